@@ -138,7 +138,8 @@ def get(root, rel):
 
 
 class Writer:
-    """Writes an archive as docs/proof.md describes it. `clock` is the time of the next commit, in milliseconds since 1970."""
+    """Writes an archive as docs/proof.md describes it. `clock` is the time of the next commit, in
+    milliseconds since 1970."""
 
     def __init__(self, root, keyed=True, named=True):
         self.root, self.clock, self.random = root, START, random.Random(7)
@@ -167,8 +168,9 @@ class Writer:
         self.key = seed
 
     def add(self, volume, offsets, day="2026-03-02", tagged=True, data=None, **changes):
-        """Writes a data file and returns its `add` action. offsets: partition to [first, last, rows].
-        changes: members of the action that get another value; with the prefix `tag_`, tags."""
+        """Writes a data file and returns its `add` action. offsets: partition to [first, last,
+        rows]. changes: members of the action that get another value; with the prefix `tag_`,
+        tags."""
         data = self.random.randbytes(200) if data is None else data
         path = "date=%s/%032x.parquet" % (day, self.random.getrandbits(128))
         put(self.root, "%s/%s" % (volume, path), data)
@@ -364,8 +366,8 @@ class Ed25519(unittest.TestCase):
         self.assertFalse(verify.ed25519_verify(key, message, signature[:32] + s.to_bytes(32, "little")))
 
     def test_points_that_are_not_canonical_are_rejected(self):
-        # y = p + 1 is another encoding of the identity (y = 1). For y = 1, x is 0, which has no sign:
-        # with the sign bit it is not a point.
+        # y = p + 1 is another encoding of the identity (y = 1). For y = 1, x is 0, which has no
+        # sign: with the sign bit it is not a point.
         for y in (verify.P + 1, verify.P, 1 | 1 << 255, (1 << 256) - 1):
             self.assertIsNone(verify.point_decode(y.to_bytes(32, "little")))
         self.assertIsNone(verify.point_decode((2).to_bytes(32, "little")))  # no x for y = 2
@@ -465,7 +467,8 @@ class Parsing(unittest.TestCase):
         for bad in (b"", b"\n", b"a\n", good[:-1], good + b"\n", good.replace(b"\n\n", b"\n"), good.replace(b"a", b"\x01"), good.replace(b"a", b"\xff")):
             with self.assertRaises(verify.Malformed, msg=bad):
                 verify.Note(bad)
-        # Any change must be noticed: only one spelling of base64 and one form of the line are valid.
+        # Any change must be noticed: only one spelling of base64 and one form of the line are
+        # valid.
         for i in range(len(good)):
             for bit in range(8):
                 changed = bytearray(good)
@@ -907,8 +910,8 @@ class Witnessed(InFolder):
         self.clean(self.w, **self.asked(self.one, self.two))
 
     def test_lag(self):
-        """For an hour after a cosignature, by the clock of the witness, newer commits may still be on
-        their way to that witness."""
+        """For an hour after a cosignature, by the clock of the witness, newer commits may still be
+        on their way to that witness."""
         self.w.seal()
         report = self.clean(self.w, **self.asked())
         self.assertTrue(any("not cosigned by 1 of the witnesses yet" in text for text in report.not_checked))
@@ -920,8 +923,8 @@ class Witnessed(InFolder):
         self.assertEqual(self.kinds(self.finds("witness_missing", self.w, **self.asked())), ["witness_missing"])
 
     def test_second_history(self):
-        """Somebody with the right key makes a second history, tiles included. At first the cosignatures
-        of the first history are still there; then they are removed."""
+        """Somebody with the right key makes a second history, tiles included. At first the
+        cosignatures of the first history are still there; then they are removed."""
         commits = self.w.commits["events/2026"]
         commits[1] = commits[1].replace(b'"WRITE"', b'"write"')
         put(self.root, LOG % 1, commits[1])
@@ -942,8 +945,8 @@ class Witnessed(InFolder):
         self.finds("commits_cut", self.w, **self.asked())
 
     def test_forged(self):
-        """A line that the witness did not make: it is by another key, over another text, has another
-        time, or is a plain signature instead of a cosignature."""
+        """A line that the witness did not make: it is by another key, over another text, has
+        another time, or is a plain signature instead of a cosignature."""
         name, where = "witness.example/w1", self.kept[0]
         data = get(self.root, where).decode()
         text, line = data.partition("\n\n")[0] + "\n", data.splitlines(True)[-1]
@@ -1106,8 +1109,9 @@ class Stamped(InFolder):
 
 class Store:
     """An S3 store on a loopback port. It can also give answers that no correct store gives; the
-    tests with a real store are in tests/it. `objects` maps a key to its versions, oldest first, each
-    a dict of `id`, `data` (None for a delete marker), `modified`, `mode`, `until` and `hold`."""
+    tests with a real store are in tests/it. `objects` maps a key to its versions, oldest first,
+    each a dict of `id`, `data` (None for a delete marker), `modified`, `mode`, `until` and
+    `hold`."""
 
     PAGE = 3  # names per page of a list
     PUT = datetime.datetime(2026, 3, 2, 10)
@@ -1797,9 +1801,9 @@ class Kept(InFolder):
 class Fuzz(InFolder):
     """Every flipped bit is found, and none causes a traceback."""
 
-    # Files in which a flipped bit may go unnoticed. .lock, what is in _staging, and files that do not
-    # belong to an archive are not read. _last_checkpoint only has to name an existing commit. The
-    # newest commit is left out, too (`unproven` below), because no checkpoint proves it yet.
+    # Files in which a flipped bit may go unnoticed. .lock, what is in _staging, and files that do
+    # not belong to an archive are not read. _last_checkpoint only has to name an existing commit.
+    # The newest commit is left out, too (`unproven` below), because no checkpoint proves it yet.
     FREE = (".lock", "_staging/", "_last_checkpoint", "readme.txt")
 
     def build(self):
@@ -2027,8 +2031,8 @@ class Packs(InFolder):
                 }  # fmt: skip
 
     def proof(self, parts):
-        """Returns a proof of these records. parts: list of (volume, index of the commit, all records
-        of the file, rows to prove)."""
+        """Returns a proof of these records. parts: list of (volume, index of the commit, all
+        records of the file, rows to prove)."""
         proof = {
             "format": "strongroom-proof-1", "archive_id": ID, "manifest": b64(self.w.manifest), "keys": self.keys(), "checkpoints": [], "commits": [], "records": [],
         }  # fmt: skip
@@ -2332,8 +2336,8 @@ class Golden(unittest.TestCase):
         cls.addClassCleanup(cls.folder.cleanup)
         with tarfile.open(os.path.join(cls.FOLDER, "archive.tar")) as tar:
             for member in tar:
-                # Writes the files without tarfile's extract, which has no safe filters in Python 3.9.
-                # So modes are lost; nothing here depends on them.
+                # Writes the files without tarfile's extract, which has no safe filters in Python
+                # 3.9. So modes are lost; nothing here depends on them.
                 if member.isdir():
                     os.makedirs(os.path.join(cls.folder.name, member.name))
                 else:
@@ -2441,8 +2445,8 @@ class Forms(unittest.TestCase):
         self.assertFalse(verify.item_fits("[" * 100_000, "value"))
 
     def test_what_python_writes(self):
-        """Makes records and templates with json.dumps, with the same options for both; a template has
-        holes in place of the values. The row and the template must give the record."""
+        """Makes records and templates with json.dumps, with the same options for both; a template
+        has holes in place of the values. The row and the template must give the record."""
         r = random.Random(12)
         alphabet = "ab<>&/\"\\\n\t\b\x00\x1f\x7f$é\u2028\ud7ff\U0001f600"
 
@@ -2694,8 +2698,8 @@ class Rows(InFolder):
         return out.getvalue()
 
     def seal(self, w, table, rows):
-        """Writes a file of these rows, and returns an `add` that is correct for it. Somebody with the
-        key can do the same with rows of their own."""
+        """Writes a file of these rows, and returns an `add` that is correct for it. Somebody with
+        the key can do the same with rows of their own."""
         for i, row in enumerate(rows):
             row.update(source="file/a", source_offset=i)
         time = verify.TIME_COLUMN[table]
@@ -2873,8 +2877,8 @@ class Records(unittest.TestCase):
         self.assertEqual(seen, set(verify.EVENT_COMPARED))
 
     def test_rows_that_render(self):
-        """The text of some columns becomes part of the record as it is. Whatever it is, the columns are
-        compared with what the whole record then says."""
+        """The text of some columns becomes part of the record as it is. Whatever it is, the columns
+        are compared with what the whole record then says."""
         good = {
             "level": "Metadata", "audit_id": "a", "user_name": "\u2028\x01\"<é", "user_groups": ["", "g"], "user_extra": '{"k":["v"]}', "impersonated_user_name": "",
             "source_ips": [], "name": "n", "response_code": 0, "response_details": "{}", "request_object": "[1, 2]", "response_object": '"x"',

@@ -283,8 +283,8 @@ def tile_levels(leaves):
 
 
 def parse_json(data):
-    """Returns the value. Raises Malformed if the data is not UTF-8 or not JSON, repeats a key in an object, has an integer too long for
-    64 bits, or is nested too deep."""
+    """Returns the value. Raises Malformed if the data is not UTF-8 or not JSON, repeats a key in an
+    object, has an integer too long for 64 bits, or is nested too deep."""
 
     def unique(pairs):
         value = dict(pairs)
@@ -380,8 +380,8 @@ class Note:
             raise Malformed("more than %d signatures" % SIGNATURES_MAX)
 
     def signers(self, name, keys):
-        """Returns those of `keys` that signed the note under `name`. One invalid line of such a key makes the whole note invalid, as the
-        specification advises."""
+        """Returns those of `keys` that signed the note under `name`. One invalid line of such a key
+        makes the whole note invalid, as the specification advises."""
         found = []
         for key in keys:
             for _, _, signature in (s for s in self.signatures if s[:2] == (name, key_id(name, key))):
@@ -498,7 +498,8 @@ class KeyRecord:
             self.logs[parts[0]] = (parse_decimal(parts[1]), parse_base64(parts[2], 32))
         if lines:
             raise Malformed("more lines than a key record has")
-        # The `log` lines must be sorted, and no volume may occur twice. Then writing the parsed lines again gives the lines of the note.
+        # The `log` lines must be sorted, and no volume may occur twice. Then writing the parsed
+        # lines again gives the lines of the note.
         if [" ".join(("log", v, str(s), base64.b64encode(r).decode())) for v, (s, r) in sorted(self.logs.items())] != self.note.lines[6 if self.number > 1 else 5 :]:
             raise Malformed("`log` lines are not sorted, or a volume occurs twice")
 
@@ -513,8 +514,9 @@ class Keys:
         return [r.key for r in self.records]
 
     def retired_at(self, key, volume):
-        """Returns None if `key` is the current key. For a retired key, returns the size and root of the volume's tree up to which its
-        signatures count, from the `log` line of the record that retired it; (-1, None) if that record has no line for the volume."""
+        """Returns None if `key` is the current key. For a retired key, returns the size and root of
+        the volume's tree up to which its signatures count, from the `log` line of the record that
+        retired it; (-1, None) if that record has no line for the volume."""
         i = self.all().index(key)
         if i + 1 == len(self.records):
             return None
@@ -522,8 +524,8 @@ class Keys:
 
 
 def check_keys(files, manifest, public_key, archive_id, trusted, report):
-    """Point 1, except for the form of the manifest. files: list of (where, bytes), with record 1 first. Returns Keys. Also sets
-    report.archive_id."""
+    """Point 1, except for the form of the manifest. files: list of (where, bytes), with record 1
+    first. Returns Keys. Also sets report.archive_id."""
     keys, changed = Keys(), False
     for number, (where, data) in enumerate(files, 1):
         try:
@@ -566,7 +568,8 @@ def check_keys(files, manifest, public_key, archive_id, trusted, report):
 # Timestamps, RFC 3161 with RFC 5816: a CMS SignedData (RFC 5652) over a TSTInfo, in DER. Signatures are RSA (PKCS #1 v1.5) or ECDSA on P-256 and P-384.
 
 DIGESTS = {"2.16.840.1.101.3.4.2.1": "sha256", "2.16.840.1.101.3.4.2.2": "sha384", "2.16.840.1.101.3.4.2.3": "sha512"}
-# Signature algorithms, and the digest that each implies. For rsaEncryption (None), the digest is given elsewhere in the token.
+# Signature algorithms, and the digest that each implies. For rsaEncryption (None), the digest is
+# given elsewhere in the token.
 SIGNATURES = {
     "1.2.840.113549.1.1.1": None,
     "1.2.840.113549.1.1.11": "sha256",
@@ -612,7 +615,8 @@ class Der:
         return self.data[self.at] if self.more() else None
 
     def whole(self, tag=None):
-        """Returns (content, all bytes) of the next value. Raises Malformed if its tag is not `tag`."""
+        """Returns (content, all bytes) of the next value. Raises Malformed if its tag is not
+        `tag`."""
         data, start = self.data, self.at
         if len(data) - start < 2 or data[start] & 31 == 31 or (tag is not None and data[start] != tag):
             raise Malformed("not the expected DER value at byte %d" % start)
@@ -706,7 +710,8 @@ class Certificate:
                     self.extensions[name] = critical, extension.content(4)
 
     def verifies(self, algorithm, digest, message, signature):
-        """Returns True if this certificate's key made `signature` over `message`. `digest` is used only if `algorithm` implies none."""
+        """Returns True if this certificate's key made `signature` over `message`. `digest` is used
+        only if `algorithm` implies none."""
         if algorithm not in SIGNATURES:
             raise BadSignature("unsupported signature algorithm %s" % algorithm)
         digest = SIGNATURES[algorithm] or digest
@@ -790,7 +795,8 @@ def read_authorities(path):
 
 
 class Timestamp:
-    """A TimeStampToken. `time` and `imprint` (a SHA-256) are only what the token claims until check() has verified its signature."""
+    """A TimeStampToken. `time` and `imprint` (a SHA-256) are only what the token claims until
+    check() has verified its signature."""
 
     def __init__(self, token):
         outer = Der(token)
@@ -850,7 +856,8 @@ class Timestamp:
         self.time = der_time(info)
 
     def named(self, certificate):
-        """Returns True if the attributes name `certificate`, by its hash, as the one that signed (RFC 5816)."""
+        """Returns True if the attributes name `certificate`, by its hash, as the one that signed
+        (RFC 5816)."""
         if "1.2.840.113549.1.9.16.2.47" in self.attributes:
             first = Der(self.attributes["1.2.840.113549.1.9.16.2.47"]).inside().inside().inside()
             digest = DIGESTS.get(first.inside().oid()) if first.peek() == 0x30 else "sha256"
@@ -861,7 +868,8 @@ class Timestamp:
         return digest is not None and first.content(4) == hashlib.new(digest, certificate.der).digest()
 
     def check(self, authorities):
-        """Raises BadSignature if the token is not valid. If no authorities are given, the certificate chain is not checked."""
+        """Raises BadSignature if the token is not valid. If no authorities are given, the
+        certificate chain is not checked."""
         certificate = next((c for c in self.certificates if (c.issuer, c.serial) == self.signer), None)
         if certificate is None:
             raise BadSignature("the certificate that signed it is not in it")
@@ -882,8 +890,8 @@ class Timestamp:
             self.chain(certificate, authorities)
 
     def chain(self, certificate, authorities):
-        """Checks the certificate chain as it was at the time of the timestamp, by RFC 5280 section 6.1 without name constraints, policies
-        and revocation. Raises BadSignature."""
+        """Checks the certificate chain as it was at the time of the timestamp, by RFC 5280 section
+        6.1 without name constraints, policies and revocation. Raises BadSignature."""
         for _ in range(CHAIN_MAX):
             if not certificate.since <= self.time <= certificate.until:
                 raise BadSignature("a certificate was not valid at the time")
@@ -907,8 +915,9 @@ class Timestamp:
 
 
 def statement_lines(data, name, keys):
-    """Returns (lines of the text, signer). A text with an empty line is a signed note; if several keys signed it, the signer is the one
-    that comes last in `keys`. Any other text is unsigned, and the signer is None."""
+    """Returns (lines of the text, signer). A text with an empty line is a signed note; if several
+    keys signed it, the signer is the one that comes last in `keys`. Any other text is unsigned, and
+    the signer is None."""
     if b"\n\n" in data:
         note = Note(data)
         signers = note.signers(name, keys)
@@ -943,8 +952,8 @@ def plain_line(text):
 
 
 def retention_end(at, years):
-    """Returns the time that is `years` calendar years and one day after `at`. If the later year has no 29th of February, the 1st of
-    March takes its place before the day is added."""
+    """Returns the time that is `years` calendar years and one day after `at`. If the later year has
+    no 29th of February, the 1st of March takes its place before the day is added."""
     try:
         try:
             later = at.replace(year=at.year + years)
@@ -956,17 +965,19 @@ def retention_end(at, years):
 
 
 class Keeping:
-    """Checks retention records (`policies`), holds and drops. `records` is a list of (name, where, bytes) for the files of one folder,
-    sorted by name. The bytes are None if the file could not be read; then it has a finding already."""
+    """Checks retention records (`policies`), holds and drops. `records` is a list of (name, where,
+    bytes) for the files of one folder, sorted by name. The bytes are None if the file could not be
+    read; then it has a finding already."""
 
     def __init__(self, root, report, keys, years, now):
         self.root, self.report, self.keys, self.now = root, report, keys, now
         self.made_with, self.promised, self.held, self.dropped = years, [], {}, {}
 
     def fields(self, data, name):
-        """Returns (value, signer). `value(name)` takes the next line, which must be `<name> <value>`, and returns its value; Malformed if
-        the line has another name. With `optional`, it returns None instead and leaves the line. `value.end()` raises Malformed if lines
-        are left. The signer is that of statement_lines."""
+        """Returns (value, signer). `value(name)` takes the next line, which must be `<name>
+        <value>`, and returns its value; Malformed if the line has another name. With `optional`, it
+        returns None instead and leaves the line. `value.end()` raises Malformed if lines are left.
+        The signer is that of statement_lines."""
         lines, signer = statement_lines(data, "strongroom/%s/%s" % (self.report.archive_id, name), self.keys.all())
         lines = list(lines)
 
@@ -1017,8 +1028,8 @@ class Keeping:
         return max([y for t, y in self.promised if t <= at], default=self.made_with)
 
     def holds(self, records):
-        """Checks the records of holds. Fills in `held`: it maps (path, version) of an object to the name of a hold that includes the
-        object and has not been released."""
+        """Checks the records of holds. Fills in `held`: it maps (path, version) of an object to the
+        name of a hold that includes the object and has not been released."""
         files, names, active, unsigned, number = {r[0]: r for r in records}, {}, {}, 0, 0
         try:
             where = "_holds"
@@ -1087,7 +1098,8 @@ class Keeping:
         return paths
 
     def drops(self, records):
-        """Checks the drop records. Fills in `dropped`: it maps the name of a dropped volume to (record, state), both parsed."""
+        """Checks the drop records. Fills in `dropped`: it maps the name of a dropped volume to
+        (record, state), both parsed."""
         files = {r[0]: r for r in records}
         for name, where, data in records:
             stem = name[:-6] if name.endswith(".state") else name
@@ -1336,7 +1348,8 @@ class Root:
 
 
 class Refused(Exception):
-    """A store understood a request and refused it. `status` is the HTTP status, and `code` is the store's own error code."""
+    """A store understood a request and refused it. `status` is the HTTP status, and `code` is the
+    store's own error code."""
 
     def __init__(self, status, code, detail):
         super().__init__("%d %s%s" % (status, shown(code), detail and ": " + shown(detail)))
@@ -1353,7 +1366,8 @@ class Version:
 
 
 class Bucket:
-    """Reads below s3://bucket/prefix as Root does below a folder, by requests of the S3 interface, signed with AWS Signature Version 4. It never writes.
+    """Reads below s3://bucket/prefix as Root does below a folder, by requests of the S3 interface,
+    signed with AWS Signature Version 4. It never writes.
 
     An object whose version no commit names is read at its newest version, as any reader would read
     it. Point 13 checks that the object has only one version."""
@@ -1375,8 +1389,8 @@ class Bucket:
             raise CannotCheck("the credentials or the region have invalid characters")
         endpoint = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
         self.start = "/" + self.bucket
-        # The store's wildcard certificate stands for a name without dots. So a bucket whose name has dots goes into the path instead of
-        # the host name.
+        # The store's wildcard certificate stands for a name without dots. So a bucket whose name
+        # has dots goes into the path instead of the host name.
         if not endpoint and "." not in self.bucket:
             endpoint, self.start = "https://%s.s3.%s.amazonaws.com" % (self.bucket, self.region), ""
         elif not endpoint:
@@ -1417,9 +1431,10 @@ class Bucket:
         return headers
 
     def ask(self, key, query, take):
-        """Sends a GET, calls `take` with the answer, and returns what `take` returns. `take` must read the answer to its end. Raises
-        Refused if the store refuses the request. Raises CannotCheck if several attempts get no complete answer, or if the answer says
-        nothing about the object (NO_ANSWERS)."""
+        """Sends a GET, calls `take` with the answer, and returns what `take` returns. `take` must
+        read the answer to its end. Raises Refused if the store refuses the request. Raises
+        CannotCheck if several attempts get no complete answer, or if the answer says nothing about
+        the object (NO_ANSWERS)."""
         path = self.start + "/" + urllib.parse.quote(key, safe="/-_.~")
         query = "&".join(sorted("%s=%s" % tuple(urllib.parse.quote(text, safe="-_.~") for text in pair) for pair in query.items()))
         for tried in range(1, ASK_TRIES + 1):
@@ -1477,8 +1492,8 @@ class Bucket:
         return parse_xml(self.ask(key, query, take), name)
 
     def object(self, rel, version, take):
-        """Calls `take` with the answer that has the object's bytes, and returns what `take` returns. Returns None if the object or the
-        version does not exist."""
+        """Calls `take` with the answer that has the object's bytes, and returns what `take`
+        returns. Returns None if the object or the version does not exist."""
         try:
             return self.ask(self.name(rel), {} if version is None else {"versionId": version}, take)
         except Refused as e:
@@ -1505,7 +1520,8 @@ class Bucket:
 
     @staticmethod
     def next_page(page, before, more):
-        """Returns the query parameters that ask for the next page of a list; an empty dict after the last page."""
+        """Returns the query parameters that ask for the next page of a list; an empty dict after
+        the last page."""
         if page.findtext("IsTruncated") != "true":
             return {}
         more = {name: text for name, text in more.items() if text}
@@ -1541,7 +1557,8 @@ class Bucket:
         return self.object(rel, version, take)
 
     def versions(self):
-        """Returns a dict from path to a list of Version, for everything below the prefix. Delete markers are in the list, too."""
+        """Returns a dict from path to a list of Version, for everything below the prefix. Delete
+        markers are in the list, too."""
         prefix, found, more = self.folder(""), defaultdict(list), {}
         while True:
             page = self.document("", dict({"versions": "", "prefix": prefix, "encoding-type": "url"}, **more), "ListVersionsResult")
@@ -1559,7 +1576,8 @@ class Bucket:
                 raise CannotCheck("the store cuts a list and does not say where it continues")
 
     def setting(self, what, rel, version):
-        """Returns the store's answer about a version's `retention` or `legal-hold`, whichever `what` is; None if it is not set."""
+        """Returns the store's answer about a version's `retention` or `legal-hold`, whichever
+        `what` is; None if it is not set."""
         try:
             return self.document(self.name(rel), dict({what: ""}, **({"versionId": version} if version else {})), {"retention": "Retention"}.get(what, "LegalHold"))
         except Refused as e:
@@ -1568,8 +1586,8 @@ class Bucket:
             raise
 
     def each(self, work, ask):
-        """Calls `ask` for each item of `work`, for several at once. Yields (item, answer) in the order of the items; if the store refused,
-        the answer is the Refused."""
+        """Calls `ask` for each item of `work`, for several at once. Yields (item, answer) in the
+        order of the items; if the store refused, the answer is the Refused."""
 
         def one(item):
             try:
@@ -1595,8 +1613,9 @@ def store_time(text):
 
 
 def body_of(answer, limit):
-    """Reads an answer and returns its bytes. An answer of more than `limit` bytes is not read to its end; what is returned is then longer
-    than `limit`. Reads in blocks, because http.client allocates as much memory as it is asked to read."""
+    """Reads an answer and returns its bytes. An answer of more than `limit` bytes is not read to
+    its end; what is returned is then longer than `limit`. Reads in blocks, because http.client
+    allocates as much memory as it is asked to read."""
     blocks, length = [], 0
     while length <= limit:
         block = answer.read(BLOCK_BYTES)
@@ -1615,7 +1634,8 @@ def is_loopback(host):
 
 
 def parse_xml(data, name):
-    """Returns the root element of an XML answer of the store, with the namespaces removed. The root must be called `name`."""
+    """Returns the root element of an XML answer of the store, with the namespaces removed. The root
+    must be called `name`."""
     try:
         document = xml.etree.ElementTree.fromstring(data)
     except (xml.etree.ElementTree.ParseError, ValueError, LookupError) as e:
@@ -1649,7 +1669,8 @@ class Progress:
 
 
 class Add:
-    """An `add` action and what its tags say. For a file written before `add` actions had tags, `tagged` is False and `offsets` is None."""
+    """An `add` action and what its tags say. For a file written before `add` actions had tags,
+    `tagged` is False and `offsets` is None."""
 
     def __init__(self, path, size, date, stats, tags):
         self.path, self.size, self.date, self.stats, self.tags = path, size, date, stats, tags
@@ -1726,8 +1747,9 @@ class Archive:
             self.point_14_left_and_held()
 
     def find_volumes(self):
-        """Finds the volumes. Also lists the data files and reads the checkpoints, *before* the commits are read. A running writer may add to
-        all of these; in this order, what it adds in the meantime cannot lack its commits."""
+        """Finds the volumes. Also lists the data files and reads the checkpoints, *before* the
+        commits are read. A running writer may add to all of these; in this order, what it adds in
+        the meantime cannot lack its commits."""
         known = TABLES + ("strongroom.json", "_keys", "_probe" if self.root.is_bucket else ".lock") + RECORDS
         unknown = [n for n in self.names(".", "manifest_malformed") if n not in known]
         for table in TABLES:
@@ -1806,7 +1828,8 @@ class Archive:
         self.keys = check_keys(files, manifest, public_key, archive_id, self.trusted, self.report)
 
     def point_14_keeping(self):
-        """proof.md, Retention, holds and drops. Removes from self.volumes those that a valid record says were dropped."""
+        """proof.md, Retention, holds and drops. Removes from self.volumes those that a valid record
+        says were dropped."""
         keeping = Keeping(self.root, self.report, self.keys, self.years, self.now)
         keeping.policies([self.statement("_retention", name, "retention_record") for name in self.names("_retention", "retention_record") if name[0] != "."])
         keeping.holds([self.statement("_holds", name, "hold_record") for name in self.names("_holds", "hold_record") if name[0] != "."])
@@ -1820,7 +1843,8 @@ class Archive:
         self.years, self.held = max([self.years] + [years for _, years in keeping.promised]), keeping.held
 
     def point_14_left_and_held(self):
-        """Point 14 on a disk: nothing is left of the dropped volumes, and every object on hold exists."""
+        """Point 14 on a disk: nothing is left of the dropped volumes, and every object on hold
+        exists."""
         for name in sorted(self.dropped):
             try:
                 left = self.root.status(name)
@@ -1837,8 +1861,9 @@ class Archive:
                 self.report.finding("hold_missing", shown(path), "hold %s is on it, and it is missing" % shown(hold))
 
     def point_13_bucket(self):
-        """Point 13, the versions, delete markers and locks of every object in a bucket. Also point 14 in a bucket: nothing is left of the
-        dropped volumes, and the store has a legal hold on every object on hold."""
+        """Point 13, the versions, delete markers and locks of every object in a bucket. Also point
+        14 in a bucket: nothing is left of the dropped volumes, and the store has a legal hold on
+        every object on hold."""
         try:
             listed = self.root.versions()
         except Refused as e:
@@ -1865,8 +1890,8 @@ class Archive:
             if named.get(path) is not None:
                 chosen = next((v for v in objects if v.id == named[path]), None)
             else:
-                # The oldest version is the one that the writer wrote. S3 lists newer versions first, so of those with the same time the
-                # one listed last is the oldest.
+                # The oldest version is the one that the writer wrote. S3 lists newer versions
+                # first, so of those with the same time the one listed last is the oldest.
                 chosen = min(reversed(objects), key=lambda v: v.modified, default=None)
             if chosen is None:
                 self.report.finding("file_missing", shown(path), "the version that was written is missing")
@@ -1884,7 +1909,8 @@ class Archive:
         self.legal_holds()
 
     def locks(self, locked):
-        """Checks that the lock of each object has the mode COMPLIANCE, and lasts for the promised years after the object was put."""
+        """Checks that the lock of each object has the mode COMPLIANCE, and lasts for the promised
+        years after the object was put."""
         unknown = 0
         for (path, version), answer in self.root.each(locked, lambda item: self.root.setting("retention", item[0], item[1].id)):
             self.progress.show("locks: %d of %d" % (self.report.checked["locks"] + 1, len(locked)))
@@ -1902,8 +1928,8 @@ class Archive:
             if until is None:
                 self.report.finding("lock_missing", shown(path), "nothing locks it" if answer is None else "its lock has no end")
                 continue
-            # A writer locks an object for one day more than promised, in case its clock differs from the store's. So retention_end adds a
-            # day, which is not required here.
+            # A writer locks an object for one day more than promised, in case its clock differs
+            # from the store's. So retention_end adds a day, which is not required here.
             try:
                 is_short = until < retention_end(version.modified, self.years) - datetime.timedelta(days=1)
             except Malformed:
@@ -2052,8 +2078,9 @@ class Archive:
             volume.root_differs = True
             self.name_changed_commits(volume, max(differing, key=lambda c: c.size))
         for checkpoint, key, where in good:
-            # proof.md, Key records: a checkpoint by a retired key counts if its size is at most that of the `log` line. A larger one counts
-            # only if a later key has signed a checkpoint of at least the same size.
+            # proof.md, Key records: a checkpoint by a retired key counts if its size is at most
+            # that of the `log` line. A larger one counts only if a later key has signed a
+            # checkpoint of at least the same size.
             until = self.keys.retired_at(key, volume.name)
             if until is not None and checkpoint.size > until[0]:
                 later = self.keys.all()[self.keys.all().index(key) + 1 :]
@@ -2073,8 +2100,9 @@ class Archive:
                 roots[tree.size] = tree.root()
 
     def tile(self, volume, level, index, width):
-        """Returns (path, bytes) of a tile. If a partial tile is missing, its bytes are the start of the full one. If neither exists, None is
-        in place of the bytes; if the file is not a tile, a string that says why."""
+        """Returns (path, bytes) of a tile. If a partial tile is missing, its bytes are the start of
+        the full one. If neither exists, None is in place of the bytes; if the file is not a tile, a
+        string that says why."""
         for w in (width, 256) if width < 256 else (256,):
             where = "%s/_tlog/%s" % (volume.name, tile_path(level, index, w))
             try:
@@ -2088,8 +2116,9 @@ class Archive:
         return "%s/_tlog/%s" % (volume.name, tile_path(level, index, width)), None
 
     def name_changed_commits(self, volume, checkpoint):
-        """Reports which commits were changed, when the commits do not give the root of a checkpoint: those whose leaf hash is not the one in
-        the tiles of level 0. If the hashes in the tiles give the signed root, the tiles are right and the commits are not."""
+        """Reports which commits were changed, when the commits do not give the root of a
+        checkpoint: those whose leaf hash is not the one in the tiles of level 0. If the hashes in
+        the tiles give the signed root, the tiles are right and the commits are not."""
         leaves = []
         for level, index, width in tiles_of(checkpoint.size):
             if level:
@@ -2105,7 +2134,8 @@ class Archive:
                 self.report.finding("commit_changed", volume.commits[i].where, "its leaf hash is not that of %s" % source)
 
     def witnessed(self, volume):
-        """proof.md, Witnesses: every cosigned checkpoint is of this log, and enough of the given witnesses have cosigned its current tree."""
+        """proof.md, Witnesses: every cosigned checkpoint is of this log, and enough of the given
+        witnesses have cosigned its current tree."""
         origin, seen, strangers, roots, good = "strongroom/%s/%s" % (self.report.archive_id, volume.name), {}, 0, {}, []
         for name, where, data in volume.cosigned:
             if data is None or name.startswith("."):
@@ -2155,15 +2185,16 @@ class Archive:
         if not self.quorum or size >= newest:
             return
         text = "%d of its %d signed commits are not cosigned by %d of the witnesses" % (newest - size, newest, self.quorum)
-        # The times are by the clocks of the witnesses. For an hour after a cosignature, newer commits may still be on their way to them.
+        # The times are by the clocks of the witnesses. For an hour after a cosignature, newer
+        # commits may still be on their way to them.
         if size and self.now - 1000 * min(when for _, when in enough) <= RECENT_MS_MAX:
             self.report.skipped("%s: %s yet" % (volume.name, text))
         else:
             self.report.finding("witness_missing", volume.name + "/_tlog/witness", text)
 
     def stamps(self, volume):
-        """proof.md, Timestamps: each timestamp is signed and over its checkpoint. If authorities are given, each log has a timestamp that
-        chains to one of them."""
+        """proof.md, Timestamps: each timestamp is signed and over its checkpoint. If authorities
+        are given, each log has a timestamp that chains to one of them."""
         notes, newest, count = {name: data for name, _, data in volume.notes}, 0, 0
         for name, where, data in volume.stamped:
             if data is None or name.startswith("."):
@@ -2195,11 +2226,13 @@ class Archive:
             self.report.finding("timestamp_missing", volume.name + "/_tlog/timestamp", "there is no timestamp that chains to a given authority")
 
     def point_4_tiles(self, volume):
-        # If the root differs, name_changed_commits has compared the tiles of level 0 with the commits. Nothing more is reported of the tiles.
+        # If the root differs, name_changed_commits has compared the tiles of level 0 with the
+        # commits. Nothing more is reported of the tiles.
         if volume.root_differs:
             return
         levels, needed = tile_levels(volume.leaves), set()
-        # In a bucket each tile costs a request, so there only the tiles of the largest checkpoint are checked.
+        # In a bucket each tile costs a request, so there only the tiles of the largest checkpoint
+        # are checked.
         if not self.root.is_bucket:
             for size in {c.size for c, _ in volume.valid}:
                 needed.update(t for t in tiles_of(size) if t[2] < 256)
@@ -2227,18 +2260,21 @@ class Archive:
             self.report.skipped("%s: commits from %d on are after the newest checkpoint" % (volume.name, newest.size))
 
     def recent(self, ms):
-        """Returns True if the time is within the last hour, or ahead of our clock by at most the tolerance for clocks."""
+        """Returns True if the time is within the last hour, or ahead of our clock by at most the
+        tolerance for clocks."""
         return self.now - RECENT_MS_MAX <= ms <= self.now + CLOCK_BACK_MS_MAX
 
     def log_lines(self):
-        """proof.md, Key records: the size and root in a `log` line must be those of the volume's tree."""
+        """proof.md, Key records: the size and root in a `log` line must be those of the volume's
+        tree."""
         for record in self.keys.records:
             for name, (size, root) in sorted(record.logs.items()):
                 self.compare("_keys/%08d" % record.number, name, size, root, "key_record", "key_record", newest=False)
 
     def named_volumes(self):
-        """format.md, Commits: `volumes` in a commit names other volumes, each with a number of commits that it had by then. Point 14: these
-        commits must exist, unless their volume was dropped."""
+        """format.md, Commits: `volumes` in a commit names other volumes, each with a number of
+        commits that it had by then. Point 14: these commits must exist, unless their volume was
+        dropped."""
         named = {}
         for volume in self.volumes:
             for commit in volume.commits:
@@ -2254,8 +2290,8 @@ class Archive:
         for name, (size, where) in sorted(named.items()):
             if there.get(name, 0) >= size:
                 continue
-            # The named commit may have been made during this check, after the commits of its volume were read. If a commit before it is
-            # missing, that is a finding of its own.
+            # The named commit may have been made during this check, after the commits of its volume
+            # were read. If a commit before it is missing, that is a finding of its own.
             try:
                 if self.root.read("%s/_delta_log/%020d.json" % (name, size - 1), COMMIT_BYTES_MAX) is not None:
                     continue
@@ -2267,8 +2303,9 @@ class Archive:
                 self.report.finding("volume_missing", name, "%s names %d commits of it; it is missing, and no record says that it was dropped" % (where, size))
 
     def compare(self, where, name, size, root, cut, differs, newest):
-        """Compares a size and root, which were signed or seen before, with a volume. The volume must have that many commits; with `newest`,
-        they must be proven by a valid checkpoint. `cut` and `differs` are the kinds of findings for too few commits and another root."""
+        """Compares a size and root, which were signed or seen before, with a volume. The volume
+        must have that many commits; with `newest`, they must be proven by a valid checkpoint. `cut`
+        and `differs` are the kinds of findings for too few commits and another root."""
         if name in self.dropped:
             self.compare_dropped(where, name, size, root, newest)
             return
@@ -2288,8 +2325,9 @@ class Archive:
                 self.report.finding(differs, where, "the first %d commits of %s give another root" % (size, name))
 
     def compare_dropped(self, where, name, size, root, newest):
-        """Like `compare`, but with the volume's last tree, which is in its drop record. Does nothing for the `log` lines (without `newest`):
-        Keeping.drop has compared them with that tree."""
+        """Like `compare`, but with the volume's last tree, which is in its drop record. Does
+        nothing for the `log` lines (without `newest`): Keeping.drop has compared them with that
+        tree."""
         record, place = self.dropped[name][0], "_dropped/%s" % name.replace("/", "-")
         if not newest:
             return
@@ -2301,8 +2339,8 @@ class Archive:
             self.report.skipped("whether %s, of size %d, is a prefix of %s, which was dropped" % (where, size, name))
 
     def with_dropped(self):
-        """Returns the volumes, dropped ones included, sorted by table and period. A dropped volume has one commit here, with the positions
-        and offsets of its state."""
+        """Returns the volumes, dropped ones included, sorted by table and period. A dropped volume
+        has one commit here, with the positions and offsets of its state."""
         volumes = list(self.volumes)
         for name, (record, state) in self.dropped.items():
             volume, commit = Volume(*name.split("/")), Commit("_dropped/%s" % name.replace("/", "-"))
@@ -2380,8 +2418,8 @@ class Archive:
         volume.named = named
 
     def meaning(self, table, commit):
-        """Returns the function that compares the columns of a row with its record. Returns None for a table that has no such function, and
-        for events in a format newer than EVENTS_FORMAT."""
+        """Returns the function that compares the columns of a row with its record. Returns None for
+        a table that has no such function, and for events in a format newer than EVENTS_FORMAT."""
         said = commit.strongroom.get("eventsFormat") if isinstance(commit.strongroom, dict) else None
         if table == "events" and is_int(said) and EVENTS_FORMAT < said < 1 << 63:
             if commit.adds and pyarrow is not None and self.with_rows:
@@ -2390,7 +2428,8 @@ class Archive:
         return {"events": self.events, "alerts": alert_differs}.get(table)
 
     def statistics(self, add, where):
-        """Parses `stats`, which is JSON in a string. Replaces add.stats with the parsed object; with an empty object if it is not valid."""
+        """Parses `stats`, which is JSON in a string. Replaces add.stats with the parsed object;
+        with an empty object if it is not valid."""
         text, add.stats = add.stats, {}
         try:
             stats = parse_json(text) if isinstance(text, str) else None
@@ -2403,8 +2442,8 @@ class Archive:
             self.report.finding("statistics", where, str(e))
 
     def tags(self, table, add, where):
-        """proof.md, Files: an `add` has all four tags, or none. There is one exception: in a bucket, a file written before the other three
-        tags existed has only `sha256`."""
+        """proof.md, Files: an `add` has all four tags, or none. There is one exception: in a
+        bucket, a file written before the other three tags existed has only `sha256`."""
         tags = {} if add.tags is None else add.tags
         try:
             if not isinstance(tags, dict) or not all(isinstance(v, str) for v in tags.values()):
@@ -2468,8 +2507,8 @@ class Archive:
                 self.report.finding("file_unreadable", where, str(e.strerror))
 
     def point_15_delta_checkpoints(self, volume):
-        """A reader of Delta that finds `<version>.checkpoint.parquet` does not read the commits up to that version. So the file must say
-        exactly what these commits say."""
+        """A reader of Delta that finds `<version>.checkpoint.parquet` does not read the commits up
+        to that version. So the file must say exactly what these commits say."""
         for name in volume.others:
             where = "%s/_delta_log/%s" % (volume.name, name)
             match = re.fullmatch(r"([0-9]{20})\.checkpoint\.parquet", name, re.ASCII)
@@ -2548,8 +2587,9 @@ class Archive:
                 differ("its `%s` is not that of commit 0" % kind)
 
     def point_9_and_10_positions(self):
-        """Checks the commits of `events` of all years. In each source partition, positions never go back and no row is missing or extra.
-        Checks `activity` in the same way. It has its own sources and no rejects."""
+        """Checks the commits of `events` of all years. In each source partition, positions never go
+        back and no row is missing or extra. Checks `activity` in the same way. It has its own
+        sources and no rejects."""
         volumes = self.with_dropped()
         untagged = self.untagged_sources(volumes)
         self.positions_of("events", volumes, RejectRanges(volumes), untagged)
@@ -2592,7 +2632,8 @@ class Archive:
                         told[partition] = difference
 
     def moves(self, commit, position):
-        """Yields (partition, (offset, records)) for every partition that the commit names (format.md, Commits)."""
+        """Yields (partition, (offset, records)) for every partition that the commit names
+        (format.md, Commits)."""
         for app, version in sorted(commit.txns.items()):
             if app == CLOSED:  # no partition
                 continue
@@ -2620,8 +2661,8 @@ class Archive:
             self.report.finding("counts", commit.where, "events is %d, and the files have %d rows" % (counts["events"], rows))
 
     def untagged_sources(self, volumes):
-        """Returns (low, high) for each file without (well-formed) offsets: its partitions are between these names. The rows of such
-        partitions cannot be counted."""
+        """Returns (low, high) for each file without (well-formed) offsets: its partitions are
+        between these names. The rows of such partitions cannot be counted."""
         ranges = set()
         for volume in (v for v in volumes if v.table != "alerts"):
             for add in (a for c in volume.commits for a in c.adds if a.offsets is None):
@@ -2646,8 +2687,9 @@ class Archive:
 
     def point_12_unnamed(self):
         for volume in self.volumes:
-            # Only commits that add files count. The first commit of a volume adds none, because it only creates the table, and files of
-            # the second commit may be written before the first commit is.
+            # Only commits that add files count. The first commit of a volume adds none, because it
+            # only creates the table, and files of the second commit may be written before the first
+            # commit is.
             last = max((c.timestamp or 0 for c in volume.commits if c.adds), default=0)
             for path in volume.files:
                 where = "%s/%s" % (volume.name, path)
@@ -2664,7 +2706,8 @@ class Archive:
 
 
 class RejectRanges:
-    """Gives the number J of point 10: how many rows of a partition the files of `rejects` have before an offset."""
+    """Gives the number J of point 10: how many rows of a partition the files of `rejects` have
+    before an offset."""
 
     def __init__(self, volumes):
         self.ranges = defaultdict(list)
@@ -2680,12 +2723,13 @@ class RejectRanges:
                 sums.append(sums[-1] + rows)
             for _, first, _ in reversed(ranges):
                 least.append(min(first, least[-1]))
-            # At index i: the rows of the first i ranges, and the least `first` of the ranges after them.
+            # At index i: the rows of the first i ranges, and the least `first` of the ranges after
+            # them.
             self.sums[partition] = sums, least[::-1]
 
     def before(self, partition, offset):
-        """Returns the number of rows before the offset. Returns None if a range starts before the offset and does not end before it, because
-        the number is then unknown."""
+        """Returns the number of rows before the offset. Returns None if a range starts before the
+        offset and does not end before it, because the number is then unknown."""
         if partition not in self.sums:
             return 0
         i = bisect.bisect_left(self.ranges[partition], (offset,))
@@ -2715,8 +2759,8 @@ YEARS_400_US = 146_097 * DAY_US
 
 
 def utc_time(micros):
-    """Returns a text like 2006-01-02T15:04:05.000000Z. Of a year with more than four digits, only the last four are written; a year before
-    1 is written as 0000."""
+    """Returns a text like 2006-01-02T15:04:05.000000Z. Of a year with more than four digits, only
+    the last four are written; a year before 1 is written as 0000."""
     past, within = divmod(micros + 719_162 * DAY_US, YEARS_400_US)  # since the year 1
     at = datetime.datetime(1, 1, 1) + datetime.timedelta(microseconds=within)
     year = at.year + 400 * past
@@ -2767,7 +2811,8 @@ def members(row, fields):
 
 
 def render_event(row):
-    """Returns the record that the columns of an event give, byte by byte as kube-apiserver would write it."""
+    """Returns the record that the columns of an event give, byte by byte as kube-apiserver would
+    write it."""
     out = members(row, HEAD) + ['"user":{%s}' % ",".join(members(row, USER))]
     if members(row, IMPERSONATED):
         out.append('"impersonatedUser":{%s}' % ",".join(members(row, IMPERSONATED)))
@@ -2835,7 +2880,8 @@ HIDDEN = ("\\u005c", "\\u007b")
 
 
 class BadForm(Exception):
-    """A template that is not a form, or a row that its form cannot render. The argument is the class of the fault."""
+    """A template that is not a form, or a row that its form cannot render. The argument is the
+    class of the fault."""
 
 
 def ascii_lower(text):
@@ -2905,7 +2951,8 @@ def spell_time(codec, micros):
 
 
 def parse_codec(kind, codec):
-    """Returns the function that writes a value of this kind with this codec. Raises BadForm if there is no such codec."""
+    """Returns the function that writes a value of this kind with this codec. Raises BadForm if
+    there is no such codec."""
     if kind in ("integer", "json"):
         if codec is not None:
             raise BadForm("unknown_codec")
@@ -2934,15 +2981,17 @@ def parse_codec(kind, codec):
 
 
 class FormReader:
-    """Reads a template: the text of a record in which holes (`${...}`) stand for the values of columns. format.md, Forms, has the grammar.
-    With `form` false, reads an item of `form_values`; in an item, a dollar sign has no special meaning.
+    """Reads a template: the text of a record in which holes (`${...}`) stand for the values of
+    columns. format.md, Forms, has the grammar. With `form` false, reads an item of `form_values`;
+    in an item, a dollar sign has no special meaning.
 
     `parts` is the template as a list of (kind, value):
 
     - `literal`: a text that is copied;
     - `column`: (column, function that writes its value);
     - `item`: where in the record the next item of `form_values` goes (see item_fits);
-    - `open`: the start of a region, a part that is written as one string; the value is the function that escapes the text;
+    - `open`: the start of a region, a part that is written as one string; the value is the function
+      that escapes the text;
     - `close`: the end of a region; the value is None.
     """
 
@@ -2952,7 +3001,8 @@ class FormReader:
         self.holes = self.items = self.depth = self.regions = 0
         self.columns, self.event = set(), None
         self.members = []  # [index of the object in `objects`, name, kind of the value]
-        # For each object: [the member whose value it is, or None; index of its first part; index after its last part].
+        # For each object: [the member whose value it is, or None; index of its first part; index
+        # after its last part].
         self.objects = []
 
     def parse(self):
@@ -2968,7 +3018,8 @@ class FormReader:
         return self
 
     def peek(self):
-        """Returns None at the end of the text, `hole` at the start of a hole, and otherwise the next character."""
+        """Returns None at the end of the text, `hole` at the start of a hole, and otherwise the
+        next character."""
         if self.at >= len(self.text):
             return None
         c = self.text[self.at]
@@ -3073,7 +3124,8 @@ class FormReader:
             self.take()
 
     def value(self, member):
-        """Reads a value and returns its kind, for judge_names: `column`, `null`, (`object`, index in `objects`) or `other`."""
+        """Reads a value and returns its kind, for judge_names: `column`, `null`, (`object`, index
+        in `objects`) or `other`."""
         c = self.peek()
         if c == "hole":
             kind, what, end = self.hole()
@@ -3188,8 +3240,9 @@ class FormReader:
         return number
 
     def column(self, column, member):
-        """Checks the place of a column's hole. It must be the value of the member with the column's key. All columns must belong to the same
-        object, the event: to it directly, or to its `user`, `impersonatedUser`, `objectRef` or `responseStatus`."""
+        """Checks the place of a column's hole. It must be the value of the member with the column's
+        key. All columns must belong to the same object, the event: to it directly, or to its
+        `user`, `impersonatedUser`, `objectRef` or `responseStatus`."""
         if column in self.columns:
             raise BadForm("column_twice")
         container, key, _ = MAPPED[column]
@@ -3231,7 +3284,8 @@ class FormReader:
 
 
 def item_fits(item, place):
-    """Returns True if an item of `form_values` is allowed at `place`: `around` (outside the document), `text` (in a string) or `value`."""
+    """Returns True if an item of `form_values` is allowed at `place`: `around` (outside the
+    document), `text` (in a string) or `value`."""
     if place == "around":
         return "{" not in item
     reader = FormReader(item, form=False)
@@ -3250,7 +3304,8 @@ FORMS = {}
 
 
 def parse_form(template):
-    """Returns the FormReader of a template. Raises BadForm. The latest results are kept in FORMS."""
+    """Returns the FormReader of a template. Raises BadForm. The latest results are kept in
+    FORMS."""
     if template not in FORMS:
         if len(FORMS) >= FORMS_REMEMBERED:
             FORMS.clear()
@@ -3264,8 +3319,9 @@ def parse_form(template):
 
 
 def render_form(row, event_only=False):
-    """Returns the bytes that the form of a row gives. Raises BadForm. With `event_only`, returns only the event, from its `{` to its `}` and
-    not escaped as part of a region. The columns are compared with these bytes."""
+    """Returns the bytes that the form of a row gives. Raises BadForm. With `event_only`, returns
+    only the event, from its `{` to its `}` and not escaped as part of a region. The columns are
+    compared with these bytes."""
     form = parse_form(row["form"])
     if row.get("raw") is not None:
         raise BadForm("beside_raw")
@@ -3343,7 +3399,8 @@ def are_faults(faults):
 
 
 def check_marks(row):
-    """Yields, in words, what is wrong with the columns `form_values`, `redaction` and `faults` of an event."""
+    """Yields, in words, what is wrong with the columns `form_values`, `redaction` and `faults` of
+    an event."""
     if row.get("form") is None and row.get("form_values") is not None:
         yield "it has `form_values` without a form"
     if row.get("redaction") is not None and not is_redaction(row["redaction"]):
@@ -3383,8 +3440,8 @@ def depth_of(value):
 
 
 def activity_differs(row):
-    """format.md, `activity`: says if the body is not an activity record, or the columns differ from its members. Returns None if neither is
-    so."""
+    """format.md, `activity`: says if the body is not an activity record, or the columns differ from
+    its members. Returns None if neither is so."""
     body = row.get("body")
 
     def is_name(name):
@@ -3413,15 +3470,16 @@ def activity_differs(row):
 
 
 def check_rows(table, file, add, committed, where, report, meaning=None):
-    """Checks points 8 and 16 for one file, row by row. committed: the time of its commit, in microseconds."""
+    """Checks points 8 and 16 for one file, row by row. committed: the time of its commit, in
+    microseconds."""
     time_column = TIME_COLUMN[table]
     wanted = {"events": EVENT_COLUMNS + ["authz_decision", "authz_reason"], "rejects": ["raw"], "alerts": ["ocsf"], "activity": ["body", "kind", "principal", "subject"]}[table]
     wanted = wanted + [time_column, "source", "source_offset"] + ([c for _, columns, _ in ALERT_COLUMNS for c in columns] if table == "alerts" else [])
     tree, offsets, rows, extremes, off_day, differing = MerkleTree(), {}, 0, {}, 0, Differing(where, report)
     redacted = 0
     day = (datetime.date.fromisoformat(add.path[5:15]) - datetime.date(1970, 1, 1)).days * DAY_US
-    # A row with an implausible time is stored under the day on which it arrived. So such rows are allowed only if the commit was made at
-    # most 7 days after the file's day.
+    # A row with an implausible time is stored under the day on which it arrived. So such rows are
+    # allowed only if the commit was made at most 7 days after the file's day.
     arrived_then = committed < day + DAY_US + 7 * DAY_US
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
@@ -3529,7 +3587,8 @@ def not_json(_):
     raise NoRecord
 
 
-# The scanner returns numbers as bytes: their text, of any length. Callers check first that the text is nested at most DEPTH_MAX deep.
+# The scanner returns numbers as bytes: their text, of any length. Callers check first that the text
+# is nested at most DEPTH_MAX deep.
 SCAN = json.decoder.JSONDecoder(parse_int=str.encode, parse_float=str.encode, parse_constant=not_json).scan_once
 
 
@@ -3542,8 +3601,8 @@ def value_at(text, at):
 
 
 def members_at(text, at):
-    """Reads the object that starts at `at`. Returns (members, where the object ends). Each member is (name, where its quoted name starts,
-    value, where the value starts, where the value ends)."""
+    """Reads the object that starts at `at`. Returns (members, where the object ends). Each member
+    is (name, where its quoted name starts, value, where the value starts, where the value ends)."""
     found, at = [], SKIP.match(text, at + 1).end()
     if text.startswith("}", at):
         return found, at + 1
@@ -3570,7 +3629,8 @@ def members_at(text, at):
 
 
 def name_at(text, at):
-    """Reads the name of the member that starts at `at`. Returns (name, where its quoted name starts, where its value starts)."""
+    """Reads the name of the member that starts at `at`. Returns (name, where its quoted name
+    starts, where its value starts)."""
     quote = QUOTE.match(text, at)
     if not quote:
         raise NoRecord
@@ -3585,8 +3645,8 @@ def name_at(text, at):
 
 
 def is_deeper(text, most):
-    """Returns True if more than `most` brackets outside strings are open at once. For text that is not JSON, may return True even if they
-    are not."""
+    """Returns True if more than `most` brackets outside strings are open at once. For text that is
+    not JSON, may return True even if they are not."""
     if text.count("{") + text.count("[") <= most:
         return False
     rest = NO_BRACKET.sub("", STRING.sub("", text.replace("\\\\", "").replace('\\"', "")))
@@ -3599,7 +3659,8 @@ def is_deeper(text, most):
 
 
 def microseconds(text):
-    """Returns the microseconds since 1970 of an RFC 3339 time. Digits after the sixth decimal are ignored."""
+    """Returns the microseconds since 1970 of an RFC 3339 time. Digits after the sixth decimal are
+    ignored."""
     match = RFC_3339.fullmatch(text)
     if not match:
         raise NoRecord
@@ -3732,7 +3793,8 @@ EVENT_MEMBERS = {key for key, _ in EVENT_STRINGS} | {
 
 
 def is_event(found):
-    """Returns True if an object is an audit event, judged only by its `kind`, `apiVersion` and `auditID`."""
+    """Returns True if an object is an audit event, judged only by its `kind`, `apiVersion` and
+    `auditID`."""
     kind, version = found.value("kind"), found.if_string("apiVersion")
     if kind is not None and kind != "Event" or version is not None and not version.startswith("audit.k8s.io/"):
         return False
@@ -3764,8 +3826,8 @@ def status_columns(status):
 
 
 def shape_of(event):
-    """Returns the text between `{` and the first member that has a column. Returns None if it is DEFAULT_SHAPE, the text there in an event
-    that kube-apiserver writes as one line."""
+    """Returns the text between `{` and the first member that has a column. Returns None if it is
+    DEFAULT_SHAPE, the text there in an event that kube-apiserver writes as one line."""
     start = event.end - 1
     for name, quote, *_ in event.list:
         if name in EVENT_MEMBERS:
@@ -3823,7 +3885,8 @@ def google_columns(entry):
 
 
 def google_reference(name, said):
-    """Fills in the columns of the object from `group/version/[namespaces/<namespace>/]resource[/name[/subresource]]`. A name of another form
+    """Fills in the columns of the object from
+    `group/version/[namespaces/<namespace>/]resource[/name[/subresource]]`. A name of another form
     is not that of a resource, and fills in nothing."""
     parts = name.split("/")
     if len(parts) < 3 or "" in parts or not re.match("v[0-9]", parts[1]):
@@ -3839,8 +3902,9 @@ def google_reference(name, said):
 
 
 def google_granted(payload):
-    """Returns `allow` if all items of `authorizationInfo` have a true `granted`, otherwise `forbid`; None if there are no items. Google
-    Cloud Logging leaves out `granted` when it is false."""
+    """Returns `allow` if all items of `authorizationInfo` have a true `granted`, otherwise
+    `forbid`; None if there are no items. Google Cloud Logging leaves out `granted` when it is
+    false."""
     value = payload.value("authorizationInfo")
     if value is None or value == []:
         return None
@@ -3848,7 +3912,8 @@ def google_granted(payload):
         raise NoRecord
     granted, at = True, payload.span("authorizationInfo")[0] + 1
     for item in value:
-        # Each item is read from the text, not from the parsed list, because its names are checked like those of any object.
+        # Each item is read from the text, not from the parsed list, because its names are checked
+        # like those of any object.
         at = SKIP.match(payload.text, at).end()
         if item is not None and not isinstance(item, dict):
             raise NoRecord
@@ -3858,13 +3923,15 @@ def google_granted(payload):
 
 
 class Events:
-    """Compares the columns of events with their records. Column texts often repeat, so the result for each text is remembered."""
+    """Compares the columns of events with their records. Column texts often repeat, so the result
+    for each text is remembered."""
 
     def __init__(self):
         self.remembered = {}
 
     def __call__(self, row, record):
-        """Returns the columns that are not what the record says, in order; None if the record is not one of events."""
+        """Returns the columns that are not what the record says, in order; None if the record is
+        not one of events."""
         if len(record) > RECORD_BYTES_MAX:
             return None
         try:
@@ -3892,9 +3959,10 @@ class Events:
         return event_columns(found) if is_event(found) else google_columns(found)
 
     def says_itself(self, row):
-        """Returns True if the record rendered from a row certainly says what the columns say, so that it need not be parsed. The reason:
-        each value in the row is exactly one JSON value, of the right type. Then the record consists of keys and whole values from its first
-        byte to its last, and can be read in only one way. False means that the record must be parsed."""
+        """Returns True if the record rendered from a row certainly says what the columns say, so
+        that it need not be parsed. The reason: each value in the row is exactly one JSON value, of
+        the right type. Then the record consists of keys and whole values from its first byte to its
+        last, and can be read in only one way. False means that the record must be parsed."""
         code, times = row.get("response_code"), (row.get("request_received_timestamp"), row.get("stage_timestamp"))
         needs_id = self.once(self.head, "shape", row.get("shape"))
         return (
@@ -3923,8 +3991,9 @@ class Events:
 
     @staticmethod
     def head(shape):
-        """For an object that starts with `shape`: returns True if it is an event only if it has an `auditID`, False if it is an event in any
-        case, and None if that depends on the rest of the object."""
+        """For an object that starts with `shape`: returns True if it is an event only if it has an
+        `auditID`, False if it is an event in any case, and None if that depends on the rest of the
+        object."""
         try:
             event = document("{%s" % (DEFAULT_SHAPE if shape is None else shape) + '"level":null}')
             if shape_of(event) != shape or is_deeper(event.text, DEPTH_BESIDE_MAX):
@@ -3972,14 +4041,15 @@ EVENT_COMPARED = [column for _, column in EVENT_STRINGS] + [column for _, column
 
 
 class Differing:
-    """Collects the rows of a file whose columns are not what their records say. Reports the first ROWS_TOLD_MAX rows, and the number of
-    all."""
+    """Collects the rows of a file whose columns are not what their records say. Reports the first
+    ROWS_TOLD_MAX rows, and the number of all."""
 
     def __init__(self, where, report):
         self.where, self.report, self.first, self.count = where, report, [], 0
 
     def row(self, row, columns):
-        """columns: those of the row that differ; None if there is no record to compare the row with."""
+        """columns: those of the row that differ; None if there is no record to compare the row
+        with."""
         if columns is None:
             self.add(row, "its record is not one of the table")
         elif columns:
@@ -4018,8 +4088,8 @@ SEVERITIES = {name: name.lower() for name in ("Informational", "Low", "Medium", 
 
 
 class Said:
-    """What a finding says. A value is named by its path of member names and list positions. If a value is absent or of another type than
-    asked for, the answer is None."""
+    """What a finding says. A value is named by its path of member names and list positions. If a
+    value is absent or of another type than asked for, the answer is None."""
 
     def __init__(self, text):
         found = document(text)
@@ -4053,7 +4123,8 @@ class Said:
         return found if isinstance(found, list) else []
 
     def texts(self, path):
-        """Returns the list of strings at a path; None if it is not a list, or if an item is not a string."""
+        """Returns the list of strings at a path; None if it is not a list, or if an item is not a
+        string."""
         found = self.at(path)
         texts = [self.text((), item) for item in found] if isinstance(found, list) else None
         return None if texts is None or None in texts else texts
@@ -4100,12 +4171,14 @@ def number_at(*path):
 
 
 def milliseconds_at(*path):
-    """The finding has milliseconds and the column has microseconds, so the last three digits of the column are ignored."""
+    """The finding has milliseconds and the column has microseconds, so the last three digits of the
+    column are ignored."""
     return lambda said, value: (None if value is None else value // 1000) == said.number(path)
 
 
 def event_ranges(said):
-    """Returns the finding's ranges of events as JSON, in the form of the column `event_ranges`; None if they are absent or not valid."""
+    """Returns the finding's ranges of events as JSON, in the form of the column `event_ranges`;
+    None if they are absent or not valid."""
     found = said.at(("unmapped", "event_ranges"))
     if not isinstance(found, list):
         return None
@@ -4126,21 +4199,22 @@ def is_source_ip(said, value):
 
 
 def is_namespace(said, value):
-    """The namespace is a member of the finding's resource. If the finding has no resource, it says nothing about the namespace, so any value
-    of the column is accepted."""
+    """The namespace is a member of the finding's resource. If the finding has no resource, it says
+    nothing about the namespace, so any value of the column is accepted."""
     return said.at(("resources", 0)) is None or value == said.text(("resources", 0, "namespace"))
 
 
 def is_name(said, name, subresource):
-    """The finding has the name and the subresource in one text, `<name>/<subresource>`. If there is no name, the type of the resource takes
-    its place."""
+    """The finding has the name and the subresource in one text, `<name>/<subresource>`. If there is
+    no name, the type of the resource takes its place."""
     if said.at(("resources", 0)) is None:
         return True
     name = said.text(("resources", 0, "type")) if name is None else name
     return "%s%s" % (name or "", "" if subresource is None else "/" + subresource) == said.text(("resources", 0, "name"))
 
 
-# Each entry: (name in reports, columns, function that returns True if these columns are what the finding says).
+# Each entry: (name in reports, columns, function that returns True if these columns are what the
+# finding says).
 ALERT_COLUMNS = (
     ("alert_id", ("alert_id",), text_at("finding_info", "uid")),
     ("rule_id", ("rule_id",), text_at("finding_info", "analytic", "uid")),
@@ -4174,7 +4248,8 @@ ALERT_COLUMNS = (
 
 
 def alert_differs(row, record):
-    """Returns the columns that are not what the finding says, in order; None if the record is not a finding."""
+    """Returns the columns that are not what the finding says, in order; None if the record is not a
+    finding."""
     if len(record) > RECORD_BYTES_MAX:
         return None
     try:
@@ -4188,8 +4263,8 @@ def alert_differs(row, record):
 
 
 class Proof:
-    """proof.md, A proof of single records: the four steps. Two kinds of findings occur only here, not in the check of an archive:
-    proof_malformed and path."""
+    """proof.md, A proof of single records: the four steps. Two kinds of findings occur only here,
+    not in the check of an archive: proof_malformed and path."""
 
     def __init__(self, location, data, trusted, witnesses=(), quorum=None):
         self.witnesses, self.quorum = list(witnesses), len(witnesses) if quorum is None else quorum
@@ -4275,8 +4350,9 @@ class Proof:
         except BadSignature as e:
             self.report.finding("checkpoint_signature", where, str(e))
             return None
-        # A retired key may have been stolen since. If it signed a smaller tree than that of the `log` line, nothing in the proof shows that
-        # the smaller tree is a prefix of the larger one. So for a retired key only the exact tree of the `log` line counts.
+        # A retired key may have been stolen since. If it signed a smaller tree than that of the
+        # `log` line, nothing in the proof shows that the smaller tree is a prefix of the larger
+        # one. So for a retired key only the exact tree of the `log` line counts.
         until = keys.retired_at(max(signers, key=keys.all().index), volume)
         if until is not None and (checkpoint.size, checkpoint.root) != until:
             self.report.finding("key_retired", where, "signed by a retired key, and not the tree of the `log` line in the record that retired it")
@@ -4301,7 +4377,8 @@ class Proof:
         return True
 
     def commit(self, checkpoints, i, item):
-        """Step 3. Returns (table, volume, adds by path, index of the commit); None if the commit is not proven."""
+        """Step 3. Returns (table, volume, adds by path, index of the commit); None if the commit is
+        not proven."""
         found = self.at(checkpoints, item["checkpoint"], "checkpoints")
         data, commit = parse_base64(item["commit"]), Commit("commits, %d" % i)
         if found is None or not self.path(commit.where, found[0].size, item["index"], leaf_hash(data), item["path"], found[0].root):
@@ -4372,7 +4449,8 @@ def fields(value, name, types):
 
 
 def micros(text):
-    """Returns the microseconds since 1970 of a time in JSON; None if it is not a time. Digits after the sixth decimal are ignored."""
+    """Returns the microseconds since 1970 of a time in JSON; None if it is not a time. Digits after
+    the sixth decimal are ignored."""
     match = PACK_TIME.fullmatch(text) if isinstance(text, str) else None
     if not match:
         return None
@@ -4394,7 +4472,8 @@ def stats_of(add):
 
 
 def times_of(table, stats):
-    """Returns the minimum and maximum time in the statistics of an `add`; None unless both are there."""
+    """Returns the minimum and maximum time in the statistics of an `add`; None unless both are
+    there."""
     bounds = [stats.get(k) for k in ("minValues", "maxValues")]
     low, high = (micros(b.get(TIME_COLUMN[table])) if isinstance(b, dict) else None for b in bounds)
     return None if low is None or high is None else (low, high)
@@ -4506,7 +4585,8 @@ class Pack:
         return value
 
     def point_2_keys(self):
-        """Returns False if the keys or a head are not valid. Sets self.keys and self.heads (a dict from volume to checkpoint)."""
+        """Returns False if the keys or a head are not valid. Sets self.keys and self.heads (a dict
+        from volume to checkpoint)."""
         m, proof = self.manifest, Proof("manifest.json", b"", [], **self.asked)
         self.heads = {}
         try:

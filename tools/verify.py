@@ -3369,7 +3369,7 @@ def is_pointer(path):
 
 
 def is_redaction(text):
-    """Whether it is a redaction mark in its one allowed form."""
+    """Returns True if the text is a redaction mark in its one allowed form."""
     if len(text.encode()) > REDACTION_BYTES_MAX:
         return False
     try:
@@ -3390,7 +3390,7 @@ def is_redaction(text):
 
 
 def are_faults(faults):
-    """Whether it is a list of faults, each of the form `<JSON pointer>: <name>` and none of them twice."""
+    """Returns True if each item is a fault, `<JSON pointer>: <name>`, and no fault occurs twice."""
     return (
         1 <= len(faults) <= FAULTS_MAX
         and len(set(faults)) == len(faults)
@@ -3838,8 +3838,8 @@ def shape_of(event):
 
 
 def is_google(entry):
-    """Whether an object that is not an audit event is an entry of Google Cloud Logging, and not
-    another cloud's wrapper of events."""
+    """Decides about an object that is not an audit event. Returns True if it is an entry of Google
+    Cloud Logging, and False for anything else, such as another cloud's wrapper of events."""
     has = entry.values.__contains__
     if has("kind") or has("auditID") or has("records") or has("category") and has("properties") or has("logEvents") and has("messageType"):
         return False

@@ -138,7 +138,8 @@ def get(root, rel):
 
 
 class Writer:
-    """Writes an archive as the document describes it. `clock` is the time of the next commit, in milliseconds."""
+    """Writes an archive as docs/proof.md describes it. `clock` is the time of the next commit, in
+    milliseconds since 1970."""
 
     def __init__(self, root, keyed=True, named=True):
         self.root, self.clock, self.random = root, START, random.Random(7)
@@ -167,8 +168,9 @@ class Writer:
         self.key = seed
 
     def add(self, volume, offsets, day="2026-03-02", tagged=True, data=None, **changes):
-        """An `add` action; also writes its file. offsets: partition to [first, last, rows].
-        changes: members of the action to change, or tags, whose names begin with `tag_` here."""
+        """Writes a data file and returns its `add` action. offsets: partition to [first, last,
+        rows]. changes: members of the action that get another value; with the prefix `tag_`,
+        tags."""
         data = self.random.randbytes(200) if data is None else data
         path = "date=%s/%032x.parquet" % (day, self.random.getrandbits(128))
         put(self.root, "%s/%s" % (volume, path), data)
@@ -193,7 +195,7 @@ class Writer:
         return {"add": add}
 
     def commit(self, volume, actions=(), positions=None, counts=None, checkpoint=True, info=True, raw=None, volumes=None):
-        """positions: partition to (next offset, records)."""
+        """Writes a commit. positions: partition to (next offset, records)."""
         commits = self.commits.setdefault(volume, [])
         if not commits and raw is None and not any("protocol" in a for a in actions):
             self.commits[volume] = commits
@@ -232,7 +234,8 @@ class Writer:
         return name
 
     def cosign(self, volume, seed, size=None, time=None, name="witness.example/w1", text=None):
-        """Stores the newest checkpoint with a witness's cosignature, as an archive keeps it."""
+        """Writes a cosigned checkpoint to the place where an archive keeps it; by default, of the
+        newest size."""
         size = len(self.commits[volume]) if size is None else size
         origin = "strongroom/%s/%s" % (ID, volume)
         text = text or "%s\n%d\n%s\n" % (origin, size, b64(self.root_of(volume, size)))
@@ -256,8 +259,8 @@ class Writer:
             level += 1
 
     def seal(self, year=2026, partition="file/a", events=10, rejects=0, checkpoint=True, day="2026-03-02", width=10, **changes):
-        """One seal of a stream in which each record has `width` bytes; the last records are the
-        rejects."""
+        """Writes the commits of one seal: `events` events and then `rejects` rejects of one
+        partition. Each record takes `width` bytes of the partition's offsets."""
         offset, records = self.position.get(partition, (0, 0))
         end = offset + (events + rejects) * width
         after = {partition: (end, records + events + rejects)}
@@ -288,7 +291,8 @@ class InFolder(unittest.TestCase):
         return Writer(self.root, **options)
 
     def standard(self):
-        """Two partitions, rejects and three seals, so every check has something to look at."""
+        """Writes an archive with two partitions, rejects and three seals, so that every check has
+        something to look at."""
         w = self.writer()
         w.seal(events=10, rejects=2)
         w.seal(events=5, partition="kafka/t/0")
@@ -345,7 +349,7 @@ class Ed25519(unittest.TestCase):
             self.assertEqual(sign(seed, message), signature)
             self.assertTrue(verify.ed25519_verify(key, message, signature))
             self.assertFalse(verify.ed25519_verify(key, message + b"x", signature))
-        # TEST 1024: the public key alone
+        # RFC 8032's TEST 1024, of which only the public key is used.
         seed = bytes.fromhex("f5e5767cf153319517630f226876b86c8160cc583bc013744c6bf255f5cc0ee5")
         self.assertEqual(public(seed).hex(), "278117fc144c72340f67d0f2316e8386ceffbf2b2428c9c51fef7c597f1d426e")
 
@@ -362,7 +366,8 @@ class Ed25519(unittest.TestCase):
         self.assertFalse(verify.ed25519_verify(key, message, signature[:32] + s.to_bytes(32, "little")))
 
     def test_points_that_are_not_canonical_are_rejected(self):
-        # y = p + 1 means the identity (y = 1), and y = 1 with the sign bit is not a point: x is 0.
+        # y = p + 1 is another encoding of the identity (y = 1). For y = 1, x is 0, which has no
+        # sign: with the sign bit it is not a point.
         for y in (verify.P + 1, verify.P, 1 | 1 << 255, (1 << 256) - 1):
             self.assertIsNone(verify.point_decode(y.to_bytes(32, "little")))
         self.assertIsNone(verify.point_decode((2).to_bytes(32, "little")))  # no x for y = 2
@@ -462,7 +467,9 @@ class Parsing(unittest.TestCase):
         for bad in (b"", b"\n", b"a\n", good[:-1], good + b"\n", good.replace(b"\n\n", b"\n"), good.replace(b"a", b"\x01"), good.replace(b"a", b"\xff")):
             with self.assertRaises(verify.Malformed, msg=bad):
                 verify.Note(bad)
-        for i in range(len(good)):  # any change must be noticed: base64 has one spelling, and the line one form
+        # Any change must be noticed: only one spelling of base64 and one form of the line are
+        # valid.
+        for i in range(len(good)):
             for bit in range(8):
                 changed = bytearray(good)
                 changed[i] ^= 1 << bit
@@ -506,7 +513,7 @@ class Untouched(InFolder):
         report = self.clean(w)
         self.assertEqual(report.checked["commits"], 300)
         self.assertEqual(report.heads[0]["size"], 300)
-        # A partial tile may be missing if the full one exists; the full one may not.
+        # A partial tile may be missing if the full tile exists. A full tile may not be missing.
         os.remove(os.path.join(self.root, "events/2026/_tlog/tile/0/000.p/255"))
         self.clean(w)
         os.remove(os.path.join(self.root, "events/2026/_tlog/tile/0/000"))
@@ -565,7 +572,8 @@ class Untouched(InFolder):
         add = w.add("rejects/2026", {"file/a": [60, 60, 1]})
         w.commit("rejects/2026", [add], {"file/a": (100, 10)})
         self.clean(w)
-        # a range around the position: how many rows lie before it is unknown, so nothing is reported
+        # The file's offsets start before the position and end after it. How many of its rows lie
+        # before the position is unknown, so nothing is reported.
         w.commit("rejects/2026", [w.add("rejects/2026", {"file/a": [40, 120, 2]})], {"file/a": (130, 13)})
         self.clean(w)
 
@@ -824,7 +832,7 @@ class Tampered(InFolder):
 
 
 class NamedVolumes(InFolder):
-    """`volumes` of commits: the other volumes that existed when the commits were made."""
+    """`volumes` in commits, which names the other volumes that existed when a commit was made."""
 
     NOTHING = {"received": 0, "events": 0, "rejects": 0, "duplicates": 0}
 
@@ -902,7 +910,8 @@ class Witnessed(InFolder):
         self.clean(self.w, **self.asked(self.one, self.two))
 
     def test_lag(self):
-        """What was sealed after a witness's last look may be on its way to it for an hour, by the clock of the witness."""
+        """For an hour after a cosignature, by the clock of the witness, newer commits may still be
+        on their way to that witness."""
         self.w.seal()
         report = self.clean(self.w, **self.asked())
         self.assertTrue(any("not cosigned by 1 of the witnesses yet" in text for text in report.not_checked))
@@ -914,7 +923,8 @@ class Witnessed(InFolder):
         self.assertEqual(self.kinds(self.finds("witness_missing", self.w, **self.asked())), ["witness_missing"])
 
     def test_second_history(self):
-        """A second history, signed with the right key, tiles and all. The forger first leaves the cosignatures, then removes them."""
+        """Somebody with the right key makes a second history, tiles included. At first the
+        cosignatures of the first history are still there; then they are removed."""
         commits = self.w.commits["events/2026"]
         commits[1] = commits[1].replace(b'"WRITE"', b'"write"')
         put(self.root, LOG % 1, commits[1])
@@ -935,7 +945,8 @@ class Witnessed(InFolder):
         self.finds("commits_cut", self.w, **self.asked())
 
     def test_forged(self):
-        """A line that the witness did not make: with another key, over another text, with another time, or a mere signature."""
+        """A line that the witness did not make: it is by another key, over another text, has
+        another time, or is a plain signature instead of a cosignature."""
         name, where = "witness.example/w1", self.kept[0]
         data = get(self.root, where).decode()
         text, line = data.partition("\n\n")[0] + "\n", data.splitlines(True)[-1]
@@ -1086,7 +1097,9 @@ class Stamped(InFolder):
             self.finds("timestamp_signature", w, authorities=other)
             w.seal()
             self.assertTrue(any("the newest timestamp is of size 4" in text for text in self.clean(w, authorities=authorities).not_checked))
-            if kind == "P-256":  # only what no signature covers may change: versions, a list of digests, parameters
+            # Few changed bytes may go unnoticed: only those that no signature covers, which are
+            # versions, a list of digests, and parameters.
+            if kind == "P-256":
                 loose = 0
                 for at in range(0, len(good), 3):
                     put(self.root, places[0], good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
@@ -1095,9 +1108,10 @@ class Stamped(InFolder):
 
 
 class Store:
-    """An S3 store on a loopback port that can also give answers that no correct store gives.
-    `objects`: key to its versions, oldest first, each a dict of `id`, `data` (None for a deletion),
-    `modified`, `mode`, `until` and `hold`. tests/it tests with a real store."""
+    """An S3 store on a loopback port. It can also give answers that no correct store gives; the
+    tests with a real store are in tests/it. `objects` maps a key to its versions, oldest first,
+    each a dict of `id`, `data` (None for a delete marker), `modified`, `mode`, `until` and
+    `hold`."""
 
     PAGE = 3  # names per page of a list
     PUT = datetime.datetime(2026, 3, 2, 10)
@@ -1352,7 +1366,7 @@ class Buckets(InFolder):
         self.assertEqual(self.kinds(self.check(store)), ["hold_missing"])
         of_file[0]["hold"] = "ON"
         self.assertEqual(self.kinds(self.check(store)), [])
-        # A hold on another version does not hide that the first hold is gone.
+        # A hold on another version of the same object does not hide that the first hold is gone.
         hold = kept.hold(2, "place two", "reason a case")
         held = held % (2, ID, hashlib.sha256(hold).hexdigest(), file, "v1")
         for name, data in (("00000002", hold), ("00000002-00000001", held.encode())):
@@ -1431,7 +1445,8 @@ class Buckets(InFolder):
 
 
 class WrittenWrong(InFolder):
-    """Somebody has the key, or the program has a bug, so everything is signed correctly."""
+    """Wrong archives in which everything is signed correctly: by somebody who has the key, or by a
+    program with a bug."""
 
     def case(self, kind, actions=(), positions=None, counts=None, volume="events/2026", clock=0, **options):
         w = self.standard()
@@ -1442,7 +1457,8 @@ class WrittenWrong(InFolder):
         return self.finds(kind, w)
 
     def one(self, kind, offsets=None, records=None, **changes):
-        """A commit of one file that continues file/a at offset 200, after 20 records."""
+        """Commits one file that continues file/a at offset 200, after 20 records. Its `add` and
+        positions can be given wrong; the archive must then give a finding of this kind."""
         offsets = offsets or [200, 240, 5]
         rows = offsets[2]
         counts = {"received": rows, "events": rows, "rejects": 0, "duplicates": 0}
@@ -1563,7 +1579,7 @@ class WrittenWrong(InFolder):
     def test_activity(self):
         self.clean(self.activity())
         w = self.activity()
-        # No events have this partition: the positions of activity are independent of those of events.
+        # A partition that `events` does not have: positions of activity are independent of events.
         w.commit("activity/2026", [], {"activity/b": (0, 0)})
         self.clean(w)
 
@@ -1785,9 +1801,9 @@ class Kept(InFolder):
 class Fuzz(InFolder):
     """Every flipped bit is found, and none causes a traceback."""
 
-    # Where a flip may go unnoticed. .lock is empty and names nothing. _staging, files in _delta_log
-    # that are not commits, and files that do not belong to an archive are listed in the report, but
-    # not read. Nothing proves the commits after the newest checkpoint yet.
+    # Files in which a flipped bit may go unnoticed. .lock, what is in _staging, and files that do
+    # not belong to an archive are not read. _last_checkpoint only has to name an existing commit.
+    # The newest commit is left out, too (`unproven` below), because no checkpoint proves it yet.
     FREE = (".lock", "_staging/", "_last_checkpoint", "readme.txt")
 
     def build(self):
@@ -1830,7 +1846,7 @@ class Fuzz(InFolder):
         self.assertGreater(found, FUZZ_ROUNDS // 2)
 
     def test_names(self):
-        """A strange name, wherever it is, causes no traceback."""
+        """A file with a strange name causes no traceback, in whichever folder it is."""
         w, rng = self.build(), random.Random(2)
         folders = ["", "_keys", "events", "events/2026", "events/2026/_delta_log", "events/2026/_tlog/checkpoint", "events/2026/date=2026-03-02", "events/2026/_tlog/tile/0"]
         names = [b"\xff\xfe", b"\xe2\x80\xae", b"a\nb", b"00000003", b"9" * 20 + b".json", b"date=x", b"x" * 255, b"2026", b"\xd9\xa2\xd9\xa0\xd9\xa2\xd9\xa6", b"000.p"]
@@ -1922,8 +1938,8 @@ class Proofs(InFolder):
             self.assertEqual([f["kind"] for f in self.check(self.make(size, 7, SEEDS[0])).check().findings], ["key_retired"])
 
     def test_forged_with_a_stolen_key_that_is_retired(self):
-        """The thief's own tree, smaller than the one in the `log` line, in which every path and
-        signature is valid."""
+        """A thief proves a record in a tree of their own. The tree is smaller than the one in the
+        `log` line, and every path and signature in the proof is valid."""
         self.rows = [b"forged"] + self.rows[1:]
         commits = self.w.commits["events/2026"] = self.w.commits["events/2026"][:2]
         root = json.loads(commits[1].split(b"\n")[1])["add"]["tags"]["record_root"]
@@ -1981,7 +1997,8 @@ class Proofs(InFolder):
             changed = bytearray(data)
             changed[rng.randrange(len(data))] = rng.randrange(256)
             proof = self.check(bytes(changed))
-            if not proof.check().findings:  # only what is not part of the proof may change: claims, white space
+            # A change may go unnoticed only in what is not part of the proof: claims, white space.
+            if not proof.check().findings:
                 self.assertEqual([r for _, r in proof.proven], [self.rows[7]])
 
 
@@ -2014,7 +2031,8 @@ class Packs(InFolder):
                 }  # fmt: skip
 
     def proof(self, parts):
-        """parts: list of (volume, index of commit, records of the file, rows)."""
+        """Returns a proof of these records. parts: list of (volume, index of the commit, all
+        records of the file, rows to prove)."""
         proof = {
             "format": "strongroom-proof-1", "archive_id": ID, "manifest": b64(self.w.manifest), "keys": self.keys(), "checkpoints": [], "commits": [], "records": [],
         }  # fmt: skip
@@ -2137,7 +2155,7 @@ class Packs(InFolder):
         self.assertEqual(self.kinds(self.found(witnesses=[one, three], quorum=1)), [])
         # A key of the archive itself is not a witness.
         self.assertEqual(set(self.kinds(self.found(witnesses=[witness(SEEDS[0], "witness.example/w1")]))), {"witness_missing"})
-        # A line with the name of a witness whose signature is over another text.
+        # A line under the name of a witness, whose signature is over another text.
         other = cosignature("another text\n", SEEDS[2], 5, one.name)
         notes["alerts/2026"] = notes["alerts/2026"].partition("\u2014 witness")[0] + other
         self.make()
@@ -2147,7 +2165,7 @@ class Packs(InFolder):
         self.w.key_record(SEEDS[1])
         for volume in ("events/2026", "alerts/2026"):
             self.w.checkpoint(volume)
-        # Both checkpoints have the same size, and their names sort by key, so take the new key's.
+        # There are two checkpoints of the same size, one by each key. Take the one by the new key.
         self.note = lambda v: get(self.root, "%s/_tlog/checkpoint/%020d-%s" % (v, len(self.w.commits[v]), key_id("strongroom/%s/%s" % (ID, v), SEEDS[1]).hex())).decode()
         self.make(signer=SEEDS[1])
         for seed in SEEDS[:2]:
@@ -2278,7 +2296,7 @@ class CommandLine(InFolder):
         w = self.standard()
         report = os.path.join(self.folder.name, "report.json")
         arguments = ["archive", self.root, "--no-rows", "--public-key"]
-        # The commits of these archives are old, and all have a checkpoint.
+        # These commits are old, which is no finding, because a checkpoint covers all of them.
         self.assertEqual(self.run_main(*arguments, vkey(SEEDS[0]), "--json", report)[0], 0)
         with open(report) as file:
             self.assertEqual(json.load(file)["result"], "ok")
@@ -2305,8 +2323,8 @@ class CommandLine(InFolder):
 
 
 class Golden(unittest.TestCase):
-    """An archive that an earlier version of the program wrote (tests/data/format-1), with what a
-    check of it found at the time."""
+    """An archive that an earlier version of the program wrote (tests/data/format-1). A check must
+    find now what it found then."""
 
     FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "data", "format-1")
 
@@ -2318,7 +2336,8 @@ class Golden(unittest.TestCase):
         cls.addClassCleanup(cls.folder.cleanup)
         with tarfile.open(os.path.join(cls.FOLDER, "archive.tar")) as tar:
             for member in tar:
-                # Without modes: nothing here depends on them, and Python 3.9 has no safe filters in tarfile.
+                # Writes the files without tarfile's extract, which has no safe filters in Python
+                # 3.9. So modes are lost; nothing here depends on them.
                 if member.isdir():
                     os.makedirs(os.path.join(cls.folder.name, member.name))
                 else:
@@ -2426,7 +2445,8 @@ class Forms(unittest.TestCase):
         self.assertFalse(verify.item_fits("[" * 100_000, "value"))
 
     def test_what_python_writes(self):
-        """Rows as json.dumps writes them with various options, against templates that it writes too, with holes in place of values."""
+        """Makes records and templates with json.dumps, with the same options for both; a template
+        has holes in place of the values. The row and the template must give the record."""
         r = random.Random(12)
         alphabet = "ab<>&/\"\\\n\t\b\x00\x1f\x7f$é\u2028\ud7ff\U0001f600"
 
@@ -2653,7 +2673,7 @@ class Rows(InFolder):
         self.assertEqual(self.check(b"PAR1 not PAR1"), ["rows"])
         self.assertEqual(self.check(self.file()[:-30] + bytes(30)), ["rows"])
         self.assertEqual(self.check(self.file(), day="2026-03-03"), ["statistics"])
-        self.assertEqual(self.check(self.file(), day="2026-03-01"), [])  # one day ahead of its folder, on whose day it may have arrived
+        self.assertEqual(self.check(self.file(), day="2026-03-01"), [])  # one day after its folder's day, on which it may have arrived
         self.assertEqual(self.check(self.file(), day="2026-02-20"), ["statistics"])  # not committed within a week
         self.assertEqual(self.check(self.file(), tag_rows="4", stats='{"numRecords":4}')[0], "tags")
         four = {"tag_rows": "4", "stats": '{"numRecords":4}', "tag_offsets": '{"file/a":[0,10,3],"file/b":[3,3,1]}'}
@@ -2663,7 +2683,7 @@ class Rows(InFolder):
         self.assertEqual(self.check(self.file(stage_timestamp=far))[:2], ["columns_differ", "record_changed"])
 
     def table(self, rows):
-        """A file of these rows."""
+        """Returns a Parquet file of these rows."""
         import pyarrow as pa
         import pyarrow.parquet
 
@@ -2678,7 +2698,8 @@ class Rows(InFolder):
         return out.getvalue()
 
     def seal(self, w, table, rows):
-        """Adds a file of these rows whose `add` states the truth about them, as a holder of the key can."""
+        """Writes a file of these rows, and returns an `add` that is correct for it. Somebody with
+        the key can do the same with rows of their own."""
         for i, row in enumerate(rows):
             row.update(source="file/a", source_offset=i)
         time = verify.TIME_COLUMN[table]
@@ -2700,7 +2721,7 @@ class Rows(InFolder):
         good = [(record, says) for record, says in good if says.get("stage_timestamp", self.MICROS) in day]
         changes = [(record, says, column, changed(says.get(column))) for record, says in good for column in says]
         changes += [(record, says, column, None) for record, says in good for column in list(says)[1:]]
-        for at in range(0, len(changes), 7):  # with unchanged rows between them
+        for at in range(0, len(changes), 7):  # an unchanged row comes before each changed one
             rows = []
             for record, says, column, value in changes[at : at + 7]:
                 rows += [dict(says, raw=record), dict(dict(says, raw=record), **{column: value})]
@@ -2777,7 +2798,8 @@ class Rows(InFolder):
 
 
 def records():
-    """What records say: tests/data/records, with which the program's own decoder is tested, too."""
+    """Yields (what, record, rendered, says) of each case in tests/data/records. The program's own
+    decoder is tested with the same cases."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/data/records/records.json"), encoding="utf-8") as file:
         for case in json.load(file):
             data = base64.b64decode(case["base64"]) if "base64" in case else case["record"].encode()
@@ -2785,7 +2807,7 @@ def records():
 
 
 def changed(value):
-    """Another value of the same type."""
+    """Returns another value of the same type, or "x" for None."""
     if value is None:
         return "x"
     return value ^ 1 if isinstance(value, int) else value[::-1] + (["x"] if isinstance(value, list) else "x")
@@ -2855,7 +2877,8 @@ class Records(unittest.TestCase):
         self.assertEqual(seen, set(verify.EVENT_COMPARED))
 
     def test_rows_that_render(self):
-        """Some columns are spliced into the record. Whatever they hold, what is compared is what the record then says."""
+        """The text of some columns becomes part of the record as it is. Whatever it is, the columns
+        are compared with what the whole record then says."""
         good = {
             "level": "Metadata", "audit_id": "a", "user_name": "\u2028\x01\"<é", "user_groups": ["", "g"], "user_extra": '{"k":["v"]}', "impersonated_user_name": "",
             "source_ips": [], "name": "n", "response_code": 0, "response_details": "{}", "request_object": "[1, 2]", "response_object": '"x"',
@@ -2905,7 +2928,7 @@ class Records(unittest.TestCase):
         ]
         for change, expected in cases:
             events, row = verify.Events(), dict(good, **change)
-            for _ in range(2):  # the second time with what was remembered, which must not change the result
+            for _ in range(2):  # what the first round remembers must not change the result of the second
                 found = events(row, verify.record_of("events", row))
                 self.assertEqual(found and sorted(found), expected and sorted(expected), change)
             if expected == [] and not events.says_itself(row):
@@ -2935,7 +2958,7 @@ class Records(unittest.TestCase):
         self.assertEqual(differs(dict(bare, tactics=["TA0006"]), '{"finding_info":{"attacks":[{"tactic":{"name":"Impact","uid":"TA0006"}}]}}'), ["tactics"])
 
     def test_anything(self):
-        """There is an answer whatever the bytes are."""
+        """Whatever the bytes of a record are, the check gives an answer and no exception."""
         chance, events = random.Random(11), verify.Events()
         seeds = [record for _, record, _, says in records() if says is not None] + [json.dumps(self.FINDING).encode()]
         pieces = [b"[" * 200, b"{", b"}", b'"', b"\\", b"\\ud800", b",", b":", b"null", b"\0", b"\xff", b"9" * 5000, b'"level":', b"NaN", b'{"a":' * 200]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Check a Strongroom archive, a proof of single records, or an evidence pack, without Strongroom.
 
-Written only from docs/proof.md, docs/format.md and the specifications they name. Python 3.9 or later, standard library only; with
-`pyarrow` the rows inside the Parquet files are checked too, without it the report says that they were not.
+Written only from docs/proof.md, docs/format.md and the specifications they name. Needs Python 3.9 or later and only the standard
+library. If `pyarrow` is installed, the rows inside the Parquet files are checked, too; otherwise the report says that they were not.
 
     python3 verify.py archive DIR --public-key VKEY [--witness VKEY]... [--remembered FILE]... [--since REPORT] [--json FILE] [--no-rows]
     python3 verify.py archive s3://BUCKET/PREFIX --public-key VKEY [--endpoint URL] [as above]
@@ -10,8 +10,8 @@ Written only from docs/proof.md, docs/format.md and the specifications they name
     python3 verify.py pack DIR --public-key VKEY [--witness VKEY]... [--json FILE]
 
 Exit code 0: no finding; 1: findings; 2: the check could not be done. The program only reads (except for the file of --json), opens
-no connection except to the store named on the command line, follows no symbolic link below DIR, and opens a path that an archive
-names only if it has the one allowed form.
+no connection except to the store named on the command line, and follows no symbolic link below DIR. If a path named in an archive
+does not have the one allowed form, the program does not open it.
 
 For an archive in a bucket it uses the credentials in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if set, AWS_SESSION_TOKEN, in the
 region of AWS_REGION (`aws configure export-credentials --format env` prints those of a profile). They need s3:GetObject,
@@ -64,7 +64,7 @@ RECENT_MS_MAX = 60 * 60 * 1000  # points 3 and 12
 TIMESTAMP_MS_END = 253402300800000  # 10000-01-01, where years have five digits
 FINDINGS_MAX = 100_000
 BLOCK_BYTES = 1 << 20
-TOLD_MAX = 20  # maximum number of differences reported of one Delta checkpoint
+TOLD_MAX = 20  # for one Delta checkpoint: how many of the files that it leaves out are reported
 ADD_MEMBERS = {"path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"}  # point 7
 DAY_US = 86_400_000_000
 PLAUSIBLE_FROM_US = 1_388_534_400_000_000  # 2014-01-01, format.md, Layout
@@ -72,11 +72,11 @@ PATH = re.compile(r"date=(\d{4}-\d{2}-\d{2})/[0-9a-f]{32}\.parquet", re.ASCII)
 # A UTC year of commits, or a part of one: 2026, 2026-0001.
 PERIOD = "[2-9][0-9]{3}(?:-(?!0000)[0-9]{4})?"
 VOLUME = re.compile("(%s)/(%s)" % ("|".join(TABLES), PERIOD), re.ASCII)
-CLOSED = "#closed"  # appId of the commit that no other follows
+CLOSED = "#closed"  # appId of a `txn` in the last commit of a closed volume
 RECORDS = ("_retention", "_holds", "_dropped")  # docs/proof.md, Retention, holds and drops
 YEARS_DEFAULT, YEARS_MAX = 6, 100
 LINE_BYTES_MAX = 1000
-ANSWER_BYTES_MAX = 64 << 20  # maximum size of an answer of a store that is not an object
+ANSWER_BYTES_MAX = 64 << 20  # maximum size of a store's answer, except one with the bytes of an object
 ASK_TRIES, ASK_PAUSE_S, ASK_TIMEOUT_S, ASKED_AT_ONCE = 5, 0.5, 60, 16
 # Error codes of stores that say nothing about the requested object.
 NO_ANSWERS = {
@@ -171,8 +171,14 @@ def point_multiply_add(s, a, k, b):
 
 
 def ed25519_verify(public_key, message, signature):
-    """RFC 8032 section 5.1.7, the strict way: [S]B = R + [k]A without the cofactor, S below L, A and R encoded canonically (R, because the bytes
-    of the only canonical encoding are compared), and A not one of the points of order 8 or less, under which signatures mean nothing."""
+    """Returns True if the signature is valid by RFC 8032 section 5.1.7, in its strict reading:
+
+    - [S]B = R + [k]A holds without the cofactor.
+    - S is below L.
+    - A and R are encoded canonically. For R this is certain because the program computes the point
+      and compares its canonical encoding, byte by byte, with the one in the signature.
+    - A is not one of the points of order 8 or less. Anyone can make signatures for such a key.
+    """
     if len(public_key) != 32 or len(signature) != 64:
         return False
     a, s = point_decode(public_key), int.from_bytes(signature[32:], "little")
@@ -277,7 +283,8 @@ def tile_levels(leaves):
 
 
 def parse_json(data):
-    """The value, or Malformed: not UTF-8, not JSON, a key twice in an object, a number of more than 64 bits, or nested too deep."""
+    """Returns the value. Raises Malformed if the data is not UTF-8 or not JSON, repeats a key in an
+    object, has an integer too long for 64 bits, or is nested too deep."""
 
     def unique(pairs):
         value = dict(pairs)
@@ -373,7 +380,8 @@ class Note:
             raise Malformed("more than %d signatures" % SIGNATURES_MAX)
 
     def signers(self, name, keys):
-        """Which of the keys signed under that name. One invalid line of a known key makes the whole note invalid, as the spec advises."""
+        """Returns those of `keys` that signed the note under `name`. One invalid line of such a key
+        makes the whole note invalid, as the specification advises."""
         found = []
         for key in keys:
             for _, _, signature in (s for s in self.signatures if s[:2] == (name, key_id(name, key))):
@@ -490,13 +498,14 @@ class KeyRecord:
             self.logs[parts[0]] = (parse_decimal(parts[1]), parse_base64(parts[2], 32))
         if lines:
             raise Malformed("more lines than a key record has")
-        # Sorted and unique: then the lines of the note are exactly these, in this order.
+        # The `log` lines must be sorted, and no volume may occur twice. Then writing the parsed
+        # lines again gives the lines of the note.
         if [" ".join(("log", v, str(s), base64.b64encode(r).decode())) for v, (s, r) in sorted(self.logs.items())] != self.note.lines[6 if self.number > 1 else 5 :]:
             raise Malformed("`log` lines are not sorted, or a volume occurs twice")
 
 
 class Keys:
-    """The valid records, from the first up to the first invalid one."""
+    """The key records before the first invalid one; all of them if every record is valid."""
 
     def __init__(self):
         self.records = []
@@ -505,7 +514,9 @@ class Keys:
         return [r.key for r in self.records]
 
     def retired_at(self, key, volume):
-        """None for the current key; else the size and root up to which it counts for the volume, or -1 if no line says so."""
+        """Returns None if `key` is the current key. For a retired key, returns the size and root of
+        the volume's tree up to which its signatures count, from the `log` line of the record that
+        retired it; (-1, None) if that record has no line for the volume."""
         i = self.all().index(key)
         if i + 1 == len(self.records):
             return None
@@ -513,7 +524,8 @@ class Keys:
 
 
 def check_keys(files, manifest, public_key, archive_id, trusted, report):
-    """Point 1, without the form of the manifest. files: list of (where, bytes), number 1 first. Returns Keys; may set report.archive_id."""
+    """Point 1, except for the form of the manifest. files: list of (where, bytes), with record 1
+    first. Returns Keys. Also sets report.archive_id."""
     keys, changed = Keys(), False
     for number, (where, data) in enumerate(files, 1):
         try:
@@ -556,7 +568,8 @@ def check_keys(files, manifest, public_key, archive_id, trusted, report):
 # Timestamps, RFC 3161 with RFC 5816: a CMS SignedData (RFC 5652) over a TSTInfo, in DER. Signatures are RSA (PKCS #1 v1.5) or ECDSA on P-256 and P-384.
 
 DIGESTS = {"2.16.840.1.101.3.4.2.1": "sha256", "2.16.840.1.101.3.4.2.2": "sha384", "2.16.840.1.101.3.4.2.3": "sha512"}
-# Names of signature algorithms, and the digest that is part of the name; for rsaEncryption the digest is given elsewhere.
+# Signature algorithms, and the digest that each implies. For rsaEncryption (None), the digest is
+# given elsewhere in the token.
 SIGNATURES = {
     "1.2.840.113549.1.1.1": None,
     "1.2.840.113549.1.1.11": "sha256",
@@ -590,7 +603,7 @@ CHAIN_MAX = 8
 
 
 class Der:
-    """Consecutive values, in strict DER."""
+    """Reads consecutive values in strict DER."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -602,7 +615,8 @@ class Der:
         return self.data[self.at] if self.more() else None
 
     def whole(self, tag=None):
-        """(content, all bytes) of the next value, which has that tag."""
+        """Returns (content, all bytes) of the next value. Raises Malformed if its tag is not
+        `tag`."""
         data, start = self.data, self.at
         if len(data) - start < 2 or data[start] & 31 == 31 or (tag is not None and data[start] != tag):
             raise Malformed("not the expected DER value at byte %d" % start)
@@ -661,7 +675,7 @@ def der_time(der):
 
 
 class Certificate:
-    """X.509 (RFC 5280), as far as timestamp chains need it."""
+    """The fields of an X.509 certificate (RFC 5280) that chains of timestamps need."""
 
     def __init__(self, der):
         self.der = der
@@ -696,7 +710,8 @@ class Certificate:
                     self.extensions[name] = critical, extension.content(4)
 
     def verifies(self, algorithm, digest, message, signature):
-        """Whether its key made the signature."""
+        """Returns True if this certificate's key made `signature` over `message`. `digest` is used
+        only if `algorithm` implies none."""
         if algorithm not in SIGNATURES:
             raise BadSignature("unsupported signature algorithm %s" % algorithm)
         digest = SIGNATURES[algorithm] or digest
@@ -780,7 +795,8 @@ def read_authorities(path):
 
 
 class Timestamp:
-    """A TimeStampToken. `time` and `imprint` (SHA-256) are what the token says; check() verifies that it may be believed."""
+    """A TimeStampToken. `time` and `imprint` (a SHA-256) are only what the token claims until
+    check() has verified its signature."""
 
     def __init__(self, token):
         outer = Der(token)
@@ -840,7 +856,8 @@ class Timestamp:
         self.time = der_time(info)
 
     def named(self, certificate):
-        """RFC 5816: the attributes name the signing certificate by its hash."""
+        """Returns True if the attributes name `certificate`, by its hash, as the one that signed
+        (RFC 5816)."""
         if "1.2.840.113549.1.9.16.2.47" in self.attributes:
             first = Der(self.attributes["1.2.840.113549.1.9.16.2.47"]).inside().inside().inside()
             digest = DIGESTS.get(first.inside().oid()) if first.peek() == 0x30 else "sha256"
@@ -851,7 +868,8 @@ class Timestamp:
         return digest is not None and first.content(4) == hashlib.new(digest, certificate.der).digest()
 
     def check(self, authorities):
-        """Raises BadSignature if the token is not valid. Without authorities the chain is not checked."""
+        """Raises BadSignature if the token is not valid. If no authorities are given, the
+        certificate chain is not checked."""
         certificate = next((c for c in self.certificates if (c.issuer, c.serial) == self.signer), None)
         if certificate is None:
             raise BadSignature("the certificate that signed it is not in it")
@@ -872,7 +890,8 @@ class Timestamp:
             self.chain(certificate, authorities)
 
     def chain(self, certificate, authorities):
-        """RFC 5280 section 6.1, without names, policies and revocation, at the time of the timestamp."""
+        """Checks the certificate chain as it was at the time of the timestamp, by RFC 5280 section
+        6.1 without name constraints, policies and revocation. Raises BadSignature."""
         for _ in range(CHAIN_MAX):
             if not certificate.since <= self.time <= certificate.until:
                 raise BadSignature("a certificate was not valid at the time")
@@ -896,7 +915,9 @@ class Timestamp:
 
 
 def statement_lines(data, name, keys):
-    """(lines of the text, the last key of the chain that signed or None). A text with an empty line is a signed note, any other is unsigned."""
+    """Returns (lines of the text, signer). A text with an empty line is a signed note; if several
+    keys signed it, the signer is the one that comes last in `keys`. Any other text is unsigned, and
+    the signer is None."""
     if b"\n\n" in data:
         note = Note(data)
         signers = note.signers(name, keys)
@@ -913,7 +934,7 @@ def statement_lines(data, name, keys):
 
 
 def record_time(text):
-    """Seconds UTC of 2026-03-02T10:00:00Z, as a datetime."""
+    """Parses a time like 2026-03-02T10:00:00Z. Returns a datetime without a time zone, in UTC."""
     try:
         if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text, re.ASCII):
             raise ValueError
@@ -931,7 +952,8 @@ def plain_line(text):
 
 
 def retention_end(at, years):
-    """That many calendar years later, plus a day; a 29th of February becomes the 1st of March where needed."""
+    """Returns the time that is `years` calendar years and one day after `at`. If the later year has
+    no 29th of February, the 1st of March takes its place before the day is added."""
     try:
         try:
             later = at.replace(year=at.year + years)
@@ -943,14 +965,19 @@ def retention_end(at, years):
 
 
 class Keeping:
-    """Records are lists of (name, where, bytes or None), sorted by name."""
+    """Checks retention records (`policies`), holds and drops. `records` is a list of (name, where,
+    bytes) for the files of one folder, sorted by name. The bytes are None if the file could not be
+    read; then it has a finding already."""
 
     def __init__(self, root, report, keys, years, now):
         self.root, self.report, self.keys, self.now = root, report, keys, now
         self.made_with, self.promised, self.held, self.dropped = years, [], {}, {}
 
     def fields(self, data, name):
-        """The lines as a function that gives the next value of that name (or None), and the signer."""
+        """Returns (value, signer). `value(name)` takes the next line, which must be `<name>
+        <value>`, and returns its value; Malformed if the line has another name. With `optional`, it
+        returns None instead and leaves the line. `value.end()` raises Malformed if lines are left.
+        The signer is that of statement_lines."""
         lines, signer = statement_lines(data, "strongroom/%s/%s" % (self.report.archive_id, name), self.keys.all())
         lines = list(lines)
 
@@ -1001,7 +1028,8 @@ class Keeping:
         return max([y for t, y in self.promised if t <= at], default=self.made_with)
 
     def holds(self, records):
-        """Fills in `held`: path and version to the name of an unreleased hold on it."""
+        """Checks the records of holds. Fills in `held`: it maps (path, version) of an object to the
+        name of a hold that includes the object and has not been released."""
         files, names, active, unsigned, number = {r[0]: r for r in records}, {}, {}, 0, 0
         try:
             where = "_holds"
@@ -1070,7 +1098,8 @@ class Keeping:
         return paths
 
     def drops(self, records):
-        """Fills in `dropped`: volume to its record and its state."""
+        """Checks the drop records. Fills in `dropped`: it maps the name of a dropped volume to
+        (record, state), both parsed."""
         files = {r[0]: r for r in records}
         for name, where, data in records:
             stem = name[:-6] if name.endswith(".state") else name
@@ -1319,7 +1348,8 @@ class Root:
 
 
 class Refused(Exception):
-    """A store understood and refused: `status` of HTTP, and its own `code`."""
+    """A store understood a request and refused it. `status` is the HTTP status, and `code` is the
+    store's own error code."""
 
     def __init__(self, status, code, detail):
         super().__init__("%d %s%s" % (status, shown(code), detail and ": " + shown(detail)))
@@ -1336,10 +1366,11 @@ class Version:
 
 
 class Bucket:
-    """Reads below s3://bucket/prefix as Root does below a folder, by requests of the S3 interface, signed with AWS Signature Version 4. It never writes.
+    """Reads below s3://bucket/prefix as Root does below a folder, by requests of the S3 interface,
+    signed with AWS Signature Version 4. It never writes.
 
     An object whose version no commit names is read at its newest version, as any reader would read
-    it; point 13 checks that it has only one."""
+    it. Point 13 checks that the object has only one version."""
 
     is_bucket = True
 
@@ -1358,7 +1389,9 @@ class Bucket:
             raise CannotCheck("the credentials or the region have invalid characters")
         endpoint = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
         self.start = "/" + self.bucket
-        if not endpoint and "." not in self.bucket:  # a certificate of the store is not for names with more dots
+        # The store's wildcard certificate stands for a name without dots. So a bucket whose name
+        # has dots goes into the path instead of the host name.
+        if not endpoint and "." not in self.bucket:
             endpoint, self.start = "https://%s.s3.%s.amazonaws.com" % (self.bucket, self.region), ""
         elif not endpoint:
             endpoint = "https://s3.%s.amazonaws.com" % self.region
@@ -1398,7 +1431,10 @@ class Bucket:
         return headers
 
     def ask(self, key, query, take):
-        """What `take` returns after reading the answer to a GET to its end. Refused if the store refuses; CannotCheck if it is silent."""
+        """Sends a GET, calls `take` with the answer, and returns what `take` returns. `take` must
+        read the answer to its end. Raises Refused if the store refuses the request. Raises
+        CannotCheck if several attempts get no complete answer, or if the answer says nothing about
+        the object (NO_ANSWERS)."""
         path = self.start + "/" + urllib.parse.quote(key, safe="/-_.~")
         query = "&".join(sorted("%s=%s" % tuple(urllib.parse.quote(text, safe="-_.~") for text in pair) for pair in query.items()))
         for tried in range(1, ASK_TRIES + 1):
@@ -1456,7 +1492,8 @@ class Bucket:
         return parse_xml(self.ask(key, query, take), name)
 
     def object(self, rel, version, take):
-        """What `take` returns for the answer with an object's bytes; None if the object or the version does not exist."""
+        """Calls `take` with the answer that has the object's bytes, and returns what `take`
+        returns. Returns None if the object or the version does not exist."""
         try:
             return self.ask(self.name(rel), {} if version is None else {"versionId": version}, take)
         except Refused as e:
@@ -1483,7 +1520,8 @@ class Bucket:
 
     @staticmethod
     def next_page(page, before, more):
-        """The parameters for the next page of a list; nothing after the last one."""
+        """Returns the query parameters that ask for the next page of a list; an empty dict after
+        the last page."""
         if page.findtext("IsTruncated") != "true":
             return {}
         more = {name: text for name, text in more.items() if text}
@@ -1519,7 +1557,8 @@ class Bucket:
         return self.object(rel, version, take)
 
     def versions(self):
-        """Path to its versions and delete markers, for everything below the prefix."""
+        """Returns a dict from path to a list of Version, for everything below the prefix. Delete
+        markers are in the list, too."""
         prefix, found, more = self.folder(""), defaultdict(list), {}
         while True:
             page = self.document("", dict({"versions": "", "prefix": prefix, "encoding-type": "url"}, **more), "ListVersionsResult")
@@ -1537,7 +1576,8 @@ class Bucket:
                 raise CannotCheck("the store cuts a list and does not say where it continues")
 
     def setting(self, what, rel, version):
-        """The answer of the store about the retention or legal hold of a version; None if nothing is set."""
+        """Returns the store's answer about a version's `retention` or `legal-hold`, whichever
+        `what` is; None if it is not set."""
         try:
             return self.document(self.name(rel), dict({what: ""}, **({"versionId": version} if version else {})), {"retention": "Retention"}.get(what, "LegalHold"))
         except Refused as e:
@@ -1546,7 +1586,8 @@ class Bucket:
             raise
 
     def each(self, work, ask):
-        """(item, answer or Refused) of each item, several asked at once, in their order."""
+        """Calls `ask` for each item of `work`, for several at once. Yields (item, answer) in the
+        order of the items; if the store refused, the answer is the Refused."""
 
         def one(item):
             try:
@@ -1572,7 +1613,9 @@ def store_time(text):
 
 
 def body_of(answer, limit):
-    """The bytes of an answer, in blocks (http.client makes room for as much as it is asked for); more than the limit when there are more."""
+    """Reads an answer and returns its bytes. An answer of more than `limit` bytes is not read to
+    its end; what is returned is then longer than `limit`. Reads in blocks, because http.client
+    allocates as much memory as it is asked to read."""
     blocks, length = [], 0
     while length <= limit:
         block = answer.read(BLOCK_BYTES)
@@ -1591,7 +1634,8 @@ def is_loopback(host):
 
 
 def parse_xml(data, name):
-    """The root of a document of the S3 interface, without namespaces."""
+    """Returns the root element of an XML answer of the store, with the namespaces removed. The root
+    must be called `name`."""
     try:
         document = xml.etree.ElementTree.fromstring(data)
     except (xml.etree.ElementTree.ParseError, ValueError, LookupError) as e:
@@ -1604,12 +1648,12 @@ def parse_xml(data, name):
 
 
 def decoder(page):
-    """How the keys of a list are decoded."""
+    """Returns the function that decodes the keys of this page of a list."""
     return urllib.parse.unquote_plus if page.findtext("EncodingType") == "url" else str
 
 
 class Progress:
-    """One line on a terminal, nothing elsewhere."""
+    """One line on stderr if that is a terminal; otherwise nothing."""
 
     def __init__(self):
         self.on, self.width = sys.stderr.isatty(), 0
@@ -1625,13 +1669,14 @@ class Progress:
 
 
 class Add:
-    """An `add` action and what its tags say. `tagged` is False for files from before the tags; `offsets` is None then."""
+    """An `add` action and what its tags say. For a file written before `add` actions had tags,
+    `tagged` is False and `offsets` is None."""
 
     def __init__(self, path, size, date, stats, tags):
         self.path, self.size, self.date, self.stats, self.tags = path, size, date, stats, tags
         self.tagged, self.sha256, self.record_root, self.rows, self.offsets = False, None, None, None, None
         version = tags.get("version_id") if isinstance(tags, dict) else None
-        self.version = version if isinstance(version, str) and version else None  # of the object, in a bucket
+        self.version = version if isinstance(version, str) and version else None  # the object's version, in a bucket
 
 
 class Commit:
@@ -1645,9 +1690,9 @@ class Volume:
     def __init__(self, table, period):
         self.table, self.period, self.name = table, period, "%s/%s" % (table, period)
         self.commits, self.leaves, self.files, self.notes = [], [], [], []
-        self.valid = []  # (checkpoint, key) of those that hold: signed, and their root is that of the commits
+        self.valid = []  # (checkpoint, key) of each valid checkpoint: `key` signed it, and the commits give its root
         self.named, self.root_differs, self.others = set(), False, []
-        self.cosigned, self.stamped = [], []  # as notes, of _tlog/witness and _tlog/timestamp
+        self.cosigned, self.stamped = [], []  # like `notes`, but from _tlog/witness and _tlog/timestamp
 
 
 class Archive:
@@ -1702,8 +1747,9 @@ class Archive:
             self.point_14_left_and_held()
 
     def find_volumes(self):
-        """Also lists, *before* it lists the commits, what a running writer may add to: names of
-        data files, and checkpoints."""
+        """Finds the volumes. Also lists the data files and reads the checkpoints, *before* the
+        commits are read. A running writer may add to all of these; in this order, what it adds in
+        the meantime cannot lack its commits."""
         known = TABLES + ("strongroom.json", "_keys", "_probe" if self.root.is_bucket else ".lock") + RECORDS
         unknown = [n for n in self.names(".", "manifest_malformed") if n not in known]
         for table in TABLES:
@@ -1782,7 +1828,8 @@ class Archive:
         self.keys = check_keys(files, manifest, public_key, archive_id, self.trusted, self.report)
 
     def point_14_keeping(self):
-        """proof.md, Retention, holds and drops. Volumes dropped by a valid record are no longer among the volumes."""
+        """proof.md, Retention, holds and drops. Removes from self.volumes those that a valid record
+        says were dropped."""
         keeping = Keeping(self.root, self.report, self.keys, self.years, self.now)
         keeping.policies([self.statement("_retention", name, "retention_record") for name in self.names("_retention", "retention_record") if name[0] != "."])
         keeping.holds([self.statement("_holds", name, "hold_record") for name in self.names("_holds", "hold_record") if name[0] != "."])
@@ -1796,7 +1843,8 @@ class Archive:
         self.years, self.held = max([self.years] + [years for _, years in keeping.promised]), keeping.held
 
     def point_14_left_and_held(self):
-        """On a disk: nothing is left of dropped volumes, and everything held exists."""
+        """Point 14 on a disk: nothing is left of the dropped volumes, and every object on hold
+        exists."""
         for name in sorted(self.dropped):
             try:
                 left = self.root.status(name)
@@ -1813,8 +1861,9 @@ class Archive:
                 self.report.finding("hold_missing", shown(path), "hold %s is on it, and it is missing" % shown(hold))
 
     def point_13_bucket(self):
-        """The same in a bucket, and point 14's checks of one: versions, deletions, locks and holds
-        of every object."""
+        """Point 13, the versions, delete markers and locks of every object in a bucket. Also point
+        14 in a bucket: nothing is left of the dropped volumes, and the store has a legal hold on
+        every object on hold."""
         try:
             listed = self.root.versions()
         except Refused as e:
@@ -1840,8 +1889,10 @@ class Archive:
                 self.report.finding("shadowed", shown(path), "it has %d versions instead of one" % len(objects))
             if named.get(path) is not None:
                 chosen = next((v for v in objects if v.id == named[path]), None)
-            else:  # the oldest is what was written
-                chosen = min(reversed(objects), key=lambda v: v.modified, default=None)  # of equal times, the one listed last
+            else:
+                # The oldest version is the one that the writer wrote. S3 lists newer versions
+                # first, so of those with the same time the one listed last is the oldest.
+                chosen = min(reversed(objects), key=lambda v: v.modified, default=None)
             if chosen is None:
                 self.report.finding("file_missing", shown(path), "the version that was written is missing")
             else:
@@ -1858,8 +1909,8 @@ class Archive:
         self.legal_holds()
 
     def locks(self, locked):
-        """The lock of each object must have the mode COMPLIANCE, and last for the promised years
-        after the object was put."""
+        """Checks that the lock of each object has the mode COMPLIANCE, and lasts for the promised
+        years after the object was put."""
         unknown = 0
         for (path, version), answer in self.root.each(locked, lambda item: self.root.setting("retention", item[0], item[1].id)):
             self.progress.show("locks: %d of %d" % (self.report.checked["locks"] + 1, len(locked)))
@@ -1877,7 +1928,9 @@ class Archive:
             if until is None:
                 self.report.finding("lock_missing", shown(path), "nothing locks it" if answer is None else "its lock has no end")
                 continue
-            try:  # the extra day of a put allows for clocks that differ
+            # A writer locks an object for one day more than promised, in case its clock differs
+            # from the store's. So retention_end adds a day, which is not required here.
+            try:
                 is_short = until < retention_end(version.modified, self.years) - datetime.timedelta(days=1)
             except Malformed:
                 is_short = True
@@ -2025,7 +2078,9 @@ class Archive:
             volume.root_differs = True
             self.name_changed_commits(volume, max(differing, key=lambda c: c.size))
         for checkpoint, key, where in good:
-            # proof.md, Key records: a retired key counts up to its `log` line; whatever is beyond it, a later key must have signed, too.
+            # proof.md, Key records: a checkpoint by a retired key counts if its size is at most
+            # that of the `log` line. A larger one counts only if a later key has signed a
+            # checkpoint of at least the same size.
             until = self.keys.retired_at(key, volume.name)
             if until is not None and checkpoint.size > until[0]:
                 later = self.keys.all()[self.keys.all().index(key) + 1 :]
@@ -2045,7 +2100,9 @@ class Archive:
                 roots[tree.size] = tree.root()
 
     def tile(self, volume, level, index, width):
-        """Bytes of the tile, cut from the full one if the partial one is missing, and the path it came from. None if neither exists."""
+        """Returns (path, bytes) of a tile. If a partial tile is missing, its bytes are the start of
+        the full one. If neither exists, None is in place of the bytes; if the file is not a tile, a
+        string that says why."""
         for w in (width, 256) if width < 256 else (256,):
             where = "%s/_tlog/%s" % (volume.name, tile_path(level, index, w))
             try:
@@ -2059,7 +2116,9 @@ class Archive:
         return "%s/_tlog/%s" % (volume.name, tile_path(level, index, width)), None
 
     def name_changed_commits(self, volume, checkpoint):
-        """The root differs: hashes of level 0 show where. If they give the signed root, the tiles are right and the commits are not."""
+        """Reports which commits were changed, when the commits do not give the root of a
+        checkpoint: those whose leaf hash is not the one in the tiles of level 0. If the hashes in
+        the tiles give the signed root, the tiles are right and the commits are not."""
         leaves = []
         for level, index, width in tiles_of(checkpoint.size):
             if level:
@@ -2075,7 +2134,8 @@ class Archive:
                 self.report.finding("commit_changed", volume.commits[i].where, "its leaf hash is not that of %s" % source)
 
     def witnessed(self, volume):
-        """proof.md, Witnesses: every cosigned checkpoint is of this log; and enough of the given witnesses have seen its current tree."""
+        """proof.md, Witnesses: every cosigned checkpoint is of this log, and enough of the given
+        witnesses have cosigned its current tree."""
         origin, seen, strangers, roots, good = "strongroom/%s/%s" % (self.report.archive_id, volume.name), {}, 0, {}, []
         for name, where, data in volume.cosigned:
             if data is None or name.startswith("."):
@@ -2125,15 +2185,16 @@ class Archive:
         if not self.quorum or size >= newest:
             return
         text = "%d of its %d signed commits are not cosigned by %d of the witnesses" % (newest - size, newest, self.quorum)
-        # By the clocks of the witnesses themselves: commits signed since then may be on their way to them.
+        # The times are by the clocks of the witnesses. For an hour after a cosignature, newer
+        # commits may still be on their way to them.
         if size and self.now - 1000 * min(when for _, when in enough) <= RECENT_MS_MAX:
             self.report.skipped("%s: %s yet" % (volume.name, text))
         else:
             self.report.finding("witness_missing", volume.name + "/_tlog/witness", text)
 
     def stamps(self, volume):
-        """proof.md, Timestamps: each is over its checkpoint and signed; if authorities are given,
-        each log has a timestamp that chains to them."""
+        """proof.md, Timestamps: each timestamp is signed and over its checkpoint. If authorities
+        are given, each log has a timestamp that chains to one of them."""
         notes, newest, count = {name: data for name, _, data in volume.notes}, 0, 0
         for name, where, data in volume.stamped:
             if data is None or name.startswith("."):
@@ -2165,10 +2226,14 @@ class Archive:
             self.report.finding("timestamp_missing", volume.name + "/_tlog/timestamp", "there is no timestamp that chains to a given authority")
 
     def point_4_tiles(self, volume):
-        if volume.root_differs:  # then of the tiles only what names the commit is reported
+        # If the root differs, name_changed_commits has compared the tiles of level 0 with the
+        # commits. Nothing more is reported of the tiles.
+        if volume.root_differs:
             return
         levels, needed = tile_levels(volume.leaves), set()
-        if not self.root.is_bucket:  # there each tile is a request
+        # In a bucket each tile costs a request, so there only the tiles of the largest checkpoint
+        # are checked.
+        if not self.root.is_bucket:
             for size in {c.size for c, _ in volume.valid}:
                 needed.update(t for t in tiles_of(size) if t[2] < 256)
         needed.update(tiles_of(max([c.size for c, _ in volume.valid], default=0)))
@@ -2195,17 +2260,21 @@ class Archive:
             self.report.skipped("%s: commits from %d on are after the newest checkpoint" % (volume.name, newest.size))
 
     def recent(self, ms):
-        """Within the last hour; a time ahead of ours by more than the tolerance for clocks is not recent."""
+        """Returns True if the time is within the last hour, or ahead of our clock by at most the
+        tolerance for clocks."""
         return self.now - RECENT_MS_MAX <= ms <= self.now + CLOCK_BACK_MS_MAX
 
     def log_lines(self):
-        """proof.md, Key records: size and root of a `log` line must be those of the volume's tree."""
+        """proof.md, Key records: the size and root in a `log` line must be those of the volume's
+        tree."""
         for record in self.keys.records:
             for name, (size, root) in sorted(record.logs.items()):
                 self.compare("_keys/%08d" % record.number, name, size, root, "key_record", "key_record", newest=False)
 
     def named_volumes(self):
-        """format.md, Commits: `volumes` says how many commits other volumes had at least. Point 14: these commits exist, or were dropped with their volume."""
+        """format.md, Commits: `volumes` in a commit names other volumes, each with a number of
+        commits that it had by then. Point 14: these commits must exist, unless their volume was
+        dropped."""
         named = {}
         for volume in self.volumes:
             for commit in volume.commits:
@@ -2221,7 +2290,9 @@ class Archive:
         for name, (size, where) in sorted(named.items()):
             if there.get(name, 0) >= size:
                 continue
-            try:  # the commit may have been made during this check; if commits before it are missing, they have a finding of their own
+            # The named commit may have been made during this check, after the commits of its volume
+            # were read. If a commit before it is missing, that is a finding of its own.
+            try:
                 if self.root.read("%s/_delta_log/%020d.json" % (name, size - 1), COMMIT_BYTES_MAX) is not None:
                     continue
             except (Malformed, NotPlain):
@@ -2232,7 +2303,9 @@ class Archive:
                 self.report.finding("volume_missing", name, "%s names %d commits of it; it is missing, and no record says that it was dropped" % (where, size))
 
     def compare(self, where, name, size, root, cut, differs, newest):
-        """Compares a signed or observed size and root with the volume: its newest checkpoint, or else all its commits."""
+        """Compares a size and root, which were signed or seen before, with a volume. The volume
+        must have that many commits; with `newest`, they must be proven by a valid checkpoint. `cut`
+        and `differs` are the kinds of findings for too few commits and another root."""
         if name in self.dropped:
             self.compare_dropped(where, name, size, root, newest)
             return
@@ -2252,8 +2325,9 @@ class Archive:
                 self.report.finding(differs, where, "the first %d commits of %s give another root" % (size, name))
 
     def compare_dropped(self, where, name, size, root, newest):
-        """The record of a dropped volume has the volume's last tree. (The `log` lines have been
-        compared with that tree.)"""
+        """Like `compare`, but with the volume's last tree, which is in its drop record. Does
+        nothing for the `log` lines (without `newest`): Keeping.drop has compared them with that
+        tree."""
         record, place = self.dropped[name][0], "_dropped/%s" % name.replace("/", "-")
         if not newest:
             return
@@ -2265,7 +2339,8 @@ class Archive:
             self.report.skipped("whether %s, of size %d, is a prefix of %s, which was dropped" % (where, size, name))
 
     def with_dropped(self):
-        """Volumes in the order of table and period; a dropped one is one commit, with the positions and offsets of its state."""
+        """Returns the volumes, dropped ones included, sorted by table and period. A dropped volume
+        has one commit here, with the positions and offsets of its state."""
         volumes = list(self.volumes)
         for name, (record, state) in self.dropped.items():
             volume, commit = Volume(*name.split("/")), Commit("_dropped/%s" % name.replace("/", "-"))
@@ -2318,7 +2393,7 @@ class Archive:
                 self.report.finding("wrong_year", commit.where, "it was made in %d" % year)
 
     def point_7_files(self, volume):
-        """And points 8 and 16, where there is a Parquet reader."""
+        """Point 7; and points 8 and 16, if there is a Parquet reader."""
         named, tagged, total = set(), False, sum(len(c.adds) for c in volume.commits)
         for commit in volume.commits:
             meaning = self.meaning(volume.table, commit)
@@ -2343,7 +2418,8 @@ class Archive:
         volume.named = named
 
     def meaning(self, table, commit):
-        """The comparison of the columns of a row with its record; None where there is none."""
+        """Returns the function that compares the columns of a row with its record. Returns None for
+        a table that has no such function, and for events in a format newer than EVENTS_FORMAT."""
         said = commit.strongroom.get("eventsFormat") if isinstance(commit.strongroom, dict) else None
         if table == "events" and is_int(said) and EVENTS_FORMAT < said < 1 << 63:
             if commit.adds and pyarrow is not None and self.with_rows:
@@ -2352,7 +2428,8 @@ class Archive:
         return {"events": self.events, "alerts": alert_differs}.get(table)
 
     def statistics(self, add, where):
-        """`stats` is JSON in a string; add.stats becomes an object, whatever it was."""
+        """Parses `stats`, which is JSON in a string. Replaces add.stats with the parsed object;
+        with an empty object if it is not valid."""
         text, add.stats = add.stats, {}
         try:
             stats = parse_json(text) if isinstance(text, str) else None
@@ -2365,7 +2442,8 @@ class Archive:
             self.report.finding("statistics", where, str(e))
 
     def tags(self, table, add, where):
-        """proof.md, Files: all four tags, or none of them except possibly `sha256` (a bucket's file from before the others)."""
+        """proof.md, Files: an `add` has all four tags, or none. There is one exception: in a
+        bucket, a file written before the other three tags existed has only `sha256`."""
         tags = {} if add.tags is None else add.tags
         try:
             if not isinstance(tags, dict) or not all(isinstance(v, str) for v in tags.values()):
@@ -2429,7 +2507,8 @@ class Archive:
                 self.report.finding("file_unreadable", where, str(e.strerror))
 
     def point_15_delta_checkpoints(self, volume):
-        """Readers of Delta believe `<version>.checkpoint.parquet` and skip the commits before it: it must say exactly what they say."""
+        """A reader of Delta that finds `<version>.checkpoint.parquet` does not read the commits up
+        to that version. So the file must say exactly what these commits say."""
         for name in volume.others:
             where = "%s/_delta_log/%s" % (volume.name, name)
             match = re.fullmatch(r"([0-9]{20})\.checkpoint\.parquet", name, re.ASCII)
@@ -2508,9 +2587,9 @@ class Archive:
                 differ("its `%s` is not that of commit 0" % kind)
 
     def point_9_and_10_positions(self):
-        """Per source partition, over the commits of `events` of all years: positions, and that no
-        row is missing or extra. The same for `activity`, which has sources of its own and no
-        rejects."""
+        """Checks the commits of `events` of all years. In each source partition, positions never go
+        back and no row is missing or extra. Checks `activity` in the same way. It has its own
+        sources and no rejects."""
         volumes = self.with_dropped()
         untagged = self.untagged_sources(volumes)
         self.positions_of("events", volumes, RejectRanges(volumes), untagged)
@@ -2545,7 +2624,7 @@ class Archive:
                     if any(low <= partition <= high for low, high in untagged) or have is None:
                         continue
                     difference = events[partition] + have - r2
-                    if difference != told.get(partition, 0):  # once for each change, not again in every commit that follows
+                    if difference != told.get(partition, 0):  # report a difference once, not again in every later commit
                         detail = "%s: %d records up to offset %d, and files hold %d rows and %d rejects"
                         kind = "rows_missing" if difference < 0 else "rows_extra"
                         if difference:
@@ -2553,7 +2632,8 @@ class Archive:
                         told[partition] = difference
 
     def moves(self, commit, position):
-        """(partition, (offset, records)) for every partition that the commit names, format.md, Commits."""
+        """Yields (partition, (offset, records)) for every partition that the commit names
+        (format.md, Commits)."""
         for app, version in sorted(commit.txns.items()):
             if app == CLOSED:  # no partition
                 continue
@@ -2581,7 +2661,8 @@ class Archive:
             self.report.finding("counts", commit.where, "events is %d, and the files have %d rows" % (counts["events"], rows))
 
     def untagged_sources(self, volumes):
-        """Ranges of partitions in files without (well-formed) offsets, whose rows cannot be counted."""
+        """Returns (low, high) for each file without (well-formed) offsets: its partitions are
+        between these names. The rows of such partitions cannot be counted."""
         ranges = set()
         for volume in (v for v in volumes if v.table != "alerts"):
             for add in (a for c in volume.commits for a in c.adds if a.offsets is None):
@@ -2606,8 +2687,9 @@ class Archive:
 
     def point_12_unnamed(self):
         for volume in self.volumes:
-            # Only commits that add files count: the first commit of a volume only makes the table,
-            # and files for the second may exist before it.
+            # Only commits that add files count. The first commit of a volume adds none, because it
+            # only creates the table, and files of the second commit may be written before the first
+            # commit is.
             last = max((c.timestamp or 0 for c in volume.commits if c.adds), default=0)
             for path in volume.files:
                 where = "%s/%s" % (volume.name, path)
@@ -2624,7 +2706,8 @@ class Archive:
 
 
 class RejectRanges:
-    """J of point 10: rows of the files of `rejects` before an offset."""
+    """Gives the number J of point 10: how many rows of a partition the files of `rejects` have
+    before an offset."""
 
     def __init__(self, volumes):
         self.ranges = defaultdict(list)
@@ -2640,10 +2723,13 @@ class RejectRanges:
                 sums.append(sums[-1] + rows)
             for _, first, _ in reversed(ranges):
                 least.append(min(first, least[-1]))
-            self.sums[partition] = sums, least[::-1]  # rows of the first i, and the least `first` of the others
+            # At index i: the rows of the first i ranges, and the least `first` of the ranges after
+            # them.
+            self.sums[partition] = sums, least[::-1]
 
     def before(self, partition, offset):
-        """None where a range starts before the offset and ends after it: then the number is unknown."""
+        """Returns the number of rows before the offset. Returns None if a range starts before the
+        offset and does not end before it, because the number is then unknown."""
         if partition not in self.sums:
             return 0
         i = bisect.bisect_left(self.ranges[partition], (offset,))
@@ -2665,7 +2751,7 @@ def go_string(text):
 
 
 def go_strings(values):
-    """A null item is written as an empty string."""
+    """A JSON list of strings as Go writes it. A null item is written as an empty string."""
     return "[%s]" % ",".join(go_string(value or "") for value in values)
 
 
@@ -2673,7 +2759,8 @@ YEARS_400_US = 146_097 * DAY_US
 
 
 def utc_time(micros):
-    """2006-01-02T15:04:05.000000Z. A year without four digits is written as its last four; one before 0 as zeros."""
+    """Returns a text like 2006-01-02T15:04:05.000000Z. Of a year with more than four digits, only
+    the last four are written; a year before 1 is written as 0000."""
     past, within = divmod(micros + 719_162 * DAY_US, YEARS_400_US)  # since the year 1
     at = datetime.datetime(1, 1, 1) + datetime.timedelta(microseconds=within)
     year = at.year + 400 * past
@@ -2684,7 +2771,7 @@ def same(value):
     return value
 
 
-# JSON key, column and how its value is written, in kube-apiserver's order (rule 2).
+# (JSON key, column, function that writes the value), in kube-apiserver's order (rule 2).
 USER = (("username", "user_name", go_string), ("uid", "user_uid", go_string), ("groups", "user_groups", go_strings), ("extra", "user_extra", same))
 IMPERSONATED = (
     ("username", "impersonated_user_name", go_string),
@@ -2724,7 +2811,8 @@ def members(row, fields):
 
 
 def render_event(row):
-    """The bytes that the columns of an event render to."""
+    """Returns the record that the columns of an event give, byte by byte as kube-apiserver would
+    write it."""
     out = members(row, HEAD) + ['"user":{%s}' % ",".join(members(row, USER))]
     if members(row, IMPERSONATED):
         out.append('"impersonatedUser":{%s}' % ",".join(members(row, IMPERSONATED)))
@@ -2779,7 +2867,7 @@ MAPPED.update(
     request_received_timestamp=(None, "requestReceivedTimestamp", "time"),
     stage_timestamp=(None, "stageTimestamp", "time"),
 )
-# Names that only the event may have; lower case.
+# Names, in lower case, that a member of another object than the event may not have.
 EVENT_NAMES = {
     "auditid", "apiversion", "requesturi", "verb", "impersonateduser", "sourceips", "objectref", "responsestatus", "requestobject", "responseobject",
     "requestreceivedtimestamp", "stagetimestamp",
@@ -2792,7 +2880,8 @@ HIDDEN = ("\\u005c", "\\u007b")
 
 
 class BadForm(Exception):
-    """A template that is not a form, or a row that its form does not render. The argument is the class of the fault."""
+    """A template that is not a form, or a row that its form cannot render. The argument is the
+    class of the fault."""
 
 
 def ascii_lower(text):
@@ -2862,7 +2951,8 @@ def spell_time(codec, micros):
 
 
 def parse_codec(kind, codec):
-    """A function of the value; raises BadForm."""
+    """Returns the function that writes a value of this kind with this codec. Raises BadForm if
+    there is no such codec."""
     if kind in ("integer", "json"):
         if codec is not None:
             raise BadForm("unknown_codec")
@@ -2891,16 +2981,29 @@ def parse_codec(kind, codec):
 
 
 class FormReader:
-    """Reads a template, or with `form` false an item of `form_values`, in which a dollar sign means nothing. Parts of a form are (kind, value): `literal`
-    and text, `column` and (column, function), `item` and its place, `open` and a function, `close` and None."""
+    """Reads a template: the text of a record in which holes (`${...}`) stand for the values of
+    columns. format.md, Forms, has the grammar. With `form` false, reads an item of `form_values`;
+    in an item, a dollar sign has no special meaning.
+
+    `parts` is the template as a list of (kind, value):
+
+    - `literal`: a text that is copied;
+    - `column`: (column, function that writes its value);
+    - `item`: where in the record the next item of `form_values` goes (see item_fits);
+    - `open`: the start of a region, a part that is written as one string; the value is the function
+      that escapes the text;
+    - `close`: the end of a region; the value is None.
+    """
 
     def __init__(self, text, form=True):
         self.text, self.form, self.at = text, form, 0
         self.parts, self.literal = [], []
         self.holes = self.items = self.depth = self.regions = 0
         self.columns, self.event = set(), None
-        self.members = []  # [object, name, value]
-        self.objects = []  # member whose value it is, or None; the first and the last of its parts
+        self.members = []  # [index of the object in `objects`, name, kind of the value]
+        # For each object: [the member whose value it is, or None; index of its first part; index
+        # after its last part].
+        self.objects = []
 
     def parse(self):
         if len(self.text.encode()) > FORM_BYTES_MAX:
@@ -2915,7 +3018,8 @@ class FormReader:
         return self
 
     def peek(self):
-        """None at the end, `hole` at a hole, else the character."""
+        """Returns None at the end of the text, `hole` at the start of a hole, and otherwise the
+        next character."""
         if self.at >= len(self.text):
             return None
         c = self.text[self.at]
@@ -3020,8 +3124,8 @@ class FormReader:
             self.take()
 
     def value(self, member):
-        """The kind of a value, as far as names are concerned: `column`, `null`, (`object`, number)
-        or `other`."""
+        """Reads a value and returns its kind, for judge_names: `column`, `null`, (`object`, index
+        in `objects`) or `other`."""
         c = self.peek()
         if c == "hole":
             kind, what, end = self.hole()
@@ -3136,7 +3240,9 @@ class FormReader:
         return number
 
     def column(self, column, member):
-        """A column's hole is the value of its member, and all are in one object: the event."""
+        """Checks the place of a column's hole. It must be the value of the member with the column's
+        key. All columns must belong to the same object, the event: to it directly, or to its
+        `user`, `impersonatedUser`, `objectRef` or `responseStatus`."""
         if column in self.columns:
             raise BadForm("column_twice")
         container, key, _ = MAPPED[column]
@@ -3178,7 +3284,8 @@ class FormReader:
 
 
 def item_fits(item, place):
-    """Whether an item of `form_values` is allowed in its place."""
+    """Returns True if an item of `form_values` is allowed at `place`: `around` (outside the
+    document), `text` (in a string) or `value`."""
     if place == "around":
         return "{" not in item
     reader = FormReader(item, form=False)
@@ -3197,7 +3304,8 @@ FORMS = {}
 
 
 def parse_form(template):
-    """The form, parsed once; raises BadForm."""
+    """Returns the FormReader of a template. Raises BadForm. The latest results are kept in
+    FORMS."""
     if template not in FORMS:
         if len(FORMS) >= FORMS_REMEMBERED:
             FORMS.clear()
@@ -3211,9 +3319,9 @@ def parse_form(template):
 
 
 def render_form(row, event_only=False):
-    """The bytes that the form of a row gives; raises BadForm. With `event_only`, only the event,
-    from its `{` to its `}` and without the escapes of the text around it: the columns are compared
-    with those bytes."""
+    """Returns the bytes that the form of a row gives. Raises BadForm. With `event_only`, returns
+    only the event, from its `{` to its `}` and not escaped as part of a region. The columns are
+    compared with these bytes."""
     form = parse_form(row["form"])
     if row.get("raw") is not None:
         raise BadForm("beside_raw")
@@ -3261,7 +3369,7 @@ def is_pointer(path):
 
 
 def is_redaction(text):
-    """Whether it is a redaction mark in its one allowed form."""
+    """Returns True if the text is a redaction mark in its one allowed form."""
     if len(text.encode()) > REDACTION_BYTES_MAX:
         return False
     try:
@@ -3282,7 +3390,7 @@ def is_redaction(text):
 
 
 def are_faults(faults):
-    """Whether it is a list of faults, each of the form `<JSON pointer>: <name>` and none of them twice."""
+    """Returns True if each item is a fault, `<JSON pointer>: <name>`, and no fault occurs twice."""
     return (
         1 <= len(faults) <= FAULTS_MAX
         and len(set(faults)) == len(faults)
@@ -3291,7 +3399,8 @@ def are_faults(faults):
 
 
 def check_marks(row):
-    """What is wrong with the marks of an event, in words."""
+    """Yields, in words, what is wrong with the columns `form_values`, `redaction` and `faults` of
+    an event."""
     if row.get("form") is None and row.get("form_values") is not None:
         yield "it has `form_values` without a form"
     if row.get("redaction") is not None and not is_redaction(row["redaction"]):
@@ -3331,7 +3440,8 @@ def depth_of(value):
 
 
 def activity_differs(row):
-    """format.md, `activity`: why a body is not a record, or how the columns differ from its members; else None."""
+    """format.md, `activity`: says if the body is not an activity record, or the columns differ from
+    its members. Returns None if neither is so."""
     body = row.get("body")
 
     def is_name(name):
@@ -3360,14 +3470,16 @@ def activity_differs(row):
 
 
 def check_rows(table, file, add, committed, where, report, meaning=None):
-    """Points 8 and 16 for one file, row by row, in the order of the file. committed: time of its commit, in microseconds."""
+    """Checks points 8 and 16 for one file, row by row. committed: the time of its commit, in
+    microseconds."""
     time_column = TIME_COLUMN[table]
     wanted = {"events": EVENT_COLUMNS + ["authz_decision", "authz_reason"], "rejects": ["raw"], "alerts": ["ocsf"], "activity": ["body", "kind", "principal", "subject"]}[table]
     wanted = wanted + [time_column, "source", "source_offset"] + ([c for _, columns, _ in ALERT_COLUMNS for c in columns] if table == "alerts" else [])
     tree, offsets, rows, extremes, off_day, differing = MerkleTree(), {}, 0, {}, 0, Differing(where, report)
     redacted = 0
     day = (datetime.date.fromisoformat(add.path[5:15]) - datetime.date(1970, 1, 1)).days * DAY_US
-    # A row with an implausible time is stored under the day it arrived; the commit came at most 7 days after that day.
+    # A row with an implausible time is stored under the day on which it arrived. So such rows are
+    # allowed only if the commit was made at most 7 days after the file's day.
     arrived_then = committed < day + DAY_US + 7 * DAY_US
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
@@ -3445,10 +3557,10 @@ def same_statistic(is_time, value, said):
 # What a record says, point 16. format.md, What a record says.
 
 
-EVENTS_FORMAT = 1  # of the rules here: `eventsFormat` in commitInfo
+EVENTS_FORMAT = 1  # the newest `eventsFormat` (in commitInfo) whose rules this program has
 RECORD_BYTES_MAX = 64 << 20
 DEPTH_MAX = 128
-ROWS_TOLD_MAX = 10  # of a file, with columns that differ
+ROWS_TOLD_MAX = 10  # for one file: how many rows whose columns differ are reported
 REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 1 << 16, 4096  # how many parsed texts are remembered, and how long one may be
 LEVELS = ("None", "Metadata", "Request", "RequestResponse")
 STAGES = ("RequestReceived", "ResponseStarted", "ResponseComplete", "Panic")
@@ -3468,14 +3580,15 @@ RFC_3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,
 
 
 class NoRecord(Exception):
-    """The bytes are not a record of their table. The exception's text repeats none of them."""
+    """The bytes are not a record of their table. The exception does not repeat any of the bytes."""
 
 
 def not_json(_):
     raise NoRecord
 
 
-# Numbers come as bytes: their text, of any length. No value is nested deeper than DEPTH_MAX, which is checked first.
+# The scanner returns numbers as bytes: their text, of any length. Callers check first that the text
+# is nested at most DEPTH_MAX deep.
 SCAN = json.decoder.JSONDecoder(parse_int=str.encode, parse_float=str.encode, parse_constant=not_json).scan_once
 
 
@@ -3488,7 +3601,8 @@ def value_at(text, at):
 
 
 def members_at(text, at):
-    """The object that starts at `at`: (name, where it is quoted, value, start, end) of each member; and where the object ends."""
+    """Reads the object that starts at `at`. Returns (members, where the object ends). Each member
+    is (name, where its quoted name starts, value, where the value starts, where the value ends)."""
     found, at = [], SKIP.match(text, at + 1).end()
     if text.startswith("}", at):
         return found, at + 1
@@ -3515,7 +3629,8 @@ def members_at(text, at):
 
 
 def name_at(text, at):
-    """The name of a member that starts at `at`, where it is quoted, and where its value begins."""
+    """Reads the name of the member that starts at `at`. Returns (name, where its quoted name
+    starts, where its value starts)."""
     quote = QUOTE.match(text, at)
     if not quote:
         raise NoRecord
@@ -3530,21 +3645,22 @@ def name_at(text, at):
 
 
 def is_deeper(text, most):
-    """Whether more than `most` brackets outside strings are open at once. May be true for text that
-    is not JSON."""
+    """Returns True if more than `most` brackets outside strings are open at once. For text that is
+    not JSON, may return True even if they are not."""
     if text.count("{") + text.count("[") <= most:
         return False
     rest = NO_BRACKET.sub("", STRING.sub("", text.replace("\\\\", "").replace('\\"', "")))
     rest = rest.replace("{", "[").replace("}", "]")
     for _ in range(most):
-        rest = rest.replace("[]", "")  # the innermost of what is left
+        rest = rest.replace("[]", "")  # removes the innermost brackets
         if not rest:
             return False
     return True
 
 
 def microseconds(text):
-    """Microseconds since 1970 of an RFC 3339 time; digits beyond microseconds are cut."""
+    """Returns the microseconds since 1970 of an RFC 3339 time. Digits after the sixth decimal are
+    ignored."""
     match = RFC_3339.fullmatch(text)
     if not match:
         raise NoRecord
@@ -3553,7 +3669,7 @@ def microseconds(text):
     if hours > 23 or minutes > 59:
         raise NoRecord
     try:
-        # The year 0 is a leap year, as 400 is, and Python has none.
+        # Python has no year 0. The year 400 takes its place here, because both are leap years.
         at = datetime.datetime(year or 400, month, day, hour, minute, second) - datetime.datetime(1970, 1, 1)
     except ValueError:
         raise NoRecord
@@ -3623,7 +3739,7 @@ class Object:
         return None if value is None else microseconds(value)
 
     def body(self, name):
-        """The text of a value as it is written."""
+        """Returns the value as it is written in the text."""
         return None if self.value(name) is None else self.text[slice(*self.span(name))]
 
     def json(self, name):
@@ -3633,7 +3749,7 @@ class Object:
         return self.body(name)
 
     def object(self, name):
-        """The object of that name, or one without members."""
+        """Returns the object of that name; an object without members if there is none."""
         value = self.value(name)
         if value is None:
             return NO_MEMBERS
@@ -3677,7 +3793,8 @@ EVENT_MEMBERS = {key for key, _ in EVENT_STRINGS} | {
 
 
 def is_event(found):
-    """Whether an object is an audit event, from the members that say so."""
+    """Returns True if an object is an audit event, judged only by its `kind`, `apiVersion` and
+    `auditID`."""
     kind, version = found.value("kind"), found.if_string("apiVersion")
     if kind is not None and kind != "Event" or version is not None and not version.startswith("audit.k8s.io/"):
         return False
@@ -3709,7 +3826,8 @@ def status_columns(status):
 
 
 def shape_of(event):
-    """The text between `{` and the first member that has a column; None if it is DEFAULT_SHAPE, that of a line."""
+    """Returns the text between `{` and the first member that has a column. Returns None if it is
+    DEFAULT_SHAPE, the text there in an event that kube-apiserver writes as one line."""
     start = event.end - 1
     for name, quote, *_ in event.list:
         if name in EVENT_MEMBERS:
@@ -3720,8 +3838,8 @@ def shape_of(event):
 
 
 def is_google(entry):
-    """Whether an object that is not an audit event is an entry of Google Cloud Logging, and not
-    another cloud's wrapper of events."""
+    """Decides about an object that is not an audit event. Returns True if it is an entry of Google
+    Cloud Logging, and False for anything else, such as another cloud's wrapper of events."""
     has = entry.values.__contains__
     if has("kind") or has("auditID") or has("records") or has("category") and has("properties") or has("logEvents") and has("messageType"):
         return False
@@ -3767,8 +3885,9 @@ def google_columns(entry):
 
 
 def google_reference(name, said):
-    """`group/version/[namespaces/<namespace>/]resource[/name[/subresource]]`; any other name is not
-    that of a resource."""
+    """Fills in the columns of the object from
+    `group/version/[namespaces/<namespace>/]resource[/name[/subresource]]`. A name of another form
+    is not that of a resource, and fills in nothing."""
     parts = name.split("/")
     if len(parts) < 3 or "" in parts or not re.match("v[0-9]", parts[1]):
         return
@@ -3783,7 +3902,9 @@ def google_reference(name, said):
 
 
 def google_granted(payload):
-    """`granted` is left out when it is false."""
+    """Returns `allow` if all items of `authorizationInfo` have a true `granted`, otherwise
+    `forbid`; None if there are no items. Google Cloud Logging leaves out `granted` when it is
+    false."""
     value = payload.value("authorizationInfo")
     if value is None or value == []:
         return None
@@ -3791,7 +3912,8 @@ def google_granted(payload):
         raise NoRecord
     granted, at = True, payload.span("authorizationInfo")[0] + 1
     for item in value:
-        # Each is read in its place, because its names are checked like those of any object.
+        # Each item is read from the text, not from the parsed list, because its names are checked
+        # like those of any object.
         at = SKIP.match(payload.text, at).end()
         if item is not None and not isinstance(item, dict):
             raise NoRecord
@@ -3801,13 +3923,15 @@ def google_granted(payload):
 
 
 class Events:
-    """Compares the columns of events with their records, and remembers repeated texts that are valid."""
+    """Compares the columns of events with their records. Column texts often repeat, so the result
+    for each text is remembered."""
 
     def __init__(self):
         self.remembered = {}
 
     def __call__(self, row, record):
-        """The columns that are not what the record says, in order; None when it is not a record of events."""
+        """Returns the columns that are not what the record says, in order; None if the record is
+        not one of events."""
         if len(record) > RECORD_BYTES_MAX:
             return None
         try:
@@ -3835,10 +3959,10 @@ class Events:
         return event_columns(found) if is_event(found) else google_columns(found)
 
     def says_itself(self, row):
-        """Whether the record of a rendered row certainly says what its columns say: each of its
-        values is one JSON value and no more, of the right type. A text that consists of keys and
-        whole values from its first byte to its last can be read in one way only, so the record need
-        not be read again."""
+        """Returns True if the record rendered from a row certainly says what the columns say, so
+        that it need not be parsed. The reason: each value in the row is exactly one JSON value, of
+        the right type. Then the record consists of keys and whole values from its first byte to its
+        last, and can be read in only one way. False means that the record must be parsed."""
         code, times = row.get("response_code"), (row.get("request_received_timestamp"), row.get("stage_timestamp"))
         needs_id = self.once(self.head, "shape", row.get("shape"))
         return (
@@ -3867,7 +3991,9 @@ class Events:
 
     @staticmethod
     def head(shape):
-        """Whether an object with this start needs an `auditID` to be an event; None if that depends on the rest."""
+        """For an object that starts with `shape`: returns True if it is an event only if it has an
+        `auditID`, False if it is an event in any case, and None if that depends on the rest of the
+        object."""
         try:
             event = document("{%s" % (DEFAULT_SHAPE if shape is None else shape) + '"level":null}')
             if shape_of(event) != shape or is_deeper(event.text, DEPTH_BESIDE_MAX):
@@ -3907,7 +4033,7 @@ class Events:
         return end == len(text) and value is not None
 
 
-DEPTH_BESIDE_MAX = DEPTH_MAX - 2  # of a value in an object in the event
+DEPTH_BESIDE_MAX = DEPTH_MAX - 2  # how deep a column's JSON may be nested: it may be in an object in the event, two levels deep
 RENDERED_FROM_US, RENDERED_TO_US = -62_167_219_200_000_000, 253_402_300_800_000_000  # the years 0 to 9999
 EVENT_COMPARED = [column for _, column in EVENT_STRINGS] + [column for _, column, _ in USER + IMPERSONATED + OBJECT_REF + STATUS] + [
     "source_ips", "request_object", "response_object", "annotations", "authz_decision", "authz_reason", "request_received_timestamp", "stage_timestamp", "shape",
@@ -3915,13 +4041,15 @@ EVENT_COMPARED = [column for _, column in EVENT_STRINGS] + [column for _, column
 
 
 class Differing:
-    """Rows of a file whose columns are not what their records say: the first ones are findings, all are counted."""
+    """Collects the rows of a file whose columns are not what their records say. Reports the first
+    ROWS_TOLD_MAX rows, and the number of all."""
 
     def __init__(self, where, report):
         self.where, self.report, self.first, self.count = where, report, [], 0
 
     def row(self, row, columns):
-        """columns: those that differ; None when there is no record to compare them with."""
+        """columns: those of the row that differ; None if there is no record to compare the row
+        with."""
         if columns is None:
             self.add(row, "its record is not one of the table")
         elif columns:
@@ -3938,7 +4066,7 @@ class Differing:
             self.report.finding("columns_differ", "%s, row %d" % (self.where, row), detail + more)
 
 
-# The finding of an alert. Each entry: what it is called, the columns, and whether they are what the finding says.
+# Alerts: the finding (OCSF, in the column `ocsf`), which is the record, and the other columns.
 
 TACTICS = {
     ("Collection", "TA0009"): "collection",
@@ -3960,7 +4088,8 @@ SEVERITIES = {name: name.lower() for name in ("Informational", "Low", "Medium", 
 
 
 class Said:
-    """What a finding says, by paths; an absent value, or one of another type, is not stated."""
+    """What a finding says. A value is named by its path of member names and list positions. If a
+    value is absent or of another type than asked for, the answer is None."""
 
     def __init__(self, text):
         found = document(text)
@@ -3994,7 +4123,8 @@ class Said:
         return found if isinstance(found, list) else []
 
     def texts(self, path):
-        """None where an item is not a string."""
+        """Returns the list of strings at a path; None if it is not a list, or if an item is not a
+        string."""
         found = self.at(path)
         texts = [self.text((), item) for item in found] if isinstance(found, list) else None
         return None if texts is None or None in texts else texts
@@ -4032,7 +4162,7 @@ def text_at(*path):
 
 
 def text_or_empty_at(*path):
-    """An empty value is left out."""
+    """Like `text_at`, for a value that the finding leaves out if it is empty."""
     return lambda said, value: value == (said.text(path) or "")
 
 
@@ -4041,12 +4171,14 @@ def number_at(*path):
 
 
 def milliseconds_at(*path):
-    """The finding has no digits beyond milliseconds."""
+    """The finding has milliseconds and the column has microseconds, so the last three digits of the
+    column are ignored."""
     return lambda said, value: (None if value is None else value // 1000) == said.number(path)
 
 
 def event_ranges(said):
-    """In the form of the column."""
+    """Returns the finding's ranges of events as JSON, in the form of the column `event_ranges`;
+    None if they are absent or not valid."""
     found = said.at(("unmapped", "event_ranges"))
     if not isinstance(found, list):
         return None
@@ -4067,18 +4199,22 @@ def is_source_ip(said, value):
 
 
 def is_namespace(said, value):
-    """Without a resource the finding has no namespace, and does not say that there is none."""
+    """The namespace is a member of the finding's resource. If the finding has no resource, it says
+    nothing about the namespace, so any value of the column is accepted."""
     return said.at(("resources", 0)) is None or value == said.text(("resources", 0, "namespace"))
 
 
 def is_name(said, name, subresource):
-    """The finding has both in one text."""
+    """The finding has the name and the subresource in one text, `<name>/<subresource>`. If there is
+    no name, the type of the resource takes its place."""
     if said.at(("resources", 0)) is None:
         return True
     name = said.text(("resources", 0, "type")) if name is None else name
     return "%s%s" % (name or "", "" if subresource is None else "/" + subresource) == said.text(("resources", 0, "name"))
 
 
+# Each entry: (name in reports, columns, function that returns True if these columns are what the
+# finding says).
 ALERT_COLUMNS = (
     ("alert_id", ("alert_id",), text_at("finding_info", "uid")),
     ("rule_id", ("rule_id",), text_at("finding_info", "analytic", "uid")),
@@ -4112,7 +4248,8 @@ ALERT_COLUMNS = (
 
 
 def alert_differs(row, record):
-    """The columns that are not what the finding says, in order; None when the record is not a finding."""
+    """Returns the columns that are not what the finding says, in order; None if the record is not a
+    finding."""
     if len(record) > RECORD_BYTES_MAX:
         return None
     try:
@@ -4126,7 +4263,8 @@ def alert_differs(row, record):
 
 
 class Proof:
-    """proof.md, A proof of single records: the four steps. Two kinds of findings are not those of an archive: proof_malformed, path."""
+    """proof.md, A proof of single records: the four steps. Two kinds of findings occur only here,
+    not in the check of an archive: proof_malformed and path."""
 
     def __init__(self, location, data, trusted, witnesses=(), quorum=None):
         self.witnesses, self.quorum = list(witnesses), len(witnesses) if quorum is None else quorum
@@ -4189,7 +4327,7 @@ class Proof:
             self.record(commits, i, record)
 
     def checkpoint(self, keys, archive_id, i, item):
-        """Step 2. (checkpoint, table) or None."""
+        """Step 2. Returns (checkpoint, table, volume); None if the checkpoint is not valid."""
         part = item.get("part", 0)
         if not is_int(part) or not 0 <= part <= 9999:
             raise Malformed("`part` of checkpoints %d is not a number of a part" % i)
@@ -4212,8 +4350,9 @@ class Proof:
         except BadSignature as e:
             self.report.finding("checkpoint_signature", where, str(e))
             return None
-        # A retired key may have been stolen since, and nothing here shows that a smaller tree of it is a prefix of the one in the `log`
-        # line. So for a retired key only the exact tree of the `log` line counts.
+        # A retired key may have been stolen since. If it signed a smaller tree than that of the
+        # `log` line, nothing in the proof shows that the smaller tree is a prefix of the larger
+        # one. So for a retired key only the exact tree of the `log` line counts.
         until = keys.retired_at(max(signers, key=keys.all().index), volume)
         if until is not None and (checkpoint.size, checkpoint.root) != until:
             self.report.finding("key_retired", where, "signed by a retired key, and not the tree of the `log` line in the record that retired it")
@@ -4238,7 +4377,8 @@ class Proof:
         return True
 
     def commit(self, checkpoints, i, item):
-        """Step 3. (table, volume, adds by path) or None."""
+        """Step 3. Returns (table, volume, adds by path, index of the commit); None if the commit is
+        not proven."""
         found = self.at(checkpoints, item["checkpoint"], "checkpoints")
         data, commit = parse_base64(item["commit"]), Commit("commits, %d" % i)
         if found is None or not self.path(commit.where, found[0].size, item["index"], leaf_hash(data), item["path"], found[0].root):
@@ -4309,7 +4449,8 @@ def fields(value, name, types):
 
 
 def micros(text):
-    """Microseconds since 1970 of a time in JSON, cut; None if it is not a time."""
+    """Returns the microseconds since 1970 of a time in JSON; None if it is not a time. Digits after
+    the sixth decimal are ignored."""
     match = PACK_TIME.fullmatch(text) if isinstance(text, str) else None
     if not match:
         return None
@@ -4322,7 +4463,7 @@ def micros(text):
 
 
 def stats_of(add):
-    """`stats` of an `add`, or an empty object where they cannot be read."""
+    """Returns `stats` of an `add`; an empty object if they cannot be read."""
     try:
         stats = parse_json(add.stats) if isinstance(add.stats, str) else {}
     except Malformed:
@@ -4331,7 +4472,8 @@ def stats_of(add):
 
 
 def times_of(table, stats):
-    """Minimum and maximum time in the statistics of an `add`; None unless both are there."""
+    """Returns the minimum and maximum time in the statistics of an `add`; None unless both are
+    there."""
     bounds = [stats.get(k) for k in ("minValues", "maxValues")]
     low, high = (micros(b.get(TIME_COLUMN[table])) if isinstance(b, dict) else None for b in bounds)
     return None if low is None or high is None else (low, high)
@@ -4443,7 +4585,8 @@ class Pack:
         return value
 
     def point_2_keys(self):
-        """Also gives self.keys and self.heads: volume to checkpoint."""
+        """Returns False if the keys or a head are not valid. Sets self.keys and self.heads (a dict
+        from volume to checkpoint)."""
         m, proof = self.manifest, Proof("manifest.json", b"", [], **self.asked)
         self.heads = {}
         try:
@@ -4588,7 +4731,7 @@ class Pack:
 
     @staticmethod
     def same(f, add):
-        """Whether an entry is what the commit says of the file."""
+        """Returns True if an entry says the same of a file as the commit does."""
         tags = add.tags if isinstance(add.tags, dict) else {}
         try:
             stats, offsets = stats_of(add), parse_json(tags["offsets"]) if isinstance(tags.get("offsets"), str) else {}
@@ -4816,7 +4959,7 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("verify.py: interrupted; no result", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of the output has gone, as `head` does: no result
+    except BrokenPipeError:  # the reader of the output (`head`, for example) has gone, so nobody sees a result
         sys.stdout = open(os.devnull, "w")
         return 2
     except Exception as e:  # so that no bug of ours looks like a finding

@@ -1,6 +1,6 @@
-//! Records of our own activity: written through the archive, they are proven, kept and queried like
-//! all other records. Both the program and the verifier for auditors, which shares no code with it,
-//! check them.
+//! Records of what is done with Strongroom itself (the table `activity`). They are written through
+//! the archive, so they are proven, kept and queried like all other records. Two verifiers check
+//! them: that of the program, and the one for auditors, which shares no code with the program.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,7 +41,7 @@ impl Site {
         expect_code(command.args(["--complete", "--key"]).arg(self.folder.path().join("key")), 0);
     }
 
-    /// Seals records made at some times.
+    /// Seals one activity record for each of `subjects`.
     fn seal(&self, writer: &str, principal: &str, subjects: &[Option<&str>]) {
         let signer = Signer::from_file(&self.folder.path().join("key")).expect("a key");
         let location = self.archive();
@@ -69,7 +69,7 @@ impl Site {
         expect_code(&mut query, 0).0.lines().skip(1).map(str::to_owned).collect()
     }
 
-    /// What both verifiers find.
+    /// The kinds of findings of each of the two verifiers.
     fn kinds(&self) -> [Vec<String>; 2] {
         let python = std::env::var_os("STRONGROOM_PYTHON").unwrap_or_else(|| "python3".into());
         let mut ours = strongroom();
@@ -119,14 +119,14 @@ fn records_are_verified_asked_for_and_held() {
         ]
     );
     assert_eq!(site.answer("SELECT count(*) FROM activity WHERE date = '2026-03-02'"), ["6"]);
-    // The records, a JSON line each, as they were proven.
+    // The query returns the record as it was proven: one line of JSON.
     let mut query = strongroom();
     query.args(["query", "--quiet", "--format", "json", "--archive"]).arg(site.archive());
     let (rows, _) = expect_code(query.arg("SELECT body FROM activity WHERE principal = 'bob'"), 0);
     let row: Value = serde_json::from_str(rows.trim()).expect("a row");
     let record = ActivityRecord::parse(row["body"].as_str().expect("a body").to_owned()).expect("a record");
     assert_eq!((record.kind(), record.principal()), (ActivityKind::Question, "bob"));
-    // The events are unchanged, and there are no more of them.
+    // Another log is ingested after the activity: the events from before are unchanged.
     site.ingest("b.log", 62);
     assert_eq!(site.kinds(), none());
     let all = export(&site.archive());
@@ -157,7 +157,8 @@ fn records_that_are_gone_are_missed() {
         .expect("a volume");
     site.ingest("b.log", 63);
     assert_eq!(site.kinds(), none());
-    // A commit of events names how many commits of activity there were.
+    // A commit of `events` says how many commits of `activity` there were, so a missing volume of
+    // activity is noticed.
     let away = site.folder.path().join("away");
     std::fs::rename(&volume, &away).expect("moved");
     for kinds in site.kinds() {

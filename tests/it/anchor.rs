@@ -1,9 +1,9 @@
-//! Anchors outside an archive: witnesses that cosign its proof logs, and independent programs that
-//! read them.
+//! Anchors outside an archive: witnesses that cosign its proof logs, authorities that timestamp
+//! them, and independent programs that read these logs.
 //!
-//! The witness is the real binary, over HTTP; `STRONGROOM_PYTHON` provides an independent one
-//! (PyPI: aics-witness), and a reader of logs (aics-tlog). The crates `signed_note` and
-//! `tlog_tiles` are a third implementation.
+//! The witness is the real binary, over HTTP. The Python of `STRONGROOM_PYTHON` has an independent
+//! witness (PyPI: aics-witness) and an independent reader of logs (aics-tlog). The crates
+//! `signed_note` and `tlog_tiles` are a third implementation.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -61,7 +61,7 @@ impl Site {
         manifest["archive_id"].as_str().expect("an id").to_owned()
     }
 
-    /// Seals another log, and signs.
+    /// Ingests another log into the archive, which seals and signs it.
     fn seal(&self, seed: u64) {
         let mut bytes = log(5_000, seed);
         let middle = bytes.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
@@ -95,7 +95,7 @@ impl Site {
         expect_code(&mut command, code).1
     }
 
-    /// What both verifiers find, with their reports.
+    /// The kinds of findings. The second verifier, if there is one, must find the same kinds.
     fn kinds(&self, witnesses: &[&str], more: &[&str]) -> BTreeSet<String> {
         let asked = |command: &mut Command| {
             command.args(["--public-key", &self.public]).args(more);
@@ -213,8 +213,8 @@ fn post(address: &str, path: &str, body: &[u8]) -> Option<(u16, String, String)>
     Some((head.split_whitespace().nth(1)?.parse().ok()?, head.to_lowercase(), body.to_owned()))
 }
 
-/// Replaces the archive's history by another one, signed with the right key: what an insider can
-/// do.
+/// Replaces a volume's history with another one that is signed with the right key, as an insider
+/// could.
 fn rewrite(volume: &Path) {
     let commits = names(&volume.join("_delta_log"));
     let commit = commits.iter().rev().find(|path| path.extension().is_some_and(|kind| kind == "json"));
@@ -242,12 +242,12 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
         assert_eq!(site.cosigned(table).len(), 2, "{table}");
     }
     assert_eq!(site.kinds(&[&witness.vkey], &[]), kinds(&[]));
-    // A second run has nothing to ask for.
+    // Everything is cosigned, so a second run sends the witness no request.
     let asked = witness.daemon.log().matches("a checkpoint came").count();
     assert_eq!(site.anchor(&[&witness.url()], 0), "");
     assert_eq!(witness.daemon.log().matches("a checkpoint came").count(), asked);
 
-    // Two trees of one size.
+    // The witness is shown a second tree of the same size as the one that it cosigned.
     rewrite(&site.volume("events"));
     let said = site.anchor(&[], 0);
     assert_eq!(said, "");
@@ -256,7 +256,8 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
     let said = site.anchor(&[&witness.url()], 1);
     assert!(said.contains("another history") && said.contains("another tree of"), "{said}");
     assert_eq!(site.kinds(&[], &[]), kinds(&["forked"]), "the log's own signature is under both");
-    // The witness's cosignature is removed as well: then it is missing, and cannot be made again.
+    // The witness's cosignature is removed as well. Its absence is a finding, and the witness does
+    // not cosign the second history.
     for path in &cosigned {
         std::fs::remove_file(path).expect("removed");
     }
@@ -264,7 +265,7 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
     assert_eq!(site.kinds(&[&witness.vkey], &[]), kinds(&["witness_missing"]));
     let said = site.anchor(&[&witness.url()], 1);
     assert!(said.contains("another history"), "{said}");
-    // With more commits after it, the second history does not continue the first.
+    // More commits after the second history do not help: it still does not continue the first.
     site.seal(3);
     let said = site.anchor(&[&witness.url()], 1);
     assert!(said.contains("another history") && said.contains("events/"), "{said}");
@@ -275,7 +276,8 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
     assert!(log.contains("a log contradicts itself"), "{log}");
     assert!(!names(&site.path("w1.state/evidence")).is_empty(), "what was signed against itself is kept");
 
-    // The end of the log is cut off, and the rest signed again: the witness has seen more.
+    // The end of a log is cut off, and the rest is signed again. The witness has seen more commits
+    // than are left.
     for path in names(&site.volume("rejects").join("_delta_log")).iter().rev().take(1) {
         std::fs::remove_file(path).expect("removed");
     }
@@ -311,8 +313,8 @@ fn an_absent_witness_holds_nothing_up_and_catches_up() {
     let id = vkeys[1].split('+').nth(1).expect("an id");
     let of_second = site.cosigned("events").into_iter().filter(|path| path.to_string_lossy().ends_with(id));
     assert_eq!(of_second.count(), 1);
-    // A run that died after a witness's answer and before storing it: the witness is ahead of the
-    // archive.
+    // As if a run had died between a witness's answer and storing it: the witness has seen more
+    // than the cosignatures in the archive show.
     for path in site.cosigned("events").into_iter().filter(|path| path.to_string_lossy().ends_with(id)) {
         std::fs::remove_file(path).expect("removed");
     }
@@ -323,7 +325,8 @@ fn an_absent_witness_holds_nothing_up_and_catches_up() {
     std::fs::rename(&tiles, &aside).expect("moved");
     assert_eq!(site.anchor(&[&one, &second.url()], 0), "");
     std::fs::rename(&aside, &tiles).expect("moved back");
-    // A key under another key's name is refused.
+    // A stranger's vkey with the first witness's name, at that witness's address: the cosignature
+    // that comes back is not by this key, and is refused.
     let stranger = new_key(&site.path("stranger"), "witness.example/w1");
     let shown =
         expect_code(strongroom().args(["key", "show", "--witness", "--key"]).arg(site.path("stranger")), 0).0;
@@ -390,8 +393,8 @@ fn proofs_carry_cosignatures() {
         "{out}"
     );
     verify(&proof, &[], &[], 0);
-    // Commits sealed since are not cosigned: the proof leads to the cosigned checkpoint, if that
-    // covers everything asked for.
+    // The newest commits are not cosigned. If the cosigned checkpoint covers all requested records,
+    // a proof uses that checkpoint instead of the newest one.
     let before = std::fs::read_to_string(&proof).expect("readable");
     let small = String::from_utf8(log(40, 9)).expect("text");
     let small: Vec<&str> = small.lines().filter(|line| !line.contains("\"verb\":\"delete\"")).collect();
@@ -399,7 +402,7 @@ fn proofs_carry_cosignatures() {
     let mut command = ingest(&site.archive(), &[&site.path("small.log")]);
     expect_code(command.arg("--key").arg(site.path("key")).args(["--complete", "--quiet"]), 0);
     verify(&prove("again.json"), &[one, two], &[], 0);
-    // A cosignature that was changed.
+    // A proof without one of its two cosignatures, and then with a changed one.
     let value: Value = serde_json::from_str(&before).expect("JSON");
     let note = value["checkpoints"][0]["note"].as_str().expect("a note").to_owned();
     let line = note.lines().find(|line| line.contains("witness.example/w1")).expect("a line");
@@ -414,7 +417,7 @@ fn proofs_carry_cosignatures() {
     let forged = before.replace(line, &format!("{rest} {}", BASE64.encode(bytes)));
     std::fs::write(site.path("forged.json"), forged).expect("written");
     verify(&site.path("forged.json"), &[one, two], &["--witness-quorum", "1"], 1);
-    // One witness under two names counts once.
+    // A witness that is given under two names counts as one.
     let key = one.splitn(3, '+').nth(2).expect("a key").to_owned();
     let public = BASE64.decode(&key).expect("base64");
     let id = Sha256::digest([b"witness.example/again\n".as_slice(), &public].concat());
@@ -465,7 +468,7 @@ fn packs_carry_cosignatures() {
     let stranger = Witness::start(&site, "w3");
     assert_eq!(found(&cosigned, &[one, &stranger.vkey], &[]), kinds(&["witness_missing"]));
     assert_eq!(found(&cosigned, &[one, &stranger.vkey], &["--witness-quorum", "1"]), kinds(&[]));
-    // One of them has not seen what the other has.
+    // Only the first witness cosigns what is sealed now.
     site.seal(2);
     site.anchor(&[&first.url()], 0);
     let half = pack("half");
@@ -516,8 +519,8 @@ fn anchors_are_stored_in_a_bucket_as_well() {
     assert_eq!(found().0, missing);
     for (name, seed) in [("second.log", 82), ("third.log", 83)] {
         anchor();
-        // A second run puts nothing; the objects that exist are locked like all others, or both
-        // verifiers would report them.
+        // A second run puts no object. The objects of the first run are locked like all others:
+        // otherwise both verifiers would report them.
         anchor();
         let (kinds, report) = found();
         assert_eq!(kinds, BTreeSet::new(), "{report:#}");
@@ -527,8 +530,8 @@ fn anchors_are_stored_in_a_bucket_as_well() {
     }
 }
 
-/// Requests for one log from several clients, while the witness is killed again and again: every
-/// answer stays valid.
+/// Several clients send requests for one log while the witness is killed again and again. What it
+/// has cosigned stays valid: it never cosigns a smaller tree later.
 #[test]
 fn a_witness_that_is_killed_never_goes_back() {
     let site = Site::new();
@@ -569,7 +572,7 @@ fn a_witness_that_is_killed_never_goes_back() {
                     match post(&to, "/add-checkpoint", body.as_bytes()) {
                         Some((200, _, cosignature)) => {
                             assert!(cosignature.starts_with("\u{2014} witness.example/w1 "), "{cosignature}");
-                            // Nothing cosigned before this request was larger.
+                            // Before this request, no larger tree had been cosigned.
                             assert!(*size >= seen_before, "{size} was cosigned after {seen_before}");
                             greatest.fetch_max(*size, Ordering::SeqCst);
                             answered.fetch_add(1, Ordering::Relaxed);
@@ -597,7 +600,8 @@ fn a_witness_that_is_killed_never_goes_back() {
                 std::thread::sleep(Duration::from_micros(300));
             }
             witness.daemon.kill();
-            // The state on disk is at least as new as what clients have been answered.
+            // The size in the state on disk is at least the largest one that clients have been
+            // told.
             let state = site.path("w1.state/logs").join(hex(&Sha256::digest(origin.as_bytes())));
             let state = std::fs::read_to_string(state).expect("a state");
             let size: u64 = state.lines().nth(1).expect("a size").parse().expect("a number");
@@ -606,7 +610,7 @@ fn a_witness_that_is_killed_never_goes_back() {
         done.store(true, Ordering::Relaxed);
     });
     assert!(answered.load(Ordering::Relaxed) > 20);
-    // After a lost answer the log asks again and gets its cosignature.
+    // An answer was lost in a kill. When the log asks again, it gets its cosignature.
     let witness = Witness::start(&site, "w1");
     assert_eq!(site.anchor(&[&witness.url()], 0), "");
     assert_eq!(site.kinds(&[&witness.vkey], &[]), kinds(&[]));
@@ -713,7 +717,7 @@ fn requests_are_answered_as_specified() {
     assert_eq!(post(&witness.address, "/elsewhere", b"").expect("an answer").0, 404);
     assert_eq!(crate::daemon::get(&witness.address, "/add-checkpoint", "").0, 405);
     assert_eq!(crate::daemon::get(&witness.address, "/..%2flock/checkpoint", "").0, 404);
-    // Many requests at once, for one log and one size: all are answered, and all the same.
+    // Many requests at once for the same log and size: all are answered with success.
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -841,8 +845,8 @@ fn the_daemon_has_its_seals_cosigned() {
     let (out, _) = expect_code(&mut verify, 0);
     assert!(out.contains("no finding") && !out.contains("yet"), "{out}");
 
-    // While the witness was down, the archive was rewritten with the right key: the witness
-    // notices, and an alert is raised.
+    // While the daemon is down, the archive is rewritten with the right key. The witness notices,
+    // and the daemon raises an alert.
     rewrite(&names(&path("archive/events")).pop().expect("a volume"));
     let mut daemon = Daemon::start(&config);
     let contradicts = format!("anchor_contradicts{labels}");
@@ -907,10 +911,10 @@ fn mistakes_about_keys_and_witnesses_are_reported() {
     }
 }
 
-/// The answer to a body.
+/// Gives the answer to a request, from the request's body.
 type Answer = Box<dyn Fn(&[u8]) -> Result<AnchorResponse, String> + Send + Sync>;
 
-/// A stand-in for a server: a function gives its answers.
+/// Takes the place of an anchor's server: the answers come from a function.
 struct Says(Answer);
 
 impl AnchorTransport for Says {
@@ -986,7 +990,7 @@ fn answers_that_are_wrong_are_never_kept() {
     let anchored = ask(Box::new(fickle));
     assert!(anchored.errors.iter().all(|(_, trouble)| is_away(trouble)), "{anchored:?}");
     assert!(asked.load(Ordering::Relaxed) < 6, "it is not asked for other logs after that");
-    // Cosignatures by the right key, but from the future, or over another text.
+    // Cosignatures by the right key that have a time in the future, or are over another text.
     let now = chrono::Utc::now().timestamp().unsigned_abs();
     let of = |witness: strongroom_proof::Witness, time: u64, change: fn(&str) -> String| {
         let says = move |body: &[u8]| {
@@ -1074,8 +1078,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
             expect_code(&mut command, code).1
         };
         let stamps = |table: &str| names(&site.volume(table).join("_tlog/timestamp"));
-        // None of these authorities may be trusted: each is refused, and none of its tokens is
-        // kept.
+        // Each of these answers must be refused, and no token in them may be kept.
         for (path, ca, expected) in [
             ("foreign", "ca.pem", "does not lead to a trusted authority"),
             ("web", "ca.pem", "not for timestamps only"),
@@ -1091,7 +1094,8 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
             assert!(TABLES.iter().all(|table| stamps(table).is_empty()), "{path}");
         }
         assert_eq!(site.kinds(&[], &["--tsa-ca", &tsa.ca("ca.pem")]), kinds(&["timestamp_missing"]));
-        // An answer that was given to another client, and one that was given before.
+        // An authority that replays an earlier answer. First that answer is over another
+        // checkpoint. Then it is over the right one, but has the nonce of an earlier request.
         let said = stamp("replay", "ca.pem", 1);
         assert!(said.contains("it is over other bytes"), "{said}");
         let kept: Vec<PathBuf> = TABLES.iter().flat_map(|table| stamps(table)).collect();
@@ -1138,7 +1142,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
         *changed.last_mut().expect("not empty") ^= 1;
         put(&changed);
         assert_eq!(site.kinds(&[], &asked), kinds(&["timestamp_signature"]));
-        // An earlier time.
+        // A token that was changed to an earlier time.
         let at = good.windows(4).position(|four| four == b"\x18\x0f20").expect("genTime") + 4;
         let mut earlier = good.clone();
         earlier[at] = b'0';
@@ -1169,7 +1173,7 @@ fn the_daemon_has_its_seals_stamped() {
     daemon.wait_for_metric("sealed_events_total", 300.0);
     let labels = "{anchor=\"127.0.0.1\"}";
     wait_until("it is stamped", || daemon.metric(&format!("anchor_made_total{labels}")) > 0.0);
-    // Another seal soon after is not stamped: a log is stamped once an hour.
+    // Another seal follows soon. It gets no timestamp, because a log gets one an hour at most.
     let made = daemon.metric(&format!("anchor_made_total{labels}"));
     let mut more = std::fs::OpenOptions::new().append(true).open(path("audit.log")).expect("a log");
     more.write_all(&log(200, 2)).expect("written");
@@ -1185,7 +1189,7 @@ fn the_daemon_has_its_seals_stamped() {
     assert!(out.contains("no finding") && out.contains("the newest timestamp is of size"), "{out}");
 }
 
-/// The state of a log as stored below a volume, for independent crates.
+/// The tiles of a volume's log, in the form in which `tlog_tiles` reads tiles.
 struct Tiles(PathBuf);
 
 impl TileReader for Tiles {
@@ -1195,8 +1199,8 @@ impl TileReader for Tiles {
 
     fn read_tiles(&self, tiles: &[Tile]) -> Result<Vec<Vec<u8>>, tlog_tiles::Error> {
         let read = tiles.iter().map(|tile| {
-            // `tile/<height>/<level>/…` of the crate's own naming; tlog-tiles leaves the height
-            // out.
+            // The crate's names are `tile/<height>/<level>/…`. The specification (tlog-tiles) has
+            // no height in them.
             let path = tile.path().replacen("tile/8/", "tile/", 1);
             std::fs::read(self.0.join(&path)).unwrap_or_else(|error| panic!("{path}: {error}"))
         });
@@ -1235,7 +1239,7 @@ fn crates_of_others_read_the_log() {
             let checkpoint = tlog_tiles::Checkpoint::from_bytes(note.text()).expect("a checkpoint");
             assert_eq!(checkpoint.origin(), origin);
             let (size, root) = (checkpoint.size(), *checkpoint.hash());
-            // Hashes that this reader returns have been shown to be in the tree.
+            // This reader returns a hash only after it has checked that the hash is in the tree.
             let reader = TileHashReader::new(size, root, &tiles);
             for index in 0..size {
                 let commit =
@@ -1261,7 +1265,8 @@ fn programs_of_others_read_the_log_and_cosign_it() {
         site.seal(seed);
         assert_eq!(site.anchor(&[&ours.url(), &theirs.url], 0), "");
     }
-    // Only what is missing here is made again, whatever was asked before.
+    // The archive loses its cosignatures. They are requested again, although both witnesses have
+    // given them before.
     for path in site.cosigned("events") {
         std::fs::remove_file(path).expect("removed");
     }

@@ -1,4 +1,4 @@
-//! What scripts rely on: help, exit codes, and the stream of each output.
+//! What scripts rely on: help, exit codes, and which output goes to stdout and which to stderr.
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};

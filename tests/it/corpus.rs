@@ -1,7 +1,8 @@
 //! The events for tests of rules: real ones from the corpus, and generated ones.
 //!
-//! The corpus is not part of the project. It is found through `STRONGROOM_CORPUS`, else beside the
-//! checkout; without it a test says so on stderr and uses only generated events.
+//! The corpus is not part of the project. `STRONGROOM_CORPUS` says where it is; if it is not set,
+//! the corpus is looked for beside the checkout. Without a corpus, a test says so on stderr and
+//! uses only generated events.
 
 use std::fs;
 use std::io::Read;
@@ -19,7 +20,8 @@ use strongroom_schemas::Alert;
 /// Number of events in a batch; small enough that several batches are needed, as in a real run.
 const BATCH_LINES: usize = 8192;
 
-/// Folder of the corpus, or a message on stderr that there is none.
+/// Returns the folder of the corpus. If there is none, prints a message on stderr and returns
+/// `None`.
 #[expect(clippy::print_stderr, reason = "a test that looks at less than it could must say so")]
 pub fn folder(test: &str) -> Option<PathBuf> {
     let path = match std::env::var_os("STRONGROOM_CORPUS") {
@@ -71,7 +73,7 @@ pub fn lines(text: &[u8]) -> Vec<&[u8]> {
 
 /// Our decoder's output for lines: batches of events, and how many lines were rejected.
 ///
-/// `source_offset` counts from the first line of all.
+/// `source_offset` counts through all lines, not from the start of each batch.
 pub fn decode(lines: &[&[u8]]) -> (Vec<RecordBatch>, usize) {
     let origin = Arc::new(Origin { partition: "test/corpus".to_owned(), cluster: "test".to_owned() });
     let arrived = DateTime::from_timestamp(1_800_000_000, 0).expect("a time in 2027");
@@ -141,7 +143,8 @@ pub fn generated(seed: u64, events: u64, attacks: bool) -> (Vec<u8>, Vec<Planted
     (text, generator.ground_truth().to_vec())
 }
 
-/// Alerts of `rules` over a generated log without attacks, which is never held as a whole.
+/// Alerts of `rules` over a generated log without attacks. The log is read in pieces, so that it
+/// never has to fit into memory.
 pub fn alerts_of_background(rules: &Arc<RuleSet>, seed: u64, events: u64) -> Vec<Alert> {
     let options = GeneratorOptions { seed, events, ..GeneratorOptions::default() };
     let mut generator = Generator::new(options).expect("options within bounds");
@@ -159,8 +162,8 @@ pub fn alerts_of_background(rules: &Arc<RuleSet>, seed: u64, events: u64) -> Vec
     alerts
 }
 
-/// The two files of Event Hub records hold the same events, as one batch and as one record on a
-/// line.
+/// The corpus has the same events in two files of Azure Event Hub records: in one file as a single
+/// batch, in the other with one record on each line.
 #[test]
 fn events_in_the_wrappers_of_azure_are_read_whole() {
     use strongroom_decode::plain;

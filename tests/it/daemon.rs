@@ -1,4 +1,4 @@
-//! A running `strongroom run`, and what a test does to it.
+//! Helpers for tests that start a `strongroom run` and stop, kill or question it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -139,8 +139,8 @@ impl Daemon {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
-                // The last lines of its log are on their way; processes that it started may hold
-                // its pipes for longer.
+                // The last lines of its log may still be in the pipes. This wait has an end,
+                // because processes that the daemon started may keep the pipes open for longer.
                 while !self.readers.iter().all(JoinHandle::is_finished) && Instant::now() < until {
                     std::thread::sleep(Duration::from_millis(2));
                 }

@@ -1,5 +1,5 @@
-//! What a newcomer is promised: `demo` shows that every step works, says what to type next, and
-//! writes to one folder only.
+//! `strongroom demo` does what it promises a newcomer: it shows that every step works, says what to
+//! type next, and writes to one folder only.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use strongroom_generate::PlantedAttack;
 
 use crate::run::{expect_code, export, ingest, number, strongroom};
 
-/// Enough for all attacks and a background of some people; a second or two.
+/// Enough events for all attacks among everyday activity of some people. Takes a second or two.
 const EVENTS: &str = "20000";
 
 #[test]
@@ -96,7 +96,8 @@ fn generate_writes_the_same_log_to_a_file_a_pipe_and_as_lists() {
     expect_code(generate(&["--ground-truth"]).arg(&named), 0);
     assert_eq!(fs::read(&named).expect("the truth"), fs::read(&beside).expect("the truth"));
 
-    // Lists hold the same events: another archive gives the same answer.
+    // The same events in the form of lists, in an archive of their own: queries have the same
+    // answers.
     let lists = path("lists.log");
     expect_code(generate(&["--shape", "list", "--output"]).arg(&lists), 0);
     let (from_lines, from_lists) = (path("a"), path("b"));
@@ -116,7 +117,8 @@ fn generate_writes_the_same_log_to_a_file_a_pipe_and_as_lists() {
     assert!(err.contains("2000 are needed") && !err.contains("panicked"), "{err}");
 }
 
-/// The ground truth names rules; a renamed rule would silently find nothing.
+/// The ground truth of a generated log names the rules that must find its attacks. A name that no
+/// rule has would go unnoticed without this test.
 #[test]
 fn the_ground_truth_names_existing_rules() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,5 +1,5 @@
-//! What is shipped beside the binary, judged by independent tools: none of it runs on a plain
-//! machine.
+//! What is shipped beside the binary (manifests, policies) is checked by independent tools, because
+//! the tests cannot run it: it needs a cluster.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs a program of the tests' Python environment, where there is one.
+/// Runs a program of the tests' Python environment, and requires that it succeeds. Does nothing
+/// without such an environment.
 fn judge(program: &str, arguments: &[&str]) {
     let Some(python) = std::env::var_os("STRONGROOM_PYTHON") else { return };
     let program = Path::new(&python).with_file_name(program);
@@ -67,7 +68,8 @@ fn pods_are_restricted() {
     assert_eq!(pods, 1);
 }
 
-/// The configurations inside the manifests have no mistake, apart from files of secrets.
+/// The configurations inside the manifests have no mistake. The files with secrets that they name
+/// do not exist here, so the test replaces them.
 #[test]
 fn shipped_configurations_are_checked_by_the_binary() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -92,8 +94,8 @@ fn shipped_configurations_are_checked_by_the_binary() {
     }
 }
 
-/// The audit policy keeps bodies of secrets out; it is read from the top, and the first matching
-/// rule counts.
+/// The audit policy keeps bodies of secrets out. An API server reads a policy from the top, and the
+/// first matching rule counts.
 #[test]
 fn the_audit_policy_keeps_bodies_of_secrets_out() {
     let text =

@@ -1,15 +1,16 @@
 //! Our matcher compared with `sigma-rust`, an independent engine.
 //!
-//! Goal: on every rule that both can express, single events are judged alike. Method: our own rules
-//! (and the rules that feed our correlations) and the small ones of `tests/data/sigma-differential`
-//! run over all generated and real events in both engines. Each pair of rule and event on which
-//! they differ must be one of the differences listed in [`Reason`], and each of those must occur.
-//! What only ours can express is left out by name, with the reason.
+//! Goal: for every rule that both engines can express, they agree on each single event. Method:
+//! both engines run the same rules over all generated and real events. The rules are our own
+//! (including those that feed our correlations) and the small ones of
+//! `tests/data/sigma-differential`. If the engines differ on a rule and an event, [`Reason`] must
+//! list the cause, and every cause in that list must occur. Detections that only our engine can
+//! express are left out by name, with the reason.
 //!
-//! sigma-rust gets the JSON line as serde_json reads it, not our columns, with the documented
-//! virtual fields computed here again. `field: null` is written as `field|exists: false` for it,
-//! because it does not let null stand for an absent field, `re|i` as `(?i)`, and a keyword with
-//! stars around it.
+//! sigma-rust does not get our columns. It gets the JSON line as serde_json reads it, with the
+//! documented virtual fields, which this test computes itself. Some syntax is translated for
+//! sigma-rust: `field: null` becomes `field|exists: false`, because sigma-rust does not let null
+//! stand for an absent field; `re|i` becomes `(?i)`; and a keyword gets stars around it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,15 +50,17 @@ struct Line {
 /// Why the engines may differ on a rule and an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reason {
-    /// A field leads to or through an array: ours checks each element, theirs none.
+    /// A field leads to or through an array. Our engine checks each element, sigma-rust none.
     Array,
-    /// `1.5` or `"1"` against a rule's `1`, `"true"` against `true`.
+    /// The rule and the event have values of different types: the rule has `1` and the event `1.5`
+    /// or `"1"`, or the rule has `true` and the event `"true"`.
     Types,
-    /// base64 text whose last group is not full.
+    /// The rule encodes a text as base64, and its length is not a multiple of three bytes, so the
+    /// encoding needs padding.
     Base64Padding,
-    /// A field that refers to another one of the same text in other case.
+    /// `fieldref`: the two fields have the same text, but in upper and lower case.
     FieldrefCase,
-    /// `null` beside other values, and no such field.
+    /// The rule lists `null` among other values, and the event does not have the field.
     NullInList,
 }
 
@@ -158,8 +161,8 @@ struct Translation {
     lines: Vec<Line>,
 }
 
-/// A keyword as a pattern over whole values, which is how sigma-rust compares it; the specification
-/// wants it found inside them.
+/// Puts stars around a keyword. The specification wants a keyword found anywhere inside a value,
+/// but sigma-rust compares it with the whole value.
 fn keyword(word: &Value) -> Value {
     let word = word.as_str().expect("keywords of our rules are text");
     Value::String(format!("*{}*", word.trim_matches('*')))
@@ -230,7 +233,8 @@ fn translate(name: &str, document: &Value) -> Result<Rule, &'static str> {
     for (key, value) in detection {
         let value = match key.as_str() {
             Some("condition") => match value.as_str() {
-                // sigma-rust does not know "any of", which the specification has as another "1 of".
+                // In the specification, "any of" means the same as "1 of". sigma-rust has only the
+                // second.
                 Some(text) => Value::String(text.replace("any of ", "1 of ")),
                 None => return Err("a list of conditions: sigma-rust takes one"),
             },
@@ -430,7 +434,7 @@ fn single_events_are_judged_as_by_sigma_rust() {
             let event = sigma_rust::Event::try_from(json.clone()).expect("an event is an object");
             events_seen += 1;
             for (rule, &ours) in both.iter().zip(ours) {
-                // Ours leaves out RequestReceived unless the rule asks for stages itself.
+                // Our engine skips events of stage RequestReceived unless the rule names stages.
                 let theirs = (rule.names_stage || !received) && rule.theirs.is_match(&event);
                 compared += 1;
                 *hits.entry(&rule.name).or_default() += usize::from(theirs);
@@ -452,7 +456,7 @@ fn single_events_are_judged_as_by_sigma_rust() {
     for ((rule, reason), count) in &differences {
         println!("  {rule:<40} {count:>6}  {}", reason.text());
     }
-    // A rule that matches nothing, or everything, compares little.
+    // If a rule matches no event, or every event, the comparison shows little. These are printed.
     for (rule, count) in &hits {
         if *count == 0 || *count as u64 == events_seen {
             println!("  {rule:<40} matched {count} of {events_seen} events");

@@ -1,4 +1,5 @@
-//! The program accepts what the documents show: rules load, columns and reasons are all named.
+//! The documents agree with the program: the rules that they show can be loaded, and they name all
+//! columns and all reasons for rejects.
 
 use strongroom_alerts::RuleSet;
 use strongroom_decode::Reason;

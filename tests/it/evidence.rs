@@ -1,5 +1,6 @@
-//! Evidence packs: they contain what was asked for, proven; every tampering has a name, in our
-//! check and in that of the verifier for auditors, which shares no code with it.
+//! Evidence packs contain the requested records, with proofs. Every kind of tampering is found
+//! under a name of its own, by `strongroom evidence check` and by the verifier for auditors, which
+//! shares no code with it.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
@@ -21,7 +22,8 @@ use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY};
 struct Site {
     folder: TempDir,
     public: String,
-    /// A quarter, half and three quarters of its events are before these times.
+    /// Before the first of these times are a quarter of the archive's events, before the second
+    /// half of them, and before the third three quarters.
     times: [String; 3],
 }
 
@@ -42,7 +44,7 @@ impl Site {
         command
     }
 
-    /// The same, for the middle half of its events.
+    /// Runs `strongroom evidence` for the middle half of the archive's events.
     fn middle(&self, out: &Path) -> Command {
         let mut command = self.evidence(out);
         command.args(["--from", &self.times[0], "--to", &self.times[2]]);
@@ -93,7 +95,7 @@ fn site() -> &'static Site {
     })
 }
 
-/// A signed pack of the middle of the site.
+/// A signed pack of the middle half of the site's events.
 fn pack() -> &'static Path {
     static PACK: OnceLock<PathBuf> = OnceLock::new();
     PACK.get_or_init(|| {
@@ -189,8 +191,8 @@ fn edit(pack: &Path, name: &str, change: impl FnOnce(&mut Value)) {
     put(pack, name, value.to_string().as_bytes());
 }
 
-/// What somebody without the key can do after a change: write a manifest that agrees with it,
-/// without a signature.
+/// Makes the manifest agree with a changed pack, and removes the signature. Somebody without the
+/// key can do that.
 fn forge(pack: &Path) {
     let mut names: Vec<String> = Vec::new();
     for folder in ["", "proofs/", "commits/"] {
@@ -227,7 +229,7 @@ fn a_pack_is_the_answer_and_proves_it() {
     assert!(manifest["counts"]["alerts"].as_u64() > Some(0), "{manifest:#}");
     assert!(manifest["counts"]["proofs"].as_u64() > Some(1), "more than one piece");
     assert!(manifest["counts"]["rejects_at_positions"].as_u64() >= Some(4), "{manifest:#}");
-    // Original bytes, each line from a log, none twice.
+    // The records are the original bytes: each is a line of a log, and none occurs twice.
     let logs: String = ["a.log", "b.log", "c.log"]
         .map(|name| String::from_utf8(read(site.folder.path(), name)).expect("text"))
         .concat();
@@ -236,14 +238,15 @@ fn a_pack_is_the_answer_and_proves_it() {
     let lines: BTreeSet<&str> = records.lines().collect();
     assert_eq!(lines.len().to_string(), events);
     assert!(lines.is_subset(&known));
-    // The answer's hash is that of the public command.
+    // Anyone can repeat the query of the pack: `strongroom query` gives an answer with the same
+    // hash.
     let sql = manifest["events_query"]["sql"].as_str().expect("SQL");
     let mut query = strongroom();
     query.args(["query", "--quiet", "--format", "json", "--archive"]).arg(site.archive()).arg(sql);
     let sha256: String =
         Sha256::digest(output(&mut query).stdout).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(manifest["events_query"]["sha256"], sha256.as_str());
-    // Each proof file stands alone.
+    // Each proof file can be verified without the rest of the pack.
     let mut alone = strongroom();
     alone.args(["verify-proof", "--public-key", &site.public]).arg(pack.join("proofs/00000001.json"));
     expect_code(&mut alone, 0);
@@ -315,8 +318,8 @@ fn questions_choose_by_namespace_user_and_condition() {
         let counts = read_json(&out, "manifest.json")["counts"].clone();
         assert_eq!(counts["events"].to_string(), answer(&site.archive(), &sql)[0], "{name}");
         assert!(counts["events"].as_u64() < counts["rows_examined"].as_u64(), "{name}: {counts:#}");
-        // Alerts are chosen by all of their events, so there are at least those that one of the
-        // names completed.
+        // An alert is chosen if any of its events has the name. So there are at least as many
+        // alerts as have the name in the columns of the last event.
         let (of_all, of_one, value) = match name {
             "namespace" => ("namespaces", "namespace", &namespace),
             "user" => ("actors", "actor", &user),
@@ -365,7 +368,7 @@ fn alerts_name_what_all_of_their_events_touch() {
         for id in alert["audit_ids"].as_array().expect("a list") {
             assert!(held.contains(id.as_str().expect("an id")), "{alert:#}");
         }
-        // The finding, which is proven, says the same.
+        // The finding, which is the proven record of the alert, says the same as the columns.
         let finding: Value = serde_json::from_str(alert["ocsf"].as_str().expect("a finding")).expect("JSON");
         let said = finding["unmapped"]["event_ranges"].as_array().expect("a list").iter();
         let said: Vec<(String, i64, i64)> = said
@@ -386,7 +389,7 @@ fn a_complete_pack_shows_that_nothing_is_missing() {
     let counts = read_json(pack, "manifest.json")["counts"].clone();
     assert_eq!(counts["events"], counts["rows_examined"]);
     assert!(counts["events"].as_u64() > counts["events_in_question"].as_u64(), "{counts:#}");
-    // A file that the question does not overlap is not in it.
+    // A file whose times are outside the question's period is not in the pack.
     let all = answer(&site.archive(), "SELECT count(*) FROM events")[0].parse().expect("a number");
     assert!(counts["events"].as_u64() <= Some(all), "{counts:#}");
     let mut refused = site.evidence(&site.path("refused"));
@@ -397,16 +400,16 @@ fn a_complete_pack_shows_that_nothing_is_missing() {
     assert!(err.contains("cannot be used with"), "{err}");
 }
 
-/// A tampering, and the finding it must give. It is applied to a copy of a signed pack, or of a
-/// complete one.
+/// A tampering: what is done, the kind of finding that it must give, whether it is done to a
+/// complete pack (true) or to a signed one (false), and the function that does it to a copy.
 type Tampering = (&'static str, &'static str, bool, fn(&Path));
 
 fn first_piece(pack: &Path, change: impl FnOnce(&mut Value)) {
     edit(pack, "proofs/00000001.json", change);
 }
 
-/// Removes the last event from everything that names it. That is what somebody who makes packs, and
-/// wants to hide that event, could do.
+/// Removes the last event from everything that names it, as somebody could who makes packs and
+/// wants to hide that event.
 fn leave_out_last_event(pack: &Path) {
     let manifest = read_json(pack, "manifest.json");
     let mut names: Vec<String> = manifest["files"]
@@ -631,8 +634,8 @@ fn a_record_that_was_left_out_is_found_by_asking_again() {
     let site = site();
     let folder = copy(pack());
     leave_out_last_event(folder.path());
-    // Everything in the pack is proven, but the pack is not signed: alone it cannot show what is
-    // missing, and it says so.
+    // Everything in the pack is proven, but the pack is not signed. A check of the pack alone
+    // cannot show that something is missing, and its report says so.
     let (kinds, report) = ours(folder.path(), &site.public, None);
     assert!(kinds.is_empty(), "{report:#}");
     assert!(report["not_checked"].to_string().contains("whether these are all records"), "{report:#}");
@@ -682,8 +685,8 @@ fn later_changes_of_the_archive_are_reported_but_not_as_findings() {
         report["not_checked"].to_string().contains("300 events of the period were sealed after"),
         "{report:#}"
     );
-    // Another key takes over: old packs stay valid under each of the keys that they contain, new
-    // ones under both.
+    // The key is rotated. Packs from before stay valid under the old key, the only one that they
+    // contain. New packs are valid under both keys.
     let second = new_key(&path("second"));
     let mut rotate = strongroom();
     rotate.args(["key", "rotate", "--archive"]).arg(path("archive"));
@@ -709,7 +712,7 @@ fn later_changes_of_the_archive_are_reported_but_not_as_findings() {
     );
     // A pack of another archive.
     assert!(ours(&path("after"), &public, Some(&site().archive())).0.contains("pack_archive"));
-    // The archive is rolled back to before the pack.
+    // The archive is rolled back to a state before the pack was made.
     let volumes = std::fs::read_dir(path("archive").join("events")).expect("volumes");
     let volume = volumes.map(|entry| entry.expect("an entry").path()).next().expect("a volume");
     let commits = std::fs::read_dir(volume.join("_delta_log")).expect("commits");
@@ -719,7 +722,7 @@ fn later_changes_of_the_archive_are_reported_but_not_as_findings() {
     assert!(ours(&path("rotated"), &public, Some(&path("archive"))).0.contains("forked"));
 }
 
-/// An event whose every name tries to be something other than a name.
+/// An event whose names are all attempts to break out of the HTML report.
 fn hostile(number: u32) -> String {
     let name = "</td><script>alert(1)</script><img src=x onerror=alert(2)>";
     let event = json!({
@@ -882,8 +885,8 @@ fn damage_to_the_archive_is_reported_in_the_pack_or_prevents_it() {
         command.arg(path("archive")).arg("--out").arg(path(out));
         command
     };
-    // A tile is not part of a proof, so the pack is made. It reports the findings of `verify`, and
-    // so does the exit code.
+    // A tile is missing. Proofs do not contain tiles, so the pack is made. It reports the finding
+    // of `verify`, and the exit code is that of findings.
     let volumes = std::fs::read_dir(path("archive").join("events")).expect("volumes");
     let volume = volumes.map(|entry| entry.expect("an entry").path()).next().expect("a volume");
     std::fs::remove_dir_all(volume.join("_tlog/tile")).expect("removed");
@@ -973,7 +976,7 @@ fn a_pack_from_a_bucket_contains_what_the_store_said() {
         assert_eq!(object["versions"].as_array().map(Vec::len), Some(1), "{object:#}");
         assert!(object["legal_hold"].is_null() || object["legal_hold"] == "OFF", "{object:#}");
     }
-    // Files are pinned to the version that their commit names.
+    // The pack names each file with the object version that the file's commit names.
     let named = read_json(&path("pack"), "archive-files.json");
     for file in named["files"].as_array().expect("a list") {
         let name =

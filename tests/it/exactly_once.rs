@@ -1,15 +1,16 @@
 //! From Kafka to locked objects while everything dies: everything produced is in the archive, once.
 //!
-//! Method: a producer sends generated events and some poison to a real broker; two daemons of one
-//! group read them into one archive in a real store, through a proxy that loses answers and refuses
-//! requests. Meanwhile daemons are killed, stopped and started, and broker and store are frozen. In
-//! the end the multiset of exported records is compared with what was produced, and the store is
-//! asked whether any object was written twice. `STRONGROOM_SEED` repeats a run's decisions (not the
-//! machine's timing), `STRONGROOM_KILLS` sets the number of kills.
+//! Method: a producer sends generated events, and some lines that are not events, to a real broker.
+//! Two daemons of one consumer group read them into one archive in a real store, through a proxy
+//! that loses answers and refuses requests. Meanwhile daemons are killed, stopped and started, and
+//! the broker and the store are frozen. In the end the multiset of exported records is compared
+//! with what was produced, and the store is asked whether any object was written twice. With the
+//! same `STRONGROOM_SEED`, a run makes the same decisions (but the machine's timing differs).
+//! `STRONGROOM_KILLS` sets the number of kills.
 //!
-//! The broker of the tests expels only one dead member of a group per session timeout, so after
-//! some kills the daemons leave the group for a new one. That loses nothing: positions come from
-//! the archive, and the offsets of a group mean nothing.
+//! The broker of the tests expels only one dead member of a group per session timeout. So after
+//! some kills the daemons are started in a new group. That loses nothing, because the daemons take
+//! their positions from the archive and not from the group's offsets.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -39,14 +40,16 @@ const REST: Duration = Duration::from_secs(900);
 const STARTS_AGAIN_MAX: usize = 3;
 /// Number of kills after which the group is abandoned for a new one.
 const KILLS_PER_GROUP: u64 = 8;
-/// Timeout of a request to the store; when the proxy is silent, it is silent for longer.
+/// Timeout of a request to the store. When the proxy does not answer, it stays silent for longer
+/// than this.
 const STORE_TIMEOUT_SECONDS: u64 = 2;
 
 /// How long a producer may take to deliver what is queued.
 const PRODUCED: Duration = Duration::from_secs(600);
 
-/// How many messages one batch has. This broker reports the first message of a partition's last
-/// batch as its end: a test that asks for the end while messages arrive needs batches of one.
+/// How many messages one batch has. When this broker is asked for the end of a partition, it gives
+/// the offset of the first message in the last batch. That is right only for a batch of one
+/// message, so a test that asks for the end while messages arrive needs such batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Batches {
     AsTheyCome,
@@ -110,14 +113,14 @@ fn produce(
         sent.store(produced.len() as u64, Ordering::Relaxed);
         if number % 20 == 0 {
             producer.poll(Duration::ZERO);
-            // In batches of one, slowly enough that the lines last for the whole test: some
-            // minutes.
+            // With batches of one message, it sends slowly enough that the lines last for the whole
+            // test, which takes some minutes.
             std::thread::sleep(Duration::from_millis(if batches == Batches::OfOne { 40 } else { 10 }));
         }
     }
     producer.flush(PRODUCED).expect("the broker has everything");
-    // The last message of each partition is a batch by itself: asked where the log ends, this
-    // broker reports the first message of the last batch.
+    // The last message of each partition is a batch by itself, because this broker takes the first
+    // message of the last batch for the end of the log.
     for partition in 0..PARTITIONS {
         let line = format!("the last of partition {partition}").into_bytes();
         let partition = i32::try_from(partition).expect("a small number");
@@ -265,7 +268,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_duplicate_an_event
             13 | 14 => {
                 if let Some(daemon) = daemons[which].take() {
                     let (_, log) = daemon.terminate();
-                    // A daemon that had not started yet has printed nothing.
+                    // The log is empty if the daemon was stopped before it had printed anything.
                     assert!(log.is_empty() || log.contains("stopped"), "{log}");
                     stops += 1;
                 }
@@ -293,7 +296,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_duplicate_an_event
     let chaos = begun.elapsed();
     let count = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM rejects)";
     let under_fire = number(&seaweed.endpoint(), count);
-    // A new group here as well, so that settling does not wait for dead members.
+    // The daemons start in a new group here as well, so that nothing waits for dead members.
     for daemon in &mut daemons {
         if let Some(daemon) = daemon.take() {
             daemon.kill();
@@ -380,10 +383,10 @@ fn wait_until(what: &str, cuts: &Cuts, daemon: &mut Daemon, mut is_there: impl F
     }
 }
 
-/// Connections to the broker break in the middle of answers, commits of the group's offsets and
-/// requests for a log's end get no answer, and the broker disappears for a while, again and again;
-/// it keeps its log. Each step waits for a condition and not for a time. The producer is spared the
-/// faults, so the archive must have exactly what it has sent.
+/// The following happens again and again: connections to the broker break in the middle of answers;
+/// commits of the group's offsets and requests for a log's end get no answer; and the broker
+/// disappears for a while, but keeps its log. Each step waits for a condition and not for a time.
+/// The producer is not affected by the faults, so the archive must have exactly what it has sent.
 #[test]
 fn broken_connections_and_an_absent_broker_lose_nothing() {
     let Some(seaweed) = seaweed::own() else { return };
@@ -439,13 +442,13 @@ fn broken_connections_and_an_absent_broker_lose_nothing() {
     assert!(found == wanted, "the archive does not contain what was produced");
 }
 
-/// The broker dies and returns with its log. The measure is what the topic holds in the end: what a
-/// killed broker does with its producers' messages is up to the broker.
+/// The broker is killed and started again with its log. The archive must have what the topic holds
+/// in the end, not what was sent: it is up to a broker which messages it loses when it is killed.
 ///
-/// Only with `--long`, because it depends on the broker: Tansu over S3, once started again, may
-/// report that a partition ends before what it has already delivered, and may do so for longer than
-/// any test waits. Then our daemon cannot continue, and it is not at fault. The test above covers
-/// our part, with a broker that keeps its log.
+/// The test runs only with `--long`, because its result also depends on the broker. After a
+/// restart, Tansu over S3 may report an end of a partition that is before messages which it has
+/// already delivered, and may do so for longer than any test waits. Then our daemon cannot
+/// continue, and is not at fault. The test above covers our part, with a broker that keeps its log.
 #[test]
 fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     if !is_long() {
@@ -490,9 +493,9 @@ fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     let mut started_again = 0;
     while number(&seaweed.endpoint(), count) < held.len() as i64 {
         assert!(Instant::now() < until, "not all of {} arrived:\n{}", held.len(), daemon.log());
-        // Tansu, once started again, may report for a while that a partition ends before what it
-        // has already delivered: then the source stops, as it must if the end of a partition was
-        // lost, and an operator would start it again.
+        // After a restart, Tansu may for a while report an end of a partition that is before
+        // messages which it has already delivered. Then the source stops, as it must if the end of
+        // a partition was lost. An operator would start it again.
         if started_again < STARTS_AGAIN_MAX && daemon.log().contains("has lost its end") {
             started_again += 1;
             daemon.terminate();

@@ -1,11 +1,14 @@
 //! Falco's own labels as a judge of our rules.
 //!
-//! Goal: what the Falco project says its k8s-audit rules must and must not find, our rules find and
-//! do not find, wherever we have a rule on the same subject. Method: each label names a Falco rule
-//! and an event; the rule is mapped to our rules with the same subject, any of which must fire on a
-//! positive and none on a negative. A negative for `*` requires all our rules to be quiet, except
-//! those that a positive label of the same event asks for, and [`NO_SUBJECT`]. Subjects that are
-//! not covered are listed with the reason. The whole table is printed.
+//! The Falco project has labelled events for its k8s-audit rules. A label names a rule and an
+//! event. If it is positive, the rule must fire on the event; if it is negative, it must not.
+//!
+//! Goal: our rules satisfy these labels wherever we have a rule on the same subject. Method: each
+//! Falco rule is mapped to our rules with the same subject. At a positive label at least one of
+//! these must fire, and at a negative one none may. A negative label for `*` requires that all our
+//! rules are quiet, except those that a positive label of the same event asks for, and
+//! [`NO_SUBJECT`]. Subjects that are not covered are listed with the reason. The whole table is
+//! printed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +23,9 @@ enum Subject {
     NotCovered(&'static str),
 }
 
-/// Our rules on subjects without a Falco rule: its samples come from a test cluster whose only user
-/// is a member of system:masters, and its Secret of kube-system is a bootstrap token.
+/// Our rules on subjects for which Falco has no rule. They fire on Falco's samples for good reason:
+/// the samples come from a test cluster whose only user is a member of system:masters, and the
+/// Secret of kube-system in them is a bootstrap token.
 const NO_SUBJECT: &[&str] = &["bootstrap-token-created", "break-glass-identity-used"];
 
 const ALLOW_LIST: &str = "a list of what this one site allows; ours knows no site";

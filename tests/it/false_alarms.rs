@@ -1,8 +1,9 @@
 //! Benign logs raise nothing urgent, and planted attacks are found.
 //!
 //! Goal: on a real cluster's 16,563 events of Helm installs, and on generated logs without attacks,
-//! no alert is `high` or `critical`; lesser ones are listed with their counts. The same generator's
-//! attacks, one story after the other, are each found by a rule made for it.
+//! no alert is `high` or `critical`. Alerts of lower severity are listed with their counts. The
+//! generator can also plant attacks, each of which is called a story. Each story is found by the
+//! rules that were made for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +62,7 @@ fn generated_background_raises_nothing_urgent() {
     }
 }
 
-/// Rules made for each story of the generator; all of them must find it.
+/// The rules that were made for a story of the generator. Each of them must find it.
 fn made_for(story: &str) -> &'static [&'static str] {
     match story {
         "anonymous-probing" => &["anonymous-probing", "authentication-failures"],
@@ -130,7 +131,8 @@ fn planted_attacks_are_found() {
                 .filter(|alert| alert.audit_ids.iter().any(|id| own.contains(id.as_str())))
                 .map(|alert| alert.rule_name.as_str())
                 .collect();
-            // What the generator promises: any of these rules finds the story.
+            // The generator's ground truth promises that at least one of these rules finds the
+            // story.
             let promised: Vec<&str> = attack.rules.iter().map(String::as_str).collect();
             assert!(promised.iter().all(|rule| names.contains(rule)), "{}: {promised:?}", attack.story);
             if !promised.iter().any(|rule| found.contains(rule)) {
@@ -147,7 +149,7 @@ fn planted_attacks_are_found() {
         }
         assert!(missed.is_empty(), "{}", missed.join("\n"));
 
-        // Urgent alerts point only at what was planted.
+        // Every urgent alert is about at least one planted event.
         let own: BTreeSet<&str> =
             planted.iter().flat_map(|attack| &attack.audit_ids).map(String::as_str).collect();
         let stray: Vec<&str> = alerts

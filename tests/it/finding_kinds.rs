@@ -1,10 +1,10 @@
-//! The kinds of findings have one list: `FindingKind`, the table in docs/proof.md and
-//! `FINDING_KINDS` of tools/verify.py say the same, each verifier that the table names can report
-//! the kind, and a test tampers with something to see it reported.
+//! The kinds of findings are the same everywhere: in `FindingKind`, in the table of docs/proof.md
+//! and in `FINDING_KINDS` of tools/verify.py. Each verifier that the table names for a kind can
+//! report this kind, and has a test that tampers with something and expects the kind.
 //!
-//! Method: texts are searched for names. A name that is quoted as the index of something
-//! (`row["path"]`) or as a member (`"path": …`) is not a kind, and neither is one in a list of
-//! constants.
+//! Method: the sources are searched for the names of kinds in quotes. A quoted name does not count
+//! as a kind if it is an index (`row["path"]`), a member (`"path": …`), or on a line that defines a
+//! constant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,11 +18,11 @@ const VERIFY: &str = "verify";
 const EVIDENCE_CHECK: &str = "evidence check";
 const VERIFY_PY: &str = "verify.py";
 
-/// The program in which a verifier is, each with tests of its own.
+/// The program of the first two verifiers. It and `verify.py` each have tests of their own.
 const PROGRAM: &str = "strongroom";
 
-/// Kinds that no test of a program provokes by tampering, and why. An entry whose kind has a test
-/// is stale, and fails.
+/// Kinds that a program can report but no test of it provokes: the kind, the program and the
+/// reason. If a test for the kind exists, the entry is stale, and the test below fails.
 const NOT_TAMPERED: &[(&str, &str, &str)] = &[
     (
         "file_unreadable",
@@ -104,7 +104,7 @@ fn of_verify_py() -> (BTreeSet<String>, String) {
     (kinds, format!("{before}{after}"))
 }
 
-/// Whether `text` has `name` in double quotes, other than as an index, a member or a constant.
+/// True if `text` has `name` in double quotes and not as an index, a member or a constant.
 fn quotes(text: &str, name: &str) -> bool {
     let quoted = format!("\"{name}\"");
     text.lines().filter(|line| !line.trim_start().starts_with("const ")).any(|line| {
@@ -118,7 +118,7 @@ fn quotes(text: &str, name: &str) -> bool {
     })
 }
 
-/// Those kinds of `all` that `texts` quote, or name as variants of `FindingKind`.
+/// The kinds of `all` that occur in `texts`, either quoted or as a variant of `FindingKind`.
 fn named<'t>(all: &BTreeSet<String>, texts: impl IntoIterator<Item = &'t str>) -> BTreeSet<String> {
     let texts: Vec<&str> = texts.into_iter().collect();
     let variants: BTreeMap<&str, String> =
@@ -161,7 +161,8 @@ fn verifiers_report_the_kinds_that_the_table_says() {
     let of_rust = |is_evidence: bool| {
         let texts =
             sources.iter().filter(|(path, _)| path.to_string_lossy().contains("evidence") == is_evidence);
-        // These sources must not name kinds as strings, or `FindingKind` would have no purpose.
+        // These sources must name kinds by `FindingKind` and not as strings, so quotes are removed
+        // before the search.
         let texts: Vec<String> = texts.map(|(_, text)| text.replace('"', "")).collect();
         named(&all, texts.iter().map(String::as_str))
     };

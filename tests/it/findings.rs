@@ -1,8 +1,8 @@
 //! Alerts as a SIEM gets them satisfy OCSF, judged by an independent validator.
 //!
-//! Method: every built-in rule fires on its own fixture, and on a generated log with attacks; each
-//! alert becomes a finding, and `tests/tools/ocsf_validate.py` checks all of them against the OCSF
-//! 1.8.0 schema that PyPI's ocsf-json-schema holds.
+//! Method: the built-in rules are given their own fixtures and a generated log with attacks. Each
+//! alert that they raise becomes a finding. `tests/tools/ocsf_validate.py` checks all findings
+//! against the OCSF 1.8.0 schema in PyPI's ocsf-json-schema.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -30,7 +30,7 @@ fn alerts() -> Vec<Alert> {
     alerts
 }
 
-/// The judge's exit code and output; nothing when it is not installed.
+/// The exit code and output of the validator; `None` if it is not installed.
 fn judged(findings: &str) -> Option<(Option<i32>, String)> {
     // ./tests/run installs the judge and sets the variable; without it there is no judge to ask.
     let python = std::env::var_os("STRONGROOM_PYTHON")?;
@@ -73,7 +73,7 @@ fn findings_satisfy_the_ocsf_schema() {
     assert_eq!((code, said.as_str()), (Some(0), format!("{}\n", alerts.len()).as_str()), "{said}");
 }
 
-/// The judge is no rubber stamp: it refuses a finding with a fault.
+/// The validator really checks: it refuses a finding with a fault.
 #[test]
 fn the_judge_refuses_faults() {
     let alert = alerts().remove(0);

@@ -1,5 +1,5 @@
-//! Objects that AWS Firehose writes: documents of many events, one after the other, without a
-//! newline.
+//! Objects that AWS Firehose writes. Such an object consists of JSON documents with many events
+//! each, with no newline between them.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use std::process::Stdio;
 use crate::run::{expect_code, export, ingest, log, number, output, write};
 
 const EVENTS: usize = 9_000;
-/// Smaller than the object, so that several blocks share its one line.
+/// Smaller than the object, so that its only line is divided into several blocks.
 const BLOCK: [&str; 2] = ["--block-bytes", "5MiB"];
 const COUNT: &str = "SELECT count(*) FROM events WHERE stage IS NOT NULL";
 
@@ -20,7 +20,7 @@ fn object(events: usize) -> Vec<u8> {
             .iter()
             .map(|line| serde_json::json!({ "id": "1", "timestamp": 1, "message": line }))
             .collect();
-        // As in practice: the type of the document comes first.
+        // The type of the document comes first, as in what AWS writes.
         object.extend_from_slice(b"{\"messageType\":\"DATA_MESSAGE\",");
         let rest = serde_json::json!({ "logStream": "kube-apiserver-audit-0123", "logEvents": events });
         object.extend_from_slice(&rest.to_string().as_bytes()[1..]);
@@ -46,7 +46,8 @@ fn an_object_longer_than_any_line_is_read_whole() {
     }
 }
 
-/// An uncompressed file may grow: its last documents wait until it has, or is declared complete.
+/// An uncompressed file may grow. So its last documents are not stored until the file has grown, or
+/// is declared complete.
 #[test]
 fn an_object_that_grows_is_continued_wherever_it_was_cut() {
     let folder = tempfile::tempdir().expect("a temporary folder");

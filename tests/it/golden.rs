@@ -1,10 +1,11 @@
-//! What an earlier version left on disk is opened, queried, verified and continued by this one.
+//! This version opens, queries, verifies and continues what an earlier version left on disk.
 //!
-//! Invariant: the bytes below `tests/data/format-1/` are those that the binary named in its README
-//! wrote, and are never written again; the expectations about them are in `expected.json`, taken
-//! from that binary. So a name, a number or a prefix that the format fixes cannot change on all
-//! sides at once unnoticed. Queries name the columns that they want, because tables may get more.
-//! The clock is set where a report depends on it.
+//! Invariant: the files below `tests/data/format-1/` were written by the binary that the README
+//! there names, and never change. What is expected of them is in `expected.json`, and was taken
+//! from the same binary. So if a name, number or prefix that the format fixes is changed, this is
+//! noticed here even if all code of this version agrees on the change. Queries name the columns
+//! that they want, because tables may get more columns. Where a report depends on the time, the
+//! test sets the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -23,7 +24,7 @@ use crate::daemon::{Daemon, config, wait_until};
 use crate::retention::clock_library;
 use crate::run::{expect_code, output, strongroom, write};
 
-/// Files that are not data: they explain and make the data.
+/// Files in the fixture that are not data: they explain the data, or were used to make it.
 const BESIDE: [&str; 3] = [".gitattributes", "README.md", "make"];
 
 /// A fixture, with the test that opens each of its parts.
@@ -119,7 +120,7 @@ impl Fixture {
         target
     }
 
-    /// A key with its holder's permissions: git keeps no modes.
+    /// A copy of a key that only its owner can read. (Git does not store such permissions.)
     fn key(&self, name: &str) -> PathBuf {
         let key = std::fs::read(self.part("keys").join(name)).expect("the fixture");
         let path = write(self.scratch.path(), name, &key);
@@ -127,7 +128,8 @@ impl Fixture {
         path
     }
 
-    /// The content of the log that `ingest` was given under this name, or that was posted under it.
+    /// The content, decompressed, of the log with this name, which was ingested or posted when the
+    /// fixture was made.
     fn log(&self, name: &str) -> Vec<u8> {
         let bytes = std::fs::read(self.part("logs").join(name)).expect("the fixture");
         if !name.ends_with(".gz") {
@@ -168,7 +170,7 @@ impl Fixture {
         vec!["--public-key".to_owned(), self.expected["keys"]["audit-1"].as_str().expect("a key").to_owned()]
     }
 
-    /// The first key, which vouches for all later ones, and the witness.
+    /// Arguments that trust the first key, which vouches for all later keys, and the witness.
     fn trusted(&self) -> Vec<String> {
         let mut words = self.public_key();
         words.extend(["--witness".to_owned(), self.text("witness")]);
@@ -198,8 +200,8 @@ impl Fixture {
         self.report(command, &self.path("theirs.json"))
     }
 
-    /// Asserts that a report says what it said then. Further counters of a later verifier are
-    /// ignored.
+    /// Asserts that a report says what `expected.json` has. Counters that only a later verifier has
+    /// are ignored.
     fn agrees(&self, report: &Value, name: &str) {
         let expected = &self.expected["verified"][name];
         assert!(expected.is_object(), "{name} in expected.json");
@@ -273,7 +275,7 @@ fn streams(fixture: &Fixture) -> BTreeMap<String, Value> {
     exports.iter().map(|(name, stream)| (name.clone(), stream.clone())).collect()
 }
 
-/// The streams exported from a copy of the archive, except those named.
+/// Asserts that each stream, except those in `except`, is exported from `archive` byte for byte.
 fn streams_come_back(fixture: &Fixture, archive: &Path, except: &[&str]) {
     for (name, stream) in streams(fixture) {
         if except.contains(&name.as_str()) {
@@ -288,7 +290,7 @@ fn streams_come_back(fixture: &Fixture, archive: &Path, except: &[&str]) {
     }
 }
 
-/// A daemon over copies, with its input and the output of its alerts.
+/// Starts a daemon on copies of the fixture, with a webhook as its source and a file as its sink.
 fn start(fixture: &Fixture, archive: &Path, outbox: &Path, wal: &Path) -> Daemon {
     let token = write(fixture.scratch.path(), "token", b"a-token-that-opens-nothing");
     let rest = format!(
@@ -306,7 +308,7 @@ fn start(fixture: &Fixture, archive: &Path, outbox: &Path, wal: &Path) -> Daemon
     Daemon::start(&config(fixture.scratch.path(), &archive.display().to_string(), &rest))
 }
 
-/// Ids of findings, one a line, in their order.
+/// The ids of the findings in `lines`, which has one finding on each line.
 fn ids(lines: &str) -> Vec<String> {
     let id = |line: &str| {
         let finding: Value = serde_json::from_str(line).expect("a finding");
@@ -330,7 +332,7 @@ fn outbox_ids(fixture: &Fixture) -> BTreeSet<String> {
 mod open {
     use super::*;
 
-    /// The archive is exported, queried and verified with the same results as then.
+    /// The archive is exported, queried and verified with the results that are in `expected.json`.
     pub fn archive(fixture: &Fixture) {
         let archive = fixture.archive();
         streams_come_back(fixture, &archive, &[]);
@@ -470,8 +472,8 @@ mod open {
         assert!(newest.contains(&key("audit-2")) && newest.ends_with("current"), "{chain}");
     }
 
-    /// The same logs, sealed by this version: partitions, positions, rows and ids are those of
-    /// then.
+    /// This version seals the same logs into a new archive. Partitions, positions, rows and ids are
+    /// the same as in the old one.
     pub fn logs(fixture: &Fixture) {
         let (then, now) = (fixture.archive(), fixture.path("now"));
         let key = fixture.key("audit-1.key");
@@ -533,7 +535,7 @@ mod open {
         assert!(appids.is_superset(&named("appids")), "{appids:?}");
         for (name, stream) in streams(fixture).iter().filter(|(name, _)| *name != "webhook") {
             let partition = stream["partition"].as_str().expect("a partition");
-            // A file without a byte is named by its path, which differs here.
+            // The partition of an empty file is named after the file's path, which is another here.
             if partition.starts_with("empty/") {
                 continue;
             }
@@ -570,7 +572,8 @@ mod open {
         assert!(fixture.count(&then, "alerts WHERE source LIKE 'file/%'") > 3);
     }
 
-    /// Alerts that no sink had are delivered, although their archive is missing.
+    /// Alerts in the outbox that had not reached a sink are delivered, although the archive that
+    /// they are from is missing.
     pub fn outbox(fixture: &Fixture) {
         let (outbox, ids) = (fixture.copy("outbox"), outbox_ids(fixture));
         assert!(ids.len() > 4, "{ids:?}");
@@ -652,7 +655,7 @@ fn a_daemon_that_was_killed_is_continued() {
     verified(&fixture, &archive);
 }
 
-/// Both verifiers find nothing, at the current time.
+/// Asserts that neither verifier finds anything, with the clock not set.
 fn verified(fixture: &Fixture, archive: &Path) {
     let mut ours = strongroom();
     ours.args(["verify", "--quiet", "--archive"]).arg(archive).args(fixture.public_key());
@@ -742,9 +745,9 @@ fn tree(leaves: &[Vec<u8>]) -> [u8; 32] {
     }
 }
 
-/// What the format fixes, written here again and compared with the old bytes. The other tests
-/// compare the readers with the same bytes, so a constant that changes everywhere in the program
-/// fails here or there.
+/// The constants that the format fixes are written in this test a second time and compared with the
+/// old bytes. The other tests read the same bytes with the program. So a constant that is changed
+/// everywhere in the program makes this test or one of them fail.
 #[test]
 fn constants_are_those_of_format_1() {
     let fixture = Fixture::new("format-1");
@@ -799,7 +802,7 @@ fn constants_are_those_of_format_1() {
     assert!(volumes["events/2026"]["commits"].as_u64() > Some(100));
     assert_eq!(volumes["events/2026"]["delta_checkpoints"], 1);
 
-    // One event in one file: the root over the records is its leaf.
+    // A file with a single event: the root over its records is the hash of the one leaf.
     let one = fixture.log("one.log");
     let record = one.strip_suffix(b"\n").expect("a line");
     let root = hex(&tree(&[record.to_vec()]));

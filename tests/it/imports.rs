@@ -2,15 +2,17 @@
 //!
 //! Method: a small lexer reads the sources, without their tests. Paths that begin with `crate`,
 //! `self`, `super` or a child module are followed through re-exports to the file that defines the
-//! item; an arrow goes from a file to each other file whose items it names. A re-export that its
-//! own file does not use is not an arrow: it only gives a name, and depends on nothing.
+//! item. An *arrow* goes from a file to each other file whose items it names. A re-export that its
+//! own file does not use gives no arrow: it only gives a name, and the file does not depend on it.
 //!
-//! A *circle* is a set of files that reach each other. A module may import its children while they
-//! import it: so a module that is an ancestor of all others in a circle is taken out, and what
-//! remains must be free of circles. Among the children of a module each folder also counts as one:
-//! a *circle of folders* may exist where no file reaches itself.
+//! A *circle* is a set of files that reach each other along arrows. A module and its children may
+//! import each other. So if a module in a circle is an ancestor of all the others in it, that
+//! module is taken out, and the rest must be free of circles. The same is then done with folders:
+//! among the children of a module, a folder and all files in it count as one node. So there can be
+//! a *circle of folders* where there is no circle of files.
 //!
-//! `cargo test --test it imports -- --nocapture` prints the files, arrows and circles of each crate.
+//! `cargo test --test it imports -- --nocapture` prints the files, arrows and circles of each
+//! crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,11 +22,13 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Maximum number of lines in a crate, without its tests.
 const CRATE_LINES_MAX: usize = 10_000;
 
-/// Circles that exist: the crate, and the files, or the children of one module (`folder/` for one
-/// with children), in order. An entry that is not such a circle any more is stale, and fails.
+/// Circles that exist: for each, the crate and the sorted members. The members are files, or the
+/// children of one module (with a `/` if they are folders). If an entry is no longer a circle, it
+/// is stale, and the test fails.
 const KNOWN_CIRCLES: &[(&str, &[&str])] = &[];
 
-/// Crates that have more than [`CRATE_LINES_MAX`] lines. An entry that has not is stale, and fails.
+/// Crates that have more than [`CRATE_LINES_MAX`] lines. If a crate in this list does not, its
+/// entry is stale, and the test fails.
 const KNOWN_LARGE: &[&str] = &[];
 
 /// A token and its line. A string is a `"` and its content; a character is a `'` alone; lifetimes
@@ -153,7 +157,8 @@ fn end_of(tokens: &[Token], open: usize) -> usize {
     tokens.len()
 }
 
-/// What is compiled for tests only: `cfg(test)`, or `all(…)` with it.
+/// True for an attribute that compiles its item for tests only: `cfg(test)`, or `cfg(all(test,
+/// …))`.
 fn is_of_tests(attribute: &[Token]) -> bool {
     let words: Vec<&str> =
         attribute.iter().filter(|token| token.is_name()).map(|token| token.text.as_str()).collect();
@@ -196,7 +201,7 @@ fn end_of_item(tokens: &[Token], start: usize) -> usize {
     }
     let words: Vec<&str> =
         tokens[index..].iter().take_while(|token| token.is_name()).map(|token| token.text.as_str()).collect();
-    // These end at a semicolon, whatever braces are before it; a `const fn` does not.
+    // These items end at a semicolon, even if braces come before it. A `const fn` does not.
     let needs_semicolon = !words.contains(&"fn")
         && words.first().is_some_and(|word| matches!(*word, "use" | "const" | "static" | "type" | "let"));
     while index < tokens.len() {
@@ -217,7 +222,7 @@ fn end_of_item(tokens: &[Token], start: usize) -> usize {
     index
 }
 
-/// The tokens without tests, and how many lines the tests have.
+/// Returns the tokens without those of tests, and the number of lines of the tests.
 fn without_tests(tokens: &[Token]) -> (Vec<Token>, usize) {
     let (mut kept, mut lines, mut index) = (Vec::new(), 0, 0);
     while index < tokens.len() {
@@ -243,7 +248,8 @@ struct Use {
     name: Option<String>,
 }
 
-/// Takes the tree of a `use` apart, from `index` on; returns the index after it.
+/// Reads the tree of a `use`, which begins at `index`, and adds its paths to `uses`. Returns the
+/// index after the tree.
 fn use_tree(tokens: &[Token], mut index: usize, mut path: Vec<String>, uses: &mut Vec<Use>) -> usize {
     while let Some(token) = tokens.get(index) {
         match token.text.as_str() {
@@ -293,7 +299,8 @@ fn plain(mut path: Vec<String>) -> Vec<String> {
     path
 }
 
-/// What a file contains, each with the path of the inline modules that it is in.
+/// What a file contains. The first member of each tuple is the path of the inline modules in which
+/// the item is.
 #[derive(Debug, Default)]
 struct Said {
     /// Modules with files of their own.
@@ -402,8 +409,8 @@ struct Modules {
 }
 
 impl Modules {
-    /// The module that defines what `path`, written in module `from`, leads to; none if it leads
-    /// out of the crate.
+    /// Returns the module that defines the item to which `path` leads when it is written in the
+    /// module `from`; `None` if the item is not in this crate.
     fn resolve(&self, from: &[String], path: &[String], steps: usize) -> Option<Vec<String>> {
         let child = |module: &[String], name: &String| {
             let child: Vec<String> = module.iter().chain([name]).cloned().collect();
@@ -503,7 +510,7 @@ fn graph(root: &str, read: &dyn Fn(&str) -> Option<String>) -> Graph {
     graph
 }
 
-/// Sets of two or more of `nodes` that reach each other.
+/// The sets of two or more `nodes` that all reach each other along arrows.
 fn strong<N: Copy + Ord>(nodes: &BTreeSet<N>, arrows: &BTreeMap<N, BTreeSet<N>>) -> Vec<BTreeSet<N>> {
     let reached = |from: N| {
         let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
@@ -527,8 +534,8 @@ fn strong<N: Copy + Ord>(nodes: &BTreeSet<N>, arrows: &BTreeMap<N, BTreeSet<N>>)
 }
 
 impl Graph {
-    /// Circles of `nodes`, except those that disappear when the module that is an ancestor of all
-    /// others in the circle is taken out.
+    /// The circles of `nodes`. If a module in a circle is an ancestor of all the others in it, the
+    /// circle counts only if it still exists without that module.
     fn circles_of(&self, nodes: &BTreeSet<usize>) -> Vec<BTreeSet<usize>> {
         let mut found = Vec::new();
         for mut circle in strong(nodes, &self.arrows) {
@@ -582,7 +589,7 @@ impl Graph {
             }
             let nodes = (0..self.files.len()).filter_map(child).collect();
             for circle in strong(&nodes, &arrows) {
-                // Without a folder it is a circle of files.
+                // A circle without a folder is a circle of files, which is in the list already.
                 if circle.iter().any(|child| parents.contains(child)) {
                     let name = |child: &&[String]| {
                         format!("{}{}", child.join("::"), if parents.contains(child) { "/" } else { "" })

@@ -22,7 +22,7 @@ fn lines(bytes: &[u8]) -> BTreeMap<&[u8], usize> {
     lines
 }
 
-/// Adds up what the commits of `events` say, and checks each commit's sum.
+/// Adds up the counts in the commits of `events`, and checks that each commit's counts agree.
 fn committed_counts(archive: &Path) -> [u64; 4] {
     let mut total = [0; 4];
     for commit in glob_json(archive) {
@@ -129,7 +129,7 @@ fn a_file_that_grows_is_continued_wherever_it_was_cut() {
     assert!(export(&archive) == bytes);
 }
 
-/// Yesterday's copy of today's log, a truncated upload: nothing in it is new.
+/// A shorter copy of a log, such as yesterday's copy or a truncated upload, has nothing new in it.
 #[test]
 fn a_shorter_copy_of_a_stored_stream_adds_nothing() {
     let folder = folder();
@@ -146,7 +146,7 @@ fn a_shorter_copy_of_a_stored_stream_adds_nothing() {
         assert!(err.contains(&format!("duplicates {}", with_commas(records))), "{length}: {err}");
         assert!(export(&archive) == whole, "{length}");
     }
-    // One byte differs, late in it: another stream.
+    // If one byte differs, even near the end, the copy is another stream.
     let mut other = whole[..line_end].to_vec();
     let byte = other.len() - 40;
     other[byte] ^= 1;
@@ -156,7 +156,8 @@ fn a_shorter_copy_of_a_stored_stream_adds_nothing() {
     assert!(export(&archive) == [whole, other].concat());
 }
 
-/// "Fewer than three in a minute" is known only when the minute is over, maybe several seals later.
+/// The rule here alerts on fewer than three events in a minute. That is known only when the minute
+/// is over, and by then the events may have been sealed several seals ago.
 #[test]
 fn an_alert_may_point_to_an_event_sealed_long_ago() {
     let folder = folder();
@@ -217,7 +218,8 @@ fn a_stream_that_begins_alike_and_differs_loses_nothing() {
     assert!(err.contains("events 0 + rejects 0 + duplicates 1\n"), "{err}");
 }
 
-/// One log under several names in one run: what is stored of it is looked up when it occurs again.
+/// One log occurs under several names in one run. Each time, the part of it that is stored already
+/// is recognised.
 #[test]
 fn streams_that_meet_in_one_run_are_told_apart() {
     let folder = folder();
@@ -256,7 +258,8 @@ fn streams_that_meet_in_one_run_are_told_apart() {
     }
 }
 
-/// A run that dies between its commits leaves rejects whose stream `events` does not know.
+/// A run that dies between its two commits leaves rejects in the archive whose stream has no
+/// position in `events` yet.
 #[test]
 fn rejects_that_were_committed_alone_belong_to_their_stream_only() {
     let folder = folder();
@@ -304,7 +307,7 @@ fn a_pipe_is_read_once_and_a_second_look_is_refused() {
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
     let feed = |bytes: Vec<u8>| {
         let fifo = fifo.clone();
-        // The reader may leave early.
+        // The write fails if the reader closes its end early.
         let feed = move || drop(std::fs::write(fifo, bytes));
         std::thread::Builder::new().spawn(feed).expect("a thread")
     };
@@ -539,7 +542,7 @@ fn a_bad_file_does_not_keep_the_others_out() {
     assert!(err.contains("--cluster"), "{err}");
 }
 
-/// A file size limit stands in for a full disk: both refuse a write half-way.
+/// A limit on the size of files takes the place of a full disk: both refuse a write half-way.
 #[cfg(unix)]
 #[test]
 fn a_write_that_is_refused_loses_nothing() {
@@ -598,7 +601,8 @@ fn kill_at_random_moments_loses_and_repeats_nothing() {
     let paths =
         [write(folder.path(), "audit-1.log", &first), write(folder.path(), "audit-2.log", &bytes[half..])];
     let command = || {
-        // Small blocks and seals: many moments at which a kill can meet a file or a commit.
+        // With small blocks and seals there are many moments at which a kill interrupts the writing
+        // of a file or a commit.
         let mut command = ingest(&archive, &[&paths[0], &paths[1]]);
         command
             .args(["--block-bytes", "5MiB", "--seal-bytes", "400KiB"])
@@ -617,7 +621,7 @@ fn kill_at_random_moments_loses_and_repeats_nothing() {
         if !ended {
             killed += 1;
         } else {
-            // Everything is sealed, so the next runs are killed over a fresh archive.
+            // Everything is sealed, so the next runs that are killed get a fresh archive.
             check(&archive, &first, &bytes[half..]);
             std::fs::remove_dir_all(&archive).expect("removed");
             kept += 1;

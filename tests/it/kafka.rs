@@ -1,5 +1,5 @@
-//! The Kafka source with a real broker: every byte once and in order, whichever process stops and
-//! starts.
+//! The Kafka source with a real broker. Every byte is stored once and in order, whether it is the
+//! source or the broker that stops and starts again.
 
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -20,7 +20,7 @@ use crate::services::tansu::Tansu;
 
 /// How long anything may take; the first rebalance of a group alone takes seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How often the test checks whether a single message waits for others.
+/// The number of messages that are sent one at a time, to see that none waits for others.
 const SINGLE_MESSAGES: usize = 5;
 const UNDER_WAY_MAX: u64 = 64 << 20;
 
@@ -128,8 +128,8 @@ fn produce_by<'v>(
     let mut values = values.into_iter().peekable();
     while let Some(value) = values.next() {
         if values.peek().is_none() {
-            // The last message is a batch by itself: asked where the log ends, this broker reports
-            // the first message of the last batch.
+            // The last message is a batch by itself, because this broker takes the first message of
+            // the last batch for the end of the log.
             producer.flush(PATIENCE).expect("all messages are acknowledged");
         }
         let mut record = BaseRecord::<(), [u8]>::to(topic).partition(number);
@@ -150,7 +150,7 @@ fn values(lines: &[Vec<u8>]) -> impl Iterator<Item = Option<&[u8]>> {
     lines.iter().map(|line| Some(line.as_slice()))
 }
 
-/// The stream of these messages.
+/// The bytes that the archive must have for these messages: each with a newline after it.
 fn stream(lines: &[Vec<u8>]) -> Vec<u8> {
     lines.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect()
 }
@@ -221,7 +221,8 @@ fn a_run_goes_on_where_the_archive_ends() {
     let whole = stream(&log);
     let archive = Archive::default();
     let mut runs = 0;
-    // At each stop, what was read before the kill is sealed: some chunks were in progress.
+    // The source is stopped again and again while some chunks are in progress. Before most of the
+    // stops, what it has read is sealed.
     while archive.bytes(&name).len() < whole.len() {
         let before = archive.bytes(&name).len();
         let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::OnRequest);
@@ -263,14 +264,15 @@ fn two_members_share_and_hand_over() {
         wait_until("the first has read", || {
             handed(&first) == logs.iter().map(|log| stream(log).len()).sum::<usize>()
         });
-        // The second gets some of the partitions; what the first read of these is sealed before.
+        // The second source takes some partitions over from the first. Before that, what the first
+        // has read of these partitions is sealed.
         let second = Running::start(options, &archive, SealPolicy::EveryChunk);
         wait_until("the second has read", || {
             produce_some(&mut logs);
             handed(&second) > 0
         });
         assert_eq!(first.driver.feed.seal_now(PATIENCE), Ok(true));
-        // The first is killed: the second reads again what it has not sealed.
+        // The first source is killed. What it had read and not sealed is read again by the second.
         produce_some(&mut logs);
         first.stop().expect("a stop is not a failure");
         produce_some(&mut logs);
@@ -372,7 +374,8 @@ fn lost_messages_stop_the_source_unless_configured_otherwise() {
     running.stop().expect("a stop is not a failure");
 }
 
-/// Only committed messages count: this broker also delivers what a transaction aborted.
+/// The test commits all of its transactions, because this broker would also deliver the messages of
+/// aborted ones.
 #[test]
 fn transaction_markers_are_skipped() {
     let Some(broker) = Tansu::start() else { return };
@@ -406,7 +409,8 @@ fn long_lines(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
     numbers.map(|number| format!("{number:08} {}", "x".repeat(1_000)).into_bytes()).collect()
 }
 
-/// Tansu keeps everything; librdkafka's own mock of a broker keeps 5 MiB of a partition.
+/// This test needs a broker that drops old messages. Tansu keeps everything, but librdkafka's own
+/// mock of a broker keeps only 5 MiB of each partition.
 #[test]
 fn what_retention_took_is_counted() {
     let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).expect("a mock");
@@ -454,8 +458,8 @@ fn what_retention_takes_from_a_slow_reader_is_seen() {
     wait_until("the first messages", || archive.bytes_in_all() == stream(&log[..50]).len());
     running.driver.hold(true);
     produce_with(&address, "audit", 0, values(&log[50..4_000]), "none");
-    // Until partitions are paused, and prefetched messages are discarded: some 6 s on an idle
-    // machine.
+    // Long enough for the source to pause its partitions and to discard prefetched messages, which
+    // takes some 6 s on an idle machine.
     std::thread::sleep(Duration::from_secs(20));
     produce_with(&address, "audit", 0, values(&log[4_000..]), "none");
     running.driver.hold(false);
@@ -556,7 +560,7 @@ fn a_broker_that_is_away_is_waited_for() {
     assert_sealed(&archive, &partition("audit", 0), &stream(&log));
     wait_until("all is well", || running.driver.trouble().is_none());
 
-    // Stopping while nothing answers takes no longer than necessary.
+    // The broker no longer answers. The source must stop all the same, and soon.
     broker.stop();
     let begun = Instant::now();
     running.stop().expect("a stop is not a failure");

@@ -1,6 +1,6 @@
-//! The shape of the workspace: which crates may depend on which, what the pure crates may use, how
-//! manifests and files are written. ARCHITECTURE.md states these rules; a change that breaks one
-//! breaks a test here.
+//! The shape of the workspace: which crates may depend on which, what the pure crates may use, and
+//! how manifests and files are written. ARCHITECTURE.md states these rules. A change that breaks a
+//! rule makes a test here fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use crate::imports::{first_names, first_names_outside_tests};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Each of our crates with those it may depend on. A new edge here is the rarest change of all.
+/// Each of our crates, with those of our crates on which it may depend. A new dependency here
+/// should be the rarest change of all.
 const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-schemas", &[]),
     ("strongroom-generate", &[]),
@@ -80,8 +81,8 @@ const TEST_EDGES: &[(&str, &[&str])] = &[
     ("strongroom-retention", &["strongroom-proof"]),
 ];
 
-/// Crates that are functions of their arguments, and what that forbids them to depend on or to
-/// name.
+/// The pure crates: their results depend only on the arguments of their functions. The two lists
+/// after this one have what they may therefore not depend on and not name.
 const PURE: &[(&str, &str)] = &[
     ("strongroom-schemas", "schemas/src"),
     ("strongroom-decode", "decode/src"),
@@ -110,8 +111,9 @@ const IMPURE_NAMES: &[&str] = &[
     "async fn",
 ];
 
-/// Edges to crates that no source names, and why they are declared all the same. An entry is stale
-/// when the edge is gone or its crate is named.
+/// Dependencies that a crate declares although its sources do not name them: the crate, the
+/// dependency and the reason. If the dependency is gone, or the sources name it, the entry is
+/// stale, and the test fails.
 const UNNAMED: &[(&str, &str, &str)] = &[
     ("strongroom-proof", "arrow_buffer", ROWS),
     ("strongroom-proof", "arrow_select", ROWS),
@@ -125,7 +127,7 @@ const UNNAMED: &[(&str, &str, &str)] = &[
 ];
 const ROWS: &str = "its tests include archive/src/tests/rows.rs, which names it";
 
-/// File names that promise nothing.
+/// File names that do not say what is in the file.
 const NAMELESS: &[&str] = &["util.rs", "utils.rs", "helpers.rs", "helper.rs", "common.rs", "misc.rs"];
 
 const ARCHITECTURE_LINES_MAX: usize = 200;
@@ -229,8 +231,8 @@ fn test_folders(package: &str) -> Vec<&str> {
     }
 }
 
-/// For each of our packages, the crates that it depends on, as sources name them, and whether only
-/// its tests do.
+/// For each of our packages and each of its dependencies: the package, the dependency's name as
+/// sources write it, and true if it is a dependency of tests only.
 fn declared() -> BTreeSet<(String, String, bool)> {
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names the host");

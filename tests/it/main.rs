@@ -1,4 +1,5 @@
-//! Tests that drive the real binary, and the crates together. One module per promise.
+//! Tests that run the real binary, or several crates together. Each module tests one promise that
+//! the project makes.
 
 mod activity;
 mod anchor;

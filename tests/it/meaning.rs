@@ -1,8 +1,9 @@
-//! Columns mean the record: a row cannot show one thing and prove another, even with the key.
+//! The columns of a row must say what its record says. Not even somebody with the key can make a
+//! row whose columns show something else than its record proves.
 //!
-//! The rows of an archive are changed, one column each, and everything that is computed over them
-//! is computed again and signed with the right key. Then only the columns and the record disagree,
-//! and both verifiers name each row.
+//! The tests change one column in each of several rows of an archive. Everything that is computed
+//! from the rows is computed again, and signed with the right key. Then only the columns and the
+//! records disagree, and both verifiers must name each of these rows.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -112,7 +113,7 @@ enum Kept {
 
 use Kept::{Escaped, Finding, Mapped, Raw, Rendered};
 
-/// Logs of at most [`LOG_ROWS`] events each, which become a file each.
+/// Logs of at most [`LOG_ROWS`] events. Each log becomes a data file of its own.
 fn logs() -> Vec<String> {
     let mut logs = vec![String::new(); 9];
     for (number, log) in logs.iter_mut().enumerate() {
@@ -140,8 +141,8 @@ fn logs() -> Vec<String> {
 /// Number of rows in one file: few enough for a report to name them all.
 const LOG_ROWS: usize = 10;
 
-/// A change of a row, and the columns that the finding must then name; none if the row has no
-/// record.
+/// A change of one column in a row, and the columns that the finding must then name. `named` is
+/// `None` if the changed row no longer has a valid record; the finding then says that.
 struct Case {
     kept: Kept,
     column: &'static str,
@@ -205,7 +206,8 @@ fn cases() -> Vec<Case> {
         of(Raw, "raw", json!("no event"), None),
         of(Raw, "raw", json!(""), None),
         of(Raw, "raw", json!(format!("{{\"auditID\":\"a\",\"x\":{}}}", "[".repeat(100_000))), None),
-        // Columns that rendering does not determine.
+        // Rows that are rendered from their columns, with columns that can still disagree with the
+        // record.
         one(Rendered, "authz_decision", json!("forbid")),
         one(Rendered, "authz_decision", Value::Null),
         one(Rendered, "authz_reason", Value::Null),
@@ -347,7 +349,7 @@ fn site() -> Site {
     site
 }
 
-/// Findings as pairs of place and detail.
+/// The findings of a report, as pairs of `where` and `detail`.
 fn named(report: &Value) -> BTreeSet<(String, String)> {
     let text = |value: &Value| value.as_str().expect("text").to_owned();
     let findings = report["findings"].as_array().expect("a list").iter();
@@ -358,7 +360,8 @@ fn public(site: &Site) -> String {
     crate::proof::public_of(&site.key())
 }
 
-/// Both verifiers, or the only one, find `columns_differ` and nothing else, at the same places.
+/// Asserts that our verifier, and the second one if there is one, report `columns_differ` in the
+/// expected rows, and nothing else.
 fn both_find(site: &Site, expected: &BTreeSet<(String, String)>) {
     let (kinds, report) = verify(&site.archive(), Some(&public(site)), &[]);
     let only: BTreeSet<String> = [String::from("columns_differ")].into();
@@ -386,7 +389,8 @@ fn rows_whose_columns_and_record_disagree_are_named() {
             let rows = rows_of(&file);
             (table, file, rows, 0)
         })
-        // Files with more rows come from the log with attacks, whose rows are left unchanged.
+        // Data files with more rows than that are from the log with attacks, whose events are not
+        // changed.
         .filter(|(table, _, rows, _)| *table == "alerts" || rows.num_rows() <= LOG_ROWS)
         .collect();
     let mut expected = BTreeSet::new();
@@ -414,8 +418,8 @@ fn rows_whose_columns_and_record_disagree_are_named() {
     both_find(&site, &expected);
 }
 
-/// If many rows of a file are changed, some are named and all are counted; for an unknown format,
-/// none.
+/// If many rows of a file are changed, some of them are named and all are counted. If the commit
+/// names a newer format, the rows are not compared.
 #[test]
 fn many_rows_are_counted_and_newer_formats_are_not_judged() {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };

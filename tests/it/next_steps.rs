@@ -1,7 +1,7 @@
-//! The queries that alerts suggest to an analyst work.
+//! An alert suggests a query to the analyst, in its column `next_steps`. These queries work.
 //!
-//! Goal: an analyst in a hurry never gets a query that SQL refuses. Method: every built-in rule
-//! fires on its own fixture; the query of the alert it raises is planned and answered over an
+//! Goal: an analyst in a hurry never gets a query that is not valid. Method: every built-in rule is
+//! given its own fixture, so that it raises an alert. The query in this alert is then run on an
 //! archive.
 
 use std::collections::BTreeSet;

@@ -1,10 +1,10 @@
-//! Seven independent readers read archives and find the same in them, so an auditor needs none of
-//! our programs.
+//! Seven independent programs can read archives and find the same rows in them. So an auditor needs
+//! none of our programs.
 //!
-//! `tests/readers.py` opens every volume with each of them and compares what they find with what
-//! the commits say; this test makes the archives, and counts the same things with our own reader.
-//! Every reader has to start with the newest Delta checkpoint where there is one, with and without
-//! `_last_checkpoint`.
+//! `tests/readers.py` opens every volume with each of these readers, and compares what they find
+//! with what the commits say. This test makes the archives, and counts the same things with our own
+//! reader. If a volume has Delta checkpoints, every reader has to start with the newest one, with
+//! and without `_last_checkpoint`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,8 @@ const CLUSTER: &str = "it's a \"näme\" %20 + {x} \\ `é` \u{202e}";
 /// Blocks so small that there are many commits.
 const MANY_COMMITS: [&str; 4] = ["--block-bytes", "16KiB", "--seal-bytes", "1"];
 
-/// How many values a column has, and what they weigh; as in the script.
+/// The number of values in a column that are not null, and a sum over these values (see `weigh`,
+/// and the same function in the script).
 type Weight = (i64, i128);
 
 fn weigh(column: &ArrayRef) -> Weight {
@@ -62,7 +63,7 @@ fn ours(archive: &Archive, table: Table) -> (u64, BTreeMap<String, Weight>) {
     (rows, columns)
 }
 
-/// Every folder below with a Delta table in it.
+/// Every folder below `root` that has a Delta table in it.
 fn volumes(root: &Path) -> Vec<PathBuf> {
     let root = std::fs::canonicalize(root).expect("a folder");
     let (mut found, mut folders) = (Vec::new(), vec![root]);
@@ -103,8 +104,8 @@ impl Verdict {
         self.document["differences"].as_array().expect("a list").iter().filter_map(Value::as_str).collect()
     }
 
-    /// All readers have read all volumes correctly, and used the Delta checkpoints of those that
-    /// have some.
+    /// Asserts that all readers have read all volumes correctly, and have used the Delta
+    /// checkpoints of volumes that have some.
     fn assert_good(&self, volumes: &[PathBuf]) {
         assert!(self.is_good, "{:#?}", self.differences());
         assert_eq!(self.differences(), Vec::<&str>::new());
@@ -124,8 +125,8 @@ impl Verdict {
     }
 }
 
-/// The readers' verdict; `None` where they are not installed: ./tests/run installs them and sets
-/// the variable.
+/// The readers' verdict on these volumes; `None` if the readers are not installed. (`./tests/run`
+/// installs them and sets the variable.)
 fn judge(volumes: &[PathBuf]) -> Option<Verdict> {
     judge_with(&READERS.map(|reader| ["--checkpoint-by", reader]).concat(), volumes)
 }
@@ -164,7 +165,8 @@ fn outsiders_read_what_we_read() {
         let (rows, columns) = ours(&archive, table);
         assert!(rows >= least, "{} has {rows} rows", table.name());
         assert_eq!(archive.snapshot(table).expect("a snapshot").rows(), rows);
-        // All of them found what the commits say; so it is enough that our reader finds the same.
+        // All readers have found what the commits say. So our reader is compared only with the
+        // commits.
         let of_table = |line: &&Value| {
             line["reader"] == "commits"
                 && line["volume"]
@@ -187,7 +189,8 @@ fn outsiders_read_what_we_read() {
 fn outsiders_begin_with_checkpoints() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("archive");
-    // A commit for each of so many files: two checkpoints, and some commits after them.
+    // Each file gives a commit. There are enough of them for two Delta checkpoints, and some
+    // commits after these.
     let text = run::log(5_000, 1);
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let files = 2 * usize::try_from(CHECKPOINT_INTERVAL).expect("a few") + 10;
@@ -205,8 +208,8 @@ fn outsiders_begin_with_checkpoints() {
     verdict.assert_good(&all);
     assert!(verdict.lines().any(|line| line["checkpoint"] == "used"));
 
-    // An older checkpoint under the name of a newer one leaves out files: a reader that starts with
-    // it notices nothing, but the script does.
+    // The newest checkpoint is replaced with an older one, which lacks files. A reader that starts
+    // with it notices nothing, but the script does.
     let mut events = volumes(&root.join("events"));
     events.retain(|volume| checkpoints(volume).len() > 1);
     let volume = events.remove(0);

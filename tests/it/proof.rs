@@ -1,9 +1,11 @@
-//! Proofs: every tampering with an archive has a name, and an untouched archive has no finding.
+//! Every kind of tampering with an archive gives a finding of its own kind, and an unchanged
+//! archive gives no finding.
 //!
-//! `TAMPERINGS` is a table: each entry says what was done and what `verify` must call it. If
-//! `STRONGROOM_VERIFIER` is set, it is the command of a second verifier, such as the archive
-//! command of one that was written from `docs/proof.md` alone. It takes a folder, `--public-key`,
-//! `--remembered` and `--json FILE`, and checks the same archives.
+//! Each entry of the table `TAMPERINGS` says what is done to an archive, and the kind of finding
+//! that `verify` must then report. A second verifier checks the same archives if
+//! `STRONGROOM_VERIFIER` is set to its command, which takes a folder, `--public-key`,
+//! `--remembered` and `--json FILE`. An example is the `archive` command of tools/verify.py, which
+//! was written from the documents alone.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -89,7 +91,7 @@ impl Site {
         found
     }
 
-    /// Another history, signed with the right key: what an insider can do.
+    /// Removes the proof logs and signs the commits again with the right key, as an insider could.
     pub(crate) fn sign_again(&self) {
         for table in ["events", "rejects", "alerts"] {
             for volume in names(&self.archive().join(table)) {
@@ -189,7 +191,7 @@ pub(crate) fn no_finding(archive: &Path, public: Option<&str>) -> Value {
     report
 }
 
-/// Two files, sealed in two runs, with events, rejects and alerts.
+/// An archive of two files, which were sealed in two runs. It has events, rejects and alerts.
 fn original() -> &'static Site {
     static ORIGINAL: OnceLock<Site> = OnceLock::new();
     ORIGINAL.get_or_init(|| {
@@ -310,7 +312,7 @@ pub(crate) fn root_of_leaves(leaves: &[[u8; 32]]) -> String {
     root(leaves).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Correct tags and statistics for changed rows.
+/// Makes the tags and statistics in the commit correct for changed rows.
 fn retag(site: &Site, file: &Path, rows: &RecordBatch) {
     let column = |name: &str| rows.column_by_name(name).expect("a column");
     let offsets = column("source_offset").as_any().downcast_ref::<Int64Array>().expect("offsets");
@@ -330,8 +332,8 @@ fn retag(site: &Site, file: &Path, rows: &RecordBatch) {
     });
 }
 
-/// A tampering, and the finding that it must give. `remembered`: whether only a remembered
-/// checkpoint reveals it.
+/// A tampering, and the kind of finding that it must give. `remembered` is true if it can be
+/// noticed only with a checkpoint that was kept elsewhere.
 struct Tampering {
     name: &'static str,
     kind: &'static str,
@@ -544,7 +546,8 @@ const TAMPERINGS: &[Tampering] = &[
         site.sign_again();
     }),
     kept("a whole source left out, signed again", "rolled_back", |site| {
-        // Only the second run brought the second source.
+        // Removes the commits of the second run, which are those with another source than the
+        // first.
         let commits = site.commits("events");
         let first = source_of(&commits[1]);
         for commit in commits.iter().rev().take_while(|commit| source_of(commit) != first) {
@@ -772,7 +775,7 @@ fn every_tampering_is_named() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), TAMPERINGS.len(), wrong.join("\n"));
 }
 
-/// A volume with enough commits that Delta has made its own checkpoint.
+/// An archive with so many commits of events that it has a Delta checkpoint.
 fn long_site() -> Site {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };
     new_key(&site.key());
@@ -790,14 +793,14 @@ fn long_site() -> Site {
     site
 }
 
-/// The checkpoint that Delta has made of the events.
+/// The path of the newest Delta checkpoint of `events`.
 fn delta_checkpoint(site: &Site) -> PathBuf {
     let mut found = names(&site.volume("events").join("_delta_log"));
     found.retain(|path| path.to_string_lossy().ends_with(".checkpoint.parquet"));
     found.pop().expect("a checkpoint of Delta")
 }
 
-/// Writes Delta's checkpoint again, each action changed.
+/// Writes the Delta checkpoint again, with a changed column for the actions of one kind.
 fn rewrite_delta(site: &Site, action: &str, change: impl Fn(StructArray) -> StructArray) {
     let path = delta_checkpoint(site);
     let rows = rows_of(&path);
@@ -827,8 +830,8 @@ fn each_text(column: &ArrayRef, change: impl Fn(&str) -> String) -> ArrayRef {
     Arc::new(StringArray::from_iter(column.as_string::<i32>().iter().map(|text| text.map(&change))))
 }
 
-/// Delta checkpoints, which readers of Delta start with, are not leaves of the log: they are
-/// compared with the commits instead.
+/// Readers of Delta start with a Delta checkpoint. Such a checkpoint is not a leaf of the proof
+/// log, so `verify` compares it with the commits instead.
 #[test]
 fn a_checkpoint_of_delta_that_shows_another_archive_is_found() {
     type Change = fn(&Site);
@@ -989,13 +992,14 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     sign_log(&path("plain"), &path("key"), 0);
     assert_eq!(no_finding(&path("plain"), Some(&public))["not_checked"], json!([]));
 
-    // A lone empty file; only rejects.
+    // An archive of one empty file, and an archive that has only rejects.
     expect_code(&mut signed_ingest(&path("empty"), &path("key"), &[&empty]), 1);
     no_finding(&path("empty"), Some(&public));
     expect_code(&mut signed_ingest(&path("rejects"), &path("key"), &[&broken]), 1);
     no_finding(&path("rejects"), Some(&public));
 
-    // Grown, repeated, resumed, with and without the key in turn; many days.
+    // A log of many days is ingested while it grows, once without having grown, and with and
+    // without the key in turn.
     let grown = path("grown.log");
     let bytes = log(9_000, 8);
     for (part, cut) in
@@ -1012,7 +1016,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     sign_log(&path("grown"), &path("key"), 0);
     assert_eq!(no_finding(&path("grown"), Some(&public))["not_checked"], json!([]));
 
-    // Verifying some days only, and only what is new.
+    // `verify` of some days only, and of only what is new since an earlier report.
     let (kinds, report) = judged(
         strongroom()
             .args(["verify", "--from", "2026-03-02", "--to", "2026-03-02", "--json", "-", "--archive"])
@@ -1054,7 +1058,8 @@ fn a_key_is_changed_and_old_proofs_stay_good() {
     rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key());
     let (out, _) = expect_code(&mut rotate, 0);
     assert!(out.contains("retired") && out.contains("current"), "{out}");
-    // Whoever knows only one of the keys can verify up to the other.
+    // One of the two public keys is enough to verify everything, because the key records lead from
+    // each key to the other.
     for public in [&old, &other] {
         no_finding(&site.archive(), Some(public));
         expect_code(strongroom().args(["verify-proof", "--public-key", &old]).arg(&proof), 0);
@@ -1085,8 +1090,8 @@ fn a_thief_of_a_retired_key_is_found_out() {
     let mut rotate = strongroom();
     rotate.args(["key", "rotate", "--archive"]).arg(site.archive());
     expect_code(rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key()), 0);
-    // The thief continues from the state before the rotation, and copies the result over the
-    // archive.
+    // The thief has the archive as it was before the rotation, adds commits to it with the retired
+    // key, and copies the result over the archive.
     let forged = write(site.folder.path(), "forged.log", &log(200, 99));
     expect_code(&mut signed_ingest(&stale, &site.key(), &[&forged]), 0);
     let laid = Command::new("cp")
@@ -1112,7 +1117,7 @@ fn what_a_stolen_retired_key_signs_proves_no_record() {
     expect_code(rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key()), 0);
     let honest = site.folder.path().join("honest.json");
     prove_first(&site.archive(), &honest);
-    // The thief makes another history, shorter than the one at which the key was retired.
+    // The thief makes another history, with fewer commits than there were when the key was retired.
     for table in ["events", "rejects", "alerts"] {
         std::fs::remove_dir_all(stale.join(table)).expect("removed");
     }
@@ -1138,7 +1143,8 @@ fn what_a_stolen_retired_key_signs_proves_no_record() {
             assert_eq!(output(&mut second).status.code(), Some(code), "{second:?}");
         }
     };
-    // A verifier that knows no newer key is deceived: so the newest public key is the one to keep.
+    // Somebody who knows only the old key, and is given no newer key record, is deceived. So the
+    // newest public key is the one to keep.
     holds(&proof, &old, 0);
     holds(&proof, &new, 1);
     proof["keys"] = json!([record(1), record(2)]);
@@ -1255,7 +1261,7 @@ fn a_program_signs_and_no_key_is_ever_printed() {
     let more = write(folder.path(), "more.log", &log(60, 8));
     expect_code(ingest(&path("archive"), &[&more]).env("STRONGROOM_KEY", secret.trim()), 0);
     assert_eq!(no_finding(&path("archive"), Some(&public))["not_checked"], json!([]));
-    // A signing program that fails is reported, and what was sealed is safe.
+    // If the signing program fails, this is reported, and what was sealed is safe.
     let third = write(folder.path(), "third.log", &log(70, 9));
     let mut failing = ingest(&path("archive"), &[&third]);
     failing.args(["--signer", "/bin/false", "--signer-public-key", &public]);

@@ -1,5 +1,5 @@
-//! `strongroom query` from outside: questions are answered from the right files, in the requested
-//! format, and only reading is possible.
+//! `strongroom query`, run as a program: questions are answered from the right files and in the
+//! requested format, and a query can only read.
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, Write as _};
@@ -27,10 +27,11 @@ use crate::daemon::PATIENCE;
 use crate::run::{expect_code, ingest, log, number, output, strongroom, write};
 
 const PARTITION: &str = "file/0011223344556677";
-/// How long a query may take to stop: none of these would end within hours.
+/// How long a query may take to stop. Without being stopped, the queries of these tests would run
+/// for hours.
 const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 
-/// An event by the columns that queries use.
+/// The columns of an event that the queries here use.
 #[derive(Clone, Default)]
 struct Event {
     time: DateTime<Utc>,
@@ -190,7 +191,7 @@ fn csv(folder: &TempDir, sql: &str) -> String {
     expect_code(query(folder, sql).args(["--format", "csv", "--quiet"]), 0).0
 }
 
-/// Files that a statement's plan opens, by their names' dates.
+/// The dates of the files that a statement's plan opens, from the files' names.
 fn opened(folder: &TempDir, sql: &str) -> Vec<String> {
     let (plan, _) = expect_code(&mut query(folder, &format!("EXPLAIN VERBOSE {sql}")), 0);
     let plan = plan.split("physical_plan:").nth(1).unwrap_or_default();
@@ -201,7 +202,8 @@ fn opened(folder: &TempDir, sql: &str) -> Vec<String> {
     dates
 }
 
-/// The `kept of listed` that the command prints on standard error.
+/// The numbers of files read and of files in the archive, which the command prints on standard
+/// error as `<kept> of <listed> files`.
 fn files(folder: &TempDir, sql: &str) -> (usize, usize) {
     let (_, err) = expect_code(&mut query(folder, sql), 0);
     let words: Vec<&str> = err.split_whitespace().collect();
@@ -213,7 +215,8 @@ fn files(folder: &TempDir, sql: &str) -> (usize, usize) {
 #[test]
 fn a_question_about_an_hour_opens_the_files_of_its_day() {
     let hour = "stage_timestamp >= '2026-03-02T10:00:00Z' AND stage_timestamp < '2026-03-02T11:00:00Z'";
-    // 31 December has an event of 1999, so its span covers the whole year and it stays.
+    // The file of 31 December also has an event of 1999. Its times therefore span the whole year,
+    // and it is always read.
     let odd = "2026-12-31".to_owned();
     for question in [
         format!("SELECT actor, name FROM events WHERE {hour}"),
@@ -245,7 +248,7 @@ fn a_question_about_an_hour_opens_the_files_of_its_day() {
         csv(&YEAR, "SELECT count(*) FROM events WHERE stage_timestamp::date = '2026-03-02'"),
         "count(*)\n24\n"
     );
-    // With the date the odd file is skipped too.
+    // If the question names the date, the file of 31 December is skipped, too.
     let question = format!("SELECT name FROM events WHERE {hour} AND date = '2026-03-02'");
     assert_eq!(opened(&YEAR, &question), ["2026-03-02"]);
     assert_eq!(files(&YEAR, &question), (1, 365));
@@ -253,7 +256,8 @@ fn a_question_about_an_hour_opens_the_files_of_its_day() {
 
 #[test]
 fn a_question_about_an_address_reads_where_it_occurs() {
-    // One file per day, with one address per day, and one address that a client put before its own.
+    // One file per day. Each has one address or none, and one has a second address, which a client
+    // put before its own.
     const ADDRESSES: [&[&str]; 4] = [&["10.0.0.1"], &["198.51.100.7", "10.0.0.2"], &["10.0.0.3"], &[]];
     let day = |day: usize| noon(3, 1) + Span::days(day as i64);
     let rows = (0..4).map(|at| Event { addresses: ADDRESSES[at], ..Event::at(day(at)) });
@@ -437,7 +441,7 @@ fn errors_say_what_to_do() {
         assert!(err.contains(message), "{sql}: {err}");
         assert!(err.split("hint: ").nth(1).unwrap_or_default().contains(hint), "{sql}: {err}");
     }
-    // An error in the rows, not in the statement.
+    // An error that comes from the rows and not from the statement.
     let (_, err) = expect_code(&mut query(&YEAR, "SELECT arrow_cast(name, 'Int64') FROM events"), 1);
     assert!(err.contains("web-0"), "{err}");
 }
@@ -487,7 +491,7 @@ fn listings_show_the_archives_names_and_no_others() {
             assert_eq!(csv(&YEAR, &format!("{same} {name}")), described, "{same} {name}");
         }
         assert_eq!(script(&YEAR, &format!("\\f csv\n\\d {name}\n")).0, described);
-        // Types are written as a cast accepts them.
+        // A type is written in a form that a cast in SQL accepts.
         let types: HashSet<String> =
             lines(&described).iter().filter_map(|line| Some(line.split(',').nth(1)?.to_owned())).collect();
         for data_type in types {
@@ -757,7 +761,7 @@ fn tables_are_aligned_and_free_of_escapes() {
 fn a_failed_answer_leaves_the_file_as_it_was() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = write(folder.path(), "answer.csv", b"before");
-    // Fails after the first rows were written.
+    // A query that fails after its first rows were written.
     let sql = "SELECT 1 / (CASE WHEN stage_timestamp = '2026-03-03T12:00:00Z' THEN 0 ELSE 1 END) FROM events ORDER BY 1";
     expect_code(query(&ODDITIES, sql).arg("--output").arg(&path), 1);
     assert_eq!(std::fs::read(&path).expect("the file"), b"before");
@@ -808,8 +812,8 @@ fn a_statement_may_begin_with_a_comment() {
     ] {
         assert_eq!(csv(&YEAR, sql), "one\n1\n", "{sql}");
     }
-    // A word that starts with a hyphen and is not SQL is an error of the parser, an unknown flag
-    // one of the command line.
+    // A hyphen and a space start a statement, so `- 1` is an error in the SQL. An unknown flag is
+    // an error in the command line.
     let (_, err) = expect_code(&mut query(&YEAR, "- 1"), 1);
     assert!(err.contains("line 1: - 1"), "{err}");
     let (_, err) = expect_code(&mut query(&YEAR, "--quite"), 64);
@@ -817,8 +821,8 @@ fn a_statement_may_begin_with_a_comment() {
     expect_code(query(&YEAR, "SELECT 1").arg("SELECT 2"), 64);
 }
 
-/// Waits until a process handles interrupts itself; before, an interrupt would kill it. Without
-/// /proc, a fixed wait has to do.
+/// Waits until a process has a handler for interrupts. Before that, an interrupt would kill it. On
+/// a system without /proc, waits for a fixed time.
 fn wait_for_its_handler(child: &Child) {
     let status = format!("/proc/{}/status", child.id());
     let until = Instant::now() + PATIENCE;
@@ -835,12 +839,13 @@ fn wait_for_its_handler(child: &Child) {
     std::thread::sleep(Duration::from_secs(1));
 }
 
-/// Runs a query that would take hours, then interrupts it. Returns how long stopping took.
+/// Runs a query that would take hours, then interrupts it. Returns how long stopping took, and the
+/// exit code.
 fn interrupt(mut command: Command) -> (Duration, Option<i32>) {
     let mut child: Child =
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts");
     wait_for_its_handler(&child);
-    // Into the middle of its work.
+    // Gives it time to be in the middle of its work.
     std::thread::sleep(Duration::from_secs(1));
     assert!(child.try_wait().expect("a state").is_none(), "it still runs");
     let begun = Instant::now();
@@ -875,7 +880,7 @@ fn an_interrupt_stops_the_question() {
 #[test]
 fn a_sort_beyond_the_memory_limit_spills() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // 1,000,000 rows of some 80 bytes are far beyond what the limit leaves to a sort.
+    // 1,000,000 rows of some 80 bytes are far more than a sort can hold in memory under this limit.
     let sql = "SELECT count(*) AS n, max(h) AS m FROM (SELECT h, row_number() OVER (ORDER BY h) AS r FROM \
                (SELECT md5(value::text) || md5((value + 1)::text) AS h FROM generate_series(1, 1000000))) WHERE r > 0";
     let mut command = query(&YEAR, sql);
@@ -935,7 +940,8 @@ fn a_closed_pipe_is_not_an_error() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
-/// One row for each thing that a view must show, and for each that it must not.
+/// An archive with one event for each thing that a view must show, and for each that it must leave
+/// out.
 static STORIES: LazyLock<TempDir> = LazyLock::new(|| {
     let mut minute = 0;
     let mut at = || {
@@ -1047,7 +1053,7 @@ static STORIES: LazyLock<TempDir> = LazyLock::new(|| {
             name: Some("reader"),
             ..at()
         },
-        // Failures beside those above.
+        // Failed requests, in addition to those above.
         Event {
             audit_id: "no-token".into(),
             user: "",
@@ -1141,7 +1147,7 @@ fn script(folder: &TempDir, input: &str) -> (String, String, Option<i32>) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary starts");
-    // A script that fails early closes its end.
+    // The write may fail: a script that ends early closes the pipe.
     let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("an end");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
@@ -1203,7 +1209,7 @@ fn a_session_sees_what_was_sealed_since() {
     assert_eq!(ask(events), number(&location, "SELECT count(*) FROM events"));
     assert!(ask(events) > first);
     assert_eq!(ask("SELECT count(DISTINCT source) AS n FROM events"), 2);
-    // Both sides of a join show the same moment.
+    // Both tables in one query are read in the same state of the archive.
     assert_eq!(ask("SELECT count(*) - (SELECT count(*) FROM events) AS n FROM events"), 0);
     drop(questions);
     assert!(child.wait().expect("an end").success());
@@ -1222,7 +1228,7 @@ fn a_script_ends_at_its_first_error() {
     assert_eq!((out.as_str(), code), ("", Some(0)));
 }
 
-/// Answers over an ingested log equal those of a plain reading of its lines.
+/// Queries over an ingested log have the same answers as counting in the lines of the log.
 #[test]
 fn answers_agree_with_the_log() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -1284,7 +1290,7 @@ fn answers_agree_with_the_log() {
             "{verb}"
         );
     }
-    // One request by its id, as an alert points to it: bloom filters must not lose it.
+    // One request is found by its id, as alerts name it. Bloom filters must not hide it.
     for line in lines.iter().step_by(997) {
         let id = text(line, "/auditID");
         let expected = count(&|other| text(other, "/auditID") == id);

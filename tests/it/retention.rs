@@ -1,8 +1,11 @@
-//! Retention: promises grow and never shrink, holds outlast them, expired data is reported and
-//! dropped only by name and with the key. On a disk, and in a real store that refuses what it must.
+//! Retention: the promised years can be extended but never shortened. A hold keeps data for longer
+//! than that. Expired data is only reported; it is dropped only by somebody who names it and has
+//! the key. All this is tested on a disk and in a real store, which must refuse some of the
+//! requests.
 //!
-//! The tests set the clock of programs (`tests/tools/clock.c`). The store's clock cannot be set, so
-//! there an old volume is one that was made on a disk and put with a retention of seconds.
+//! The tests set the clock of programs (`tests/tools/clock.c`). The clock of the store cannot be
+//! set. So an old volume in the store is one that was made on a disk, with the clock set, and then
+//! put with a retention of seconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -126,8 +129,8 @@ impl Aged {
         document(&mut self.command(&["retention", "status", "--json"]))
     }
 
-    /// Kinds that both verifiers name. These tests do not need the second verifier's Parquet
-    /// reader.
+    /// The kinds of findings. The second verifier, if there is one, must find the same; it runs
+    /// without a Parquet reader, which these tests do not need.
     fn kinds(&self) -> BTreeSet<String> {
         let mut command = self.command(&["verify", "--json", "-", "--public-key", &self.public]);
         let (_, report) = document(&mut command);
@@ -245,7 +248,8 @@ fn expired_volumes_are_reported_and_dropped_only_by_name() {
     let (out, _) = expect_code(&mut aged.drop(&old("events")), 0);
     assert!(out.contains("dropped before") && out.contains("0 objects removed"), "{out}");
 
-    // The remaining data is complete, is queried, continues, and is exported byte for byte.
+    // The remaining data is complete and can be queried. Its source continues, and is exported byte
+    // for byte.
     assert_eq!(aged.kinds(), BTreeSet::new());
     let mut verify = aged.command(&["verify", "--json", "-", "--public-key", &aged.public]);
     let (_, report) = document(&mut verify);
@@ -286,7 +290,7 @@ fn invalid_drops_are_named_by_both_verifiers() {
     let good = std::fs::read_to_string(&record).expect("text");
     let good_state = std::fs::read(&state).expect("bytes");
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    // Half of it is there again, or still.
+    // As if the drop had not been finished, the volume is there again, with its record.
     let volume = aged.archive().join(old("events"));
     copy(&backup.join(old("events")), &volume);
     assert_eq!(aged.kinds(), set(&["drop_unfinished"]));
@@ -295,7 +299,8 @@ fn invalid_drops_are_named_by_both_verifiers() {
     assert_eq!((code, issues(&status)), (Some(1), set(&["drop_unfinished"])));
     expect_code(&mut aged.drop(&old("events")), 0);
     assert_eq!(aged.kinds(), BTreeSet::new());
-    // Removed together with its record: the source continues after a gap.
+    // The volume is removed together with its drop record. Then the source has a gap that no record
+    // explains.
     let taken = |path: &Path| std::fs::remove_file(path).expect("removed");
     taken(&record);
     taken(&state);
@@ -304,7 +309,8 @@ fn invalid_drops_are_named_by_both_verifiers() {
     assert_eq!(aged.kinds(), set(&["drop_record", "rows_missing", "volume_missing"]), "without its state");
     replace(&state, &good_state);
     assert_eq!(aged.kinds(), BTreeSet::new());
-    // Changed, unsigned or signed by another key, dropped early, of another volume.
+    // Forged drop records: changed, unsigned, signed by another key, from before the retention
+    // ended, or of another volume.
     let text = good.split("\n\n").next().expect("its text").to_owned() + "\n";
     let other = aged.folder.path().join("other");
     expect_code(strongroom().args(["key", "new"]).arg(&other), 0);
@@ -320,7 +326,8 @@ fn invalid_drops_are_named_by_both_verifiers() {
         assert_eq!(aged.kinds(), set(&["drop_record", "rows_missing", "volume_missing"]), "{what}");
     }
     replace(&record, good.as_bytes());
-    // An existing volume is not hidden by a record of someone without the key.
+    // Somebody without the key writes a drop record for a volume that exists. That does not hide
+    // the volume.
     replace(&aged.dropped(&that), text.replace(&this, &that).as_bytes());
     replace(&aged.dropped(&that).with_extension("state"), &good_state);
     assert_eq!(crate::run::number(&aged.archive(), "SELECT count(*) FROM events"), 1_000);
@@ -347,7 +354,7 @@ fn invalid_drops_are_named_by_both_verifiers() {
     replace(&forged, b"strongroom retention 1\n");
     assert_eq!(aged.kinds(), set(&["retention_record"]));
     taken(&forged);
-    // After a rotation the key record itself names what is missing.
+    // After a rotation, the key record names all volumes, so a missing volume is a finding.
     let mut rotate = aged.command(&["key", "rotate"]);
     expect_code(rotate.arg("--to").arg(&other).arg("--key").arg(aged.key()), 0);
     assert_eq!(aged.kinds(), BTreeSet::new());
@@ -357,7 +364,8 @@ fn invalid_drops_are_named_by_both_verifiers() {
     assert!(aged.kinds().contains("volume_missing"));
 }
 
-/// Mode, date and hold of the version of every key, except the probes.
+/// For every object except the probes: the mode and end of its lock, and true if it has a legal
+/// hold.
 fn protections(outsider: &Outsider, bucket: &str) -> BTreeMap<String, (String, i64, bool)> {
     let versions = outsider.versions(bucket);
     let kept = versions.into_iter().filter(|(key, _)| !key.contains("/_probe/"));
@@ -372,7 +380,8 @@ fn protections(outsider: &Outsider, bucket: &str) -> BTreeMap<String, (String, i
     .collect()
 }
 
-/// Runs a command again and again, killed ever later, until it ends by itself.
+/// Runs a command again and again, and kills it after a longer time in each run, until it ends by
+/// itself.
 fn killed_until_it_ends(what: &str, command: impl Fn() -> Command) {
     let (mut kills, mut pause) = (0, 20);
     loop {
@@ -452,8 +461,8 @@ fn a_promise_in_a_bucket_grows_and_never_shrinks() {
         if mode == "COMPLIANCE" {
             continue;
         }
-        // Governance lets an administrator shorten: that is reported, and the same command repairs
-        // it.
+        // In governance mode an administrator can shorten a lock. That is reported, and the command
+        // that extended the promise repairs it.
         let versions = outsider.versions(&bucket);
         let (key, version) = versions.iter().find(|(key, _)| key.ends_with(".parquet")).expect("a file");
         let six = SdkTime::from_secs((Utc::now() + Months::new(72)).timestamp());
@@ -520,13 +529,14 @@ fn holds_in_a_bucket_are_the_stores_legal_holds() {
     ] {
         assert!(first.iter().any(|key| key.contains(part)), "{part}: {first:#?}");
     }
-    // The store refuses to delete held objects whatever their date is; this client has full rights.
+    // The hold is complete: neither verifier finds anything, and the status has no issue.
     assert_eq!(s3::findings(&endpoint, location, public.trim()).0, BTreeSet::new());
     let (code, status) = document(&mut run(&["retention", "status", "--json"]));
     assert_eq!(code, Some(0), "{status:#}");
     assert!(volume(&status, &present("events"))["held"].as_u64() > Some(2));
 
-    // A file that is sealed later, and a hold that was lifted.
+    // Two cases in which the hold has to be placed again: a file was sealed later, and somebody has
+    // lifted the legal hold of an object.
     ingest("second.log", 62);
     assert_eq!(held(), first);
     let (code, status) = document(&mut run(&["retention", "status", "--json"]));
@@ -543,7 +553,7 @@ fn holds_in_a_bucket_are_the_stores_legal_holds() {
     let (code, status) = document(&mut run(&["retention", "status", "--json"]));
     assert_eq!(code, Some(0), "{status:#}");
 
-    // Two holds on one object: it is released with the second.
+    // There are two holds on one object. It is released only when the second of them is released.
     expect_code(&mut place("again", &["--from", "2020-01-01"]), 0);
     killed_until_it_ends("release", || run(&["hold", "release", "all", "--reason", "closed"]));
     let rest = held();
@@ -596,7 +606,7 @@ fn a_volume_in_a_bucket_is_dropped_only_when_the_store_allows_it() {
     let (_, err) = expect_code(&mut drop(), 1);
     assert!(err.contains("is locked until"), "{err}");
     let (code, status) = document(&mut run(&["retention", "status", "--json"]));
-    // Its locks are those of the test, shorter than is promised.
+    // The test has put the old volume with locks that are shorter than the promised years.
     assert_eq!((code, issues(&status)), (Some(1), BTreeSet::from(["retention_short".to_owned()])));
     assert_eq!(volume(&status, &old("events"))["past"], false);
     std::thread::sleep((until - Utc::now()).to_std().unwrap_or_default() + Duration::from_secs(2));
@@ -644,8 +654,8 @@ fn a_commit_from_the_future_is_not_recent() {
         let mut verify = strongroom();
         kinds(&document(verify.args(["verify", "--json", "-", "--archive"]).arg(&archive)).1)
     };
-    // Unsigned commits are too young to be a finding for an hour, but not if they are from
-    // tomorrow.
+    // Commits without a signature are no finding for an hour. But if their time is tomorrow, they
+    // are one.
     let more = write(folder.path(), "more.log", &log(500, 72));
     expect_code(&mut crate::run::ingest(&archive, &[&more]), 0);
     assert_eq!(kinds(), BTreeSet::new());

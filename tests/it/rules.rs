@@ -24,9 +24,10 @@ fn rule(name: &str, verb: &str, resource: &str) -> String {
     )
 }
 
-/// Goal: what a hunt finds is what the stream raised. Method: a generated log with attacks, cut
-/// into two files, is ingested with the built-in rules; the same rules hunt over the archive; ids
-/// are compared, and alerts of the stream are not stored a second time.
+/// Goal: a hunt over sealed events finds the alerts that were raised when the events arrived.
+/// Method: a generated log with attacks, cut into two files, is ingested with the built-in rules.
+/// Then the same rules hunt over the archive. Both must give the same ids, and the hunt must not
+/// store an alert a second time.
 #[test]
 fn a_hunt_finds_what_the_stream_raised() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -60,7 +61,8 @@ fn a_hunt_finds_what_the_stream_raised() {
     assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<_>>(), raised);
     assert_eq!(number(&archive, "SELECT count(*) FROM alerts"), raised.len() as i64, "none is stored twice");
 
-    // A shorter period finds what ended in it, including what started before.
+    // A hunt over a shorter period finds the alerts that ended in it, even if they started before
+    // it.
     let from = "2026-03-02T02:00:00Z";
     let middle = number(
         &archive,
@@ -72,8 +74,8 @@ fn a_hunt_finds_what_the_stream_raised() {
     assert!(none.is_empty() && err.contains("0 findings; 0 of 0 events"), "{err}");
 }
 
-/// Rules that are newer than the events find sequences and first occurrences, and their findings
-/// are stored.
+/// A rule that is newer than the events finds sequences and first occurrences in them, and what it
+/// finds is stored.
 #[test]
 fn a_new_rule_hunts_through_old_events_and_stores_what_it_finds() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -155,7 +157,8 @@ fn rules_are_listed_shown_linted_and_tested() {
     assert!(out.contains("the near miss fires 1 times"), "{out}");
 }
 
-/// A policy that writes no bodies makes rules about bodies blind, and the coverage says so.
+/// If the audit policy leaves out bodies, rules about bodies can never fire, and the coverage says
+/// so.
 #[test]
 fn coverage_names_rules_that_the_stream_cannot_trigger() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -186,8 +189,9 @@ fn coverage_names_rules_that_the_stream_cannot_trigger() {
     assert!(out.contains("T1609") && out.contains("RequestResponse") || out.contains("Request"), "{out}");
 }
 
-/// Goal: a swap of rules loses no event and counts none twice, keeps the counts, and a broken file
-/// changes nothing. Method: events are appended one by one around each swap.
+/// Goal: when rules are replaced, no event is lost or counted twice, and the counts of correlations
+/// are kept. A broken file of rules changes nothing. Method: events are appended one by one before
+/// and after each replacement.
 #[test]
 fn rules_are_replaced_while_the_daemon_runs() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -244,9 +248,9 @@ fn rules_are_replaced_while_the_daemon_runs() {
     assert_eq!(number(&archive, "SELECT count(*) FROM events"), 5);
 }
 
-/// Goal: a process that is killed between the steps of a sequence, before or after the first step
-/// was sealed, raises the alert that it would have raised without the kill. Method: kill -9 between
-/// two appends; the id is the hunt's.
+/// Goal: a process is killed between the steps of a sequence, before or after the first step was
+/// sealed. It still raises the same alert as without the kill. Method: kill -9 between two appends;
+/// the alert must have the id that a hunt gives it.
 #[test]
 fn a_kill_between_the_steps_of_a_sequence_changes_no_id() {
     for seals in [false, true] {

@@ -1,11 +1,12 @@
-//! What the tests of the binary share: ways to run it, and logs for it.
+//! Helpers that the tests of the binary share: they run it, and make logs for it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use strongroom_generate::{Generator, GeneratorOptions};
 
-/// The binary under test, independent of the environment of the tests.
+/// A command that runs the binary under test, without the settings that may be in the environment
+/// of the tests.
 pub fn strongroom() -> Command {
     strongroom_at(Path::new(env!("CARGO_BIN_EXE_strongroom")))
 }
@@ -26,7 +27,7 @@ pub fn output(command: &mut Command) -> Output {
     command.output().expect("the binary starts")
 }
 
-/// Standard output of a run that must end with `code`.
+/// Standard output and standard error of a run that must end with `code`.
 pub fn expect_code(command: &mut Command, code: i32) -> (String, String) {
     let output = output(command);
     let (out, err) = (
@@ -75,7 +76,7 @@ pub fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// Whether `./tests/run --long` asks for the larger bounds.
+/// True if the tests run with `./tests/run --long`, which asks for more work than usual.
 pub fn is_long() -> bool {
     std::env::var_os("STRONGROOM_LONG").is_some_and(|value| value == "1")
 }

@@ -1,5 +1,5 @@
-//! Archives in a bucket with Object Lock, in a real store: sealed data stays, is exported byte for
-//! byte, and is stored once, despite the network, kills and a second writer.
+//! Archives in a bucket with Object Lock, in a real store. Sealed data cannot be removed, is stored
+//! once, and is exported byte for byte, despite lost answers, kills and a second writer.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -110,7 +110,7 @@ impl Outsider {
     }
 }
 
-/// Every key once: nothing was put twice.
+/// Asserts that every key has one version, so nothing was put twice.
 fn assert_each_once(versions: &[(String, String)]) {
     let mut keys: Vec<&str> = versions.iter().map(|(key, _)| key.as_str()).collect();
     keys.sort_unstable();
@@ -173,7 +173,7 @@ fn what_is_sealed_in_a_bucket_comes_back_and_cannot_be_taken_away() {
         assert_eq!(kept.mode(), Some(&ObjectLockRetentionMode::Compliance), "{key}");
         let until = kept.retain_until_date().expect("a date");
         assert!(until.secs() >= six_years.timestamp(), "{key} until {until}");
-        // This client has full rights: it is the lock that refuses.
+        // This client has all rights, so it is only the lock that refuses.
         let delete = client.delete_object().bucket("sealed").key(key).version_id(version);
         let delete = rt.block_on(delete.bypass_governance_retention(true).send());
         assert!(delete.is_err(), "{}", of("deleted"));
@@ -190,7 +190,8 @@ fn what_is_sealed_in_a_bucket_comes_back_and_cannot_be_taken_away() {
         assert_eq!(verdict(&document, item), "ok", "{document:#}");
     }
 
-    // Another object is put over a sealed file: readers read the version that the commit names.
+    // Another object is put over a sealed file. Readers still read the version that the commit
+    // names.
     let parquet = versions.iter().find(|(key, _)| key.contains("/events/") && key.ends_with(".parquet"));
     let (key, _) = parquet.expect("a sealed file");
     let forged = outsider.client.put_object().bucket("sealed").key(key);
@@ -271,7 +272,7 @@ fn two_processes_write_different_files_at_once() {
         .map(|(number, bytes)| {
             let path = write(folder.path(), &format!("audit-{number}.log"), bytes);
             let mut command = ingest(&endpoint, location, &path);
-            // Many small commits, so that they meet.
+            // Many small commits, so that the processes often commit at the same time.
             command.args(["--block-bytes", "1MiB", "--seal-bytes", "50KiB", "--threads", "1"]);
             command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts")
         })
@@ -327,7 +328,8 @@ fn a_run_killed_at_any_moment_is_completed_by_the_next() {
     println!("{killed} runs were killed in {:?}", started.elapsed());
 }
 
-/// Kinds that `verify` names; the second verifier, which asks the store itself, must name the same.
+/// The kinds of findings of `verify`. The second verifier, which asks the store itself, must find
+/// the same.
 pub fn findings(endpoint: &str, location: &str, public: &str) -> (BTreeSet<String>, Value) {
     findings_with(endpoint, location, public, &[])
 }
@@ -356,7 +358,8 @@ pub fn findings_with(
         second.env_remove("AWS_SESSION_TOKEN").env_remove("AWS_REGION");
         let run = output(&mut second);
         let (theirs, second) = kinds_of(&std::fs::read(&said).unwrap_or_default(), &run);
-        // Either verifier may also report a root where a commit is named.
+        // If a verifier reports which commit was changed, it may or may not report the root as
+        // well.
         let plain = |kinds: &BTreeSet<String>| -> BTreeSet<String> {
             let named = kinds.contains("commit_changed");
             kinds.iter().filter(|kind| !(named && *kind == "checkpoint_root")).cloned().collect()
@@ -377,7 +380,7 @@ fn kinds_of(report: &[u8], run: &Output) -> (BTreeSet<String>, Value) {
     (kinds, report)
 }
 
-/// An outsider's object after the newest commit, in place of the next commit.
+/// Puts an object that is not from Strongroom to the place of the next commit.
 fn append_commit(outsider: &Outsider, bucket: &str, key: &str, lock: Option<Duration>) {
     let number = |key: &str| key.rsplit('/').next()?.strip_suffix(".json")?.parse::<u64>().ok();
     let (folder, _) = key.rsplit_once('/').expect("a folder");

@@ -1,10 +1,9 @@
-//! Alerts arrive: at real receivers where there are real ones, despite kills, outages and hostile
-//! receivers.
+//! Alerts arrive at their receivers, despite kills, outages and hostile receivers.
 //!
-//! Method: a rule that fires on every request makes each line an alert, so that the table `alerts`
-//! and what a receiver got can be compared one by one. Splunk, Elasticsearch, Slack and PagerDuty
-//! are mocks of their contracts; rsyslog, Alertmanager, Tansu and the judges of signatures and of
-//! CEF are real.
+//! Method: a rule that fires on every request makes an alert of each line, so that the table
+//! `alerts` and what a receiver got can be compared one by one. For Splunk, Elasticsearch, Slack
+//! and PagerDuty there are mocks that answer as the vendor documents it. rsyslog, Alertmanager,
+//! Tansu, and the programs that check signatures and CEF are real.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -86,7 +85,8 @@ fn plain_http(url: &str) -> HttpOptions {
     HttpOptions::new(url, TlsOptions::default(), false).expect("a URL")
 }
 
-/// A judge's output for `input`; `None` if the judge is not installed.
+/// The output for `input` of a script in `tests/tools` that uses an independent checker (a
+/// *judge*); `None` if it is not installed.
 fn judged(tool: &str, input: &str) -> Option<String> {
     let python = std::env::var_os("STRONGROOM_PYTHON")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(tool);
@@ -190,7 +190,8 @@ fn bodies(posted: &Mutex<Vec<Posted>>) -> BTreeMap<String, BTreeSet<Vec<u8>>> {
 #[test]
 fn a_sink_that_is_down_gets_every_alert_though_the_process_is_killed() {
     let (down, kills) = if is_long() { (Duration::from_secs(600), 20) } else { (Duration::from_secs(20), 3) };
-    // By id: a hash of the body, how often it arrived, and whether another body arrived under it.
+    // For each id: a hash of its body, how often it arrived, and true if another body arrived under
+    // the same id.
     type Arrived = BTreeMap<String, (u64, u64, bool)>;
     let arrived: Arc<Mutex<Arrived>> = Arc::default();
     let there = Arc::clone(&arrived);
@@ -225,7 +226,7 @@ fn a_sink_that_is_down_gets_every_alert_though_the_process_is_killed() {
     set.append(&lines[written..].concat());
     assert!(arrived.lock().expect("no panic holds it").is_empty());
     receiver.up();
-    // And once while it delivers the backlog.
+    // The daemon is also killed once while it delivers what has waited.
     let waited = || arrived.lock().expect("no panic holds it").len();
     wait_until("the first come", || waited() > 0);
     daemon.kill();
@@ -279,7 +280,7 @@ fn webhooks_are_signed_as_the_standard_wants() {
     let input: String = posted.iter().map(|one| line(SECRET, one)).collect();
     let Some(said) = judged("webhook_verify.py", &input) else { return };
     assert_eq!(said.trim(), "20");
-    // The judge is no rubber stamp.
+    // The judge really checks: it refuses a changed body.
     let mut changed = posted[0].clone();
     changed.body.push(b' ');
     let python = std::env::var_os("STRONGROOM_PYTHON").expect("asked above");
@@ -329,7 +330,7 @@ fn no_sink_holds_up_another_or_the_pipeline() {
     assert_eq!(dead_letters.lines().count(), sealed.len());
     assert_eq!(daemon.metric("sink_well{sink=\"dead\"}"), 0.0);
     assert!(daemon.metric("sink_lag{sink=\"dead\"}") > 0.0);
-    // A receiver that asks for an hour is not asked again.
+    // A receiver that asks the sink to wait for an hour gets no further request.
     let asked = busy.posted.lock().expect("no panic holds it").len();
     assert!((1..=64).contains(&asked), "{asked}");
     let (status, log) = daemon.terminate();
@@ -346,8 +347,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Events are sealed, and the outbox does not have their alerts: as if the process had been killed
-/// in between.
+/// Events are sealed, but their alerts are not in the outbox, as if the process had been killed
+/// between the two.
 #[test]
 fn what_is_sealed_and_not_in_the_outbox_is_read_from_the_archive() {
     let secrets = tempfile::tempdir().expect("a folder");
@@ -387,7 +388,8 @@ fn what_is_sealed_and_not_in_the_outbox_is_read_from_the_archive() {
     assert_eq!(found(&read(&out)).len(), missing.len());
 }
 
-/// A sink is down for longer than the outbox has room; dropped alerts come from the archive.
+/// A sink is down for so long that the outbox has no more room. The alerts that the outbox then
+/// drops are later read from the archive.
 #[test]
 fn an_outbox_that_is_full_drops_nothing_for_good() {
     let mut receiver = Receiver::that_takes_all();
@@ -425,7 +427,8 @@ fn an_outbox_that_is_full_drops_nothing_for_good() {
     daemon.terminate();
 }
 
-/// Groups: the first of each, and a summary that counts the others.
+/// Alerts are grouped. The first alert of a group is sent, and later a summary that counts the
+/// others.
 #[test]
 fn groups_send_the_first_and_count_the_others() {
     let secrets = tempfile::tempdir().expect("a folder");
@@ -536,7 +539,7 @@ fn another_parser_reads_the_same_from_our_cef() {
         assert_eq!(text("eventCount"), alert.event_count.to_string(), "{parsed}");
         assert_eq!(text("ruleId"), alert.rule_id, "{parsed}");
     }
-    // The judge leaves escapes as they are; what matters is that the value ends where it should.
+    // The judge does not decode escapes. What matters is that it finds the right end of the value.
     let parsed: Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
     let expected = "a|b\\=c\\\\d\\r\\ne\u{fffd}[31mf\u{fffd}g\"h]i<!channel>&\u{202e}\u{fffd}ü";
     assert_eq!(parsed["suser"], expected, "{parsed}");
@@ -700,7 +703,7 @@ fn a_mock_of_elastic_takes_what_its_contract_says() {
         };
         assert!(expected, "{number}: {outcome:?}");
     }
-    // A document that exists already is a success; 413 halves.
+    // A document that exists already counts as delivered. After a 413, the sink sends half as much.
     let again: Vec<Arc<Alert>> = alerts.iter().cycle().take(120).cloned().collect();
     let outcomes = sink.send(&again);
     let taken = outcomes.iter().filter(|outcome| **outcome == Outcome::Taken).count();

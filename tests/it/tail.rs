@@ -79,7 +79,8 @@ fn lines_are_sealed_as_they_come_and_a_stop_seals_the_rest() {
     assert_eq!(number(&set.archive, "SELECT count(*) FROM events"), 3_500);
 }
 
-/// kube-apiserver's rotation: rename, new file, the old one compressed and removed a little later.
+/// Rotates a log as kube-apiserver does: it renames the file and starts a new one. A little later,
+/// the old file is compressed and removed.
 struct Lumberjack {
     folder: PathBuf,
     file: File,
@@ -135,7 +136,7 @@ fn rotation_under_load_with_gzip_and_kills_loses_and_duplicates_nothing() {
     let (mut kills, mut stops) = (0, 0);
     for (number, line) in lines.iter().enumerate() {
         if number % 5 == 3 {
-            // Half a line, seen as such by a reader at this moment.
+            // Writes half a line first, so that a reader may see only this half.
             let (head, tail) = line.split_at(line.len() / 2);
             log_.file.write_all(head).expect("written");
             if number % 40 == 3 {
@@ -197,11 +198,11 @@ fn copies_truncation_and_files_that_vanish() {
     append(&live, &first);
     let mut daemon = Daemon::start(&set.config);
     daemon.wait_for_metric("sealed_events_total", 300.0);
-    // copytruncate: the copy adds nothing, the file starts again.
+    // Rotation by copytruncate: the copy adds nothing, and the file starts again.
     std::fs::copy(&live, set.logs.join("audit.log.1")).expect("copied");
     std::fs::write(&live, &second).expect("written");
     daemon.wait_for_metric("sealed_events_total", 500.0);
-    // A folder that appears later, with a file that disappears at once; it is read if it was seen.
+    // A folder that appears later. A file in it is removed as soon as it was read.
     let passing = deep.join("audit.log");
     append(&passing, &third);
     daemon.wait_for_metric("sealed_events_total", 600.0);
@@ -220,7 +221,8 @@ fn copies_truncation_and_files_that_vanish() {
     assert_eq!(daemon.get("/readyz").0, 200, "{}", daemon.log());
     assert!(daemon.terminate().0.success());
     let torn = b"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"lev";
-    // Streams are exported one after the other, unchanged: the piece has no newline.
+    // Streams are exported unchanged, one after the other. So no newline follows the piece of a
+    // line.
     let all = [&first[..], &second, torn, &third].concat();
     assert!(multiset(&export(&set.archive)) == multiset(&all));
 }
@@ -249,8 +251,8 @@ fn an_alert_is_sent_long_before_its_event_is_sealed() {
     let told = daemon.alerts.lock().expect("no panic holds it").len();
     let file = std::fs::read_to_string(folder.path().join("alerts.jsonl")).expect("alerts");
     assert_eq!(file.lines().count(), told);
-    // Killed before a seal: the next run raises the same alerts again, under the same ids, once in
-    // the archive.
+    // The daemon is killed before it seals. The next run raises the same alerts again, with the
+    // same ids, and each is in the archive once.
     let ids = |lines: &[String]| -> std::collections::BTreeSet<String> {
         lines
             .iter()
@@ -280,7 +282,7 @@ fn a_full_disk_is_reported_and_waited_for() {
     let set = setting("");
     let bytes = log(4_000, 61);
     let path = set.logs.join("audit.log");
-    // A limit on the size of files stands in for a full disk, which a test can set and lift.
+    // A limit on the size of files takes the place of a full disk. A test can set and lift it.
     let mut command = Command::new("sh");
     command
         .args(["-c", "trap '' XFSZ; exec \"$0\" run --config \"$1\"", env!("CARGO_BIN_EXE_strongroom")])

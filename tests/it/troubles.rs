@@ -1,7 +1,7 @@
 //! What goes wrong around a daemon over the years: a disk that becomes read-only, permissions that
 //! are removed, credentials that expire, an unmounted disk, a clock that is set back. Each time the
-//! daemon reports what is wrong, holds or leaves at its source what it cannot seal, and continues
-//! without help when the cause is fixed.
+//! daemon reports what is wrong. What it cannot seal, it keeps in memory or leaves at the source.
+//! When the cause is fixed, it continues without help.
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -43,7 +43,7 @@ fn append(path: &Path, bytes: &[u8]) {
     file.and_then(|mut file| file.write_all(bytes)).expect("written");
 }
 
-/// Whether the tests run as a user whom no permission stops.
+/// True if the tests run as a user whom no file permission stops.
 fn is_root(folder: &Path) -> bool {
     let path = write(folder, "probe", b"");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).expect("ours");
@@ -235,7 +235,8 @@ fn a_clock_that_is_set_back_is_reported_and_harms_nothing() {
     command.env("LD_PRELOAD", &library).env("STRONGROOM_TEST_CLOCK", &clock);
     let mut daemon = Daemon::spawn(command);
     wait_until("a first seal", || daemon.metric("seals_total") >= 1.0);
-    // Set back by two years, which would be another volume if a daemon went back to older volumes.
+    // The clock is set back by two years. The daemon must not continue an older volume because of
+    // that.
     std::fs::write(&clock, "-63072000").expect("written");
     wait_until("it is said", || daemon.log().contains("the system clock was set back"));
     append(&set.log, &bytes[500_000..]);

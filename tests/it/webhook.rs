@@ -1,5 +1,5 @@
-//! The API server's webhook through the daemon: everything answered with 200 is in the archive,
-//! once, despite kills.
+//! Events that an API server posts to the daemon's webhook: every batch that was answered with 200
+//! is in the archive once, despite kills.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -13,8 +13,8 @@ use crate::run::{expect_code, export, is_long, log, number, strongroom};
 
 const TOKEN: &str = "a-token-of-the-test";
 
-/// Events of `count` batches of `size`, each an `EventList` as an API server posts it, with its
-/// items.
+/// Returns `count` batches of `size` events. Each batch is the body of an `EventList`, as an API
+/// server posts it, and the items in it.
 fn batches(count: usize, size: usize, seed: u64) -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
     let text = log((count * size) as u64, seed);
     let items: Vec<Vec<u8>> = text

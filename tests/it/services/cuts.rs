@@ -2,14 +2,16 @@
 //! rhythm.
 //!
 //! It knows only a small part of the protocol: that frames start with their length, where the kind
-//! of a request is, and that a broker answers requests in order. These are its actions on answers,
-//! in turn, counted for each kind over all connections:
+//! of a request is, and that a broker answers requests in order. It either passes an answer on or
+//! cuts the connection. Which of these it does depends on the kind of the request and on how many
+//! answers of this kind have come so far, over all connections:
 //!
-//! - fetches that bring messages: passes half of the answer on and cuts; passes it; cuts instead of
-//!   it; passes it;
-//! - commits of a group's offsets: cuts instead of every other answer, so that the client cannot
-//!   know whether the broker has the commit;
-//! - requests for the ends of a log: cuts instead of every fifth answer.
+//! - fetches that bring messages: of the first answer it passes on one half, then cuts; it passes
+//! on
+//!   the second; it cuts instead of passing on the third; it passes on the fourth; and so on;
+//! - commits of a group's offsets: it cuts instead of passing on every other answer, so that the
+//!   client cannot know whether the broker has the commit;
+//! - requests for the ends of a log: it cuts instead of passing on every fifth answer.
 //!
 //! All other answers pass. Nothing depends on time, and a retry gets the next action in the list.
 //! In addition, the broker can be [away](Cuts::away): every connection is cut, and every client is
@@ -184,7 +186,8 @@ fn cut(stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-/// Joins a client to the broker; answers have their own thread.
+/// Connects a client to the broker, and passes frames on until one side ends the connection.
+/// Another thread passes on the answers.
 fn serve(client: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     let first = read_frame(client)?;
     let is_ours = client_of(&first) == Some(OURS);
@@ -203,7 +206,7 @@ fn serve(client: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
             Connection { is_ours, stream: broker.try_clone()? },
         ]);
     }
-    // This connection arrived while all others were being cut.
+    // The broker went away while this connection was being made, so it was not cut with the others.
     if is_ours && shared.is_away.load(Ordering::SeqCst) {
         cut(&broker);
         return Ok(());
@@ -225,7 +228,7 @@ fn serve(client: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     ended
 }
 
-/// The client name in a request: after length, kind, version and number.
+/// The client name in a request. It comes after the request's length, kind, version and number.
 fn client_of(frame: &[u8]) -> Option<&[u8]> {
     let (length, rest) = frame.get(12..)?.split_first_chunk::<2>()?;
     rest.get(..usize::try_from(i16::from_be_bytes(*length)).ok()?)

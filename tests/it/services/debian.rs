@@ -11,7 +11,7 @@ use super::free_port;
 
 const READY_WAIT: Duration = Duration::from_secs(120);
 
-/// Where they are; without the variable they are not installed.
+/// The folder in which they are unpacked. If the variable is not set, they are not installed.
 fn root() -> Option<PathBuf> {
     std::env::var_os("STRONGROOM_DEBIAN").map(PathBuf::from)
 }
@@ -90,9 +90,9 @@ ruleset(name="keep") {{ action(type="omfile" file="{out}" template="raw") }}
     Some(Service { child, port, _folder: folder, out })
 }
 
-/// A copy of Alertmanager that reads its templates from the folder where it is started: Debian's
-/// reads them below `/usr/share`, where nothing was installed. The path in the program is replaced
-/// by one of the same length.
+/// A copy of Alertmanager that reads its templates from the folder where it is started. Debian's
+/// program reads them below `/usr/share`, where nothing was installed, so in the copy that path is
+/// replaced with another of the same length.
 fn relocated(root: &Path, folder: &Path) -> PathBuf {
     const INSTALLED: &[u8] = b"/usr/share/prometheus/alertmanager";
     const HERE: &[u8] = b"/proc/self/cwd////////////////////";

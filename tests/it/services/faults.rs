@@ -1,10 +1,17 @@
 //! A proxy between a client and an object store that loses answers and refuses requests, in a fixed
 //! rhythm.
 //!
-//! Its actions on a PUT, in turn: refuses it (503) and does not pass it on; passes it on and
-//! answers 500; passes it on; passes it on and is silent until the client has given up; passes it
-//! on; passes it on and hangs up. It answers some other requests with 503. So a writer is left in
-//! every kind of doubt that there is.
+//! For every six PUT requests, it does the following, in this order:
+//!
+//! 1. refuses the request (503) and does not pass it on;
+//! 2. passes it on, but answers 500;
+//! 3. passes it on, and the store's answer back;
+//! 4. passes it on, and is silent until the client has given up;
+//! 5. passes it on, and the store's answer back;
+//! 6. passes it on and hangs up.
+//!
+//! Of the requests that are not PUT, it answers some with 503. So a writer meets every kind of
+//! doubt about what the store has done.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -79,7 +86,7 @@ impl Drop for Faults {
     }
 }
 
-/// One request on one connection; the client makes a new one for the next.
+/// Serves one request and closes the connection; the client connects again for the next request.
 fn serve(client: TcpStream, upstream: u16, silence: Duration, counts: &Counts) -> io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
     let mut client = client;
@@ -127,7 +134,8 @@ fn serve(client: TcpStream, upstream: u16, silence: Duration, counts: &Counts) -
     }
 }
 
-/// The whole answer of the store, asked to hang up after it.
+/// Passes a request on to the store, and returns the store's whole answer. The store is asked to
+/// hang up after it.
 fn forward(head: &[u8], body: &[u8], upstream: u16) -> io::Result<Vec<u8>> {
     let mut store = TcpStream::connect((Ipv4Addr::LOCALHOST, upstream))?;
     store.write_all(&head[..head.len() - 2])?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use self::ports::free_port;
 
-/// A process that hangs for a while, like a machine that is out of memory or of network.
+/// Stops a process for a while, so that it hangs like one on a machine that is out of memory.
 pub fn freeze(pid: u32, time: Duration) {
     let signal = |signal: &str| {
         let status = Command::new("kill").args([signal, &pid.to_string()]).status();

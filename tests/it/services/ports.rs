@@ -4,11 +4,11 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Ports of services are below those that the system gives to clients (Linux: from 32,768 on).
-/// Otherwise the connection of some client may take a port between the check and its use, or while
-/// the service is down; and a client of a closed port may be connected to itself.
+/// Otherwise the connection of some client may take a service's port after it was found to be free,
+/// or while the service is down. A client of a closed port may even be connected to itself.
 const FIRST_PORT: u16 = 10_240;
 const PORTS: u16 = 11_000;
-/// SeaweedFS also listens this far above each of its ports.
+/// For each of its ports, SeaweedFS also listens on the port whose number is this much greater.
 const DISTANCE: u16 = 10_000;
 /// Distance between the first ports of two test processes.
 const STRIDE: u32 = 1_009;

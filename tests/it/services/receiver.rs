@@ -28,7 +28,7 @@ impl Posted {
 pub type Answer = (u16, String, String);
 type Say = dyn Fn(&Posted) -> Answer + Send + Sync;
 
-/// A server on a port that stays its own, up or down.
+/// A server that keeps its port number while it is down and up again.
 pub struct Receiver {
     pub address: SocketAddr,
     pub posted: Arc<Mutex<Vec<Posted>>>,
@@ -127,7 +127,7 @@ fn converse(
     stream.set_read_timeout(Some(Duration::from_millis(50)))?;
     let mut reader = BufReader::new(stream);
     loop {
-        // Between two requests the connection ends with the server.
+        // Waits for the next request. If the server is stopped meanwhile, the connection ends.
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Ok(());

@@ -1,8 +1,9 @@
 //! SeaweedFS, an object store with object lock, for as long as a test needs it.
 //!
-//! Invariants: it listens only on 127.0.0.1, on its own ports; it keeps everything in a temporary
-//! folder; it is stopped when the last test that shares it drops it. It comes from PyPI with the
-//! other outsiders of tests/requirements.txt; without `STRONGROOM_PYTHON` there is none.
+//! Invariants: it listens only on 127.0.0.1, on ports of its own; it keeps everything in a
+//! temporary folder; and it is stopped when the last test that shares it drops it. Like the other
+//! independent programs in tests/requirements.txt, it comes from PyPI. If `STRONGROOM_PYTHON` is
+//! not set, it is not installed.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
@@ -72,7 +73,7 @@ impl Seaweed {
         seaweed
     }
 
-    /// Until the S3 side answers and the store below it takes an object.
+    /// Waits until the S3 interface answers and the store behind it accepts an object.
     fn wait(&mut self) {
         let started = Instant::now();
         while started.elapsed() < START_TIMEOUT {
@@ -103,7 +104,7 @@ impl Seaweed {
 
 impl Drop for Seaweed {
     fn drop(&mut self) {
-        // Its remains are in a folder that is removed with it.
+        // What it stored is in a temporary folder, which is removed as well.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

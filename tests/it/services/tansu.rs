@@ -23,7 +23,7 @@ pub struct Tansu {
     options: &'static [&'static str],
     storage: Storage,
     child: Child,
-    /// Speaks TLS on the advertised port, if that is another one.
+    /// A proxy that speaks TLS on the advertised port, for a broker behind TLS.
     proxy: Option<Child>,
 }
 
@@ -38,7 +38,8 @@ impl Storage {
 }
 
 impl Tansu {
-    /// A broker whose log outlives it, in an existing bucket `tansu`.
+    /// A broker that keeps its log in the existing bucket `tansu`, so that the log is still there
+    /// when the broker is killed.
     pub fn over(seaweed: &Seaweed) -> Option<Tansu> {
         let port = free_port();
         let environment = [

@@ -1,5 +1,18 @@
 //! The sealed archive: Parquet files that are written once, and the Delta log that names them.
 //!
+//! ```
+//! use strongroom_archive::Archive;
+//! use strongroom_schemas::Table;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let location = folder.path().join("archive").display().to_string();
+//! let archive = Archive::open_or_create(&location)?;
+//! let events = archive.snapshot(Table::Events)?;
+//! assert_eq!((events.files.len(), events.rows()), (0, 0));
+//! assert_eq!(Archive::open(&location)?.id(), archive.id());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Invariants, in order of importance:
 //! 1. Everything that a commit names exists: files are complete, synced and read-only before the
 //!    commit is written, and the commit is synced before [`Writer::seal`] returns.

@@ -4,8 +4,8 @@
 //! use strongroom_archive::Archive;
 //! use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions, write_answer};
 //!
-//! # let folder = tempfile::tempdir()?;
-//! # let location = folder.path().join("archive");
+//! # let folder = std::env::temp_dir().join(format!("strongroom-query-{}", std::process::id()));
+//! # let location = folder.join("archive");
 //! let archive = Archive::open_or_create(&location.to_string_lossy())?;
 //! let session = Session::open(archive, &SessionOptions::default())?;
 //! let layout = Layout { width: None, truncate: false, expanded: Expanded::Never };
@@ -16,6 +16,7 @@
 //!     write_answer(answer, Format::Csv, &layout, &mut out).await
 //! })?;
 //! assert_eq!(out, b"events\n0\n");
+//! # std::fs::remove_dir_all(&folder)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -1,6 +1,16 @@
 //! The transparency log of a volume (one Delta table of an archive): trees, tiles, notes, keys,
 //! checkpoints, cosignatures and timestamps. `docs/proof.md` has the formats.
 //!
+//! ```
+//! use strongroom_schemas::record::leaf_hash;
+//! use strongroom_tlog::tree::{Paths, root, root_of_inclusion};
+//!
+//! let leaves = [b"0".as_slice(), b"1", b"2"].map(leaf_hash);
+//! let proof = Paths::over(leaves.to_vec()).of(1);
+//! assert_eq!(root_of_inclusion(leaves[1], 1, 3, &proof), Some(root(&leaves)));
+//! assert_ne!(root_of_inclusion(leaves[0], 1, 3, &proof), Some(root(&leaves)));
+//! ```
+//!
 //! Invariants: nothing here reads or writes an archive. A text counts as signed, a tree as
 //! continued and a time as stamped only after the signature or the proof was checked here.
 

@@ -4,8 +4,10 @@
 //! ```
 //! use strongroom_generate::{Generator, GeneratorOptions};
 //!
-//! let mut generator = Generator::new(GeneratorOptions { events: 3, ..GeneratorOptions::default()
-//! })?; let mut log = Vec::new(); while generator.next_line(&mut log) {}
+//! let options = GeneratorOptions { events: 3, ..GeneratorOptions::default() };
+//! let mut generator = Generator::new(options)?;
+//! let mut log = Vec::new();
+//! while generator.next_line(&mut log) {}
 //! assert_eq!(log.iter().filter(|&&byte| byte == b'\n').count(), 3);
 //! assert!(log.starts_with(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#));
 //! # Ok::<(), strongroom_generate::OptionsError>(())

@@ -7,8 +7,7 @@
 //! answers of this kind have come so far, over all connections:
 //!
 //! - fetches that bring messages: of the first answer it passes on one half, then cuts; it passes
-//! on
-//!   the second; it cuts instead of passing on the third; it passes on the fourth; and so on;
+//!   on the second; it cuts instead of passing on the third; it passes on the fourth; and so on;
 //! - commits of a group's offsets: it cuts instead of passing on every other answer, so that the
 //!   client cannot know whether the broker has the commit;
 //! - requests for the ends of a log: it cuts instead of passing on every fifth answer.

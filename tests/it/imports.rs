@@ -157,11 +157,15 @@ fn end_of(tokens: &[Token], open: usize) -> usize {
     tokens.len()
 }
 
-/// True for an attribute that compiles its item for tests only: `cfg(test)`, or `cfg(all(test,
-/// …))`.
+/// True for an attribute of an item that only tests use: `cfg(test)` or `cfg(all(test, …))`, which
+/// compile it for the tests of its own crate only, and `doc(hidden)`, which marks a module that
+/// tests and benches of other crates share.
 fn is_of_tests(attribute: &[Token]) -> bool {
     let words: Vec<&str> =
         attribute.iter().filter(|token| token.is_name()).map(|token| token.text.as_str()).collect();
+    if words == ["doc", "hidden"] {
+        return true;
+    }
     words.first() == Some(&"cfg")
         && words.contains(&"test")
         && !words.iter().any(|word| matches!(*word, "not" | "any"))
@@ -751,7 +755,7 @@ mod parser {
     #[test]
     fn tests_are_left_out_with_their_lines() {
         let text = "use crate::a;\n#[cfg(test)]\nuse crate::{b, c};\n#[cfg(test)]\npub(crate) use crate::d;\n\
-            #[cfg(test)]\n#[path = \"x_test.rs\"]\nmod tests;\n#[cfg(not(test))]\nuse crate::e;\n\
+            #[cfg(test)]\n#[path = \"x_test.rs\"]\nmod tests;\n#[doc(hidden)]\npub mod testing;\n#[cfg(not(test))]\nuse crate::e;\n\
             struct S {\n    #[cfg(test)]\n    f: crate::f::F,\n    g: crate::g::G,\n}\n\
             #[cfg(test)]\nconst H: [u8; 2] = { crate::h::H };\n#[cfg(all(test, unix))]\nmod more {\n    use crate::i;\n}\n\
             #[cfg(test)]\npub fn x<A, B>(a: A) -> B {\n    crate::j::j()\n}\nfn y() { crate::k::k() }\n";
@@ -761,7 +765,7 @@ mod parser {
         names.extend(said.paths.iter().map(|(_, path)| path.join("::")));
         assert_eq!(names, ["crate::a", "crate::e", "crate::g::G", "crate::k::k"]);
         assert!(said.modules.is_empty());
-        assert_eq!(lines, 2 + 2 + 3 + 2 + 2 + 4 + 4);
+        assert_eq!(lines, 2 + 2 + 3 + 2 + 2 + 2 + 4 + 4);
     }
 
     #[test]

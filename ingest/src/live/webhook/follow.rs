@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use strongroom_archive::fingerprint::LineChain;
 use strongroom_decode::frame::{Block, Edge, Origin};
+use strongroom_journal::now_ms;
 
 use super::record::{End, RecordHead};
 use super::wal::{self, Segment, Wal, WalError};
@@ -283,7 +284,7 @@ impl WebhookSource {
             cursor.unconfirmed = false;
         }
         if cursor.text.is_empty() {
-            let age = Duration::from_millis(wal::now().saturating_sub(head.received));
+            let age = Duration::from_millis(now_ms().saturating_sub(head.received));
             let now = Instant::now();
             cursor.arrived = now.checked_sub(age).unwrap_or(now);
         }

@@ -32,13 +32,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use strongroom_decode::body::{self, BodyError};
-use strongroom_journal::checksum;
+use strongroom_journal::{checksum, lock, now_ms};
 
 use super::recent::{Lookup, Outcome};
 use super::record::Key;
 use super::refused::Refused;
 use super::tls::{Identity, common_names};
-use super::wal::{self, Batch, Wal, lock};
+use super::wal::{Batch, Wal};
 
 /// Longest time for a handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -411,7 +411,7 @@ impl Listener {
         lines: u32,
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<bool, Answer> {
-        let received = wal::now();
+        let received = now_ms();
         let counters = &self.wal.counters;
         let again = || {
             counters.duplicate_batches.fetch_add(1, Ordering::Relaxed);

@@ -16,9 +16,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use strongroom_journal::lock;
 use thiserror::Error;
-
-use super::wal::lock;
 
 /// Longest PEM file that is read.
 const PEM_BYTES_MAX: u64 = 1 << 20;

@@ -49,9 +49,8 @@ use crossbeam_channel::Receiver;
 use strongroom_archive::fingerprint::{Fingerprint, LineChain};
 use strongroom_journal::{
     Folder, Found, JournalError, Reader, Record, cannot_read, cannot_write, checksum, create, end_at, find,
-    numbered, scan, sync_folder, write_whole,
+    lock, now_ms, numbered, scan, sync_folder, write_whole,
 };
-pub use strongroom_journal::{lock, now_ms as now};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -284,7 +283,7 @@ impl Wal {
             self.counters.wal_bytes.store(state.bytes, Ordering::Relaxed);
             self.counters.wal_segments.store(state.segments.len() as u64, Ordering::Relaxed);
         }
-        let now = now();
+        let now = now_ms();
         let mut files = lock(&self.key_files);
         while let Some((path, newest)) = files.front() {
             if lock(&self.recent).remembers(*newest, now) {
@@ -298,7 +297,7 @@ impl Wal {
 
     /// Stores the keys of the batches acknowledged in a segment, before it is deleted.
     fn keep_keys(&self, segment: &Segment, end: u64) -> Result<(), WalError> {
-        let (now, mut newest) = (now(), 0);
+        let (now, mut newest) = (now_ms(), 0);
         let mut out = KEYS_MAGIC.to_vec();
         let file = File::open(&segment.path).map_err(cannot_read(&segment.path))?;
         // A segment that reappeared because the machine stopped after its deletion may be cut off
@@ -565,7 +564,7 @@ fn recover(
 fn close(bytes: u64, segment: &Segment, end: u64, recent: &mut Recent) -> Result<u64, WalError> {
     let file = File::open(&segment.path).map_err(cannot_read(&segment.path))?;
     let length = file.metadata().map_err(cannot_read(&segment.path))?.len();
-    let now = now();
+    let now = now_ms();
     for_each_head(&file, segment.head_bytes, segment.byte(end).min(length), |head| {
         if recent.remembers(head.received, now) {
             recent.remember(head.key, head.received);
@@ -581,7 +580,7 @@ fn finish_recovery(state: &mut State, recent: &mut Recent, end_min: u64) -> Resu
     let Some(segment) = state.segments.back().cloned() else { return Ok(()) };
     let path = &segment.path;
     let mut reader = Reader::open(path).map_err(cannot_read(path))?;
-    let now = now();
+    let now = now_ms();
     let offset = |at: u64| segment.start + (at - segment.head_bytes);
     // Records of a later group prove that the bytes before them were durable.
     let proves = |at: u64, later: &StoredBatch| later.head.group > offset(at);
@@ -697,7 +696,7 @@ fn read_or_make_id(folder: &Path, may_make: bool) -> Result<[u8; 16], WalError> 
 /// consequence is that a batch may be stored twice.
 fn load_keys(folder: &Path, recent: &mut Recent) -> Result<VecDeque<(PathBuf, u64)>, WalError> {
     let mut files = VecDeque::new();
-    let now = now();
+    let now = now_ms();
     for (_, path) in numbered(folder, "keys")? {
         let bytes = std::fs::read(&path).map_err(cannot_read(&path))?;
         let keys = bytes

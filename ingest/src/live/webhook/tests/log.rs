@@ -9,14 +9,14 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use strongroom_archive::Position;
 use strongroom_archive::fingerprint::LineChain;
-use strongroom_journal::JournalError;
+use strongroom_journal::{JournalError, lock, now_ms};
 
 use crate::live::testing::Pipeline;
 use crate::live::webhook::WebhookSource;
 use crate::live::webhook::counters::WebhookCounters;
 use crate::live::webhook::recent::Lookup;
 use crate::live::webhook::refused::Refused;
-use crate::live::webhook::wal::{self, Batch, Wal, WalError, WalOptions, Writer, lock};
+use crate::live::webhook::wal::{Batch, Wal, WalError, WalOptions, Writer};
 use crate::live::{Source, SourceError};
 
 const QUIET: Duration = Duration::from_millis(250);
@@ -39,14 +39,14 @@ fn open(options: WalOptions) -> Result<(Arc<Wal>, Writer), WalError> {
 
 fn batch(wal: &Wal, cluster: &str, text: &str) -> Batch {
     let key = *blake3::hash(text.as_bytes()).as_bytes();
-    let Lookup::New(outcome) = lock(&wal.recent).look_up(key, wal::now()) else { panic!("it is new") };
+    let Lookup::New(outcome) = lock(&wal.recent).look_up(key, now_ms()) else { panic!("it is new") };
     Batch {
         cluster: cluster.into(),
         key,
         text: text.as_bytes().to_vec(),
         text_checksum: strongroom_journal::checksum(&[text.as_bytes()]),
         lines: text.matches('\n').count() as u32,
-        received: wal::now(),
+        received: now_ms(),
         outcome,
         _room: None,
     }
@@ -257,7 +257,7 @@ fn sealed_segments_go_and_their_batches_stay_known() {
     let (wal, _) = open(small()).expect("opens");
     for (_, text) in &batches[..stored] {
         let key = *blake3::hash(text.as_bytes()).as_bytes();
-        assert!(matches!(lock(&wal.recent).look_up(key, wal::now()), Lookup::Acknowledged));
+        assert!(matches!(lock(&wal.recent).look_up(key, now_ms()), Lookup::Acknowledged));
     }
     drop(wal);
     assert_eq!(write(small(), &[("b", "{\"new\":1}\n")]), [Ok(())]);

@@ -335,7 +335,7 @@ fn plain_object_ref(rows: &mut Rows, text: &[u8]) -> Option<(ObjectKeys, (usize,
         let value = cursor.string()?;
         values[at] = Some(value);
         if at == OBJECT_VERSION {
-            // An empty version cannot be told from an absent one.
+            // An empty version cannot be distinguished from an absent one.
             let is_readable = !value.is_empty() && is_plain(value) && std::str::from_utf8(value).is_ok();
             version = is_readable.then_some((cursor.at - 1 - value.len(), cursor.at - 1))?;
         }

@@ -297,7 +297,7 @@ fn a_body_that_looks_like_an_event_is_never_taken_for_one() {
     );
     let first = outer.find("[").expect("a list") + 1;
     for cut in first + forged.len()..outer.len() {
-        // If the line is torn right after the forged event, that event cannot be told from a real
+        // If the line is torn right after the forged event, that event cannot be distinguished from a real
         // one. A newline never follows such a tear, because kube-apiserver writes the newline
         // together with the line.
         let torn_behind = outer[..cut].ends_with(forged);

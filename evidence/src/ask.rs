@@ -1,8 +1,8 @@
 //! The SQL statements that choose the records of a pack, and their answers as a stream.
 //!
-//! Invariant: the question alone determines the statements, so whoever has a pack can reconstruct
-//! them. An answer is processed line by line and never held in memory. The caller supplies the
-//! function that runs SQL, so this crate is built without a query engine.
+//! Invariant: the question alone determines the statements, so anyone who has a pack can
+//! reconstruct them. An answer is processed line by line and never held in memory. The caller
+//! supplies the function that runs SQL, so this crate is built without a query engine.
 
 use std::collections::HashSet;
 use std::error::Error;

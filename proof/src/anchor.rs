@@ -106,7 +106,7 @@ pub struct TimestampOptions {
     /// Name for people.
     pub name: String,
     /// The address of the server. The names of its timestamps contain a part of the address's hash,
-    /// which tells them from the timestamps of other authorities.
+    /// which distinguishes them from the timestamps of other authorities.
     pub url: String,
     pub transport: Arc<dyn AnchorTransport>,
     /// The certificate authorities that its certificates must lead to.

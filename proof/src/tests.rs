@@ -1,4 +1,5 @@
-//! Signed logs: wherever a run dies, and whoever else signs, a log continues and never forks.
+//! Signed logs: wherever a run dies, and even if another process signs, a log continues and never
+//! forks.
 
 #[path = "../../archive/src/tests/rows.rs"]
 mod rows;

@@ -9,9 +9,9 @@
 //!
 //! The parts are written in that order, so after a crash the same command finishes the rest. A
 //! refresh adds files in the scope of a hold that were sealed later. Writers do not place holds
-//! themselves: in a bucket, whoever may place a hold may also release it, and a writer must not
-//! have that right. There is time for a refresh, because a file has years of retention before it
-//! needs the hold.
+//! themselves: in a bucket, a principal that may place a hold may also release it, and a writer
+//! must not have that right. There is time for a refresh, because a file has years of retention
+//! before it needs the hold.
 //!
 //! Invariant: an object is released only if no active hold has it on a list.
 

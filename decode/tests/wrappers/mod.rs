@@ -298,7 +298,7 @@ fn a_wrapper_cut_at_every_byte() {
             for end in ["", "\n", "[Truncated...]\n", "\0\0\n"] {
                 let decoded = check(format!("{}{end}", &wrapper[..cut]).as_bytes());
                 // If the wrapper is torn right after an event that is not a string, that event
-                // cannot be told from a bare one.
+                // cannot be distinguished from a bare one.
                 let whole = wrapper.starts_with(CONTROL)
                     || events.iter().any(|event| wrapper[..cut].trim_end().ends_with(event));
                 assert!(decoded.events.num_rows() == 0 || whole, "cut at {cut}: {}", &wrapper[..cut]);

@@ -30,7 +30,7 @@ const LAST: &str = "_last_checkpoint";
 /// Maximum number of differences reported for one checkpoint.
 const TOLD_MAX: usize = 20;
 
-/// What a checkpoint tells readers about a data file.
+/// What a checkpoint records about a data file.
 #[derive(Debug, PartialEq)]
 struct File {
     size: i64,

@@ -2,7 +2,7 @@
 //! again.
 //!
 //! The API server sends a batch again, byte for byte, if it did not receive the answer: up to some
-//! sixteen minutes later if it was told to wait. Two batches are the same if their path and all
+//! sixteen minutes later if the answer asked it to wait. Two batches are the same if their path and all
 //! bytes of their bodies are. `auditID` proves nothing here: clients choose it.
 //!
 //! Invariants:

@@ -253,16 +253,6 @@ fn check_schema(table: Table, batch: &RecordBatch) -> Result<()> {
     Ok(())
 }
 
-/// Name of the column that has the time of a row.
-pub const fn time_column(table: Table) -> &'static str {
-    match table {
-        Table::Events => events::STAGE_TIMESTAMP,
-        Table::Rejects => rejects::RECEIVED_TIMESTAMP,
-        Table::Alerts => "time",
-        Table::Activity => activity::TIME,
-    }
-}
-
 fn file_by_date(
     table: Table,
     batch: &RecordBatch,
@@ -277,7 +267,7 @@ fn file_by_date(
         .and_utc()
         .timestamp_micros();
     let latest = arrived.timestamp_micros().saturating_add(DAY_US);
-    let times = column(batch, time_column(table)).as_primitive::<TimestampMicrosecondType>();
+    let times = column(batch, table.time_column()).as_primitive::<TimestampMicrosecondType>();
     // Most batches have rows of a single date. So rows are collected in one list as long as their
     // day stays the same, and the map is changed only when the day changes.
     let mut current: Option<(i64, Vec<u32>)> = None;
@@ -341,7 +331,7 @@ fn encode_rows(
     layout: &Layout,
 ) -> Result<EncodedRowGroup> {
     let spans = spans(batch, &rows);
-    let times = column(batch, time_column(table)).as_primitive::<TimestampMicrosecondType>();
+    let times = column(batch, table.time_column()).as_primitive::<TimestampMicrosecondType>();
     let valid = || {
         rows.iter().map(|row| *row as usize).filter(|row| times.is_valid(*row)).map(|row| times.value(row))
     };

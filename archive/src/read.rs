@@ -34,7 +34,6 @@ use strongroom_store::{Fetched, Store, layout};
 use crate::delta::commit;
 use crate::delta::facts::{METADATA, STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::delta::snapshot::{FileEntry, Snapshot};
-use crate::encode::time_column;
 use crate::error::{ArchiveError, ColumnError, Result};
 use crate::position::{Position, Source};
 use crate::records::drops;
@@ -168,7 +167,7 @@ impl Rows {
     fn plan(&mut self, file: usize) -> Result<()> {
         let footer = self.footer(file)?;
         for (index, metadata) in footer.metadata().row_groups().iter().enumerate() {
-            if let Some((earliest, latest)) = int64_bounds(metadata, time_column(self.table))
+            if let Some((earliest, latest)) = int64_bounds(metadata, self.table.time_column())
                 && !self.selection.may_hold((Some(earliest), Some(latest)))
             {
                 continue;

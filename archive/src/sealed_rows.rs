@@ -21,7 +21,7 @@ use parquet::schema::types::SchemaDescriptor;
 use strongroom_schemas::Table;
 
 use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE};
-use crate::encode::{record_column, record_value, time_column};
+use crate::encode::{record_column, record_value};
 use crate::error::{ColumnError, RowsError};
 use crate::render::Records;
 
@@ -88,7 +88,7 @@ impl SealedBatch {
     /// # Errors
     /// [`ColumnError`] if the column is missing or has another type.
     pub fn times(&self) -> Result<&TimestampMicrosecondArray, ColumnError> {
-        self.column(time_column(self.table))
+        self.column(self.table.time_column())
     }
 
     /// The column whose values are the records; `None` for events, whose records are rendered.

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strongroom_archive::Archive;
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts, micros, parse_commit};
-use strongroom_archive::encode::time_column;
 use strongroom_archive::error::LogError;
 use strongroom_archive::log::{checkpoint_folder, newest};
 use strongroom_archive::records::{drops, keys};
@@ -134,7 +133,7 @@ pub struct Ledger {
 /// Returns the minimum and maximum event time of a file, if its commit states them.
 pub(super) fn times(table: Table, add: &AddFacts) -> Option<(i64, i64)> {
     let time = |bounds: &serde_json::Map<String, Value>| {
-        bounds.get(time_column(table)).and_then(Value::as_str).and_then(micros)
+        bounds.get(table.time_column()).and_then(Value::as_str).and_then(micros)
     };
     Some((time(&add.least)?, time(&add.greatest)?))
 }

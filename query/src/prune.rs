@@ -22,17 +22,6 @@ use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use strongroom_archive::FileEntry;
 use strongroom_schemas::{Table, events, table::DATE};
 
-/// Name of the column with the event time of `table`. Commits record the least and the greatest
-/// event time of each file.
-pub(crate) const fn time_column(table: Table) -> &'static str {
-    match table {
-        Table::Events => events::STAGE_TIMESTAMP,
-        Table::Rejects => strongroom_schemas::rejects::RECEIVED_TIMESTAMP,
-        Table::Alerts => "time",
-        Table::Activity => strongroom_schemas::activity::TIME,
-    }
-}
-
 /// Days since 1970-01-01, the value of a `Date32`.
 pub(crate) fn date32(date: NaiveDate) -> i32 {
     const EPOCH_FROM_CE: i32 = 719_163;
@@ -51,7 +40,7 @@ pub(crate) fn prune(
     if predicate.always_true() {
         return Ok(files);
     }
-    let keep = predicate.prune(&CommitStatistics { time_column: time_column(table), files: &files })?;
+    let keep = predicate.prune(&CommitStatistics { time_column: table.time_column(), files: &files })?;
     Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
 }
 

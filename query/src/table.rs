@@ -30,7 +30,7 @@ use strongroom_archive::FileEntry;
 use strongroom_schemas::{Table, table::DATE};
 
 use crate::implied::{Element, element, implied};
-use crate::prune::{date32, prune, select_dates, time_column};
+use crate::prune::{date32, prune, select_dates};
 use crate::reader::{InPlace, PageIndex};
 use crate::snapshots::{Snapshots, Taken};
 
@@ -104,7 +104,7 @@ impl SealedTable {
         };
         let columns = self.schema.file_schema().fields().iter().map(|field| {
             let mut statistics = ColumnStatistics::new_unknown();
-            if field.name() == time_column(self.table) {
+            if field.name() == self.table.time_column() {
                 statistics.min_value = time(file.time_min_us);
                 statistics.max_value = time(file.time_max_us);
             }
@@ -175,7 +175,7 @@ impl TableProvider for SealedTable {
         }
         let schema = DFSchema::try_from(self.schema())?;
         let implied: Vec<Expr> =
-            others.iter().filter_map(|filter| implied(filter, time_column(self.table))).collect();
+            others.iter().filter_map(|filter| implied(filter, self.table.time_column())).collect();
         let elements: Vec<Element> = others.iter().chain(&implied).filter_map(element).collect();
         if let Some(filter) = conjunction(others.into_iter().chain(implied.iter().cloned())) {
             files = prune(self.table, files, &state.create_physical_expr(filter, &schema)?, &self.schema())?;

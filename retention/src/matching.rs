@@ -23,7 +23,6 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts, micros};
-use strongroom_archive::encode::time_column;
 use strongroom_archive::error::{ColumnError, RowsError};
 use strongroom_archive::records::text::Scope;
 use strongroom_archive::sealed_rows::{SealedBatch, columns_of};
@@ -113,7 +112,7 @@ fn may_hold(scope: &Scope, time: Option<i64>, day: Option<NaiveDate>) -> bool {
 /// rows must be read.
 fn by_facts(table: Table, add: &AddFacts, scope: &Scope) -> Option<bool> {
     let bound = |bounds: &serde_json::Map<String, serde_json::Value>| {
-        bounds.get(time_column(table)).and_then(serde_json::Value::as_str).and_then(micros)
+        bounds.get(table.time_column()).and_then(serde_json::Value::as_str).and_then(micros)
     };
     let bounds = bound(&add.least).zip(bound(&add.greatest));
     let day = add.date.map(midnight);
@@ -148,7 +147,7 @@ async fn holds(
         Table::Alerts => &[NAMESPACE, ACTOR, alerts::NAMESPACES, alerts::ACTORS],
     };
     let builder = ParquetRecordBatchStreamBuilder::new(Pinned(contents)).await?;
-    let is_wanted = |name: &str| names.contains(&name) || name == time_column(table);
+    let is_wanted = |name: &str| names.contains(&name) || name == table.time_column();
     let mask = columns_of(builder.parquet_schema(), &is_wanted);
     let mut batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
     while let Some(batch) = batches.next().await {

@@ -41,6 +41,17 @@ impl Table {
         }
     }
 
+    /// Returns the name of the column that has the time of a row. Commits record the least and the
+    /// greatest time of each file.
+    pub const fn time_column(self) -> &'static str {
+        match self {
+            Table::Events => events::STAGE_TIMESTAMP,
+            Table::Rejects => rejects::RECEIVED_TIMESTAMP,
+            Table::Alerts => alerts::TIME,
+            Table::Activity => activity::TIME,
+        }
+    }
+
     /// Returns the columns that older files of the table lack; in these files, they read as null.
     /// They are the last columns of the table.
     pub const fn later_columns(self) -> &'static [&'static str] {

@@ -43,7 +43,6 @@ use super::facts::{
 };
 use super::{Add, DeltaError, Line, Listing, State, Txn, checkpoint};
 use crate::delta;
-use crate::encode::time_column;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::position::Position;
 
@@ -314,7 +313,7 @@ async fn create(store: &Store, table: Table, path: &Path, time: DateTime<Utc>) -
         let root = path.parent().and_then(Path::parent).unwrap_or(path);
         durable::create_folder_in(root, &layout::delta_log(path))?;
     }
-    let statistics = [time_column(table), STATISTICS_OFFSET, STATISTICS_SOURCE].join(",");
+    let statistics = [table.time_column(), STATISTICS_OFFSET, STATISTICS_SOURCE].join(",");
     let interval = CHECKPOINT_INTERVAL.to_string();
     let configuration = [
         ("delta.appendOnly", "true"),
@@ -343,7 +342,7 @@ fn add(table: Table, facts: &FileFacts, time: DateTime<Utc>) -> Add {
         }
     };
     bounds(
-        time_column(table),
+        table.time_column(),
         facts.times.and_then(|(min, max)| Some((timestamp(min)?.into(), timestamp(max)?.into()))),
     );
     bounds(STATISTICS_OFFSET, facts.offsets.map(|(min, max)| (min.into(), max.into())));

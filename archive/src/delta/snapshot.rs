@@ -13,7 +13,6 @@ use strongroom_store::{Store, layout};
 
 use super::commit;
 use super::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_VERSION, micros};
-use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::records::drops;
 use crate::site::Site;
@@ -157,8 +156,9 @@ fn entry(
     statistics: &Statistics,
 ) -> FileEntry {
     let (least, greatest) = (&statistics.min_values, &statistics.max_values);
-    let time =
-        |values: &Map<String, Value>| values.get(time_column(table)).and_then(Value::as_str).and_then(micros);
+    let time = |values: &Map<String, Value>| {
+        values.get(table.time_column()).and_then(Value::as_str).and_then(micros)
+    };
     let offset = |values: &Map<String, Value>| values.get(STATISTICS_OFFSET).and_then(Value::as_i64);
     let source = |values: &Map<String, Value>| {
         values.get(STATISTICS_SOURCE).and_then(Value::as_str).map(str::to_owned)

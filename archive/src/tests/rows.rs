@@ -17,7 +17,7 @@ use arrow_schema::DataType;
 use arrow_select::concat::concat_batches;
 use arrow_select::take::take_record_batch;
 use chrono::{DateTime, TimeZone as _, Utc};
-use strongroom_archive::encode::{encode, encode_records, time_column};
+use strongroom_archive::encode::{encode, encode_records};
 use strongroom_archive::fail::FailPoints;
 use strongroom_archive::{Archive, Counts, Position, Result, SourcePosition, Writer, WriterOptions};
 use strongroom_schemas::Table;
@@ -94,7 +94,7 @@ pub(crate) fn batch(table: Table, shape: &Shape) -> RecordBatch {
         "source_offset" => Arc::new(Int64Array::from_iter_values(
             (0..shape.rows as i64).map(|row| shape.first_offset + row * 1000),
         )),
-        name if name == time_column(table) => {
+        name if name == table.time_column() => {
             let times = (0..shape.rows as i64).map(|row| shape.first_time + row * shape.step);
             Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC")) as ArrayRef
         }

@@ -21,7 +21,7 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use serde_json::Value;
 use strongroom_archive::activity_record::differences;
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
-use strongroom_archive::encode::{EARLIEST_YEAR, hash_column, time_column};
+use strongroom_archive::encode::{EARLIEST_YEAR, hash_column};
 use strongroom_archive::error::RowsError;
 use strongroom_archive::sealed_rows::{SealedBatch, SealedRows};
 use strongroom_archive::{Archive, Records};
@@ -409,7 +409,7 @@ fn is_misfiled(time: i64, date: NaiveDate, is_day_of_arrival: bool) -> bool {
 
 fn statistics(job: &Job<'_>, seen: &Seen, outcome: &mut Outcome) {
     let (least, greatest) = (&job.add.least, &job.add.greatest);
-    let time = time_column(job.log.table);
+    let time = job.log.table.time_column();
     let bound =
         |bounds: &serde_json::Map<String, Value>| bounds.get(time).and_then(Value::as_str).and_then(micros);
     // If Delta statistics cannot express the times, there are no bounds to compare.

@@ -4020,6 +4020,8 @@ def value_end(data, mask, at):
 def is_json(data, mask, start, end, deepest):
     """Returns True if the bytes from `start` to `end`, which are UTF-8, are one JSON value, without
     white space around it. They are the value that value_end has found."""
+    if data[start : start + 1] not in (b'"', b"{", b"["):
+        return SCALAR.fullmatch(data, start, end) is not None
     if end - start <= PARSED_BYTES_MAX and deepest <= DEPTH_MAX:
         text = data[start:end].decode()
         try:
@@ -4028,7 +4030,7 @@ def is_json(data, mask, start, end, deepest):
             return False
     if BAD_ESCAPE.search(mask, start, end) or CONTROL_NOT_SPACE.search(mask, start, end):
         return False
-    # Each value that is not a list or object becomes \x01, first the strings, then the others.
+    # Each string becomes \x01, and then each other value that is not a list or object \x03.
     out, is_inside = [], False
     for at in range(start, end, WINDOW_BYTES):
         parts = mask[at : min(at + WINDOW_BYTES, end)].split(b'"')
@@ -4039,9 +4041,9 @@ def is_json(data, mask, start, end, deepest):
     text, out, at = b"".join(out), [], 0
     while at < len(text):
         cut = text.find(b",", at + WINDOW_BYTES) + 1 or len(text)
-        out.append(SCALAR.sub(b"\x01", text[at:cut]).translate(None, b" \t\r\n"))
+        out.append(SCALAR.sub(b"\x03", text[at:cut]).translate(None, b" \t\r\n"))
         at = cut
-    text = b"".join(out).replace(b"\x01:", b"\x02")  # \x02 is a name
+    text = b"".join(out).replace(b"\x01:", b"\x02").replace(b"\x03", b"\x01")  # \x02 is a name
     if is_inside or text.translate(None, b"{}[],\x01\x02") or MISPLACED.search(text):
         return False
     # A comma ends a list and starts another one, or an object if a name comes after it. Then the
@@ -4124,7 +4126,8 @@ class Found:
             fault = None if self.is_judged else self.judge(start, end, deepest)
             if name is None:
                 self.is_whole = False
-                self.faults.add(": not_utf8")
+                if not self.is_judged:
+                    self.faults.add(": not_utf8")
             elif fault:
                 self.faults.add("%s: %s" % (self.pointer_to(name) if name in self.told else "", fault))
             if fault == "not_json":
@@ -4254,8 +4257,10 @@ class Found:
         if not self.of_type(name, "{"):
             return NO_MEMBERS
         found = Found(self.data, self.mask, self.values[name][0], self, name)
-        if self.is_entry and not found.is_whole:
-            raise NoRecord
+        if not found.is_whole:
+            if self.is_entry:
+                raise NoRecord
+            self.faults.add(": not_utf8")
         return found
 
     def if_object(self, name):
@@ -4403,7 +4408,7 @@ def plain_columns(text):
 # Where the event is in a record.
 
 
-LAYERS_MAX = 4
+LAYERS_MAX, PREFIX_BYTES_MAX = 4, 8 << 10
 TIME_BEFORE = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})"
 HOST_AND_TAG = rb"[!-~]{1,255} [A-Za-z0-9_./-]{1,64}(?:\[[0-9]{1,10}\])?: "
 PREFIX = re.compile(
@@ -4413,7 +4418,8 @@ PREFIX = re.compile(
     rb"|%(time)s (?:stdout F |kube-apiserver-audit-[0-9a-f]{1,64} )?" % {b"time": TIME_BEFORE, b"host": HOST_AND_TAG}
 )
 PREFIX_5424 = re.compile(
-    rb"<[0-9]{1,3}>1 (?:%s|-) [!-~]{1,255} [!-~]{1,48} [!-~]{1,128} [!-~]{1,32} (?:-|(?:\[(?:[ !#-\\^-~]|\"(?:[ !#-\[^-~]|\\[ -~])*\")*\])+) " % TIME_BEFORE
+    rb"<[0-9]{1,3}>1 (?:%s|-) [!-~]{1,255} [!-~]{1,48} [!-~]{1,128} [!-~]{1,32} (?:-|(?:\[(?:[ !#-\\^-~]|\"(?:[ !#-\[^-~]|\\[ -~])*\")*\])+) "
+    % TIME_BEFORE
 )
 CRI_LINE = re.compile(rb"(?:%s) (stdout|stderr) ([FP])(?::[!-~]*)? " % TIME_BEFORE)
 API_SERVERS = (
@@ -4425,7 +4431,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def after_prefix(data):
     """Returns the rest of a text after its prefix, from the first `{` on. Returns None if there is
     no prefix."""
-    brace = data.find(b"{")
+    brace = data.find(b"{", 0, PREFIX_BYTES_MAX + 1)
     if brace < 0:
         return None
     prefix = data[:brace]
@@ -4544,11 +4550,19 @@ def is_of_another_pod(found):
     )
 
 
+def lines_of(data):
+    at, end = 0, data.find(b"\n")
+    while end >= 0:
+        yield data[at:end]
+        at, end = end + 1, data.find(b"\n", end + 1)
+    yield data[at:]
+
+
 def of_container_runtime(data):
     """Joins the parts of a line that containerd or CRI-O has divided. Returns None if the lines are
     not the parts of one line."""
     parts = []
-    for line in data.split(b"\n"):
+    for line in lines_of(data):
         match = CRI_LINE.match(line)
         if not match:
             return None
@@ -4563,7 +4577,7 @@ def of_docker(data):
     """Joins the parts of a line that Docker has divided. Returns None if the lines are not the
     parts of one line."""
     texts = []
-    for line in data.split(b"\n"):
+    for line in lines_of(data):
         found = read_event(line)
         if found is None or not found.is_whole or found.first("log") != '"' or found.if_string("stream") not in (None, "stdout") or is_of_another_pod(found):
             return None

@@ -10,7 +10,8 @@
 //!
 //! There are three readers, and a line that one of them does not read goes to the next. `canonical`
 //! reads a line that is written as kube-apiserver writes it. `members` reads members in any order
-//! and format from a simd-json tape. [`crate::plain`] reads the rest. Objects that repeat (`user`,
+//! and format from a simd-json tape. [`crate::plain`] reads the rest: among it lines that are cut or
+//! have a part that cannot be read, and lines longer than [`WIDE_BYTES`]. Objects that repeat (`user`,
 //! `annotations`, `sourceIPs`, `responseStatus`, `objectRef`) are looked up by their text and
 //! decoded once per block. Bodies are not decoded into values; they are slices of the line. The
 //! positions of the members show whether a line is canonical, so that `raw` can be left out: the
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
 use chrono::{DateTime, Utc};
+use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::Sha256Hash;
 
 use crate::canonical;
@@ -48,8 +50,11 @@ pub struct DecoderConfig {
     pub depth_max: usize,
 }
 
-/// Longest line: 4 MiB.
-pub const LINE_BYTES_MAX: usize = 4 << 20;
+/// Longest line: 64 MiB. The first bytes of a longer one are read as a cut event.
+pub const LINE_BYTES_MAX: usize = 64 << 20;
+/// Longest text that simd-json parses: 4 MiB. It needs many times the memory of the text, so longer
+/// ones are left to [`crate::plain`].
+pub const WIDE_BYTES: usize = 4 << 20;
 /// Maximum nesting depth of a document.
 pub const DEPTH_MAX: usize = 128;
 /// Maximum number of bytes of one line that are parsed in search of a whole event after a tear,
@@ -94,6 +99,18 @@ pub struct Decoder {
     rows: Rows,
     members: Vec<Member>,
     rejects: Rejects,
+    /// The `eventsFormat` by whose rules records are read.
+    format: u32,
+}
+
+/// What is done with an event whose text ends, or is not JSON, before the event's end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// It is taken, if it names a request and who made it.
+    Taken,
+    /// It is refused for now: the rest of the line may be an event of its own, or more bytes may
+    /// come.
+    Refused,
 }
 
 impl Decoder {
@@ -104,6 +121,7 @@ impl Decoder {
             rows: Rows::new(),
             members: Vec::new(),
             rejects: Rejects::new(),
+            format: EVENTS_FORMAT,
             config,
         }
     }
@@ -138,14 +156,6 @@ impl Decoder {
         let mut frame_before = 0;
         for line in frame::lines(block, self.config.line_bytes_max) {
             let offset = block.offset + line.at as i64;
-            if line.kind == LineKind::Piece {
-                let refusal = Refusal::new(
-                    Reason::LineTooLong,
-                    format!("part of a line longer than {} bytes", self.config.line_bytes_max),
-                );
-                self.rejects.push(line.bytes, &refusal, offset, line.number);
-                continue;
-            }
             let mut bytes = line.bytes;
             if offset == 0 && bytes.starts_with(BOM) {
                 bytes = &bytes[BOM.len()..];
@@ -160,8 +170,16 @@ impl Decoder {
                 newline: block.bytes.get(line.at + line.bytes.len()) == Some(&b'\n'),
             };
             frame_before = 0;
+            if matches!(line.kind, LineKind::FirstPiece | LineKind::Piece) {
+                if line.kind == LineKind::Piece || !self.cut_event(&whole, 0, whole.end) {
+                    let max = self.config.line_bytes_max;
+                    let long = format!("part of a line longer than {max} bytes");
+                    self.reject(&whole, 0, whole.end, &Refusal::new(Reason::LineTooLong, long));
+                }
+                continue;
+            }
             let outcome = self
-                .event(bytes, &whole.place(whole.start, 0))
+                .event(bytes, &whole.place(whole.start, 0), Cut::Refused)
                 .or_else(|refusal| self.lone_record(&whole, refusal, line.kind));
             match outcome {
                 Ok(()) => {}
@@ -174,8 +192,10 @@ impl Decoder {
         Ok(DecodedBlock { events, rejects, record_hashes, consumed })
     }
 
-    /// Prepares for decoding records one by one, without the bytes around them.
-    pub(crate) fn begin_records(&mut self) {
+    /// Prepares for decoding records one by one, without the bytes around them, by the rules of an
+    /// `eventsFormat`.
+    pub(crate) fn begin_records(&mut self, format: u32) {
+        self.format = format;
         self.rows.hash_records(false);
         self.rows.begin(&frame::Origin { partition: String::new(), cluster: String::new() });
     }
@@ -186,7 +206,7 @@ impl Decoder {
     /// event.
     pub(crate) fn record_alone(&mut self, record: &[u8], is_rendered: bool) -> Result<(), Refusal> {
         let place = Place { offset: 0, before: &[] };
-        let Err(refusal) = self.event(record, &place) else { return Ok(()) };
+        let Err(refusal) = self.event(record, &place, Cut::Taken) else { return Ok(()) };
         let Some(text) = std::str::from_utf8(record).ok().filter(|_| !is_rendered) else {
             return Err(refusal);
         };
@@ -196,7 +216,7 @@ impl Decoder {
                 None => Err(refusal),
             },
             Reason::Wrapped => {
-                let event = wrapper::mapped(text)?;
+                let event = wrapper::mapped(text, self.format)?;
                 self.push_mapped(&event, record, &place);
                 Ok(())
             }
@@ -207,7 +227,7 @@ impl Decoder {
     /// Returns the rows of the records decoded since the last call, in order.
     pub(crate) fn take_records(&mut self) -> Result<RecordBatch, ArrowError> {
         let rows = self.rows.finish();
-        self.begin_records();
+        self.begin_records(self.format);
         rows
     }
 
@@ -218,44 +238,67 @@ impl Decoder {
     }
 
     /// Decodes one event and pushes its row, or returns why the bytes are not one.
-    fn event(&mut self, bytes: &[u8], place: &Place<'_>) -> Result<(), Refusal> {
-        if canonical::push(&mut self.rows, bytes, place, &mut self.fragments) {
+    fn event(&mut self, bytes: &[u8], place: &Place<'_>, cut: Cut) -> Result<(), Refusal> {
+        if bytes.len() <= WIDE_BYTES
+            && canonical::push(&mut self.rows, bytes, place, &mut self.fragments)
+        {
             return Ok(());
         }
-        self.general(bytes, None, place)
+        self.general(bytes, None, place, cut)
+    }
+
+    /// Takes `line[from..end]` as an event whose text is cut. Returns `false` if it is not one.
+    fn cut_event(&mut self, whole: &Piece<'_>, from: usize, end: usize) -> bool {
+        let start = from.max(whole.start);
+        let head = match wrapper::export_head(&whole.line[start..end]) {
+            Some(Ok(head)) if start == whole.start => head,
+            _ => 0,
+        };
+        let place = whole.place(start + head, from);
+        self.event(&whole.line[start + head..end], &place, Cut::Taken).is_ok()
     }
 
     /// Decodes an event that is escaped in a string literal. The literal becomes its record.
     fn escaped_event(&mut self, literal: &str, place: &Place<'_>) -> Result<(), Refusal> {
         let text = wrapper::unescaped(literal)?;
-        self.general(text.as_bytes(), Some(literal.as_bytes()), place)
+        // The literal is complete, so nothing of the event stands elsewhere.
+        self.general(text.as_bytes(), Some(literal.as_bytes()), place, Cut::Taken)
     }
 
     /// Decodes an event in any form. The row's record is `literal` if the event was escaped in that
     /// string literal, and otherwise `text`.
-    fn general(&mut self, text: &[u8], literal: Option<&[u8]>, place: &Place<'_>) -> Result<(), Refusal> {
-        let Decoder { parser, rows, members, config, .. } = self;
-        let outcome = parser.parse(text, |nodes, base| {
-            let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
-            match literal {
-                Some(record) => rows.push(&Row { raw: literal, shape: NULL, ..row }, place, record),
-                None => rows.push(&row, place, text),
-            }
-            Ok(())
-        });
-        match outcome {
-            Ok(Ok(())) => Ok(()),
-            // The reader refused the text or does not support its form, or simd-json does not parse
-            // it. The plain decoder decides. For example, only the last value of a repeated key
-            // counts, and the reader may have refused the first.
-            Ok(Err(Stop)) | Err(_) => {
-                let event = wrapper::bare_event(text, config.depth_max)?;
-                let record = literal.unwrap_or(text);
-                let row = rows.plain_row(&event, record);
-                rows.push(&row, place, record);
-                Ok(())
-            }
+    fn general(
+        &mut self,
+        text: &[u8],
+        literal: Option<&[u8]>,
+        place: &Place<'_>,
+        cut: Cut,
+    ) -> Result<(), Refusal> {
+        let Decoder { parser, rows, members, config, format, .. } = self;
+        let is_read = text.len() <= WIDE_BYTES
+            && parser
+                .parse(text, |nodes, base| {
+                    let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
+                    match literal {
+                        Some(record) => rows.push(&Row { raw: literal, shape: NULL, ..row }, place, record),
+                        None => rows.push(&row, place, text),
+                    }
+                    Ok::<(), Stop>(())
+                })
+                .is_ok_and(|outcome| outcome.is_ok());
+        if is_read {
+            return Ok(());
         }
+        // The reader refused the text or does not support its form, or simd-json does not parse it.
+        // The plain decoder decides.
+        let event = wrapper::bare_event_of(text, config.depth_max, *format)?;
+        if cut == Cut::Refused && event.is_cut() {
+            return Err(wrapper::refusal_of_cut(text, config.depth_max));
+        }
+        let record = literal.unwrap_or(text);
+        let row = rows.plain_row(&event, record);
+        rows.push(&row, place, record);
+        Ok(())
     }
 
     /// Decodes the single event of a line that is not a bare event. Otherwise returns why the line
@@ -266,7 +309,9 @@ impl Decoder {
         let bytes = &whole.line[whole.start..];
         match refusal.reason {
             Reason::BrokenJson => match wrapper::export_head(bytes) {
-                Some(Ok(head)) => self.event(&bytes[head..], &whole.place(whole.start + head, 0)),
+                Some(Ok(head)) => {
+                    self.event(&bytes[head..], &whole.place(whole.start + head, 0), Cut::Refused)
+                }
                 Some(Err(other)) => Err(other),
                 None => Err(refusal),
             },
@@ -307,7 +352,7 @@ impl Decoder {
                 if value.starts_with('"') {
                     self.escaped_event(value, &place)?;
                 } else {
-                    self.event(value.as_bytes(), &place)?;
+                    self.event(value.as_bytes(), &place, Cut::Refused)?;
                 }
                 Ok(end)
             }
@@ -381,8 +426,9 @@ impl Decoder {
     /// of events are believed: events that follow each other from the line's first byte, and, after
     /// a tear, the one event that ends where the line does. That event cannot be nested in other
     /// text, because nested text is always followed by what closes it. Members of a list or a
-    /// wrapper, and documents on a line, are judged one by one, so that a member that is too deep
-    /// does not cost the others.
+    /// wrapper, and documents on a line, are judged one by one, so that a member that is refused
+    /// does not cost the others. What is left may be the beginning of an event. It is a cut event
+    /// if it names a request and who made it; its text ends where the next event begins.
     fn recover(&mut self, whole: &Piece<'_>, refusal: Refusal) {
         // The depth of a line is checked before anything else. So nothing else is known yet of a
         // line that is too deep, and a single member may be the cause.
@@ -401,7 +447,10 @@ impl Decoder {
         if too_deep && self.wrapped(whole, 0, (whole.start, whole.end), &mut records_left).is_ok() {
             return;
         }
-        let broken = matches!(refusal.reason, Reason::BrokenJson | Reason::InvalidUtf8 | Reason::NulByte);
+        let broken = matches!(
+            refusal.reason,
+            Reason::BrokenJson | Reason::InvalidUtf8 | Reason::NulByte | Reason::TruncatedByCloud
+        );
         if !broken && !too_deep {
             return self.reject(whole, 0, whole.end, &refusal);
         }
@@ -415,21 +464,31 @@ impl Decoder {
             at += length;
         }
         let from = if at == whole.start { 0 } else { at };
-        if let Some((head, end)) = whole.newline.then(|| last_event(bytes, at)).flatten()
-            && self.event(&bytes[head..end], &whole.place(head, head)).is_ok()
-        {
-            if from < head {
-                let torn = format!("torn before a whole event at byte {head} of the line");
-                self.reject(whole, from, head, &Refusal::new(Reason::TornLine, torn));
+        let is_whole = |(head, end): &(usize, usize)| {
+            let event = wrapper::bare_event(&bytes[*head..*end], self.config.depth_max);
+            event.is_ok_and(|event| !event.is_cut())
+        };
+        let last = whole.newline.then(|| last_event(bytes, at)).flatten().filter(is_whole);
+        let cut_end = last.map_or(whole.end, |(head, _)| head);
+        if from < cut_end && !self.cut_event(whole, from, cut_end) {
+            let refusal = match last {
+                Some((head, _)) => {
+                    let torn = format!("torn before a whole event at byte {head} of the line");
+                    Refusal::new(Reason::TornLine, torn)
+                }
+                None if from == 0 => refusal,
+                None => {
+                    let broken = format!("broken after a whole event, from byte {from} of the line");
+                    Refusal::new(Reason::TornLine, broken)
+                }
+            };
+            self.reject(whole, from, cut_end, &refusal);
+        }
+        if let Some((head, end)) = last {
+            match self.event(&bytes[head..end], &whole.place(head, head), Cut::Refused) {
+                Ok(()) => self.rows.extend_frame_after(&bytes[end..whole.end]),
+                Err(refusal) => self.reject(whole, head, whole.end, &refusal),
             }
-            if end < whole.end {
-                self.rows.extend_frame_after(&bytes[end..whole.end]);
-            }
-        } else if from == 0 {
-            self.reject(whole, 0, whole.end, &refusal);
-        } else if from < whole.end {
-            let broken = format!("broken after a whole event, from byte {from} of the line");
-            self.reject(whole, from, whole.end, &Refusal::new(Reason::TornLine, broken));
         }
     }
 
@@ -438,7 +497,7 @@ impl Decoder {
     fn document(&mut self, whole: &Piece<'_>, extent: (usize, usize), records_left: &mut usize) -> bool {
         let (start, end) = extent;
         let frame_from = if start == whole.start { 0 } else { start };
-        match self.event(&whole.line[start..end], &whole.place(start, frame_from)) {
+        match self.event(&whole.line[start..end], &whole.place(start, frame_from), Cut::Refused) {
             Err(refusal) if refusal.reason == Reason::Wrapped => {
                 self.wrapped(whole, frame_from, extent, records_left).is_ok()
             }
@@ -467,7 +526,7 @@ impl Decoder {
         let extent_of = |item: &&str| whole.extent_of(item);
         self.each(whole, (0, whole.end), &items, extent_of, |decoder, item, frame_from| {
             let (start, end) = whole.extent_of(item);
-            decoder.event(item.as_bytes(), &whole.place(start, frame_from)).map(|()| end)
+            decoder.event(item.as_bytes(), &whole.place(start, frame_from), Cut::Refused).map(|()| end)
         });
         true
     }
@@ -518,10 +577,11 @@ fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
     None
 }
 
-/// Returns the length of the JSON document at the start of `bytes`; `None` if there is none.
+/// Returns the length of the JSON document at the start of `bytes`; `None` if there is none. Its
+/// strings may be not UTF-8.
 fn document_end(bytes: &[u8]) -> Option<usize> {
     let mut documents =
-        serde_json::Deserializer::from_slice(bytes).into_iter::<&serde_json::value::RawValue>();
+        serde_json::Deserializer::from_slice(bytes).into_iter::<serde::de::IgnoredAny>();
     match documents.next() {
         Some(Ok(_)) => Some(documents.byte_offset()),
         _ => None,

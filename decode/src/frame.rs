@@ -80,7 +80,9 @@ pub enum LineKind {
     Whole,
     /// A line, or a part of one, without a newline after it, at the end of a stream that may grow.
     Open,
-    /// A piece of a line or part longer than the bound.
+    /// The first piece, as long as the bound, of a line longer than the bound.
+    FirstPiece,
+    /// Another piece of a line or part longer than the bound.
     Piece,
 }
 
@@ -108,12 +110,14 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
         Edge::Part | Edge::InPart => Some((line_end(bytes, 0), true)),
         Edge::InLine => Some((line_end(bytes, 0), false)),
     };
-    let mut pieces_until = 0;
+    let (mut pieces_until, mut first_piece) = (0, None);
     std::iter::from_fn(move || {
         loop {
             if at < pieces_until {
                 let piece = &bytes[at..pieces_until.min(at + line_bytes_max)];
-                let line = Line { at, number, bytes: piece, kind: LineKind::Piece };
+                let is_first = first_piece == Some(at) && piece.len() == line_bytes_max;
+                let kind = if is_first { LineKind::FirstPiece } else { LineKind::Piece };
+                let line = Line { at, number, bytes: piece, kind };
                 at += piece.len();
                 return Some(line);
             }
@@ -150,6 +154,7 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             let last = end == bytes.len();
             if end - at > line_bytes_max || (last && block.ends != Edge::Line) {
                 long = Some((end, begins_document(&bytes[at..])));
+                first_piece = Some(at);
                 continue;
             }
             let line = &bytes[at..end];

@@ -50,6 +50,7 @@ mod rows;
 pub mod stream;
 mod tape;
 pub mod time;
+mod tolerant;
 mod wrapper;
 
 pub use decoder::{DEPTH_MAX, DecodedBlock, Decoder, DecoderConfig, LINE_BYTES_MAX, decode_bytes};

@@ -12,7 +12,7 @@ use strongroom_schemas::events::index;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 
 use crate::columns::{BytesColumn, DictColumn, ListColumn, Memo, NULL, NumberColumn};
-use crate::document::{Document, Stop, code, is_canonical_list, is_compact, json_object, read_user, utf8};
+use crate::document::{Document, Stop, code, is_canonical_list, is_compact, json_object, no_duplicate, read_user, utf8};
 use crate::frame;
 use crate::plain::{self, PlainEvent};
 use crate::tape::Member;
@@ -100,6 +100,7 @@ pub(crate) struct Row<'l> {
     /// The line, if rendering the row would not give it.
     pub(crate) raw: Option<&'l [u8]>,
     pub(crate) shape: i32,
+    pub(crate) faults: i32,
 }
 
 /// Position of a record in its stream, and the frame before it: the bytes that belong to no record.
@@ -151,6 +152,7 @@ pub(crate) struct Rows {
     pub(crate) shape: DictColumn,
     pub(crate) frame_before: BytesColumn,
     pub(crate) frame_after: BytesColumn,
+    faults: ListColumn,
     /// `frame_after` of the last row. It is held back because the text after the last item of a
     /// list is known late.
     frame_after_last: Vec<u8>,
@@ -220,6 +222,7 @@ impl Rows {
             shape: DictColumn::new(),
             frame_before: BytesColumn::new(),
             frame_after: BytesColumn::new(),
+            faults: ListColumn::new(),
             frame_after_last: Vec::new(),
             frame_after_held: false,
             verbs: Memo::new(),
@@ -324,6 +327,7 @@ impl Rows {
         };
         let mut version = None;
         let mut version_at = (0, 0);
+        let mut seen = 0_u8;
         let mut fields: [Option<&str>; 8] = [None; 8];
         let members = document.members("objectRef", member)?;
         let mut canonical = !members.is_empty()
@@ -333,6 +337,7 @@ impl Rows {
             else {
                 continue;
             };
+            no_duplicate(&mut seen, at)?;
             let value = document.string(OBJECT_FIELDS[at], inner)?;
             canonical &= value.is_some_and(|value| document.is_canonical_string(inner, value));
             fields[at] = value;
@@ -383,7 +388,10 @@ impl Rows {
             && is_compact(document.line, &members, &STATUS_NAMES, member.start + 1, member.end - 1);
         let mut keys = NO_STATUS;
         let (mut status, mut message, mut reason, mut details) = (None, None, None, None);
+        let mut seen = 0;
         for inner in &members {
+            let name = STATUS_NAMES.iter().position(|name| name.as_bytes() == inner.key(document.line));
+            name.filter(|at| *at > 0).map_or(Ok(()), |at| no_duplicate(&mut seen, at))?;
             let value = match inner.key(document.line) {
                 b"status" => {
                     status = document.string("responseStatus.status", inner)?;
@@ -440,12 +448,15 @@ impl Rows {
         };
         let members = document.members("annotations", member)?;
         let (mut decision, mut reason) = (None, None);
+        let mut seen = 0;
         for inner in &members {
             match inner.key(document.line) {
                 key if key == plain::AUTHZ_DECISION.as_bytes() => {
+                    no_duplicate(&mut seen, 0)?;
                     decision = document.string(plain::AUTHZ_DECISION_FIELD, inner)?
                 }
                 key if key == plain::AUTHZ_REASON.as_bytes() => {
+                    no_duplicate(&mut seen, 1)?;
                     reason = document.string(plain::AUTHZ_REASON_FIELD, inner)?
                 }
                 _ => {}
@@ -461,7 +472,7 @@ impl Rows {
     }
 
     /// Interns an event that the plain decoder decoded. Its `raw` is always kept, because the line
-    /// was unusual.
+    /// was unusual: a part that cannot be read is not rendered.
     pub(crate) fn plain_row<'l>(&mut self, event: &'l PlainEvent, raw: &'l [u8]) -> Row<'l> {
         fn list(column: &mut ListColumn, value: Option<&Vec<String>>) -> i32 {
             value.map_or(NULL, |list| column.intern(list.iter().map(String::as_str)))
@@ -524,6 +535,7 @@ impl Rows {
             stage_time: event.stage_timestamp,
             raw: Some(raw),
             shape: NULL,
+            faults: list(&mut self.faults, event.faults.as_ref()),
         }
     }
 
@@ -552,6 +564,7 @@ impl Rows {
         self.frame_before.push((!place.before.is_empty()).then_some(place.before));
         self.raw.push(row.raw);
         self.shape.push(row.shape);
+        self.faults.push(row.faults);
         self.audit_id.push(row.audit_id);
         self.stage.push(row.stage);
         self.level.push(row.level);
@@ -653,7 +666,7 @@ impl Rows {
             null(index::FORM),
             null(index::FORM_VALUES),
             null(index::REDACTION),
-            null(index::FAULTS),
+            (index::FAULTS, self.faults.finish()?),
         ];
         debug_assert!(
             columns.iter().enumerate().all(|(at, (index, column))| at == *index && column.len() == rows)

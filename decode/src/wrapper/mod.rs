@@ -22,9 +22,10 @@ mod eks;
 mod gke;
 
 use serde_json::value::RawValue;
+use strongroom_schemas::format::EVENTS_FORMAT;
 
 use crate::json::{self, Members, WHITE};
-use crate::plain::{self, PlainEvent};
+use crate::plain::{self, PlainEvent, Refused};
 use crate::reject::{Reason, Refusal};
 
 pub(crate) use eks::export_head;
@@ -109,7 +110,7 @@ pub(crate) fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>
         Kind::CloudWatch => eks::records(document, &members)?,
         Kind::Google => {
             json::bounded_depth(document.as_bytes(), depth_max)?;
-            vec![gke::record(document, &members)]
+            vec![gke::record(document, &members, EVENTS_FORMAT)]
         }
         Kind::Firehose => return Err(Refusal::new(Reason::Wrapped, kind.name())),
     };
@@ -120,14 +121,14 @@ pub(crate) fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>
 }
 
 /// Returns the event that `document` is mapped to, if it is an entry of that kind. The caller has
-/// checked its depth.
-pub(crate) fn mapped(document: &str) -> Result<PlainEvent, Refusal> {
+/// checked its depth. The event is that of an `eventsFormat`.
+pub(crate) fn mapped(document: &str, format: u32) -> Result<PlainEvent, Refusal> {
     let unknown = || Refusal::new(Reason::Wrapped, "a wrapper that is not a record");
     let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
     if Kind::of(&keys(&members)) != Some(Kind::Google) {
         return Err(unknown());
     }
-    match gke::record(document, &members).content {
+    match gke::record(document, &members, format).content {
         Content::Mapped(event) => Ok(*event),
         Content::Refused(refusal) => Err(refusal),
         Content::Event(_) => Err(unknown()),
@@ -146,15 +147,27 @@ pub fn decode_alone(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusa
 /// Decodes one bare event with the plain decoder. A document that is a wrapper is refused as
 /// [`Reason::Wrapped`].
 pub(crate) fn bare_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
-    let members = match plain::members(bytes, depth_max) {
-        Ok(members) => members,
-        Err(refusal) if refusal.reason == Reason::TruncatedByCloud => return Err(truncated(bytes, refusal)),
-        Err(refusal) => return Err(refusal),
-    };
-    plain::event(&members).map_err(|refusal| {
-        let kind = (refusal.reason == Reason::NotAnAuditEvent).then(|| Kind::of(&keys(&members))).flatten();
+    bare_event_of(bytes, depth_max, EVENTS_FORMAT)
+}
+
+/// Like [`bare_event`], by the rules of an `eventsFormat`.
+pub(crate) fn bare_event_of(bytes: &[u8], depth_max: usize, format: u32) -> Result<PlainEvent, Refusal> {
+    plain::read(bytes, depth_max, format).map_err(|Refused { refusal, members }| {
+        if refusal.reason == Reason::TruncatedByCloud {
+            return truncated(bytes, refusal);
+        }
+        let kind = members.and_then(|members| Kind::of(&keys(&members)));
         kind.map_or(refusal, |kind| Refusal::new(Reason::Wrapped, kind.name()))
     })
+}
+
+/// Returns the refusal of a cut event that is not taken.
+pub(crate) fn refusal_of_cut(bytes: &[u8], depth_max: usize) -> Refusal {
+    match plain::members(bytes, depth_max) {
+        Err(refusal) if refusal.reason == Reason::TruncatedByCloud => truncated(bytes, refusal),
+        Err(refusal) => refusal,
+        Ok(_) => Refusal::new(Reason::BrokenJson, "cut"),
+    }
 }
 
 /// Returns the refusal of a truncated event, which may follow the text that an export puts before a

@@ -213,10 +213,13 @@ fn copies_truncation_and_files_that_vanish() {
     // A shorter copy of a known file, and the complete file compressed.
     write(&set.logs, "old.log", &first[..first.len() / 2]);
     write(&set.logs, "whole.log.zst", &zstd::encode_all(&first[..], 1).expect("in memory"));
-    // A file that is not a log is ignored; an empty one may become a log.
+    // A file that is not a log is not read, and the log says so once; an empty one may become a log.
     write(&set.logs, "notes.txt", b"not a log\n");
     write(&set.logs, "empty.log", b"");
-    std::thread::sleep(Duration::from_millis(800));
+    // A compressed file is read when nobody has written to it for two seconds.
+    std::thread::sleep(Duration::from_millis(3_500));
+    let told = |log: &str| log.matches("notes.txt").count();
+    assert_eq!(told(&daemon.log()), 1, "{}", daemon.log());
     assert_eq!(daemon.metric("sealed_events_total"), 600.0, "{}", daemon.log());
     assert_eq!(daemon.get("/readyz").0, 200, "{}", daemon.log());
     assert!(daemon.terminate().0.success());

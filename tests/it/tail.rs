@@ -231,6 +231,43 @@ fn copies_truncation_and_files_that_vanish() {
 }
 
 #[test]
+fn a_path_without_a_file_is_reported_and_a_file_is_read_after_chmod() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = folder();
+    let archive = folder.path().join("archive");
+    let path = write(folder.path(), "audit.log", &log(200, 44));
+    let missing = folder.path().join("typo.log");
+    let rest = format!(
+        "[seal]\ninterval = '300ms'\n[[tail]]\nname = 'files'\ncluster = 'test'\npaths = ['{}', '{}']\npoll = '20ms'\n",
+        path.display(),
+        missing.display()
+    );
+    let config = config(folder.path(), &archive.display().to_string(), &rest);
+    let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+    set(0);
+    // Root may read everything, unless it gives that up.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]);
+    command.args([env!("CARGO_BIN_EXE_strongroom"), "run", "--config"]).arg(&config).env("NO_COLOR", "1");
+    let mut daemon = if File::open(&path).is_ok() { Daemon::spawn(command) } else { Daemon::start(&config) };
+    wait_until("the file is reported", || daemon.get("/readyz").0 == 503);
+    assert!(daemon.log().contains("check owner and mode"), "{}", daemon.log());
+    let told = |log: &str| log.lines().filter(|line| line.contains("typo.log")).count();
+    assert_eq!(told(&daemon.log()), 1, "{}", daemon.log());
+    set(0o600);
+    let changed = Instant::now();
+    daemon.wait_for_metric("sealed_events_total", 200.0);
+    assert!(changed.elapsed() < Duration::from_secs(25), "it is not the wait before another try that ended");
+    wait_until("ready", || daemon.get("/readyz").0 == 200);
+    write(folder.path(), "typo.log", &log(100, 45));
+    daemon.wait_for_metric("sealed_events_total", 300.0);
+    assert!(daemon.log().contains("the path has a file now"), "{}", daemon.log());
+    assert!(daemon.terminate().0.success());
+}
+
+#[test]
 fn an_alert_is_sent_long_before_its_event_is_sealed() {
     let folder = folder();
     let archive = folder.path().join("archive");

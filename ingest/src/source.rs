@@ -32,7 +32,7 @@ use strongroom_archive::fingerprint::{Fingerprint, fingerprint};
 use strongroom_decode::frame::{self, Block, Edge, LineSoFar, Origin};
 
 pub use self::error::{CompareError, FileError};
-pub use self::names::{Expanded, expand, find};
+pub use self::names::{Expanded, FoundFiles, NoFile, expand, find};
 use self::pipe::Pipe;
 
 /// One input.

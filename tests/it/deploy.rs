@@ -94,6 +94,24 @@ fn shipped_configurations_are_checked_by_the_binary() {
     }
 }
 
+/// The API server's node knows no names of Services, and the cluster's authority vouches for more
+/// than API servers.
+#[test]
+fn an_api_server_reaches_the_webhook_and_nobody_else_may_post() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("it is there");
+    let kubeconfig: serde_json::Value =
+        yaml_serde::from_str(&read("deploy/kubernetes/audit-webhook-kubeconfig.yaml")).expect("YAML");
+    let cluster = &kubeconfig["clusters"][0]["cluster"];
+    let server = cluster["server"].as_str().expect("a URL").strip_prefix("https://").expect("https");
+    let (address, path) = server.split_once('/').expect("a path");
+    assert!(address.parse::<std::net::SocketAddr>().is_ok(), "{address}");
+    assert_eq!(cluster["tls-server-name"], "strongroom-webhook.strongroom.svc");
+    let manifest = read("deploy/kubernetes/strongroom.yaml");
+    assert!(manifest.contains(&format!("path = \"/{path}\"")));
+    let names = manifest.lines().find(|line| line.trim().starts_with("client_names = [\"")).expect("names");
+    assert!(!names.contains("[]"), "{names}");
+}
+
 /// The audit policy keeps bodies of secrets out. An API server reads a policy from the top, and the
 /// first matching rule counts.
 #[test]

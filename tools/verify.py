@@ -3972,7 +3972,7 @@ SPACE = re.compile(rb"[ \t\r\n]*")
 BARE_END = re.compile(rb"[,}\] \t\r\n]")
 TOKEN = re.compile(rb"""[\[{]+|[\]}]+|"[^"]*"|["']""")
 PLAIN_MEMBER = re.compile(
-    rb"""[ \t\r\n]*"([^"\\\x00-\x1f\x80-\xff]*)"[ \t\r\n]*:[ \t\r\n]*("[^"\\\x00-\x1f\x80-\xff]*"|true|false|null|-?(?:0|[1-9][0-9]*))[ \t\r\n]*([,}])"""
+    rb"""[ \t\r\n]*"([^"\\\x00-\x1f\x80-\xff]*)"[ \t\r\n]*:[ \t\r\n]*("[^"\\\x00-\x1f\x80-\xff]*"|true|false|null|\[\]|\{\}|-?(?:0|[1-9][0-9]*))[ \t\r\n]*([,}])"""
 )
 BAD_ESCAPE = re.compile(rb'\\(?!["\\/bfnrt]|u[0-9a-fA-F]{4})')
 CONTROL, CONTROL_NOT_SPACE = re.compile(rb"[\x00-\x1f]"), re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")

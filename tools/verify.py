@@ -4067,8 +4067,8 @@ class Found:
     """An object in bytes, in place of an Object. What cannot be read is None, and is told in
     `faults`. The bytes after its end, or after a break, are not read.
 
-    - `values`: for each name in READ, where its last value starts and ends, and if that cannot be
-      read; and `list`: (name, where its quoted name starts) of the first member of an event that
+    - `values`: for each name in READ, where its last value starts and ends, and what is wrong with
+      it; and `list`: (name, where its quoted name starts) of the first member of an event that
       has a column or holds columns.
     - `end`: where the object ends; None if the text ends before that, or breaks.
     - `is_whole`: True if all of it is JSON, and each name is readable. `is_deep`: a value in it is
@@ -4081,7 +4081,7 @@ class Found:
         self.faults, self.pointer = (within.faults, within.pointer_to(name)) if within else (set(), "")
         self.told = TOLD.get(self.pointer, ())
         self.list, self.values, self.end, self.is_whole, self.is_deep = [], {}, None, True, False
-        self.is_entry = within is not None and within.is_entry
+        self.is_entry, self.is_carrier = within is not None and within.is_entry, False
         self.read(start + 1)
         if self.end is None:
             self.is_whole = False
@@ -4102,7 +4102,7 @@ class Found:
         while True:
             plain = PLAIN_MEMBER.match(data, at)
             if plain:
-                self.add(plain[1].decode(), plain.start(1) - 1, plain.start(2), plain.end(2), False)
+                self.add(plain[1].decode(), plain.start(1) - 1, plain.start(2), plain.end(2), None)
                 at = plain.end()
                 if plain[3] == b"}":
                     self.end = at
@@ -4135,7 +4135,7 @@ class Found:
             self.is_whole &= fault != "not_utf8"
             self.is_deep |= fault == "too_deep"
             if name is not None:
-                self.add(name, quote, start, end, fault is not None)
+                self.add(name, quote, start, end, fault)
             at = SPACE.match(data, end).end()
             if data[at : at + 1] == b"}":
                 self.end = at + 1
@@ -4144,14 +4144,14 @@ class Found:
                 return
             at += 1
 
-    def add(self, name, quote, start, end, is_unreadable):
+    def add(self, name, quote, start, end, fault):
         if name in self.told:
             if name in self.values:
                 self.fault(name, "duplicate_member")
             if not self.list:
                 self.list.append((name, quote))
         if name in READ:
-            self.values[name] = start, end, is_unreadable
+            self.values[name] = start, end, fault
 
     @staticmethod
     def name(quoted):
@@ -4187,10 +4187,10 @@ class Found:
     def first(self, name):
         """Returns the first byte of a value, in which it differs from values of other types. Returns
         an empty text if there is none, or null, and a space if it cannot be read."""
-        start, _, is_unreadable = self.values.get(name, (0, 0, False))
-        if name not in self.values or not is_unreadable and self.data.startswith(b"null", start):
+        start, _, fault = self.values.get(name, (0, 0, None))
+        if name not in self.values or not fault and self.data.startswith(b"null", start):
             return ""
-        return " " if is_unreadable else chr(self.data[start])
+        return " " if fault and not (self.is_carrier and fault == "too_deep") else chr(self.data[start])
 
     def bytes(self, name):
         start, end, _ = self.values[name]
@@ -4504,6 +4504,7 @@ def in_object(data, layers, is_google_allowed):
 
 def in_carrier(found, layers):
     """Returns the columns of the event in a member of an object."""
+    found.is_carrier = True  # so its values may be of any depth
     if is_of_another_pod(found):
         raise NoRecord
     for path in CARRIED:

@@ -4017,13 +4017,24 @@ def value_end(data, mask, at):
             return None, deepest
 
 
+def is_utf8(data):
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def is_json(data, mask, start, end, deepest):
-    """Returns True if the bytes from `start` to `end`, which are UTF-8, are one JSON value, without
-    white space around it. They are the value that value_end has found."""
+    """Returns True if the bytes from `start` to `end` are one JSON value, without white space
+    around it, except that strings need not be UTF-8. They are the value that value_end has
+    found."""
     if data[start : start + 1] not in (b'"', b"{", b"["):
         return SCALAR.fullmatch(data, start, end) is not None
     if end - start <= PARSED_BYTES_MAX and deepest <= DEPTH_MAX:
-        text = data[start:end].decode()
+        text = data[start:end].decode("latin-1")
         try:
             return SCAN(text, 0)[1] == len(text)
         except (NoRecord, StopIteration, ValueError):
@@ -4071,8 +4082,8 @@ class Found:
       it; and `list`: (name, where its quoted name starts) of the first member of an event that
       has a column or holds columns.
     - `end`: where the object ends; None if the text ends before that, or breaks.
-    - `is_whole`: True if all of it is JSON, and each name is readable. `is_deep`: a value in it is
-      nested too deep.
+    - `is_whole`: True if all of it is JSON in UTF-8. `is_odd`: a name in it is not readable.
+      `is_deep`: a value in it is nested too deep.
     - `within`: the object that this one is in. What that has read is JSON, so it is not judged
       again."""
 
@@ -4080,8 +4091,8 @@ class Found:
         self.data, self.mask, self.start, self.is_judged = data, mask, start, within is not None
         self.faults, self.pointer = (within.faults, within.pointer_to(name)) if within else (set(), "")
         self.told = TOLD.get(self.pointer, ())
-        self.list, self.values, self.end, self.is_whole, self.is_deep = [], {}, None, True, False
-        self.is_entry, self.is_carrier = within is not None and within.is_entry, False
+        self.list, self.values, self.end, self.is_whole, self.is_odd, self.is_deep = [], {}, None, True, False, False
+        self.is_carrier = False
         self.read(start + 1)
         if self.end is None:
             self.is_whole = False
@@ -4125,7 +4136,8 @@ class Found:
                 return
             fault = None if self.is_judged else self.judge(start, end, deepest)
             if name is None:
-                self.is_whole = False
+                self.is_odd = True
+                self.is_whole &= is_utf8(data[quote:colon])
                 if not self.is_judged:
                     self.faults.add(": not_utf8")
             elif fault:
@@ -4156,26 +4168,21 @@ class Found:
     @staticmethod
     def name(quoted):
         """Returns None for a name that cannot be read. Raises NoRecord for one that is not JSON."""
+        is_readable = is_utf8(quoted)
         try:
-            text = quoted.decode()
-        except UnicodeDecodeError:
-            return None
-        try:
-            name, _ = json.decoder.scanstring(text, 1, True)
+            name, _ = json.decoder.scanstring(quoted.decode() if is_readable else quoted.decode("latin-1"), 1, True)
         except ValueError:
             raise NoRecord
+        if not is_readable:
+            return None
         return name if b"\\u" not in quoted or is_unicode(name) else None
 
     def judge(self, start, end, deepest):
         """Returns what is wrong with the value there; None if nothing is."""
-        value = self.data[start:end]
-        if not value.isascii():
-            try:
-                value.decode()
-            except UnicodeDecodeError:
-                return "not_utf8"
         if not is_json(self.data, self.mask, start, end, deepest):
             return "not_json"
+        if not is_utf8(self.data[start:end]):
+            return "not_utf8"
         return "too_deep" if 1 + deepest > DEPTH_MAX else None
 
     def before(self, quote):
@@ -4252,14 +4259,11 @@ class Found:
         return self.body(name) if self.of_type(name, "{") else None
 
     def object(self, name):
-        """Returns the object of that name; one without members if there is none. In an entry of
-        Google, each name of an object that is read must be readable."""
+        """Returns the object of that name; one without members if there is none."""
         if not self.of_type(name, "{"):
             return NO_MEMBERS
         found = Found(self.data, self.mask, self.values[name][0], self, name)
-        if not found.is_whole:
-            if self.is_entry:
-                raise NoRecord
+        if found.is_odd:
             self.faults.add(": not_utf8")
         return found
 
@@ -4269,7 +4273,7 @@ class Found:
         if self.first(name) != "{":
             return NO_MEMBERS
         found = Found(self.data, self.mask, self.values[name][0], self, name)
-        return found if found.is_whole else NO_MEMBERS
+        return NO_MEMBERS if found.is_odd else found
 
     def granted(self, name):
         """Like the method of an Object."""
@@ -4281,8 +4285,8 @@ class Found:
             end, _ = value_end(self.data, self.mask, at)
             if self.data[at : at + 1] == b"{":
                 item = Found(self.data, self.mask, at, self, name)
-                if not item.is_whole:
-                    raise NoRecord
+                if item.is_odd:
+                    self.faults.add(": not_utf8")
                 granted.append(item.is_true("granted"))
             elif self.data[at:end] == b"null":
                 granted.append(False)
@@ -4348,6 +4352,7 @@ READ = set().union(*TOLD.values(), *CARRIED) | {
     "protoPayload", "insertId", "textPayload", "jsonPayload", "resource", "type", "serviceName", "@type", "operation", "requestMetadata", "authenticationInfo",
     "callerIp", "methodName", "id", "last", "first", "principalEmail", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
     "status", "authorizationInfo", "granted", "stream", "kubernetes", "container_name", "container", "name", "namespace_name", "namespace", "pod_namespace",
+    "resourceLogs", "streams", "values", "events", "ts", "caller",
 }  # fmt: skip
 
 
@@ -4495,11 +4500,22 @@ def in_object(data, layers, is_google_allowed):
     if is_google(found):
         if not is_google_allowed or found.is_deep:
             raise NoRecord
-        found.is_entry, found.faults = True, set()
+        found.faults = {": not_utf8"} if found.is_odd else set()
         return with_faults(google_columns(found), found)
-    if not layers or is_cloud(found) or found.if_string("kind") == "EventList":
+    if not layers or not may_be_carrier(found):
         raise NoRecord
     return in_carrier(found, layers)
+
+
+def may_be_carrier(found):
+    """Returns False for an object of Kubernetes, for the wrappers of many events, and for a log
+    line of an API server, in which a client may write."""
+    first, has = found.first, found.has
+    if found.is_odd or is_cloud(found) or any(map(first, ("kind", "apiVersion", "auditID"))):
+        return False
+    if has("resourceLogs") or has("streams") or has("stream") and has("values") or has("events"):
+        return False
+    return not (first("ts") and first("caller") == '"')
 
 
 def in_carrier(found, layers):
@@ -4580,7 +4596,7 @@ def of_docker(data):
     texts = []
     for line in lines_of(data):
         found = read_event(line)
-        if found is None or not found.is_whole or found.first("log") != '"' or found.if_string("stream") not in (None, "stdout") or is_of_another_pod(found):
+        if found is None or not found.is_whole or found.is_odd or found.first("log") != '"' or found.if_string("stream") not in (None, "stdout") or is_of_another_pod(found):
             return None
         if found.first("stream") not in ("", '"'):
             return None

@@ -2872,6 +2872,8 @@ EVENT_NAMES = {
     "auditid", "apiversion", "requesturi", "verb", "impersonateduser", "sourceips", "objectref", "responsestatus", "requestobject", "responseobject",
     "requestreceivedtimestamp", "stagetimestamp",
 }  # fmt: skip
+# Where the level may also be, in an event that OpenShift's log forwarder has changed.
+LEVEL_ELSEWHERE = ("k8s_audit_level", "openshift_audit_level")
 TIME_CODEC = re.compile(r"([0-9]|trim|threes|sixes)(Z|\+00:00|\+0000)", re.ASCII)
 LINES_LAYOUT = re.compile(r"(lines|tabs)-(0|[1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII)
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
@@ -2999,7 +3001,7 @@ class FormReader:
         self.text, self.form, self.at = text, form, 0
         self.parts, self.literal = [], []
         self.holes = self.items = self.depth = self.regions = 0
-        self.columns, self.event = set(), None
+        self.columns, self.event, self.level_at = set(), None, None
         self.members = []  # [index of the object in `objects`, name, kind of the value]
         # For each object: [the member whose value it is, or None; index of its first part; index
         # after its last part].
@@ -3124,9 +3126,9 @@ class FormReader:
             self.take()
 
     def value(self, member):
-        """Reads a value and returns its kind, for judge_names: `column`, `null`, (`object`, index
-        in `objects`) or `other`."""
-        c = self.peek()
+        """Reads a value and returns its kind, for judge_names: `column`, `null`, `default` (the
+        string, without an escape), (`object`, index in `objects`) or `other`."""
+        c, start = self.peek(), self.at
         if c == "hole":
             kind, what, end = self.hole()
             if kind == "column":
@@ -3147,6 +3149,7 @@ class FormReader:
             self.take()
             self.characters()
             self.need('"')
+            return "default" if self.text[start : self.at] == '"default"' else "other"
         else:
             word = next((w for w in ("true", "false", "null") if self.text.startswith(w, self.at)), None)
             match = None if word else NUMBER.match(self.text, self.at)
@@ -3246,7 +3249,7 @@ class FormReader:
         if column in self.columns:
             raise BadForm("column_twice")
         container, key, _ = MAPPED[column]
-        if member is None or member[1] != key:
+        if member is None or member[1] != key and not (column == "level" and member[1] in LEVEL_ELSEWHERE):
             raise BadForm("misplaced")
         event = member[0]
         if container is not None:
@@ -3256,6 +3259,8 @@ class FormReader:
             raise BadForm("misplaced")
         self.event = event
         self.columns.add(column)
+        if column == "level":
+            self.level_at = member[1]
 
     def judge_names(self):
         seen = set()
@@ -3270,7 +3275,11 @@ class FormReader:
                     good = right is None or right == name
                 elif value == "column":
                     good = True
-                elif value == "other":
+                elif number == self.event and lower in LEVEL_ELSEWHERE:
+                    good = self.level_at is not None and (lower, self.level_at) != LEVEL_ELSEWHERE
+                elif value == "default" and number == self.event and name == "level":
+                    good = self.level_at in LEVEL_ELSEWHERE
+                elif value in ("default", "other"):
                     good = right is None
                 else:
                     good = own is None and (held is None or held == name)
@@ -4498,9 +4507,9 @@ def in_object(data, layers, is_google_allowed):
     if not found.is_whole:
         raise NoRecord
     if is_google(found):
-        if not is_google_allowed or found.is_deep:
+        if not is_google_allowed or found.is_deep or found.is_odd:
             raise NoRecord
-        found.faults = {": not_utf8"} if found.is_odd else set()
+        found.faults = set()
         return with_faults(google_columns(found), found)
     if not layers or not may_be_carrier(found):
         raise NoRecord

@@ -2872,6 +2872,8 @@ EVENT_NAMES = {
     "auditid", "apiversion", "requesturi", "verb", "impersonateduser", "sourceips", "objectref", "responsestatus", "requestobject", "responseobject",
     "requestreceivedtimestamp", "stagetimestamp",
 }  # fmt: skip
+# Where the level may also be, in an event that OpenShift's log forwarder has changed.
+LEVEL_ELSEWHERE = ("k8s_audit_level", "openshift_audit_level")
 TIME_CODEC = re.compile(r"([0-9]|trim|threes|sixes)(Z|\+00:00|\+0000)", re.ASCII)
 LINES_LAYOUT = re.compile(r"(lines|tabs)-(0|[1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII)
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
@@ -2999,7 +3001,7 @@ class FormReader:
         self.text, self.form, self.at = text, form, 0
         self.parts, self.literal = [], []
         self.holes = self.items = self.depth = self.regions = 0
-        self.columns, self.event = set(), None
+        self.columns, self.event, self.level_at = set(), None, None
         self.members = []  # [index of the object in `objects`, name, kind of the value]
         # For each object: [the member whose value it is, or None; index of its first part; index
         # after its last part].
@@ -3124,9 +3126,9 @@ class FormReader:
             self.take()
 
     def value(self, member):
-        """Reads a value and returns its kind, for judge_names: `column`, `null`, (`object`, index
-        in `objects`) or `other`."""
-        c = self.peek()
+        """Reads a value and returns its kind, for judge_names: `column`, `null`, `default` (the
+        string, without an escape), (`object`, index in `objects`) or `other`."""
+        c, start = self.peek(), self.at
         if c == "hole":
             kind, what, end = self.hole()
             if kind == "column":
@@ -3147,6 +3149,7 @@ class FormReader:
             self.take()
             self.characters()
             self.need('"')
+            return "default" if self.text[start : self.at] == '"default"' else "other"
         else:
             word = next((w for w in ("true", "false", "null") if self.text.startswith(w, self.at)), None)
             match = None if word else NUMBER.match(self.text, self.at)
@@ -3246,7 +3249,7 @@ class FormReader:
         if column in self.columns:
             raise BadForm("column_twice")
         container, key, _ = MAPPED[column]
-        if member is None or member[1] != key:
+        if member is None or member[1] != key and not (column == "level" and member[1] in LEVEL_ELSEWHERE):
             raise BadForm("misplaced")
         event = member[0]
         if container is not None:
@@ -3256,6 +3259,8 @@ class FormReader:
             raise BadForm("misplaced")
         self.event = event
         self.columns.add(column)
+        if column == "level":
+            self.level_at = member[1]
 
     def judge_names(self):
         seen = set()
@@ -3270,7 +3275,11 @@ class FormReader:
                     good = right is None or right == name
                 elif value == "column":
                     good = True
-                elif value == "other":
+                elif number == self.event and lower in LEVEL_ELSEWHERE:
+                    good = self.level_at is not None and (lower, self.level_at) != LEVEL_ELSEWHERE
+                elif value == "default" and number == self.event and name == "level":
+                    good = self.level_at in LEVEL_ELSEWHERE
+                elif value in ("default", "other"):
                     good = right is None
                 else:
                     good = own is None and (held is None or held == name)
@@ -3972,7 +3981,7 @@ SPACE = re.compile(rb"[ \t\r\n]*")
 BARE_END = re.compile(rb"[,}\] \t\r\n]")
 TOKEN = re.compile(rb"""[\[{]+|[\]}]+|"[^"]*"|["']""")
 PLAIN_MEMBER = re.compile(
-    rb"""[ \t\r\n]*"([^"\\\x00-\x1f\x80-\xff]*)"[ \t\r\n]*:[ \t\r\n]*("[^"\\\x00-\x1f\x80-\xff]*"|true|false|null|-?(?:0|[1-9][0-9]*))[ \t\r\n]*([,}])"""
+    rb"""[ \t\r\n]*"([^"\\\x00-\x1f\x80-\xff]*)"[ \t\r\n]*:[ \t\r\n]*("[^"\\\x00-\x1f\x80-\xff]*"|true|false|null|\[\]|\{\}|-?(?:0|[1-9][0-9]*))[ \t\r\n]*([,}])"""
 )
 BAD_ESCAPE = re.compile(rb'\\(?!["\\/bfnrt]|u[0-9a-fA-F]{4})')
 CONTROL, CONTROL_NOT_SPACE = re.compile(rb"[\x00-\x1f]"), re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
@@ -4017,13 +4026,24 @@ def value_end(data, mask, at):
             return None, deepest
 
 
+def is_utf8(data):
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def is_json(data, mask, start, end, deepest):
-    """Returns True if the bytes from `start` to `end`, which are UTF-8, are one JSON value, without
-    white space around it. They are the value that value_end has found."""
+    """Returns True if the bytes from `start` to `end` are one JSON value, without white space
+    around it, except that strings need not be UTF-8. They are the value that value_end has
+    found."""
     if data[start : start + 1] not in (b'"', b"{", b"["):
         return SCALAR.fullmatch(data, start, end) is not None
     if end - start <= PARSED_BYTES_MAX and deepest <= DEPTH_MAX:
-        text = data[start:end].decode()
+        text = data[start:end].decode("latin-1")
         try:
             return SCAN(text, 0)[1] == len(text)
         except (NoRecord, StopIteration, ValueError):
@@ -4067,12 +4087,12 @@ class Found:
     """An object in bytes, in place of an Object. What cannot be read is None, and is told in
     `faults`. The bytes after its end, or after a break, are not read.
 
-    - `values`: for each name in READ, where its last value starts and ends, and if that cannot be
-      read; and `list`: (name, where its quoted name starts) of the first member of an event that
+    - `values`: for each name in READ, where its last value starts and ends, and what is wrong with
+      it; and `list`: (name, where its quoted name starts) of the first member of an event that
       has a column or holds columns.
     - `end`: where the object ends; None if the text ends before that, or breaks.
-    - `is_whole`: True if all of it is JSON, and each name is readable. `is_deep`: a value in it is
-      nested too deep.
+    - `is_whole`: True if all of it is JSON in UTF-8. `is_odd`: a name in it is not readable.
+      `is_deep`: a value in it is nested too deep.
     - `within`: the object that this one is in. What that has read is JSON, so it is not judged
       again."""
 
@@ -4080,8 +4100,8 @@ class Found:
         self.data, self.mask, self.start, self.is_judged = data, mask, start, within is not None
         self.faults, self.pointer = (within.faults, within.pointer_to(name)) if within else (set(), "")
         self.told = TOLD.get(self.pointer, ())
-        self.list, self.values, self.end, self.is_whole, self.is_deep = [], {}, None, True, False
-        self.is_entry = within is not None and within.is_entry
+        self.list, self.values, self.end, self.is_whole, self.is_odd, self.is_deep = [], {}, None, True, False, False
+        self.is_carrier = False
         self.read(start + 1)
         if self.end is None:
             self.is_whole = False
@@ -4102,7 +4122,7 @@ class Found:
         while True:
             plain = PLAIN_MEMBER.match(data, at)
             if plain:
-                self.add(plain[1].decode(), plain.start(1) - 1, plain.start(2), plain.end(2), False)
+                self.add(plain[1].decode(), plain.start(1) - 1, plain.start(2), plain.end(2), None)
                 at = plain.end()
                 if plain[3] == b"}":
                     self.end = at
@@ -4125,7 +4145,8 @@ class Found:
                 return
             fault = None if self.is_judged else self.judge(start, end, deepest)
             if name is None:
-                self.is_whole = False
+                self.is_odd = True
+                self.is_whole &= is_utf8(data[quote:colon])
                 if not self.is_judged:
                     self.faults.add(": not_utf8")
             elif fault:
@@ -4135,7 +4156,7 @@ class Found:
             self.is_whole &= fault != "not_utf8"
             self.is_deep |= fault == "too_deep"
             if name is not None:
-                self.add(name, quote, start, end, fault is not None)
+                self.add(name, quote, start, end, fault)
             at = SPACE.match(data, end).end()
             if data[at : at + 1] == b"}":
                 self.end = at + 1
@@ -4144,38 +4165,33 @@ class Found:
                 return
             at += 1
 
-    def add(self, name, quote, start, end, is_unreadable):
+    def add(self, name, quote, start, end, fault):
         if name in self.told:
             if name in self.values:
                 self.fault(name, "duplicate_member")
             if not self.list:
                 self.list.append((name, quote))
         if name in READ:
-            self.values[name] = start, end, is_unreadable
+            self.values[name] = start, end, fault
 
     @staticmethod
     def name(quoted):
         """Returns None for a name that cannot be read. Raises NoRecord for one that is not JSON."""
+        is_readable = is_utf8(quoted)
         try:
-            text = quoted.decode()
-        except UnicodeDecodeError:
-            return None
-        try:
-            name, _ = json.decoder.scanstring(text, 1, True)
+            name, _ = json.decoder.scanstring(quoted.decode() if is_readable else quoted.decode("latin-1"), 1, True)
         except ValueError:
             raise NoRecord
+        if not is_readable:
+            return None
         return name if b"\\u" not in quoted or is_unicode(name) else None
 
     def judge(self, start, end, deepest):
         """Returns what is wrong with the value there; None if nothing is."""
-        value = self.data[start:end]
-        if not value.isascii():
-            try:
-                value.decode()
-            except UnicodeDecodeError:
-                return "not_utf8"
         if not is_json(self.data, self.mask, start, end, deepest):
             return "not_json"
+        if not is_utf8(self.data[start:end]):
+            return "not_utf8"
         return "too_deep" if 1 + deepest > DEPTH_MAX else None
 
     def before(self, quote):
@@ -4187,10 +4203,10 @@ class Found:
     def first(self, name):
         """Returns the first byte of a value, in which it differs from values of other types. Returns
         an empty text if there is none, or null, and a space if it cannot be read."""
-        start, _, is_unreadable = self.values.get(name, (0, 0, False))
-        if name not in self.values or not is_unreadable and self.data.startswith(b"null", start):
+        start, _, fault = self.values.get(name, (0, 0, None))
+        if name not in self.values or not fault and self.data.startswith(b"null", start):
             return ""
-        return " " if is_unreadable else chr(self.data[start])
+        return " " if fault and not (self.is_carrier and fault == "too_deep") else chr(self.data[start])
 
     def bytes(self, name):
         start, end, _ = self.values[name]
@@ -4252,14 +4268,11 @@ class Found:
         return self.body(name) if self.of_type(name, "{") else None
 
     def object(self, name):
-        """Returns the object of that name; one without members if there is none. In an entry of
-        Google, each name of an object that is read must be readable."""
+        """Returns the object of that name; one without members if there is none."""
         if not self.of_type(name, "{"):
             return NO_MEMBERS
         found = Found(self.data, self.mask, self.values[name][0], self, name)
-        if not found.is_whole:
-            if self.is_entry:
-                raise NoRecord
+        if found.is_odd:
             self.faults.add(": not_utf8")
         return found
 
@@ -4269,7 +4282,7 @@ class Found:
         if self.first(name) != "{":
             return NO_MEMBERS
         found = Found(self.data, self.mask, self.values[name][0], self, name)
-        return found if found.is_whole else NO_MEMBERS
+        return NO_MEMBERS if found.is_odd else found
 
     def granted(self, name):
         """Like the method of an Object."""
@@ -4281,8 +4294,8 @@ class Found:
             end, _ = value_end(self.data, self.mask, at)
             if self.data[at : at + 1] == b"{":
                 item = Found(self.data, self.mask, at, self, name)
-                if not item.is_whole:
-                    raise NoRecord
+                if item.is_odd:
+                    self.faults.add(": not_utf8")
                 granted.append(item.is_true("granted"))
             elif self.data[at:end] == b"null":
                 granted.append(False)
@@ -4348,6 +4361,7 @@ READ = set().union(*TOLD.values(), *CARRIED) | {
     "protoPayload", "insertId", "textPayload", "jsonPayload", "resource", "type", "serviceName", "@type", "operation", "requestMetadata", "authenticationInfo",
     "callerIp", "methodName", "id", "last", "first", "principalEmail", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
     "status", "authorizationInfo", "granted", "stream", "kubernetes", "container_name", "container", "name", "namespace_name", "namespace", "pod_namespace",
+    "resourceLogs", "streams", "values", "events", "ts", "caller",
 }  # fmt: skip
 
 
@@ -4493,17 +4507,29 @@ def in_object(data, layers, is_google_allowed):
     if not found.is_whole:
         raise NoRecord
     if is_google(found):
-        if not is_google_allowed or found.is_deep:
+        if not is_google_allowed or found.is_deep or found.is_odd:
             raise NoRecord
-        found.is_entry, found.faults = True, set()
+        found.faults = set()
         return with_faults(google_columns(found), found)
-    if not layers or is_cloud(found) or found.if_string("kind") == "EventList":
+    if not layers or not may_be_carrier(found):
         raise NoRecord
     return in_carrier(found, layers)
 
 
+def may_be_carrier(found):
+    """Returns False for an object of Kubernetes, for the wrappers of many events, and for a log
+    line of an API server, in which a client may write."""
+    first, has = found.first, found.has
+    if found.is_odd or is_cloud(found) or any(map(first, ("kind", "apiVersion", "auditID"))):
+        return False
+    if has("resourceLogs") or has("streams") or has("stream") and has("values") or has("events"):
+        return False
+    return not (first("ts") and first("caller") == '"')
+
+
 def in_carrier(found, layers):
     """Returns the columns of the event in a member of an object."""
+    found.is_carrier = True  # so its values may be of any depth
     if is_of_another_pod(found):
         raise NoRecord
     for path in CARRIED:
@@ -4579,7 +4605,7 @@ def of_docker(data):
     texts = []
     for line in lines_of(data):
         found = read_event(line)
-        if found is None or not found.is_whole or found.first("log") != '"' or found.if_string("stream") not in (None, "stdout") or is_of_another_pod(found):
+        if found is None or not found.is_whole or found.is_odd or found.first("log") != '"' or found.if_string("stream") not in (None, "stdout") or is_of_another_pod(found):
             return None
         if found.first("stream") not in ("", '"'):
             return None

@@ -116,12 +116,20 @@ pub struct RuleInfo {
     pub line: usize,
 }
 
+/// The severity from which a rule takes an unknown outcome for success. Such an alert says that it
+/// is unconfirmed.
+pub(crate) const GRAVE: Severity = Severity::High;
+
 /// A rule over single events.
 #[derive(Clone, Debug)]
 pub(crate) struct EventRule {
     /// Position of its [`RuleInfo`].
     pub(crate) info: usize,
     pub(crate) condition: Expr,
+    /// True if the condition has a line about the outcome.
+    pub(crate) names_outcome: bool,
+    /// True if the condition asks for success, and was made to accept an unknown outcome too.
+    pub(crate) takes_unknown: bool,
     pub(crate) message: Option<Template>,
     pub(crate) next_steps: Template,
     pub(crate) runbook: Vec<Template>,
@@ -173,6 +181,8 @@ pub(crate) struct Correlation {
     /// How long an event waits for earlier events of its source that arrive late; 0 for no wait.
     pub(crate) lateness_us: i64,
     pub(crate) bounds: Vec<Bound>,
+    /// True if one of the rules that feed this one has a line about the outcome.
+    pub(crate) names_outcome: bool,
     pub(crate) message: Option<Template>,
     pub(crate) next_steps: Template,
     pub(crate) runbook: Vec<Template>,

@@ -57,6 +57,14 @@ pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
     Ok(Expr::All(vec![Expr::Not(Box::new(received)), condition]))
 }
 
+/// Returns true if a condition from [`parse`] does not match the stage `RequestReceived`, because its
+/// rule does not name `stage`.
+pub(crate) fn ignores_received(condition: &Expr) -> bool {
+    let Expr::All(exprs) = condition else { return false };
+    let Some(Expr::Not(first)) = exprs.first() else { return false };
+    matches!(first.as_ref(), Expr::Field(Field::Column(index::STAGE), _))
+}
+
 /// Parses a `filter` section. Nothing is added about the stage, because the filtered rules have a
 /// condition on it already.
 pub(crate) fn parse_filter(filter: &Mapping) -> Result<Expr, Fault> {

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::detection;
 use crate::error::RuleError;
 use crate::expr::Expr;
 use crate::fields::{self, Field};
@@ -88,6 +89,7 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
                 Measure::RulesInOrder => RuleKind::TemporalOrdered,
                 Measure::FirstSeen { .. } => RuleKind::FirstSeen,
                 Measure::Baseline { .. } => RuleKind::Baseline,
+                Measure::Unfinished => RuleKind::Unfinished,
             },
             Detects::Filter(_) => unreachable!("filters were taken out"),
         };
@@ -190,6 +192,13 @@ fn linked_correlation(
                 header,
                 format!("counts \"{rule}\", a correlation: only rules over events can be counted"),
             ));
+        }
+        if let Detects::Event(condition) = &documents[at].detects
+            && correlation.measure == Measure::Unfinished
+            && detection::ignores_received(condition)
+        {
+            let message = format!("\"{rule}\" does not name stage, so it sees no request arrive");
+            return Err(wrong(header, message));
         }
         if bases.iter().any(|base: &Base| base.rule == at) {
             return Err(wrong(header, format!("counts \"{rule}\" twice")));

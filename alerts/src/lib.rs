@@ -67,6 +67,8 @@ mod expr;
 mod fields;
 mod gate;
 mod history;
+#[cfg(test)]
+mod kube_system_test;
 mod link;
 mod matcher;
 mod matches;

@@ -77,6 +77,7 @@ mod message;
 mod needs;
 #[cfg(test)]
 mod oracle_test;
+mod outcome;
 pub mod own;
 mod parse;
 mod pattern;

@@ -75,7 +75,8 @@ pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
 pub(crate) fn ignores_received(condition: &Expr) -> bool {
     let Expr::All(exprs) = condition else { return false };
     let Some(Expr::Not(first)) = exprs.first() else { return false };
-    matches!(first.as_ref(), Expr::Field(Field::Column(index::STAGE), _))
+    let Expr::Field(Field::Column(index::STAGE), test) = first.as_ref() else { return false };
+    test.exact().any(|stage| stage.eq_ignore_ascii_case("RequestReceived"))
 }
 
 /// Parses a `filter` section. Nothing is added about the stage, because the filtered rules have a

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
-use strongroom_schemas::{Alert, AlertEvent, Touched};
+use strongroom_schemas::{Alert, AlertEvent, Stage, Touched};
 use uuid::Uuid;
 
 use crate::closing::{Closed, ClosingLimits, Closings, Waiting};
@@ -180,18 +180,28 @@ impl Detector {
                     let definition = &rules.correlations[correlation as usize];
                     let source = matches.text(event, Kept::Source).unwrap_or_default();
                     let text = || matches.texts.get(group_text).unwrap_or_default();
-                    if definition.at_least().is_none() {
-                        if !self.requests.is_first(rules.keys[definition.info], event.request, event.half) {
+                    if definition.closes() {
+                        let is_unfinished = definition.measure == Measure::Unfinished;
+                        let stage = matches.text(event, Kept::Stage);
+                        let rule = rules.keys[definition.info];
+                        if !is_unfinished && !self.requests.is_first(rule, event.request, event.half) {
                             continue;
                         }
+                        let ends = is_unfinished && stage != Some(Stage::RequestReceived.as_str());
                         let waiting = Waiting {
-                            key: (definition.key, group),
+                            key: (definition.key, if is_unfinished { value } else { group }),
+                            group,
+                            ends,
                             timespan_us: definition.timespan_us,
                             counts_values: definition.measure == Measure::Values,
                             request: event.request,
                             value,
-                            group_text: text().to_owned(),
-                            event: matches.alert_event(event),
+                            group_text: if ends { String::new() } else { text().to_owned() },
+                            // No alert is about an event that ends a request.
+                            event: match ends {
+                                true => AlertEvent { time_us, ..AlertEvent::default() },
+                                false => matches.alert_event(event),
+                            },
                         };
                         let mut closed = self.closings.advance(source, event.latest_us.unwrap_or(time_us));
                         closed.extend(self.closings.add(source, waiting));
@@ -323,9 +333,34 @@ impl Detector {
         }
     }
 
-    /// Returns the alert of a closed window, if its count is within the rule's bounds.
-    fn judged(&self, closed: Closed) -> Option<Alert> {
-        let correlation = &self.rules.correlations[*self.correlations.get(&closed.key.0)?];
+    /// Returns the alert of a closed window, if its count is within the rule's bounds. Unfinished
+    /// requests are counted by group, and a burst of them alerts once.
+    fn judged(&mut self, closed: Closed) -> Option<Alert> {
+        let rules = Arc::clone(&self.rules);
+        let correlation = &rules.correlations[*self.correlations.get(&closed.key.0)?];
+        if correlation.measure == Measure::Unfinished {
+            let counted = Counted {
+                time_us: closed.event.time_us,
+                request: closed.first_request,
+                value: 0,
+                audit_id: &closed.event.audit_id,
+                touch: closed.event.touch(),
+                source_offset: closed.event.source_offset,
+            };
+            let rule = Rule {
+                timespan_us: correlation.timespan_us,
+                at_least: usize::try_from(correlation.at_least()?).unwrap_or(usize::MAX),
+                measure: Measure::Events,
+            };
+            let crossing = self.windows.count((correlation.key, closed.group), rule, &counted)?;
+            return Some(self.correlated(
+                correlation,
+                crossing,
+                closed.group,
+                &closed.group_text,
+                closed.event,
+            ));
+        }
         if !correlation.bounds.iter().all(|bound| bound.holds(closed.count)) {
             return None;
         }
@@ -337,7 +372,7 @@ impl Detector {
             audit_ids: closed.audit_ids,
             touched: closed.touched,
         };
-        Some(self.correlated(correlation, crossing, closed.key.1, &closed.group_text, closed.event))
+        Some(self.correlated(correlation, crossing, closed.group, &closed.group_text, closed.event))
     }
 
     fn single(&self, entry: &Entry, event: &MatchedEvent, matches: &BatchMatches) -> Alert {

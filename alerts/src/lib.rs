@@ -68,6 +68,8 @@ mod fields;
 mod gate;
 mod history;
 #[cfg(test)]
+mod kube_system_test;
+#[cfg(test)]
 mod labelled_test;
 mod link;
 mod matcher;

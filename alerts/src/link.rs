@@ -10,6 +10,7 @@ use std::path::Path;
 
 use strongroom_schemas::Outcome;
 
+use crate::detection;
 use crate::error::RuleError;
 use crate::expr::Expr;
 use crate::fields::{self, Field};
@@ -91,6 +92,7 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
                 Measure::RulesInOrder => RuleKind::TemporalOrdered,
                 Measure::FirstSeen { .. } => RuleKind::FirstSeen,
                 Measure::Baseline { .. } => RuleKind::Baseline,
+                Measure::Unfinished => RuleKind::Unfinished,
             },
             Detects::Filter(_) => unreachable!("filters were taken out"),
         };
@@ -209,6 +211,13 @@ fn linked_correlation(
                 header,
                 format!("counts \"{rule}\", a correlation: only rules over events can be counted"),
             ));
+        }
+        if let Detects::Event(condition) = &documents[at].detects
+            && correlation.measure == Measure::Unfinished
+            && detection::ignores_received(condition)
+        {
+            let message = format!("\"{rule}\" does not name stage, so it sees no request arrive");
+            return Err(wrong(header, message));
         }
         if bases.iter().any(|base: &Base| base.rule == at) {
             return Err(wrong(header, format!("counts \"{rule}\" twice")));

@@ -270,20 +270,27 @@ fn match_rows(evaluation: &mut Evaluation<'_, '_>, open: &OpenRows, matches: &mu
 /// each source to `sources`.
 fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<i64> {
     let names = columns.text(index::SOURCE);
+    // Most batches have one source, whose name is then compared once.
+    let mut last: Option<(usize, usize)> = None;
     let latest = (0..columns.rows).map(|row| {
+        let place = names.place(row);
+        if let Some((_, at)) = last.filter(|(known, _)| Some(*known) == place) {
+            let (_, latest_us) = &mut sources[at];
+            let time_us = columns.number(index::STAGE_TIMESTAMP, row).unwrap_or(i64::MIN);
+            *latest_us = time_us.max(*latest_us);
+            return *latest_us;
+        }
         let name = names.get(row).unwrap_or_default();
         let time_us = columns.number(index::STAGE_TIMESTAMP, row).unwrap_or(i64::MIN);
         // A batch has few sources, so a linear search is fast.
-        match sources.iter_mut().rev().find(|(known, _)| known == name) {
-            Some((_, latest_us)) => {
-                *latest_us = time_us.max(*latest_us);
-                *latest_us
-            }
-            None => {
-                sources.push((name.to_owned(), time_us));
-                time_us
-            }
-        }
+        let at = sources.iter().rposition(|(known, _)| known == name).unwrap_or_else(|| {
+            sources.push((name.to_owned(), time_us));
+            sources.len() - 1
+        });
+        last = place.map(|place| (place, at));
+        let (_, latest_us) = &mut sources[at];
+        *latest_us = time_us.max(*latest_us);
+        *latest_us
     });
     latest.collect()
 }

@@ -26,6 +26,8 @@ pub enum RuleKind {
     FirstSeen,
     /// An hour with far more events than the group's usual hours.
     Baseline,
+    /// Requests that were received and have no later stage.
+    Unfinished,
 }
 
 impl RuleKind {
@@ -39,6 +41,7 @@ impl RuleKind {
             RuleKind::TemporalOrdered => "temporal_ordered",
             RuleKind::FirstSeen => "first_seen",
             RuleKind::Baseline => "baseline",
+            RuleKind::Unfinished => "unfinished",
         }
     }
 }
@@ -62,13 +65,16 @@ pub(crate) enum Measure {
         factor_thousandths: u64,
         history_min: usize,
     },
+    /// Requests with an event of stage `RequestReceived` and none of a later stage within the
+    /// timespan.
+    Unfinished,
 }
 
 impl Measure {
     /// Returns true if a matched event counts only when it has a value in one of the correlation's
     /// fields.
     pub(crate) fn needs_value(self) -> bool {
-        matches!(self, Measure::Values | Measure::FirstSeen { .. })
+        matches!(self, Measure::Values | Measure::FirstSeen { .. } | Measure::Unfinished)
     }
 
     /// Returns true if the alert depends on which of the correlation's rules matched.
@@ -195,6 +201,11 @@ impl Correlation {
             Measure::Baseline { .. } => "1h".to_owned(),
             _ => timespan_text(self.timespan_us),
         }
+    }
+
+    /// Returns true if the correlation can be judged only when the time of a window is over.
+    pub(crate) fn closes(&self) -> bool {
+        self.measure == Measure::Unfinished || self.at_least().is_none()
     }
 
     /// Returns the count at which a sliding window alerts; `None` for a rule with an upper bound,

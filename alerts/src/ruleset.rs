@@ -186,7 +186,7 @@ impl RuleSet {
     /// Returns true if a rule needs the time of every event, including the events that no rule
     /// matches.
     pub fn needs_all_times(&self) -> bool {
-        self.correlations.iter().any(|rule| rule.at_least().is_none() || rule.lateness_us > 0)
+        self.correlations.iter().any(|rule| rule.closes() || rule.lateness_us > 0)
     }
 
     /// Returns the longest time that an event waits for late events.

@@ -275,7 +275,7 @@ pub(crate) const KEYWORD_COLUMNS: [usize; 29] = [
     index::ANNOTATIONS,
 ];
 
-fn columns_of(field: &Field, out: &mut Vec<usize>) {
+pub(crate) fn columns_of(field: &Field, out: &mut Vec<usize>) {
     match field {
         Field::Column(at) | Field::Time(at) | Field::List(at) | Field::Json(at, _) => out.push(*at),
         Field::Actor => out.extend([index::USER_NAME, index::IMPERSONATED_USER_NAME]),

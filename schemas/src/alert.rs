@@ -100,7 +100,7 @@ pub struct AlertEvent {
 }
 
 impl AlertEvent {
-    /// Returns the user who acts: the authenticated one, whoever's permissions it borrows.
+    /// Returns the user who acts: the authenticated one, even if it borrows the permissions of another.
     pub fn authenticated_user(&self) -> &str {
         if self.user_name.is_empty() { &self.actor } else { &self.user_name }
     }
@@ -108,7 +108,7 @@ impl AlertEvent {
     /// Returns the user whose permissions the authenticated user borrows; `None` without
     /// impersonation.
     pub fn impersonated_user(&self) -> Option<&str> {
-        Some(self.actor.as_str()).filter(|actor| !actor.is_empty() && *actor != self.authenticated_user())
+        Some(self.actor.as_str()).filter(|actor| *actor != self.authenticated_user())
     }
 
     /// Returns the names of this event that its alert keeps in [`Touched`].

@@ -359,10 +359,11 @@ fn is_address(text: &str) -> bool {
 fn observables(event: &AlertEvent) -> Vec<Observable<'_>> {
     let mut observables = Vec::new();
     let users = [
-        ("evidences[0].actor.user.name", Some(event.authenticated_user()).filter(|user| !user.is_empty())),
+        ("evidences[0].actor.user.name", Some(event.authenticated_user())),
         ("unmapped.impersonated_user", event.impersonated_user()),
     ];
     for (name, user) in users {
+        let user = user.filter(|user| !user.is_empty());
         observables.extend(user.map(|value| Observable { name, r#type: "User Name", type_id: 4, value }));
     }
     if let Some(address) = event.source_ip.as_deref().filter(|address| is_address(address)) {

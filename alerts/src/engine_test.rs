@@ -676,3 +676,87 @@ fn batches_that_are_not_events_are_refused() {
     let fewer: Vec<usize> = (0..batch.num_columns()).filter(|at| *at != unread).collect();
     assert!(Matcher::new(rules).match_batch(&batch.project(&fewer).unwrap()).is_ok());
 }
+
+const UNFINISHED: &str = r"title: patch
+name: patch
+logsource: {product: kubernetes, service: audit}
+detection:
+  selection: {verb: patch, stage: [RequestReceived, ResponseStarted, ResponseComplete, Panic]}
+  condition: selection
+---
+title: unfinished
+name: unfinished
+correlation: {type: unfinished, rules: patch, group-by: user.username, timespan: 5m}
+message: '{user.username} {count} {timespan}'
+";
+
+/// Returns a stage of a patch that was received at a minute of an hour.
+fn stage_of(audit_id: &str, user: &str, stage: &str, received: u32, ended: u32, other: &str) -> String {
+    format!(
+        r#"{{"auditID":"{audit_id}","stage":"{stage}","verb":"patch","requestURI":"/a","user":{{"username":"{user}"}},{other}"requestReceivedTimestamp":"2026-03-02T10:{received:02}:00.000001Z","stageTimestamp":"2026-03-02T10:{ended:02}:00.000001Z"}}"#
+    )
+}
+
+#[test]
+fn unfinished_requests_are_told_by_group() {
+    let rules = set(UNFINISHED);
+    let received = |id: &str, user: &str, at: u32| stage_of(id, user, "RequestReceived", at, at, "");
+    let ended =
+        |id: &str, user: &str, from: u32, at: u32, stage: &str| stage_of(id, user, stage, from, at, "");
+    let told = |events: &[String]| -> Vec<(String, Vec<String>)> {
+        let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+        let whole = alerts(&rules, &lines);
+        // Other batches tell the same.
+        let mut matcher = Matcher::new(Arc::clone(&rules));
+        let mut detector = Detector::new(Arc::clone(&rules), DetectorConfig::default());
+        let mut apart = Vec::new();
+        for line in &lines {
+            apart.extend(detector.observe(matcher.match_batch(&batch_of(&[*line])).expect("a batch")));
+        }
+        let ids = |alerts: &[Alert]| alerts.iter().map(|alert| alert.alert_id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&whole), ids(&apart));
+        whole.into_iter().map(|alert| (alert.message, alert.audit_ids)).collect()
+    };
+    let one = |message: &str, id: &str| vec![(message.to_owned(), vec![id.to_owned()])];
+    let later = received("later", "zoe", 30);
+
+    let lost = received("1", "eve", 0);
+    assert_eq!(told(&[lost.clone(), later.clone()]), one("eve 1 5m", "1"));
+    assert_eq!(told(std::slice::from_ref(&lost)), [], "its time is not over");
+    for stage in ["ResponseStarted", "ResponseComplete", "Panic"] {
+        assert_eq!(told(&[lost.clone(), ended("1", "eve", 0, 1, stage), later.clone()]), [], "{stage}");
+    }
+    // A client chooses the audit id. Neither another request with it, nor one that was received at
+    // another time, ends a request.
+    let borrowed = [lost.clone(), ended("1", "bob", 0, 1, "ResponseComplete"), later.clone()];
+    assert_eq!(told(&borrowed), one("eve 1 5m", "1"));
+    let again =
+        [lost.clone(), received("1", "eve", 1), ended("1", "eve", 1, 2, "ResponseComplete"), later.clone()];
+    assert_eq!(told(&again), one("eve 1 5m", "1"));
+    // When a request is received, nobody knows yet that it impersonates somebody.
+    let impersonated = r#""impersonatedUser":{"username":"bob"},"#;
+    let borrowing =
+        [lost.clone(), stage_of("1", "eve", "ResponseComplete", 0, 1, impersonated), later.clone()];
+    assert_eq!(told(&borrowing), []);
+    // One alert for a burst of one user, one for another user, one for a later burst.
+    let many: Vec<String> = (0..5)
+        .map(|at| received(&format!("e{at}"), "eve", at))
+        .chain([received("b", "bob", 3), received("e9", "eve", 20), received("later", "zoe", 59)])
+        .collect();
+    let many: Vec<String> = told(&many).into_iter().map(|(_, ids)| ids.join(" ")).collect();
+    assert_eq!(many, ["e0", "b", "e9"]);
+}
+
+#[test]
+fn unfinished_refuses_what_it_cannot_judge() {
+    let refused = |from: &str, to: &str| {
+        assert!(UNFINISHED.contains(from), "{from}");
+        RuleSet::from_yaml("r.yml", &UNFINISHED.replace(from, to)).expect_err(to).to_string()
+    };
+    let blind = refused(", stage: [RequestReceived, ResponseStarted, ResponseComplete, Panic]", "");
+    assert!(blind.contains("\"patch\" does not name stage"), "{blind}");
+    let lateness = refused("timespan: 5m", "timespan: 5m, lateness: 1m");
+    assert!(lateness.contains("fixed lateness"), "{lateness}");
+    let bound = refused("timespan: 5m", "timespan: 5m, condition: {lt: 3}");
+    assert!(bound.contains("lt is not one of gt, gte"), "{bound}");
+}

@@ -66,7 +66,8 @@ pub fn cef(alert: &Alert) -> String {
     value("cat", &alert.tactics.join(","));
     value("act", &some(&event.verb));
     value("outcome", &some(&event.authz_decision));
-    value("suser", &event.actor);
+    value("suser", event.authenticated_user());
+    value("duser", event.impersonated_user().unwrap_or_default());
     value("dvchost", &event.cluster);
     match event.source_ip.as_deref().map(|ip| (ip, ip.parse::<IpAddr>())) {
         Some((ip, Ok(IpAddr::V4(_)))) => value("src", ip),

@@ -316,7 +316,6 @@ fn failed_requests_match_no_rule_about_completed_actions() {
         "permission-listing",
         "person-at-many-addresses",
         "pod-security-refused",
-        "request-unfinished",
         "secret-bodies-audited",
         "secret-read-refused",
         "secret-reads-denied",
@@ -338,6 +337,10 @@ fn failed_requests_match_no_rule_about_completed_actions() {
             unfinished,
             "{rule} fires on RequestReceived"
         );
+        if unfinished == 1 {
+            // Requests without a later stage have no response.
+            continue;
+        }
         let refused: Vec<String> =
             hit.iter().map(|event| edited(event, &[("/responseStatus/code", 403.into())])).collect();
         let fires = fired(&alerts(&rules, &refused), &rule) > 0;

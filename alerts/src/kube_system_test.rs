@@ -112,9 +112,10 @@ fn reads(seed: u64) -> Vec<String> {
 fn usual_reads_are_not_told_and_others_are() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
     let file = |name: &str| fs::read_to_string(folder.join(format!("kube-system-secret-{name}.yml")));
-    let texts = ["read", "reader-new", "never-read"].map(|name| file(name).expect("the rule's file"));
-    let texts = texts.join("\n---\n").replacen("title:", "name: kube-system-secret-read\ntitle:", 1);
-    let rules = Arc::new(RuleSet::from_yaml("rules.yml", &texts).unwrap_or_else(|error| panic!("{error}")));
+    let texts = ["read", "reader-new", "never-read"].map(|name| (name, file(name).expect("the rule's file")));
+    let documents =
+        texts.iter().map(|(name, text)| (format!("kube-system-secret-{name}.yml"), text.as_str()));
+    let rules = Arc::new(RuleSet::from_documents(documents).unwrap_or_else(|error| panic!("{error}")));
     for seed in [1, 20_260_302] {
         let mut matcher = Matcher::new(Arc::clone(&rules));
         let mut detector = Detector::new(Arc::clone(&rules), DetectorConfig::default());

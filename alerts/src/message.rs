@@ -440,6 +440,49 @@ mod tests {
     }
 
     #[test]
+    fn both_users_of_an_impersonation_are_named() {
+        let mut event = event();
+        event.user_name = "root".into();
+        let rendered = |text: &str| Template::parse(text).unwrap().render(&subject(&event));
+        assert_eq!(rendered("{actor} did"), "root as alice did");
+        assert_eq!(rendered("{user.username} acted as {actor}"), "root acted as alice");
+        assert_eq!(
+            rendered("by {user.username}: {request}"),
+            "by root: alice get secrets/db-creds in payments from 10.0.0.7"
+        );
+        assert_eq!(rendered("{request}"), "root as alice get secrets/db-creds in payments from 10.0.0.7");
+        assert_eq!(Template::parse("{actor}").unwrap().render_sql(&subject(&event)), "'alice'");
+        assert_eq!(Template::parse("{actor}").unwrap().render_next_steps(&subject(&event)), "alice");
+    }
+
+    #[test]
+    fn a_message_says_what_is_not_certain() {
+        let mut event = event();
+        event.outcome = Some(Outcome::Unknown);
+        let template = Template::parse("{actor} did").unwrap();
+        assert_eq!(message(Some(&template), &subject(&event), true), "unconfirmed: alice did");
+        assert_eq!(message(Some(&template), &subject(&event), false), "alice did");
+        event.outcome = Some(Outcome::Success);
+        event.faults = ["/requestObject: too_deep", "/verb: duplicate_member"].map(str::to_owned).to_vec();
+        assert_eq!(
+            message(Some(&template), &subject(&event), true),
+            "alice did; given more than once, and read where given last: /verb"
+        );
+        event.outcome = Some(Outcome::Unknown);
+        event.faults = (0..5).map(|at| format!("/user/{at}: duplicate_member")).collect();
+        let long = Template::parse(&"x".repeat(2 * MESSAGE_CHARS_MAX)).unwrap();
+        let text = message(Some(&long), &subject(&event), true);
+        assert!(text.starts_with("unconfirmed: xxx"), "{text}");
+        assert!(
+            text.ends_with(
+                "x…; given more than once, and read where given last: /user/0, /user/1, /user/2 and 2 more"
+            ),
+            "{text}"
+        );
+        assert!(text.chars().count() <= MESSAGE_CHARS_MAX + 1);
+    }
+
+    #[test]
     fn templates_fill_in_fields() {
         let event = event();
         let template = Template::parse(

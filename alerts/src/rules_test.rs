@@ -332,7 +332,6 @@ fn failed_requests_match_no_rule_about_completed_actions() {
         "permission-listing",
         "person-at-many-addresses",
         "pod-security-refused",
-        "request-unfinished",
         "secret-bodies-audited",
         "secret-read-refused",
         "secret-reads-denied",
@@ -354,6 +353,10 @@ fn failed_requests_match_no_rule_about_completed_actions() {
             unfinished,
             "{rule} fires on RequestReceived"
         );
+        if unfinished == 1 {
+            // Requests without a later stage have no response.
+            continue;
+        }
         let none = serde_json::Value::Null;
         let failures: [&[(&str, serde_json::Value)]; 5] = [
             &[("/responseStatus", serde_json::json!({"code": 403}))],

@@ -4916,6 +4916,13 @@ def is_source_ip(said, value):
     return value == (said.text(("evidences", 0, "src_endpoint", "name")) if address is None else address)
 
 
+def is_actor(said, value):
+    """The actor is the impersonated user, if the finding names one, else the user."""
+    impersonated = said.text(("unmapped", "impersonated_user"))
+    user = said.text(("evidences", 0, "actor", "user", "name"))
+    return value == (user if impersonated is None else impersonated)
+
+
 def is_namespace(said, value):
     """The namespace is a member of the finding's resource. If the finding has no resource, it says
     nothing about the namespace, so any value of the column is accepted."""
@@ -4943,7 +4950,7 @@ ALERT_COLUMNS = (
     ("window_start", ("window_start",), milliseconds_at("start_time")),
     ("window_end", ("window_end",), milliseconds_at("end_time")),
     ("cluster", ("cluster",), text_at("unmapped", "cluster")),
-    ("actor", ("actor",), text_at("evidences", 0, "actor", "user", "name")),
+    ("actor", ("actor",), is_actor),
     ("source_ip", ("source_ip",), is_source_ip),
     ("verb", ("verb",), is_verb),
     ("resource", ("resource",), text_at("resources", 0, "type")),

@@ -184,6 +184,11 @@ impl<'a> Columns<'a> {
         }
     }
 
+    /// Returns a column that only some sets of rules read; `None` if this one does not.
+    pub(crate) fn optional_text(&self, at: usize) -> Option<Text<'a>> {
+        self.columns[at].is_some().then(|| self.text(at))
+    }
+
     pub(crate) fn lists(&self, at: usize) -> Lists<'a> {
         match self.get(at) {
             Column::Lists(lists) => lists,

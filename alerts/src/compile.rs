@@ -135,7 +135,7 @@ fn cost_of(field: &Field) -> u8 {
         Field::List(_) => 1,
         Field::Time(_) | Field::Exec(_) => 2,
         Field::Json(..) => 3,
-        Field::Body(..) | Field::Pod(_) => COST_BODY,
+        Field::Body(..) | Field::Pod(_) | Field::Examined => COST_BODY,
     }
 }
 
@@ -275,13 +275,14 @@ pub(crate) const KEYWORD_COLUMNS: [usize; 29] = [
     index::ANNOTATIONS,
 ];
 
-fn columns_of(field: &Field, out: &mut Vec<usize>) {
+pub(crate) fn columns_of(field: &Field, out: &mut Vec<usize>) {
     match field {
         Field::Column(at) | Field::Time(at) | Field::List(at) | Field::Json(at, _) => out.push(*at),
         Field::Actor => out.extend([index::USER_NAME, index::IMPERSONATED_USER_NAME]),
         Field::SourceIp => out.push(index::SOURCE_IPS),
         Field::Outcome => out.extend(OUTCOME_COLUMNS),
         Field::DryRun => out.extend(DRY_RUN_COLUMNS),
+        Field::Examined => out.push(index::REQUEST_OBJECT),
         Field::Exec(_) => out.push(index::REQUEST_URI),
         Field::Body(body, _) => out.push(match body {
             crate::fields::Body::Request => index::REQUEST_OBJECT,

@@ -70,6 +70,15 @@ pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
     Ok(Expr::All(all))
 }
 
+/// Returns true if a condition from [`parse`] does not match the stage `RequestReceived`, because its
+/// rule does not name `stage`.
+pub(crate) fn ignores_received(condition: &Expr) -> bool {
+    let Expr::All(exprs) = condition else { return false };
+    let Some(Expr::Not(first)) = exprs.first() else { return false };
+    let Expr::Field(Field::Column(index::STAGE), test) = first.as_ref() else { return false };
+    test.exact().any(|stage| stage.eq_ignore_ascii_case("RequestReceived"))
+}
+
 /// Parses a `filter` section. Nothing is added about the stage, because the filtered rules have a
 /// condition on it already.
 pub(crate) fn parse_filter(filter: &Mapping) -> Result<Expr, Fault> {

@@ -51,6 +51,13 @@ impl<'a> Row<'a> {
         parsed.as_ref()
     }
 
+    /// Returns false if the request body has too many values to be examined; `None` without a body.
+    /// A body that is not JSON, or is nested too deeply, has no column but a fault.
+    fn examined(&self) -> Option<bool> {
+        let text = self.columns.text(index::REQUEST_OBJECT).get(self.at)?;
+        Some(!body::may_be_too_large(text) || self.body(Body::Request).is_some())
+    }
+
     fn pod(&self) -> Pod<'_> {
         let resource = self.columns.text(index::RESOURCE).get(self.at).unwrap_or_default();
         Pod::of(resource, self.body(Body::Request))
@@ -137,6 +144,7 @@ impl Evaluation<'_, '_> {
             Field::Time(at) => test.matches(time_text(columns, *at, row.at).as_deref()),
             Field::Outcome => test.matches(columns.outcomes()[row.at].map(Outcome::as_str)),
             Field::DryRun => test.matches(Some(outcome::bool_text(columns.dry_runs()[row.at]))),
+            Field::Examined => test.matches(row.examined().map(outcome::bool_text)),
             Field::Exec(part) => {
                 let uris = columns.text(index::REQUEST_URI);
                 remembered(&mut self.memos[leaf], uris, row.at, |uri| {
@@ -320,6 +328,7 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
         Field::Time(at) => out.extend(time_text(columns, *at, row.at)),
         Field::Outcome => out.extend(columns.outcomes()[row.at].map(|outcome| outcome.as_str().to_owned())),
         Field::DryRun => out.push(outcome::bool_text(columns.dry_runs()[row.at]).to_owned()),
+        Field::Examined => out.extend(row.examined().map(|examined| outcome::bool_text(examined).to_owned())),
         Field::Exec(part) => {
             out.extend(columns.text(index::REQUEST_URI).get(row.at).and_then(|uri| exec(uri, *part)));
         }

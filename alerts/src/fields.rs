@@ -63,6 +63,8 @@ pub(crate) enum Field {
     Outcome,
     /// True for a request that asked the API server to change nothing.
     DryRun,
+    /// False for a request body with too many values to be examined; null without a body.
+    Examined,
     /// Query parameters of the URI of exec and attach.
     Exec(Exec),
     /// A path in a JSON column that is not a body.
@@ -106,6 +108,7 @@ const EXACT: &[(&str, Field)] = &[
     ("objectRef.subresource", Field::Column(index::SUBRESOURCE)),
     ("objectRef.uid", Field::Column(index::OBJECT_UID)),
     ("outcome", Field::Outcome),
+    ("request_examined", Field::Examined),
     ("requestReceivedTimestamp", Field::Time(index::REQUEST_RECEIVED_TIMESTAMP)),
     ("requestURI", Field::Column(index::REQUEST_URI)),
     ("responseStatus.code", Field::Column(index::RESPONSE_CODE)),

@@ -295,7 +295,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Returns the alerts of `cases` together, in order.
-fn alerts(matcher: &Matcher, rules: &Arc<RuleSet>, cases: &[&Case], dialect: Dialect) -> Vec<Alert> {
+fn alerts(matcher: &mut Matcher, rules: &Arc<RuleSet>, cases: &[&Case], dialect: Dialect) -> Vec<Alert> {
     let mut log = Vec::new();
     let events: Vec<String> = cases.iter().flat_map(|case| case.events()).collect();
     for event in &events {
@@ -323,7 +323,7 @@ struct Tally {
     missed: Vec<String>,
 }
 
-fn tally(matcher: &Matcher, rules: &Arc<RuleSet>, cases: &[Case], dialect: Dialect) -> Tally {
+fn tally(matcher: &mut Matcher, rules: &Arc<RuleSet>, cases: &[Case], dialect: Dialect) -> Tally {
     let mut tally = Tally::default();
     for case in cases.iter().filter(|case| case.is_in(dialect)) {
         let alerts = alerts(matcher, rules, &[case], dialect);
@@ -364,7 +364,7 @@ fn tally(matcher: &Matcher, rules: &Arc<RuleSet>, cases: &[Case], dialect: Diale
 #[test]
 fn attacks_are_found_and_benign_work_raises_nothing_urgent_in_four_dialects() {
     let rules = Arc::new(RuleSet::builtin().unwrap_or_else(|error| panic!("built-in rules: {error}")));
-    let matcher = Matcher::new(Arc::clone(&rules));
+    let mut matcher = Matcher::new(Arc::clone(&rules));
     let cases = cases();
     let mut faults = Vec::new();
     println!(
@@ -373,7 +373,7 @@ fn attacks_are_found_and_benign_work_raises_nothing_urgent_in_four_dialects() {
     );
     for dialect in DIALECTS {
         let name = dialect.name();
-        let tally = tally(&matcher, &rules, &cases, dialect);
+        let tally = tally(&mut matcher, &rules, &cases, dialect);
         println!(
             "{name:<8} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}",
             tally.attacks,
@@ -420,12 +420,12 @@ fn attacks_are_found_and_benign_work_raises_nothing_urgent_in_four_dialects() {
 #[test]
 fn benign_work_together_raises_nothing_urgent() {
     let rules = Arc::new(RuleSet::builtin().unwrap_or_else(|error| panic!("built-in rules: {error}")));
-    let matcher = Matcher::new(Arc::clone(&rules));
+    let mut matcher = Matcher::new(Arc::clone(&rules));
     let cases = cases();
     for dialect in DIALECTS {
         let benign: Vec<&Case> =
             cases.iter().filter(|case| matches!(case.label, Label::Benign) && case.is_in(dialect)).collect();
-        let urgent: Vec<String> = alerts(&matcher, &rules, &benign, dialect)
+        let urgent: Vec<String> = alerts(&mut matcher, &rules, &benign, dialect)
             .into_iter()
             .filter(|alert| alert.severity >= Severity::High)
             .map(|alert| alert.message)

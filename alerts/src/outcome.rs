@@ -168,18 +168,23 @@ pub(crate) fn dry_runs(columns: &Columns<'_>) -> Vec<bool> {
     (0..columns.rows).map(of_row).collect()
 }
 
-/// Returns true if an expression may be true because of an outcome, and not in spite of it: one of
-/// its lines about the outcome, not negated, accepts this one.
+/// Returns true if a line of an expression, not negated, accepts an outcome.
 pub(crate) fn asks(expr: &Expr, outcome: Outcome) -> bool {
-    fn any(expr: &Expr, positive: bool, outcome: Outcome) -> bool {
-        match expr {
-            Expr::All(exprs) | Expr::Any(exprs) => exprs.iter().any(|expr| any(expr, positive, outcome)),
-            Expr::Not(expr) => any(expr, !positive, outcome),
-            Expr::Field(Field::Outcome, test) => positive && test.matches(Some(outcome.as_str())),
-            _ => false,
-        }
+    any_line(expr, true, &|positive, test| positive && test.matches(Some(outcome.as_str())))
+}
+
+/// Returns true if an expression has a line about the outcome.
+pub(crate) fn is_named(expr: &Expr) -> bool {
+    any_line(expr, true, &|_, _| true)
+}
+
+fn any_line(expr: &Expr, positive: bool, holds: &impl Fn(bool, &Test) -> bool) -> bool {
+    match expr {
+        Expr::All(exprs) | Expr::Any(exprs) => exprs.iter().any(|expr| any_line(expr, positive, holds)),
+        Expr::Not(expr) => any_line(expr, !positive, holds),
+        Expr::Field(Field::Outcome, test) => holds(positive, test),
+        _ => false,
     }
-    any(expr, true, outcome)
 }
 
 /// Returns an expression that also accepts an unknown outcome wherever it asks for success.

@@ -286,7 +286,15 @@ fn a_question_about_an_address_reads_where_it_occurs() {
 
 #[test]
 fn filters_on_views_reach_the_files() {
-    for view in ["secret_access", "exec_sessions", "rbac_changes", "auth_failures"] {
+    for view in [
+        "secret_access",
+        "exec_sessions",
+        "rbac_changes",
+        "auth_failures",
+        "pod_changes",
+        "configmap_changes",
+        "network_policy_changes",
+    ] {
         let question = format!(
             "SELECT actor FROM {view} WHERE stage_timestamp >= '2026-03-02' AND stage_timestamp < '2026-03-03' AND date = DATE '2026-03-02'"
         );
@@ -449,7 +457,16 @@ fn errors_say_what_to_do() {
 #[test]
 fn listings_show_the_archives_names_and_no_others() {
     let tables = ["activity", "alerts", "events", "rejects"];
-    let views = ["auth_failures", "exec_sessions", "rbac_changes", "secret_access"];
+    let views = [
+        "auth_failures",
+        "configmap_changes",
+        "exec_sessions",
+        "network_policy_changes",
+        "pod_changes",
+        "rbac_changes",
+        "secret_access",
+        "unfinished_requests",
+    ];
     let lines = |answer: &str| answer.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     let shown = csv(&YEAR, "SHOW TABLES");
     assert_eq!(shown.lines().next(), Some("name,kind,about"));
@@ -538,9 +555,19 @@ fn archives_are_found_by_path_url_and_environment() {
 #[test]
 fn an_empty_archive_answers_with_no_rows() {
     let folder = archive(&[], noon(3, 2));
-    for table in
-        ["events", "rejects", "alerts", "secret_access", "exec_sessions", "rbac_changes", "auth_failures"]
-    {
+    for table in [
+        "events",
+        "rejects",
+        "alerts",
+        "secret_access",
+        "exec_sessions",
+        "rbac_changes",
+        "auth_failures",
+        "pod_changes",
+        "configmap_changes",
+        "network_policy_changes",
+        "unfinished_requests",
+    ] {
         assert_eq!(csv(&folder, &format!("SELECT count(*) AS n FROM {table}")), "n\n0\n", "{table}");
         assert_eq!(
             csv(&folder, &format!("SELECT cluster, source FROM {table}")),

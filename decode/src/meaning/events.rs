@@ -327,7 +327,8 @@ mod tests {
 
     fn differences_of(batch: &RecordBatch, format: u32) -> Vec<(usize, Difference)> {
         let (mut found, mut records) = (Vec::new(), 0);
-        compare_events(batch, format, &mut |_| records += 1, &mut |row, how| found.push((row, how))).expect("events");
+        compare_events(batch, format, &mut |_| records += 1, &mut |row, how| found.push((row, how)))
+            .expect("events");
         assert_eq!(records, batch.num_rows());
         found
     }

@@ -60,8 +60,7 @@ fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
     if !is_audit
         || resource.plain_string("type").as_deref() != Some("k8s_cluster")
         || payload.plain_string("serviceName").as_deref() != Some("k8s.io")
-        || payload.plain_string("@type").as_deref()
-            != Some("type.googleapis.com/google.cloud.audit.AuditLog")
+        || payload.plain_string("@type").as_deref() != Some("type.googleapis.com/google.cloud.audit.AuditLog")
     {
         let other = "an entry of Google Cloud Logging that is not an audit entry of k8s.io";
         return Err(Refusal::new(Reason::OtherCategory, other));
@@ -95,8 +94,7 @@ fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
     response(&payload, &mut event, format, faults);
     let labels = inner(&entry, "labels", faults);
     event.authz_reason = labels.string(plain::AUTHZ_REASON, faults);
-    event.authz_decision =
-        labels.string(plain::AUTHZ_DECISION, faults).or_else(|| granted(&payload, faults));
+    event.authz_decision = labels.string(plain::AUTHZ_DECISION, faults).or_else(|| granted(&payload, faults));
     event.faults = std::mem::take(faults).into_texts();
     Ok(event)
 }

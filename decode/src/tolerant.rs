@@ -32,6 +32,10 @@ impl Faults {
         self.0.insert(fault_text(path, unread));
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Replaces a fault of the event itself by another one.
     pub(crate) fn replace(&mut self, old: Unread, new: Unread) {
         if self.0.remove(&fault_text(EVENT, old)) {

@@ -32,13 +32,13 @@ use crate::canonical;
 use crate::columns::NULL;
 use crate::document::{Document, Stop};
 use crate::frame::{self, BOM, Block, Edge, LineKind};
-use crate::json::Members;
 use crate::members;
 use crate::plain::PlainEvent;
 use crate::reject::{Reason, Refusal};
 use crate::rejects::Rejects;
 use crate::rows::{Place, Row, Rows};
 use crate::tape::{Member, Parser};
+use crate::tolerant;
 use crate::wrapper::{self, Content, Record};
 
 /// Bounds of the decoder.
@@ -239,9 +239,7 @@ impl Decoder {
 
     /// Decodes one event and pushes its row, or returns why the bytes are not one.
     fn event(&mut self, bytes: &[u8], place: &Place<'_>, cut: Cut) -> Result<(), Refusal> {
-        if bytes.len() <= WIDE_BYTES
-            && canonical::push(&mut self.rows, bytes, place, &mut self.fragments)
-        {
+        if bytes.len() <= WIDE_BYTES && canonical::push(&mut self.rows, bytes, place, &mut self.fragments) {
             return Ok(());
         }
         self.general(bytes, None, place, cut)
@@ -430,10 +428,11 @@ impl Decoder {
     /// does not cost the others. What is left may be the beginning of an event. It is a cut event
     /// if it names a request and who made it; its text ends where the next event begins.
     fn recover(&mut self, whole: &Piece<'_>, refusal: Refusal) {
-        // The depth of a line is checked before anything else. So nothing else is known yet of a
-        // line that is too deep, and a single member may be the cause.
+        // Encoding and depth of a line are checked before anything else. So nothing else is known
+        // yet of a line that is refused for them, and a single member may be the cause.
         let too_deep = refusal.reason == Reason::TooDeep;
-        if (too_deep || refusal.reason == Reason::NotAnAuditEvent) && self.event_list(whole) {
+        let may_be_list = too_deep || matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::InvalidUtf8);
+        if may_be_list && self.event_list(whole) {
             return;
         }
         let mut records_left = wrapper::SHORT_ITEMS_MAX + whole.line.len() / wrapper::ITEM_BYTES_MIN;
@@ -513,8 +512,8 @@ impl Decoder {
 
     /// Decodes the items of an `EventList`. Returns `false` if the line is not one.
     fn event_list(&mut self, whole: &Piece<'_>) -> bool {
-        let Some(items) = list_items(&whole.line[whole.start..]) else { return false };
-        if let Err(refusal) = wrapper::short_items(items.iter().copied()) {
+        let Some(items) = tolerant::list_items(&whole.line[whole.start..]) else { return false };
+        if let Err(refusal) = wrapper::short_items(items.iter().map(|item| item.len())) {
             self.reject(whole, 0, whole.end, &refusal);
             return true;
         }
@@ -523,10 +522,10 @@ impl Decoder {
             self.reject(whole, 0, whole.end, &empty);
             return true;
         }
-        let extent_of = |item: &&str| whole.extent_of(item);
+        let extent_of = |item: &&[u8]| whole.extent_of(item);
         self.each(whole, (0, whole.end), &items, extent_of, |decoder, item, frame_from| {
             let (start, end) = whole.extent_of(item);
-            decoder.event(item.as_bytes(), &whole.place(start, frame_from), Cut::Refused).map(|()| end)
+            decoder.event(item, &whole.place(start, frame_from), Cut::Refused).map(|()| end)
         });
         true
     }
@@ -549,7 +548,8 @@ struct Piece<'l> {
 
 impl<'l> Piece<'l> {
     /// Returns where `text`, which is a slice of the line, begins and ends in the line.
-    fn extent_of(&self, text: &str) -> (usize, usize) {
+    fn extent_of(&self, text: impl AsRef<[u8]>) -> (usize, usize) {
+        let text = text.as_ref();
         let start = text.as_ptr() as usize - self.line.as_ptr() as usize;
         (start, start + text.len())
     }
@@ -580,27 +580,11 @@ fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
 /// Returns the length of the JSON document at the start of `bytes`; `None` if there is none. Its
 /// strings may be not UTF-8.
 fn document_end(bytes: &[u8]) -> Option<usize> {
-    let mut documents =
-        serde_json::Deserializer::from_slice(bytes).into_iter::<serde::de::IgnoredAny>();
+    let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter::<serde::de::IgnoredAny>();
     match documents.next() {
         Some(Ok(_)) => Some(documents.byte_offset()),
         _ => None,
     }
-}
-
-fn list_items(bytes: &[u8]) -> Option<Vec<&str>> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let Members(members) = serde_json::from_str(text).ok()?;
-    let last = |name: &str| members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.get());
-    if last("kind") != Some("\"EventList\"") {
-        return None;
-    }
-    let items = last("items").filter(|items| *items != "null");
-    let items: Vec<&serde_json::value::RawValue> = match items {
-        Some(items) => serde_json::from_str(items).ok()?,
-        None => Vec::new(),
-    };
-    Some(items.into_iter().map(serde_json::value::RawValue::get).collect())
 }
 
 /// Decodes one whole stream in memory, for tests, benches and short inputs.

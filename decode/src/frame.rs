@@ -320,7 +320,7 @@ mod tests {
             found,
             [
                 (0, 1, &b"ab"[..], LineKind::Whole),
-                (3, 2, b"abc", LineKind::Piece),
+                (3, 2, b"abc", LineKind::FirstPiece),
                 (6, 2, b"def", LineKind::Piece),
                 (9, 2, b"g", LineKind::Piece),
                 (12, 4, b"xy", LineKind::Whole),
@@ -373,10 +373,11 @@ mod tests {
         assert_eq!(parts(&log, 100), [whole(0, 1, 2), whole(3, 2, 60), whole(63, 2, 90), whole(154, 3, 2)]);
         // A line that does not begin with a document is not searched: its text may be a client's.
         let text = [&b"text {"[..], &three].concat();
-        assert!(parts(&text, 100).iter().all(|(_, _, _, kind)| *kind == LineKind::Piece));
+        let is_piece = |kind| matches!(kind, LineKind::FirstPiece | LineKind::Piece);
+        assert!(parts(&text, 100).iter().all(|(_, _, _, kind)| is_piece(*kind)));
         // Where the writer stopped in the middle, nothing says that another document began.
         let torn = [&document(60)[..59], &document(60)].concat();
-        assert!(parts(&torn, 100).iter().all(|(_, _, _, kind)| *kind == LineKind::Piece));
+        assert!(parts(&torn, 100).iter().all(|(_, _, _, kind)| is_piece(*kind)));
         // Tiny documents do not become as many parts.
         let tiny = document(18).repeat(100_000);
         let found = parts(&tiny, tiny.len() - 1);

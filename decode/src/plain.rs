@@ -236,7 +236,8 @@ fn event(text: Text<'_>, text_bytes: usize, format: u32) -> Result<PlainEvent, R
     // No audit event has a kind that is not a string.
     let kind = members.has("kind").then(|| members.plain_string("kind").unwrap_or_default());
     let user = members.object("user", &mut faults);
-    let names_request = user.is_some() && ["verb", "requestURI", "stage"].iter().all(|name| members.is_string(name));
+    let names_request =
+        user.is_some() && ["verb", "requestURI", "stage"].iter().all(|name| members.is_string(name));
     let is_identified = members.is_string("auditID") || names_request;
     require_event(kind.as_deref(), members.plain_string("apiVersion").as_deref(), is_identified)?;
     if is_cut && !(user.is_some() && ["verb", "requestURI"].iter().any(|name| members.is_string(name))) {
@@ -361,6 +362,12 @@ pub fn row(batch: &RecordBatch, row: usize) -> PlainEvent {
             items.keys().iter().map(|key| values.value(key.unwrap_or(0) as usize).to_owned()).collect()
         })
     };
+    let plain_list = |at: usize| {
+        let column = batch.column(at).as_list::<i32>();
+        column.is_valid(row).then(|| {
+            column.value(row).as_string::<i32>().iter().map(|item| item.unwrap_or("").to_owned()).collect()
+        })
+    };
     let timestamp = |at: usize| {
         let column = batch.column(at).as_primitive::<TimestampMicrosecondType>();
         column.is_valid(row).then(|| column.value(row))
@@ -401,6 +408,6 @@ pub fn row(batch: &RecordBatch, row: usize) -> PlainEvent {
         authz_reason: dictionary(index::AUTHZ_REASON),
         request_received_timestamp: timestamp(index::REQUEST_RECEIVED_TIMESTAMP),
         stage_timestamp: timestamp(index::STAGE_TIMESTAMP),
-        faults: list(index::FAULTS),
+        faults: plain_list(index::FAULTS),
     }
 }

@@ -12,7 +12,9 @@ use strongroom_schemas::events::index;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 
 use crate::columns::{BytesColumn, DictColumn, ListColumn, Memo, NULL, NumberColumn};
-use crate::document::{Document, Stop, code, is_canonical_list, is_compact, json_object, no_duplicate, read_user, utf8};
+use crate::document::{
+    Document, Stop, code, is_canonical_list, is_compact, json_object, no_duplicate, read_user, utf8,
+};
 use crate::frame;
 use crate::plain::{self, PlainEvent};
 use crate::tape::Member;
@@ -666,7 +668,7 @@ impl Rows {
             null(index::FORM),
             null(index::FORM_VALUES),
             null(index::REDACTION),
-            (index::FAULTS, self.faults.finish()?),
+            (index::FAULTS, self.faults.finish_plain()?),
         ];
         debug_assert!(
             columns.iter().enumerate().all(|(at, (index, column))| at == *index && column.len() == rows)

@@ -32,6 +32,10 @@ impl Faults {
         self.0.insert(fault_text(path, unread));
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Replaces a fault of the event itself by another one.
     pub(crate) fn replace(&mut self, old: Unread, new: Unread) {
         if self.0.remove(&fault_text(EVENT, old)) {
@@ -282,11 +286,7 @@ struct Scanner<'t> {
 enum Step<'t> {
     /// A member whose end was found; its name has its quotes. The depth counts the brackets that
     /// are open at once, with that of the object.
-    Member {
-        name: &'t [u8],
-        value: &'t [u8],
-        depth: usize,
-    },
+    Member { name: &'t [u8], value: &'t [u8], depth: usize },
     /// The object's closing brace.
     End,
     /// The text ends, or what is there is not JSON.
@@ -343,16 +343,58 @@ impl<'t> Scanner<'t> {
         }
         self.skip_white();
         let begin = self.at;
-        let (end, depth) = match self.bytes.get(begin)? {
-            b'"' => (string_end(self.bytes, begin)?, 0),
-            b'{' | b'[' => nested_end(self.bytes, begin)?,
-            _ => {
-                let is_end = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-                (begin + self.bytes.get(begin..)?.iter().position(is_end)?, 0)
-            }
-        };
+        let (end, depth) = value_end(self.bytes, begin)?;
         self.at = end;
         Some(Step::Member { name, value: self.bytes.get(begin..end)?, depth: depth + 1 })
+    }
+}
+
+/// Returns the end of the value that begins at `at`, and how many brackets are open in it at once.
+fn value_end(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    match bytes.get(at)? {
+        b'"' => Some((string_end(bytes, at)?, 0)),
+        b'{' | b'[' => nested_end(bytes, at),
+        _ => {
+            let is_end = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+            Some((at + bytes.get(at..)?.iter().position(is_end)?, 0))
+        }
+    }
+}
+
+/// Returns the items of an `EventList`, as text that is JSON but may be not UTF-8. `None` if the
+/// bytes are not such a list.
+pub(crate) fn list_items(bytes: &[u8]) -> Option<Vec<&[u8]>> {
+    serde_json::from_slice::<IgnoredAny>(bytes).ok()?;
+    let mut scanner = Scanner::of(bytes)?;
+    let (mut kind, mut items) = (None, None);
+    while let Step::Member { name, value, .. } = scanner.step() {
+        match name_of(name).ok()?.as_ref() {
+            "kind" => kind = Some(value),
+            "items" => items = Some(value),
+            _ => {}
+        }
+    }
+    if kind != Some(b"\"EventList\"") {
+        return None;
+    }
+    let Some(list) = items.filter(|items| *items != b"null") else { return Some(Vec::new()) };
+    let mut rest = Scanner { bytes: list, at: 0, is_first: true };
+    let mut found = Vec::new();
+    if !rest.eat(b'[') {
+        return None;
+    }
+    loop {
+        rest.skip_white();
+        if rest.eat(b']') {
+            return Some(found);
+        }
+        if !found.is_empty() {
+            rest.eat(b',');
+            rest.skip_white();
+        }
+        let (end, _) = value_end(list, rest.at)?;
+        found.push(list.get(rest.at..end)?);
+        rest.at = end;
     }
 }
 

@@ -60,8 +60,7 @@ fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
     if !is_audit
         || resource.plain_string("type").as_deref() != Some("k8s_cluster")
         || payload.plain_string("serviceName").as_deref() != Some("k8s.io")
-        || payload.plain_string("@type").as_deref()
-            != Some("type.googleapis.com/google.cloud.audit.AuditLog")
+        || payload.plain_string("@type").as_deref() != Some("type.googleapis.com/google.cloud.audit.AuditLog")
     {
         let other = "an entry of Google Cloud Logging that is not an audit entry of k8s.io";
         return Err(Refusal::new(Reason::OtherCategory, other));
@@ -95,8 +94,7 @@ fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
     response(&payload, &mut event, format, faults);
     let labels = inner(&entry, "labels", faults);
     event.authz_reason = labels.string(plain::AUTHZ_REASON, faults);
-    event.authz_decision =
-        labels.string(plain::AUTHZ_DECISION, faults).or_else(|| granted(&payload, faults));
+    event.authz_decision = labels.string(plain::AUTHZ_DECISION, faults).or_else(|| granted(&payload, faults));
     event.faults = std::mem::take(faults).into_texts();
     Ok(event)
 }
@@ -138,11 +136,14 @@ fn reference(resource_name: &str, event: &mut PlainEvent) {
 /// Fills the response columns of `event` from the entry's response, if that is a `Status`. What is
 /// null then is taken from the entry's own status.
 fn response(payload: &Object<'_>, event: &mut PlainEvent, format: u32, faults: &mut Faults) {
-    // A response that is not a `Status` is a body, and may be of any type.
-    let is_status = payload
-        .object("response", &mut Faults::default())
-        .is_some_and(|response| response.plain_string("@type").as_deref() == Some("core.k8s.io/v1.Status"));
-    if let Some(response) = is_status.then(|| payload.object("response", faults)).flatten() {
+    // A response that is not a `Status` is a body, and may be of any type. It is not one either if
+    // a name in it is not readable.
+    let mut odd = Faults::default();
+    let response = payload.object("response", &mut odd).filter(|_| odd.is_empty());
+    let is_status = |response: &Object<'_>| {
+        response.plain_string("@type").as_deref() == Some("core.k8s.io/v1.Status")
+    };
+    if let Some(response) = response.filter(is_status) {
         plain::response(&response, event, faults);
     }
     let has_code = format >= FORMAT_OF_FAULTS;

@@ -456,7 +456,7 @@ impl Files<'_> {
     /// Opens a file and skips what the archive, or this run, has of its stream.
     fn identify(&mut self, path: &std::path::Path, inode: Inode, look: FileState) -> Result<Found, Failure> {
         let bounds = BlockBounds {
-            bytes_max: CHUNK_BYTES.max(self.feed.line_bytes_max + 1),
+            bytes_max: CHUNK_BYTES,
             lines_max: CHUNK_LINES,
             line_bytes_max: self.feed.line_bytes_max,
         };

@@ -71,7 +71,7 @@ pub const BODY_BYTES_MAX_DEFAULT: usize = 64 << 20;
 /// Default of [`WebhookOptions::memory_bytes_max`].
 pub const MEMORY_BYTES_MAX_DEFAULT: usize = 256 << 20;
 /// Default of [`WebhookOptions::line_bytes_max`].
-pub const LINE_BYTES_MAX_DEFAULT: usize = 4 << 20;
+pub const LINE_BYTES_MAX_DEFAULT: usize = 64 << 20;
 /// Default of [`WebhookOptions::connections_max`].
 pub const CONNECTIONS_MAX_DEFAULT: usize = 512;
 /// Default of [`WebhookOptions::remembered_max`].

@@ -10,8 +10,8 @@
 //! Invariants:
 //! - Nothing here decides that a row needs no `raw`: [`crate::rows`] renders each row by its form
 //!   and compares the result with the record.
-//! - A template is used only if [`Form::parse`] accepts it, and only if it is not longer than the
-//!   records that it replaces.
+//! - A template is used only if [`Form::parse`] accepts it, and only if it is short for the records
+//!   that it replaces.
 //! - The forms of a block follow from its records alone, so a block that is decoded again has the
 //!   same ones. Nothing but buffers is kept between blocks.
 //! - Work that is in vain is bounded: a record that has no form, or that needs another skeleton,
@@ -50,6 +50,9 @@ const CREDIT_MAX: u32 = 256;
 const COST_NEW: u32 = 1;
 /// What a record costs that has no form.
 const COST_NONE: u32 = 4;
+/// Longest template in terms of its records: a template consists of names that recur in other
+/// templates, and is compressed better than a record.
+const TEMPLATE_TO_RECORDS_MAX: usize = 2;
 /// A value that was seen this often without a change is a constant. A value that was seen less
 /// often is one only if it has no digits: a time or a number may be the same by chance.
 const SURE: u32 = 16;
@@ -242,7 +245,8 @@ impl Learner {
             }
             let skeleton = &self.skeletons[at];
             let template = self.template(skeleton, &usual);
-            let template = template.filter(|text| text.len() <= FORM_BYTES_MAX.min(skeleton.bytes));
+            let bytes_max = FORM_BYTES_MAX.min(skeleton.bytes.saturating_mul(TEMPLATE_TO_RECORDS_MAX));
+            let template = template.filter(|text| text.len() <= bytes_max);
             if let Some(template) = template.filter(|text| Form::parse(text).is_ok()) {
                 numbers[at] = Some(templates.len());
                 templates.push(template);

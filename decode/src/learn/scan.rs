@@ -285,6 +285,11 @@ impl Scan {
                         _ => None,
                     };
                 }
+                if matches!(name, b"kind" | b"apiVersion") && text.get(start) == Some(&b'"') {
+                    let end = string_end(text, start)?;
+                    self.key.extend_from_slice(&text[start..end]);
+                    return Some(end);
+                }
                 match self.location.level {
                     Some(level) if name == level.as_bytes() => {
                         return self.column(text, start, level_column()?, columns);

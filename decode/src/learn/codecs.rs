@@ -125,9 +125,9 @@ fn escape(text: &[u8]) -> (u64, usize) {
         Some(b'/') => (with(Trait::Slash), 2),
         Some(b'u') => {
             let Some(digits) = text.get(2..6) else { return (0, text.len()) };
-            let code = digits.iter().try_fold(0, |code, digit| {
-                char::from(*digit).to_digit(16).map(|digit| code << 4 | digit)
-            });
+            let code = digits
+                .iter()
+                .try_fold(0, |code, digit| char::from(*digit).to_digit(16).map(|digit| code << 4 | digit));
             let mut set = match code {
                 None | Some(0x09 | 0x0a | 0x0d | 0x22 | 0x2f | 0x5c) => 0,
                 Some(0x08 | 0x0c) => !with(Trait::Short),
@@ -372,7 +372,9 @@ mod tests {
             prop_oneof![
                 any::<char>(),
                 proptest::sample::select(
-                    "\"\\/<>&\n\r\t\u{8}\u{c}\u{1}\u{1f}\u{7f}\u{2028}\u{2029}é\u{1f600}{}$ a".chars().collect::<Vec<_>>()
+                    "\"\\/<>&\n\r\t\u{8}\u{c}\u{1}\u{1f}\u{7f}\u{2028}\u{2029}é\u{1f600}{}$ a"
+                        .chars()
+                        .collect::<Vec<_>>()
                 ),
             ],
             0..12,
@@ -461,7 +463,8 @@ mod tests {
         for text in ["[\"a\" ,\"b\"]", "[\"a\",1]", "[\"a\"", "[", "[1]", "[null]"] {
             assert_eq!(Codecs::of_list(text.as_bytes()), None, "{text}");
         }
-        for text in ["[\"a\", \"b\",\"c\"]", "[ \"a\"]", "[\t]", "[\n  \"a\",\n\t\"b\"\n]", "[\r\n\"a\"\r\n]"] {
+        for text in ["[\"a\", \"b\",\"c\"]", "[ \"a\"]", "[\t]", "[\n  \"a\",\n\t\"b\"\n]", "[\r\n\"a\"\r\n]"]
+        {
             assert!(Codecs::of_list(text.as_bytes()).is_some_and(|(codecs, _)| codecs.is_empty()), "{text}");
         }
     }
@@ -475,7 +478,13 @@ mod tests {
             assert!(!is_integer(text.as_bytes()), "{text}");
         }
         assert_eq!((times(b"1772445600"), times(b"1772445600123")), (SECONDS, MILLISECONDS));
-        for text in ["\"2026-03-02 10:00:00Z\"", "\"2026-03-02T10:00:00.Z\"", "\"2026-03-02T10:00:00\"", "1.5", "\"\""] {
+        for text in [
+            "\"2026-03-02 10:00:00Z\"",
+            "\"2026-03-02T10:00:00.Z\"",
+            "\"2026-03-02T10:00:00\"",
+            "1.5",
+            "\"\"",
+        ] {
             assert_eq!(times(text.as_bytes()), 0, "{text}");
         }
         assert_eq!(times(b"\"2026-03-02T10:00:00.0000001Z\""), 0);

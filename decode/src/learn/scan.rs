@@ -110,6 +110,9 @@ pub(super) struct Scan {
     wants_paths: bool,
     path: Vec<u8>,
     found: u64,
+    /// Whether the member `level` has the text [`LEVEL_REPLACED`], and whether the event has one of
+    /// [`LEVEL_MEMBERS`].
+    level: (bool, bool),
     depth: usize,
     regions: usize,
 }
@@ -126,8 +129,10 @@ impl Scan {
         self.path.clear();
         self.wants_paths = wants_paths;
         (self.found, self.depth, self.regions) = (0, 0, 0);
+        self.level = (false, false);
         self.text(record, Some(0), columns)?;
-        (self.found == columns.there).then_some(())
+        let is_level_elsewhere = self.level == (true, true) && self.location.level.is_none();
+        (self.found == columns.there && !is_level_elsewhere).then_some(())
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &[u8]> {
@@ -196,7 +201,13 @@ impl Scan {
     }
 
     /// Cuts the string at `start`, which contains the event. Returns its end.
-    fn region(&mut self, text: &[u8], start: usize, steps: Option<usize>, columns: &Columns<'_>) -> Option<usize> {
+    fn region(
+        &mut self,
+        text: &[u8],
+        start: usize,
+        steps: Option<usize>,
+        columns: &Columns<'_>,
+    ) -> Option<usize> {
         let end = string_end(text, start)?;
         if self.regions == FORM_REGIONS_MAX {
             return None;
@@ -290,12 +301,18 @@ impl Scan {
                     self.key.extend_from_slice(&text[start..end]);
                     return Some(end);
                 }
+                self.level.0 |= name == b"level" && text[start..].starts_with(LEVEL_REPLACED.as_bytes());
+                self.level.1 |= LEVEL_MEMBERS.iter().any(|own| own.as_bytes() == name);
                 match self.location.level {
                     Some(level) if name == level.as_bytes() => {
                         return self.column(text, start, level_column()?, columns);
                     }
                     Some(_) if name == b"level" => {
-                        let at = if text[start..].starts_with(b"null") { b"null" } else { LEVEL_REPLACED.as_bytes() };
+                        let at = if text[start..].starts_with(b"null") {
+                            b"null"
+                        } else {
+                            LEVEL_REPLACED.as_bytes()
+                        };
                         return self.word(text, start, at);
                     }
                     _ => {}
@@ -538,7 +555,8 @@ impl Search {
 
     fn object(&mut self, text: &[u8], start: usize, regions: usize) -> Option<()> {
         let members = members(text, start)?;
-        let value = |name: &str| members.iter().find(|(own, _)| *own == name.as_bytes()).map(|(_, value)| *value);
+        let value =
+            |name: &str| members.iter().find(|(own, _)| *own == name.as_bytes()).map(|(_, value)| *value);
         if self.needed.iter().all(|name| value(name).is_some()) {
             let own = value("level").filter(|level| *level != LEVEL_REPLACED.as_bytes());
             let elsewhere = LEVEL_MEMBERS.into_iter().find(|name| value(name).is_some());

@@ -28,7 +28,8 @@ fn lines(events: u64, seed: u64) -> Vec<String> {
 fn rows_of(records: &[(String, String)]) -> RecordBatch {
     let mut rows = Rows::new();
     for (record, event) in records {
-        let event = plain::decode(event.as_bytes(), DEPTH_MAX).unwrap_or_else(|why| panic!("{why:?}: {event}"));
+        let event =
+            plain::decode(event.as_bytes(), DEPTH_MAX).unwrap_or_else(|why| panic!("{why:?}: {event}"));
         let row = rows.plain_row(&event, record.as_bytes());
         rows.push(&row, &At { offset: 0, before: &[] }, record.as_bytes());
     }
@@ -134,7 +135,10 @@ impl Writer {
 /// Returns the members of an event in the order of its text.
 fn members(line: &str) -> Vec<(String, Json)> {
     let crate::json::Members(members) = serde_json::from_str(line).expect("an object");
-    members.into_iter().map(|(name, value)| (name.into_owned(), serde_json::from_str(value.get()).expect("JSON"))).collect()
+    members
+        .into_iter()
+        .map(|(name, value)| (name.into_owned(), serde_json::from_str(value.get()).expect("JSON")))
+        .collect()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -160,11 +164,14 @@ fn dialect(lines: &[String], dialect: Dialect, jitter: bool) -> Vec<String> {
             let event = members(line);
             let stage = event.iter().find(|(name, _)| name == "stageTimestamp").map(|(_, time)| time.clone());
             let time = match (stage, jitter) {
-                (Some(Json::String(time)), true) => Json::from(format!("{}{:03}Z", &time[..20], number * 7 % 1000)),
+                (Some(Json::String(time)), true) => {
+                    Json::from(format!("{}{:03}Z", &time[..20], number * 7 % 1000))
+                }
                 (time, _) => time.unwrap_or_default(),
             };
             let (mut before, mut after) = (Vec::new(), Vec::new());
-            let mut add = |list: &mut Vec<(String, Json)>, name: &str, value: Json| list.push((name.to_owned(), value));
+            let add =
+                |list: &mut Vec<(String, Json)>, name: &str, value: Json| list.push((name.to_owned(), value));
             match dialect {
                 Dialect::Front => {
                     add(&mut before, "@timestamp", time.clone());
@@ -203,7 +210,11 @@ fn streams_that_were_written_again_need_no_raw() {
             let lines = dialect(&plain, kind, jitter);
             let (formed, forms) = check_log(&lines);
             println!("{kind:?} {jitter}: {formed} of {} rows, {forms} forms", lines.len());
-            assert!(formed * 100 >= lines.len() * 99, "{kind:?} {jitter}: {formed} of {}, {forms} forms", lines.len());
+            assert!(
+                formed * 100 >= lines.len() * 99,
+                "{kind:?} {jitter}: {formed} of {}, {forms} forms",
+                lines.len()
+            );
         }
     }
 }
@@ -218,15 +229,29 @@ fn wrappers_of_whole_lines_need_no_raw() {
     type Wrap = fn(usize, &str) -> String;
     let wrappers: [(&str, Wrap); 8] = [
         ("message", |n, line| {
-            format!(r#"{{"@timestamp":"2026-03-02T10:00:0{}.{:03}Z","message":{},"host":"cp-1"}}"#, n % 10, n % 1000, quoted(line))
+            format!(
+                r#"{{"@timestamp":"2026-03-02T10:00:0{}.{:03}Z","message":{},"host":"cp-1"}}"#,
+                n % 10,
+                n % 1000,
+                quoted(line)
+            )
         }),
         ("literal", |_, line| quoted(line)),
         ("docker", |n, line| {
-            format!(r#"{{"log":{},"stream":"stdout","time":"2026-03-02T10:00:00.{n:09}Z"}}"#, quoted(&format!("{line}\n")))
+            format!(
+                r#"{{"log":{},"stream":"stdout","time":"2026-03-02T10:00:00.{n:09}Z"}}"#,
+                quoted(&format!("{line}\n"))
+            )
         }),
         ("cri", |n, line| format!("2026-03-02T10:00:00.{n:09}Z stdout F {line}")),
-        ("syslog", |n, line| format!("<133>Oct  1 10:37:{:02} node1.example.org k8s-audit[{}]: {line}", n % 60, n % 7)),
-        ("object", |n, line| format!(r#"{{"log":{{"offset":{n},"file":{{"path":"/var/log/a.log"}}}},"json":{line},"tags":["a","b"]}}"#)),
+        ("syslog", |n, line| {
+            format!("<133>Oct  1 10:37:{:02} node1.example.org k8s-audit[{}]: {line}", n % 60, n % 7)
+        }),
+        ("object", |n, line| {
+            format!(
+                r#"{{"log":{{"offset":{n},"file":{{"path":"/var/log/a.log"}}}},"json":{line},"tags":["a","b"]}}"#
+            )
+        }),
         ("deep", |n, line| {
             let inner = quoted(&format!("{{\"log\":{},\"n\":{n}}}", quoted(line)));
             format!(r#"{{"body": {{"stringValue": {inner}}} , "seen": null}}"#)
@@ -262,8 +287,30 @@ impl Choices {
 
     fn text(&mut self) -> String {
         const PARTS: [&str; 24] = [
-            "get", "$", "${", "${verb}", "$$", "\"", "\\", "\u{1f600}", "\u{2028}", "\u{7f}", "/", "<&>", "\n", "\u{8}",
-            "\u{1}", "é", "{", "}", " ", "\\u007b", "'", "/api/v1/pods?a=1", "\t", "ünïcode",
+            "get",
+            "$",
+            "${",
+            "${verb}",
+            "$$",
+            "\"",
+            "\\",
+            "\u{1f600}",
+            "\u{2028}",
+            "\u{7f}",
+            "/",
+            "<&>",
+            "\n",
+            "\u{8}",
+            "\u{1}",
+            "é",
+            "{",
+            "}",
+            " ",
+            "\\u007b",
+            "'",
+            "/api/v1/pods?a=1",
+            "\t",
+            "ünïcode",
         ];
         let plain = self.one_in(2);
         (0..self.below(5)).map(|_| if plain { PARTS[self.below(2) * 21] } else { self.of(&PARTS) }).collect()
@@ -286,7 +333,8 @@ impl Odd {
         for character in text.chars() {
             let escaped = |upper: bool| -> String {
                 character.encode_utf16(&mut [0; 2]).iter().fold(String::new(), |mut text, unit| {
-                    if upper { write!(text, "\\u{unit:04X}") } else { write!(text, "\\u{unit:04x}") }.expect("memory");
+                    if upper { write!(text, "\\u{unit:04X}") } else { write!(text, "\\u{unit:04x}") }
+                        .expect("memory");
                     text
                 })
             };
@@ -320,14 +368,19 @@ impl Odd {
             }
             Json::Object(members) => {
                 let mut members: Vec<(&String, &Json)> = members.iter().collect();
-                let mut order = Choices(if self.shuffles { choices.below(1 << 20) as u64 } else { self.order });
+                let mut order =
+                    Choices(if self.shuffles { choices.below(1 << 20) as u64 } else { self.order });
                 for at in (1..members.len()).rev() {
                     members.swap(at, order.below(at + 1));
                 }
                 let mut texts: Vec<String> = members
                     .into_iter()
                     .map(|(name, value)| {
-                        format!("{}{before}:{after}{}", Writer::string(&COMPACT, name), self.value(value, choices))
+                        format!(
+                            "{}{before}:{after}{}",
+                            Writer::string(&COMPACT, name),
+                            self.value(value, choices)
+                        )
                     })
                     .collect();
                 if self.odd > 0 && choices.one_in(self.odd * 4) && !texts.is_empty() {
@@ -349,18 +402,28 @@ fn event_of(choices: &mut Choices) -> Json {
         "responseStatus": {"metadata": {}, "code": choices.below(600)},
         "stageTimestamp": format!("2026-03-02T10:00:{:02}.{:06}Z", choices.below(60), choices.below(1_000_000)),
     });
-    let mut set = |name: &str, value: Json| event.as_object_mut().expect("an object").insert(name.to_owned(), value);
+    let mut set =
+        |name: &str, value: Json| event.as_object_mut().expect("an object").insert(name.to_owned(), value);
     if choices.one_in(2) {
-        set("requestObject", serde_json::json!({"a": [1, {"b": choices.text(), "verb": "x"}], "auditID": "no"}));
+        set(
+            "requestObject",
+            serde_json::json!({"a": [1, {"b": choices.text(), "verb": "x"}], "auditID": "no"}),
+        );
     }
     if choices.one_in(3) {
-        set("annotations", serde_json::json!({"authorization.k8s.io/decision": "allow", "x": choices.text()}));
+        set(
+            "annotations",
+            serde_json::json!({"authorization.k8s.io/decision": "allow", "x": choices.text()}),
+        );
     }
     if choices.one_in(3) {
         set("sourceIPs", serde_json::json!([]));
     }
     if choices.one_in(4) {
-        set("requestReceivedTimestamp", Json::from(choices.of(&["2026-03-02T10:00:00Z", "2026-03-02T10:00:00.5+02:00"])));
+        set(
+            "requestReceivedTimestamp",
+            Json::from(choices.of(&["2026-03-02T10:00:00Z", "2026-03-02T10:00:00.5+02:00"])),
+        );
     }
     if choices.one_in(4) {
         set("objectRef", Json::Null);
@@ -384,7 +447,9 @@ fn odd_stream(seed: u64, count: usize) -> Vec<(String, String)> {
     let mut records = Vec::new();
     for number in 0..count {
         let mut event = event_of(choices);
-        let mut set = |name: &str, value: Json| event.as_object_mut().expect("an object").insert(name.to_owned(), value);
+        let mut set = |name: &str, value: Json| {
+            event.as_object_mut().expect("an object").insert(name.to_owned(), value)
+        };
         if added & 1 != 0 {
             set("@timestamp", Json::from(format!("2026-03-02T10:00:{:02}Z", number % 60)));
             set("host", serde_json::json!({"name": "cp-$1", "ip": ["10.0.0.1", 7, null], "n": number / 4}));
@@ -441,7 +506,8 @@ const COLUMNS: Columns<'_> = Columns { there: 0b10_1101, request_object: None, r
 
 /// Returns the templates of records that are events as they stand.
 fn forms_of(records: &[String]) -> Vec<String> {
-    let pairs: Vec<(String, String)> = records.iter().map(|record| (record.clone(), record.clone())).collect();
+    let pairs: Vec<(String, String)> =
+        records.iter().map(|record| (record.clone(), record.clone())).collect();
     let batch = rows_of(&pairs);
     let (formed, _) = check(&batch, records.iter().map(String::as_str));
     if formed == 0 { Vec::new() } else { templates(&batch) }
@@ -450,7 +516,9 @@ fn forms_of(records: &[String]) -> Vec<String> {
 #[test]
 fn what_is_the_same_is_in_the_form_and_what_varies_is_an_item() {
     let record = |n: usize| {
-        format!("{{{EVENT},\"@t\":\"2026-03-02T10:00:{n:02}Z\",\"host\":\"cp-1\",\"n\":{n},\"on\":true,\"v\":\"1\"}}")
+        format!(
+            "{{{EVENT},\"@t\":\"2026-03-02T10:00:{n:02}Z\",\"host\":\"cp-1\",\"n\":{n},\"on\":true,\"v\":\"1\"}}"
+        )
     };
     let common = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":${audit_id},"level":${level},"verb":${verb},"user":{"username":${user_name}}"#;
     let many: Vec<String> = (0..20).map(record).collect();
@@ -465,12 +533,13 @@ fn what_is_the_same_is_in_the_form_and_what_varies_is_an_item() {
 #[test]
 fn a_stream_with_other_names_in_each_line_stays_bounded() {
     let records: Vec<String> = (0..3_000).map(|n| format!("{{{EVENT},\"member-{n}\":{n}}}")).collect();
-    let pairs: Vec<(String, String)> = records.iter().map(|record| (record.clone(), record.clone())).collect();
+    let pairs: Vec<(String, String)> =
+        records.iter().map(|record| (record.clone(), record.clone())).collect();
     let mut learner = Learner::new();
     for (row, (record, _)) in pairs.iter().enumerate() {
-        let before = learner.seen.len();
+        let (credit, before) = (learner.credit, learner.seen.len());
         learner.see(row, record.as_bytes(), &COLUMNS);
-        assert!(learner.seen.len() <= CREDIT_MAX as usize && (learner.credit > 0 || learner.seen.len() == before));
+        assert!(learner.seen.len() <= CREDIT_MAX as usize && (credit > 0 || learner.seen.len() == before));
     }
     let batch = rows_of(&pairs);
     let (formed, forms) = check(&batch, records.iter().map(String::as_str));
@@ -532,7 +601,8 @@ fn codecs_that_differ_make_another_form_of_the_same_members() {
 
 #[test]
 fn levels_that_openshift_moved() {
-    let event = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","level":"Request","verb":"get"}"#;
+    let event =
+        r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","level":"Request","verb":"get"}"#;
     let records = [
         r#"{"apiVersion":"audit.k8s.io/v1","auditID":"a","k8s_audit_level":"Request","kind":"Event","level":"default","verb":"get"}"#,
         r#"{"apiVersion":"audit.k8s.io/v1","auditID":"a","kind":"Event","level":"default","openshift_audit_level":"Request","verb":"get"}"#,

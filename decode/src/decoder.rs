@@ -150,6 +150,7 @@ impl Decoder {
     }
 
     fn decode_rows(&mut self, block: &Block, arrived: DateTime<Utc>) -> Result<DecodedBlock, ArrowError> {
+        self.rows.learn_forms(true);
         self.rows.begin(&block.origin);
         self.rejects.begin(&block.origin, arrived.timestamp_micros());
         let mut consumed = block.bytes.len();
@@ -197,6 +198,7 @@ impl Decoder {
     pub(crate) fn begin_records(&mut self, format: u32) {
         self.format = format;
         self.rows.hash_records(false);
+        self.rows.learn_forms(false);
         self.rows.begin(&frame::Origin { partition: String::new(), cluster: String::new() });
     }
 

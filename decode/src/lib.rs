@@ -40,6 +40,7 @@ mod document;
 mod formats;
 pub mod frame;
 mod json;
+mod learn;
 pub mod meaning;
 mod members;
 pub mod plain;

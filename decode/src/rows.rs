@@ -5,10 +5,12 @@
 //! Their memos are keyed by text, and contain only text that was valid. Builders live in memory
 //! only; after a crash the block is read again.
 
-use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_array::cast::AsArray as _;
+use arrow_array::{Array as _, ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::ArrowError;
 use strongroom_schemas::Table;
 use strongroom_schemas::events::index;
+use strongroom_schemas::form::MAPPED;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 
 use crate::columns::{BytesColumn, DictColumn, ListColumn, Memo, NULL, NumberColumn};
@@ -16,6 +18,7 @@ use crate::document::{
     Document, Stop, code, is_canonical_list, is_compact, json_object, no_duplicate, read_user, utf8,
 };
 use crate::frame;
+use crate::learn::{Columns, Forms, Learner};
 use crate::plain::{self, PlainEvent};
 use crate::tape::Member;
 
@@ -105,6 +108,53 @@ pub(crate) struct Row<'l> {
     pub(crate) faults: i32,
 }
 
+impl Row<'_> {
+    /// Returns the columns that a form of the row has.
+    fn columns(&self) -> Columns<'_> {
+        let is_there = |column: usize| match column {
+            index::AUDIT_ID => self.audit_id.is_some(),
+            index::STAGE => self.stage != NULL,
+            index::LEVEL => self.level != NULL,
+            index::VERB => self.verb != NULL,
+            index::REQUEST_URI => self.request_uri != NULL,
+            index::USER_AGENT => self.user_agent != NULL,
+            index::USER_NAME => self.user.name != NULL,
+            index::USER_UID => self.user.uid != NULL,
+            index::USER_GROUPS => self.user.groups != NULL,
+            index::USER_EXTRA => self.user.extra != NULL,
+            index::IMPERSONATED_USER_NAME => self.impersonated.name != NULL,
+            index::IMPERSONATED_USER_GROUPS => self.impersonated.groups != NULL,
+            index::IMPERSONATED_USER_EXTRA => self.impersonated.extra != NULL,
+            index::SOURCE_IPS => self.source_ips != NULL,
+            index::RESOURCE => self.object.resource != NULL,
+            index::SUBRESOURCE => self.object.subresource != NULL,
+            index::NAMESPACE => self.object.namespace != NULL,
+            index::NAME => self.object.name != NULL,
+            index::API_GROUP => self.object.api_group != NULL,
+            index::API_VERSION => self.object.api_version != NULL,
+            index::OBJECT_UID => self.object.uid != NULL,
+            index::RESOURCE_VERSION => self.resource_version.is_some(),
+            index::RESPONSE_CODE => self.status.code.is_some(),
+            index::RESPONSE_STATUS => self.status.status != NULL,
+            index::RESPONSE_REASON => self.status.reason != NULL,
+            index::RESPONSE_MESSAGE => self.status.message != NULL,
+            index::RESPONSE_DETAILS => self.status.details != NULL,
+            index::REQUEST_OBJECT => self.request_object.is_some(),
+            index::RESPONSE_OBJECT => self.response_object.is_some(),
+            index::ANNOTATIONS => self.annotations.annotations != NULL,
+            index::REQUEST_RECEIVED_TIMESTAMP => self.received.is_some(),
+            index::STAGE_TIMESTAMP => self.stage_time.is_some(),
+            _ => false,
+        };
+        let there = MAPPED.iter().enumerate().map(|(at, mapped)| u64::from(is_there(mapped.column)) << at);
+        Columns {
+            there: there.fold(0, |all, bit| all | bit),
+            request_object: self.request_object,
+            response_object: self.response_object,
+        }
+    }
+}
+
 /// Position of a record in its stream, and the frame before it: the bytes that belong to no record.
 pub(crate) struct Place<'l> {
     pub(crate) offset: i64,
@@ -172,6 +222,8 @@ pub(crate) struct Rows {
     pub(crate) source_key: i32,
     /// Hash of the record of each row, if hashes are wanted.
     record_hashes: Option<Vec<Sha256Hash>>,
+    /// Makes forms of the records that are kept in `raw`, if forms are wanted.
+    learner: Option<Learner>,
 }
 
 pub(crate) const USER_NAMES: [&str; 4] = ["username", "uid", "groups", "extra"];
@@ -239,6 +291,14 @@ impl Rows {
             cluster_key: NULL,
             source_key: NULL,
             record_hashes: None,
+            learner: Some(Learner::new()),
+        }
+    }
+
+    /// Sets whether rows get forms. Rows that are only compared with others do not need them.
+    pub(crate) fn learn_forms(&mut self, wanted: bool) {
+        if wanted != self.learner.is_some() {
+            self.learner = wanted.then(Learner::new);
         }
     }
 
@@ -558,6 +618,9 @@ impl Rows {
             // The bytes were just read, so they are in the cache.
             hashes.push(leaf_hash(record));
         }
+        if let (Some(learner), Some(raw), NULL) = (&mut self.learner, row.raw, row.shape) {
+            learner.see(self.source_offset.len(), raw, &row.columns());
+        }
         self.flush_frame_after();
         self.frame_after_held = true;
         self.cluster.push(self.cluster_key);
@@ -682,8 +745,38 @@ impl Rows {
         self.objects.clear();
         self.statuses.clear();
         self.annotation_sets.clear();
-        RecordBatch::try_new(schema, columns.into_iter().map(|(_, column)| column).collect())
+        let columns = columns.into_iter().map(|(_, column)| column).collect();
+        let batch = RecordBatch::try_new(schema, columns)?;
+        match self.learner.as_mut().and_then(Learner::finish) {
+            Some(forms) => with_forms(batch, forms),
+            None => Ok(batch),
+        }
     }
+}
+
+/// Replaces the `raw` of rows by a form where the form gives the same bytes.
+fn with_forms(batch: RecordBatch, mut forms: Forms) -> Result<RecordBatch, ArrowError> {
+    let Some(raw) = batch.column(index::RAW).as_binary_opt::<i32>() else { return Ok(batch) };
+    let rows = batch.num_rows();
+    let formed = |raw: ArrayRef, forms: &Forms| {
+        let mut columns = batch.columns().to_vec();
+        columns[index::RAW] = raw;
+        (columns[index::FORM], columns[index::FORM_VALUES]) = forms.columns(rows)?;
+        RecordBatch::try_new(batch.schema(), columns)
+    };
+    let without_raw = formed(new_null_array(raw.data_type(), rows), &forms)?;
+    let are_all = !forms.verify(&without_raw, raw);
+    if are_all && forms.rows().count() + raw.null_count() == rows {
+        return Ok(without_raw);
+    }
+    let mut kept = BytesColumn::new();
+    let mut formed_rows = forms.rows().peekable();
+    for row in 0..rows {
+        let has_form = formed_rows.next_if_eq(&row).is_some();
+        kept.push((!has_form && raw.is_valid(row)).then(|| raw.value(row)));
+    }
+    drop(formed_rows);
+    formed(kept.finish_binary()?, &forms)
 }
 
 pub(crate) const OBJECT_FIELDS: [&str; 8] = [

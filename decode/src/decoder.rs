@@ -28,6 +28,7 @@ use strongroom_schemas::record::Sha256Hash;
 
 use crate::canonical;
 use crate::columns::NULL;
+use crate::dialect::{Dialect, DialectCounts};
 use crate::document::{Document, Stop};
 use crate::frame::{self, BOM, Block, Edge, LineKind};
 use crate::json::Members;
@@ -37,7 +38,7 @@ use crate::reject::{Reason, Refusal};
 use crate::rejects::Rejects;
 use crate::rows::{Place, Row, Rows};
 use crate::tape::{Member, Parser};
-use crate::wrapper::{self, Content, Record};
+use crate::wrapper::{self, Around, Content, Opened, Record};
 
 /// Bounds of the decoder.
 #[derive(Clone, Debug)]
@@ -75,6 +76,8 @@ pub struct DecodedBlock {
     /// Number of bytes of the block that were decoded. It is less than the block's length if an
     /// unfinished last line was left.
     pub consumed: usize,
+    /// For each dialect, how many of the events came in it.
+    pub dialects: DialectCounts,
 }
 
 impl DecodedBlock {
@@ -94,6 +97,7 @@ pub struct Decoder {
     rows: Rows,
     members: Vec<Member>,
     rejects: Rejects,
+    dialects: DialectCounts,
 }
 
 impl Decoder {
@@ -104,6 +108,7 @@ impl Decoder {
             rows: Rows::new(),
             members: Vec::new(),
             rejects: Rejects::new(),
+            dialects: DialectCounts::default(),
             config,
         }
     }
@@ -162,16 +167,18 @@ impl Decoder {
             frame_before = 0;
             let outcome = self
                 .event(bytes, &whole.place(whole.start, 0))
+                .map(|()| Dialect::Plain)
                 .or_else(|refusal| self.lone_record(&whole, refusal, line.kind));
             match outcome {
-                Ok(()) => {}
+                Ok(dialect) => self.dialects.add(dialect),
                 Err(_) if line.kind == LineKind::Open => consumed = line.at,
                 Err(refusal) => self.recover(&whole, refusal),
             }
         }
         let record_hashes = self.rows.take_record_hashes();
         let (events, rejects) = (self.rows.finish()?, self.rejects.finish()?);
-        Ok(DecodedBlock { events, rejects, record_hashes, consumed })
+        let dialects = std::mem::take(&mut self.dialects);
+        Ok(DecodedBlock { events, rejects, record_hashes, consumed, dialects })
     }
 
     /// Prepares for decoding records one by one, without the bytes around them.
@@ -182,26 +189,21 @@ impl Decoder {
 
     /// Decodes one record of `events` on its own and pushes its row, or returns why it is not one.
     /// A record that was rendered from columns is a bare event. A record that was kept in `raw` may
-    /// also be a string literal that contains an event, or a cloud's entry that is mapped to an
-    /// event.
+    /// also have layers around its event, or be a cloud's entry that is mapped to an event.
     pub(crate) fn record_alone(&mut self, record: &[u8], is_rendered: bool) -> Result<(), Refusal> {
         let place = Place { offset: 0, before: &[] };
         let Err(refusal) = self.event(record, &place) else { return Ok(()) };
-        let Some(text) = std::str::from_utf8(record).ok().filter(|_| !is_rendered) else {
+        if is_rendered {
             return Err(refusal);
-        };
-        match refusal.reason {
-            Reason::NotAnAuditEvent => match wrapper::literal(text) {
-                Some(literal) => self.escaped_event(literal, &place),
-                None => Err(refusal),
-            },
-            Reason::Wrapped => {
-                let event = wrapper::mapped(text)?;
-                self.push_mapped(&event, record, &place);
-                Ok(())
-            }
-            _ => Err(refusal),
         }
+        if refusal.reason == Reason::Wrapped
+            && let Ok(text) = std::str::from_utf8(record)
+        {
+            let event = wrapper::mapped(text)?;
+            self.push_mapped(&event, record, &place);
+            return Ok(());
+        }
+        self.in_layers(record, refusal, &place).map(drop)
     }
 
     /// Returns the rows of the records decoded since the last call, in order.
@@ -225,20 +227,37 @@ impl Decoder {
         self.general(bytes, None, place)
     }
 
-    /// Decodes an event that is escaped in a string literal. The literal becomes its record.
-    fn escaped_event(&mut self, literal: &str, place: &Place<'_>) -> Result<(), Refusal> {
-        let text = wrapper::unescaped(literal)?;
-        self.general(text.as_bytes(), Some(literal.as_bytes()), place)
+    /// Decodes the event in the layers of `record`, which was refused as an event with `refusal`.
+    /// All of `record` becomes the record.
+    fn in_layers(&mut self, record: &[u8], refusal: Refusal, place: &Place<'_>) -> Result<Dialect, Refusal> {
+        let opened = wrapper::open(record, refusal, &mut |text, around| {
+            self.general(text, Some(record), place)
+                .or_else(|refusal| self.mapped_in(text, around, refusal, record, place))
+        });
+        opened.map(|Opened { dialect, .. }| dialect)
     }
 
-    /// Decodes an event in any form. The row's record is `literal` if the event was escaped in that
-    /// string literal, and otherwise `text`.
-    fn general(&mut self, text: &[u8], literal: Option<&[u8]>, place: &Place<'_>) -> Result<(), Refusal> {
+    fn mapped_in(
+        &mut self,
+        text: &[u8],
+        around: Around,
+        refusal: Refusal,
+        record: &[u8],
+        place: &Place<'_>,
+    ) -> Result<(), Refusal> {
+        let event = wrapper::mapped_in(text, around, refusal)?;
+        self.push_mapped(&event, record, place);
+        Ok(())
+    }
+
+    /// Decodes an event in any form. The row's record is `around` if the event was in the layers of
+    /// that text, and otherwise `text`.
+    fn general(&mut self, text: &[u8], around: Option<&[u8]>, place: &Place<'_>) -> Result<(), Refusal> {
         let Decoder { parser, rows, members, config, .. } = self;
         let outcome = parser.parse(text, |nodes, base| {
             let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
-            match literal {
-                Some(record) => rows.push(&Row { raw: literal, shape: NULL, ..row }, place, record),
+            match around {
+                Some(record) => rows.push(&Row { raw: around, shape: NULL, ..row }, place, record),
                 None => rows.push(&row, place, text),
             }
             Ok(())
@@ -250,7 +269,7 @@ impl Decoder {
             // counts, and the reader may have refused the first.
             Ok(Err(Stop)) | Err(_) => {
                 let event = wrapper::bare_event(text, config.depth_max)?;
-                let record = literal.unwrap_or(text);
+                let record = around.unwrap_or(text);
                 let row = rows.plain_row(&event, record);
                 rows.push(&row, place, record);
                 Ok(())
@@ -262,34 +281,50 @@ impl Decoder {
     /// is refused, more exactly than `refusal` if possible. A wrapper is decoded here only if its
     /// line is [`LineKind::Open`] and it has one record; other wrappers are left to
     /// [`Self::wrapped`].
-    fn lone_record(&mut self, whole: &Piece<'_>, refusal: Refusal, kind: LineKind) -> Result<(), Refusal> {
+    fn lone_record(
+        &mut self,
+        whole: &Piece<'_>,
+        refusal: Refusal,
+        kind: LineKind,
+    ) -> Result<Dialect, Refusal> {
         let bytes = &whole.line[whole.start..];
-        match refusal.reason {
-            Reason::BrokenJson => match wrapper::export_head(bytes) {
-                Some(Ok(head)) => self.event(&bytes[head..], &whole.place(whole.start + head, 0)),
-                Some(Err(other)) => Err(other),
-                None => Err(refusal),
-            },
-            Reason::NotAnAuditEvent => {
-                let Some(literal) = std::str::from_utf8(bytes).ok().and_then(wrapper::literal) else {
-                    return Err(refusal);
-                };
-                let (start, end) = whole.extent_of(literal);
-                self.escaped_event(literal, &whole.place(start, 0)).map_err(|_| refusal)?;
-                self.rows.extend_frame_after(&whole.line[end..]);
-                Ok(())
-            }
-            Reason::Wrapped | Reason::TooDeep if kind == LineKind::Open => {
-                let records = std::str::from_utf8(bytes)
-                    .ok()
-                    .and_then(|text| wrapper::records(text, self.config.depth_max).ok());
-                let Some([record]) = records.as_deref() else { return Err(refusal) };
+        if matches!(refusal.reason, Reason::Wrapped | Reason::TooDeep) && kind == LineKind::Open {
+            let records = std::str::from_utf8(bytes)
+                .ok()
+                .and_then(|text| wrapper::records(text, self.config.depth_max).ok());
+            if let Some([record]) = records.as_deref() {
                 let end = self.record(whole, record, 0)?;
                 self.rows.extend_frame_after(&whole.line[end..]);
-                Ok(())
+                return Ok(record.dialect);
             }
-            _ => Err(refusal),
         }
+        self.layered(whole, (whole.start, whole.end), 0, refusal)
+    }
+
+    /// Decodes the event in the layers of `line[start..end]`, which was refused as an event with
+    /// `refusal`. The record is all of that text, except that an export's time, and white space
+    /// around a string literal, are its frame.
+    fn layered(
+        &mut self,
+        whole: &Piece<'_>,
+        (start, end): (usize, usize),
+        frame_from: usize,
+        refusal: Refusal,
+    ) -> Result<Dialect, Refusal> {
+        let bytes = &whole.line[start..end];
+        if let Some(head) = wrapper::export_head(bytes)
+            && self.event(&bytes[head..], &whole.place(start + head, frame_from)).is_ok()
+        {
+            return Ok(Dialect::TimeAndEvent);
+        }
+        let Some(literal) = std::str::from_utf8(bytes).ok().and_then(wrapper::literal) else {
+            return self.in_layers(bytes, refusal, &whole.place(start, frame_from));
+        };
+        let (literal_start, literal_end) = whole.extent_of(literal);
+        let place = whole.place(literal_start, frame_from);
+        let dialect = self.in_layers(literal.as_bytes(), refusal, &place)?;
+        self.rows.extend_frame_after(&whole.line[literal_end..end]);
+        Ok(dialect)
     }
 
     /// Decodes one record of a wrapper. The bytes from `frame_from` to the record are its frame.
@@ -304,10 +339,12 @@ impl Decoder {
             Content::Event(value) => {
                 let (start, end) = whole.extent_of(value);
                 let place = whole.place(start, frame_from);
-                if value.starts_with('"') {
-                    self.escaped_event(value, &place)?;
+                let value = value.as_bytes();
+                if value.starts_with(b"\"") {
+                    self.in_layers(value, wrapper::not_unicode(), &place)?;
                 } else {
-                    self.event(value.as_bytes(), &place)?;
+                    self.event(value, &place)
+                        .or_else(|refusal| self.in_layers(value, refusal, &place).map(drop))?;
                 }
                 Ok(end)
             }
@@ -337,7 +374,9 @@ impl Decoder {
             .ok_or_else(|| Refusal::new(Reason::ShortItems, "more records than the line has room for"))?;
         let text_of = |record: &Record<'_>| whole.extent_of(record.item);
         self.each(whole, (frame_from, end), &records, text_of, |decoder, record, frame_from| {
-            decoder.record(whole, record, frame_from)
+            let end = decoder.record(whole, record, frame_from)?;
+            decoder.dialects.add(record.dialect);
+            Ok(end)
         });
         Ok(())
     }
@@ -391,6 +430,11 @@ impl Decoder {
             return;
         }
         let mut records_left = wrapper::SHORT_ITEMS_MAX + whole.line.len() / wrapper::ITEM_BYTES_MIN;
+        if wrapper::is_array(&whole.line[whole.start..])
+            && self.wrapped(whole, 0, (whole.start, whole.end), &mut records_left).is_ok()
+        {
+            return;
+        }
         if refusal.reason == Reason::Wrapped {
             let extent = (whole.start, whole.end);
             if let Err(refusal) = self.wrapped(whole, 0, extent, &mut records_left) {
@@ -415,9 +459,11 @@ impl Decoder {
             at += length;
         }
         let from = if at == whole.start { 0 } else { at };
-        if let Some((head, end)) = whole.newline.then(|| last_event(bytes, at)).flatten()
+        let may_be_torn = whole.newline && is_event_torn(&bytes[at..]);
+        if let Some((head, end)) = may_be_torn.then(|| last_event(bytes, at)).flatten()
             && self.event(&bytes[head..end], &whole.place(head, head)).is_ok()
         {
+            self.dialects.add(Dialect::Plain);
             if from < head {
                 let torn = format!("torn before a whole event at byte {head} of the line");
                 self.reject(whole, from, head, &Refusal::new(Reason::TornLine, torn));
@@ -438,7 +484,11 @@ impl Decoder {
     fn document(&mut self, whole: &Piece<'_>, extent: (usize, usize), records_left: &mut usize) -> bool {
         let (start, end) = extent;
         let frame_from = if start == whole.start { 0 } else { start };
-        match self.event(&whole.line[start..end], &whole.place(start, frame_from)) {
+        let outcome = self
+            .event(&whole.line[start..end], &whole.place(start, frame_from))
+            .map(|()| Dialect::Plain)
+            .or_else(|refusal| self.layered(whole, extent, frame_from, refusal));
+        match outcome {
             Err(refusal) if refusal.reason == Reason::Wrapped => {
                 self.wrapped(whole, frame_from, extent, records_left).is_ok()
             }
@@ -448,7 +498,11 @@ impl Decoder {
                 }
                 true
             }
-            outcome => outcome.is_ok(),
+            Ok(dialect) => {
+                self.dialects.add(dialect);
+                true
+            }
+            Err(_) => false,
         }
     }
 
@@ -467,7 +521,9 @@ impl Decoder {
         let extent_of = |item: &&str| whole.extent_of(item);
         self.each(whole, (0, whole.end), &items, extent_of, |decoder, item, frame_from| {
             let (start, end) = whole.extent_of(item);
-            decoder.event(item.as_bytes(), &whole.place(start, frame_from)).map(|()| end)
+            decoder.event(item.as_bytes(), &whole.place(start, frame_from))?;
+            decoder.dialects.add(Dialect::EventList);
+            Ok(end)
         });
         true
     }
@@ -500,6 +556,12 @@ impl<'l> Piece<'l> {
     fn place(&self, start: usize, frame_from: usize) -> Place<'l> {
         Place { offset: self.offset + start as i64, before: &self.line[frame_from..start] }
     }
+}
+
+/// Whether `text` may be the beginning of an event whose writer stopped, or the zeros that a crash
+/// left. Other text, such as a line of klog, may contain a whole event that a client sent.
+fn is_event_torn(text: &[u8]) -> bool {
+    text.iter().find(|byte| !matches!(byte, 0 | b' ' | b'\t' | b'\r')) == Some(&b'{')
 }
 
 /// Returns the extent of the first text at or after `from` that begins like an event and whose

@@ -24,6 +24,7 @@ use serde_json::value::RawValue;
 use strongroom_schemas::Stage;
 
 use super::{Content, Record};
+use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::plain::{self, PlainEvent};
 use crate::reject::{Reason, Refusal};
@@ -38,7 +39,7 @@ pub(super) fn record<'d>(document: &'d str, members: &Members<'d>) -> Record<'d>
         Ok(event) => Content::Mapped(Box::new(event)),
         Err(refusal) => Content::Refused(refusal),
     };
-    Record { item: document, content }
+    Record { item: document, content, dialect: Dialect::Gke }
 }
 
 fn event(entry: &Members<'_>) -> Result<PlainEvent, Refusal> {

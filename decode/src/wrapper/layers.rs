@@ -231,8 +231,7 @@ fn held(value: &RawValue) -> Option<Held<'_>> {
         let members: Members<'_> = serde_json::from_str(text).ok()?;
         let is_string = |name| member(&members, name).is_some_and(|value| value.get().starts_with('"'));
         let is_event = is_string("auditID") || (is_string("kind") && is_string("apiVersion"));
-        let is_entry = Kind::of(&keys(&members)) == Some(Kind::Google);
-        return (is_event || is_entry).then_some(Held::Object(text));
+        return is_event.then_some(Held::Object(text));
     }
     if !text.starts_with('"') {
         return None;
@@ -272,6 +271,12 @@ fn other_source(carrier: &Members<'_>) -> Option<Refusal> {
     // `--logging-format=json` of Kubernetes' own programs: clients have a part in its messages.
     if value(carrier, &["ts"]).is_some() && text(carrier, &["caller"]).is_some() {
         return Some(klog());
+    }
+    // Nothing is known of a container if not all its names can be read.
+    if let Some(pod) = member(carrier, "kubernetes").filter(|pod| pod.get().starts_with('{'))
+        && serde_json::from_str::<Members<'_>>(pod.get()).is_err()
+    {
+        return Some(other_container());
     }
     let names = [&["kubernetes", "container_name"][..], &["kubernetes", "container", "name"]];
     let namespaces = [
@@ -417,8 +422,8 @@ fn joined(record: &[u8]) -> Option<Vec<u8>> {
 
 fn docker_part(line: &[u8]) -> Option<String> {
     let members: Members<'_> = serde_json::from_slice(line).ok()?;
-    let stream = member(&members, "stream");
-    if stream.is_some_and(|stream| stream.get() != "\"stdout\"") {
+    let is_stdout = member(&members, "stream").is_none() || text(&members, &["stream"])? == "stdout";
+    if !is_stdout || other_source(&members).is_some() {
         return None;
     }
     serde_json::from_str(member(&members, "log")?.get()).ok()

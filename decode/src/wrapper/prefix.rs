@@ -31,7 +31,7 @@ pub(crate) enum Prefix {
 /// Returns the kind of the prefix of `text` and its length, if the text after it begins with `{`. A
 /// byte order mark may stand there after a header of RFC 5424, and belongs to the prefix.
 pub(crate) fn find(text: &[u8]) -> Option<(Prefix, usize)> {
-    let window = &text[..text.len().min(PREFIX_BYTES_MAX)];
+    let window = &text[..text.len().min(PREFIX_BYTES_MAX + 1)];
     let end = memchr::memchr(b'{', window)?;
     let (head, bom) = match text[..end].strip_suffix(crate::frame::BOM) {
         Some(head) => (head, true),
@@ -66,7 +66,8 @@ pub(crate) fn container_line(line: &[u8]) -> Option<ContainerLine<'_>> {
         None => at.literal(b"P").map(|()| false)?,
     };
     if at.literal(b":").is_some() {
-        at.run(PREFIX_BYTES_MAX, |byte| byte.is_ascii_graphic())?;
+        // A tag, which may be empty.
+        let _ = at.run(PREFIX_BYTES_MAX, |byte| byte.is_ascii_graphic());
     }
     at.literal(b" ")?;
     Some(ContainerLine { is_stdout, is_full, content: at.text })
@@ -101,8 +102,7 @@ fn kind(head: &[u8], bom: bool) -> Option<Prefix> {
     } else if matches(cloud_watch_tail) {
         Prefix::CloudWatchTail
     } else {
-        let line = container_line(head)?;
-        (line.is_stdout && line.is_full && line.content.is_empty()).then_some(Prefix::Container)?
+        matches(|at| at.time().and_then(|()| at.literal(b" stdout F "))).then_some(Prefix::Container)?
     };
     Some(kind)
 }
@@ -254,28 +254,27 @@ impl Matcher<'_> {
         self.literal(b": ")
     }
 
-    /// `[id name="value" …]`. In a value a backslash escapes `"`, `\` and `]`.
+    /// `[id name="value" …]`, of printable characters. In a value a backslash escapes the character
+    /// after it, and `]` does not stand alone.
     fn structured_data(&mut self) -> Option<()> {
-        let name = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'=' | b']' | b'"');
         self.literal(b"[")?;
-        self.run(PREFIX_BYTES_MAX, name)?;
-        while self.literal(b" ").is_some() {
-            self.run(PREFIX_BYTES_MAX, name)?;
-            self.literal(b"=\"")?;
-            loop {
-                match self.text {
-                    [b'"', rest @ ..] => {
-                        self.text = rest;
-                        break;
-                    }
-                    [b'\\', b'"' | b'\\' | b']', rest @ ..] => self.text = rest,
-                    [b']' | b'\n', ..] | [] => return None,
-                    [byte, rest @ ..] => self.text = byte.is_ascii().then_some(rest)?,
-                }
+        let mut in_value = false;
+        loop {
+            let (byte, rest) = self.text.split_first()?;
+            self.text = rest;
+            match byte {
+                b'"' => in_value = !in_value,
+                b'\\' if in_value => self.one(is_printable)?,
+                b']' if in_value => return None,
+                b']' => return Some(()),
+                byte => is_printable(*byte).then_some(())?,
             }
         }
-        self.literal(b"]")
     }
+}
+
+fn is_printable(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
 }
 
 #[cfg(test)]
@@ -315,7 +314,7 @@ mod tests {
             found("2026-01-01T00:00:00.000000+00:00 kube-apiserver-audit-0123abcd "),
             Some(Prefix::CloudWatchTail)
         );
-        for prefix in ["2026-01-01T00:00:00.1Z stdout F ", "2026-01-01T00:00:00+00:00 stdout F:tag "] {
+        for prefix in ["2026-01-01T00:00:00.1Z stdout F ", "2026-01-01T00:00:00+00:00 stdout F "] {
             assert_eq!(found(prefix), Some(Prefix::Container), "{prefix}");
         }
     }
@@ -344,8 +343,10 @@ mod tests {
             "<110>2 - - - - - - ",
             "<110>1 - - - - - ",
             "<110>1 - - - - - [a x=\"y] ",
-            "<110>1 - - - - - [a x=\"y\"z] ",
-            "<110>1 - - - - - [] ",
+            "<110>1 - - - - - [a x=\"]\"] ",
+            "<110>1 - - - - - [a x=\"\u{1}\"] ",
+            "<110>1 - - - - - [a]x[b] ",
+            "2026-01-01T00:00:00.000Z stdout F:tag ",
             "Mon 2026-03-02 10:00:00 node1 kube-apiserver[1]: ",
             "2026-01-01T00:00:00.000Z",
             "2026-01-01T00:00:00.000Z  ",

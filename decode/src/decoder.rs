@@ -30,6 +30,7 @@ use strongroom_schemas::record::Sha256Hash;
 
 use crate::canonical;
 use crate::columns::NULL;
+use crate::dialect::{Dialect, DialectCounts};
 use crate::document::{Document, Stop};
 use crate::frame::{self, BOM, Block, Edge, LineKind};
 use crate::members;
@@ -39,7 +40,7 @@ use crate::rejects::Rejects;
 use crate::rows::{Place, Row, Rows};
 use crate::tape::{Member, Parser};
 use crate::tolerant;
-use crate::wrapper::{self, Content, Record};
+use crate::wrapper::{self, Around, Content, Opened, Record};
 
 /// Bounds of the decoder.
 #[derive(Clone, Debug)]
@@ -80,6 +81,8 @@ pub struct DecodedBlock {
     /// Number of bytes of the block that were decoded. It is less than the block's length if an
     /// unfinished last line was left.
     pub consumed: usize,
+    /// For each dialect, how many of the events came in it.
+    pub dialects: DialectCounts,
 }
 
 impl DecodedBlock {
@@ -99,6 +102,7 @@ pub struct Decoder {
     rows: Rows,
     members: Vec<Member>,
     rejects: Rejects,
+    dialects: DialectCounts,
     /// The `eventsFormat` by whose rules records are read.
     format: u32,
 }
@@ -122,6 +126,7 @@ impl Decoder {
             members: Vec::new(),
             rejects: Rejects::new(),
             format: EVENTS_FORMAT,
+            dialects: DialectCounts::default(),
             config,
         }
     }
@@ -181,16 +186,18 @@ impl Decoder {
             }
             let outcome = self
                 .event(bytes, &whole.place(whole.start, 0), Cut::Refused)
+                .map(|()| Dialect::Plain)
                 .or_else(|refusal| self.lone_record(&whole, refusal, line.kind));
             match outcome {
-                Ok(()) => {}
+                Ok(dialect) => self.dialects.add(dialect),
                 Err(_) if line.kind == LineKind::Open => consumed = line.at,
                 Err(refusal) => self.recover(&whole, refusal),
             }
         }
         let record_hashes = self.rows.take_record_hashes();
         let (events, rejects) = (self.rows.finish()?, self.rejects.finish()?);
-        Ok(DecodedBlock { events, rejects, record_hashes, consumed })
+        let dialects = std::mem::take(&mut self.dialects);
+        Ok(DecodedBlock { events, rejects, record_hashes, consumed, dialects })
     }
 
     /// Prepares for decoding records one by one, without the bytes around them, by the rules of an
@@ -204,26 +211,21 @@ impl Decoder {
 
     /// Decodes one record of `events` on its own and pushes its row, or returns why it is not one.
     /// A record that was rendered from columns is a bare event. A record that was kept in `raw` may
-    /// also be a string literal that contains an event, or a cloud's entry that is mapped to an
-    /// event.
+    /// also have layers around its event, or be a cloud's entry that is mapped to an event.
     pub(crate) fn record_alone(&mut self, record: &[u8], is_rendered: bool) -> Result<(), Refusal> {
         let place = Place { offset: 0, before: &[] };
         let Err(refusal) = self.event(record, &place, Cut::Taken) else { return Ok(()) };
-        let Some(text) = std::str::from_utf8(record).ok().filter(|_| !is_rendered) else {
+        if is_rendered {
             return Err(refusal);
-        };
-        match refusal.reason {
-            Reason::NotAnAuditEvent => match wrapper::literal(text) {
-                Some(literal) => self.escaped_event(literal, &place),
-                None => Err(refusal),
-            },
-            Reason::Wrapped => {
-                let event = wrapper::mapped(text, self.format)?;
-                self.push_mapped(&event, record, &place);
-                Ok(())
-            }
-            _ => Err(refusal),
         }
+        if refusal.reason == Reason::Wrapped
+            && let Ok(text) = std::str::from_utf8(record)
+        {
+            let event = wrapper::mapped(text, self.format)?;
+            self.push_mapped(&event, record, &place);
+            return Ok(());
+        }
+        self.in_layers(record, refusal, &place, Cut::Taken).map(drop)
     }
 
     /// Returns the rows of the records decoded since the last call, in order.
@@ -247,30 +249,62 @@ impl Decoder {
         self.general(bytes, None, place, cut)
     }
 
-    /// Takes `line[from..end]` as an event whose text is cut. Returns `false` if it is not one.
+    /// Takes `line[from..end]` as an event whose text is cut, perhaps in layers. Returns `false` if
+    /// it is not one.
     fn cut_event(&mut self, whole: &Piece<'_>, from: usize, end: usize) -> bool {
         let start = from.max(whole.start);
-        let head = match wrapper::export_head(&whole.line[start..end]) {
-            Some(Ok(head)) if start == whole.start => head,
-            _ => 0,
-        };
-        let place = whole.place(start + head, from);
-        self.event(&whole.line[start + head..end], &place, Cut::Taken).is_ok()
+        let bytes = &whole.line[start..end];
+        if let Some(head) = wrapper::export_head(bytes)
+            && self.event(&bytes[head..], &whole.place(start + head, from), Cut::Taken).is_ok()
+        {
+            self.dialects.add(Dialect::TimeAndEvent);
+            return true;
+        }
+        let place = whole.place(start, from);
+        let dialect = self
+            .event(bytes, &place, Cut::Taken)
+            .map(|()| Dialect::Plain)
+            .or_else(|refusal| self.in_layers(bytes, refusal, &place, Cut::Taken));
+        dialect.map(|dialect| self.dialects.add(dialect)).is_ok()
     }
 
-    /// Decodes an event that is escaped in a string literal. The literal becomes its record.
-    fn escaped_event(&mut self, literal: &str, place: &Place<'_>) -> Result<(), Refusal> {
-        let text = wrapper::unescaped(literal)?;
-        // The literal is complete, so nothing of the event stands elsewhere.
-        self.general(text.as_bytes(), Some(literal.as_bytes()), place, Cut::Taken)
+    /// Decodes the event in the layers of `record`, which was refused as an event with `refusal`.
+    /// All of `record` becomes the record. An event that is cut is taken where it is a complete
+    /// string; elsewhere `cut` says what is done with it.
+    fn in_layers(
+        &mut self,
+        record: &[u8],
+        refusal: Refusal,
+        place: &Place<'_>,
+        cut: Cut,
+    ) -> Result<Dialect, Refusal> {
+        let opened = wrapper::open(record, refusal, &mut |text, around| {
+            let cut = if around == Around::Prefix { cut } else { Cut::Taken };
+            self.general(text, Some(record), place, cut)
+                .or_else(|refusal| self.mapped_in(text, around, refusal, record, place))
+        });
+        opened.map(|Opened { dialect, .. }| dialect)
     }
 
-    /// Decodes an event in any form. The row's record is `literal` if the event was escaped in that
-    /// string literal, and otherwise `text`.
+    fn mapped_in(
+        &mut self,
+        text: &[u8],
+        around: Around,
+        refusal: Refusal,
+        record: &[u8],
+        place: &Place<'_>,
+    ) -> Result<(), Refusal> {
+        let event = wrapper::mapped_in(text, around, refusal, self.format)?;
+        self.push_mapped(&event, record, place);
+        Ok(())
+    }
+
+    /// Decodes an event in any form. The row's record is `around` if the event was in the layers of
+    /// that text, and otherwise `text`.
     fn general(
         &mut self,
         text: &[u8],
-        literal: Option<&[u8]>,
+        around: Option<&[u8]>,
         place: &Place<'_>,
         cut: Cut,
     ) -> Result<(), Refusal> {
@@ -279,8 +313,8 @@ impl Decoder {
             && parser
                 .parse(text, |nodes, base| {
                     let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
-                    match literal {
-                        Some(record) => rows.push(&Row { raw: literal, shape: NULL, ..row }, place, record),
+                    match around {
+                        Some(record) => rows.push(&Row { raw: around, shape: NULL, ..row }, place, record),
                         None => rows.push(&row, place, text),
                     }
                     Ok::<(), Stop>(())
@@ -295,7 +329,7 @@ impl Decoder {
         if cut == Cut::Refused && event.is_cut() {
             return Err(wrapper::refusal_of_cut(text, config.depth_max));
         }
-        let record = literal.unwrap_or(text);
+        let record = around.unwrap_or(text);
         let row = rows.plain_row(&event, record);
         rows.push(&row, place, record);
         Ok(())
@@ -305,36 +339,50 @@ impl Decoder {
     /// is refused, more exactly than `refusal` if possible. A wrapper is decoded here only if its
     /// line is [`LineKind::Open`] and it has one record; other wrappers are left to
     /// [`Self::wrapped`].
-    fn lone_record(&mut self, whole: &Piece<'_>, refusal: Refusal, kind: LineKind) -> Result<(), Refusal> {
+    fn lone_record(
+        &mut self,
+        whole: &Piece<'_>,
+        refusal: Refusal,
+        kind: LineKind,
+    ) -> Result<Dialect, Refusal> {
         let bytes = &whole.line[whole.start..];
-        match refusal.reason {
-            Reason::BrokenJson => match wrapper::export_head(bytes) {
-                Some(Ok(head)) => {
-                    self.event(&bytes[head..], &whole.place(whole.start + head, 0), Cut::Refused)
-                }
-                Some(Err(other)) => Err(other),
-                None => Err(refusal),
-            },
-            Reason::NotAnAuditEvent => {
-                let Some(literal) = std::str::from_utf8(bytes).ok().and_then(wrapper::literal) else {
-                    return Err(refusal);
-                };
-                let (start, end) = whole.extent_of(literal);
-                self.escaped_event(literal, &whole.place(start, 0)).map_err(|_| refusal)?;
-                self.rows.extend_frame_after(&whole.line[end..]);
-                Ok(())
-            }
-            Reason::Wrapped | Reason::TooDeep if kind == LineKind::Open => {
-                let records = std::str::from_utf8(bytes)
-                    .ok()
-                    .and_then(|text| wrapper::records(text, self.config.depth_max).ok());
-                let Some([record]) = records.as_deref() else { return Err(refusal) };
+        if matches!(refusal.reason, Reason::Wrapped | Reason::TooDeep) && kind == LineKind::Open {
+            let records = std::str::from_utf8(bytes)
+                .ok()
+                .and_then(|text| wrapper::records(text, self.config.depth_max).ok());
+            if let Some([record]) = records.as_deref() {
                 let end = self.record(whole, record, 0)?;
                 self.rows.extend_frame_after(&whole.line[end..]);
-                Ok(())
+                return Ok(record.dialect);
             }
-            _ => Err(refusal),
         }
+        self.layered(whole, (whole.start, whole.end), 0, refusal)
+    }
+
+    /// Decodes the event in the layers of `line[start..end]`, which was refused as an event with
+    /// `refusal`. The record is all of that text, except that an export's time, and white space
+    /// around a string literal, are its frame.
+    fn layered(
+        &mut self,
+        whole: &Piece<'_>,
+        (start, end): (usize, usize),
+        frame_from: usize,
+        refusal: Refusal,
+    ) -> Result<Dialect, Refusal> {
+        let bytes = &whole.line[start..end];
+        if let Some(head) = wrapper::export_head(bytes)
+            && self.event(&bytes[head..], &whole.place(start + head, frame_from), Cut::Refused).is_ok()
+        {
+            return Ok(Dialect::TimeAndEvent);
+        }
+        let Some(literal) = std::str::from_utf8(bytes).ok().and_then(wrapper::literal) else {
+            return self.in_layers(bytes, refusal, &whole.place(start, frame_from), Cut::Refused);
+        };
+        let (literal_start, literal_end) = whole.extent_of(literal);
+        let place = whole.place(literal_start, frame_from);
+        let dialect = self.in_layers(literal.as_bytes(), refusal, &place, Cut::Refused)?;
+        self.rows.extend_frame_after(&whole.line[literal_end..end]);
+        Ok(dialect)
     }
 
     /// Decodes one record of a wrapper. The bytes from `frame_from` to the record are its frame.
@@ -349,10 +397,12 @@ impl Decoder {
             Content::Event(value) => {
                 let (start, end) = whole.extent_of(value);
                 let place = whole.place(start, frame_from);
-                if value.starts_with('"') {
-                    self.escaped_event(value, &place)?;
+                let value = value.as_bytes();
+                if value.starts_with(b"\"") {
+                    self.in_layers(value, wrapper::not_unicode(), &place, Cut::Taken)?;
                 } else {
-                    self.event(value.as_bytes(), &place, Cut::Refused)?;
+                    self.event(value, &place, Cut::Refused)
+                        .or_else(|refusal| self.in_layers(value, refusal, &place, Cut::Taken).map(drop))?;
                 }
                 Ok(end)
             }
@@ -382,7 +432,9 @@ impl Decoder {
             .ok_or_else(|| Refusal::new(Reason::ShortItems, "more records than the line has room for"))?;
         let text_of = |record: &Record<'_>| whole.extent_of(record.item);
         self.each(whole, (frame_from, end), &records, text_of, |decoder, record, frame_from| {
-            decoder.record(whole, record, frame_from)
+            let end = decoder.record(whole, record, frame_from)?;
+            decoder.dialects.add(record.dialect);
+            Ok(end)
         });
         Ok(())
     }
@@ -438,6 +490,11 @@ impl Decoder {
             return;
         }
         let mut records_left = wrapper::SHORT_ITEMS_MAX + whole.line.len() / wrapper::ITEM_BYTES_MIN;
+        if wrapper::is_array(&whole.line[whole.start..])
+            && self.wrapped(whole, 0, (whole.start, whole.end), &mut records_left).is_ok()
+        {
+            return;
+        }
         if refusal.reason == Reason::Wrapped {
             let extent = (whole.start, whole.end);
             if let Err(refusal) = self.wrapped(whole, 0, extent, &mut records_left) {
@@ -469,7 +526,8 @@ impl Decoder {
             let event = wrapper::bare_event(&bytes[*head..*end], self.config.depth_max);
             event.is_ok_and(|event| !event.is_cut())
         };
-        let last = whole.newline.then(|| last_event(bytes, at)).flatten().filter(is_whole);
+        let may_be_torn = whole.newline && is_event_torn(&bytes[at..]);
+        let last = may_be_torn.then(|| last_event(bytes, at)).flatten().filter(is_whole);
         let cut_end = last.map_or(whole.end, |(head, _)| head);
         if from < cut_end && !self.cut_event(whole, from, cut_end) {
             let refusal = match last {
@@ -487,7 +545,10 @@ impl Decoder {
         }
         if let Some((head, end)) = last {
             match self.event(&bytes[head..end], &whole.place(head, head), Cut::Refused) {
-                Ok(()) => self.rows.extend_frame_after(&bytes[end..whole.end]),
+                Ok(()) => {
+                    self.dialects.add(Dialect::Plain);
+                    self.rows.extend_frame_after(&bytes[end..whole.end]);
+                }
                 Err(refusal) => self.reject(whole, head, whole.end, &refusal),
             }
         }
@@ -498,7 +559,11 @@ impl Decoder {
     fn document(&mut self, whole: &Piece<'_>, extent: (usize, usize), records_left: &mut usize) -> bool {
         let (start, end) = extent;
         let frame_from = if start == whole.start { 0 } else { start };
-        match self.event(&whole.line[start..end], &whole.place(start, frame_from), Cut::Refused) {
+        let outcome = self
+            .event(&whole.line[start..end], &whole.place(start, frame_from), Cut::Refused)
+            .map(|()| Dialect::Plain)
+            .or_else(|refusal| self.layered(whole, extent, frame_from, refusal));
+        match outcome {
             Err(refusal) if refusal.reason == Reason::Wrapped => {
                 self.wrapped(whole, frame_from, extent, records_left).is_ok()
             }
@@ -508,7 +573,11 @@ impl Decoder {
                 }
                 true
             }
-            outcome => outcome.is_ok(),
+            Ok(dialect) => {
+                self.dialects.add(dialect);
+                true
+            }
+            Err(_) => false,
         }
     }
 
@@ -527,7 +596,9 @@ impl Decoder {
         let extent_of = |item: &&[u8]| whole.extent_of(item);
         self.each(whole, (0, whole.end), &items, extent_of, |decoder, item, frame_from| {
             let (start, end) = whole.extent_of(item);
-            decoder.event(item, &whole.place(start, frame_from), Cut::Refused).map(|()| end)
+            decoder.event(item, &whole.place(start, frame_from), Cut::Refused)?;
+            decoder.dialects.add(Dialect::EventList);
+            Ok(end)
         });
         true
     }
@@ -561,6 +632,12 @@ impl<'l> Piece<'l> {
     fn place(&self, start: usize, frame_from: usize) -> Place<'l> {
         Place { offset: self.offset + start as i64, before: &self.line[frame_from..start] }
     }
+}
+
+/// Whether `text` may be the beginning of an event whose writer stopped, or the zeros that a crash
+/// left. Other text, such as a line of klog, may contain a whole event that a client sent.
+fn is_event_torn(text: &[u8]) -> bool {
+    text.iter().find(|byte| !matches!(byte, 0 | b' ' | b'\t' | b'\r')) == Some(&b'{')
 }
 
 /// Returns the extent of the first text at or after `from` that begins like an event and whose

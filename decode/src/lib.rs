@@ -27,8 +27,8 @@
 //!   `strongroom-schemas`, the Arrow arrays that it fills, and the two JSON parsers.
 //!
 //! The path of an event: [`frame`] cuts blocks into lines. `decoder` reads a line with `canonical`,
-//! with `members`, or with [`plain`]. `wrapper` unwraps what managed clouds put around events.
-//! `rows` and `rejects` build the columns. The way back: [`render`] turns a row into its record,
+//! with `members`, or with [`plain`]. `wrapper` unwraps what clouds, shippers and loggers put around
+//! events. `rows` and `rejects` build the columns. The way back: [`render`] turns a row into its record,
 //! and [`stream`] turns rows into their stream. Beside that path, [`meaning`] checks sealed rows
 //! against their records, and [`body`] turns a webhook's request body into lines.
 
@@ -36,6 +36,7 @@ pub mod body;
 mod canonical;
 mod columns;
 mod decoder;
+mod dialect;
 mod document;
 mod formats;
 pub mod frame;
@@ -55,6 +56,7 @@ mod tolerant;
 mod wrapper;
 
 pub use decoder::{DEPTH_MAX, DecodedBlock, Decoder, DecoderConfig, LINE_BYTES_MAX, decode_bytes};
+pub use dialect::{Dialect, DialectCounts};
 pub use frame::Block;
 pub use reject::{Reason, Refusal};
 pub use rejects::reject_batch;

@@ -4,19 +4,24 @@
 //! record says which log it belongs to, and `properties.log` is one line of that log: the text of
 //! an event in a string, or the event itself. All logs of a cluster share the hub. `kube-audit`
 //! contains everything in `kube-audit-admin`: if both are switched on, events of writes are stored
-//! twice, because the records differ.
+//! twice, because the records differ. Some clusters send their events with the other lines of the
+//! API server, in `kube-apiserver`.
 //!
-//! Invariant: only records of the two audit categories become events.
+//! Invariant: only records of these three categories become events. One of `kube-apiserver` does so
+//! only if its text begins with `{`, on standard output: the lines of klog beside it, some of which
+//! have a client's text, do not.
 
 use super::{Content, Record, event, items};
+use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
 
 const AUDIT: [&str; 2] = ["kube-audit", "kube-audit-admin"];
+const SERVER: &str = "kube-apiserver";
 
 /// Categories that a refusal names; other names are not repeated.
 const OTHERS: [&str; 9] = [
-    "kube-apiserver",
+    SERVER,
     "kube-controller-manager",
     "kube-scheduler",
     "cluster-autoscaler",
@@ -29,7 +34,7 @@ const OTHERS: [&str; 9] = [
 
 pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
     if json::member(members, "records").is_none() {
-        return Ok(vec![Record { item: document, content: content(members) }]);
+        return Ok(vec![Record { item: document, content: content(members), dialect: Dialect::Aks }]);
     }
     let items = items("records", members)?;
     let record = |item: &'d str| {
@@ -39,7 +44,7 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
                 Content::Refused(Refusal::new(Reason::NotAnAuditEvent, "a record that is not an object"))
             }
         };
-        Record { item, content }
+        Record { item, content, dialect: Dialect::Aks }
     };
     Ok(items.into_iter().map(|item| record(item.get())).collect())
 }
@@ -52,13 +57,25 @@ fn content<'d>(members: &Members<'d>) -> Content<'d> {
         }
         Err(refusal) => return Content::Refused(refusal),
     };
-    if !AUDIT.contains(&category.as_str()) {
+    let other = || {
         let name = OTHERS.into_iter().find(|name| *name == category).unwrap_or("not known here");
-        return Content::Refused(Refusal::new(Reason::OtherCategory, format!("of the category {name}")));
+        Content::Refused(Refusal::new(Reason::OtherCategory, format!("of the category {name}")))
+    };
+    if !AUDIT.contains(&category.as_str()) && category != SERVER {
+        return other();
     }
     match json::object("properties", json::member(members, "properties")) {
+        Ok(Some(properties)) if category == SERVER && !is_document(&properties) => other(),
         Ok(Some(properties)) => event("properties.log", json::member(&properties, "log")),
         Ok(None) => event("properties.log", None),
         Err(refusal) => Content::Refused(refusal),
     }
+}
+
+/// Whether the line is a document on standard output.
+fn is_document(properties: &Members<'_>) -> bool {
+    let text = |name| json::field(name, properties, name).ok().flatten();
+    let is_object = json::member(properties, "log").is_some_and(|log| log.get().starts_with('{'));
+    text("stream").is_none_or(|stream| stream != "stderr")
+        && (is_object || text("log").is_some_and(|log| log.starts_with('{')))
 }

@@ -11,6 +11,7 @@
 //! carry what workloads write.
 
 use super::{Content, Record, event, items};
+use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
 
@@ -20,7 +21,11 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
     let message_type = json::field("messageType", members, "messageType")?;
     if message_type.as_deref() == Some("CONTROL_MESSAGE") {
         let control = Refusal::new(Reason::OtherCategory, "a control message of CloudWatch Logs");
-        return Ok(vec![Record { item: document, content: Content::Refused(control) }]);
+        return Ok(vec![Record {
+            item: document,
+            content: Content::Refused(control),
+            dialect: Dialect::Eks,
+        }]);
     }
     let stream = json::field("logStream", members, "logStream")?;
     let is_audit = message_type.as_deref() == Some("DATA_MESSAGE")
@@ -38,28 +43,32 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
                 Err(_) => Content::Refused(Refusal::field("logEvents", "an array of objects")),
             }
         };
-        Record { item, content }
+        Record { item, content, dialect: Dialect::Eks }
     };
     Ok(items.into_iter().map(|item| record(item.get())).collect())
 }
 
-/// Returns the length of the text that an export puts before a message, or a refusal if no event
-/// follows that text. `None` if the line is not one of an export.
-pub(crate) fn export_head(line: &[u8]) -> Option<Result<usize, Refusal>> {
-    const HEAD: &[u8] = b"dddd-dd-ddTdd:dd:dd.dddZ ";
-    let head = line.get(..HEAD.len())?;
-    let matches = head.iter().zip(HEAD).all(|(byte, form)| match form {
-        b'd' => byte.is_ascii_digit(),
-        _ => byte == form,
-    });
-    if !matches {
-        return None;
-    }
-    if line.get(HEAD.len()) != Some(&b'{') {
-        let other = "a line of a CloudWatch Logs export that is not an event";
-        return Some(Err(Refusal::new(Reason::OtherCategory, other)));
-    }
-    Some(Ok(HEAD.len()))
+/// Returns the length of the text that an export puts before a message, if an event may follow it.
+pub(crate) fn export_head(line: &[u8]) -> Option<usize> {
+    (is_export(line) && line.get(HEAD.len()) == Some(&b'{')).then_some(HEAD.len())
+}
+
+/// Refuses a line of an export that is not an event. `None` if the line is not one of an export.
+pub(super) fn other_export_line(line: &[u8]) -> Option<Refusal> {
+    let other = "a line of a CloudWatch Logs export that is not an event";
+    (is_export(line) && export_head(line).is_none()).then(|| Refusal::new(Reason::OtherCategory, other))
+}
+
+/// What an export puts before a message; a `d` stands for a digit.
+const HEAD: &[u8] = b"dddd-dd-ddTdd:dd:dd.dddZ ";
+
+fn is_export(line: &[u8]) -> bool {
+    line.get(..HEAD.len()).is_some_and(|head| {
+        head.iter().zip(HEAD).all(|(byte, form)| match form {
+            b'd' => byte.is_ascii_digit(),
+            _ => byte == form,
+        })
+    })
 }
 
 #[cfg(test)]
@@ -68,14 +77,17 @@ mod tests {
 
     #[test]
     fn heads_of_an_export_are_exact() {
-        let head = |line: &str| export_head(line.as_bytes()).map(|head| head.map_err(|error| error.reason));
-        assert_eq!(head("2026-01-01T00:00:00.000Z {"), Some(Ok(25)));
-        assert_eq!(head("2026-01-01T00:00:00.000Z I0101 x"), Some(Err(Reason::OtherCategory)));
-        assert_eq!(head("2026-01-01T00:00:00.000Z "), Some(Err(Reason::OtherCategory)));
+        let head = |line: &str| {
+            let other = other_export_line(line.as_bytes());
+            (export_head(line.as_bytes()), other.map(|other| other.reason))
+        };
+        assert_eq!(head("2026-01-01T00:00:00.000Z {"), (Some(25), None));
+        assert_eq!(head("2026-01-01T00:00:00.000Z I0101 x"), (None, Some(Reason::OtherCategory)));
+        assert_eq!(head("2026-01-01T00:00:00.000Z "), (None, Some(Reason::OtherCategory)));
         for none in
             ["", "{", "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:00Z {", "2026-01-01 00:00:00.000Z {"]
         {
-            assert_eq!(head(none), None, "{none}");
+            assert_eq!(head(none), (None, None), "{none}");
         }
     }
 }

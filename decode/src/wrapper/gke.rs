@@ -27,6 +27,7 @@ use serde_json::value::RawValue;
 use strongroom_schemas::Stage;
 
 use super::{Content, Record};
+use crate::dialect::Dialect;
 use crate::json::Members;
 use crate::plain::{self, FORMAT_OF_FAULTS, PlainEvent};
 use crate::reject::{Reason, Refusal};
@@ -45,7 +46,7 @@ pub(super) fn record<'d>(document: &'d str, members: &Members<'d>, format: u32) 
         Ok(event) => Content::Mapped(Box::new(event)),
         Err(refusal) => Content::Refused(refusal),
     };
-    Record { item: document, content }
+    Record { item: document, content, dialect: Dialect::Gke }
 }
 
 fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
@@ -140,9 +141,8 @@ fn response(payload: &Object<'_>, event: &mut PlainEvent, format: u32, faults: &
     // a name in it is not readable.
     let mut odd = Faults::default();
     let response = payload.object("response", &mut odd).filter(|_| odd.is_empty());
-    let is_status = |response: &Object<'_>| {
-        response.plain_string("@type").as_deref() == Some("core.k8s.io/v1.Status")
-    };
+    let is_status =
+        |response: &Object<'_>| response.plain_string("@type").as_deref() == Some("core.k8s.io/v1.Status");
     if let Some(response) = response.filter(is_status) {
         plain::response(&response, event, faults);
     }

@@ -1,10 +1,11 @@
-//! Unwraps the documents that managed clouds put around events.
+//! Unwraps what clouds, shippers, runtimes and loggers put around events.
 //!
 //! A cloud delivers audit events inside its own documents: many events per document, the text of an
-//! event escaped into a string, other logs beside them. Invariants:
+//! event escaped into a string, other logs beside them. [`records`] finds them there. What is around
+//! one event on its line is opened by [`layers`]. Invariants:
 //! - A document that is not an audit event is recognised as a wrapper by its members. Its events
 //!   are found where the cloud puts them, and deeper levels are not searched. So what a client
-//!   sends stays a body, and a wrapper inside a wrapper is not opened.
+//!   sends stays a body. A list inside a list is not opened, except in a JSON array.
 //! - Each element of a wrapper is one [`Record`]: an event, or refused with a reason. An element of
 //!   another log is refused as [`Reason::OtherCategory`], so it is counted and kept. The log of an
 //!   element is known from the cloud's name for the log, not from the element's content, because
@@ -20,16 +21,21 @@
 mod aks;
 mod eks;
 mod gke;
+mod layers;
+mod lists;
+mod prefix;
 
 use serde_json::value::RawValue;
 use strongroom_schemas::format::EVENTS_FORMAT;
 
+use crate::dialect::Dialect;
 use crate::json::{self, Members, WHITE};
 use crate::plain::{self, PlainEvent, Refused};
 use crate::reject::{Reason, Refusal};
 
 pub(crate) use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
+pub(crate) use layers::{Around, Opened};
 
 /// A list of at most this many items may have items of any length; a longer list must have long
 /// items, see [`ITEM_BYTES_MIN`]. The API server sends lists of some hundreds.
@@ -43,8 +49,11 @@ pub const ITEM_BYTES_MIN: usize = 64;
 pub(crate) enum Kind {
     Azure,
     CloudWatch,
+    CloudWatchCli,
     Firehose,
     Google,
+    Loki,
+    OpenTelemetry,
 }
 
 impl Kind {
@@ -62,6 +71,12 @@ impl Kind {
             Some(Kind::Azure)
         } else if has("logEvents") && has("messageType") {
             Some(Kind::CloudWatch)
+        } else if has("resourceLogs") {
+            Some(Kind::OpenTelemetry)
+        } else if has("streams") || (has("stream") && has("values")) {
+            Some(Kind::Loki)
+        } else if has("events") {
+            Some(Kind::CloudWatchCli)
         } else if has("logName")
             && (has("protoPayload") || (has("insertId") && (has("textPayload") || has("jsonPayload"))))
         {
@@ -75,8 +90,11 @@ impl Kind {
         match self {
             Kind::Azure => "wrapped by Azure diagnostic settings (Event Hub or blob export)",
             Kind::CloudWatch => "wrapped by an AWS CloudWatch Logs subscription",
+            Kind::CloudWatchCli => "wrapped by the command line of AWS CloudWatch Logs",
             Kind::Firehose => "wrapped by AWS Firehose for an HTTP endpoint",
             Kind::Google => "wrapped by Google Cloud Logging",
+            Kind::Loki => "wrapped by Grafana Loki",
+            Kind::OpenTelemetry => "wrapped by OpenTelemetry",
         }
     }
 }
@@ -86,6 +104,7 @@ pub(crate) struct Record<'d> {
     /// The element's text, a slice of the document.
     pub(crate) item: &'d str,
     pub(crate) content: Content<'d>,
+    pub(crate) dialect: Dialect,
 }
 
 pub(crate) enum Content<'d> {
@@ -102,22 +121,62 @@ pub(crate) enum Content<'d> {
 /// entries that are mapped.
 pub(crate) fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
     let document = document.trim_matches(WHITE);
+    match document.starts_with('[') {
+        true => lists::array(document, depth_max),
+        false => records_of_object(document, depth_max),
+    }
+}
+
+fn records_of_object(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
     let unknown = || Refusal::new(Reason::Wrapped, "an unknown wrapper");
     let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
     let kind = Kind::of(&keys(&members)).ok_or_else(unknown)?;
     let records = match kind {
         Kind::Azure => aks::records(document, &members)?,
         Kind::CloudWatch => eks::records(document, &members)?,
+        Kind::CloudWatchCli => lists::cloud_watch_cli(&members)?,
         Kind::Google => {
             json::bounded_depth(document.as_bytes(), depth_max)?;
             vec![gke::record(document, &members, EVENTS_FORMAT)]
         }
+        Kind::Loki => lists::loki(&members)?,
+        Kind::OpenTelemetry => lists::open_telemetry(&members)?,
         Kind::Firehose => return Err(Refusal::new(Reason::Wrapped, kind.name())),
     };
     if records.is_empty() {
         return Err(Refusal::new(Reason::Wrapped, format!("{}, without a record", kind.name())));
     }
     Ok(records)
+}
+
+/// Whether `text` begins like a JSON array of objects.
+pub(crate) fn is_array(text: &[u8]) -> bool {
+    text.trim_ascii_start().strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{"))
+}
+
+/// Opens the layers around one event. A text of [`Around::Literal`] or [`Around::Carrier`] may also
+/// be an entry that is mapped. See [`layers::open`].
+pub(crate) fn open<T>(
+    text: &[u8],
+    refusal: Refusal,
+    judge: &mut dyn FnMut(&[u8], Around) -> Result<T, Refusal>,
+) -> Result<Opened<T>, Refusal> {
+    layers::open(text, refusal, judge)
+}
+
+/// Returns the event that a text in a layer is mapped to, if it may be an entry. `refusal` says why
+/// it is not an event.
+pub(crate) fn mapped_in(
+    text: &[u8],
+    around: Around,
+    refusal: Refusal,
+    format: u32,
+) -> Result<PlainEvent, Refusal> {
+    match std::str::from_utf8(text) {
+        Ok(text) if refusal.reason == Reason::Wrapped && around != Around::Prefix => mapped(text, format)
+            .map_err(|other| if other.reason == Reason::Wrapped { refusal } else { other }),
+        _ => Err(refusal),
+    }
 }
 
 /// Returns the event that `document` is mapped to, if it is an entry of that kind. The caller has
@@ -153,9 +212,6 @@ pub(crate) fn bare_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, R
 /// Like [`bare_event`], by the rules of an `eventsFormat`.
 pub(crate) fn bare_event_of(bytes: &[u8], depth_max: usize, format: u32) -> Result<PlainEvent, Refusal> {
     plain::read(bytes, depth_max, format).map_err(|Refused { refusal, members }| {
-        if refusal.reason == Reason::TruncatedByCloud {
-            return truncated(bytes, refusal);
-        }
         let kind = members.and_then(|members| Kind::of(&keys(&members)));
         kind.map_or(refusal, |kind| Refusal::new(Reason::Wrapped, kind.name()))
     })
@@ -163,20 +219,7 @@ pub(crate) fn bare_event_of(bytes: &[u8], depth_max: usize, format: u32) -> Resu
 
 /// Returns the refusal of a cut event that is not taken.
 pub(crate) fn refusal_of_cut(bytes: &[u8], depth_max: usize) -> Refusal {
-    match plain::members(bytes, depth_max) {
-        Err(refusal) if refusal.reason == Reason::TruncatedByCloud => truncated(bytes, refusal),
-        Err(refusal) => refusal,
-        Ok(_) => Refusal::new(Reason::BrokenJson, "cut"),
-    }
-}
-
-/// Returns the refusal of a truncated event, which may follow the text that an export puts before a
-/// message.
-fn truncated(bytes: &[u8], refusal: Refusal) -> Refusal {
-    match (export_head(bytes), std::str::from_utf8(bytes)) {
-        (Some(Ok(head)), Ok(text)) => plain::truncated(&text[head..]),
-        _ => refusal,
-    }
+    plain::members(bytes, depth_max).err().unwrap_or_else(|| Refusal::new(Reason::BrokenJson, "cut"))
 }
 
 fn keys<'m>(members: &'m Members<'_>) -> Vec<&'m str> {
@@ -186,34 +229,38 @@ fn keys<'m>(members: &'m Members<'_>) -> Vec<&'m str> {
 /// Returns the event of a line with exactly one record, or of the record itself, by the same rules
 /// as the decoder.
 fn only_event(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEvent, Refusal> {
-    let Ok(text) = std::str::from_utf8(bytes) else { return Err(refusal) };
-    match refusal.reason {
-        Reason::BrokenJson => match export_head(bytes) {
-            Some(Ok(head)) => bare_event(&bytes[head..], depth_max),
-            Some(Err(other)) => Err(other),
-            None => Err(refusal),
-        },
-        Reason::NotAnAuditEvent => match literal(text) {
-            Some(literal) => escaped_event(literal, depth_max).map_err(|_| refusal),
-            None => Err(refusal),
-        },
-        Reason::Wrapped | Reason::TooDeep => {
-            let mut records = match records(text, depth_max) {
-                Err(_) if refusal.reason == Reason::TooDeep => return Err(refusal),
-                records => records?,
-            };
-            match (records.pop().map(|record| record.content), records.is_empty()) {
-                (Some(Content::Event(value)), true) if value.starts_with('"') => {
-                    escaped_event(value, depth_max)
-                }
-                (Some(Content::Event(value)), true) => bare_event(value.as_bytes(), depth_max),
-                (Some(Content::Mapped(event)), true) => Ok(*event),
-                (Some(Content::Refused(refusal)), true) => Err(refusal),
-                _ => Err(refusal),
-            }
+    let is_list = matches!(refusal.reason, Reason::Wrapped | Reason::TooDeep);
+    if let (true, Ok(text)) = (is_list, std::str::from_utf8(bytes)) {
+        match records_of_object(text.trim_matches(WHITE), depth_max) {
+            Err(_) if refusal.reason == Reason::TooDeep => {}
+            records => return only_record(records?, refusal, depth_max),
         }
+    }
+    in_layers(bytes, refusal, depth_max)
+}
+
+fn only_record(
+    mut records: Vec<Record<'_>>,
+    refusal: Refusal,
+    depth_max: usize,
+) -> Result<PlainEvent, Refusal> {
+    match (records.pop().map(|record| record.content), records.is_empty()) {
+        (Some(Content::Event(value)), true) if value.starts_with('"') => {
+            in_layers(value.as_bytes(), not_unicode(), depth_max)
+        }
+        (Some(Content::Event(value)), true) => bare_event(value.as_bytes(), depth_max)
+            .or_else(|refusal| in_layers(value.as_bytes(), refusal, depth_max)),
+        (Some(Content::Mapped(event)), true) => Ok(*event),
+        (Some(Content::Refused(refusal)), true) => Err(refusal),
         _ => Err(refusal),
     }
+}
+
+fn in_layers(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEvent, Refusal> {
+    open(bytes, refusal, &mut |text, around| {
+        bare_event(text, depth_max).or_else(|refusal| mapped_in(text, around, refusal, EVENTS_FORMAT))
+    })
+    .map(|opened| opened.event)
 }
 
 /// Returns `text` without the white space around it, if it begins like a string literal.
@@ -223,14 +270,14 @@ pub(crate) fn literal(text: &str) -> Option<&str> {
 
 /// Returns the text of an event that is escaped in a string literal.
 pub(crate) fn unescaped(literal: &str) -> Result<String, Refusal> {
-    let mut text: String = serde_json::from_str(literal)
-        .map_err(|_| Refusal::new(Reason::BrokenJson, "an escaped event that is not Unicode"))?;
+    let mut text: String = serde_json::from_str(literal).map_err(|_| not_unicode())?;
     text.truncate(text.trim_end_matches(WHITE).len());
     Ok(text)
 }
 
-fn escaped_event(literal: &str, depth_max: usize) -> Result<PlainEvent, Refusal> {
-    bare_event(unescaped(literal)?.as_bytes(), depth_max)
+/// Refuses a string literal that is not Unicode.
+pub(crate) fn not_unicode() -> Refusal {
+    Refusal::new(Reason::BrokenJson, "an escaped event that is not Unicode")
 }
 
 /// Refuses a list of many items, of these lengths, that are too short to be events.

@@ -1,0 +1,429 @@
+//! Takes an event out of what shippers, runtimes and loggers put around it, layer by layer.
+//!
+//! A layer is a string literal, a [`prefix`], or a *carrier*: an object that has the event in one of
+//! the members [`PATHS`], as an object or as text. Invariants:
+//! - A text that is an audit event is never opened, so what a client sends stays a body.
+//! - Nothing is searched. A text is opened as a whole, at places that are listed here.
+//! - What a container other than an API server writes is refused: any pod may print text that looks
+//!   like an event. So is standard error, where the API server logs what clients send.
+//! - At most [`LAYERS_MAX`] layers are opened. Every layer is linear in its text, and the texts in
+//!   one layer do not overlap, so the work is linear. Nothing is kept here.
+//!
+//! The caller judges each text: the decoder pushes a row for the event, and [`super::decode_alone`]
+//! returns it. So both open the same layers.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::prefix::{self, ContainerLine, Prefix};
+use super::{Kind, eks, keys, literal, unescaped};
+use crate::dialect::Dialect;
+use crate::json::{self, Members, WHITE};
+use crate::reject::{Reason, Refusal};
+
+/// Maximum number of layers around an event.
+const LAYERS_MAX: usize = 4;
+
+/// The members that hold the event of a carrier, as paths of names. The first that holds one
+/// counts.
+const PATHS: [&[&str]; 17] = [
+    &["log"],
+    &["message"],
+    &["MESSAGE"],
+    &["msg"],
+    &["event"],
+    &["event", "original"],
+    &["json"],
+    &["log_processed"],
+    &["structured"],
+    &["kubernetes", "audit"],
+    &["body"],
+    &["body", "stringValue"],
+    &["payload"],
+    &["data"],
+    &["log_s"],
+    &["line"],
+    &["_raw"],
+];
+
+/// Containers that write audit events.
+const CONTAINERS: [&str; 7] = [
+    "kube-apiserver",
+    "openshift-apiserver",
+    "oauth-apiserver",
+    "openshift-oauth-apiserver",
+    "oauth-server",
+    "oauth-openshift",
+    "kube-apiserver-audit",
+];
+
+/// The layer that a text was found in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Around {
+    Literal,
+    Prefix,
+    Carrier,
+}
+
+/// What was found in the layers of a text.
+pub(crate) struct Opened<T> {
+    pub(crate) event: T,
+    /// The dialect that the outermost layer is of.
+    pub(crate) dialect: Dialect,
+}
+
+/// Judges a text: what is made of it if it is an event.
+type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 'j;
+
+/// Opens the layers of `text`, which `judge` refused with `refusal`, and returns what `judge` makes
+/// of the first text in them that it does not refuse.
+///
+/// # Errors
+/// Why the innermost text is not an event, or `refusal` if there is no layer.
+pub(crate) fn open<T>(text: &[u8], refusal: Refusal, judge: &mut Judge<'_, T>) -> Result<Opened<T>, Refusal> {
+    if memchr::memchr(b'\n', text).is_some()
+        && let Some(joined) = joined(text)
+    {
+        let dialect = if text.starts_with(b"{") { Dialect::Docker } else { Dialect::Cri };
+        return inside(&joined, Around::Prefix, LAYERS_MAX, judge).map(|event| Opened { event, dialect });
+    }
+    opened(text, refusal, LAYERS_MAX, judge)
+}
+
+/// Judges `text`, which was in a layer, and opens its layers if it is not an event itself.
+fn inside<T>(
+    text: &[u8],
+    around: Around,
+    layers_left: usize,
+    judge: &mut Judge<'_, T>,
+) -> Result<T, Refusal> {
+    judge(text, around)
+        .or_else(|refusal| opened(text, refusal, layers_left - 1, judge).map(|opened| opened.event))
+}
+
+fn opened<T>(
+    text: &[u8],
+    refusal: Refusal,
+    layers_left: usize,
+    judge: &mut Judge<'_, T>,
+) -> Result<Opened<T>, Refusal> {
+    match text.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
+        None => Err(refusal),
+        Some(_) if layers_left == 0 => Err(refusal),
+        Some(b'{') => {
+            let Some(carrier) = carrier(text, &refusal) else { return Err(refusal) };
+            opened_carrier(&carrier, refusal, layers_left, judge)
+        }
+        Some(b'"') => {
+            let Some(literal) = std::str::from_utf8(text).ok().and_then(literal) else {
+                return Err(refusal);
+            };
+            let Ok(text) = unescaped(literal) else { return Err(refusal) };
+            // A string in a string is not an event.
+            if text.trim_start_matches(WHITE).starts_with('"') {
+                return Err(refusal);
+            }
+            let event = inside(text.as_bytes(), Around::Literal, layers_left, judge)?;
+            Ok(Opened { event, dialect: Dialect::StringLiteral })
+        }
+        Some(_) => match prefix::find(text) {
+            Some((prefix, length)) => {
+                let event = inside(&text[length..], Around::Prefix, layers_left, judge)?;
+                let dialect = match prefix {
+                    Prefix::Syslog => Dialect::Syslog,
+                    Prefix::Time => Dialect::TimeAndEvent,
+                    Prefix::CloudWatchTail => Dialect::CloudWatchTail,
+                    Prefix::Container => Dialect::Cri,
+                };
+                Ok(Opened { event, dialect })
+            }
+            None => Err(other_line(text).unwrap_or(refusal)),
+        },
+    }
+}
+
+/// Returns the members of `text` if it is a carrier, or says why it cannot be one.
+fn carrier<'t>(text: &'t [u8], refusal: &Refusal) -> Option<Members<'t>> {
+    // A text that is refused for another reason is an audit event, a wrapper or not JSON.
+    if !matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::TooDeep) {
+        return None;
+    }
+    let text = std::str::from_utf8(text).ok()?;
+    let members: Members<'t> = serde_json::from_str(text).ok()?;
+    // Objects of Kubernetes have these members. What they hold beside them is a client's: the
+    // message of an event of the core API, or the data of a ConfigMap.
+    let is_of_kubernetes =
+        ["kind", "apiVersion", "auditID"].iter().any(|name| member(&members, name).is_some());
+    (!is_of_kubernetes && Kind::of(&keys(&members)).is_none()).then_some(members)
+}
+
+fn opened_carrier<T>(
+    carrier: &Members<'_>,
+    refusal: Refusal,
+    layers_left: usize,
+    judge: &mut Judge<'_, T>,
+) -> Result<Opened<T>, Refusal> {
+    let values: Vec<(&str, &RawValue)> =
+        PATHS.iter().filter_map(|path| Some((path[0], value(carrier, path)?))).collect();
+    if values.is_empty() {
+        return Err(refusal);
+    }
+    if let Some(other) = other_source(carrier) {
+        return Err(other);
+    }
+    let (mut first, mut other) = (None, None);
+    for (name, value) in values {
+        let outcome = match held(value) {
+            Some(Held::Object(text)) => judge(text.as_bytes(), Around::Carrier),
+            Some(Held::Text(text)) => inside(text.as_bytes(), Around::Carrier, layers_left, judge),
+            Some(Held::Other(refusal)) => {
+                other.get_or_insert(refusal);
+                continue;
+            }
+            None => continue,
+        };
+        match outcome {
+            Ok(event) => return Ok(Opened { event, dialect: dialect(carrier, name) }),
+            Err(refusal) => first = first.or(Some(refusal)),
+        }
+    }
+    Err(first.or(other).unwrap_or(refusal))
+}
+
+/// Returns the dialect of a carrier that has its event in the member `name`, as far as its other
+/// members say.
+fn dialect(carrier: &Members<'_>, name: &str) -> Dialect {
+    let has = |name: &str| json::member(carrier, name).is_some();
+    match name {
+        "MESSAGE" => Dialect::Journald,
+        "structured" => Dialect::OpenShiftViaq,
+        "log_s" => Dialect::AzureLogAnalytics,
+        "_raw" => Dialect::Splunk,
+        "event" if has("sourcetype") || has("index") || has("time") => Dialect::Splunk,
+        "log_processed" => Dialect::FluentBit,
+        _ if has("@version") => Dialect::Logstash,
+        _ if has("elastic_agent") || has("data_stream") => Dialect::ElasticAgent,
+        "json" | "event" | "message" | "kubernetes" if has("@timestamp") => Dialect::Filebeat,
+        "message" if has("source_type") || has("file") => Dialect::Vector,
+        "log" if has("stream") && has("time") && !has("kubernetes") && !has("date") => Dialect::Docker,
+        "log" => Dialect::FluentBit,
+        "body" => Dialect::OpenTelemetry,
+        "line" => Dialect::Loki,
+        _ => Dialect::OtherWrapper,
+    }
+}
+
+/// What a member of a carrier holds.
+enum Held<'t> {
+    Object(&'t str),
+    Text(Cow<'t, str>),
+    /// The line of another log, which is refused.
+    Other(Refusal),
+}
+
+fn held(value: &RawValue) -> Option<Held<'_>> {
+    let text = value.get();
+    if text.starts_with('{') {
+        let members: Members<'_> = serde_json::from_str(text).ok()?;
+        let is_string = |name| member(&members, name).is_some_and(|value| value.get().starts_with('"'));
+        let is_event = is_string("auditID") || (is_string("kind") && is_string("apiVersion"));
+        return is_event.then_some(Held::Object(text));
+    }
+    if !text.starts_with('"') {
+        return None;
+    }
+    let text: String = serde_json::from_str(text).ok()?;
+    let trimmed = text.trim_matches(WHITE);
+    if trimmed.starts_with('{') || prefix::find(trimmed.as_bytes()).is_some() {
+        return Some(Held::Text(Cow::Owned(trimmed.to_owned())));
+    }
+    other_line(trimmed.as_bytes()).map(Held::Other)
+}
+
+/// Returns the last member `name`, unless it is null.
+fn member<'t>(members: &Members<'t>, name: &str) -> Option<&'t RawValue> {
+    json::member(members, name).filter(|value| value.get() != "null")
+}
+
+/// Returns the value at `path`, if each member on the way is an object.
+fn value<'t>(members: &Members<'t>, path: &[&str]) -> Option<&'t RawValue> {
+    let (name, rest) = path.split_first()?;
+    let found = member(members, name)?;
+    if rest.is_empty() {
+        return Some(found);
+    }
+    value(&serde_json::from_str::<Members<'t>>(found.get()).ok()?, rest)
+}
+
+fn text(members: &Members<'_>, path: &[&str]) -> Option<String> {
+    serde_json::from_str(value(members, path)?.get()).ok()
+}
+
+/// Refuses a carrier that says that something other than an API server wrote its text.
+fn other_source(carrier: &Members<'_>) -> Option<Refusal> {
+    if text(carrier, &["stream"]).as_deref() == Some("stderr") {
+        return Some(standard_error());
+    }
+    // `--logging-format=json` of Kubernetes' own programs: clients have a part in its messages.
+    if value(carrier, &["ts"]).is_some() && text(carrier, &["caller"]).is_some() {
+        return Some(klog());
+    }
+    // Nothing is known of a container if not all its names can be read.
+    if let Some(pod) = member(carrier, "kubernetes").filter(|pod| pod.get().starts_with('{'))
+        && serde_json::from_str::<Members<'_>>(pod.get()).is_err()
+    {
+        return Some(other_container());
+    }
+    let names = [&["kubernetes", "container_name"][..], &["kubernetes", "container", "name"]];
+    let namespaces = [
+        &["kubernetes", "namespace_name"][..],
+        &["kubernetes", "namespace"],
+        &["kubernetes", "pod_namespace"],
+    ];
+    let other_name = names.iter().filter_map(|path| text(carrier, path)).any(|name| !writes_events(&name));
+    let other_namespace =
+        namespaces.iter().filter_map(|path| text(carrier, path)).any(|name| !is_of_system(&name));
+    (other_name || other_namespace).then(other_container)
+}
+
+/// Whether a container of this name writes audit events.
+pub(super) fn writes_events(container: &str) -> bool {
+    CONTAINERS.contains(&container)
+}
+
+/// Whether API servers run in this namespace, and nothing of users does.
+pub(super) fn is_of_system(namespace: &str) -> bool {
+    namespace == "kube-system"
+        || namespace.starts_with("openshift-")
+        || namespace.starts_with("kube-apiserver")
+}
+
+pub(super) fn other_container() -> Refusal {
+    Refusal::new(Reason::OtherCategory, "written by a container other than an API server")
+}
+
+fn standard_error() -> Refusal {
+    Refusal::new(Reason::OtherCategory, "standard error of a container")
+}
+
+fn klog() -> Refusal {
+    Refusal::new(Reason::OtherCategory, "a line of klog, the log of Kubernetes' own programs")
+}
+
+/// Says which other log a line is of, if that is known.
+fn other_line(line: &[u8]) -> Option<Refusal> {
+    if prefix::is_klog(line) {
+        return Some(klog());
+    }
+    let Some(line) = prefix::container_line(line) else { return eks::other_export_line(line) };
+    match line {
+        ContainerLine { is_stdout: false, .. } => Some(standard_error()),
+        ContainerLine { content, .. } if prefix::is_klog(content) => Some(klog()),
+        ContainerLine { is_full: false, .. } => {
+            Some(Refusal::new(Reason::TornLine, "a part of a container's line, without the parts after it"))
+        }
+        ContainerLine { .. } => {
+            Some(Refusal::new(Reason::OtherCategory, "a line of a container that is not an event"))
+        }
+    }
+}
+
+/// Whether the line after `line` has the next part of what a container wrote as one line.
+pub(crate) fn is_part(line: &[u8]) -> bool {
+    match line.first() {
+        Some(b'{') => cut_log(line).unwrap_or(false),
+        Some(b'0'..=b'9') => prefix::container_line(line).is_some_and(|line| line.is_stdout && !line.is_full),
+        _ => false,
+    }
+}
+
+/// What a line means for the parts before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Follows {
+    /// Another part, or a line of the other stream: the event continues.
+    Continues,
+    /// The last part.
+    Ends,
+    /// A line that is not of the same log.
+    Breaks,
+}
+
+/// Returns what `line` means for parts that began with the line `first`.
+pub(crate) fn follows(first: &[u8], line: &[u8]) -> Follows {
+    if first.starts_with(b"{") {
+        return match cut_log(line) {
+            Some(true) => Follows::Continues,
+            Some(false) => Follows::Ends,
+            None => Follows::Breaks,
+        };
+    }
+    match prefix::container_line(line) {
+        Some(line) if line.is_stdout && line.is_full => Follows::Ends,
+        Some(_) => Follows::Continues,
+        None => Follows::Breaks,
+    }
+}
+
+/// Whether the text of a line of docker's `json-file` log was cut, so that it does not end in a
+/// line feed. `None` for other lines, and for those of standard error.
+fn cut_log(line: &[u8]) -> Option<bool> {
+    const HEAD: &[u8] = b"{\"log\":\"";
+    let text = line.strip_prefix(HEAD)?;
+    let mut from = 0;
+    let end = loop {
+        let found = memchr::memchr2(b'"', b'\\', &text[from..])? + from;
+        if text[found] == b'"' {
+            break found;
+        }
+        from = (found + 2).min(text.len());
+    };
+    let rest = &text[end + 1..];
+    // Docker writes only these members, and perhaps attributes. Other writers do not cut.
+    if !rest.starts_with(b",\"stream\":\"stdout\",") {
+        return None;
+    }
+    let backslashes = text[..end]
+        .strip_suffix(b"n")
+        .map_or(0, |head| head.iter().rev().take_while(|byte| **byte == b'\\').count());
+    Some(backslashes % 2 == 0)
+}
+
+/// Returns the text of a record of several lines that each have a part of it. `None` for any other
+/// record.
+fn joined(record: &[u8]) -> Option<Vec<u8>> {
+    let lines = || record.split(|byte| *byte == b'\n');
+    let mut text = Vec::with_capacity(record.len());
+    let mut is_open = true;
+    if record.starts_with(b"{") {
+        for line in lines() {
+            let part = docker_part(line)?;
+            if !is_open {
+                return None;
+            }
+            is_open = !part.ends_with('\n');
+            text.extend_from_slice(part.as_bytes());
+        }
+    } else {
+        for line in lines() {
+            let part = prefix::container_line(line)?;
+            if !is_open {
+                return None;
+            }
+            if part.is_stdout {
+                is_open = !part.is_full;
+                text.extend_from_slice(part.content);
+            }
+        }
+    }
+    (!is_open).then_some(text)
+}
+
+fn docker_part(line: &[u8]) -> Option<String> {
+    let members: Members<'_> = serde_json::from_slice(line).ok()?;
+    let is_stdout = member(&members, "stream").is_none() || text(&members, &["stream"])? == "stdout";
+    if !is_stdout || other_source(&members).is_some() {
+        return None;
+    }
+    serde_json::from_str(member(&members, "log")?.get()).ok()
+}

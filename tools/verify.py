@@ -3885,12 +3885,9 @@ def status_columns(status):
 def shape_of(event):
     """Returns the text between `{` and the first member that has a column. Returns None if it is
     DEFAULT_SHAPE, the text there in an event that kube-apiserver writes as one line."""
-    start = event.end - 1
-    for name, quote, *_ in event.list:
-        if name in EVENT_MEMBERS:
-            start = quote
-            break
-    shape = event.before(start)
+    quotes = (quote for name, quote, *_ in event.list if name in EVENT_MEMBERS)
+    start = next(quotes, None)
+    shape = event.before(event.end - 1 if start is None else start)
     return None if shape == DEFAULT_SHAPE else shape
 
 

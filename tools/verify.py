@@ -1086,7 +1086,7 @@ class Keeping:
             raise Malformed("it is not list %d of hold %d" % (part, number))
         self.archive(value)
         if parse_hash(value("hold")) != sha256(hold):
-            raise Malformed("it is of another record than the hold's")
+            raise Malformed("it names a record that is not the record of its hold")
         paths, line = [], value("object", optional=True)
         while line is not None:
             path, space, version = line.partition(" ")
@@ -2086,7 +2086,7 @@ class Archive:
                 later = self.keys.all()[self.keys.all().index(key) + 1 :]
                 if not any(c.size >= checkpoint.size and k in later for c, k in volume.valid):
                     volume.valid = [v for v in volume.valid if v[0] is not checkpoint]
-                    self.report.finding("key_retired", where, "signed by a key that was retired at size %d, and no later key signed as much" % max(until[0], 0))
+                    self.report.finding("key_retired", where, "signed by a key that was retired at size %d, and no later key has signed this size or a larger one" % max(until[0], 0))
 
     @staticmethod
     def roots(volume, roots):
@@ -2334,7 +2334,7 @@ class Archive:
         if size > record["size"]:
             self.report.finding("rolled_back", place, "%s has %d commits of it, and it was dropped with %d" % (where, size, record["size"]))
         elif size == record["size"] and root != record["root"]:
-            self.report.finding("forked", place, "it was dropped with another tree than %s has" % where)
+            self.report.finding("forked", place, "the tree with which it was dropped is not the tree in %s" % where)
         elif size < record["size"]:
             self.report.skipped("whether %s, of size %d, is a prefix of %s, which was dropped" % (where, size, name))
 
@@ -2567,10 +2567,10 @@ class Archive:
         for add in said.get("add", []):
             version = dict(add.get("tags") or []).get("version_id")
             if expected.pop(add["path"], None) != (add["size"], dict(add["partitionValues"]).get("date"), brief(add.get("stats")), version):
-                differ("it differs from the commit about %s, or names it twice" % shown(add["path"]))
+                differ("its entry of %s is not that of the commit, or is there twice" % shown(add["path"]))
             for member in sorted(set(add) - ADD_MEMBERS):
                 if add[member] is not None:
-                    differ("it has `%s` of a file, which commits never have" % shown(member))
+                    differ("it has the member `%s` of a file, and commits never have it" % shown(member))
         for path in sorted(expected)[:TOLD_MAX]:
             differ("it leaves out %s" % path)
         first = commits[0].table
@@ -3885,12 +3885,9 @@ def status_columns(status):
 def shape_of(event):
     """Returns the text between `{` and the first member that has a column. Returns None if it is
     DEFAULT_SHAPE, the text there in an event that kube-apiserver writes as one line."""
-    start = event.end - 1
-    for name, quote, *_ in event.list:
-        if name in EVENT_MEMBERS:
-            start = quote
-            break
-    shape = event.before(start)
+    quotes = (quote for name, quote, *_ in event.list if name in EVENT_MEMBERS)
+    start = next(quotes, None)
+    shape = event.before(event.end - 1 if start is None else start)
     return None if shape == DEFAULT_SHAPE else shape
 
 
@@ -4605,13 +4602,11 @@ def of_docker(data):
     texts = []
     for line in lines_of(data):
         found = read_event(line)
-        if found is None or not found.is_whole or found.is_odd or found.first("log") != '"' or found.if_string("stream") not in (None, "stdout") or is_of_another_pod(found):
+        if found is None or not found.is_whole or found.is_odd or is_of_another_pod(found):
             return None
-        if found.first("stream") not in ("", '"'):
+        if found.if_string("log") is None or found.first("stream") and found.if_string("stream") != "stdout":
             return None
         texts.append(found.if_string("log"))
-        if texts[-1] is None:
-            return None
     if len(texts) < 2 or [text.endswith("\n") for text in texts] != [False] * (len(texts) - 1) + [True]:
         return None
     return "".join(texts).encode()
@@ -5261,7 +5256,7 @@ class Pack:
         for entry in self.manifest["files"]:
             name = entry["name"]
             if name in known or not (name in PACK_ALWAYS or PACK_NAME.fullmatch(name)):
-                self.find("pack_manifest", "manifest.json", "it names %s, which no pack has, or twice" % shown(name))
+                self.find("pack_manifest", "manifest.json", "it names %s twice, or no pack has such a file" % shown(name))
                 continue
             known.add(name)
             self.progress.show("%s" % name)
@@ -5365,7 +5360,7 @@ class Pack:
             if not note.signers(origin, [newest]):
                 raise BadSignature("the newest key of the archive has not signed it")
             if signed_by != base64.b64encode(newest).decode():
-                raise Malformed("the manifest names another key than signed it")
+                raise Malformed("the manifest names a key that has not signed it")
             self.report.count("signatures")
         except (Malformed, BadSignature) as e:
             self.find("pack_signature", "manifest.note", str(e))

@@ -140,9 +140,8 @@ fn response(payload: &Object<'_>, event: &mut PlainEvent, format: u32, faults: &
     // a name in it is not readable.
     let mut odd = Faults::default();
     let response = payload.object("response", &mut odd).filter(|_| odd.is_empty());
-    let is_status = |response: &Object<'_>| {
-        response.plain_string("@type").as_deref() == Some("core.k8s.io/v1.Status")
-    };
+    let is_status =
+        |response: &Object<'_>| response.plain_string("@type").as_deref() == Some("core.k8s.io/v1.Status");
     if let Some(response) = response.filter(is_status) {
         plain::response(&response, event, faults);
     }

@@ -102,7 +102,8 @@ pub(super) fn check(
                 let days = made.zip(add.date).map(|(made, date)| (made - date).num_days());
                 let is_day_of_arrival = days.is_none_or(|days| (-1..=ARRIVAL_DAYS_MAX).contains(&days));
                 // Commits that name no format are older than the second one.
-                let format = u32::try_from(commit.events_format.unwrap_or(1)).unwrap_or(u32::MAX);
+                let format = commit.events_format.unwrap_or(1).max(1);
+                let format = u32::try_from(format).unwrap_or(u32::MAX);
                 let is_newer = log.table == Table::Events && format > EVENTS_FORMAT;
                 newer += u64::from(is_newer);
                 let is_compared = log.table != Table::Rejects && !is_newer;

@@ -267,7 +267,8 @@ fn limits(root: &Section<'_>) -> (LiveOptions, Option<Arc<Signer>>) {
     options.text_bytes_max = section.bytes("text", live::TEXT_BYTES_MAX, 64 << 20..=1 << 40);
     let line = section.bytes("line", LINE_BYTES_MAX as u64, 64 << 10..=64 << 20);
     options.limits.line_bytes_max = usize::try_from(line).unwrap_or(usize::MAX);
-    let depth = section.integer("depth", DEPTH_MAX as u64, 8..=1024);
+    // What a record says does not depend on settings, so there is only one valid depth.
+    let depth = section.integer("depth", DEPTH_MAX as u64, DEPTH_MAX as u64..=DEPTH_MAX as u64);
     options.limits.depth_max = usize::try_from(depth).unwrap_or(DEPTH_MAX);
     options.drain =
         section.duration("drain", live::DRAIN, Duration::from_secs(1)..=Duration::from_secs(3600));

@@ -556,6 +556,8 @@ fn a_google_entry_has_no_code_but_that_of_a_status() {
     let event = |entry: &str| plain::row(&check(entry.as_bytes()).events, 0);
     let grpc = event(&google("a", r#","status":{"code":7,"message":"pods is forbidden"}"#));
     assert_eq!((grpc.response_code, grpc.response_message.as_deref()), (None, Some("pods is forbidden")));
+    assert_eq!(grpc.response_status.as_deref(), Some("Failure"));
+    assert_eq!(event(&google("a", r#","status":{"code":0}"#)).response_status, None);
     let status = r#","response":{"@type":"core.k8s.io/v1.Status","code":403,"status":"Failure","reason":"Forbidden","message":"no","details":{"kind":"pods"}},"status":{"code":7,"message":"PERMISSION_DENIED"}"#;
     let status = event(&google("a", status));
     assert_eq!((status.response_code, status.response_reason.as_deref()), (Some(403), Some("Forbidden")));
@@ -587,14 +589,25 @@ fn a_google_entry_has_no_code_but_that_of_a_status() {
         ("projects/p/logs/cloudaudit", "projects/p/logs/myapp", "other_category"),
         ("k8s_cluster", "k8s_container", "other_category"),
         (r#""serviceName":"k8s.io""#, r#""serviceName":"container.googleapis.com""#, "other_category"),
-        (r#""timestamp":"2026"#, r#""timestamp":"x2026"#, "invalid_field"),
-        (r#""callerIp":"203.0.113.9""#, r#""callerIp":5"#, "invalid_field"),
         (r#""protoPayload":{"#, r#""textPayload":"x","y":{"#, "other_category"),
     ] {
         let entry = google("a", "");
         let changed = entry.replacen(from, to, 1);
         assert_ne!(entry, changed);
         assert_eq!(reasons(&check(changed.as_bytes())), [reason], "{to}");
+    }
+    for (from, to, fault) in [
+        (r#""timestamp":"2026"#, r#""timestamp":"x2026"#, "/timestamp: not_a_time"),
+        (
+            r#""callerIp":"203.0.113.9""#,
+            r#""callerIp":5"#,
+            "/protoPayload/requestMetadata/callerIp: wrong_type",
+        ),
+    ] {
+        let entry = google("a", "");
+        let (whole, odd) = (event(&entry), event(&entry.replacen(from, to, 1)));
+        assert_eq!(odd.faults, Some(vec![fault.to_owned()]));
+        assert_eq!((odd.audit_id, odd.user_name), (whole.audit_id, whole.user_name));
     }
 }
 

@@ -43,6 +43,7 @@ pub mod frame;
 mod json;
 pub mod meaning;
 mod members;
+mod pages;
 pub mod plain;
 mod reject;
 mod rejects;

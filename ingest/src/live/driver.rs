@@ -676,6 +676,8 @@ impl Driver<'_> {
                     && block.begins == Edge::Line
                     && block.ends == Edge::Line
                     && waiting.bytes.last() == Some(&b'\n')
+                    // Parts of a line that the chunks separate stay apart.
+                    && frame::open_parts(&waiting.bytes, self.options.limits.line_bytes_max).is_none()
                     && waiting.bytes.len() + block.bytes.len() <= self.options.limits.block_bytes_max =>
             {
                 waiting.bytes.extend_from_slice(&block.bytes);

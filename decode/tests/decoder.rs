@@ -17,11 +17,12 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array as _, RecordBatch};
 use proptest::prelude::*;
-use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::frame::{Edge, LineSoFar, Origin};
 use strongroom_decode::render::Renderer;
 use strongroom_decode::stream::{self, StreamError};
 use strongroom_decode::{
-    Block, DEPTH_MAX, DecodedBlock, Decoder, DecoderConfig, Reason, decode_alone, decode_bytes, plain,
+    Block, DEPTH_MAX, DecodedBlock, Decoder, DecoderConfig, LINE_BYTES_MAX, Reason, decode_alone,
+    decode_bytes, plain,
 };
 use strongroom_generate::{Generator, GeneratorOptions};
 use strongroom_schemas::events::index;
@@ -96,7 +97,7 @@ fn record_hashes(input: &[u8]) -> Vec<Sha256Hash> {
         offset: 0,
         first_line: 1,
         bytes: input.to_vec(),
-        begins: Edge::Line,
+        begins: LineSoFar::default().edge(input, LINE_BYTES_MAX),
         ends: Edge::Line,
         open_ended: false,
     };

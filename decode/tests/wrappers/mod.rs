@@ -6,7 +6,9 @@ use std::slice::from_ref;
 
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use strongroom_decode::frame::PART_BYTES;
-use strongroom_decode::{LINE_BYTES_MAX, SHAPE_GOOGLE};
+use strongroom_decode::SHAPE_GOOGLE;
+
+mod layers;
 
 use super::*;
 

@@ -30,7 +30,7 @@ use strongroom_alerts::{Detector, DetectorConfig, RuleSet};
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition};
 use strongroom_decode::Block;
-use strongroom_decode::frame::Edge;
+use strongroom_decode::frame::{self, Edge};
 use strongroom_schemas::{Alert, Table, error_chain};
 
 use super::feed::{Shared, SourceMessage};

@@ -141,13 +141,15 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
                     Page::Whole { length, event, then } => {
                         within = Some(then);
                         let page = &bytes[at..at + length];
-                        let line = Line { at, number, bytes: page, kind: LineKind::Whole, event: Some(event) };
+                        let line =
+                            Line { at, number, bytes: page, kind: LineKind::Whole, event: Some(event) };
                         at += length;
                         number += newlines(page);
                         return Some(line);
                     }
                     Page::Open if block.open_ended => {
-                        let line = Line { at, number, bytes: &bytes[at..], kind: LineKind::Open, event: None };
+                        let line =
+                            Line { at, number, bytes: &bytes[at..], kind: LineKind::Open, event: None };
                         at = bytes.len();
                         within = None;
                         return Some(line);
@@ -211,7 +213,13 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
                     Parts::Open if block.open_ended => {
                         let rest = &bytes[at..];
                         at = bytes.len();
-                        return Some(Line { at: start, number: of, bytes: rest, kind: LineKind::Open, event: None });
+                        return Some(Line {
+                            at: start,
+                            number: of,
+                            bytes: rest,
+                            kind: LineKind::Open,
+                            event: None,
+                        });
                     }
                     Parts::Open => apart_until = bytes.len(),
                     Parts::Apart(length) => apart_until = at + length,

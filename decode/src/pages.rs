@@ -233,16 +233,16 @@ fn string_end(text: &[u8], quote: usize) -> Result<usize, Stop> {
 
 /// Returns the position of the first byte from `from` on that is not white space.
 fn blank(text: &[u8], from: usize) -> usize {
-    from + text.get(from..).map_or(0, |rest| {
-        rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count()
-    })
+    from + text
+        .get(from..)
+        .map_or(0, |rest| rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count())
 }
 
 /// Like [`blank`], but stays on the line.
 fn spaces(text: &[u8], from: usize) -> usize {
-    from + text.get(from..).map_or(0, |rest| {
-        rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r')).count()
-    })
+    from + text
+        .get(from..)
+        .map_or(0, |rest| rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r')).count())
 }
 
 #[cfg(test)]
@@ -278,7 +278,10 @@ mod tests {
                 "{\n \"kind\": \"EventList\",\n \"metadata\": {},\n \"items\": [ {\"a\":1} ]\n}\n",
                 vec!["{\"a\":1}"],
             ),
-            ("{\n \"kind\": \"Event\",\n \"items\": [{}]\n}\n", vec!["{\n \"kind\": \"Event\",\n \"items\": [{}]\n}"]),
+            (
+                "{\n \"kind\": \"Event\",\n \"items\": [{}]\n}\n",
+                vec!["{\n \"kind\": \"Event\",\n \"items\": [{}]\n}"],
+            ),
             ("[{\"a\":\"\\\\\"}]\n[{}]", vec!["{\"a\":\"\\\\\"}", "{}"]),
         ] {
             assert_eq!(events(text), (expected, Page::Blank), "{text}");

@@ -37,11 +37,15 @@ fn generated(events: u64, seed: u64) -> Vec<u8> {
     log
 }
 
+fn corpus_folder() -> PathBuf {
+    std::env::var_os("STRONGROOM_CORPUS")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from)
+}
+
 /// Files of the shared corpus; none, with a note, if it is missing.
 #[expect(clippy::print_stderr, reason = "a test that looks at less than it could must say so")]
 fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
-    let root = std::env::var_os("STRONGROOM_CORPUS")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
+    let root = corpus_folder();
     let mut files = Vec::new();
     for pattern in ["*/*.ndjson", "*/*.ndjson.gz"] {
         for path in glob::glob(&root.join(pattern).to_string_lossy()).expect("valid pattern").flatten() {

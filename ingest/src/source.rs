@@ -530,7 +530,10 @@ impl Stream {
             let line = memchr::memrchr(b'\n', &block.bytes).map_or(0, |newline| newline + 1);
             let is_long = block.bytes.len() - line > line_bytes_max || (line == 0 && begins != Edge::Line);
             let is_joined = line == block.bytes.len() || matches!(begins, Edge::Page(_));
-            let part = (is_long || is_joined || frame::open_parts(&block.bytes[..line], line_bytes_max).is_some()).then(|| frame::lines(&block, line_bytes_max).last()).flatten();
+            let part =
+                (is_long || is_joined || frame::open_parts(&block.bytes[..line], line_bytes_max).is_some())
+                    .then(|| frame::lines(&block, line_bytes_max).last())
+                    .flatten();
             let open = part.map_or(line, |part| part.at);
             if open < hashed {
                 self.hasher = hasher_before;

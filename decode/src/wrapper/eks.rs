@@ -21,7 +21,11 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
     let message_type = json::field("messageType", members, "messageType")?;
     if message_type.as_deref() == Some("CONTROL_MESSAGE") {
         let control = Refusal::new(Reason::OtherCategory, "a control message of CloudWatch Logs");
-        return Ok(vec![Record { item: document, content: Content::Refused(control), dialect: Dialect::Eks }]);
+        return Ok(vec![Record {
+            item: document,
+            content: Content::Refused(control),
+            dialect: Dialect::Eks,
+        }]);
     }
     let stream = json::field("logStream", members, "logStream")?;
     let is_audit = message_type.as_deref() == Some("DATA_MESSAGE")

@@ -81,11 +81,7 @@ type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 'j;
 ///
 /// # Errors
 /// Why the innermost text is not an event, or `refusal` if there is no layer.
-pub(crate) fn open<T>(
-    text: &[u8],
-    refusal: Refusal,
-    judge: &mut Judge<'_, T>,
-) -> Result<Opened<T>, Refusal> {
+pub(crate) fn open<T>(text: &[u8], refusal: Refusal, judge: &mut Judge<'_, T>) -> Result<Opened<T>, Refusal> {
     if memchr::memchr(b'\n', text).is_some()
         && let Some(joined) = joined(text)
     {
@@ -157,7 +153,8 @@ fn carrier<'t>(text: &'t [u8], refusal: &Refusal) -> Option<Members<'t>> {
     let members: Members<'t> = serde_json::from_str(text).ok()?;
     // Objects of Kubernetes have these members. What they hold beside them is a client's: the
     // message of an event of the core API, or the data of a ConfigMap.
-    let is_of_kubernetes = ["kind", "apiVersion", "auditID"].iter().any(|name| member(&members, name).is_some());
+    let is_of_kubernetes =
+        ["kind", "apiVersion", "auditID"].iter().any(|name| member(&members, name).is_some());
     (!is_of_kubernetes && Kind::of(&keys(&members)).is_none()).then_some(members)
 }
 
@@ -301,7 +298,9 @@ pub(super) fn writes_events(container: &str) -> bool {
 
 /// Whether API servers run in this namespace, and nothing of users does.
 pub(super) fn is_of_system(namespace: &str) -> bool {
-    namespace == "kube-system" || namespace.starts_with("openshift-") || namespace.starts_with("kube-apiserver")
+    namespace == "kube-system"
+        || namespace.starts_with("openshift-")
+        || namespace.starts_with("kube-apiserver")
 }
 
 pub(super) fn other_container() -> Refusal {
@@ -400,9 +399,9 @@ fn cut_log(line: &[u8]) -> Option<bool> {
     if !rest.starts_with(b",\"stream\":\"stdout\",") {
         return None;
     }
-    let backslashes = text[..end].strip_suffix(b"n").map_or(0, |head| {
-        head.iter().rev().take_while(|byte| **byte == b'\\').count()
-    });
+    let backslashes = text[..end]
+        .strip_suffix(b"n")
+        .map_or(0, |head| head.iter().rev().take_while(|byte| **byte == b'\\').count());
     Some(backslashes % 2 == 0)
 }
 

@@ -94,8 +94,8 @@ pub(super) fn open_telemetry<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>
 }
 
 fn body(record: &RawValue) -> Content<'_> {
-    let body = object("logRecords", record)
-        .and_then(|record| json::object("body", json::member(&record, "body")));
+    let body =
+        object("logRecords", record).and_then(|record| json::object("body", json::member(&record, "body")));
     match body {
         Ok(body) => event("body.stringValue", body.and_then(|body| json::member(&body, "stringValue"))),
         Err(refusal) => Content::Refused(refusal),
@@ -134,7 +134,9 @@ pub(super) fn array(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>,
         let item = element.get();
         match super::records_of_object(item, depth_max) {
             Ok(inner) => records.extend(inner),
-            Err(_) => records.push(Record { item, content: element_content(item), dialect: Dialect::Document }),
+            Err(_) => {
+                records.push(Record { item, content: element_content(item), dialect: Dialect::Document })
+            }
         }
     }
     bounded(records)

@@ -307,7 +307,9 @@ mod tests {
         ] {
             assert_eq!(found(prefix), Some(Prefix::Syslog), "{prefix}");
         }
-        for prefix in ["2026-01-01T00:00:00.000Z ", "2026-01-01T00:00:00.123456789Z ", "2026-01-01 00:00:00+00:00 "] {
+        for prefix in
+            ["2026-01-01T00:00:00.000Z ", "2026-01-01T00:00:00.123456789Z ", "2026-01-01 00:00:00+00:00 "]
+        {
             assert_eq!(found(prefix), Some(Prefix::Time), "{prefix}");
         }
         assert_eq!(
@@ -371,7 +373,12 @@ mod tests {
     fn klog_is_known_by_its_head() {
         assert!(is_klog(b"I0302 10:00:00.000001       1 trace.go:236] Trace[1]: \"Update\""));
         assert!(is_klog(b"E1231 23:59:59.999999 1234567 a/b.go:1] x"));
-        for other in ["I0302", "X0302 10:00:00.000001       1 a.go:1] x", "I0302 10:00:00.000001       1 a.go:1 x", "{"] {
+        for other in [
+            "I0302",
+            "X0302 10:00:00.000001       1 a.go:1] x",
+            "I0302 10:00:00.000001       1 a.go:1 x",
+            "{",
+        ] {
             assert!(!is_klog(other.as_bytes()), "{other}");
         }
     }

@@ -35,14 +35,20 @@ fn dialects(event: &str) -> Vec<(Dialect, String)> {
             ),
         ),
         (Dialect::FluentBit, format!(r#"{{"date":1.5,"log_processed":{event},"log":7}}"#)),
-        (Dialect::Vector, format!(r#"{{"file":"/var/log/audit.log","message":{text},"source_type":"file"}}"#)),
+        (
+            Dialect::Vector,
+            format!(r#"{{"file":"/var/log/audit.log","message":{text},"source_type":"file"}}"#),
+        ),
         (Dialect::Logstash, format!(r#"{{"@timestamp":"{TIME}","@version":"1","message":{text}}}"#)),
         (Dialect::Splunk, format!(r#"{{"time":1.5,"sourcetype":"audit","event":{event}}}"#)),
         (Dialect::Journald, format!(r#"{{"PRIORITY":"6","MESSAGE":{text}}}"#)),
         (Dialect::OpenShiftViaq, format!(r#"{{"@timestamp":"{TIME}","structured":{event}}}"#)),
         (Dialect::AzureLogAnalytics, format!(r#"{{"TimeGenerated":"{TIME}","log_s":{text}}}"#)),
         (Dialect::OtherWrapper, format!(r#"{{"payload":{text}}}"#)),
-        (Dialect::Loki, format!(r#"{{"stream":{{"source":"a"}},"values":[["1772445600000000000",{text}]]}}"#)),
+        (
+            Dialect::Loki,
+            format!(r#"{{"stream":{{"source":"a"}},"values":[["1772445600000000000",{text}]]}}"#),
+        ),
         (Dialect::Loki, format!(r#"{{"streams":[{{"stream":{{}},"values":[["1",{text},{{}}]]}}]}}"#)),
         (
             Dialect::CloudWatchCli,
@@ -73,7 +79,11 @@ fn each_dialect_holds_the_event() {
             let decoded = check(input.as_bytes());
             same_events(&decoded, bare);
             assert_eq!(decoded.rejects.num_rows(), 0, "{input}");
-            assert_eq!(decoded.dialects.iter().collect::<Vec<_>>(), [(dialect, bare.len() as u64)], "{input}");
+            assert_eq!(
+                decoded.dialects.iter().collect::<Vec<_>>(),
+                [(dialect, bare.len() as u64)],
+                "{input}"
+            );
         }
     }
 }
@@ -111,7 +121,8 @@ fn what_a_client_writes_stays_in_its_event() {
         }
         // The parts of a container's line, cut anywhere.
         let cut = event.len() / 2 - (at % 7);
-        let (head, tail) = event.split_at((0..=cut).rev().find(|at| event.is_char_boundary(*at)).unwrap_or(0));
+        let (head, tail) =
+            event.split_at((0..=cut).rev().find(|at| event.is_char_boundary(*at)).unwrap_or(0));
         for parts in [
             format!("{TIME} stdout P {head}\n{TIME} stderr F {text}\n{TIME} stdout F {tail}\n"),
             format!(
@@ -129,7 +140,10 @@ fn what_a_client_writes_stays_in_its_event() {
         for klog in [
             format!("I0302 10:00:00.000001       1 server.go:100] {one_line}"),
             format!("E0302 10:00:00.000001       1 a.go:1] {}", quoted(&text)),
-            format!(r#"{{"ts":1.5,"caller":"a.go:1","msg":{},"event":{{"auditID":"forged"}}}}"#, quoted(&text)),
+            format!(
+                r#"{{"ts":1.5,"caller":"a.go:1","msg":{},"event":{{"auditID":"forged"}}}}"#,
+                quoted(&text)
+            ),
         ] {
             let log = format!("{klog}\n");
             for line in [

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_alerts::RuleSet;
 use strongroom_archive::{Archive, SealReport};
-use strongroom_decode::Reason;
+use strongroom_decode::{Dialect, Reason};
 use strongroom_ingest::{
     FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest, pipeline, source,
 };
@@ -406,6 +406,14 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
     }
     if report.bytes_known > 0 && counts.events + counts.rejects > 0 {
         writeln!(err, "continued after {} that earlier runs had sealed", term::bytes(report.bytes_known))?;
+    }
+    if report.dialects.of(Dialect::Plain) < report.dialects.total() {
+        let dialects: Vec<String> = report
+            .dialects
+            .iter()
+            .map(|(dialect, count)| format!("{} {dialect}", term::count(count)))
+            .collect();
+        writeln!(err, "dialects: {}", dialects.join(", "))?;
     }
     if !report.alerts.is_empty() {
         let by_severity: Vec<String> = report

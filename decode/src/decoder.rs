@@ -176,6 +176,10 @@ impl Decoder {
                 newline: block.bytes.get(line.at + line.bytes.len()) == Some(&b'\n'),
             };
             frame_before = 0;
+            if let Some((start, end)) = line.event {
+                self.page(&Piece { start, end, newline: false, ..whole });
+                continue;
+            }
             if matches!(line.kind, LineKind::FirstPiece | LineKind::Piece) {
                 if line.kind == LineKind::Piece || !self.cut_event(&whole, 0, whole.end) {
                     let max = self.config.line_bytes_max;
@@ -198,6 +202,24 @@ impl Decoder {
         let (events, rejects) = (self.rows.finish()?, self.rejects.finish()?);
         let dialects = std::mem::take(&mut self.dialects);
         Ok(DecodedBlock { events, rejects, record_hashes, consumed, dialects })
+    }
+
+    /// Decodes the event of a page. The bytes around the event are its frame.
+    fn page(&mut self, page: &Piece<'_>) {
+        let event = self
+            .event(&page.line[page.start..page.end], &page.place(page.start, 0), Cut::Refused)
+            .map(|()| Dialect::Document)
+            .or_else(|refusal| self.layered(page, (page.start, page.end), 0, refusal));
+        match event {
+            Ok(dialect) => self.dialects.add(dialect),
+            Err(refusal) => self.recover(page, refusal),
+        }
+        let tail = &page.line[page.end..];
+        if self.rejects.last_offset() > self.rows.last_offset() {
+            self.rejects.extend_last(tail);
+        } else {
+            self.rows.extend_frame_after(tail);
+        }
     }
 
     /// Prepares for decoding records one by one, without the bytes around them, by the rules of an
@@ -490,7 +512,7 @@ impl Decoder {
             return;
         }
         let mut records_left = wrapper::SHORT_ITEMS_MAX + whole.line.len() / wrapper::ITEM_BYTES_MIN;
-        if wrapper::is_array(&whole.line[whole.start..])
+        if wrapper::is_array(&whole.line[whole.start..whole.end])
             && self.wrapped(whole, 0, (whole.start, whole.end), &mut records_left).is_ok()
         {
             return;
@@ -583,7 +605,7 @@ impl Decoder {
 
     /// Decodes the items of an `EventList`. Returns `false` if the line is not one.
     fn event_list(&mut self, whole: &Piece<'_>) -> bool {
-        let Some(items) = tolerant::list_items(&whole.line[whole.start..]) else { return false };
+        let Some(items) = tolerant::list_items(&whole.line[whole.start..whole.end]) else { return false };
         if let Err(refusal) = wrapper::short_items(items.iter().map(|item| item.len())) {
             self.reject(whole, 0, whole.end, &refusal);
             return true;
@@ -609,6 +631,7 @@ impl Decoder {
 }
 
 /// A line and its position; `start..end` is the part that may be decoded.
+#[derive(Clone, Copy)]
 struct Piece<'l> {
     line: &'l [u8],
     number: i64,
@@ -676,7 +699,7 @@ pub fn decode_bytes(bytes: &[u8], cluster: &str, partition: &str) -> Result<Deco
         offset: 0,
         first_line: 1,
         bytes: bytes.to_vec(),
-        begins: Edge::Line,
+        begins: frame::LineSoFar::default().edge(bytes, LINE_BYTES_MAX),
         ends: Edge::Line,
         open_ended: false,
     };

@@ -5,6 +5,16 @@
 //! or inside a line that is longer than a block; such a line continues in the next block. Nothing
 //! is kept here: after a crash a stream is cut again from any sealed position, at the same places.
 //!
+//! A line that a container's runtime or docker has cut into parts, on lines of their own, is one
+//! line here: from its first part to its last, with the lines of the other stream between them. It
+//! has at most as many bytes as any line. A block does not end between two parts, if it can be
+//! helped: see [`open_parts`]. Parts without a last one are lines of their own.
+//!
+//! A stream may begin with a document of many lines or many events, which is cut into [`pages`]. A
+//! block then begins and ends between two pages, and [`Within`] is all that must be known to
+//! continue there: it follows from the bytes before, and [`LineSoFar`] finds it again after a
+//! restart.
+//!
 //! AWS Firehose writes documents one after the other without a newline, so the length of its lines
 //! has no bound. A line that is longer than the bound and begins with such a document is cut into
 //! parts, which are decoded like lines.
@@ -24,6 +34,11 @@
 use std::sync::Arc;
 
 use memchr::memmem;
+
+use crate::pages::{self, Page};
+use crate::wrapper::{self, Follows};
+
+pub use crate::pages::Within;
 
 /// Where a block comes from: the same for all blocks of a stream, and shared by them.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +75,8 @@ pub enum Edge {
     InPart,
     /// Inside an over-long line that is not cut into parts.
     InLine,
+    /// Before a page of a document, or where one may begin.
+    Page(Within),
 }
 
 /// One line without its newline, a part of one, or a piece of a line that is too long to be
@@ -72,6 +89,8 @@ pub struct Line<'b> {
     pub number: i64,
     pub bytes: &'b [u8],
     pub kind: LineKind,
+    /// Where in `bytes` the event is, if this is a page of a document.
+    pub event: Option<(usize, usize)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,18 +125,45 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
     let (mut at, mut number) = (0, block.first_line);
     // End of the over-long line that is being handed out, and whether it is cut into parts.
     let mut long = match block.begins {
-        Edge::Line => None,
+        Edge::Line | Edge::Page(_) => None,
         Edge::Part | Edge::InPart => Some((line_end(bytes, 0), true)),
         Edge::InLine => Some((line_end(bytes, 0), false)),
     };
     let (mut pieces_until, mut first_piece) = (0, None);
+    let mut within = match block.begins {
+        Edge::Page(within) => Some(within),
+        _ => None,
+    };
+    // Up to here, parts of a line are not joined: the last one is missing.
+    let mut apart_until = 0;
     std::iter::from_fn(move || {
         loop {
+            if let Some(here) = within {
+                match pages::page(&bytes[at..], here, line_bytes_max) {
+                    Page::Whole { length, event, then } => {
+                        within = Some(then);
+                        let page = &bytes[at..at + length];
+                        let line =
+                            Line { at, number, bytes: page, kind: LineKind::Whole, event: Some(event) };
+                        at += length;
+                        number += newlines(page);
+                        return Some(line);
+                    }
+                    Page::Open if block.open_ended => {
+                        let line =
+                            Line { at, number, bytes: &bytes[at..], kind: LineKind::Open, event: None };
+                        at = bytes.len();
+                        within = None;
+                        return Some(line);
+                    }
+                    Page::Blank | Page::Open | Page::Broken => within = None,
+                }
+            }
             if at < pieces_until {
                 let piece = &bytes[at..pieces_until.min(at + line_bytes_max)];
                 let is_first = first_piece == Some(at) && piece.len() == line_bytes_max;
                 let kind = if is_first { LineKind::FirstPiece } else { LineKind::Piece };
-                let line = Line { at, number, bytes: piece, kind };
+                let line = Line { at, number, bytes: piece, kind, event: None };
                 at += piece.len();
                 return Some(line);
             }
@@ -143,7 +189,8 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
                     pieces_until = part_end;
                     continue;
                 }
-                let part = Line { at, number, bytes: &bytes[at..part_end], kind: kind(block, last) };
+                let kind = kind(block, last);
+                let part = Line { at, number, bytes: &bytes[at..part_end], kind, event: None };
                 at = part_end;
                 return Some(part);
             }
@@ -159,6 +206,30 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             }
             let line = &bytes[at..end];
             let (start, of) = (at, number);
+            if at >= apart_until && wrapper::is_part(line) {
+                match parts(&bytes[at..], line_bytes_max) {
+                    Parts::Joined(length) => {
+                        let (joined, last) = (&bytes[at..at + length], at + length == bytes.len());
+                        at += length + 1;
+                        number += newlines(joined) + 1;
+                        let kind = kind(block, last);
+                        return Some(Line { at: start, number: of, bytes: joined, kind, event: None });
+                    }
+                    Parts::Open if block.open_ended => {
+                        let rest = &bytes[at..];
+                        at = bytes.len();
+                        return Some(Line {
+                            at: start,
+                            number: of,
+                            bytes: rest,
+                            kind: LineKind::Open,
+                            event: None,
+                        });
+                    }
+                    Parts::Open => apart_until = bytes.len(),
+                    Parts::Apart(length) => apart_until = at + length,
+                }
+            }
             at = end + 1;
             number += 1;
             if line.is_empty() {
@@ -166,13 +237,100 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
                 // stands for newlines.
                 continue;
             }
-            return Some(Line { at: start, number: of, bytes: line, kind: kind(block, last) });
+            return Some(Line { at: start, number: of, bytes: line, kind: kind(block, last), event: None });
         }
     })
 }
 
 fn kind(block: &Block, last: bool) -> LineKind {
     if last && block.open_ended { LineKind::Open } else { LineKind::Whole }
+}
+
+fn newlines(bytes: &[u8]) -> i64 {
+    i64::try_from(memchr::memchr_iter(b'\n', bytes).count()).unwrap_or(i64::MAX)
+}
+
+/// The parts of a line, from the first one on.
+enum Parts {
+    /// They have this length, without the newline after the last one.
+    Joined(usize),
+    /// The last one may come.
+    Open,
+    /// In this length there is no last one.
+    Apart(usize),
+}
+
+/// Returns what follows the part of a line at the beginning of `bytes`.
+fn parts(bytes: &[u8], line_bytes_max: usize) -> Parts {
+    let first_end = line_end(bytes, 0);
+    let first = &bytes[..first_end];
+    let mut at = first_end + 1;
+    while at < bytes.len() {
+        let end = line_end(bytes, at);
+        if end > line_bytes_max {
+            return Parts::Apart(end);
+        }
+        match wrapper::follows(first, &bytes[at..end]) {
+            Follows::Continues => at = end + 1,
+            Follows::Ends => return Parts::Joined(end),
+            // The line may not be here yet to its end.
+            Follows::Breaks if end == bytes.len() => return Parts::Open,
+            Follows::Breaks => return Parts::Apart(at),
+        }
+    }
+    if bytes.len() > line_bytes_max { Parts::Apart(bytes.len()) } else { Parts::Open }
+}
+
+/// Returns where the parts of a line begin whose last part is behind `bytes`, if a block that ends
+/// there would separate them. `bytes` are whole lines.
+pub fn open_parts(bytes: &[u8], line_bytes_max: usize) -> Option<usize> {
+    let text = bytes.strip_suffix(b"\n")?;
+    let last = memchr::memrchr(b'\n', text).map_or(0, |newline| newline + 1);
+    // The last line is a part, or one of the other stream between two parts.
+    if !wrapper::is_between_parts(&text[last..]) {
+        return None;
+    }
+    let floor = bytes.len().saturating_sub(line_bytes_max);
+    let (mut begins, mut end) = (None, text.len());
+    loop {
+        let start = memchr::memrchr(b'\n', &text[..end]).map_or(0, |newline| newline + 1);
+        if start < floor {
+            return None;
+        }
+        let line = &text[start..end];
+        if wrapper::is_part(line) {
+            begins = Some(start);
+        } else if !wrapper::is_between_parts(line) {
+            return begins;
+        }
+        if start == 0 {
+            return begins;
+        }
+        end = start - 1;
+    }
+}
+
+/// Returns where the last page of `bytes` ends that is complete, and what follows there; `None` if
+/// the bytes are one of lines from their beginning on.
+pub fn last_page(bytes: &[u8], within: Within, line_bytes_max: usize) -> Option<(usize, LastPage)> {
+    let (mut at, mut within) = (0, within);
+    loop {
+        match pages::page(&bytes[at..], within, line_bytes_max) {
+            Page::Whole { length, then, .. } => (at, within) = (at + length, then),
+            Page::Blank | Page::Open => return Some((at, LastPage::MoreMayCome)),
+            Page::Broken if at == 0 => return None,
+            Page::Broken => return Some((at, LastPage::LinesFollow)),
+        }
+    }
+}
+
+/// What follows the last page of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastPage {
+    /// The beginning of a page, or nothing.
+    MoreMayCome,
+    /// Text that is not a page: lines.
+    LinesFollow,
 }
 
 /// Returns where a block ends that has no newline and is not the last of its stream, and at which
@@ -182,10 +340,10 @@ fn kind(block: &Block, last: bool) -> LineKind {
 pub fn last_cut(bytes: &[u8], begins: Edge, line_bytes_max: usize) -> (usize, Edge) {
     let cuts = Cuts::new(line_bytes_max);
     let mut at = match begins {
-        Edge::Line if !begins_document(bytes) => return (bytes.len(), Edge::InLine),
+        Edge::Line | Edge::Page(_) if !begins_document(bytes) => return (bytes.len(), Edge::InLine),
         Edge::InLine => return (bytes.len(), Edge::InLine),
         Edge::InPart => cuts.first(bytes, 0).unwrap_or(0),
-        Edge::Line | Edge::Part => 0,
+        Edge::Line | Edge::Part | Edge::Page(_) => 0,
     };
     if at > 0 || begins != Edge::InPart {
         while let Some(next) = cuts.next(bytes, at) {
@@ -205,11 +363,97 @@ pub struct LineSoFar {
     head: Vec<u8>,
     bytes: usize,
     last: u8,
+    pages: PagesSoFar,
+}
+
+/// What a stream must remember of the document that it begins with, if it does.
+#[derive(Clone, Debug)]
+enum PagesSoFar {
+    /// It is one of lines.
+    Lines,
+    /// Before `begun` a page begins. It is looked for again when `begun` has as many bytes as the
+    /// last field says, so that the work is linear.
+    Pages { within: Within, begun: Vec<u8>, look_at: usize },
+}
+
+/// Bytes of a page that are gathered before its end is looked for.
+const PAGE_LOOK_BYTES: usize = 64 << 10;
+/// At most so many are gathered behind those that were looked at.
+const PAGE_LOOK_BYTES_MAX: usize = 16 << 20;
+
+impl Default for PagesSoFar {
+    fn default() -> Self {
+        PagesSoFar::Pages { within: Within::Nothing, begun: Vec::new(), look_at: 1 }
+    }
+}
+
+impl PagesSoFar {
+    /// Takes the pages that `begun` has off its beginning. `None` if it has other text.
+    fn taken(mut within: Within, begun: &[u8], line_bytes_max: usize) -> Option<(Within, usize)> {
+        let mut at = 0;
+        loop {
+            match pages::page(&begun[at..], within, line_bytes_max) {
+                Page::Whole { length, then, .. } => (at, within) = (at + length, then),
+                Page::Blank | Page::Open => return Some((within, at)),
+                Page::Broken => return None,
+            }
+        }
+    }
+
+    fn advance(&mut self, bytes: &[u8], line_bytes_max: usize) {
+        let PagesSoFar::Pages { within, begun, look_at } = self else { return };
+        // A line of one event, with which most streams begin, needs no copy.
+        if begun.is_empty() && *within == Within::Nothing && pages::begins(bytes) == Some(false) {
+            *self = PagesSoFar::Lines;
+            return;
+        }
+        // Blocks begin with a page, so that most of their bytes are not copied.
+        let mut rest = bytes;
+        if begun.is_empty() {
+            let Some((then, taken)) = PagesSoFar::taken(*within, bytes, line_bytes_max) else {
+                *self = PagesSoFar::Lines;
+                return;
+            };
+            (*within, rest) = (then, &bytes[taken..]);
+        }
+        begun.extend_from_slice(rest);
+        if begun.len() < *look_at {
+            return;
+        }
+        match PagesSoFar::taken(*within, begun, line_bytes_max) {
+            Some((then, taken)) => {
+                *within = then;
+                begun.drain(..taken);
+                *look_at = (2 * begun.len()).min(begun.len() + PAGE_LOOK_BYTES_MAX).max(PAGE_LOOK_BYTES);
+            }
+            None => *self = PagesSoFar::Lines,
+        }
+    }
+
+    /// Returns what follows here, if `next` does. `None` if that is a line.
+    fn edge(&self, next: &[u8], line_bytes_max: usize) -> Option<Within> {
+        let PagesSoFar::Pages { within, begun, .. } = self else { return None };
+        let (mut within, mut taken) = PagesSoFar::taken(*within, begun, line_bytes_max)?;
+        if taken < begun.len() {
+            // The end of a page is known when the first byte of the next one is.
+            let page = [&begun[taken..], &next[..next.len().min(1)]].concat();
+            match pages::page(&page, within, line_bytes_max) {
+                Page::Whole { length, then, .. } if length == begun.len() - taken => {
+                    (taken, within) = (begun.len(), then);
+                }
+                _ => {}
+            }
+        }
+        let blank = begun[taken..].iter().all(u8::is_ascii_whitespace) && within == Within::Nothing;
+        let begins = within != Within::Nothing || pages::begins(next) != Some(false);
+        ((taken == begun.len() || blank) && begins).then_some(within)
+    }
 }
 
 impl LineSoFar {
     /// Records the next bytes of the stream.
-    pub fn advance(&mut self, bytes: &[u8]) {
+    pub fn advance(&mut self, bytes: &[u8], line_bytes_max: usize) {
+        self.pages.advance(bytes, line_bytes_max);
         let rest = match memchr::memrchr(b'\n', bytes) {
             Some(newline) => {
                 self.head.clear();
@@ -228,6 +472,9 @@ impl LineSoFar {
     /// only if the line is over-long. A shorter line without a newline was the last line of a
     /// stream that was declared complete; text that was added after it is read as a new line.
     pub fn edge(&self, next: &[u8], line_bytes_max: usize) -> Edge {
+        if let Some(within) = self.pages.edge(next, line_bytes_max) {
+            return Edge::Page(within);
+        }
         let in_parts = begins_document(&self.head);
         if self.bytes > 0 && in_parts && self.last == b'}' && next.starts_with(DOCUMENT) {
             Edge::Part
@@ -445,7 +692,7 @@ mod tests {
                 };
                 let block = Block { begins, ends, offset: at as i64, first_line: number, ..block(&next[..end]) };
                 found.extend(found_in(&block));
-                so_far.advance(&block.bytes);
+                so_far.advance(&block.bytes, MAX);
                 number += block.bytes.iter().filter(|byte| **byte == b'\n').count() as i64;
                 at += end;
             }

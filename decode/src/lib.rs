@@ -44,6 +44,7 @@ mod json;
 mod learn;
 pub mod meaning;
 mod members;
+mod pages;
 pub mod plain;
 mod reject;
 mod rejects;

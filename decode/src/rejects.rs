@@ -27,6 +27,7 @@ pub(crate) struct Rejects {
     arrived: i64,
     cluster_key: i32,
     source_key: i32,
+    last_offset: i64,
 }
 
 impl Rejects {
@@ -43,6 +44,7 @@ impl Rejects {
             arrived: 0,
             cluster_key: NULL,
             source_key: NULL,
+            last_offset: -1,
         }
     }
 
@@ -50,9 +52,11 @@ impl Rejects {
         self.arrived = arrived;
         self.cluster_key = self.cluster.dictionary.intern(&origin.cluster);
         self.source_key = self.source.dictionary.intern(&origin.partition);
+        self.last_offset = -1;
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8], refusal: &Refusal, offset: i64, line: i64) {
+        self.last_offset = offset;
         self.raw.push(bytes.to_vec());
         let reason = self.reason.dictionary.intern(refusal.reason.as_str());
         self.reason.push(reason);
@@ -62,6 +66,11 @@ impl Rejects {
         self.offset.push(Some(offset));
         self.line.push(Some(line));
         self.received.push(Some(self.arrived));
+    }
+
+    /// Offset of the last reject, or -1 if the block has none so far.
+    pub(crate) fn last_offset(&self) -> i64 {
+        self.last_offset
     }
 
     pub(crate) fn extend_last(&mut self, tail: &[u8]) {

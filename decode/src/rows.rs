@@ -209,6 +209,7 @@ pub(crate) struct Rows {
     /// list is known late.
     frame_after_last: Vec<u8>,
     frame_after_held: bool,
+    last_offset: i64,
     pub(crate) verbs: Memo<i32>,
     pub(crate) uris: Memo<i32>,
     pub(crate) agents: Memo<i32>,
@@ -279,6 +280,7 @@ impl Rows {
             faults: ListColumn::new(),
             frame_after_last: Vec::new(),
             frame_after_held: false,
+            last_offset: -1,
             verbs: Memo::new(),
             uris: Memo::new(),
             agents: Memo::new(),
@@ -305,6 +307,12 @@ impl Rows {
     pub(crate) fn begin(&mut self, origin: &frame::Origin) {
         self.cluster_key = self.cluster.dictionary.intern(&origin.cluster);
         self.source_key = self.source.dictionary.intern(&origin.partition);
+        self.last_offset = -1;
+    }
+
+    /// Offset of the last event, or -1 if the block has none so far.
+    pub(crate) fn last_offset(&self) -> i64 {
+        self.last_offset
     }
 
     pub(crate) fn user(&mut self, document: &Document<'_, '_>, member: &Member) -> Result<UserKeys, Stop> {
@@ -623,6 +631,7 @@ impl Rows {
         }
         self.flush_frame_after();
         self.frame_after_held = true;
+        self.last_offset = place.offset;
         self.cluster.push(self.cluster_key);
         self.source.push(self.source_key);
         self.source_offset.push(Some(place.offset));

@@ -17,7 +17,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array as _, RecordBatch};
 use proptest::prelude::*;
-use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::frame::{Edge, LineSoFar, Origin};
 use strongroom_decode::render::Renderer;
 use strongroom_decode::stream::{self, StreamError};
 use strongroom_decode::{
@@ -37,11 +37,15 @@ fn generated(events: u64, seed: u64) -> Vec<u8> {
     log
 }
 
+fn corpus_folder() -> PathBuf {
+    std::env::var_os("STRONGROOM_CORPUS")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from)
+}
+
 /// Files of the shared corpus; none, with a note, if it is missing.
 #[expect(clippy::print_stderr, reason = "a test that looks at less than it could must say so")]
 fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
-    let root = std::env::var_os("STRONGROOM_CORPUS")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
+    let root = corpus_folder();
     let mut files = Vec::new();
     for pattern in ["*/*.ndjson", "*/*.ndjson.gz"] {
         for path in glob::glob(&root.join(pattern).to_string_lossy()).expect("valid pattern").flatten() {
@@ -97,7 +101,7 @@ fn decode_bounded(input: &[u8], line_bytes_max: usize, to_seal: bool) -> Decoded
         offset: 0,
         first_line: 1,
         bytes: input.to_vec(),
-        begins: Edge::Line,
+        begins: LineSoFar::default().edge(input, LINE_BYTES_MAX),
         ends: Edge::Line,
         open_ended: false,
     };

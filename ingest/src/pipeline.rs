@@ -37,7 +37,7 @@ use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, RuleSet};
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, Counts, Position, SealReport, SourcePosition, Writer};
 use strongroom_decode::frame::Origin;
-use strongroom_decode::{Reason, Refusal, reject_batch};
+use strongroom_decode::{DialectCounts, Reason, Refusal, reject_batch};
 use strongroom_schemas::{Alert, Severity, Table};
 
 use self::reader::{Reader, Sent};
@@ -126,6 +126,8 @@ pub struct Report {
     pub counts: Counts,
     pub alerts: BTreeMap<Severity, u64>,
     pub rejects_by_reason: BTreeMap<String, u64>,
+    /// Events by what they came in.
+    pub dialects: DialectCounts,
     /// The first rejects, as `file:line: reason: detail`.
     pub reject_examples: Vec<String>,
     /// Events whose `raw` had to be kept.
@@ -477,6 +479,7 @@ impl Coordinator<'_> {
         for (reason, count) in encoded.reasons {
             *self.report.rejects_by_reason.entry(reason).or_insert(0) += count;
         }
+        self.report.dialects.add_all(&encoded.dialects);
         self.progress.events += encoded.events;
         self.progress.rejects += encoded.rejects;
         if lock(self.writer).pending_bytes() >= self.options.limits.seal_bytes

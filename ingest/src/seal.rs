@@ -17,7 +17,7 @@ use arrow_array::types::{Int32Type, Int64Type};
 use chrono::{DateTime, Utc};
 use strongroom_alerts::alerts_batch;
 use strongroom_archive::{ArchiveError, EncodedRowGroup, Position, SourcePosition, encode, encode_records};
-use strongroom_decode::{DEPTH_MAX, DecodedBlock, DecoderConfig, LINE_BYTES_MAX};
+use strongroom_decode::{DEPTH_MAX, DecodedBlock, DecoderConfig, DialectCounts, LINE_BYTES_MAX};
 use strongroom_schemas::{Alert, Table, rejects};
 
 use crate::error::IngestError;
@@ -98,6 +98,7 @@ pub(crate) struct EncodedBlock {
     pub(crate) events: u64,
     pub(crate) rejects: u64,
     pub(crate) reasons: BTreeMap<String, u64>,
+    pub(crate) dialects: DialectCounts,
     /// The first rejects, as text.
     pub(crate) examples: Vec<String>,
 }
@@ -110,11 +111,12 @@ pub(crate) fn encode_block(
 ) -> Result<EncodedBlock, IngestError> {
     let (reasons, examples) = summary(&decoded.rejects);
     let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64);
+    let dialects = decoded.dialects;
     let mut row_groups = encode_rejects(decoded.rejects, rejects_from, arrived)?;
     if events > 0 {
         row_groups.extend(encode_records(decoded.events, &decoded.record_hashes, arrived)?);
     }
-    Ok(EncodedBlock { row_groups, events, rejects, reasons, examples })
+    Ok(EncodedBlock { row_groups, events, rejects, reasons, dialects, examples })
 }
 
 /// Encodes the rejects from `from` on.

@@ -365,11 +365,24 @@ impl Stream {
             let some = self.carry.len().min(usize::try_from(offset - self.offset).unwrap_or(usize::MAX));
             self.hasher.update(&self.carry[..some]);
             self.line += memchr::memchr_iter(b'\n', &self.carry[..some]).count() as i64;
-            self.line_so_far.advance(&self.carry[..some]);
+            self.line_so_far.advance(&self.carry[..some], self.bounds.line_bytes_max);
             self.offset += some as i64;
             self.carry.drain(..some);
         }
         Ok(Skipped::To(fingerprint(&self.hasher)))
+    }
+
+    /// Returns where the page begins that is not complete at the end of a block, if the block should
+    /// end before it.
+    fn held_page(&self, bytes: &[u8], within: frame::Within, is_at_end: bool) -> Option<usize> {
+        let (end, then) = frame::last_page(bytes, within, self.bounds.line_bytes_max)?;
+        let is_blank = bytes[end..].iter().all(u8::is_ascii_whitespace);
+        // Lines behind a document are a block of their own, unless they are the last.
+        let is_held = match then {
+            frame::LastPage::MoreMayCome => !is_blank,
+            frame::LastPage::LinesFollow => !is_at_end,
+        };
+        is_held.then_some(end)
     }
 
     /// Returns the next block, read into `bytes`, whose allocation is reused. `None` at the end.
@@ -397,6 +410,7 @@ impl Stream {
         self.carry.drain(..filled);
         let mut lines = memchr::memchr_iter(b'\n', &bytes[..filled]).count();
         // Counted and hashed step by step, while the bytes are in the processor's cache.
+        let hasher_before = self.hasher.clone();
         let mut hashed = 0;
         let mut stopped = false;
         while !self.at_end && self.failed.is_none() && lines < self.bounds.lines_max {
@@ -495,6 +509,29 @@ impl Stream {
             }
         }
         let whole = bytes.len();
+        let is_at_end = self.at_end && !self.follows && end == whole;
+        if !at_cut {
+            let held = match (begins, ends) {
+                (Edge::Page(within), _) => self.held_page(&bytes[..end], within, is_at_end),
+                (_, Edge::Line) => frame::open_parts(&bytes[..end], line_bytes_max),
+                _ => None,
+            };
+            match held {
+                None => {}
+                Some(_) if is_at_end => is_last = true,
+                Some(0) if self.follows && whole < bytes_max => {
+                    self.hasher = hasher_before;
+                    self.carry.splice(0..0, bytes);
+                    return Ok(None);
+                }
+                Some(0) => {}
+                Some(held) => (end, ends) = (held, Edge::Line),
+            }
+            if end < hashed {
+                self.hasher = hasher_before.clone();
+                hashed = 0;
+            }
+        }
         // After a forced cut, `carry` may already have bytes that come later.
         self.carry.splice(0..0, bytes[end..].iter().copied());
         bytes.truncate(end);
@@ -512,14 +549,22 @@ impl Stream {
         if block.open_ended {
             let line = memchr::memrchr(b'\n', &block.bytes).map_or(0, |newline| newline + 1);
             let is_long = block.bytes.len() - line > line_bytes_max || (line == 0 && begins != Edge::Line);
-            let part = is_long.then(|| frame::lines(&block, line_bytes_max).last()).flatten();
+            let is_joined = line == block.bytes.len() || matches!(begins, Edge::Page(_));
+            let part =
+                (is_long || is_joined || frame::open_parts(&block.bytes[..line], line_bytes_max).is_some())
+                    .then(|| frame::lines(&block, line_bytes_max).last())
+                    .flatten();
             let open = part.map_or(line, |part| part.at);
+            if open < hashed {
+                self.hasher = hasher_before;
+                hashed = 0;
+            }
             self.hasher.update(&block.bytes[hashed..open]);
             prefix_before_open_line = Some(fingerprint(&self.hasher));
             hashed = open;
         }
         self.hasher.update(&block.bytes[hashed..]);
-        self.line_so_far.advance(&block.bytes);
+        self.line_so_far.advance(&block.bytes, line_bytes_max);
         self.offset += block.bytes.len() as i64;
         self.line +=
             if end == whole { lines } else { memchr::memchr_iter(b'\n', &block.bytes).count() } as i64;

@@ -15,7 +15,7 @@ use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
 
-const AUDIT_STREAM: &str = "kube-apiserver-audit";
+pub(super) const AUDIT_STREAM: &str = "kube-apiserver-audit";
 
 pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
     let message_type = json::field("messageType", members, "messageType")?;
@@ -33,10 +33,7 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
     let items = items("logEvents", members)?;
     let record = |item: &'d str| {
         let content = if !is_audit {
-            Content::Refused(Refusal::new(
-                Reason::OtherCategory,
-                "from a log stream other than kube-apiserver-audit",
-            ))
+            Content::Refused(other_stream())
         } else {
             match serde_json::from_str::<Members<'d>>(item) {
                 Ok(members) => event("logEvents.message", json::member(&members, "message")),
@@ -46,6 +43,10 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
         Record { item, content, dialect: Dialect::Eks }
     };
     Ok(items.into_iter().map(|item| record(item.get())).collect())
+}
+
+pub(super) fn other_stream() -> Refusal {
+    Refusal::new(Reason::OtherCategory, "from a log stream other than kube-apiserver-audit")
 }
 
 /// Returns the length of the text that an export puts before a message, if an event may follow it.

@@ -202,6 +202,7 @@ fn dialect(carrier: &Members<'_>, name: &str) -> Dialect {
         "_raw" => Dialect::Splunk,
         "event" if has("sourcetype") || has("index") || has("time") => Dialect::Splunk,
         "log_processed" => Dialect::FluentBit,
+        "message" if has("logStreamName") => Dialect::CloudWatchCli,
         _ if has("@version") => Dialect::Logstash,
         _ if has("elastic_agent") || has("data_stream") => Dialect::ElasticAgent,
         "json" | "event" | "message" | "kubernetes" if has("@timestamp") => Dialect::Filebeat,
@@ -269,6 +270,9 @@ fn other_source(carrier: &Members<'_>) -> Option<Refusal> {
     if value(carrier, &["ts"]).is_some() && text(carrier, &["caller"]).is_some() {
         return Some(klog());
     }
+    if text(carrier, &["logStreamName"]).is_some_and(|name| !name.starts_with(eks::AUDIT_STREAM)) {
+        return Some(eks::other_stream());
+    }
     // Nothing is known of a container if not all its names can be read.
     if let Some(pod) = member(carrier, "kubernetes").filter(|pod| pod.get().starts_with('{'))
         && serde_json::from_str::<Members<'_>>(pod.get()).is_err()
@@ -334,6 +338,18 @@ pub(crate) fn is_part(line: &[u8]) -> bool {
     match line.first() {
         Some(b'{') => cut_log(line).unwrap_or(false),
         Some(b'0'..=b'9') => prefix::container_line(line).is_some_and(|line| line.is_stdout && !line.is_full),
+        _ => false,
+    }
+}
+
+/// Whether the parts of a line may continue behind `line`: it is such a part, or a line of the
+/// other stream.
+pub(crate) fn is_between_parts(line: &[u8]) -> bool {
+    match line.first() {
+        Some(b'{') => cut_log(line).unwrap_or(false),
+        Some(b'0'..=b'9') => {
+            prefix::container_line(line).is_some_and(|line| !(line.is_stdout && line.is_full))
+        }
         _ => false,
     }
 }

@@ -17,12 +17,10 @@
 
 use serde_json::value::RawValue;
 
-use super::{Content, Record, event, items, layers, short_items};
+use super::{Content, Record, eks, event, items, layers, short_items};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
-
-const AUDIT_STREAM: &str = "kube-apiserver-audit";
 
 pub(super) fn loki<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
     let mut records = Vec::new();
@@ -74,10 +72,7 @@ fn cli_message<'d>(members: &Members<'d>) -> Content<'d> {
         return Content::Refused(Refusal::new(Reason::NotAnAuditEvent, "not a message of CloudWatch Logs"));
     }
     match json::field("logStreamName", members, "logStreamName") {
-        Ok(Some(name)) if !name.starts_with(AUDIT_STREAM) => Content::Refused(Refusal::new(
-            Reason::OtherCategory,
-            "from a log stream other than kube-apiserver-audit",
-        )),
+        Ok(Some(name)) if !name.starts_with(eks::AUDIT_STREAM) => Content::Refused(eks::other_stream()),
         Ok(_) => event("events.message", json::member(members, "message")),
         Err(refusal) => Content::Refused(refusal),
     }

@@ -35,7 +35,7 @@ use crate::reject::{Reason, Refusal};
 
 pub(crate) use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
-pub(crate) use layers::{Around, Opened};
+pub(crate) use layers::{Around, Follows, Opened, follows, is_between_parts, is_part};
 
 /// A list of at most this many items may have items of any length; a longer list must have long
 /// items, see [`ITEM_BYTES_MIN`]. The API server sends lists of some hundreds.
@@ -121,7 +121,7 @@ pub(crate) enum Content<'d> {
 /// entries that are mapped.
 pub(crate) fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
     let document = document.trim_matches(WHITE);
-    match document.starts_with('[') {
+    match is_array(document.as_bytes()) {
         true => lists::array(document, depth_max),
         false => records_of_object(document, depth_max),
     }

@@ -29,8 +29,8 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbound
 use strongroom_alerts::{Detector, DetectorConfig, RuleSet};
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition};
-use strongroom_decode::Block;
-use strongroom_decode::frame::Edge;
+use strongroom_decode::frame::{self, Edge};
+use strongroom_decode::{Block, DialectCounts};
 use strongroom_schemas::{Alert, Table, error_chain};
 
 use super::feed::{Shared, SourceMessage};
@@ -351,6 +351,7 @@ struct SealEpoch {
     /// Records encoded, by partition.
     records: HashMap<String, u64>,
     reasons: BTreeMap<String, u64>,
+    dialects: DialectCounts,
     /// Arrival of the epoch's first record.
     since: Option<Instant>,
     /// For each stream of the epoch: its position before the epoch, and where it ends. Known when
@@ -370,6 +371,7 @@ struct PendingSeal {
     counts: Counts,
     positions: Vec<(String, Position)>,
     reasons: BTreeMap<String, u64>,
+    dialects: DialectCounts,
     rows: Tally,
     bytes: u64,
     since: Option<Instant>,
@@ -677,6 +679,8 @@ impl Driver<'_> {
                     && block.begins == Edge::Line
                     && block.ends == Edge::Line
                     && waiting.bytes.last() == Some(&b'\n')
+                    // Parts of a line that the chunks separate stay apart.
+                    && frame::open_parts(&waiting.bytes, self.options.limits.line_bytes_max).is_none()
                     && waiting.bytes.len() + block.bytes.len() <= self.options.limits.block_bytes_max =>
             {
                 waiting.bytes.extend_from_slice(&block.bytes);
@@ -731,6 +735,7 @@ impl Driver<'_> {
         for (reason, count) in block.reasons {
             *epoch.reasons.entry(reason).or_insert(0) += count;
         }
+        epoch.dialects.add_all(&block.dialects);
         for example in block.examples {
             tracing::warn!(stream = %encoded.stream.label, reject = %example, "kept as a reject");
         }
@@ -863,6 +868,7 @@ impl Driver<'_> {
             counts,
             positions: positions.iter().map(|given| (given.partition.clone(), given.position)).collect(),
             reasons: epoch.reasons,
+            dialects: epoch.dialects,
             rows: Tally {
                 events: rows(&row_groups, Table::Events),
                 rejects: rows(&row_groups, Table::Rejects),
@@ -928,6 +934,7 @@ impl Driver<'_> {
         for (reason, count) in &sealing.reasons {
             metrics.reject(reason, *count);
         }
+        metrics.sealed_in(&sealing.dialects);
         if !metrics.draw_up() {
             self.conservation_failed("received is not the sum of sealed, duplicates, given up and unsealed");
         }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use strongroom_decode::DialectCounts;
 use strongroom_schemas::Severity;
 
 use super::SourceCounters;
@@ -89,6 +90,7 @@ pub struct Metrics {
     broken: AtomicBool,
     alerts: Mutex<BTreeMap<Severity, u64>>,
     rejects: Mutex<BTreeMap<String, u64>>,
+    dialects: Mutex<DialectCounts>,
     /// When the oldest record that is not sealed arrived.
     oldest: Mutex<Option<Instant>>,
     /// Why sealing is held up, in words.
@@ -134,6 +136,15 @@ impl Metrics {
 
     pub(crate) fn reject(&self, reason: &str, count: u64) {
         *lock(&self.rejects).entry(reason.to_owned()).or_insert(0) += count;
+    }
+
+    /// Sealed events by what they came in.
+    pub fn dialects(&self) -> DialectCounts {
+        lock(&self.dialects).clone()
+    }
+
+    pub(crate) fn sealed_in(&self, dialects: &DialectCounts) {
+        lock(&self.dialects).add_all(dialects);
     }
 
     /// How long ago the oldest record that is not sealed arrived.

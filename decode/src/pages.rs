@@ -1,0 +1,313 @@
+//! Finds the events of JSON documents that have many lines, or many events in an array.
+//!
+//! A *page* is a part of such a document with one event: the event, what is before it in the
+//! document if it is the first, and what is behind it, up to the next event or the document's end.
+//! Documents are an array of objects; an object over several lines; `{"events":[…]}` and
+//! `{"kind":"EventList",…,"items":[…]}` over several lines. Invariants:
+//! - The pages of a document are all its bytes. Between the events of an array there is a comma and
+//!   white space, and nothing else, so nothing is taken for frame that could be a record.
+//! - A page ends where the next event begins, or where its document ends. So only the kind of the
+//!   document must be known to continue there: see [`Within`].
+//! - Where a page begins and ends follows from the bytes of the stream alone. A text that is not a
+//!   page ([`Page::Broken`]) ends the document, and the stream is one of lines from there on.
+//! - A line of one event never begins a document, so streams of such lines cost nothing. A line
+//!   feed in a string is not JSON: it ends a document whose writer was torn, before the lines behind
+//!   it are taken for its text.
+//! - Nothing recurses, and a page has at most as many bytes as a line.
+
+/// Where a position is, that is at the beginning of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// Between two documents, or before the first.
+    Nothing,
+    /// In an array, before one of its objects.
+    Array,
+    /// In an array that is a member of an object, before one of its objects.
+    List,
+}
+
+/// The page at the beginning of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// A page of `length` bytes, with its event at `event.0..event.1`.
+    Whole { length: usize, event: (usize, usize), then: Within },
+    /// White space up to the end.
+    Blank,
+    /// More bytes are needed to know.
+    Open,
+    /// Not a page.
+    Broken,
+}
+
+/// Longest text of a list before its first item, and behind its last one.
+const FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// Whether a stream that begins with `text` begins with a document. `None` if that depends on the
+/// bytes to come.
+pub(crate) fn begins(text: &[u8]) -> Option<bool> {
+    let start = blank(text, 0);
+    match text.get(start) {
+        None if text.len() > FRAME_BYTES_MAX => Some(false),
+        None => None,
+        Some(b'[') => match text.get(blank(text, start + 1)) {
+            None if text.len() > FRAME_BYTES_MAX => Some(false),
+            None => None,
+            Some(next) => Some(*next == b'{'),
+        },
+        Some(b'{') => {
+            let end = spaces(text, start + 1);
+            text.get(end).map(|next| *next == b'\n')
+        }
+        Some(_) => Some(false),
+    }
+}
+
+/// Returns the page at the beginning of `text`.
+pub(crate) fn page(text: &[u8], within: Within, bytes_max: usize) -> Page {
+    let found = match within {
+        Within::Nothing => first_page(text, bytes_max),
+        Within::Array | Within::List => page_at(text, 0, within, bytes_max),
+    };
+    match found {
+        Ok(page) => page,
+        Err(Stop::End) if text.len() > bytes_max.saturating_add(FRAME_BYTES_MAX) => Page::Broken,
+        Err(Stop::End) => Page::Open,
+        Err(Stop::Broken) => Page::Broken,
+    }
+}
+
+enum Stop {
+    End,
+    Broken,
+}
+
+fn first_page(text: &[u8], bytes_max: usize) -> Result<Page, Stop> {
+    let start = blank(text, 0);
+    if start == text.len() {
+        return Ok(Page::Blank);
+    }
+    match begins(text) {
+        None => return Err(Stop::End),
+        Some(false) => return Err(Stop::Broken),
+        Some(true) => {}
+    }
+    if text[start] == b'[' {
+        return page_at(text, blank(text, start + 1), Within::Array, bytes_max);
+    }
+    match list_head(text, start)? {
+        Some(first) => page_at(text, first, Within::List, bytes_max),
+        None => page_at(text, start, Within::Nothing, bytes_max),
+    }
+}
+
+/// Returns the page with the event at `start`.
+fn page_at(text: &[u8], start: usize, within: Within, bytes_max: usize) -> Result<Page, Stop> {
+    if byte(text, start)? != b'{' {
+        return Err(Stop::Broken);
+    }
+    let end = object_end(text, start, start.saturating_add(bytes_max))?;
+    let event = (start, end);
+    let closed = |end: usize| Page::Whole { length: spaces(text, end), event, then: Within::Nothing };
+    if within == Within::Nothing {
+        return Ok(closed(end));
+    }
+    let next = blank(text, end);
+    if next - end > FRAME_BYTES_MAX {
+        return Err(Stop::Broken);
+    }
+    match byte(text, next)? {
+        b',' => {
+            let first = blank(text, next + 1);
+            if first - next > FRAME_BYTES_MAX || byte(text, first)? != b'{' {
+                return Err(Stop::Broken);
+            }
+            Ok(Page::Whole { length: first, event, then: within })
+        }
+        b']' if within == Within::Array => Ok(closed(next + 1)),
+        b']' => {
+            // The members behind the list, up to the brace of its object.
+            let tail = Brackets { open: 1, bytes_max: (next + 1).saturating_add(FRAME_BYTES_MAX) };
+            Ok(closed(tail.end(text, next + 1)?))
+        }
+        _ => Err(Stop::Broken),
+    }
+}
+
+/// Returns where the first item of a list begins, if the object at `start` is a list of events.
+fn list_head(text: &[u8], start: usize) -> Result<Option<usize>, Stop> {
+    let (mut at, mut is_event_list) = (start + 1, false);
+    loop {
+        if at - start > FRAME_BYTES_MAX {
+            return Ok(None);
+        }
+        at = blank(text, at);
+        if byte(text, at)? != b'"' {
+            return Ok(None);
+        }
+        let name_end = string_end(text, at)?;
+        let name = &text[at + 1..name_end - 1];
+        let colon = blank(text, name_end);
+        if byte(text, colon)? != b':' {
+            return Ok(None);
+        }
+        let value = blank(text, colon + 1);
+        let is_list = match name {
+            b"events" => at == blank(text, start + 1),
+            b"items" => is_event_list,
+            b"kind" | b"apiVersion" | b"metadata" => false,
+            _ => return Ok(None),
+        };
+        let value_end = match byte(text, value)? {
+            b'[' if is_list => {
+                let first = blank(text, value + 1);
+                return Ok((byte(text, first)? == b'{').then_some(first));
+            }
+            b'"' => string_end(text, value)?,
+            b'{' if name == b"metadata" => object_end(text, value, value + FRAME_BYTES_MAX)?,
+            _ => return Ok(None),
+        };
+        if name == b"kind" {
+            is_event_list = &text[value..value_end] == b"\"EventList\"";
+            if !is_event_list {
+                return Ok(None);
+            }
+        }
+        let comma = blank(text, value_end);
+        if byte(text, comma)? != b',' {
+            return Ok(None);
+        }
+        at = comma + 1;
+    }
+}
+
+fn byte(text: &[u8], at: usize) -> Result<u8, Stop> {
+    text.get(at).copied().ok_or(Stop::End)
+}
+
+fn object_end(text: &[u8], start: usize, bytes_max: usize) -> Result<usize, Stop> {
+    Brackets { open: 1, bytes_max }.end(text, start + 1)
+}
+
+/// Brackets that are open.
+struct Brackets {
+    open: usize,
+    bytes_max: usize,
+}
+
+impl Brackets {
+    /// Returns the position behind the bracket that closes the last open one.
+    fn end(mut self, text: &[u8], from: usize) -> Result<usize, Stop> {
+        let mut at = from;
+        while self.open > 0 {
+            if at > self.bytes_max {
+                return Err(Stop::Broken);
+            }
+            match byte(text, at)? {
+                b'"' => {
+                    at = string_end(text, at)?;
+                    continue;
+                }
+                b'{' | b'[' => self.open += 1,
+                b'}' | b']' => self.open -= 1,
+                _ => {}
+            }
+            at += 1;
+        }
+        Ok(at)
+    }
+}
+
+/// Returns the position behind the string that begins at `quote`.
+fn string_end(text: &[u8], quote: usize) -> Result<usize, Stop> {
+    let mut at = quote + 1;
+    loop {
+        let rest = text.get(at..).ok_or(Stop::End)?;
+        at += memchr::memchr3(b'"', b'\\', b'\n', rest).ok_or(Stop::End)?;
+        match text[at] {
+            b'"' => return Ok(at + 1),
+            b'\n' => return Err(Stop::Broken),
+            _ => at += 2,
+        }
+    }
+}
+
+/// Returns the position of the first byte from `from` on that is not white space.
+fn blank(text: &[u8], from: usize) -> usize {
+    from + text
+        .get(from..)
+        .map_or(0, |rest| rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count())
+}
+
+/// Like [`blank`], but stays on the line.
+fn spaces(text: &[u8], from: usize) -> usize {
+    from + text
+        .get(from..)
+        .map_or(0, |rest| rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r')).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the events of all pages, and whether the text ended with a page.
+    fn events(text: &str) -> (Vec<&str>, Page) {
+        let (mut at, mut within, mut events) = (0, Within::Nothing, Vec::new());
+        loop {
+            match page(&text.as_bytes()[at..], within, 1 << 20) {
+                Page::Whole { length, event: (start, end), then } => {
+                    events.push(&text[at + start..at + end]);
+                    at += length;
+                    within = then;
+                }
+                other => return (events, other),
+            }
+        }
+    }
+
+    #[test]
+    fn pages_of_documents() {
+        for (text, expected) in [
+            ("[{\"a\":1},{\"b\":2}]", vec!["{\"a\":1}", "{\"b\":2}"]),
+            ("[\n  {\n    \"a\": \"]},{\"\n  }\n]\n", vec!["{\n    \"a\": \"]},{\"\n  }"]),
+            ("{\n \"a\": [{}]\n}\n\n{\n \"b\": 1\n}\n", vec!["{\n \"a\": [{}]\n}", "{\n \"b\": 1\n}"]),
+            (
+                "{\n \"events\": [\n {\"message\":\"m\"},\n {\"message\":\"n\"}\n ],\n \"x\": [{}]\n}\n",
+                vec!["{\"message\":\"m\"}", "{\"message\":\"n\"}"],
+            ),
+            (
+                "{\n \"kind\": \"EventList\",\n \"metadata\": {},\n \"items\": [ {\"a\":1} ]\n}\n",
+                vec!["{\"a\":1}"],
+            ),
+            (
+                "{\n \"kind\": \"Event\",\n \"items\": [{}]\n}\n",
+                vec!["{\n \"kind\": \"Event\",\n \"items\": [{}]\n}"],
+            ),
+            ("[{\"a\":\"\\\\\"}]\n[{}]", vec!["{\"a\":\"\\\\\"}", "{}"]),
+        ] {
+            assert_eq!(events(text), (expected, Page::Blank), "{text}");
+            for cut in 0..text.len() {
+                assert!(matches!(events(&text[..cut]).1, Page::Blank | Page::Open), "{}", &text[..cut]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_document_is_one_of_lines() {
+        for text in [
+            "{\"a\":1}\n{\"b\":2}\n",
+            "x\n",
+            "[1,2]",
+            "[\n\"a\"]",
+            "[info] {\n",
+            "[]\n",
+            "{\n \"a\": \"cut\n{\"b\":2}\n",
+        ] {
+            assert_eq!(events(text), (vec![], Page::Broken), "{text}");
+        }
+        // Something other than a comma between two events.
+        assert_eq!(events("[{\"a\":1},7,{\"b\":2}]"), (vec![], Page::Broken));
+        assert_eq!(events("[{\"a\":1},{\"b\":2} {}]"), (vec!["{\"a\":1}"], Page::Broken));
+        let long = format!("[{{\"a\":\"{}\"}}]", "x".repeat(1 << 20));
+        assert_eq!(events(&long), (vec![], Page::Broken));
+    }
+}

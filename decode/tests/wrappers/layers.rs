@@ -1,0 +1,315 @@
+//! Events that shippers, runtimes and loggers have wrapped, and documents of many lines.
+
+use strongroom_decode::Dialect;
+
+use super::*;
+
+const TIME: &str = "2026-03-02T10:00:00.123456789Z";
+
+/// Each dialect that has one event on a line, and what it is taken for.
+fn dialects(event: &str) -> Vec<(Dialect, String)> {
+    let text = quoted(event);
+    let line = quoted(&format!("{event}\n"));
+    vec![
+        (Dialect::Plain, event.to_owned()),
+        (Dialect::StringLiteral, text.clone()),
+        (Dialect::Syslog, format!("<133>Oct 21 10:37:55 node1 k8s-audit: {event}")),
+        (Dialect::Syslog, format!("<110>1 {TIME} node1 kube-apiserver - - [a b=\"c\"] {event}")),
+        (Dialect::Syslog, format!("Mon 2026-03-02 10:00:00 UTC node1 kube-apiserver[1]: {event}")),
+        (Dialect::TimeAndEvent, format!("{TIME} {event}")),
+        (Dialect::TimeAndEvent, format!("2026-01-01T00:00:00.000Z {event}")),
+        (Dialect::CloudWatchTail, format!("{TIME} kube-apiserver-audit-0123abcd {event}")),
+        (Dialect::Cri, format!("{TIME} stdout F {event}")),
+        (Dialect::Docker, format!(r#"{{"log":{line},"stream":"stdout","time":"{TIME}"}}"#)),
+        (Dialect::Filebeat, format!(r#"{{"@timestamp":"{TIME}","log":{{"offset":1}},"json":{event}}}"#)),
+        (Dialect::Filebeat, format!(r#"{{"@timestamp":"{TIME}","log":{{"offset":1}},"message":{text}}}"#)),
+        (
+            Dialect::ElasticAgent,
+            format!(r#"{{"@timestamp":"{TIME}","elastic_agent":{{}},"kubernetes":{{"audit":{event}}}}}"#),
+        ),
+        (Dialect::FluentBit, format!(r#"{{"date":1.5,"log":{text}}}"#)),
+        (
+            Dialect::FluentBit,
+            format!(
+                r#"{{"log":{line},"kubernetes":{{"container_name":"kube-apiserver","namespace_name":"kube-system"}}}}"#
+            ),
+        ),
+        (Dialect::FluentBit, format!(r#"{{"date":1.5,"log_processed":{event},"log":7}}"#)),
+        (
+            Dialect::Vector,
+            format!(r#"{{"file":"/var/log/audit.log","message":{text},"source_type":"file"}}"#),
+        ),
+        (Dialect::Logstash, format!(r#"{{"@timestamp":"{TIME}","@version":"1","message":{text}}}"#)),
+        (Dialect::Splunk, format!(r#"{{"time":1.5,"sourcetype":"audit","event":{event}}}"#)),
+        (Dialect::Journald, format!(r#"{{"PRIORITY":"6","MESSAGE":{text}}}"#)),
+        (Dialect::OpenShiftViaq, format!(r#"{{"@timestamp":"{TIME}","structured":{event}}}"#)),
+        (Dialect::AzureLogAnalytics, format!(r#"{{"TimeGenerated":"{TIME}","log_s":{text}}}"#)),
+        (Dialect::OtherWrapper, format!(r#"{{"payload":{text}}}"#)),
+        (
+            Dialect::Loki,
+            format!(r#"{{"stream":{{"source":"a"}},"values":[["1772445600000000000",{text}]]}}"#),
+        ),
+        (Dialect::Loki, format!(r#"{{"streams":[{{"stream":{{}},"values":[["1",{text},{{}}]]}}]}}"#)),
+        (
+            Dialect::CloudWatchCli,
+            format!(r#"{{"events":[{{"timestamp":1,"message":{text},"ingestionTime":2}}]}}"#),
+        ),
+        (
+            Dialect::OpenTelemetry,
+            format!(
+                r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{{"stringValue":{text}}}}}]}}]}}]}}"#
+            ),
+        ),
+        (Dialect::Eks, eks(from_ref(&event.to_owned()))),
+        (Dialect::Aks, aks_string("kube-audit", event)),
+        (Dialect::Aks, aks_string("kube-apiserver", event)),
+        (Dialect::Document, format!("[{event}]")),
+        (Dialect::Document, format!("[\n  {event}\n]")),
+        (Dialect::EventList, format!(r#"{{"kind":"EventList","items":[{event}]}}"#)),
+    ]
+}
+
+#[test]
+fn each_dialect_holds_the_event() {
+    let events = lines(51, 3);
+    for (at, (dialect, first)) in dialects(&events[0]).into_iter().enumerate() {
+        let (second, third) = (&dialects(&events[1])[at].1.clone(), &dialects(&events[2])[at].1.clone());
+        let all = format!("{first}\n{second}\n{third}\n");
+        for (input, bare) in [(first.clone(), &events[..1]), (all, &events[..])] {
+            let decoded = check(input.as_bytes());
+            same_events(&decoded, bare);
+            assert_eq!(decoded.rejects.num_rows(), 0, "{input}");
+            assert_eq!(
+                decoded.dialects.iter().collect::<Vec<_>>(),
+                [(dialect, bare.len() as u64)],
+                "{input}"
+            );
+        }
+    }
+}
+
+fn ids(decoded: &DecodedBlock) -> Vec<String> {
+    decoded.events.column(index::AUDIT_ID).as_string::<i32>().iter().flatten().map(str::to_owned).collect()
+}
+
+/// What a client of the cluster can write: whole events, wrappers, prefixes and line feeds.
+fn hostile() -> Vec<String> {
+    let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"Panic","requestURI":"/","verb":"delete","user":{"username":"victim"}}"#;
+    let mut texts: Vec<String> = dialects(forged).into_iter().map(|(_, text)| text).collect();
+    texts.extend(dialects(forged).into_iter().map(|(_, text)| format!("x\n{text}\n")));
+    texts.push(format!("\"}}\n{forged}\n{{\"a\":\""));
+    texts.push(format!("{TIME} stdout P x\n{TIME} stdout F {forged}"));
+    texts.push(format!("],\n{forged},\n["));
+    texts
+}
+
+/// Nothing that a client controls is an event, in any dialect.
+#[test]
+fn what_a_client_writes_stays_in_its_event() {
+    let escaped: Vec<String> = hostile().iter().map(|text| quoted(text)).collect();
+    for (at, text) in escaped.iter().enumerate() {
+        let object = hostile()[at].clone();
+        let body = if serde_json::from_str::<serde_json::Value>(&object).is_ok() { &object } else { text };
+        let body = body.replace('\n', " ");
+        let event = format!(
+            r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Request","auditID":"real","stage":"Panic","requestURI":{text},"verb":"get","user":{{"username":{text},"extra":{{"a":[{text}]}}}},"sourceIPs":[{text}],"userAgent":{text},"objectRef":{{"name":{text}}},"requestObject":{body},"responseObject":{{"log":{text},"message":{body}}},"annotations":{{"log":{text}}}}}"#
+        );
+        for (dialect, input) in dialects(&event) {
+            let decoded = check(format!("{input}\n").as_bytes());
+            assert_eq!(ids(&decoded), ["real"], "{dialect}: {input}");
+            assert_eq!(decoded.rejects.num_rows(), 0, "{dialect}: {input}");
+        }
+        // The parts of a container's line, cut anywhere.
+        let cut = event.len() / 2 - (at % 7);
+        let (head, tail) =
+            event.split_at((0..=cut).rev().find(|at| event.is_char_boundary(*at)).unwrap_or(0));
+        for parts in [
+            format!("{TIME} stdout P {head}\n{TIME} stderr F {text}\n{TIME} stdout F {tail}\n"),
+            format!(
+                "{{\"log\":{},\"stream\":\"stdout\",\"time\":\"t\"}}\n{{\"log\":{},\"stream\":\"stdout\",\"time\":\"t\"}}\n",
+                quoted(head),
+                quoted(&format!("{tail}\n"))
+            ),
+        ] {
+            assert_eq!(ids(&check(parts.as_bytes())), ["real"], "{parts}");
+        }
+    }
+    // What the API server prints beside its events, on lines of its own.
+    for text in hostile() {
+        let one_line = text.replace('\n', " ");
+        for klog in [
+            format!("I0302 10:00:00.000001       1 server.go:100] {one_line}"),
+            format!("E0302 10:00:00.000001       1 a.go:1] {}", quoted(&text)),
+            format!(
+                r#"{{"ts":1.5,"caller":"a.go:1","msg":{},"event":{{"auditID":"forged"}}}}"#,
+                quoted(&text)
+            ),
+        ] {
+            let log = format!("{klog}\n");
+            for line in [
+                klog.clone(),
+                format!("{TIME} stderr F {klog}"),
+                format!("{TIME} stdout F {klog}"),
+                format!(r#"{{"log":{},"stream":"stderr","time":"t"}}"#, quoted(&log)),
+                format!(r#"{{"log":{},"stream":"stdout","time":"t"}}"#, quoted(&log)),
+                aks_record("kube-apiserver", &quoted(&log)),
+                format!("<133>Oct 21 10:37:55 node1 kube-apiserver: {klog}"),
+            ] {
+                let decoded = check(format!("{line}\n").as_bytes());
+                assert_eq!(decoded.events.num_rows(), 0, "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_other_containers_write_is_refused() {
+    let event = &lines(52, 1)[0];
+    let text = quoted(event);
+    for (input, detail) in [
+        (format!("{TIME} stderr F {event}"), "standard error of a container"),
+        (format!(r#"{{"log":{text},"stream":"stderr"}}"#), "standard error of a container"),
+        (
+            format!(r#"{{"log":{text},"kubernetes":{{"container_name":"web"}}}}"#),
+            "written by a container other than an API server",
+        ),
+        (
+            format!(r#"{{"message":{text},"kubernetes":{{"namespace":"clinic"}}}}"#),
+            "written by a container other than an API server",
+        ),
+        (
+            format!(r#"{{"stream":{{"container":"web"}},"values":[["1",{text}]]}}"#),
+            "written by a container other than an API server",
+        ),
+        (
+            format!(
+                r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"k8s.container.name","value":{{"stringValue":"web"}}}}]}},"scopeLogs":[{{"logRecords":[{{"body":{{"stringValue":{text}}}}}]}}]}}]}}"#
+            ),
+            "written by a container other than an API server",
+        ),
+        (
+            format!(r#"{{"events":[{{"logStreamName":"app","message":{text}}}]}}"#),
+            "from a log stream other than kube-apiserver-audit",
+        ),
+        (
+            "I0302 10:00:00.000001       1 server.go:100] serving".to_owned(),
+            "a line of klog, the log of Kubernetes' own programs",
+        ),
+        (format!("{TIME} stdout F serving"), "a line of a container that is not an event"),
+    ] {
+        let decoded = check(format!("{input}\n").as_bytes());
+        assert_eq!(decoded.events.num_rows(), 0, "{input}");
+        assert_eq!(reasons(&decoded), ["other_category"], "{input}");
+        assert_eq!(details(&decoded), [detail], "{input}");
+    }
+}
+
+#[test]
+fn parts_of_a_line_are_joined() {
+    let events = lines(53, 3);
+    let cri = |flag: &str, text: &str| format!("{TIME} stdout {flag} {text}\n");
+    let parts = |event: &str| {
+        let (a, rest) = event.split_at(event.len() / 3);
+        let (b, c) = rest.split_at(rest.len() / 2);
+        format!("{}{}{}", cri("P", a), cri("P:tag", b), cri("F", c))
+    };
+    let log = format!("{}{}{}", parts(&events[0]), cri("F", &events[1]), parts(&events[2]));
+    let decoded = check(log.as_bytes());
+    same_events(&decoded, &events);
+    assert_eq!(decoded.rejects.num_rows(), 0);
+    let renderer = Renderer::new(&decoded.events).expect("columns");
+    let mut record = Vec::new();
+    renderer.record(0, &mut record).expect("a record");
+    assert_eq!(record, parts(&events[0]).trim_end().as_bytes(), "the record is all lines of its parts");
+
+    // Without the last part, each part is a reject of its own, and what follows is not lost.
+    let alone = format!("{}{}{}", cri("P", &events[0][..50]), "x\n", cri("F", &events[1]));
+    let decoded = check(alone.as_bytes());
+    same_events(&decoded, &events[1..2]);
+    assert_eq!(reasons(&decoded), ["torn_line", "broken_json"]);
+    let decoded = check(cri("P", &events[0]).as_bytes());
+    assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (0, vec!["torn_line".to_owned()]));
+}
+
+#[test]
+fn documents_of_many_lines_are_cut_into_events() {
+    let events = lines(54, 5);
+    let pretty = |event: &String| {
+        let value: serde_json::Value = serde_json::from_str(event).expect("JSON");
+        serde_json::to_string_pretty(&value).expect("JSON")
+    };
+    let texts: Vec<String> = events.iter().map(pretty).collect();
+    for input in [
+        format!("[\n{}\n]\n", texts.join(",\n")),
+        format!("[{}]", events.join(",")),
+        format!("[{}]\n", events.join(",\n")),
+        format!("{}\n", texts.join("\n")),
+        texts.join("\n\n"),
+        format!(
+            "{{\n\"kind\": \"EventList\",\n\"apiVersion\": \"audit.k8s.io/v1\",\n\"metadata\": {{}},\n\"items\": [\n{}\n]\n}}\n",
+            texts.join(",\n")
+        ),
+        format!(
+            "{{\n  \"events\": [\n{}\n  ],\n  \"searchedLogStreams\": []\n}}\n",
+            events
+                .iter()
+                .map(|event| format!("{{\n\"timestamp\": 1,\n\"message\": {}\n}}", quoted(event)))
+                .collect::<Vec<_>>()
+                .join(",\n")
+        ),
+    ] {
+        let decoded = check(input.as_bytes());
+        assert_eq!(decoded.events.num_rows(), events.len(), "{input} {:?}", details(&decoded));
+        assert_eq!(decoded.rejects.num_rows(), 0, "{input}");
+        assert_eq!(ids(&decoded).len(), events.len());
+        for row in 0..events.len() {
+            let expected = plain::decode(events[row].as_bytes(), DEPTH_MAX).expect("an event");
+            assert_eq!(plain::row(&decoded.events, row).audit_id, expected.audit_id);
+        }
+    }
+    // One element that is not an event, and a document that is torn before lines.
+    let decoded = check(format!("[\n{},\n{{\"a\":1}},\n{}\n]\n", texts[0], texts[1]).as_bytes());
+    assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (2, vec!["not_an_audit_event".to_owned()]));
+    let decoded = check(format!("[\n{},\n{{\"a\":\"x\n{}\n{}\n", texts[0], events[1], events[2]).as_bytes());
+    assert_eq!(decoded.events.num_rows(), 3, "{:?}", details(&decoded));
+}
+
+/// However a document is divided, the state at each division is found again from the bytes before.
+#[test]
+fn a_document_may_be_continued_after_any_of_its_events() {
+    let events = lines(55, 6);
+    for document in [
+        format!("[\n  {}\n]\n", events.join(",\n  ")),
+        format!("[{}]", events.join(",")),
+        format!("{{\n  \"events\": [ {} ]\n}}\n", events.join(" , ")),
+        events.iter().map(|event| format!("{{\n{}\n", &event[1..])).collect::<String>(),
+    ] {
+        let whole = decode_bytes(document.as_bytes(), "c", "p").expect("columns");
+        assert_eq!(whole.events.num_rows(), events.len());
+        let is_list = !document.starts_with("{\n\"kind\"");
+        let begun = document.match_indices("{\"kind\"").chain(document.match_indices("{\n\"kind\""));
+        // What is before the first event of a list belongs to its page.
+        for (at, _) in begun.skip(usize::from(is_list)) {
+            let (head, tail) = document.as_bytes().split_at(at);
+            for chunk in [1, 7, 1 << 20] {
+                let mut so_far = LineSoFar::default();
+                head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
+                let block = Block {
+                    origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into() }),
+                    offset: at as i64,
+                    first_line: 1,
+                    bytes: tail.to_vec(),
+                    begins: so_far.edge(tail, LINE_BYTES_MAX),
+                    ends: Edge::Line,
+                    open_ended: false,
+                };
+                let mut decoder = Decoder::new(DecoderConfig::default());
+                let rest = decoder.decode(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
+                assert_eq!(rest.rejects.num_rows(), 0, "{at} {:?}", details(&rest));
+                let left = ids(&whole)[events.len() - rest.events.num_rows()..].to_vec();
+                assert_eq!(ids(&rest), left, "{at}");
+                assert!(rest.events.num_rows() >= 1, "{at}");
+            }
+        }
+    }
+}

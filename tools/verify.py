@@ -3790,35 +3790,6 @@ class Object:
     def level(self):
         return self.known("level", LEVELS)
 
-    def if_object(self, name):
-        try:
-            return self.object(name)
-        except NoRecord:
-            return NO_MEMBERS
-
-    def granted(self, name):
-        """Returns, for each item of an array, if its member `granted` is true. Returns an empty
-        list if there is no array."""
-        value, granted = self.value(name), []
-        if value is None or value == []:
-            return granted
-        if not isinstance(value, list):
-            raise NoRecord
-        at = self.span(name)[0] + 1
-        for item in value:
-            # Each item is read from the text, not from the parsed list, because its names are
-            # checked like those of any object.
-            at = SKIP.match(self.text, at).end()
-            if item is not None and not isinstance(item, dict):
-                raise NoRecord
-            granted.append(item is not None and Object(self.text, at, self.is_odd).is_true("granted"))
-            at = SKIP.match(self.text, value_at(self.text, at)[1]).end() + 1
-        return granted
-
-    def failed(self):
-        """Rules of `eventsFormat` 1 do not ask for the code of a `status`."""
-        return None
-
     def repeats(self):
         """Returns True if a name is repeated."""
         if self.list is None:
@@ -4091,14 +4062,15 @@ class Found:
     - `is_whole`: True if all of it is JSON in UTF-8. `is_odd`: a name in it is not readable.
       `is_deep`: a value in it is nested too deep.
     - `within`: the object that this one is in. What that has read is JSON, so it is not judged
-      again."""
+      again.
+    - `version`: the `eventsFormat` whose rules apply."""
 
-    def __init__(self, data, mask, start, within=None, name=None):
+    def __init__(self, data, mask, start, within=None, name=None, version=EVENTS_FORMAT):
         self.data, self.mask, self.start, self.is_judged = data, mask, start, within is not None
         self.faults, self.pointer = (within.faults, within.pointer_to(name)) if within else (set(), "")
         self.told = TOLD.get(self.pointer, ())
         self.list, self.values, self.end, self.is_whole, self.is_odd, self.is_deep = [], {}, None, True, False, False
-        self.is_carrier = False
+        self.is_carrier, self.version = False, within.version if within else version
         self.read(start + 1)
         if self.end is None:
             self.is_whole = False
@@ -4282,7 +4254,8 @@ class Found:
         return NO_MEMBERS if found.is_odd else found
 
     def granted(self, name):
-        """Like the method of an Object."""
+        """Returns, for each item of an array, if its member `granted` is true. Returns an empty
+        list if there is no array."""
         granted = []
         if not self.of_type(name, "["):
             return granted
@@ -4306,6 +4279,8 @@ class Found:
 
     def failed(self):
         """Returns `Failure` if the code of `status` is an integer other than 0."""
+        if self.version == 1:
+            return None
         status = self.object("status")
         if status is NO_MEMBERS or status.first("code") not in DIGITS:
             return None
@@ -4333,7 +4308,7 @@ class Found:
     def level(self):
         """OpenShift's log collector has the level in another member."""
         text = self.if_string("level")
-        if text not in LEVELS and (text is not None or self.first("level") == ""):
+        if self.version != 1 and text not in LEVELS and (text is not None or self.first("level") == ""):
             other = self.if_string("k8s_audit_level" if self.first("k8s_audit_level") else "openshift_audit_level")
             if other in LEVELS:
                 return other
@@ -4358,27 +4333,27 @@ READ = set().union(*TOLD.values(), *CARRIED) | {
     "protoPayload", "insertId", "textPayload", "jsonPayload", "resource", "type", "serviceName", "@type", "operation", "requestMetadata", "authenticationInfo",
     "callerIp", "methodName", "id", "last", "first", "principalEmail", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
     "status", "authorizationInfo", "granted", "stream", "kubernetes", "container_name", "container", "name", "namespace_name", "namespace", "pod_namespace",
-    "resourceLogs", "streams", "values", "events", "ts", "caller",
+    "resourceLogs", "streams", "values", "events", "ts", "caller", "logStreamName",
 }  # fmt: skip
 
 
-def read_event(data):
+def read_event(data, version=EVENTS_FORMAT):
     """Reads an object that may be an audit event. Returns None if the text is not one object, of
     which the end may be missing."""
     start = SPACE.match(data).end()
     if data[start : start + 1] != b"{":
         return None
-    found = Found(data, mask_of(data), start)
+    found = Found(data, mask_of(data), start, version=version)
     is_alone = found.end is None or SPACE.match(data, found.end).end() == len(data)
     return found if is_alone else None
 
 
 def is_audit_event(found):
-    """Like is_event, by the rules of `eventsFormat` 2."""
+    """Decides whether an object is an audit event."""
     kind, version = found.if_string("kind"), found.if_string("apiVersion")
     if found.first("kind") and kind != "Event" or version is not None and not version.startswith("audit.k8s.io/"):
         return False
-    if kind is None and is_of_rancher(found):
+    if kind is None and found.version != 1 and is_of_rancher(found):
         return False
     user, verb, uri = found.first("user") == "{", found.if_string("verb"), found.if_string("requestURI")
     if found.end is None and not (user and (verb is not None or uri is not None)):
@@ -4451,25 +4426,25 @@ def after_prefix(data):
     return None
 
 
-def unwrap(data, layers=LAYERS_MAX, is_google_allowed=True):
+def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=True):
     """Returns the columns of the event in a text that has at most so many layers around it."""
     is_first = layers == LAYERS_MAX
     text = data.strip(WHITE.encode())
     if text.startswith(b"{"):
-        return in_object(data, layers, is_google_allowed)
+        return in_object(data, version, layers, is_google_allowed)
     if not layers:
         raise NoRecord
     if text.startswith(b'"'):
         string = text_of(text) if is_first else None
         if string is None or string.lstrip(WHITE).startswith('"'):
             raise NoRecord
-        return unwrap(string.rstrip(WHITE).encode(), layers - 1)
+        return unwrap(string.rstrip(WHITE).encode(), version, layers - 1)
     rest = after_prefix(data)
     if rest is None and is_first:
         rest = of_container_runtime(data)
     if rest is None:
         raise NoRecord
-    return unwrap(rest, layers - 1, is_google_allowed=False)
+    return unwrap(rest, version, layers - 1, is_google_allowed=False)
 
 
 def text_of(quoted):
@@ -4484,7 +4459,7 @@ def text_of(quoted):
         return None
 
 
-def in_object(data, layers, is_google_allowed):
+def in_object(data, version, layers, is_google_allowed):
     said = None
     if len(data) <= PARSED_BYTES_MAX:
         try:
@@ -4493,12 +4468,12 @@ def in_object(data, layers, is_google_allowed):
             pass
     if said is not None:
         return said
-    found = read_event(data)
+    found = read_event(data, version)
     if found is None or found.end is None and b"\n" in data and not is_audit_event(found):
         rest = of_docker(data) if layers == LAYERS_MAX else None
         if rest is None:
             raise NoRecord
-        return unwrap(rest, layers - 1)
+        return unwrap(rest, version, layers - 1)
     if is_audit_event(found):
         return with_faults(event_columns(found), found)
     if not found.is_whole:
@@ -4521,7 +4496,8 @@ def may_be_carrier(found):
         return False
     if has("resourceLogs") or has("streams") or has("stream") and has("values") or has("events"):
         return False
-    return not (first("ts") and first("caller") == '"')
+    stream = found.if_string("logStreamName")
+    return not (first("ts") and first("caller") == '"' or stream is not None and not stream.startswith("kube-apiserver-audit"))
 
 
 def in_carrier(found, layers):
@@ -4538,13 +4514,13 @@ def in_carrier(found, layers):
         first = holder.first(path[-1])
         try:
             if first == "{":
-                event = read_event(holder.bytes(path[-1]))
+                event = read_event(holder.bytes(path[-1]), found.version)
                 if event is not None and holds_event(event) and is_audit_event(event):
                     return with_faults(event_columns(event), event)
             elif first == '"':
                 text = (holder.if_string(path[-1]) or "").strip(WHITE).encode()
                 if text.startswith(b"{") or after_prefix(text) is not None:
-                    return unwrap(text, layers - 1)
+                    return unwrap(text, found.version, layers - 1)
         except NoRecord:
             continue
     raise NoRecord
@@ -4584,16 +4560,15 @@ def lines_of(data):
 def of_container_runtime(data):
     """Joins the parts of a line that containerd or CRI-O has divided. Returns None if the lines are
     not the parts of one line."""
-    parts = []
+    parts, is_last = [], False
     for line in lines_of(data):
         match = CRI_LINE.match(line)
-        if not match:
+        if not match or is_last:
             return None
         if match[1] == b"stdout":
-            parts.append((match[2], line[match.end() :]))
-    if b"\n" not in data or [part for part, _ in parts] != [b"P"] * (len(parts) - 1) + [b"F"]:
-        return None
-    return b"".join(text for _, text in parts)
+            parts.append(line[match.end() :])
+            is_last = match[2] == b"F"
+    return b"".join(parts) if is_last and b"\n" in data else None
 
 
 def of_docker(data):
@@ -4643,31 +4618,16 @@ class Events:
 
     def event(self, data):
         """Returns the audit event that a text is, and its columns."""
-        if self.version == 1:
-            event = document(data.decode("utf-8"))
-            if not is_event(event):
-                raise NoRecord
-            return event, event_columns(event)
-        event = read_event(data)
+        event = read_event(data, self.version)
         if event is None or not is_audit_event(event):
             raise NoRecord
         return event, with_faults(event_columns(event), event)
 
     def columns(self, is_rendered, record):
-        if is_rendered:
-            event, said = self.event(record)
-            return dict(said, shape=shape_of(event))
-        if self.version != 1:
-            return unwrap(record)
-        text = record.decode("utf-8")
-        if text.strip(WHITE).startswith('"'):
-            literal = text.strip(WHITE)
-            text, end = value_at(literal, 0)
-            if end != len(literal) or not text.isascii() and SURROGATE.search(literal) and not is_unicode(text):
-                raise NoRecord
-            return self.event(text.rstrip(WHITE).encode())[1]
-        found = document(text)
-        return event_columns(found) if is_event(found) else google_columns(found)
+        if not is_rendered:
+            return unwrap(record, self.version)
+        event, said = self.event(record)
+        return dict(said, shape=shape_of(event))
 
     def says_itself(self, row):
         """Returns True if the record rendered from a row certainly says what the columns say, so

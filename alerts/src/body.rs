@@ -120,8 +120,19 @@ pub(crate) fn parse(text: &str) -> Option<Value> {
     };
     Some(match value {
         Value::Array(operations) if is_patch(&operations) => patched(operations),
+        Value::Object(object) => match listed(&object) {
+            Some(operations) => patched(operations.clone()),
+            None => Value::Object(object),
+        },
         other => other,
     })
+}
+
+/// Returns the operations of a JSON patch in an object of Google's, which has no lists at the top:
+/// the list is the only member, `value`, beside `@type`.
+fn listed(object: &Map<String, Value>) -> Option<&Vec<Value>> {
+    let operations = object.get("value")?.as_array()?;
+    (object.len() == 2 && object.contains_key("@type") && is_patch(operations)).then_some(operations)
 }
 
 /// Reads a JSON value as `serde_json` does, but fails if it contains too many values.
@@ -485,7 +496,11 @@ mod tests {
                 {"image": "evil", "securityContext": {"privileged": true}}, {"image": "two"}]}}},
             "metadata": {"labels": {"a/b": "c"}},
         });
-        assert_eq!(parse(body), Some(expected));
+        assert_eq!(parse(body), Some(expected.clone()));
+        let listed = format!(r#"{{"@type":"k8s.io/Patch","value":{body}}}"#);
+        assert_eq!(parse(&listed), Some(expected));
+        let other = r#"{"@type":"k8s.io/Patch","value":[1]}"#;
+        assert_eq!(parse(other), Some(json!({"@type": "k8s.io/Patch", "value": [1]})));
         assert_eq!(parse("[1]"), Some(json!([1])));
         assert_eq!(parse("{"), None);
     }

@@ -31,8 +31,8 @@ impl LogKind {
         }
     }
 
-    /// Returns the positions, in `Table::Events`, of the columns that are null in such a log. The
-    /// response code is not one of them: it is there for most failures.
+    /// Returns the positions, in `Table::Events`, of the columns that are null in such a log.
+    /// Google's entries have a response code for failures only.
     const fn lacks(self) -> &'static [usize] {
         match self {
             LogKind::Kubernetes => &[],
@@ -47,6 +47,7 @@ impl LogKind {
                 index::IMPERSONATED_USER_EXTRA,
                 index::OBJECT_UID,
                 index::RESOURCE_VERSION,
+                index::RESPONSE_CODE,
                 index::REQUEST_RECEIVED_TIMESTAMP,
             ],
         }
@@ -59,11 +60,20 @@ impl LogKind {
     }
 }
 
-/// Adds the columns of the fields in an expression to `out`.
+/// Response codes of requests that succeeded.
+const SUCCESSES: [&str; 5] = ["101", "200", "201", "202", "302"];
+
+/// Adds the columns of the fields in an expression to `out`. A line about the response code counts
+/// only if it asks for the code of a success.
 pub(crate) fn columns_in(expr: &Expr, out: &mut BTreeSet<usize>) {
     match expr {
         Expr::All(exprs) | Expr::Any(exprs) => exprs.iter().for_each(|expr| columns_in(expr, out)),
         Expr::Not(expr) => columns_in(expr, out),
+        Expr::Field(Field::Column(index::RESPONSE_CODE), test) => {
+            if SUCCESSES.iter().any(|code| test.matches(Some(code))) {
+                out.insert(index::RESPONSE_CODE);
+            }
+        }
         Expr::Field(field, _) | Expr::Scope(field, ..) => columns_in_field(field, out),
         Expr::Fields(left, _, right) => {
             columns_in_field(left, out);
@@ -74,11 +84,11 @@ pub(crate) fn columns_in(expr: &Expr, out: &mut BTreeSet<usize>) {
 }
 
 /// Adds the columns of a field to `out`. `actor` needs no impersonated user, and `dry_run` no URI:
-/// without them, they are the user and false.
+/// without them, they are the user and false. `outcome` is known in every log.
 pub(crate) fn columns_in_field(field: &Field, out: &mut BTreeSet<usize>) {
     match field {
         Field::Actor => drop(out.insert(index::USER_NAME)),
-        Field::DryRun => {}
+        Field::DryRun | Field::Outcome => {}
         other => {
             let mut columns = Vec::new();
             columns_of(other, &mut columns);

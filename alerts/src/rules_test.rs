@@ -393,16 +393,22 @@ fn an_unknown_outcome_is_told_apart() {
         if !asks || hit.iter().any(|event| event.contains("\"authorization.k8s.io/decision\":\"forbid\"")) {
             continue;
         }
-        let none = serde_json::Value::Null;
-        let changed = |annotations: &serde_json::Value| -> Vec<String> {
-            let changes = [("/responseStatus", none.clone()), ("/annotations", annotations.clone())];
-            hit.iter().map(|event| edited(event, &changes)).collect()
+        let changed = |decision: serde_json::Value| -> Vec<String> {
+            let with_decision = |event: &String| {
+                let annotations = members(event).get("annotations").map(|text| text.get().to_owned());
+                let mut annotations: serde_json::Map<_, _> =
+                    annotations.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+                annotations.insert(DECISION.to_owned(), decision.clone());
+                let none = serde_json::Value::Null;
+                edited(event, &[("/responseStatus", none), ("/annotations", annotations.into())])
+            };
+            hit.iter().map(with_decision).collect()
         };
-        let granted = alerts(&rules, &changed(&serde_json::json!({DECISION: "allow"})));
+        let granted = alerts(&rules, &changed("allow".into()));
         let granted: Vec<&Alert> = granted.iter().filter(|alert| alert.rule_name == rule).collect();
         assert!(!granted.is_empty(), "{rule} is silent without a code");
         assert!(granted.iter().all(|alert| !alert.message.contains("unconfirmed")), "{rule}");
-        let unknown = alerts(&rules, &changed(&none));
+        let unknown = alerts(&rules, &changed(serde_json::Value::Null));
         let unknown: Vec<&Alert> = unknown.iter().filter(|alert| alert.rule_name == rule).collect();
         if granted[0].severity >= Severity::High {
             grave += 1;

@@ -111,6 +111,14 @@ impl AlertEvent {
         Some(self.actor.as_str()).filter(|actor| *actor != self.authenticated_user())
     }
 
+    /// Returns who acts: `alice`, or `alice as admin` if she borrows the permissions of `admin`.
+    pub fn who(&self) -> String {
+        match self.impersonated_user() {
+            None => self.actor.clone(),
+            Some(impersonated) => format!("{} as {impersonated}", self.authenticated_user()),
+        }
+    }
+
     /// Returns the names of this event that its alert keeps in [`Touched`].
     pub fn touch(&self) -> Touch<'_> {
         Touch {

@@ -674,3 +674,51 @@ fn patterns_mean_what_they_say() {
         ],
     );
 }
+
+/// What everybody may ask without a login is not told; a Secret is. A login to OpenShift is made
+/// without a login, too: guessing passwords is told once, a login that succeeds is not.
+#[test]
+fn requests_without_a_login_are_told_apart() {
+    let rules = builtin();
+    let event = |at: usize, uri: &str, code: u16, annotations: &str| {
+        format!(
+            r#"{{"auditID":"{at}","level":"Metadata","stage":"ResponseComplete","requestURI":"{uri}","verb":"get","user":{{"username":"system:anonymous","groups":["system:unauthenticated"]}},"sourceIPs":["192.0.2.10"],"userAgent":"curl/8","responseStatus":{{"metadata":{{}},"code":{code}}},"requestReceivedTimestamp":"2026-03-02T10:00:00.000000Z","stageTimestamp":"2026-03-02T10:00:00.000000Z","annotations":{{{annotations}"authorization.k8s.io/decision":"allow"}}}}"#
+        )
+    };
+    let open = [
+        "/healthz",
+        "/livez?verbose",
+        "/readyz?exclude=etcd",
+        "/readyz/ping?verbose=true",
+        "/version?timeout=32s",
+        "/openid/v1/jwks",
+        "/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server",
+        "/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s",
+        "/oauth/token/request",
+        "/logout",
+    ];
+    let open: Vec<String> = open.iter().enumerate().map(|(at, uri)| event(at, uri, 200, "")).collect();
+    let told: Vec<String> = alerts(&rules, &open).into_iter().map(|alert| alert.message).collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
+    let secret = alerts(&rules, &[event(0, "/api/v1/namespaces/clinic/secrets", 200, "")]);
+    assert_eq!(secret.iter().map(|alert| alert.severity).max(), Some(Severity::High));
+
+    let login = |at: usize, decision: &str, code: u16| {
+        let annotations = format!(
+            r#""authentication.openshift.io/decision":"{decision}","authentication.openshift.io/username":"bob","#
+        );
+        let uri = match code {
+            302 => "/login/htpasswd?then=%2F",
+            _ => "/oauth/authorize?client_id=openshift-challenging-client&response_type=token",
+        };
+        event(at, uri, code, &annotations)
+    };
+    let good = login(100, "allow", 302);
+    assert_eq!(alerts(&rules, std::slice::from_ref(&good)).len(), 0);
+    let mut logins: Vec<String> = (0..25).map(|at| login(at, "deny", 302)).collect();
+    logins.extend([login(25, "error", 500), login(26, "deny", 401), good]);
+    let told = alerts(&rules, &logins);
+    let told: Vec<&str> = told.iter().map(|alert| alert.rule_name.as_str()).collect();
+    assert_eq!(told, ["openshift-password-guessing"]);
+}

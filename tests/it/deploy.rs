@@ -140,6 +140,9 @@ fn the_audit_policy_keeps_the_arrival_of_patches_with_a_body() {
     };
     let mut kept = Vec::new();
     for rule in rules {
+        if rule["level"] == "None" {
+            continue;
+        }
         let patches = rule["verbs"] == serde_json::json!(["patch"]);
         assert_eq!(rule["omitStages"].is_null(), patches, "{rule}");
         match (rule["level"].as_str(), patches) {
@@ -154,7 +157,7 @@ fn the_audit_policy_keeps_the_arrival_of_patches_with_a_body() {
                     assert!(kept.contains(&resource), "patches of {resource:?} lose their arrival");
                 }
             }
-            (level, _) => assert!(matches!(level, Some("Metadata" | "None")), "{rule}"),
+            (level, _) => assert_eq!(level, Some("Metadata"), "{rule}"),
         }
     }
     assert!(!kept.is_empty());

@@ -346,8 +346,8 @@ impl Listener {
             Ok(Err(error)) => (kind_of(&error), error.to_string()),
             Err(_) => (RefusalKind::HandshakeTimeout, String::new()),
         };
-        counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
         self.refusals.note(kind, &Who { address, subject: refused.as_deref() }, &detail);
+        counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn serve<S>(self: Arc<Self>, stream: S, peer: Peer, mut stop: watch::Receiver<bool>)

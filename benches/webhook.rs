@@ -22,7 +22,7 @@ use rustls::{ClientConfig, RootCertStore};
 use strongroom_archive::Position;
 use strongroom_generate::{Generator, GeneratorOptions};
 use strongroom_ingest::live::testing::Pipeline;
-use strongroom_ingest::live::webhook::{Route, TlsFiles, Webhook, WebhookOptions};
+use strongroom_ingest::live::webhook::{Route, RouteFormat, TlsFiles, Webhook, WebhookOptions};
 use strongroom_ingest::live::{Secret, Source};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -175,6 +175,7 @@ fn run(load: Load) {
             path: "/audit".to_owned(),
             cluster: "bench".to_owned(),
             client_names: Vec::new(),
+            format: RouteFormat::Audit,
         }],
         ..WebhookOptions::new("bench", listen, folder.path().join("wal"))
     };

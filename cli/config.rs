@@ -19,7 +19,9 @@ use clap::Subcommand;
 use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
 use strongroom_decode::{DEPTH_MAX, LINE_BYTES_MAX};
 use strongroom_ingest::live::kafka::{self, KafkaOptions, KafkaSource};
-use strongroom_ingest::live::webhook::{self, Route, TlsFiles, WebhookOptions};
+use strongroom_ingest::live::webhook::{
+    self, AssertionOptions, Route, RouteFormat, TlsFiles, WebhookOptions,
+};
 use strongroom_ingest::live::{LiveOptions, Secret, TailOptions, tail};
 use strongroom_ingest::{SEAL_BYTES, SEAL_INTERVAL, live};
 use strongroom_schemas::{Severity, error_chain};
@@ -265,7 +267,8 @@ fn limits(root: &Section<'_>) -> (LiveOptions, Option<Arc<Signer>>) {
     options.text_bytes_max = section.bytes("text", live::TEXT_BYTES_MAX, 64 << 20..=1 << 40);
     let line = section.bytes("line", LINE_BYTES_MAX as u64, 64 << 10..=64 << 20);
     options.limits.line_bytes_max = usize::try_from(line).unwrap_or(usize::MAX);
-    let depth = section.integer("depth", DEPTH_MAX as u64, 8..=1024);
+    // What a record says does not depend on settings, so there is only one valid depth.
+    let depth = section.integer("depth", DEPTH_MAX as u64, DEPTH_MAX as u64..=DEPTH_MAX as u64);
     options.limits.depth_max = usize::try_from(depth).unwrap_or(DEPTH_MAX);
     options.drain =
         section.duration("drain", live::DRAIN, Duration::from_secs(1)..=Duration::from_secs(3600));
@@ -530,6 +533,7 @@ fn webhook(
             path: route.required("path", "the path that a cluster posts to, such as \"/prod\""),
             cluster: cluster(&route),
             client_names: route.strings("client_names"),
+            format: route_format(&route),
         });
         route.finish();
     }
@@ -540,6 +544,48 @@ fn webhook(
         section.mistake("", error.to_string());
     }
     options
+}
+
+/// What a route takes, and whom it takes it from.
+fn route_format(route: &Section<'_>) -> RouteFormat {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Kind {
+        Audit,
+        PubSub,
+        Firehose,
+    }
+    let kinds = [("audit", Kind::Audit), ("pubsub", Kind::PubSub), ("firehose", Kind::Firehose)];
+    let kind = route.one_of("format", Kind::Audit, &kinds);
+    let only = |key: &'static str, of: Kind, name: &str| {
+        if route.is_set(key) && kind != of {
+            route.mistake(key, format!("is for format = \"{name}\""));
+        }
+    };
+    for key in ["jwks_file", "audience", "email", "issuers"] {
+        only(key, Kind::PubSub, "pubsub");
+    }
+    for key in ["access_key_file", "access_key_env"] {
+        only(key, Kind::Firehose, "firehose");
+    }
+    match kind {
+        Kind::Audit => RouteFormat::Audit,
+        Kind::PubSub => RouteFormat::PubSub(AssertionOptions {
+            jwks_file: route.required("jwks_file", "the keys that sign the tokens of pushes").into(),
+            audience: route.required("audience", "the audience that the subscription is configured with"),
+            email: route.required("email", "the service account that the subscription pushes as"),
+            issuers: match route.is_set("issuers") {
+                true => route.strings("issuers"),
+                false => webhook::GOOGLE.map(str::to_owned).to_vec(),
+            },
+        }),
+        Kind::Firehose => {
+            let key = route.secret("access_key_file", "access_key_env");
+            if key.is_none() {
+                route.mistake("format", "needs access_key_file or access_key_env");
+            }
+            RouteFormat::Firehose { access_key: Secret::new(key.unwrap_or_default()) }
+        }
+    }
 }
 
 /// How to connect to brokers, for sources and sinks.
@@ -662,6 +708,7 @@ mod tests {
         let left_out = |line: &str| {
             let keys = [
                 "token_env",
+                "access_key_env",
                 "password_",
                 "username",
                 "secret_env",
@@ -693,14 +740,24 @@ mod tests {
         ] {
             std::fs::write(folder.path().join(name), text).expect("written");
         }
+        std::fs::write(folder.path().join("firehose.key"), "key").expect("written");
         let shown = shown.replace("/etc/strongroom/sinks", &folder.path().display().to_string());
+        let shown =
+            shown.replace("/etc/strongroom/firehose", &folder.path().join("firehose").display().to_string());
         let lines: Vec<&str> = shown.lines().filter(|line| !left_out(line)).collect();
         let config = Config::parse(&lines.join("\n"), None).map_err(|found| format!("{found:?}"));
         let config = config.expect("no mistake");
         assert!(config.signer.is_some());
         assert_eq!((config.witnesses.len(), config.timestamps.len()), (1, 1));
         let sources = [config.tails.len(), config.webhooks.len(), config.kafkas.len()];
-        assert_eq!((config.archive.as_str(), sources), ("/var/lib/strongroom", [1, 1, 1]));
+        assert_eq!((config.archive.as_str(), sources), ("/var/lib/strongroom", [1, 2, 1]));
+        let formats = config.webhooks[1].routes.iter().map(|route| &route.format);
+        let [RouteFormat::PubSub(pubsub), RouteFormat::Firehose { access_key }] =
+            formats.collect::<Vec<_>>()[..]
+        else {
+            panic!("{:?}", config.webhooks[1]);
+        };
+        assert_eq!((pubsub.issuers.len(), access_key.expose()), (2, "key"));
         assert_eq!((config.sinks.len(), config.outbox.is_some()), (9, true));
     }
 
@@ -724,6 +781,34 @@ mod tests {
                 "line 13: tail[1].poll: must be a duration such as \"200ms\", \"30s\", \"5m\" or \"1h\"",
             ]
         );
+    }
+
+    #[test]
+    fn routes_for_pushes_need_what_their_format_needs() {
+        let text = "[archive]\nlocation = 'x'\n[[webhook]]\nname = 'a'\nlisten = '127.0.0.1:0'\nwal = 'w'\n\
+                    [[webhook.route]]\npath = '/a'\ncluster = 'c'\njwks_file = 'k'\n\
+                    [[webhook.route]]\npath = '/b'\ncluster = 'c'\nformat = 'pubsub'\nemail = ''\naccess_key_env = 'K'\n\
+                    [[webhook.route]]\npath = '/c'\ncluster = 'c'\nformat = 'firehose'\n\
+                    [[webhook.route]]\npath = '/d'\ncluster = 'c'\nformat = 'kinesis'\n";
+        assert_eq!(
+            mistakes(text),
+            [
+                "line 10: webhook[1].route[1].jwks_file: is for format = \"pubsub\"",
+                "line 11: webhook[1].route[2].audience: is missing: the audience that the subscription is configured with",
+                "line 11: webhook[1].route[2].jwks_file: is missing: the keys that sign the tokens of pushes",
+                "line 15: webhook[1].route[2].email: is empty",
+                "line 16: webhook[1].route[2].access_key_env: is for format = \"firehose\"",
+                "line 20: webhook[1].route[3].format: needs access_key_file or access_key_env",
+                "line 24: webhook[1].route[4].format: must be one of audit, pubsub, firehose",
+            ]
+        );
+        let authority = "[archive]\nlocation = 'x'\n[[webhook]]\nname = 'a'\nlisten = '127.0.0.1:0'\nwal = 'w'\n\
+                         cert_file = 'c'\nkey_file = 'k'\nclient_ca_file = 'ca'\n\
+                         [[webhook.route]]\npath = '/b'\ncluster = 'c'\nformat = 'pubsub'\njwks_file = 'k'\naudience = 'a'\nemail = 'e'\n";
+        let found = mistakes(authority);
+        assert!(found.len() == 1 && found[0].contains("use two listeners"), "{found:?}");
+        let alone = authority.replace("client_ca_file = 'ca'\n", "");
+        assert!(Config::parse(&alone, None).is_ok());
     }
 
     #[test]

@@ -5,18 +5,22 @@ use std::io::{BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::TimestampMicrosecondType;
 use strongroom_archive::{Archive, ArchiveError, Source};
 use strongroom_decode::stream;
 use strongroom_ingest::export;
 use strongroom_ingest::pipeline::EMPTY;
 use strongroom_schemas::Table;
+use strongroom_schemas::events::index::STAGE_TIMESTAMP;
 
 use crate::exit::{self, CliError, archive_error};
 use crate::term;
 
 /// Write the original lines, byte for byte, rejects included, in the order of their source.
 ///
-/// Sources follow each other in the order in which they were first sealed.
+/// Sources follow each other in the order in which they were first sealed; those of one seal, such
+/// as rotated files that were found together, in the order of their first events.
 #[derive(clap::Args)]
 pub struct Args {
     /// The archive: a folder, a file:// or an s3:// URL
@@ -38,7 +42,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     let archive = Archive::open(&args.archive).map_err(archive_error)?;
-    let sources = archive.sources().map_err(archive_error)?;
+    let sources = sources(&archive)?;
     if args.list {
         return list(&sources);
     }
@@ -100,9 +104,34 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
+/// The sources of an archive, in the order in which they are written.
+fn sources(archive: &Archive) -> Result<Vec<Source>, CliError> {
+    let sources = archive.sources().map_err(archive_error)?;
+    let mut keyed = Vec::with_capacity(sources.len());
+    for (at, source) in sources.iter().enumerate() {
+        let is_of =
+            |at: usize| sources.get(at).is_some_and(|other| other.first_commit == source.first_commit);
+        // The order of sources that share no seal is known, so nothing is read of them.
+        let shares = is_of(at + 1) || at.checked_sub(1).is_some_and(is_of);
+        // A source without the time of an event follows those of its seal that have one.
+        let first = if shares { first_event(archive, &source.partition)? } else { None };
+        keyed.push(((source.first_commit, first.is_none(), first), source.clone()));
+    }
+    keyed.sort_by_key(|(key, _)| *key);
+    Ok(keyed.into_iter().map(|(_, source)| source).collect())
+}
+
+/// The time of the first event of a partition, among its first rows.
+fn first_event(archive: &Archive, partition: &str) -> Result<Option<i64>, CliError> {
+    let rows = archive.read_rows(Table::Events, partition).map_err(archive_error)?.next();
+    let Some(batch) = rows.transpose().map_err(archive_error)? else { return Ok(None) };
+    let times = batch.column(STAGE_TIMESTAMP).as_primitive_opt::<TimestampMicrosecondType>();
+    Ok(times.and_then(|times| times.iter().flatten().next()))
+}
+
 /// Writes all sources of `archive`; returns the number of records.
 pub fn everything(archive: &Archive, out: &mut dyn Write) -> Result<u64, CliError> {
-    let sources = archive.sources().map_err(archive_error)?;
+    let sources = sources(archive)?;
     let chosen: Vec<&Source> = sources.iter().collect();
     Ok(write_sources(archive, &chosen, out)?.0)
 }

@@ -433,6 +433,12 @@ fn of_webhooks(out: &mut Exposition, webhooks: &[(String, Arc<WebhookCounters>)]
             out.sample("webhook_requests_total", &labels, count as f64);
         }
     }
+    out.family("webhook_refusals_total", "counter", "Requests and connections refused, by kind.");
+    for (source, counters) in webhooks {
+        for (kind, count) in counters.refusals() {
+            out.sample("webhook_refusals_total", &[("source", source), ("kind", kind)], count as f64);
+        }
+    }
     let name = "webhook_acknowledgement_seconds";
     out.family(name, "histogram", "Time from the head of a request to its acknowledgement.");
     for (source, counters) in webhooks {

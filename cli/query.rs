@@ -22,7 +22,8 @@ use crate::term;
 /// Answer one SQL statement over the archive.
 ///
 /// Tables: events, rejects, alerts, activity. Views: secret_access, exec_sessions, rbac_changes,
-/// auth_failures. The answer goes to standard output; row count and timing go to standard error.
+/// auth_failures, pod_changes, configmap_changes, network_policy_changes, unfinished_requests. The
+/// answer goes to standard output; row count and timing go to standard error.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

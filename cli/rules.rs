@@ -11,7 +11,7 @@ use arrow_array::Array as _;
 use arrow_array::cast::AsArray as _;
 use chrono::Utc;
 use serde_json::{Value, json};
-use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleInfo, RuleKind, RuleSet};
+use strongroom_alerts::{Detector, DetectorConfig, LogKind, Matcher, RuleInfo, RuleKind, RuleSet};
 use strongroom_archive::{Archive, EventSelection};
 use strongroom_decode::frame::{Edge, Origin};
 use strongroom_decode::{Block, Decoder, DecoderConfig};
@@ -464,6 +464,11 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
                 json!({
                     "rule": rule.name, "level": needs.level.as_str(), "resources": needs.resources,
                     "verbs": needs.verbs, "stream": stream,
+                    "lacking": LogKind::ALL
+                        .iter()
+                        .map(|log| (log.as_str(), rules.lacking(*at, *log)))
+                        .filter(|(_, lacking)| !lacking.is_empty())
+                        .collect::<BTreeMap<_, _>>(),
                 })
             })
             .collect();
@@ -481,7 +486,7 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
         writeln!(out)?;
     }
     writeln!(out, "Audit level that rules need")?;
-    for at in alerting {
+    for &at in &alerting {
         let (rule, needs) = (&rules.rules()[at], rules.needs(at));
         let stream = match state(at) {
             None => String::new(),
@@ -493,6 +498,22 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
             if needs.resources.is_empty() { "any".to_owned() } else { needs.resources.join(", ") };
         let (name, level) = (term::printable(&rule.name), needs.level.as_str());
         writeln!(out, "  {name:40} {level:16} {stream}{resources}")?;
+    }
+    for log in LogKind::ALL {
+        let lacking = alerting.iter().map(|at| (&rules.rules()[*at].name, rules.lacking(*at, log)));
+        let lacking: Vec<_> = lacking.filter(|(_, lacking)| !lacking.is_empty()).collect();
+        if lacking.is_empty() {
+            continue;
+        }
+        writeln!(
+            out,
+            "\nColumns that rules ask for and a log of {} lacks: {} rules",
+            log.as_str(),
+            lacking.len()
+        )?;
+        for (name, columns) in lacking {
+            writeln!(out, "  {:40} {}", term::printable(name), columns.join(", "))?;
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import http.server
 import io
+import itertools
 import json
 import os
 import random
@@ -21,9 +22,11 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 import unittest
 import urllib.parse
 import xml.sax.saxutils
+from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import verify  # noqa: E402
@@ -142,7 +145,7 @@ class Writer:
     milliseconds since 1970."""
 
     def __init__(self, root, keyed=True, named=True):
-        self.root, self.clock, self.random = root, START, random.Random(7)
+        self.root, self.clock, self.random, self.events_format = root, START, random.Random(7), 1
         self.commits, self.position, self.records, self.heads, self.key, self.named = {}, {}, 0, {}, SEEDS[0], {}
         manifest = {"format": 1, "archive_id": ID, "created": "2026-03-02T10:00:00Z"}
         if keyed and named:
@@ -209,7 +212,7 @@ class Writer:
         if info:
             lines.append({"commitInfo": {"timestamp": self.clock, "operation": "WRITE"}})
             if counts:
-                lines[0]["commitInfo"]["strongroom"] = {"eventsFormat": 1, "counts": counts}
+                lines[0]["commitInfo"]["strongroom"] = {"eventsFormat": self.events_format, "counts": counts}
                 if volumes is not None:
                     lines[0]["commitInfo"]["strongroom"]["volumes"] = volumes
         lines += actions
@@ -2689,7 +2692,7 @@ class Rows(InFolder):
 
         kinds = {"raw": pa.binary(), "response_code": pa.int32(), "source_offset": pa.int64(), "event_count": pa.int64()}
         kinds.update((c, pa.timestamp("us", tz="UTC")) for c in ("request_received_timestamp", "stage_timestamp", "time", "window_start", "window_end"))
-        lists = "user_groups impersonated_user_groups source_ips audit_ids tactics techniques namespaces actors clusters"
+        lists = "user_groups impersonated_user_groups source_ips audit_ids tactics techniques namespaces actors clusters faults"
         kinds.update((c, pa.list_(pa.string())) for c in lists.split())
         names = dict.fromkeys(name for row in rows for name in row)
         columns = {name: pa.array([row.get(name) for row in rows], kinds.get(name, pa.string())) for name in names}
@@ -2714,12 +2717,18 @@ class Rows(InFolder):
         return w.add(volume, {"file/a": [0, len(rows) - 1, len(rows)]}, day, data=self.table(rows), stats=json.dumps(stats), tag_record_root=root)
 
     def test_rows_whose_columns_and_record_disagree(self):
+        for version, every in ((1, 16), (2, 4)):
+            with self.subTest(version):
+                self.rows_disagree(version, every)
+
+    def rows_disagree(self, version, every):
         self.folder.cleanup()
         os.makedirs(self.root)
         w, expected, actions, day = self.writer(), {}, [], range(self.MICROS, self.MICROS + 3_600_000_000)
-        good = [(record, says) for _, record, rendered, says in records() if says is not None and not rendered]
+        w.events_format = version
+        good = [(record, says) for _, record, rendered, says in records(version) if says is not None and not rendered][::every]
         good = [(record, says) for record, says in good if says.get("stage_timestamp", self.MICROS) in day]
-        changes = [(record, says, column, changed(says.get(column))) for record, says in good for column in says]
+        changes = [(record, says, column, ["/userAgent: too_long"] if column == "faults" else changed(says.get(column))) for record, says in good for column in says]
         changes += [(record, says, column, None) for record, says in good for column in list(says)[1:]]
         for at in range(0, len(changes), 7):  # an unchanged row comes before each changed one
             rows = []
@@ -2752,13 +2761,13 @@ class Rows(InFolder):
         self.assertEqual([f["where"].split(", ")[1] for f in report.findings], ["row %d" % i for i in range(5, 15)])
         self.assertEqual({f["detail"] for f in report.findings}, {"not what its record says: verb; such rows of the file: 25"})
         rel = LOG % 1
-        for said, judged in ((2, False), (1 << 62, False), (1 << 64, True), ("2", True), (2.5, True), (0, True), (None, True)):
+        for said, judged in ((2, True), (3, False), (1 << 62, False), (1 << 64, True), ("2", True), (2.5, True), (0, True), (None, True)):
             lines = [json.loads(line) for line in get(self.root, rel).split(b"\n")]
             lines[0]["commitInfo"]["strongroom"]["eventsFormat"] = said
             put(self.root, rel, "\n".join(map(json.dumps, lines)).encode())
             report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
             self.assertEqual("columns_differ" in [f["kind"] for f in report.findings], judged, said)
-            told = "whether columns match their records in 1 files of events, whose format is newer than 1"
+            told = "whether columns match their records in 1 files of events, whose format is newer than 2"
             self.assertEqual(told in report.not_checked, not judged)
 
     def test_forms_and_marks(self):
@@ -2797,13 +2806,28 @@ class Rows(InFolder):
         self.assertEqual((report.findings, report.checked["redacted"]), ([], 2))
 
 
-def records():
-    """Yields (what, record, rendered, says) of each case in tests/data/records. The program's own
-    decoder is tested with the same cases."""
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/data/records/records.json"), encoding="utf-8") as file:
-        for case in json.load(file):
+RECORDS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/data/records")
+
+
+# Cases in which the rules of the first `eventsFormat` may say something else.
+LATER = re.compile(rb'audit_level|method\\*"|status\\*": *\{')
+
+
+def records(version):
+    """Yields (what, record, rendered, says) of each case in tests/data/records, by one version of
+    the rules. The program's own decoder is tested with the same cases."""
+    for name in sorted(os.listdir(RECORDS)):
+        if not name.endswith(".json"):
+            continue
+        with open(os.path.join(RECORDS, name), encoding="utf-8") as file:
+            cases = json.load(file)
+        for case in cases:
             data = base64.b64decode(case["base64"]) if "base64" in case else case["record"].encode()
-            yield case["what"], data, case.get("rendered", False), case["says"]
+            of_case, says = case.get("format", 2), case["says"]
+            if version == 1 and of_case == 2 and not LATER.search(data):
+                of_case, says = 1, says and {k: v for k, v in says.items() if k != "faults"}
+            if version == of_case:
+                yield case["what"], data, case.get("rendered", False), says
 
 
 def changed(value):
@@ -2811,6 +2835,9 @@ def changed(value):
     if value is None:
         return "x"
     return value ^ 1 if isinstance(value, int) else value[::-1] + (["x"] if isinstance(value, list) else "x")
+
+
+EVENTS = {version: verify.Events(version) for version in (1, 2)}
 
 
 class Records(unittest.TestCase):
@@ -2849,32 +2876,37 @@ class Records(unittest.TestCase):
     }  # fmt: skip
 
     def test_what_records_say(self):
-        events, count = verify.Events(), 0
-        for what, record, rendered, says in records():
-            count += 1
-            try:
-                said = {k: v for k, v in events.columns(rendered, record.decode()).items() if v is not None}
-            except (verify.NoRecord, UnicodeDecodeError):
-                said = None
-            self.assertEqual(said, says, what)
-            if not rendered:
-                self.assertEqual(events(dict(says or {}, raw=record), record), None if says is None else [], what)
-        self.assertGreater(count, 250)
+        for version, events in EVENTS.items():
+            count = 0
+            for what, record, rendered, says in records(version):
+                count += 1
+                try:
+                    said = {k: v for k, v in events.columns(rendered, record).items() if v is not None and k in events.compared}
+                except (verify.NoRecord, UnicodeDecodeError):
+                    said = None
+                self.assertEqual(said, says, (version, what))
+                if not rendered:
+                    self.assertEqual(events(dict(says or {}, raw=record), record), None if says is None else [], (version, what))
+            self.assertGreater(count, 900)
 
     def test_each_column_is_compared(self):
-        events, seen = verify.Events(), set()
-        for what, record, rendered, says in records():
-            for column, value in (says or {}).items():
-                for other in (changed(value), None):
-                    row = dict(says, raw=record)
-                    row[column] = other
-                    if not rendered:
-                        self.assertEqual(events(row, record), [column], what)
-                        seen.add(column)
-            absent = next(c for c in verify.EVENT_COMPARED if c not in (says or {}))
-            if says is not None and not rendered:
+        for version, events in EVENTS.items():
+            seen = set()
+            for what, record, rendered, says in records(version):
+                if rendered or says is None:
+                    continue
+                absent = next(c for c in events.compared if c not in says)
                 self.assertEqual(events(dict(says, raw=record, **{absent: "x"}), record), [absent], what)
-        self.assertEqual(seen, set(verify.EVENT_COMPARED))
+                for column, value in says.items():
+                    if column in seen and len(record) > 1000:
+                        continue
+                    for other in (changed(value), None):
+                        row = dict(says, raw=record)
+                        row[column] = other
+                        self.assertEqual(events(row, record), [column], what)
+                    seen.add(column)
+            self.assertEqual(seen, set(events.compared))
+        self.assertEqual(set(EVENTS[2].compared) - set(EVENTS[1].compared), {"faults"})
 
     def test_rows_that_render(self):
         """The text of some columns becomes part of the record as it is. Whatever it is, the columns
@@ -2900,40 +2932,58 @@ class Records(unittest.TestCase):
             ({"authz_reason": "r"}, ["authz_reason"]),
             ({"annotations": None}, ["authz_decision"]),
             ({"annotations": '{"a":1},"verb":"get"', "authz_decision": None}, ["verb", "annotations"]),
-            ({"annotations": '{"\\ud800":1}', "authz_decision": None}, None),
+            ({"annotations": '{"\\ud800":1}', "authz_decision": None}, ["faults"]),
             ({"shape": verify.DEFAULT_SHAPE}, ["shape"]),
             ({"shape": '"stage":"Panic",'}, ["stage", "shape"]),
             ({"shape": '"\\u0073tage":"Panic",'}, ["stage", "shape"]),
-            ({"shape": '"verb":"x","verb":null,'}, ["shape"]),
+            ({"shape": '"verb":"x","verb":null,'}, ["shape", "faults"]),
             ({"shape": '"kind":"Pod",'}, None),
             ({"shape": "x"}, None),
             ({"shape": "", "audit_id": None}, None),
             ({"shape": '"logName":"x","protoPayload":{},', "audit_id": None}, None),
-            ({"level": "metadata"}, None),
+            ({"level": "metadata"}, ["faults"]),
             ({"user_groups": ["a", None]}, ["user_groups"]),
             ({"user_extra": " {}"}, ["user_extra"]),
             ({"user_extra": "null"}, ["user_extra"]),
-            ({"user_extra": "[]"}, None),
+            ({"user_extra": "[]"}, ["user_extra", "faults"]),
             ({"user_extra": "{}}"}, None),
-            ({"user_extra": '{}},"verb":"x","objectRef":{"name":"m"},"y":{"z":1'}, ["user_extra", "verb"]),
+            ({"user_extra": '{}},"verb":"x","objectRef":{"name":"m"},"y":{"z":1'}, ["user_extra", "verb", "faults"]),
             ({"request_object": "null"}, ["request_object"]),
             ({"request_object": "NaN"}, None),
-            ({"request_object": '1,"responseObject":2'}, ["request_object"]),
+            ({"request_object": '1,"responseObject":2'}, ["request_object", "faults"]),
             ({"response_object": None, "request_object": '1,"responseObject":2'}, ["request_object", "response_object"]),
-            ({"request_object": "[[%s]]" % deep}, None),
+            ({"request_object": "[[%s]]" % deep}, ["request_object", "faults"]),
             ({"stage_timestamp": verify.RENDERED_TO_US}, ["stage_timestamp"]),
             ({"stage_timestamp": verify.RENDERED_FROM_US - 1}, ["stage_timestamp"]),
             ({"stage_timestamp": -(1 << 63)}, ["stage_timestamp"]),
             ({"request_received_timestamp": (1 << 63) - 1}, ["request_received_timestamp"]),
+            ({"annotations": '{"\\ud800":1}', "authz_decision": None, "faults": [": not_utf8"]}, []),
+            ({"annotations": '{"authorization.k8s.io/decision":1,"authorization.k8s.io/decision":"allow"}'}, ["faults"]),
+            ({"annotations": '{"authorization.k8s.io/decision":5}', "authz_decision": None}, ["faults"]),
+            ({"shape": '"k8s_audit_level":"None",'}, []),
+            ({"shape": '"k8s_audit_level":"None",', "level": None}, ["level"]),
+            ({"shape": '"k8s_audit_level":"None",', "level": "odd"}, ["level"]),
+            ({"shape": '"method":"GET",', "level": None, "request_uri": "/x"}, None),
+            ({"shape": '"method":"GET",', "request_uri": "/x"}, []),
+            ({"level": "metadata", "faults": ["/level: unknown_level"]}, []),
+            ({"level": "Metadata", "faults": ["/level: unknown_level"]}, ["faults"]),
+            ({"stage": "Odd", "faults": ["/stage: unknown_stage"]}, []),
+            ({"request_object": "NaN", "verb": "get"}, ["annotations", "authz_decision", "faults", "request_object", "response_object", "stage_timestamp"]),
+            ({"shape": "", "audit_id": None, "verb": "get", "request_uri": "/x", "stage": "Panic"}, []),
         ]
-        for change, expected in cases:
-            events, row = verify.Events(), dict(good, **change)
+        for (change, expected), version in itertools.product(cases, (1, 2)):
+            if version == 1:
+                if LATER.search(change.get("shape", "").encode()):
+                    continue
+                expected = expected and [column for column in expected if column != "faults"]
+            events, row = verify.Events(version), dict(good, **change)
             for _ in range(2):  # what the first round remembers must not change the result of the second
                 found = events(row, verify.record_of("events", row))
-                self.assertEqual(found and sorted(found), expected and sorted(expected), change)
-            if expected == [] and not events.says_itself(row):
-                self.assertIn(next(iter(change)), ("request_object", "user_extra", "audit_id"), change)
-        self.assertTrue(verify.Events().says_itself(good))
+                self.assertEqual(found and sorted(found), expected and sorted(expected), (version, change))
+            if expected == [] and not events.says_itself(row) and row.get("faults") is None:
+                self.assertIn(next(iter(change)), ("request_object", "user_extra", "audit_id", "shape", "level", "annotations", "stage"), change)
+        for version in (1, 2):
+            self.assertTrue(verify.Events(version).says_itself(good))
 
     def test_alerts(self):
         text = json.dumps(self.FINDING)
@@ -2951,6 +3001,8 @@ class Records(unittest.TestCase):
         self.assertEqual(differs(dict(bare, verb="unknown"), '{"evidences":[{"api":{"operation":"unknown"}}]}'), [])
         self.assertEqual(differs(bare, '{"evidences":[{"api":{"operation":"unknown"}}]}'), [])
         self.assertEqual(differs(dict(bare, verb="unknown"), "{}"), ["verb"])
+        borrowed = '{"evidences":[{"actor":{"user":{"name":"root"}}}],"unmapped":{"impersonated_user":"alice"}}'
+        self.assertEqual([differs(dict(bare, actor=actor), borrowed) for actor in ("alice", "root")], [[], ["actor"]])
         self.assertEqual(differs(dict(bare, resource="pods"), '{"resources":[{"type":"pods","name":"pods"}]}'), [])
         self.assertEqual(differs(dict(bare, resource="pods", subresource="log"), '{"resources":[{"type":"pods","name":"pods/log"}]}'), [])
         self.assertEqual(differs(bare, '{"count":1.0,"time":"1","unmapped":{"audit_ids":[null],"\\udfff":1}}'), [])
@@ -2959,8 +3011,8 @@ class Records(unittest.TestCase):
 
     def test_anything(self):
         """Whatever the bytes of a record are, the check gives an answer and no exception."""
-        chance, events = random.Random(11), verify.Events()
-        seeds = [record for _, record, _, says in records() if says is not None] + [json.dumps(self.FINDING).encode()]
+        chance = random.Random(11)
+        seeds = [record for _, record, _, says in records(2) if says is not None] + [json.dumps(self.FINDING).encode()]
         pieces = [b"[" * 200, b"{", b"}", b'"', b"\\", b"\\ud800", b",", b":", b"null", b"\0", b"\xff", b"9" * 5000, b'"level":', b"NaN", b'{"a":' * 200]
         for _ in range(FUZZ_ROUNDS):
             record = bytearray(chance.choice(seeds))
@@ -2968,13 +3020,139 @@ class Records(unittest.TestCase):
                 at = chance.randrange(len(record) + 1)
                 record[at : at + chance.randint(0, 3)] = chance.choice(pieces) if chance.random() < 0.7 else chance.randbytes(2)
             record = bytes(record)
-            for row in ({"raw": record}, {"raw": None, "annotations": record.decode(errors="replace")}):
-                found = events(row, verify.record_of("events", row))
-                self.assertTrue(found is None or set(found) <= set(verify.EVENT_COMPARED))
+            text = record.decode(errors="replace")
+            for row in ({"raw": record}, {"annotations": text}, {"request_object": text, "verb": "get"}, {"shape": text, "audit_id": "a"}):
+                for events in EVENTS.values():
+                    found = events(row, verify.record_of("events", row))
+                    self.assertTrue(found is None or set(found) <= set(events.compared))
             found = verify.alert_differs({"ocsf": record.decode(errors="replace")}, record)
             self.assertTrue(found is None or isinstance(found, list))
         for record in (b"[" * 1_000_000, b'{"a":' * 300_000, b'"' + b"\\\"" * 1_000_000, b"9" * 1_000_000, b" " * ((64 << 20) + 1)):
-            self.assertIsNone(events({"raw": record}, record))
+            for events in EVENTS.values():
+                self.assertIsNone(events({"raw": record}, record))
+
+    EVENT = (
+        '{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Request","auditID":"a\\u00e9é","stage":"ResponseComplete","requestURI":"/x?a=\\"b\\\\","verb":"get",'
+        '"user":{"username":"u","groups":["g","h"],"extra":{"k":["v"]}},"sourceIPs":["1.2.3.4"],"objectRef":{"resource":"pods","name":"n"},'
+        '"responseStatus":{"metadata":{},"code":200},"requestObject":{"a":[1,{"b":null}]},"requestReceivedTimestamp":"2026-03-02T10:00:00.1Z",'
+        '"annotations":{"authorization.k8s.io/decision":"allow"}}'
+    )
+
+    def test_damage(self):
+        """A record that was cut or changed anywhere says less, or something else, and never raises
+        another exception. The short way of reading and the long way give the same."""
+        chance, event, quoted = random.Random(13), self.EVENT, json.dumps(self.EVENT)
+        whole = [event, quoted, '{"log":%s}' % quoted, "2026-03-02T10:00:00Z stdout F " + event, '{"message":%s}' % event, '{"body":{"stringValue":%s}}' % json.dumps('{"log":%s}' % quoted)]
+        for record in map(str.encode, whole):
+            said = self.both_ways(record)
+            self.assertEqual((said["audit_id"], said["faults"]), ("aéé", None))
+            for at in range(len(record)):
+                found = self.both_ways(record[:at])
+                if found is not None:
+                    self.assertIn(": not_json", found["faults"])
+                    for column, value in found.items():
+                        self.assertIn(value, (None, said[column]) if column != "faults" else (value,), record[:at])
+            for _ in range(FUZZ_ROUNDS // 4):
+                damaged = bytearray(record)
+                for _ in range(chance.randint(1, 3)):
+                    at = chance.randrange(len(damaged))
+                    damaged[at : at + chance.choice((0, 1, 1, 9))] = chance.choice((b"\0", b"\xff", b'"', b"\\", b"{", b"}", b"]", b",", b"\n", b"\\ud800", b"'", b"_", b"[" * 200))
+                self.both_ways(bytes(damaged))
+
+    def both_ways(self, record):
+        found = []
+        for limit in (verify.PARSED_BYTES_MAX, -1):
+            with Changed(verify, PARSED_BYTES_MAX=limit):
+                try:
+                    found.append(EVENTS[2].columns(False, record))
+                except verify.NoRecord:
+                    found.append(None)
+        same = [said and {k: v for k, v in said.items() if v is not None} for said in found]
+        self.assertEqual(same[0], same[1], record)
+        return found[0]
+
+    def test_long_json_is_judged_as_short_json(self):
+        chance, judged = random.Random(17), Counter()
+        pieces = b'{ } [ ] , : "a" "\\u00e9" "\\\\" "\\"" "\\x" 1 -0 01 1.5e3 1. true null nul " \\ \' _ \x01 \x02 \x03 "b": {"a":1} [] {} s NaN'.split(b" ") + [b" ", b"\n", b'"\n"']
+        for _ in range(10 * FUZZ_ROUNDS):
+            text = b"".join(chance.choice(pieces) for _ in range(chance.randint(1, 12)))
+            text = b"[%s]" % text if chance.random() < 0.5 else text
+            mask = verify.mask_of(text)
+            self.assertEqual(len(mask), len(text))
+            end, deepest = verify.value_end(text, mask, 0)
+            if end is None:
+                continue
+            short = verify.is_json(text, mask, 0, end, deepest)
+            for window in (1, 3, 1 << 20):
+                with Changed(verify, PARSED_BYTES_MAX=-1, WINDOW_BYTES=window):
+                    self.assertEqual(verify.is_json(text, mask, 0, end, deepest), short, text[:end])
+            judged[short] += 1
+        self.assertGreater(min(judged.values()), FUZZ_ROUNDS // 10)
+
+    def test_time_grows_with_the_length(self):
+        head = b'{"auditID":"a","user":{},"verb":"get","x":'
+        shapes = {
+            "lists": (head + b"[{}", b",{}", b"]}"),
+            "open brackets": (head, b"[", b""),
+            "escaped quotes": (head + b'"', b'\\"', b'"}'),
+            "escaped quotes that stay open": (head + b'"', b'\\"', b""),
+            "strings": (head + b'[""', b',""', b"]}"),
+            "members": (head + b"1", b',"b":[1]', b"}"),
+            "spaces": (head + b"1", b" ", b"1"),
+            "apostrophes": (head + b"[", b"'", b""),
+            "backslashes": (head + b"[", b"\\", b""),
+            "a prefix": (b"<1>1 - h a p m [", b'"" ', b"{}"),
+            "lines": (b'{"log":"a"}', b'\n{"log":"a"}', b""),
+            "parts": (b"2026-03-02T10:00:00Z stdout P a", b"\n2026-03-02T10:00:00Z stdout P a", b""),
+            "carriers": (b'{"log":"{}"', b',"log":"{"', b"}"),
+        }
+
+        def seconds(record):
+            start = time.process_time()
+            EVENTS[2]({"raw": record}, record)
+            return time.process_time() - start
+
+        for what, (before, unit, after) in shapes.items():
+            short, long = (before + unit * (size // len(unit)) + after for size in (1 << 18, 1 << 21))
+            self.assertLess(seconds(long), 40 * seconds(short) + 0.5, what)  # 8 times the length
+        for count in (300, 200_000):
+            for opened, closed in ((b"[", b"]"), (b'{"a":', b"}")):
+                body = opened * count + b"1" + closed * count
+                said = EVENTS[2].columns(False, head + body + b',"stage":"Panic"}')
+                self.assertEqual((said["stage"], said["faults"]), ("Panic", [": too_deep"]))
+                said = EVENTS[2].columns(False, head + body[:-1] + b'},"stage":"Panic"}') if closed == b"]" else None
+                self.assertEqual(said and (said["stage"], said["faults"]), said and (None, [": not_json"]))
+
+    def test_the_first_piece_of_a_longer_line(self):
+        head = b'{"auditID":"a","user":{"username":"u"},"verb":"get","requestObject":"'
+        row = {"audit_id": "a", "user_name": "u", "verb": "get", "faults": [": too_long"]}
+        for length, faults, differing in (
+            (verify.RECORD_BYTES_MAX, [": too_long"], []),
+            (verify.RECORD_BYTES_MAX, None, ["faults"]),
+            (verify.RECORD_BYTES_MAX - 1, [": too_long"], ["faults"]),
+            (verify.RECORD_BYTES_MAX - 1, [": not_json"], []),
+            (verify.RECORD_BYTES_MAX + 1, [": too_long"], None),
+        ):
+            record = head.ljust(length, b"x")
+            self.assertEqual(EVENTS[2](dict(row, raw=record, faults=faults), record), differing, (length, faults))
+
+
+class Changed:
+    """Sets names of a module to other values for a while."""
+
+    def __init__(self, module, **values):
+        self.module, self.values = module, values
+
+    def swap(self):
+        for name, value in self.values.items():
+            self.values[name] = getattr(self.module, name)
+            setattr(self.module, name, value)
+
+    def __enter__(self):
+        self.swap()
+
+    def __exit__(self, *_):
+        self.swap()
 
 
 if __name__ == "__main__":

@@ -1086,7 +1086,7 @@ class Keeping:
             raise Malformed("it is not list %d of hold %d" % (part, number))
         self.archive(value)
         if parse_hash(value("hold")) != sha256(hold):
-            raise Malformed("it is of another record than the hold's")
+            raise Malformed("it names a record that is not the record of its hold")
         paths, line = [], value("object", optional=True)
         while line is not None:
             path, space, version = line.partition(" ")
@@ -1705,7 +1705,7 @@ class Archive:
         self.trusted, self.remembered, self.since, self.with_rows = trusted, remembered, since, rows
         self.report, self.progress, self.volumes, self.keys = Report(path), Progress(), [], Keys()
         self.years, self.dropped, self.held = YEARS_DEFAULT, {}, {}
-        self.events, self.newer = Events(), 0
+        self.events, self.newer = {version: Events(version) for version in (1, 2)}, 0
         self.now = int(time.time() * 1000) if now is None else now
 
     def check(self):
@@ -2086,7 +2086,7 @@ class Archive:
                 later = self.keys.all()[self.keys.all().index(key) + 1 :]
                 if not any(c.size >= checkpoint.size and k in later for c, k in volume.valid):
                     volume.valid = [v for v in volume.valid if v[0] is not checkpoint]
-                    self.report.finding("key_retired", where, "signed by a key that was retired at size %d, and no later key signed as much" % max(until[0], 0))
+                    self.report.finding("key_retired", where, "signed by a key that was retired at size %d, and no later key has signed this size or a larger one" % max(until[0], 0))
 
     @staticmethod
     def roots(volume, roots):
@@ -2334,7 +2334,7 @@ class Archive:
         if size > record["size"]:
             self.report.finding("rolled_back", place, "%s has %d commits of it, and it was dropped with %d" % (where, size, record["size"]))
         elif size == record["size"] and root != record["root"]:
-            self.report.finding("forked", place, "it was dropped with another tree than %s has" % where)
+            self.report.finding("forked", place, "the tree with which it was dropped is not the tree in %s" % where)
         elif size < record["size"]:
             self.report.skipped("whether %s, of size %d, is a prefix of %s, which was dropped" % (where, size, name))
 
@@ -2425,7 +2425,7 @@ class Archive:
             if commit.adds and pyarrow is not None and self.with_rows:
                 self.newer += len(commit.adds)
             return None
-        return {"events": self.events, "alerts": alert_differs}.get(table)
+        return {"events": self.events[2 if is_int(said) and said == 2 else 1], "alerts": alert_differs}.get(table)
 
     def statistics(self, add, where):
         """Parses `stats`, which is JSON in a string. Replaces add.stats with the parsed object;
@@ -2567,10 +2567,10 @@ class Archive:
         for add in said.get("add", []):
             version = dict(add.get("tags") or []).get("version_id")
             if expected.pop(add["path"], None) != (add["size"], dict(add["partitionValues"]).get("date"), brief(add.get("stats")), version):
-                differ("it differs from the commit about %s, or names it twice" % shown(add["path"]))
+                differ("its entry of %s is not that of the commit, or is there twice" % shown(add["path"]))
             for member in sorted(set(add) - ADD_MEMBERS):
                 if add[member] is not None:
-                    differ("it has `%s` of a file, which commits never have" % shown(member))
+                    differ("it has the member `%s` of a file, and commits never have it" % shown(member))
         for path in sorted(expected)[:TOLD_MAX]:
             differ("it leaves out %s" % path)
         first = commits[0].table
@@ -2872,6 +2872,8 @@ EVENT_NAMES = {
     "auditid", "apiversion", "requesturi", "verb", "impersonateduser", "sourceips", "objectref", "responsestatus", "requestobject", "responseobject",
     "requestreceivedtimestamp", "stagetimestamp",
 }  # fmt: skip
+# Where the level may also be, in an event that OpenShift's log forwarder has changed.
+LEVEL_ELSEWHERE = ("k8s_audit_level", "openshift_audit_level")
 TIME_CODEC = re.compile(r"([0-9]|trim|threes|sixes)(Z|\+00:00|\+0000)", re.ASCII)
 LINES_LAYOUT = re.compile(r"(lines|tabs)-(0|[1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII)
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
@@ -2999,7 +3001,7 @@ class FormReader:
         self.text, self.form, self.at = text, form, 0
         self.parts, self.literal = [], []
         self.holes = self.items = self.depth = self.regions = 0
-        self.columns, self.event = set(), None
+        self.columns, self.event, self.level_at = set(), None, None
         self.members = []  # [index of the object in `objects`, name, kind of the value]
         # For each object: [the member whose value it is, or None; index of its first part; index
         # after its last part].
@@ -3124,9 +3126,9 @@ class FormReader:
             self.take()
 
     def value(self, member):
-        """Reads a value and returns its kind, for judge_names: `column`, `null`, (`object`, index
-        in `objects`) or `other`."""
-        c = self.peek()
+        """Reads a value and returns its kind, for judge_names: `column`, `null`, `default` (the
+        string, without an escape), (`object`, index in `objects`) or `other`."""
+        c, start = self.peek(), self.at
         if c == "hole":
             kind, what, end = self.hole()
             if kind == "column":
@@ -3147,6 +3149,7 @@ class FormReader:
             self.take()
             self.characters()
             self.need('"')
+            return "default" if self.text[start : self.at] == '"default"' else "other"
         else:
             word = next((w for w in ("true", "false", "null") if self.text.startswith(w, self.at)), None)
             match = None if word else NUMBER.match(self.text, self.at)
@@ -3246,7 +3249,7 @@ class FormReader:
         if column in self.columns:
             raise BadForm("column_twice")
         container, key, _ = MAPPED[column]
-        if member is None or member[1] != key:
+        if member is None or member[1] != key and not (column == "level" and member[1] in LEVEL_ELSEWHERE):
             raise BadForm("misplaced")
         event = member[0]
         if container is not None:
@@ -3256,6 +3259,8 @@ class FormReader:
             raise BadForm("misplaced")
         self.event = event
         self.columns.add(column)
+        if column == "level":
+            self.level_at = member[1]
 
     def judge_names(self):
         seen = set()
@@ -3270,7 +3275,11 @@ class FormReader:
                     good = right is None or right == name
                 elif value == "column":
                     good = True
-                elif value == "other":
+                elif number == self.event and lower in LEVEL_ELSEWHERE:
+                    good = self.level_at is not None and (lower, self.level_at) != LEVEL_ELSEWHERE
+                elif value == "default" and number == self.event and name == "level":
+                    good = self.level_at in LEVEL_ELSEWHERE
+                elif value in ("default", "other"):
                     good = right is None
                 else:
                     good = own is None and (held is None or held == name)
@@ -3557,7 +3566,7 @@ def same_statistic(is_time, value, said):
 # What a record says, point 16. format.md, What a record says.
 
 
-EVENTS_FORMAT = 1  # the newest `eventsFormat` (in commitInfo) whose rules this program has
+EVENTS_FORMAT = 2  # the newest `eventsFormat` (in commitInfo) whose rules this program has
 RECORD_BYTES_MAX = 64 << 20
 DEPTH_MAX = 128
 ROWS_TOLD_MAX = 10  # for one file: how many rows whose columns differ are reported
@@ -3577,6 +3586,7 @@ NO_BRACKET = re.compile(r"[^\[\]{}]+")
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 RFC_3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
+LIKE_RFC_3339 = re.compile(RFC_3339.pattern.replace("[Tt]", "[Tt ]").replace("):(\\d\\d))", "):?(\\d\\d))"), re.ASCII)
 
 
 class NoRecord(Exception):
@@ -3658,10 +3668,10 @@ def is_deeper(text, most):
     return True
 
 
-def microseconds(text):
+def microseconds(text, pattern=RFC_3339):
     """Returns the microseconds since 1970 of an RFC 3339 time. Digits after the sixth decimal are
     ignored."""
-    match = RFC_3339.fullmatch(text)
+    match = pattern.fullmatch(text)
     if not match:
         raise NoRecord
     year, month, day, hour, minute, second = map(int, match.groups()[:6])
@@ -3768,6 +3778,27 @@ class Object:
     def is_true(self, name):
         return self.value(name) is True
 
+    def has(self, name):
+        return name in self.values
+
+    def known(self, name, names):
+        value = self.string(name)
+        if value is not None and value not in names:
+            raise NoRecord
+        return value
+
+    def level(self):
+        return self.known("level", LEVELS)
+
+    def repeats(self):
+        """Returns True if a name is repeated."""
+        if self.list is None:
+            self.list, self.end = members_at(self.text, self.start)
+        return len(self.list) != len(self.values)
+
+    def before(self, quote):
+        return self.text[self.start + 1 : quote]
+
 
 NO_MEMBERS = Object("{}", 0, False)
 
@@ -3785,9 +3816,9 @@ def document(text):
     return found
 
 
-EVENT_STRINGS = [(key, column) for key, column, _ in HEAD] + [("userAgent", "user_agent")]
+EVENT_STRINGS = [(key, column) for key, column, _ in HEAD if key not in ("level", "stage")] + [("userAgent", "user_agent")]
 EVENT_MEMBERS = {key for key, _ in EVENT_STRINGS} | {
-    "user", "impersonatedUser", "sourceIPs", "objectRef", "responseStatus", "requestObject", "responseObject", "requestReceivedTimestamp", "stageTimestamp",
+    "level", "stage", "user", "impersonatedUser", "sourceIPs", "objectRef", "responseStatus", "requestObject", "responseObject", "requestReceivedTimestamp", "stageTimestamp",
     "annotations",
 }  # fmt: skip
 
@@ -3803,11 +3834,8 @@ def is_event(found):
 
 def event_columns(event):
     """The columns that an audit event gives."""
-    if not is_event(event):
-        raise NoRecord
     said = {column: event.string(key) for key, column in EVENT_STRINGS}
-    if said["stage"] not in STAGES + (None,) or said["level"] not in LEVELS + (None,):
-        raise NoRecord
+    said.update(level=event.level(), stage=event.known("stage", STAGES))
     user, other = event.object("user"), event.object("impersonatedUser")
     said.update(user_name=user.string("username"), user_uid=user.string("uid"), user_groups=user.strings("groups"), user_extra=user.json("extra"))
     said.update(impersonated_user_name=other.string("username"), impersonated_user_groups=other.strings("groups"), impersonated_user_extra=other.json("extra"))
@@ -3828,20 +3856,23 @@ def status_columns(status):
 def shape_of(event):
     """Returns the text between `{` and the first member that has a column. Returns None if it is
     DEFAULT_SHAPE, the text there in an event that kube-apiserver writes as one line."""
-    start = event.end - 1
-    for name, quote, *_ in event.list:
-        if name in EVENT_MEMBERS:
-            start = quote
-            break
-    shape = event.text[event.text.index("{") + 1 : start]
+    quotes = (quote for name, quote, *_ in event.list if name in EVENT_MEMBERS)
+    start = next(quotes, None)
+    shape = event.before(event.end - 1 if start is None else start)
     return None if shape == DEFAULT_SHAPE else shape
+
+
+def is_cloud(found):
+    """Returns True if an object is the wrapper of Azure or of CloudWatch, or a record of Azure."""
+    has = found.has
+    return has("records") or has("category") and has("properties") or has("logEvents") and has("messageType")
 
 
 def is_google(entry):
     """Decides about an object that is not an audit event. Returns True if it is an entry of Google
     Cloud Logging, and False for anything else, such as another cloud's wrapper of events."""
-    has = entry.values.__contains__
-    if has("kind") or has("auditID") or has("records") or has("category") and has("properties") or has("logEvents") and has("messageType"):
+    has = entry.has
+    if has("kind") or has("auditID") or is_cloud(entry):
         return False
     return has("logName") and (has("protoPayload") or has("insertId") and (has("textPayload") or has("jsonPayload")))
 
@@ -3869,14 +3900,13 @@ def google_columns(entry):
     said.update(user_agent=caller.string("callerSuppliedUserAgent"), request_object=payload.body("request"), response_object=payload.body("response"))
     said.update(annotations=entry.json("labels"), stage_timestamp=entry.time("timestamp"))
     google_reference(payload.string("resourceName") or "", said)
-    try:
-        response = payload.object("response")
-    except NoRecord:
-        response = NO_MEMBERS
+    response = payload.if_object("response")
     if response.if_string("@type") == "core.k8s.io/v1.Status":
         said.update(status_columns(response))
     if said.get("response_message") is None:
         said["response_message"] = payload.object("status").string("message")
+    if said.get("response_status") is None:
+        said["response_status"] = payload.failed()
     labels = entry.object("labels")
     said.update(authz_reason=labels.string(REASON), authz_decision=labels.string(DECISION))
     if said["authz_decision"] is None:
@@ -3905,29 +3935,665 @@ def google_granted(payload):
     """Returns `allow` if all items of `authorizationInfo` have a true `granted`, otherwise
     `forbid`; None if there are no items. Google Cloud Logging leaves out `granted` when it is
     false."""
-    value = payload.value("authorizationInfo")
-    if value is None or value == []:
-        return None
-    if not isinstance(value, list):
-        raise NoRecord
-    granted, at = True, payload.span("authorizationInfo")[0] + 1
-    for item in value:
-        # Each item is read from the text, not from the parsed list, because its names are checked
-        # like those of any object.
-        at = SKIP.match(payload.text, at).end()
-        if item is not None and not isinstance(item, dict):
+    granted = payload.granted("authorizationInfo")
+    return None if not granted else "allow" if all(granted) else "forbid"
+
+
+# Reading what is not JSON throughout, on bytes. Nothing here is recursive, and each step takes time
+# in proportion to the bytes.
+
+
+PARSED_BYTES_MAX = 1 << 20  # how long a text may be that the json module parses at once
+WINDOW_BYTES = 1 << 20
+SPACE = re.compile(rb"[ \t\r\n]*")
+BARE_END = re.compile(rb"[,}\] \t\r\n]")
+TOKEN = re.compile(rb"""[\[{]+|[\]}]+|"[^"]*"|["']""")
+PLAIN_MEMBER = re.compile(
+    rb"""[ \t\r\n]*"([^"\\\x00-\x1f\x80-\xff]*)"[ \t\r\n]*:[ \t\r\n]*("[^"\\\x00-\x1f\x80-\xff]*"|true|false|null|\[\]|\{\}|-?(?:0|[1-9][0-9]*))[ \t\r\n]*([,}])"""
+)
+BAD_ESCAPE = re.compile(rb'\\(?!["\\/bfnrt]|u[0-9a-fA-F]{4})')
+CONTROL, CONTROL_NOT_SPACE = re.compile(rb"[\x00-\x1f]"), re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+SCALAR = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
+MISPLACED = re.compile(rb"\{(?![}\x02])|\[(?![\]\x01{\[])|,(?![\x01\x02{\[])|\x02(?![\x01{\[])|[\x01}\]](?![,}\]]|\Z)")
+SECONDS_BELOW, MILLISECONDS_BELOW = 10**11, 10**14
+
+
+def mask_of(data):
+    """Returns bytes of the same length, in which no backslash and no quote is a part of `\\\\\\\\` or
+    `\\\\"`. So a string ends at the next quote. An escaped quote is an apostrophe in it."""
+    return data.replace(b"\\\\", b"__").replace(b'\\"', b"_'") if b"\\" in data else data
+
+
+def value_end(data, mask, at):
+    """Returns where the value that starts at `at` ends, and how many brackets are open in it at
+    most. The value need not be JSON. Returns None in place of the end if the text ends first."""
+    first = data[at : at + 1]
+    if first == b'"':
+        return mask.find(b'"', at + 1) + 1 or None, 0
+    if first not in (b"{", b"["):
+        end = BARE_END.search(data, at)
+        return (end.start() if end else None), 0
+    depth = deepest = 0
+    while True:
+        for token in TOKEN.finditer(mask, at):
+            first, length = mask[token.start()], token.end() - token.start()
+            if first in b"{[":
+                depth += length
+                deepest = max(deepest, depth)
+            elif first in b"}]":
+                if length >= depth:
+                    return token.start() + depth, deepest
+                depth -= length
+            elif data[token.start()] == 0x22 and length == 1:
+                # This quote has a backslash before it, but outside of a string that has no meaning.
+                at = mask.find(b'"', token.end()) + 1
+                if not at:
+                    return None, deepest
+                break
+        else:
+            return None, deepest
+
+
+def is_utf8(data):
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_json(data, mask, start, end, deepest):
+    """Returns True if the bytes from `start` to `end` are one JSON value, without white space
+    around it, except that strings need not be UTF-8. They are the value that value_end has
+    found."""
+    if data[start : start + 1] not in (b'"', b"{", b"["):
+        return SCALAR.fullmatch(data, start, end) is not None
+    if end - start <= PARSED_BYTES_MAX and deepest <= DEPTH_MAX:
+        text = data[start:end].decode("latin-1")
+        try:
+            return SCAN(text, 0)[1] == len(text)
+        except (NoRecord, StopIteration, ValueError):
+            return False
+    if BAD_ESCAPE.search(mask, start, end) or CONTROL_NOT_SPACE.search(mask, start, end):
+        return False
+    # Each string becomes \x01, and then each other value that is not a list or object \x03.
+    out, is_inside = [], False
+    for at in range(start, end, WINDOW_BYTES):
+        parts = mask[at : min(at + WINDOW_BYTES, end)].split(b'"')
+        if CONTROL.search(b"".join(parts[not is_inside :: 2])):
+            return False
+        out.append((b"\x01" if is_inside and len(parts) > 1 else b"") + b"\x01".join(parts[is_inside::2]))
+        is_inside ^= len(parts) % 2 == 0
+    text, out, at = b"".join(out), [], 0
+    while at < len(text):
+        cut = text.find(b",", at + WINDOW_BYTES) + 1 or len(text)
+        out.append(SCALAR.sub(b"\x03", text[at:cut]).translate(None, b" \t\r\n"))
+        at = cut
+    text = b"".join(out).replace(b"\x01:", b"\x02").replace(b"\x03", b"\x01")  # \x02 is a name
+    if is_inside or text.translate(None, b"{}[],\x01\x02") or MISPLACED.search(text):
+        return False
+    # A comma ends a list and starts another one, or an object if a name comes after it. Then the
+    # brackets must match.
+    text = text.replace(b",\x02", b"}{").replace(b",", b"][").translate(None, b"\x01\x02")
+    for _ in range(64):
+        shorter = text.replace(b"[]", b"").replace(b"{}", b"")
+        if len(shorter) == len(text):
+            return not text
+        text = shorter
+    open_ = bytearray()
+    for bracket in text:
+        if bracket in b"{[":
+            open_.append(bracket + 2)
+        elif not open_ or open_.pop() != bracket:
+            return False
+    return not open_
+
+
+class Found:
+    """An object in bytes, in place of an Object. What cannot be read is None, and is told in
+    `faults`. The bytes after its end, or after a break, are not read.
+
+    - `values`: for each name in READ, where its last value starts and ends, and what is wrong with
+      it; and `list`: (name, where its quoted name starts) of the first member of an event that
+      has a column or holds columns.
+    - `end`: where the object ends; None if the text ends before that, or breaks.
+    - `is_whole`: True if all of it is JSON in UTF-8. `is_odd`: a name in it is not readable.
+      `is_deep`: a value in it is nested too deep.
+    - `within`: the object that this one is in. What that has read is JSON, so it is not judged
+      again.
+    - `version`: the `eventsFormat` whose rules apply."""
+
+    def __init__(self, data, mask, start, within=None, name=None, version=EVENTS_FORMAT):
+        self.data, self.mask, self.start, self.is_judged = data, mask, start, within is not None
+        self.faults, self.pointer = (within.faults, within.pointer_to(name)) if within else (set(), "")
+        self.told = TOLD.get(self.pointer, ())
+        self.list, self.values, self.end, self.is_whole, self.is_odd, self.is_deep = [], {}, None, True, False, False
+        self.is_carrier, self.version = False, within.version if within else version
+        self.read(start + 1)
+        if self.end is None:
+            self.is_whole = False
+            self.faults.add(": not_json")
+
+    def fault(self, name, fault):
+        self.faults.add("%s: %s" % (self.pointer_to(name), fault))
+
+    def pointer_to(self, name):
+        return "%s/%s" % (self.pointer, name.replace("~", "~0").replace("/", "~1"))
+
+    def read(self, at):
+        data, mask = self.data, self.mask
+        at = SPACE.match(data, at).end()
+        if data[at : at + 1] == b"}":
+            self.end = at + 1
+            return
+        while True:
+            plain = PLAIN_MEMBER.match(data, at)
+            if plain:
+                self.add(plain[1].decode(), plain.start(1) - 1, plain.start(2), plain.end(2), None)
+                at = plain.end()
+                if plain[3] == b"}":
+                    self.end = at
+                    return
+                continue
+            quote = SPACE.match(data, at).end()
+            end = mask.find(b'"', quote + 1) + 1
+            if data[quote : quote + 1] != b'"' or not end:
+                return
+            try:
+                name = self.name(data[quote:end])
+            except NoRecord:
+                return
+            colon = SPACE.match(data, end).end()
+            if data[colon : colon + 1] != b":":
+                return
+            start = SPACE.match(data, colon + 1).end()
+            end, deepest = value_end(data, mask, start)
+            if end is None:
+                return
+            fault = None if self.is_judged else self.judge(start, end, deepest)
+            if name is None:
+                self.is_odd = True
+                self.is_whole &= is_utf8(data[quote:colon])
+                if not self.is_judged:
+                    self.faults.add(": not_utf8")
+            elif fault:
+                self.faults.add("%s: %s" % (self.pointer_to(name) if name in self.told else "", fault))
+            if fault == "not_json":
+                return
+            self.is_whole &= fault != "not_utf8"
+            self.is_deep |= fault == "too_deep"
+            if name is not None:
+                self.add(name, quote, start, end, fault)
+            at = SPACE.match(data, end).end()
+            if data[at : at + 1] == b"}":
+                self.end = at + 1
+                return
+            if data[at : at + 1] != b",":
+                return
+            at += 1
+
+    def add(self, name, quote, start, end, fault):
+        if name in self.told:
+            if name in self.values:
+                self.fault(name, "duplicate_member")
+            if not self.list:
+                self.list.append((name, quote))
+        if name in READ:
+            self.values[name] = start, end, fault
+
+    @staticmethod
+    def name(quoted):
+        """Returns None for a name that cannot be read. Raises NoRecord for one that is not JSON."""
+        is_readable = is_utf8(quoted)
+        try:
+            name, _ = json.decoder.scanstring(quoted.decode() if is_readable else quoted.decode("latin-1"), 1, True)
+        except ValueError:
             raise NoRecord
-        granted &= item is not None and Object(payload.text, at, payload.is_odd).is_true("granted")
-        at = SKIP.match(payload.text, value_at(payload.text, at)[1]).end() + 1
-    return "allow" if granted else "forbid"
+        if not is_readable:
+            return None
+        return name if b"\\u" not in quoted or is_unicode(name) else None
+
+    def judge(self, start, end, deepest):
+        """Returns what is wrong with the value there; None if nothing is."""
+        if not is_json(self.data, self.mask, start, end, deepest):
+            return "not_json"
+        if not is_utf8(self.data[start:end]):
+            return "not_utf8"
+        return "too_deep" if 1 + deepest > DEPTH_MAX else None
+
+    def before(self, quote):
+        return self.data[self.start + 1 : quote].decode()
+
+    def has(self, name):
+        return name in self.values
+
+    def first(self, name):
+        """Returns the first byte of a value, in which it differs from values of other types. Returns
+        an empty text if there is none, or null, and a space if it cannot be read."""
+        start, _, fault = self.values.get(name, (0, 0, None))
+        if name not in self.values or not fault and self.data.startswith(b"null", start):
+            return ""
+        return " " if fault and not (self.is_carrier and fault == "too_deep") else chr(self.data[start])
+
+    def bytes(self, name):
+        start, end, _ = self.values[name]
+        return self.data[start:end]
+
+    def of_type(self, name, first):
+        """Returns True if the value starts so. Tells that it is of another type if it does not."""
+        there = self.first(name)
+        if there not in ("", " ") and there not in first:
+            self.fault(name, "wrong_type")
+        return there != "" and there in first
+
+    def if_string(self, name):
+        """Returns the text of a string; None if it is another value or cannot be read."""
+        return self.name(self.bytes(name)) if self.first(name) == '"' else None
+
+    def string(self, name):
+        if not self.of_type(name, '"'):
+            return None
+        text = self.if_string(name)
+        if text is None:
+            self.fault(name, "not_utf8")
+        return text
+
+    def strings(self, name):
+        if not self.of_type(name, "["):
+            return None
+        start, end, _ = self.values[name]
+        items = SCAN(self.bytes(name).decode(), 0)[0] if value_end(self.data, self.mask, start)[1] == 1 else [None]
+        if not all(isinstance(item, str) for item in items):
+            self.fault(name, "wrong_type")
+            return None
+        if self.data.find(b"\\u", start, end) >= 0 and not all(map(is_unicode, items)):
+            self.fault(name, "not_utf8")
+            return None
+        return items
+
+    def time(self, name):
+        if self.first(name) in DIGITS:
+            number = self.bytes(name)
+            count = int(number) if number.isdigit() and len(number) < 16 else MILLISECONDS_BELOW
+            if count < MILLISECONDS_BELOW:
+                return count * (1_000_000 if count < SECONDS_BELOW else 1000)
+        else:
+            text = self.string(name)
+            if text is None:
+                return None
+            try:
+                return microseconds(text, LIKE_RFC_3339)
+            except NoRecord:
+                pass
+        self.fault(name, "not_a_time")
+        return None
+
+    def body(self, name):
+        return None if self.first(name) in ("", " ") else self.bytes(name).decode()
+
+    def json(self, name):
+        return self.body(name) if self.of_type(name, "{") else None
+
+    def object(self, name):
+        """Returns the object of that name; one without members if there is none."""
+        if not self.of_type(name, "{"):
+            return NO_MEMBERS
+        found = Found(self.data, self.mask, self.values[name][0], self, name)
+        if found.is_odd:
+            self.faults.add(": not_utf8")
+        return found
+
+    def if_object(self, name):
+        """Like `object`, but tells nothing. Returns an object without members if a name in it is
+        not readable."""
+        if self.first(name) != "{":
+            return NO_MEMBERS
+        found = Found(self.data, self.mask, self.values[name][0], self, name)
+        return NO_MEMBERS if found.is_odd else found
+
+    def granted(self, name):
+        """Returns, for each item of an array, if its member `granted` is true. Returns an empty
+        list if there is no array."""
+        granted = []
+        if not self.of_type(name, "["):
+            return granted
+        at = SPACE.match(self.data, self.values[name][0] + 1).end()
+        while self.data[at : at + 1] != b"]":
+            end, _ = value_end(self.data, self.mask, at)
+            if self.data[at : at + 1] == b"{":
+                item = Found(self.data, self.mask, at, self, name)
+                if item.is_odd:
+                    self.faults.add(": not_utf8")
+                granted.append(item.is_true("granted"))
+            elif self.data[at:end] == b"null":
+                granted.append(False)
+            else:
+                self.fault(name, "wrong_type")
+                return []
+            at = SPACE.match(self.data, end).end()
+            if self.data[at : at + 1] == b",":
+                at = SPACE.match(self.data, at + 1).end()
+        return granted
+
+    def failed(self):
+        """Returns `Failure` if the code of `status` is an integer other than 0."""
+        if self.version == 1:
+            return None
+        status = self.object("status")
+        if status is NO_MEMBERS or status.first("code") not in DIGITS:
+            return None
+        code = status.bytes("code")
+        return "Failure" if WHOLE_NUMBER.fullmatch(code) and code.strip(b"-0") else None
+
+    def integer(self, name, bits):
+        if not self.of_type(name, DIGITS):
+            return None
+        number = self.bytes(name)
+        if not INTEGER.fullmatch(number) or not -(1 << bits - 1) <= int(number) < 1 << bits - 1:
+            self.fault(name, "wrong_type")
+            return None
+        return int(number)
+
+    def is_true(self, name):
+        return self.first(name) == "t"
+
+    def known(self, name, names):
+        text = self.string(name)
+        if text is not None and text not in names:
+            self.fault(name, "unknown_" + name)
+        return text
+
+    def level(self):
+        """OpenShift's log collector has the level in another member."""
+        text = self.if_string("level")
+        if self.version != 1 and text not in LEVELS and (text is not None or self.first("level") == ""):
+            other = self.if_string("k8s_audit_level" if self.first("k8s_audit_level") else "openshift_audit_level")
+            if other in LEVELS:
+                return other
+        return self.known("level", LEVELS)
+
+
+DIGITS = tuple("-0123456789")
+WHOLE_NUMBER = re.compile(rb"-?[0-9]+")
+# The names that are told if they are repeated, or if their value cannot be read, by the pointer to
+# their object; and all names that are read in any object.
+TOLD = {"/" + name: {key for key, _, _ in fields} for name, fields in CONTAINERS.items()}
+TOLD.update({"": EVENT_MEMBERS, "/annotations": {DECISION, REASON}})
+CARRIED = [
+    path.split(".")
+    for path in (
+        "log", "message", "MESSAGE", "msg", "event", "event.original", "json", "log_processed", "structured", "kubernetes.audit", "body", "body.stringValue",
+        "payload", "data", "log_s", "line", "_raw",
+    )
+]  # fmt: skip
+READ = set().union(*TOLD.values(), *CARRIED) | {
+    "kind", "apiVersion", "k8s_audit_level", "openshift_audit_level", "method", "records", "category", "properties", "logEvents", "messageType", "logName",
+    "protoPayload", "insertId", "textPayload", "jsonPayload", "resource", "type", "serviceName", "@type", "operation", "requestMetadata", "authenticationInfo",
+    "callerIp", "methodName", "id", "last", "first", "principalEmail", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
+    "status", "authorizationInfo", "granted", "stream", "kubernetes", "container_name", "container", "name", "namespace_name", "namespace", "pod_namespace",
+    "resourceLogs", "streams", "values", "events", "ts", "caller", "logStreamName",
+}  # fmt: skip
+
+
+def read_event(data, version=EVENTS_FORMAT):
+    """Reads an object that may be an audit event. Returns None if the text is not one object, of
+    which the end may be missing."""
+    start = SPACE.match(data).end()
+    if data[start : start + 1] != b"{":
+        return None
+    found = Found(data, mask_of(data), start, version=version)
+    is_alone = found.end is None or SPACE.match(data, found.end).end() == len(data)
+    return found if is_alone else None
+
+
+def is_audit_event(found):
+    """Decides whether an object is an audit event."""
+    kind, version = found.if_string("kind"), found.if_string("apiVersion")
+    if found.first("kind") and kind != "Event" or version is not None and not version.startswith("audit.k8s.io/"):
+        return False
+    if kind is None and found.version != 1 and is_of_rancher(found):
+        return False
+    user, verb, uri = found.first("user") == "{", found.if_string("verb"), found.if_string("requestURI")
+    if found.end is None and not (user and (verb is not None or uri is not None)):
+        return False
+    if found.if_string("auditID") is not None or kind is not None and version is not None:
+        return True
+    return user and verb is not None and uri is not None and found.if_string("stage") is not None
+
+
+def is_of_rancher(found):
+    """Returns True if an object without a kind is a record of Rancher's API audit log."""
+    first = found.first
+    return bool(first("method") and first("requestURI")) and not any(map(first, ("verb", "stage", "level")))
+
+
+def with_faults(said, found):
+    faults = sorted(found.faults, key=str.encode)[:FAULTS_MAX]
+    return dict(said, faults=faults or None)
+
+
+def plain_columns(text):
+    """The columns of an audit event without a fault, read in the shortest way. Returns None for
+    other text, and for some events, too."""
+    try:
+        event = document(text)
+        value = event.value
+        if not is_event(event) or event.repeats() or event.has("k8s_audit_level") or event.has("openshift_audit_level"):
+            return None
+        if value("kind") is None and value("method") is not None:
+            return None
+        if any(isinstance(value(name), dict) and event.object(name).repeats() for name in (*CONTAINERS, "annotations")):
+            return None
+        return dict(event_columns(event), faults=None)
+    except NoRecord:
+        return None
+
+
+# Where the event is in a record.
+
+
+LAYERS_MAX, PREFIX_BYTES_MAX = 4, 8 << 10
+TIME_BEFORE = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})"
+HOST_AND_TAG = rb"[!-~]{1,255} [A-Za-z0-9_./-]{1,64}(?:\[[0-9]{1,10}\])?: "
+PREFIX = re.compile(
+    rb"(?:<[0-9]{1,3}>)?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [ 0-3][0-9] [0-9:]{8}(?:\.[0-9]{1,9})? %(host)s"
+    rb"|(?:<[0-9]{1,3}>)?%(time)s %(host)s"
+    rb"|[A-Z][a-z]{2} [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}(?:\.[0-9]{1,9})? [A-Z]{1,5} %(host)s"
+    rb"|%(time)s (?:stdout F |kube-apiserver-audit-[0-9a-f]{1,64} )?" % {b"time": TIME_BEFORE, b"host": HOST_AND_TAG}
+)
+PREFIX_5424 = re.compile(
+    rb"<[0-9]{1,3}>1 (?:%s|-) [!-~]{1,255} [!-~]{1,48} [!-~]{1,128} [!-~]{1,32} (?:-|(?:\[(?:[ !#-\\^-~]|\"(?:[ !#-\[^-~]|\\[ -~])*\")*\])+) "
+    % TIME_BEFORE
+)
+CRI_LINE = re.compile(rb"(?:%s) (stdout|stderr) ([FP])(?::[!-~]*)? " % TIME_BEFORE)
+API_SERVERS = (
+    "kube-apiserver", "openshift-apiserver", "oauth-apiserver", "openshift-oauth-apiserver", "oauth-server", "oauth-openshift", "kube-apiserver-audit",
+)  # fmt: skip
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def after_prefix(data):
+    """Returns the rest of a text after its prefix, from the first `{` on. Returns None if there is
+    no prefix."""
+    brace = data.find(b"{", 0, PREFIX_BYTES_MAX + 1)
+    if brace < 0:
+        return None
+    prefix = data[:brace]
+    if PREFIX.fullmatch(prefix) or PREFIX_5424.fullmatch(prefix[:-3] if prefix.endswith(BYTE_ORDER_MARK) else prefix):
+        return data[brace:]
+    return None
+
+
+def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=True):
+    """Returns the columns of the event in a text that has at most so many layers around it."""
+    is_first = layers == LAYERS_MAX
+    text = data.strip(WHITE.encode())
+    if text.startswith(b"{"):
+        return in_object(data, version, layers, is_google_allowed)
+    if not layers:
+        raise NoRecord
+    if text.startswith(b'"'):
+        string = text_of(text) if is_first else None
+        if string is None or string.lstrip(WHITE).startswith('"'):
+            raise NoRecord
+        return unwrap(string.rstrip(WHITE).encode(), version, layers - 1)
+    rest = after_prefix(data)
+    if rest is None and is_first:
+        rest = of_container_runtime(data)
+    if rest is None:
+        raise NoRecord
+    return unwrap(rest, version, layers - 1, is_google_allowed=False)
+
+
+def text_of(quoted):
+    """The text of one JSON string."""
+    mask = mask_of(quoted)
+    end, _ = value_end(quoted, mask, 0)
+    try:
+        if end != len(quoted) or not is_json(quoted, mask, 0, end, 0):
+            return None
+        return Found.name(quoted)
+    except (NoRecord, UnicodeDecodeError):
+        return None
+
+
+def in_object(data, version, layers, is_google_allowed):
+    said = None
+    if len(data) <= PARSED_BYTES_MAX:
+        try:
+            said = plain_columns(data.decode())
+        except UnicodeDecodeError:
+            pass
+    if said is not None:
+        return said
+    found = read_event(data, version)
+    if found is None or found.end is None and b"\n" in data and not is_audit_event(found):
+        rest = of_docker(data) if layers == LAYERS_MAX else None
+        if rest is None:
+            raise NoRecord
+        return unwrap(rest, version, layers - 1)
+    if is_audit_event(found):
+        return with_faults(event_columns(found), found)
+    if not found.is_whole:
+        raise NoRecord
+    if is_google(found):
+        if not is_google_allowed or found.is_deep or found.is_odd:
+            raise NoRecord
+        found.faults = set()
+        return with_faults(google_columns(found), found)
+    if not layers or not may_be_carrier(found):
+        raise NoRecord
+    return in_carrier(found, layers)
+
+
+def may_be_carrier(found):
+    """Returns False for an object of Kubernetes, for the wrappers of many events, and for a log
+    line of an API server, in which a client may write."""
+    first, has = found.first, found.has
+    if found.is_odd or is_cloud(found) or any(map(first, ("kind", "apiVersion", "auditID"))):
+        return False
+    if has("resourceLogs") or has("streams") or has("stream") and has("values") or has("events"):
+        return False
+    stream = found.if_string("logStreamName")
+    return not (first("ts") and first("caller") == '"' or stream is not None and not stream.startswith("kube-apiserver-audit"))
+
+
+def in_carrier(found, layers):
+    """Returns the columns of the event in a member of an object."""
+    found.is_carrier = True  # so its values may be of any depth
+    if is_of_another_pod(found):
+        raise NoRecord
+    for path in CARRIED:
+        holder = found
+        for name in path[:-1]:
+            holder = holder.if_object(name)
+        if holder is NO_MEMBERS:
+            continue
+        first = holder.first(path[-1])
+        try:
+            if first == "{":
+                event = read_event(holder.bytes(path[-1]), found.version)
+                if event is not None and holds_event(event) and is_audit_event(event):
+                    return with_faults(event_columns(event), event)
+            elif first == '"':
+                text = (holder.if_string(path[-1]) or "").strip(WHITE).encode()
+                if text.startswith(b"{") or after_prefix(text) is not None:
+                    return unwrap(text, found.version, layers - 1)
+        except NoRecord:
+            continue
+    raise NoRecord
+
+
+def holds_event(found):
+    """Returns True if an object says of itself that it is an audit event."""
+    kind, version = found.if_string("kind"), found.if_string("apiVersion")
+    return found.if_string("auditID") is not None or kind == "Event" and version is not None and version.startswith("audit.k8s.io/")
+
+
+def is_of_another_pod(found):
+    """Returns True if an object is a line that a container other than an API server has printed, or
+    any container on its standard error. Such a line may look like an event."""
+    if found.if_string("stream") == "stderr":
+        return True
+    if found.first("kubernetes") != "{":
+        return False
+    pod = found.if_object("kubernetes")
+    if pod is NO_MEMBERS:
+        return True
+    names = pod.if_string("container_name"), pod.if_object("container").if_string("name")
+    spaces = [pod.if_string(name) for name in ("namespace_name", "namespace", "pod_namespace")]
+    return any(name is not None and name not in API_SERVERS for name in names) or any(
+        space is not None and space != "kube-system" and not space.startswith(("openshift-", "kube-apiserver")) for space in spaces
+    )
+
+
+def lines_of(data):
+    at, end = 0, data.find(b"\n")
+    while end >= 0:
+        yield data[at:end]
+        at, end = end + 1, data.find(b"\n", end + 1)
+    yield data[at:]
+
+
+def of_container_runtime(data):
+    """Joins the parts of a line that containerd or CRI-O has divided. Returns None if the lines are
+    not the parts of one line."""
+    parts, is_last = [], False
+    for line in lines_of(data):
+        match = CRI_LINE.match(line)
+        if not match or is_last:
+            return None
+        if match[1] == b"stdout":
+            parts.append(line[match.end() :])
+            is_last = match[2] == b"F"
+    return b"".join(parts) if is_last and b"\n" in data else None
+
+
+def of_docker(data):
+    """Joins the parts of a line that Docker has divided. Returns None if the lines are not the
+    parts of one line."""
+    texts = []
+    for line in lines_of(data):
+        found = read_event(line)
+        if found is None or not found.is_whole or found.is_odd or is_of_another_pod(found):
+            return None
+        if found.if_string("log") is None or found.first("stream") and found.if_string("stream") != "stdout":
+            return None
+        texts.append(found.if_string("log"))
+    if len(texts) < 2 or [text.endswith("\n") for text in texts] != [False] * (len(texts) - 1) + [True]:
+        return None
+    return "".join(texts).encode()
 
 
 class Events:
     """Compares the columns of events with their records. Column texts often repeat, so the result
     for each text is remembered."""
 
-    def __init__(self):
-        self.remembered = {}
+    def __init__(self, version=EVENTS_FORMAT):
+        self.remembered, self.version = {}, version
+        self.compared = EVENT_COMPARED if version == 1 else EVENT_COMPARED + ["faults"]
 
     def __call__(self, row, record):
         """Returns the columns that are not what the record says, in order; None if the record is
@@ -3937,26 +4603,31 @@ class Events:
         try:
             if row.get("form") is not None:
                 # Only the event: the text around it belongs to the form.
-                said = event_columns(document(render_form(row, event_only=True).decode("utf-8")))
+                said = self.event(render_form(row, event_only=True))[1]
             elif row.get("raw") is None and self.says_itself(row):
-                return []
+                said = {column: row.get(column) for column in EVENT_COMPARED}
             else:
-                said = self.columns(row.get("raw") is None, record.decode("utf-8"))
+                said = self.columns(row.get("raw") is None, record)
         except (NoRecord, UnicodeDecodeError):
             return None
-        return [column for column in EVENT_COMPARED if row.get(column) != said.get(column)]
+        if len(record) == RECORD_BYTES_MAX and ": too_long" in (row.get("faults") or ()):
+            # The record may be the first piece of a longer line.
+            faults = [": too_long" if fault == ": not_json" else fault for fault in said.get("faults") or ()]
+            said["faults"] = sorted(faults, key=str.encode)
+        return [column for column in self.compared if row.get(column) != said.get(column)]
 
-    def columns(self, is_rendered, text):
-        if not is_rendered and text.strip(WHITE).startswith('"'):
-            literal = text.strip(WHITE)
-            text, end = value_at(literal, 0)
-            if end != len(literal) or not text.isascii() and SURROGATE.search(literal) and not is_unicode(text):
-                raise NoRecord
-            return event_columns(document(text.rstrip(WHITE)))
-        found = document(text)
-        if is_rendered:
-            return dict(event_columns(found), shape=shape_of(found))
-        return event_columns(found) if is_event(found) else google_columns(found)
+    def event(self, data):
+        """Returns the audit event that a text is, and its columns."""
+        event = read_event(data, self.version)
+        if event is None or not is_audit_event(event):
+            raise NoRecord
+        return event, with_faults(event_columns(event), event)
+
+    def columns(self, is_rendered, record):
+        if not is_rendered:
+            return unwrap(record, self.version)
+        event, said = self.event(record)
+        return dict(said, shape=shape_of(event))
 
     def says_itself(self, row):
         """Returns True if the record rendered from a row certainly says what the columns say, so
@@ -3989,14 +4660,15 @@ class Events:
             self.remembered[key] = judged
         return self.remembered[key]
 
-    @staticmethod
-    def head(shape):
+    def head(self, shape):
         """For an object that starts with `shape`: returns True if it is an event only if it has an
         `auditID`, False if it is an event in any case, and None if that depends on the rest of the
         object."""
         try:
             event = document("{%s" % (DEFAULT_SHAPE if shape is None else shape) + '"level":null}')
             if shape_of(event) != shape or is_deeper(event.text, DEPTH_BESIDE_MAX):
+                return None
+            if self.version != 1 and any(map(event.has, ("k8s_audit_level", "openshift_audit_level", "method"))):
                 return None
             if is_event(event):
                 return False
@@ -4012,13 +4684,14 @@ class Events:
             return False
         return text.startswith("{") and text.endswith("}") and not found.is_odd and not is_deeper(text, DEPTH_BESIDE_MAX)
 
-    @classmethod
-    def decision(cls, text):
+    def decision(self, text):
         if text is None:
             return None, None
         try:
             found = document(text)
-            return (found.string(DECISION), found.string(REASON)) if cls.is_object(text) else None
+            if self.version != 1 and found.repeats():
+                return None
+            return (found.string(DECISION), found.string(REASON)) if self.is_object(text) else None
         except NoRecord:
             return None
 
@@ -4035,7 +4708,7 @@ class Events:
 
 DEPTH_BESIDE_MAX = DEPTH_MAX - 2  # how deep a column's JSON may be nested: it may be in an object in the event, two levels deep
 RENDERED_FROM_US, RENDERED_TO_US = -62_167_219_200_000_000, 253_402_300_800_000_000  # the years 0 to 9999
-EVENT_COMPARED = [column for _, column in EVENT_STRINGS] + [column for _, column, _ in USER + IMPERSONATED + OBJECT_REF + STATUS] + [
+EVENT_COMPARED = [column for _, column, _ in HEAD] + ["user_agent"] + [column for _, column, _ in USER + IMPERSONATED + OBJECT_REF + STATUS] + [
     "source_ips", "request_object", "response_object", "annotations", "authz_decision", "authz_reason", "request_received_timestamp", "stage_timestamp", "shape",
 ]  # fmt: skip
 
@@ -4198,6 +4871,13 @@ def is_source_ip(said, value):
     return value == (said.text(("evidences", 0, "src_endpoint", "name")) if address is None else address)
 
 
+def is_actor(said, value):
+    """The actor is the impersonated user, if the finding names one, else the user."""
+    impersonated = said.text(("unmapped", "impersonated_user"))
+    user = said.text(("evidences", 0, "actor", "user", "name"))
+    return value == (user if impersonated is None else impersonated)
+
+
 def is_namespace(said, value):
     """The namespace is a member of the finding's resource. If the finding has no resource, it says
     nothing about the namespace, so any value of the column is accepted."""
@@ -4225,7 +4905,7 @@ ALERT_COLUMNS = (
     ("window_start", ("window_start",), milliseconds_at("start_time")),
     ("window_end", ("window_end",), milliseconds_at("end_time")),
     ("cluster", ("cluster",), text_at("unmapped", "cluster")),
-    ("actor", ("actor",), text_at("evidences", 0, "actor", "user", "name")),
+    ("actor", ("actor",), is_actor),
     ("source_ip", ("source_ip",), is_source_ip),
     ("verb", ("verb",), is_verb),
     ("resource", ("resource",), text_at("resources", 0, "type")),
@@ -4536,7 +5216,7 @@ class Pack:
         for entry in self.manifest["files"]:
             name = entry["name"]
             if name in known or not (name in PACK_ALWAYS or PACK_NAME.fullmatch(name)):
-                self.find("pack_manifest", "manifest.json", "it names %s, which no pack has, or twice" % shown(name))
+                self.find("pack_manifest", "manifest.json", "it names %s twice, or no pack has such a file" % shown(name))
                 continue
             known.add(name)
             self.progress.show("%s" % name)
@@ -4640,7 +5320,7 @@ class Pack:
             if not note.signers(origin, [newest]):
                 raise BadSignature("the newest key of the archive has not signed it")
             if signed_by != base64.b64encode(newest).decode():
-                raise Malformed("the manifest names another key than signed it")
+                raise Malformed("the manifest names a key that has not signed it")
             self.report.count("signatures")
         except (Malformed, BadSignature) as e:
             self.find("pack_signature", "manifest.note", str(e))

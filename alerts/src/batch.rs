@@ -11,7 +11,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use serde::Deserialize;
-use strongroom_schemas::{Alert, AlertEvent, Table, Touched, alerts, ocsf};
+use strongroom_schemas::{Alert, AlertEvent, Outcome, Table, Touched, alerts, ocsf};
 
 /// Returns alerts as rows, in `Table::Alerts.batch_schema()`.
 pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
@@ -110,6 +110,8 @@ struct Metadata {
 struct Unmapped {
     authenticated_user: Option<String>,
     authorization_decision: Option<String>,
+    faults: Vec<String>,
+    outcome: Option<Outcome>,
     stage: Option<String>,
 }
 
@@ -242,6 +244,8 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
             name: take(alerts::NAME),
             response_code: evidence.api.response.map(|response| response.code),
             authz_decision: finding.unmapped.authorization_decision,
+            outcome: finding.unmapped.outcome,
+            faults: finding.unmapped.faults,
         };
         found.push(Alert {
             alert_id: take(alerts::ALERT_ID)?,
@@ -310,6 +314,8 @@ mod tests {
                 name: given(),
                 response_code: Some(200),
                 authz_decision: given(),
+                outcome: Some(Outcome::Unknown),
+                faults: vec!["/verb: duplicate_member".to_owned()],
             },
             touched: Touched::of(Touch { namespace: Some("shop"), actor: text, ..Touch::default() }, 5),
         }

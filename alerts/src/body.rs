@@ -3,9 +3,14 @@
 //! Invariant: a rule sees the object that a request creates, whatever the form of the request. The
 //! pod spec is found in pods and in every workload's template. A JSON patch (an array of
 //! operations) is read as the object that its operations would build, so a change cannot hide in
-//! another syntax. Recursion is bounded by the depth of the text, which the parser limits to 128.
+//! another syntax. Recursion is bounded by the depth of the text, which the parser limits to 128,
+//! and memory by the number of values. The text of a body is not limited.
 //! No state.
 
+use std::cell::Cell;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::fields::Path;
@@ -88,14 +93,132 @@ pub(crate) fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut 
     }
 }
 
+/// Maximum number of values in a body that is examined, those inside objects and arrays included.
+/// Each takes at most about 100 bytes of memory. The API server refuses a request body of more than
+/// 3 MiB, which has fewer values, however long escapes make it in the log.
+pub(crate) const VALUES_MAX: usize = 1 << 21;
+
+/// Returns true if a body may have more than [`VALUES_MAX`] values. A value takes at least two
+/// bytes, with the comma after it.
+pub(crate) fn may_be_too_large(text: &str) -> bool {
+    text.len() >= 2 * VALUES_MAX
+}
+
 /// Parses a body for rules, and turns a JSON patch into the object that it builds. Returns `None`
-/// if the text is not JSON or is nested too deeply.
+/// if the text is not JSON, is nested too deeply, or has too many values.
+///
+/// Of several members with one name, the last counts, as for the API server.
 pub(crate) fn parse(text: &str) -> Option<Value> {
-    let value: Value = serde_json::from_str(text).ok()?;
+    let value = if may_be_too_large(text) {
+        let left = Cell::new(VALUES_MAX);
+        let mut json = serde_json::Deserializer::from_str(text);
+        let value = Counted { left: &left }.deserialize(&mut json).ok()?;
+        json.end().ok()?;
+        value
+    } else {
+        serde_json::from_str(text).ok()?
+    };
     Some(match value {
         Value::Array(operations) if is_patch(&operations) => patched(operations),
+        Value::Object(object) => match listed(&object) {
+            Some(operations) => patched(operations.clone()),
+            None => Value::Object(object),
+        },
         other => other,
     })
+}
+
+/// Returns the operations of a JSON patch in an object of Google's, which has no lists at the top:
+/// the list is the only member, `value`, beside `@type`.
+fn listed(object: &Map<String, Value>) -> Option<&Vec<Value>> {
+    let operations = object.get("value")?.as_array()?;
+    (object.len() == 2 && object.contains_key("@type") && is_patch(operations)).then_some(operations)
+}
+
+/// Reads a JSON value as `serde_json` does, but fails if it contains too many values.
+#[derive(Clone, Copy)]
+struct Counted<'c> {
+    /// Number of values that may still be read.
+    left: &'c Cell<usize>,
+}
+
+impl Counted<'_> {
+    fn count<E: serde::de::Error>(self) -> Result<(), E> {
+        let left = self.left.get().checked_sub(1).ok_or_else(|| E::custom("too many values"))?;
+        self.left.set(left);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Counted<'_> {
+    type Value = Value;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.count()?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Counted<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element_seed(self)? {
+            array.push(item);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(key) = members.next_key::<String>()? {
+            object.insert(key, members.next_value_seed(self)?);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// Returns `metadata.name` of an object, without reading the rest into memory.
+pub(crate) fn object_name(text: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Object {
+        metadata: Option<Metadata>,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        name: Option<String>,
+    }
+    let object: Object = serde_json::from_str(text).ok()?;
+    object.metadata?.name.filter(|name| !name.is_empty())
 }
 
 fn is_patch(operations: &[Value]) -> bool {
@@ -373,9 +496,59 @@ mod tests {
                 {"image": "evil", "securityContext": {"privileged": true}}, {"image": "two"}]}}},
             "metadata": {"labels": {"a/b": "c"}},
         });
-        assert_eq!(parse(body), Some(expected));
+        assert_eq!(parse(body), Some(expected.clone()));
+        let listed = format!(r#"{{"@type":"k8s.io/Patch","value":{body}}}"#);
+        assert_eq!(parse(&listed), Some(expected));
+        let other = r#"{"@type":"k8s.io/Patch","value":[1]}"#;
+        assert_eq!(parse(other), Some(json!({"@type": "k8s.io/Patch", "value": [1]})));
         assert_eq!(parse("[1]"), Some(json!([1])));
         assert_eq!(parse("{"), None);
+    }
+
+    #[test]
+    fn the_last_of_several_members_counts() {
+        let body = r#"{"spec":{"hostPID":false},"spec":{"hostPID":true},"a":1,"\u0061":2}"#;
+        assert_eq!(parse(body), Some(json!({"spec": {"hostPID": true}, "a": 2})));
+    }
+
+    #[test]
+    fn long_bodies_are_read_and_the_number_of_values_is_bounded() {
+        let escaped = |count: usize| "\\u003c".repeat(count);
+        let padded =
+            format!(r#"{{"spec":{{"hostPID":true,"n":[1,-1,1.5,null,false]}},"a":"{}"}}"#, escaped(4 << 20));
+        assert!(padded.len() > 24 << 20 && may_be_too_large(&padded));
+        let parsed = parse(&padded).expect("few values");
+        assert_eq!(parsed["spec"], json!({"hostPID": true, "n": [1, -1, 1.5, null, false]}));
+        assert_eq!(parsed["a"].as_str().map(str::len), Some(4 << 20));
+        let values = |count: usize| format!("[{}0]", "0,".repeat(count - 2));
+        assert!(parse(&values(VALUES_MAX)).is_some());
+        assert!(parse(&values(VALUES_MAX + 1)).is_none());
+        assert!(parse(&format!("{padded} 1")).is_none(), "one value");
+        let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(parse(&deep(127)).is_some(), "an event of depth 128 has bodies of depth 127");
+        assert!(parse(&deep(4096)).is_none());
+        let deep = |depth: usize| format!(r#"["{}",{}]"#, escaped(1 << 20), deep(depth));
+        assert!(parse(&deep(126)).is_some());
+        assert!(parse(&deep(1 << 20)).is_none());
+    }
+
+    #[test]
+    fn the_name_of_an_object() {
+        assert_eq!(
+            object_name(r#"{"kind":"Pod","metadata":{"uid":"u","name":"web-1"},"x":[]}"#).as_deref(),
+            Some("web-1")
+        );
+        for other in [
+            "{}",
+            r#"{"metadata":null}"#,
+            r#"{"metadata":{}}"#,
+            r#"{"metadata":{"name":""}}"#,
+            "[1]",
+            "{",
+            r#"{"metadata":{"name":1}}"#,
+        ] {
+            assert_eq!(object_name(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Windows that are judged when they close: counts with an upper bound (`lt`, `lte`, `eq`).
+//! Windows that are judged when they close: counts with an upper bound (`lt`, `lte`, `eq`), and
+//! requests that have no later stage (`unfinished`).
 //!
 //! A count is final, and can be compared with an upper bound, only when no more events of its
 //! window can arrive. So, unlike sliding windows, these windows need a time up to which a source is
@@ -11,6 +12,12 @@
 //! counted, because its window may have been judged. Windows never slide, so each event counts
 //! once. A group without events has no window and never alerts. A window that is still open when a
 //! stream ends is not judged, since its time is not over.
+//!
+//! A request that may be unfinished has a window of its own. `RequestReceived` opens it, and any
+//! later stage removes it, however late it arrives; so a window that closes is a request without an
+//! end. At the same time, a request is received before it ends. A request whose stages lie in
+//! different sources is not judged if the first source ends before the window does, which is so
+//! when a log is rotated; otherwise it counts as unfinished.
 //!
 //! Each source has its own watermark and its own windows, because one source can lag: a file that
 //! is read later, or a Kafka partition. If the events of a group come from several sources, each
@@ -38,6 +45,10 @@ const SOURCES_MAX: usize = 1024;
 /// Maximum number of names and ranges touched by all open windows; about 60 bytes each.
 const TOUCHED_ITEMS_MAX: usize = 1 << 19;
 
+/// Added to the arrival number of an event that ends a request, so that it comes after every event
+/// of the same time.
+const ENDS: u64 = 1 << 63;
+
 /// Limits of closing windows; each limit applies to one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClosingLimits {
@@ -49,7 +60,11 @@ pub(crate) struct ClosingLimits {
 /// An event to count, with the fields that an alert would carry.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
+    /// Key of the window: the group or, for `unfinished`, the request.
     pub(crate) key: GroupKey,
+    pub(crate) group: u128,
+    /// True for a later stage of a request that may be unfinished.
+    pub(crate) ends: bool,
     pub(crate) timespan_us: i64,
     pub(crate) counts_values: bool,
     pub(crate) request: u128,
@@ -62,6 +77,7 @@ pub(crate) struct Waiting {
 #[derive(Clone, Debug)]
 pub(crate) struct Closed {
     pub(crate) key: GroupKey,
+    pub(crate) group: u128,
     pub(crate) first_request: u128,
     pub(crate) start_us: i64,
     pub(crate) count: u64,
@@ -125,9 +141,12 @@ impl Closings {
         let (source, items) = self.source(source);
         let time_us = waiting.event.time_us;
         if time_us < source.watermark_us {
+            if waiting.ends {
+                source.forget(&waiting.key, items);
+            }
             return Vec::new();
         }
-        let arrival = source.next_arrival;
+        let arrival = source.next_arrival | if waiting.ends { ENDS } else { 0 };
         source.next_arrival += 1;
         source.waiting.insert((time_us, arrival), waiting);
         let mut closed = Vec::new();
@@ -191,8 +210,21 @@ impl Source {
         }
     }
 
+    /// Removes a window unjudged.
+    fn forget(&mut self, key: &GroupKey, items: &mut usize) {
+        if let Some(open) = self.open.remove(key) {
+            self.ends.remove(&(open.end_us, *key));
+            *items -= open.closed.touched.items();
+        }
+    }
+
     fn count(&mut self, waiting: Waiting, limits: ClosingLimits, items: &mut usize) {
-        let Waiting { key, timespan_us, counts_values, request, value, group_text, event } = waiting;
+        let Waiting { key, group, ends, timespan_us, counts_values, request, value, group_text, event } =
+            waiting;
+        if ends {
+            self.forget(&key, items);
+            return;
+        }
         if !self.open.contains_key(&key) {
             if self.open.len() == limits.windows_max
                 && let Some((_, forgotten)) = self.ends.pop_first()
@@ -208,6 +240,7 @@ impl Source {
             values: HashSet::new(),
             closed: Closed {
                 key,
+                group,
                 first_request: request,
                 start_us: event.time_us,
                 count: 0,
@@ -252,6 +285,8 @@ mod tests {
     fn waiting(time_us: i64) -> Waiting {
         Waiting {
             key: (0, 0),
+            group: 0,
+            ends: false,
             timespan_us: 10,
             counts_values: false,
             request: time_us as u128,
@@ -283,6 +318,29 @@ mod tests {
         // ends at 15 or at 16, and the watermark is 5 less.
         assert_eq!(closed(LIMITS, &[0, 3, 14]), [], "the window ends at 10, and 15 less the lateness is 10");
         assert_eq!(closed(LIMITS, &[0, 3, 15]), [(0, 2)]);
+    }
+
+    #[test]
+    fn a_later_stage_removes_the_window_of_its_request() {
+        let stage = |time_us, request, ends| Waiting { key: (0, request), ends, ..waiting(time_us) };
+        let found = |stages: &[(i64, u128, bool)]| {
+            let mut closings = Closings::new(LIMITS);
+            let mut found = Vec::new();
+            for (time_us, request, ends) in stages {
+                found.extend(closings.advance("s", *time_us));
+                found.extend(closings.add("s", stage(*time_us, *request, *ends)));
+            }
+            found.extend(closings.advance("s", 1000));
+            assert_eq!(closings.items, 0);
+            assert!(closings.sources["s"].open.is_empty() && closings.sources["s"].ends.is_empty());
+            found.into_iter().map(|closed| closed.key.1).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[(0, 1, false), (0, 2, false), (3, 1, true)]), [2]);
+        assert_eq!(found(&[(3, 1, true), (3, 1, false)]), [], "received and ended at the same time");
+        assert_eq!(found(&[(0, 1, false), (0, 1, false), (3, 1, true)]), [], "received twice");
+        assert_eq!(found(&[(0, 1, false), (14, 2, false), (3, 1, true)]), [2], "the end came late");
+        assert_eq!(found(&[(3, 1, true), (20, 1, false)]), [1], "another request");
+        assert_eq!(found(&[(3, 1, true), (4, 1, true)]), [], "never received");
     }
 
     #[test]

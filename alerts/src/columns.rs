@@ -4,6 +4,7 @@
 //! views, so a rule gives the same result on the stream and over the archive. Columns are borrowed
 //! from the batch, not copied. No state.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use arrow_array::cast::AsArray;
@@ -13,8 +14,10 @@ use arrow_array::{
     TimestampMicrosecondArray,
 };
 use arrow_schema::{DataType, TimeUnit};
-use strongroom_schemas::events;
+use strongroom_schemas::{Outcome, events};
 use thiserror::Error;
+
+use crate::outcome;
 
 /// Why a batch cannot be matched.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -149,6 +152,9 @@ pub(crate) enum Column<'a> {
 pub(crate) struct Columns<'a> {
     columns: Vec<Option<Column<'a>>>,
     pub(crate) rows: usize,
+    /// The outcome of each row, once one was asked for.
+    outcomes: OnceCell<Vec<Option<Outcome>>>,
+    dry_runs: OnceCell<Vec<bool>>,
 }
 
 impl<'a> Columns<'a> {
@@ -160,7 +166,7 @@ impl<'a> Columns<'a> {
             let array = batch.column_by_name(name).ok_or(MatchError::Missing { name })?;
             columns[at] = Some(column_of(name, array)?);
         }
-        Ok(Columns { columns, rows: batch.num_rows() })
+        Ok(Columns { columns, rows: batch.num_rows(), outcomes: OnceCell::new(), dry_runs: OnceCell::new() })
     }
 
     fn get(&self, at: usize) -> Column<'a> {
@@ -178,11 +184,25 @@ impl<'a> Columns<'a> {
         }
     }
 
+    /// Returns a column that only some sets of rules read; `None` if this one does not.
+    pub(crate) fn optional_text(&self, at: usize) -> Option<Text<'a>> {
+        self.columns[at].is_some().then(|| self.text(at))
+    }
+
     pub(crate) fn lists(&self, at: usize) -> Lists<'a> {
         match self.get(at) {
             Column::Lists(lists) => lists,
             other => unreachable!("{other:?} in place of lists was refused by column_of"),
         }
+    }
+
+    pub(crate) fn outcomes(&self) -> &[Option<Outcome>] {
+        self.outcomes.get_or_init(|| outcome::outcomes(self))
+    }
+
+    /// Returns for each row whether it is a dry run.
+    pub(crate) fn dry_runs(&self) -> &[bool] {
+        self.dry_runs.get_or_init(|| outcome::dry_runs(self))
     }
 
     pub(crate) fn number(&self, at: usize, row: usize) -> Option<i64> {

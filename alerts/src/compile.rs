@@ -15,15 +15,17 @@ use strongroom_schemas::events::index;
 
 use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::Field;
+use crate::outcome::{DRY_RUN_COLUMNS, OUTCOME_COLUMNS};
 use crate::pattern::Test;
 use crate::rule::{Correlation, EventRule};
 
 /// Columns with few distinct values, each of which excludes some rules. The excluded rules are
 /// looked up before any rule is evaluated. The columns that exclude most rules come first.
-const GATES: [Field; 14] = [
+const GATES: [Field; 16] = [
     Field::Column(index::RESOURCE),
     Field::Column(index::VERB),
     Field::Column(index::SUBRESOURCE),
+    Field::Outcome,
     Field::Column(index::RESPONSE_CODE),
     Field::Actor,
     Field::Column(index::IMPERSONATED_USER_NAME),
@@ -35,6 +37,7 @@ const GATES: [Field; 14] = [
     Field::SourceIp,
     Field::List(index::IMPERSONATED_USER_GROUPS),
     Field::List(index::USER_GROUPS),
+    Field::DryRun,
 ];
 
 /// Pairs of gates that are also combined into one gate, because a rule may need a value in either
@@ -123,11 +126,16 @@ const COST_BODY: u8 = 4;
 
 fn cost_of(field: &Field) -> u8 {
     match field {
-        Field::Column(_) | Field::Actor | Field::SourceIp | Field::Element(_) => 0,
+        Field::Column(_)
+        | Field::Actor
+        | Field::SourceIp
+        | Field::Outcome
+        | Field::DryRun
+        | Field::Element(_) => 0,
         Field::List(_) => 1,
         Field::Time(_) | Field::Exec(_) => 2,
         Field::Json(..) => 3,
-        Field::Body(..) | Field::Pod(_) => COST_BODY,
+        Field::Body(..) | Field::Pod(_) | Field::Examined => COST_BODY,
     }
 }
 
@@ -267,11 +275,14 @@ pub(crate) const KEYWORD_COLUMNS: [usize; 29] = [
     index::ANNOTATIONS,
 ];
 
-fn columns_of(field: &Field, out: &mut Vec<usize>) {
+pub(crate) fn columns_of(field: &Field, out: &mut Vec<usize>) {
     match field {
         Field::Column(at) | Field::Time(at) | Field::List(at) | Field::Json(at, _) => out.push(*at),
         Field::Actor => out.extend([index::USER_NAME, index::IMPERSONATED_USER_NAME]),
         Field::SourceIp => out.push(index::SOURCE_IPS),
+        Field::Outcome => out.extend(OUTCOME_COLUMNS),
+        Field::DryRun => out.extend(DRY_RUN_COLUMNS),
+        Field::Examined => out.push(index::REQUEST_OBJECT),
         Field::Exec(_) => out.push(index::REQUEST_URI),
         Field::Body(body, _) => out.push(match body {
             crate::fields::Body::Request => index::REQUEST_OBJECT,

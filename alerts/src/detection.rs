@@ -14,12 +14,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use regex::RegexBuilder;
+use strongroom_schemas::Outcome;
 use strongroom_schemas::events::index;
 use yaml_serde::{Mapping, Value};
 
 use crate::condition;
 use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::{self, Field, Path};
+use crate::outcome;
 use crate::pattern::{self, Check, Ordering, Part, Test, Utf16};
 
 /// Largest compiled size of one regular expression.
@@ -46,15 +48,35 @@ impl Fault {
 }
 
 /// Parses a `detection` section. Unless the rule names `stage` itself, the returned expression
-/// matches every stage but `RequestReceived`.
+/// matches every stage but `RequestReceived`. If the rule asks for success and does not name
+/// `dry_run` itself, the expression matches no dry run: a dry run has done nothing.
 pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
-    let (condition, names_stage) = read(detection)?;
-    if names_stage {
+    let (condition, named) = read(detection)?;
+    let is_not = |field: Field, text: &str| {
+        let check = Check::Text { parts: vec![Part::Literal(text.into())], cased: true };
+        Expr::Not(Box::new(Expr::Field(field, Arc::new(Test::any_of(vec![check])))))
+    };
+    let mut all = Vec::new();
+    if !named.stage {
+        all.push(is_not(Field::Column(index::STAGE), "RequestReceived"));
+    }
+    if !named.dry_run && outcome::asks(&condition, Outcome::Success) {
+        all.push(is_not(Field::DryRun, "true"));
+    }
+    if all.is_empty() {
         return Ok(condition);
     }
-    let received = Check::Text { parts: vec![Part::Literal("RequestReceived".into())], cased: true };
-    let received = Expr::Field(Field::Column(index::STAGE), Arc::new(Test::any_of(vec![received])));
-    Ok(Expr::All(vec![Expr::Not(Box::new(received)), condition]))
+    all.push(condition);
+    Ok(Expr::All(all))
+}
+
+/// Returns true if a condition from [`parse`] does not match the stage `RequestReceived`, because its
+/// rule does not name `stage`.
+pub(crate) fn ignores_received(condition: &Expr) -> bool {
+    let Expr::All(exprs) = condition else { return false };
+    let Some(Expr::Not(first)) = exprs.first() else { return false };
+    let Expr::Field(Field::Column(index::STAGE), test) = first.as_ref() else { return false };
+    test.exact().any(|stage| stage.eq_ignore_ascii_case("RequestReceived"))
 }
 
 /// Parses a `filter` section. Nothing is added about the stage, because the filtered rules have a
@@ -63,9 +85,16 @@ pub(crate) fn parse_filter(filter: &Mapping) -> Result<Expr, Fault> {
     read(filter).map(|(condition, _)| condition)
 }
 
-/// Returns the condition, and true if a field of it is `stage`.
-fn read(detection: &Mapping) -> Result<(Expr, bool), Fault> {
-    let reader = Reader { names_stage: Cell::new(false) };
+/// The fields for which a rule that does not name them has a condition all the same.
+#[derive(Clone, Copy, Default)]
+struct Named {
+    stage: bool,
+    dry_run: bool,
+}
+
+/// Returns the condition, and which fields it names.
+fn read(detection: &Mapping) -> Result<(Expr, Named), Fault> {
+    let reader = Reader { named: Cell::default() };
     let mut selections = Vec::new();
     let mut conditions = Vec::new();
     for (key, value) in detection {
@@ -95,7 +124,7 @@ fn read(detection: &Mapping) -> Result<(Expr, bool), Fault> {
         1 => parsed.remove(0),
         _ => Expr::Any(parsed),
     };
-    Ok((condition, reader.names_stage.get()))
+    Ok((condition, reader.named.get()))
 }
 
 fn condition_texts(value: &Value) -> Result<Vec<String>, Fault> {
@@ -117,7 +146,7 @@ enum Place {
 }
 
 struct Reader {
-    names_stage: Cell<bool>,
+    named: Cell<Named>,
 }
 
 impl Reader {
@@ -205,9 +234,10 @@ impl Reader {
             Place::Element => Field::Element(Path::parse(name)),
             Place::Event => fields::resolve(name).map_err(|error| Fault::new(error.to_string()))?,
         };
-        if field == Field::Column(index::STAGE) {
-            self.names_stage.set(true);
-        }
+        let mut named = self.named.get();
+        named.stage |= field == Field::Column(index::STAGE);
+        named.dry_run |= field == Field::DryRun;
+        self.named.set(named);
         Ok(field)
     }
 

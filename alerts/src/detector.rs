@@ -13,6 +13,9 @@
 //! sending an id that was used before. The last [`DetectorConfig::requests_max`] requests are
 //! remembered; an older request alerts again under the same id.
 //!
+//! An entry of a cloud does not say when the request was received. There, the hash contains the time
+//! of the stage, and a start and a later end of otherwise equal requests are one request.
+//!
 //! Base rules of a correlation do not alert, unless the correlation has `generate: true`. A request
 //! that matches several base rules of a correlation counts once; for a temporal correlation, once
 //! for each rule.
@@ -32,12 +35,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
-use strongroom_schemas::{Alert, AlertEvent, Touched};
+use strongroom_schemas::{Alert, AlertEvent, Stage, Touched};
 use uuid::Uuid;
 
 use crate::closing::{Closed, ClosingLimits, Closings, Waiting};
 use crate::history::{Baselines, HistoryLimits, Judgement, Novelties};
-use crate::matches::{BatchMatches, Entry, Kept, MatchedEvent, Meaning};
+use crate::matches::{BatchMatches, Entry, Half, Kept, MatchedEvent, Meaning};
 use crate::message::{self, Subject};
 use crate::reorder::{Held, Reorder};
 use crate::rule::{Correlation, Measure};
@@ -166,7 +169,8 @@ impl Detector {
             let event = &matches.events[entry.event as usize];
             match entry.meaning {
                 Meaning::Alert => {
-                    if self.requests.is_new(self.rules.keys[entry.rule as usize], event.request) {
+                    let rule = self.rules.keys[entry.rule as usize];
+                    if self.requests.is_first(rule, event.request, event.half) {
                         alerts.push(self.single(entry, event, &matches));
                     }
                 }
@@ -176,18 +180,28 @@ impl Detector {
                     let definition = &rules.correlations[correlation as usize];
                     let source = matches.text(event, Kept::Source).unwrap_or_default();
                     let text = || matches.texts.get(group_text).unwrap_or_default();
-                    if definition.at_least().is_none() {
-                        if !self.requests.is_new(rules.keys[definition.info], event.request) {
+                    if definition.closes() {
+                        let is_unfinished = definition.measure == Measure::Unfinished;
+                        let stage = matches.text(event, Kept::Stage);
+                        let rule = rules.keys[definition.info];
+                        if !is_unfinished && !self.requests.is_first(rule, event.request, event.half) {
                             continue;
                         }
+                        let ends = is_unfinished && stage != Some(Stage::RequestReceived.as_str());
                         let waiting = Waiting {
-                            key: (definition.key, group),
+                            key: (definition.key, if is_unfinished { value } else { group }),
+                            group,
+                            ends,
                             timespan_us: definition.timespan_us,
                             counts_values: definition.measure == Measure::Values,
                             request: event.request,
                             value,
-                            group_text: text().to_owned(),
-                            event: matches.alert_event(event),
+                            group_text: if ends { String::new() } else { text().to_owned() },
+                            // No alert is about an event that ends a request.
+                            event: match ends {
+                                true => AlertEvent { time_us, ..AlertEvent::default() },
+                                false => matches.alert_event(event),
+                            },
                         };
                         let mut closed = self.closings.advance(source, event.latest_us.unwrap_or(time_us));
                         closed.extend(self.closings.add(source, waiting));
@@ -201,6 +215,7 @@ impl Detector {
                             group_text: text().to_owned(),
                             value,
                             request: event.request,
+                            half: event.half,
                             event: AlertEvent { time_us, ..matches.alert_event(event) },
                         };
                         let mut left = self.reorder.advance(source, event.latest_us.unwrap_or(time_us));
@@ -216,7 +231,7 @@ impl Detector {
                         touch: matches.touch(event),
                         source_offset: event.source_offset,
                     };
-                    if let Some(crossing) = self.count(definition, group, &counted) {
+                    if let Some(crossing) = self.count(definition, group, &counted, event.half) {
                         let event = matches.alert_event(event);
                         alerts.push(self.correlated(definition, crossing, group, text(), event));
                     }
@@ -247,7 +262,7 @@ impl Detector {
 
     /// Counts an event that no longer waits, and returns its alert.
     fn released(&mut self, held: Held) -> Option<Alert> {
-        let Held { correlation, group, group_text, value, request, event } = held;
+        let Held { correlation, group, group_text, value, request, half, event } = held;
         let counted = Counted {
             time_us: event.time_us,
             request,
@@ -259,13 +274,19 @@ impl Detector {
         let rules = Arc::clone(&self.rules);
         // A rule that is no longer in the set does not alert.
         let definition = &rules.correlations[*self.correlations.get(&correlation)?];
-        let crossing = self.count(definition, group, &counted)?;
+        let crossing = self.count(definition, group, &counted, half)?;
         Some(self.correlated(definition, crossing, group, &group_text, event))
     }
 
     /// Counts an event for a correlation that is judged at each event, and returns the crossing it
     /// completes.
-    fn count(&mut self, correlation: &Correlation, group: u128, counted: &Counted<'_>) -> Option<Crossing> {
+    fn count(
+        &mut self,
+        correlation: &Correlation,
+        group: u128,
+        counted: &Counted<'_>,
+        half: Option<Half>,
+    ) -> Option<Crossing> {
         let (key, timespan_us) = ((correlation.key, group), correlation.timespan_us);
         // A request counts once for a correlation or, if the correlation distinguishes rules, once
         // for each of its rules.
@@ -275,7 +296,7 @@ impl Detector {
         } else {
             rule
         };
-        if !self.requests.is_new(rule, counted.request) {
+        if !self.requests.is_first(rule, counted.request, half) {
             return None;
         }
         match correlation.measure {
@@ -312,9 +333,34 @@ impl Detector {
         }
     }
 
-    /// Returns the alert of a closed window, if its count is within the rule's bounds.
-    fn judged(&self, closed: Closed) -> Option<Alert> {
-        let correlation = &self.rules.correlations[*self.correlations.get(&closed.key.0)?];
+    /// Returns the alert of a closed window, if its count is within the rule's bounds. Unfinished
+    /// requests are counted by group, and a burst of them alerts once.
+    fn judged(&mut self, closed: Closed) -> Option<Alert> {
+        let rules = Arc::clone(&self.rules);
+        let correlation = &rules.correlations[*self.correlations.get(&closed.key.0)?];
+        if correlation.measure == Measure::Unfinished {
+            let counted = Counted {
+                time_us: closed.event.time_us,
+                request: closed.first_request,
+                value: 0,
+                audit_id: &closed.event.audit_id,
+                touch: closed.event.touch(),
+                source_offset: closed.event.source_offset,
+            };
+            let rule = Rule {
+                timespan_us: correlation.timespan_us,
+                at_least: usize::try_from(correlation.at_least()?).unwrap_or(usize::MAX),
+                measure: Measure::Events,
+            };
+            let crossing = self.windows.count((correlation.key, closed.group), rule, &counted)?;
+            return Some(self.correlated(
+                correlation,
+                crossing,
+                closed.group,
+                &closed.group_text,
+                closed.event,
+            ));
+        }
         if !correlation.bounds.iter().all(|bound| bound.holds(closed.count)) {
             return None;
         }
@@ -326,7 +372,7 @@ impl Detector {
             audit_ids: closed.audit_ids,
             touched: closed.touched,
         };
-        Some(self.correlated(correlation, crossing, closed.key.1, &closed.group_text, closed.event))
+        Some(self.correlated(correlation, crossing, closed.group, &closed.group_text, closed.event))
     }
 
     fn single(&self, entry: &Entry, event: &MatchedEvent, matches: &BatchMatches) -> Alert {
@@ -336,10 +382,7 @@ impl Detector {
         let event = matches.alert_event(event);
         let subject = Subject { event: &event, count: 1, group: "", timespan: "" };
         let definition = self.rules.event_rule(entry.rule as usize);
-        let message = match &definition.message {
-            Some(template) => template.render(&subject),
-            None => message::default_message(&subject),
-        };
+        let message = message::message(definition.message.as_ref(), &subject, definition.names_outcome);
         Alert {
             alert_id,
             rule_id: rule.id.clone(),
@@ -373,10 +416,7 @@ impl Detector {
         let timespan = correlation.span_text();
         let subject =
             Subject { event: &event, count: crossing.count, group: group_text, timespan: &timespan };
-        let message = match &correlation.message {
-            Some(template) => template.render(&subject),
-            None => message::default_message(&subject),
-        };
+        let message = message::message(correlation.message.as_ref(), &subject, correlation.names_outcome);
         Alert {
             alert_id: alert_id(&rule.id, group, crossing.start_us, crossing.first_request),
             rule_id: rule.id.clone(),
@@ -420,11 +460,20 @@ struct Requests {
     max: usize,
     known: HashSet<u128>,
     order: VecDeque<u128>,
+    /// Halves of requests whose other half has not been seen.
+    halves: HashMap<u128, Half>,
+    halves_order: VecDeque<u128>,
 }
 
 impl Requests {
     fn new(max: usize) -> Requests {
-        Requests { max, known: HashSet::new(), order: VecDeque::new() }
+        Requests {
+            max,
+            known: HashSet::new(),
+            order: VecDeque::new(),
+            halves: HashMap::new(),
+            halves_order: VecDeque::new(),
+        }
     }
 
     /// Remembers that a rule has matched a request. Returns true if this was not remembered yet.
@@ -439,6 +488,33 @@ impl Requests {
             && let Some(oldest) = self.order.pop_front()
         {
             self.known.remove(&oldest);
+        }
+        true
+    }
+
+    /// Like [`Requests::is_new`]. Of two halves of one request, only the first that arrives is new:
+    /// a start and an end that is not earlier. Two starts are two requests, and so are two ends,
+    /// because a client may send the id of an earlier request.
+    fn is_first(&mut self, rule: u128, request: u128, half: Option<Half>) -> bool {
+        if !self.is_new(rule, request) {
+            return false;
+        }
+        let Some(half) = half else { return true };
+        let key = half.operation.wrapping_add(rule);
+        let completes = |other: &Half| {
+            let (start, end) = if half.is_start { (&half, other) } else { (other, &half) };
+            start.is_start && !end.is_start && start.time_us <= end.time_us
+        };
+        if self.halves.get(&key).is_some_and(completes) {
+            self.halves.remove(&key);
+            return false;
+        }
+        self.halves.insert(key, half);
+        self.halves_order.push_back(key);
+        if self.halves_order.len() > self.max
+            && let Some(oldest) = self.halves_order.pop_front()
+        {
+            self.halves.remove(&oldest);
         }
         true
     }

@@ -116,6 +116,13 @@ fn lines_of_a_selection_and_their_modifiers() {
         ("user.extra.authentication.kubernetes.io/pod-name|startswith: runner", true),
         ("user.extra.scopes: b", true),
         ("cluster: test", true),
+        ("outcome: success", true),
+        ("outcome: [failure, unknown]", false),
+        ("outcome|neq: failure", true),
+        ("dry_run: false", true),
+        ("dry_run: true", false),
+        ("faults: null", true),
+        ("request_examined: null", true),
         ("stageTimestamp|startswith: '2026-03-02T10:00:01'", true),
         ("user.username|fieldref: actor", false),
         ("objectRef.namespace|fieldref: objectRef.namespace", true),
@@ -288,12 +295,157 @@ fn a_request_alerts_once_over_its_stages() {
     let found = alerts(&rules, &lines);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].event.stage.as_deref(), Some("ResponseStarted"));
-    assert_eq!(found[0].message, "bob get pods/web-0/exec in web from 10.2.3.4");
+    assert_eq!(found[0].message, "Alice as bob get pods/web-0/exec in web from 10.2.3.4");
     let late_only = alerts(&rules, &lines[2..]);
     assert_eq!(late_only[0].alert_id, found[0].alert_id, "both stages give the same finding");
 
     let named = selection("objectRef.subresource: exec\nstage: RequestReceived");
     assert_eq!(rows(&named, &lines), [0]);
+}
+
+/// An entry of a cloud has no time at which the request was received. The entry of the start and
+/// that of the end are one request, in whatever order they arrive, and others are others.
+#[test]
+fn the_two_entries_of_an_operation_alert_once() {
+    let entry = |id: &str, stage: &str, second: u32, name: &str| {
+        format!(
+            r#"{{"auditID":"{id}","stage":"{stage}","verb":"create","user":{{"username":"eve"}},"sourceIPs":["10.0.0.1"],"objectRef":{{"resource":"pods","name":"{name}"}},"stageTimestamp":"2026-03-02T10:00:{second:02}.000000Z","annotations":{{"authorization.k8s.io/decision":"allow"}}}}"#
+        )
+    };
+    let start = |second| entry("1", "ResponseStarted", second, "a");
+    let end = |second| entry("1", "ResponseComplete", second, "a");
+    let counted = "\n---\ntitle: c\nname: c\ncorrelation: {type: event_count, rules: [t], group-by: actor, timespan: 1m, condition: {gte: 2}, generate: true}\n";
+    let rules = set(&format!("name: t\n{}{counted}", selection("verb: create\noutcome: success")));
+    let count = |lines: &[String]| {
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let found = alerts(&rules, &lines);
+        let single = found.iter().filter(|alert| alert.rule_name == "t").count();
+        (single, found.len() - single)
+    };
+    assert_eq!(count(&[start(1), end(5)]), (1, 0));
+    assert_eq!(count(&[end(5), start(1)]), (1, 0));
+    assert_eq!(count(&[start(1), end(5), start(1), end(5)]), (1, 0), "and when they are delivered again");
+    assert_eq!(
+        count(&[start(1), end(5), start(6), end(8)]),
+        (2, 1),
+        "an id that is used again hides nothing"
+    );
+    assert_eq!(count(&[end(5), end(6)]), (2, 1));
+    assert_eq!(count(&[start(1), start(2)]), (2, 1));
+    assert_eq!(count(&[end(1), start(2)]), (2, 1), "an end before its start is of another request");
+    assert_eq!(count(&[start(1), entry("1", "ResponseComplete", 2, "b")]), (2, 1));
+    assert_eq!(count(&[start(1), entry("2", "ResponseComplete", 2, "a")]), (2, 1));
+}
+
+/// A rule that asks for success takes an unknown outcome for it only if the alert is grave.
+#[test]
+fn an_unknown_outcome_is_success_for_grave_alerts_only() {
+    let event = r#"{"verb":"delete","user":{"username":"eve"},"stage":"ResponseComplete","objectRef":{"resource":"pods"},"stageTimestamp":"2026-03-02T10:00:00.000000Z"}"#;
+    let message = |level: &str, lines: &str| {
+        let yaml = format!("level: {level}\nmessage: '{{actor}} did it'\n{}", selection(lines));
+        alerts(&set(&yaml), &[event]).pop().map(|alert| alert.message)
+    };
+    for level in ["high", "critical"] {
+        let found = message(level, "verb: delete\noutcome: success");
+        assert_eq!(found.as_deref(), Some("unconfirmed: eve did it"));
+    }
+    for level in ["medium", "low", "informational"] {
+        assert_eq!(message(level, "verb: delete\noutcome: success"), None);
+        let found = message(level, "verb: delete\noutcome|neq: failure");
+        assert_eq!(found.as_deref(), Some("unconfirmed: eve did it"));
+        assert_eq!(message(level, "verb: delete").as_deref(), Some("eve did it"));
+    }
+    assert_eq!(message("high", "verb: delete\noutcome: failure"), None);
+    let excluded = "level: high\n".to_owned()
+        + &rule(
+            "selection:\n  verb: delete\nfilter:\n  outcome: success\ncondition: selection and not filter",
+        );
+    assert_eq!(alerts(&set(&excluded), &[event]).len(), 1, "an exception for successes is not widened");
+    // One feeder, counted by a grave and by another correlation.
+    let counted = |name: &str, level: &str| {
+        format!(
+            "\n---\ntitle: {name}\nname: {name}\nlevel: {level}\ncorrelation: {{type: event_count, rules: [t], timespan: 1m, condition: {{gte: 1}}}}\n"
+        )
+    };
+    let feeder = format!("name: t\nlevel: low\n{}", selection("outcome: success"));
+    let rules = set(&[feeder, counted("grave", "high"), counted("other", "medium")].concat());
+    let found = alerts(&rules, &[event]);
+    assert_eq!(found.iter().map(|alert| alert.rule_name.as_str()).collect::<Vec<_>>(), ["grave"]);
+    assert!(found[0].message.starts_with("unconfirmed: "), "{}", found[0].message);
+}
+
+#[test]
+fn a_dry_run_is_left_out_of_rules_about_success() {
+    let event = |verb: &str, query: &str| {
+        format!(
+            r#"{{"verb":"{verb}","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/a/pods{query}","objectRef":{{"resource":"pods"}},"responseStatus":{{"code":200}}}}"#
+        )
+    };
+    let (dry, wet) = (event("create", "?dryRun=All"), event("create", ""));
+    for (lines, on_dry, on_wet) in [
+        ("outcome: success", false, true),
+        ("outcome|neq: failure", true, true),
+        ("outcome: success\ndry_run: [true, false]", true, true),
+        ("outcome: success\ndry_run: true", true, false),
+        ("responseStatus.code|lt: 400", true, true),
+        ("verb: create", true, true),
+    ] {
+        assert_eq!(hits(&selection(lines), &dry), on_dry, "{lines}");
+        assert_eq!(hits(&selection(lines), &wet), on_wet, "{lines}");
+    }
+    assert!(hits(&selection("outcome: success"), &event("delete", "?dryRun=All")), "its body decides");
+}
+
+/// `generateName` leaves the name to the API server, which tells it in its response.
+#[test]
+fn a_generated_name_comes_from_the_response() {
+    let event = |object: &str, response: &str| {
+        format!(
+            r#"{{"verb":"create","user":{{"username":"eve"}},"objectRef":{object},"responseObject":{response}}}"#
+        )
+    };
+    let pod = r#"{"kind":"Pod","metadata":{"generateName":"web-","name":"web-7xk2p"}}"#;
+    let name = |event: &str| {
+        let found = alerts(&set(&selection("verb: [create, update]")), &[event]);
+        (found[0].event.name.clone(), found[0].message.clone())
+    };
+    assert_eq!(
+        name(&event(r#"{"resource":"pods"}"#, pod)),
+        (Some("web-7xk2p".to_owned()), "eve create pods/web-7xk2p".to_owned())
+    );
+    for (object, expected) in [
+        (r#"{"resource":"pods","name":"a"}"#, Some("a")),
+        (r#"{"resource":"pods","subresource":"eviction"}"#, None),
+        ("{}", None),
+    ] {
+        assert_eq!(name(&event(object, pod)).0.as_deref(), expected, "{object}");
+    }
+    for response in ["null", "[]", r#"{"kind":"Status","metadata":{}}"#] {
+        assert_eq!(name(&event(r#"{"resource":"pods"}"#, response)).0, None, "{response}");
+    }
+    let updated = event(r#"{"resource":"pods"}"#, pod).replace("create", "update");
+    assert_eq!(name(&updated).0, None);
+}
+
+/// A body that is padded with escapes is examined; one with too many values is told.
+#[test]
+fn padding_hides_no_body() {
+    let event = |pad: &str| {
+        format!(
+            r#"{{"verb":"create","objectRef":{{"resource":"pods"}},"requestObject":{{"metadata":{{"annotations":{{"a":{pad}}}}},"spec":{{"hostPID":true}}}}}}"#
+        )
+    };
+    let padded = event(&format!("\"{}\"", "\\u003c".repeat(4 << 20)));
+    assert!(padded.len() > 24 << 20);
+    assert!(hits(&selection("pod.hostPID: true"), &padded));
+    assert!(hits(&selection("request_examined: true"), &padded));
+    let crowded = event(&format!("[{}0]", "0,".repeat(crate::body::VALUES_MAX)));
+    assert!(!hits(&selection("pod.hostPID: true"), &crowded));
+    assert!(hits(&selection("request_examined: false"), &crowded));
+    assert!(hits(&selection("request_examined: true"), &event("0")));
+    let deep = event(&format!("{}1{}", "[".repeat(200), "]".repeat(200)));
+    assert!(hits(&selection("faults: '/requestObject: too_deep'"), &deep));
+    assert!(!hits(&selection("faults|startswith: '/requestObject'"), &event("[[1]]")));
 }
 
 /// A client may send an audit id that was used before. The reuse must not silence its alert.
@@ -329,7 +481,7 @@ fn an_alert_says_what_the_rule_and_the_event_say() {
     assert_eq!(alert.severity, Severity::High);
     assert_eq!(alert.tactics, ["credential-access"]);
     assert_eq!(alert.techniques, ["T1552.007"]);
-    assert_eq!(alert.message, "bob ran cat /etc/shadow");
+    assert_eq!(alert.message, "Alice as bob ran cat /etc/shadow");
     assert_eq!(alert.next_steps, "Ask Alice.");
     assert_eq!(alert.time_us, 1_772_445_601_000_000);
     assert_eq!((alert.window_start_us, alert.window_end_us), (alert.time_us, alert.time_us));
@@ -675,4 +827,88 @@ fn batches_that_are_not_events_are_refused() {
     let unread = batch.schema().index_of("request_object").unwrap();
     let fewer: Vec<usize> = (0..batch.num_columns()).filter(|at| *at != unread).collect();
     assert!(Matcher::new(rules).match_batch(&batch.project(&fewer).unwrap()).is_ok());
+}
+
+const UNFINISHED: &str = r"title: patch
+name: patch
+logsource: {product: kubernetes, service: audit}
+detection:
+  selection: {verb: patch, stage: [RequestReceived, ResponseStarted, ResponseComplete, Panic]}
+  condition: selection
+---
+title: unfinished
+name: unfinished
+correlation: {type: unfinished, rules: patch, group-by: user.username, timespan: 5m}
+message: '{user.username} {count} {timespan}'
+";
+
+/// Returns a stage of a patch that was received at a minute of an hour.
+fn stage_of(audit_id: &str, user: &str, stage: &str, received: u32, ended: u32, other: &str) -> String {
+    format!(
+        r#"{{"auditID":"{audit_id}","stage":"{stage}","verb":"patch","requestURI":"/a","user":{{"username":"{user}"}},{other}"requestReceivedTimestamp":"2026-03-02T10:{received:02}:00.000001Z","stageTimestamp":"2026-03-02T10:{ended:02}:00.000001Z"}}"#
+    )
+}
+
+#[test]
+fn unfinished_requests_are_told_by_group() {
+    let rules = set(UNFINISHED);
+    let received = |id: &str, user: &str, at: u32| stage_of(id, user, "RequestReceived", at, at, "");
+    let ended =
+        |id: &str, user: &str, from: u32, at: u32, stage: &str| stage_of(id, user, stage, from, at, "");
+    let told = |events: &[String]| -> Vec<(String, Vec<String>)> {
+        let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+        let whole = alerts(&rules, &lines);
+        // Other batches tell the same.
+        let mut matcher = Matcher::new(Arc::clone(&rules));
+        let mut detector = Detector::new(Arc::clone(&rules), DetectorConfig::default());
+        let mut apart = Vec::new();
+        for line in &lines {
+            apart.extend(detector.observe(matcher.match_batch(&batch_of(&[*line])).expect("a batch")));
+        }
+        let ids = |alerts: &[Alert]| alerts.iter().map(|alert| alert.alert_id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&whole), ids(&apart));
+        whole.into_iter().map(|alert| (alert.message, alert.audit_ids)).collect()
+    };
+    let one = |message: &str, id: &str| vec![(message.to_owned(), vec![id.to_owned()])];
+    let later = received("later", "zoe", 30);
+
+    let lost = received("1", "eve", 0);
+    assert_eq!(told(&[lost.clone(), later.clone()]), one("eve 1 5m", "1"));
+    assert_eq!(told(std::slice::from_ref(&lost)), [], "its time is not over");
+    for stage in ["ResponseStarted", "ResponseComplete", "Panic"] {
+        assert_eq!(told(&[lost.clone(), ended("1", "eve", 0, 1, stage), later.clone()]), [], "{stage}");
+    }
+    // A client chooses the audit id. Neither another request with it, nor one that was received at
+    // another time, ends a request.
+    let borrowed = [lost.clone(), ended("1", "bob", 0, 1, "ResponseComplete"), later.clone()];
+    assert_eq!(told(&borrowed), one("eve 1 5m", "1"));
+    let again =
+        [lost.clone(), received("1", "eve", 1), ended("1", "eve", 1, 2, "ResponseComplete"), later.clone()];
+    assert_eq!(told(&again), one("eve 1 5m", "1"));
+    // When a request is received, nobody knows yet that it impersonates somebody.
+    let impersonated = r#""impersonatedUser":{"username":"bob"},"#;
+    let borrowing =
+        [lost.clone(), stage_of("1", "eve", "ResponseComplete", 0, 1, impersonated), later.clone()];
+    assert_eq!(told(&borrowing), []);
+    // One alert for a burst of one user, one for another user, one for a later burst.
+    let many: Vec<String> = (0..5)
+        .map(|at| received(&format!("e{at}"), "eve", at))
+        .chain([received("b", "bob", 3), received("e9", "eve", 20), received("later", "zoe", 59)])
+        .collect();
+    let many: Vec<String> = told(&many).into_iter().map(|(_, ids)| ids.join(" ")).collect();
+    assert_eq!(many, ["e0", "b", "e9"]);
+}
+
+#[test]
+fn unfinished_refuses_what_it_cannot_judge() {
+    let refused = |from: &str, to: &str| {
+        assert!(UNFINISHED.contains(from), "{from}");
+        RuleSet::from_yaml("r.yml", &UNFINISHED.replace(from, to)).expect_err(to).to_string()
+    };
+    let blind = refused(", stage: [RequestReceived, ResponseStarted, ResponseComplete, Panic]", "");
+    assert!(blind.contains("\"patch\" does not name stage"), "{blind}");
+    let lateness = refused("timespan: 5m", "timespan: 5m, lateness: 1m");
+    assert!(lateness.contains("fixed lateness"), "{lateness}");
+    let bound = refused("timespan: 5m", "timespan: 5m, condition: {lt: 3}");
+    assert!(bound.contains("lt is not one of gt, gte"), "{bound}");
 }

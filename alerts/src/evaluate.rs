@@ -9,6 +9,7 @@ use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat};
 use serde_json::Value;
+use strongroom_schemas::Outcome;
 use strongroom_schemas::events::index;
 
 use crate::body::{self, Pod};
@@ -19,6 +20,7 @@ use crate::fields::{Body, Exec, Field, Path};
 use crate::gate::OpenGate;
 use crate::memo::Memo;
 use crate::message::first_chars;
+use crate::outcome;
 use crate::pattern::{self, Test};
 
 /// A row, and the bodies that have been parsed for it.
@@ -47,6 +49,13 @@ impl<'a> Row<'a> {
             parsed
         });
         parsed.as_ref()
+    }
+
+    /// Returns false if the request body has too many values to be examined; `None` without a body.
+    /// A body that is not JSON, or is nested too deeply, has no column but a fault.
+    fn examined(&self) -> Option<bool> {
+        let text = self.columns.text(index::REQUEST_OBJECT).get(self.at)?;
+        Some(!body::may_be_too_large(text) || self.body(Body::Request).is_some())
     }
 
     fn pod(&self) -> Pod<'_> {
@@ -133,6 +142,9 @@ impl Evaluation<'_, '_> {
                 range.any(|item| remembered(memo, lists.items, item, |value| test.matches(value)))
             }
             Field::Time(at) => test.matches(time_text(columns, *at, row.at).as_deref()),
+            Field::Outcome => test.matches(columns.outcomes()[row.at].map(Outcome::as_str)),
+            Field::DryRun => test.matches(Some(outcome::bool_text(columns.dry_runs()[row.at]))),
+            Field::Examined => test.matches(row.examined().map(outcome::bool_text)),
             Field::Exec(part) => {
                 let uris = columns.text(index::REQUEST_URI);
                 remembered(&mut self.memos[leaf], uris, row.at, |uri| {
@@ -314,6 +326,9 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
             out.extend(lists.range(row.at).filter_map(|item| lists.items.get(item)).map(str::to_owned));
         }
         Field::Time(at) => out.extend(time_text(columns, *at, row.at)),
+        Field::Outcome => out.extend(columns.outcomes()[row.at].map(|outcome| outcome.as_str().to_owned())),
+        Field::DryRun => out.push(outcome::bool_text(columns.dry_runs()[row.at]).to_owned()),
+        Field::Examined => out.extend(row.examined().map(|examined| outcome::bool_text(examined).to_owned())),
         Field::Exec(part) => {
             out.extend(columns.text(index::REQUEST_URI).get(row.at).and_then(|uri| exec(uri, *part)));
         }

@@ -59,6 +59,12 @@ pub(crate) enum Field {
     Actor,
     /// The last of `sourceIPs`, the only address that the API server saw itself.
     SourceIp,
+    /// Whether the request succeeded, see [`strongroom_schemas::outcome`].
+    Outcome,
+    /// True for a request that asked the API server to change nothing.
+    DryRun,
+    /// False for a request body with too many values to be examined; null without a body.
+    Examined,
     /// Query parameters of the URI of exec and attach.
     Exec(Exec),
     /// A path in a JSON column that is not a body.
@@ -86,8 +92,10 @@ const EXACT: &[(&str, Field)] = &[
     ("annotations.authorization.k8s.io/decision", Field::Column(index::AUTHZ_DECISION)),
     ("annotations.authorization.k8s.io/reason", Field::Column(index::AUTHZ_REASON)),
     ("cluster", Field::Column(index::CLUSTER)),
+    ("dry_run", Field::DryRun),
     ("exec.command", Field::Exec(Exec::Command)),
     ("exec.container", Field::Exec(Exec::Container)),
+    ("faults", Field::List(index::FAULTS)),
     ("impersonatedUser.groups", Field::List(index::IMPERSONATED_USER_GROUPS)),
     ("impersonatedUser.username", Field::Column(index::IMPERSONATED_USER_NAME)),
     ("level", Field::Column(index::LEVEL)),
@@ -99,6 +107,8 @@ const EXACT: &[(&str, Field)] = &[
     ("objectRef.resourceVersion", Field::Column(index::RESOURCE_VERSION)),
     ("objectRef.subresource", Field::Column(index::SUBRESOURCE)),
     ("objectRef.uid", Field::Column(index::OBJECT_UID)),
+    ("outcome", Field::Outcome),
+    ("request_examined", Field::Examined),
     ("requestReceivedTimestamp", Field::Time(index::REQUEST_RECEIVED_TIMESTAMP)),
     ("requestURI", Field::Column(index::REQUEST_URI)),
     ("responseStatus.code", Field::Column(index::RESPONSE_CODE)),

@@ -23,6 +23,7 @@ use crate::columns::{Column, Columns, Lists, Strings, Text};
 use crate::compile::{Gate, PAIRS, Program, Question, RULES_A_MASK};
 use crate::fields::Field;
 use crate::memo::Memo;
+use crate::outcome;
 use crate::pattern::Test;
 
 /// A column with more distinct values than this in one block is not used as a gate.
@@ -386,6 +387,14 @@ fn load<'a>(field: &Field, columns: &Columns<'a>, places: &mut Vec<u32>) -> Opti
             Some(Values::One(values))
         }
         Field::List(at) => lists(columns.lists(*at), columns.rows, places),
+        Field::Outcome => {
+            places.extend(columns.outcomes().iter().map(|outcome| outcome::place(*outcome)));
+            Some(Values::Texts(outcome::OUTCOMES.to_vec()))
+        }
+        Field::DryRun => {
+            places.extend(columns.dry_runs().iter().map(|dry_run| 1 + u32::from(*dry_run)));
+            Some(Values::Texts(outcome::BOOLS.to_vec()))
+        }
         _ => None,
     }
 }

@@ -38,15 +38,17 @@
 //!
 //! Where Sigma leaves room, this crate decides:
 //! - Fields have the audit event's JSON names. There are also virtual fields: `actor`, `source_ip`,
-//!   `authz.decision`, `authz.reason`, `exec.command`, `exec.container`, `cluster`, and `pod.…` for
-//!   the pod spec of a pod or of any workload's template. `pod.containers` joins all kinds of
+//!   `outcome`, `dry_run`, `authz.decision`, `authz.reason`, `exec.command`, `exec.container`,
+//!   `cluster`, `faults`, `request_examined`, and `pod.…` for the pod spec of a pod or of any workload's template. `pod.containers` joins all kinds of
 //!   containers, and `pod.metadata` is the metadata of the pod or of the template.
 //! - A path through an array matches if any element does; each line of a rule may match a different
 //!   element. To make several lines apply to the same element, write a scope:
 //!   `requestObject.rules[any]:` with a map below it. Other scopes are `[all]` (which needs at
 //!   least one element), `[all_or_empty]` and `[none]`.
 //! - A rule that does not name `stage` matches every stage but `RequestReceived`, and alerts once
-//!   per request ([`Detector`]).
+//!   per request ([`Detector`]). A rule that asks for `outcome: success` matches no dry run, unless
+//!   it names `dry_run`; one of high or critical severity also matches an unknown outcome, and its
+//!   alert says that it is unconfirmed.
 //! - `message` (with `{field}` for the fields that an alert carries) and `next_steps` are our own
 //!   keys.
 
@@ -57,6 +59,7 @@ mod closing;
 mod columns;
 mod compile;
 mod condition;
+mod coverage;
 mod detection;
 mod detector;
 #[cfg(test)]
@@ -67,6 +70,10 @@ mod expr;
 mod fields;
 mod gate;
 mod history;
+#[cfg(test)]
+mod kube_system_test;
+#[cfg(test)]
+mod labelled_test;
 mod link;
 mod matcher;
 mod matches;
@@ -75,7 +82,10 @@ mod message;
 mod needs;
 #[cfg(test)]
 mod oracle_test;
+mod outcome;
 pub mod own;
+#[cfg(test)]
+mod parity_test;
 mod parse;
 mod pattern;
 mod reorder;
@@ -94,6 +104,7 @@ mod window;
 
 pub use batch::{alerts_batch, alerts_of_batch};
 pub use columns::MatchError;
+pub use coverage::LogKind;
 pub use detector::{
     ALERT_NAMESPACE, ALLOWED_LATENESS, Detector, DetectorConfig, EVENTS_MAX, GROUP_EVENTS_MAX, GROUPS_MAX,
     HOURS_MAX, REQUESTS_MAX, VALUES_MAX,

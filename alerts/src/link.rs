@@ -8,11 +8,15 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use strongroom_schemas::Outcome;
+
+use crate::detection;
 use crate::error::RuleError;
 use crate::expr::Expr;
 use crate::fields::{self, Field};
+use crate::outcome;
 use crate::parse::{CorrelationDocument, Detects, Document, FilterDocument, RuleHeader};
-use crate::rule::{Base, Correlation, EventRule, Measure, RuleInfo, RuleKind};
+use crate::rule::{Base, Correlation, EventRule, GRAVE, Measure, RuleInfo, RuleKind};
 
 /// The linked rules of a set, ready to compile.
 pub(crate) struct Linked {
@@ -88,6 +92,7 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
                 Measure::RulesInOrder => RuleKind::TemporalOrdered,
                 Measure::FirstSeen { .. } => RuleKind::FirstSeen,
                 Measure::Baseline { .. } => RuleKind::Baseline,
+                Measure::Unfinished => RuleKind::Unfinished,
             },
             Detects::Filter(_) => unreachable!("filters were taken out"),
         };
@@ -101,6 +106,8 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
             };
             events.push(EventRule {
                 info: at,
+                names_outcome: outcome::is_named(&condition),
+                takes_unknown: false,
                 condition,
                 message: header.message,
                 next_steps: header.next_steps_template,
@@ -126,7 +133,21 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
             line: header.line,
         });
     }
+    for rule in &mut events {
+        let grave = |info: usize| infos[info].severity >= GRAVE;
+        let feeds_grave = correlations.iter().any(|correlation| {
+            grave(correlation.info) && correlation.bases.iter().any(|base| base.rule == rule.info)
+        });
+        let alerts_gravely = infos[rule.info].alerts && grave(rule.info);
+        if (alerts_gravely || feeds_grave) && outcome::asks(&rule.condition, Outcome::Success) {
+            rule.condition = outcome::or_unknown(rule.condition.clone());
+            rule.takes_unknown = true;
+        }
+    }
     for correlation in &mut correlations {
+        let names_outcome =
+            |base: &Base| events.iter().any(|rule: &EventRule| rule.info == base.rule && rule.names_outcome);
+        correlation.names_outcome = correlation.bases.iter().any(names_outcome);
         let bases = correlation.bases.iter().map(|base| {
             let found = events.iter().find(|event: &&EventRule| event.info == base.rule);
             (found.map(|event| &event.condition), &base.group_by, &base.values)
@@ -191,6 +212,13 @@ fn linked_correlation(
                 format!("counts \"{rule}\", a correlation: only rules over events can be counted"),
             ));
         }
+        if let Detects::Event(condition) = &documents[at].detects
+            && correlation.measure == Measure::Unfinished
+            && detection::ignores_received(condition)
+        {
+            let message = format!("\"{rule}\" does not name stage, so it sees no request arrive");
+            return Err(wrong(header, message));
+        }
         if bases.iter().any(|base: &Base| base.rule == at) {
             return Err(wrong(header, format!("counts \"{rule}\" twice")));
         }
@@ -213,6 +241,7 @@ fn linked_correlation(
         timespan_us: correlation.timespan_us,
         lateness_us: correlation.lateness_us,
         bounds: correlation.bounds.clone(),
+        names_outcome: false,
         message: header.message.clone(),
         next_steps: header.next_steps_template.clone(),
         runbook: header.runbook_templates.clone(),

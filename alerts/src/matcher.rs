@@ -14,19 +14,22 @@
 use std::sync::Arc;
 
 use arrow_array::{BooleanArray, RecordBatch};
+use strongroom_schemas::Outcome;
 use strongroom_schemas::events::index;
+use strongroom_schemas::marks::FAULTS_MAX;
 
+use crate::body;
 use crate::columns::{Columns, MatchError, Text};
 use crate::compile::Program;
 use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
 use crate::gate::{self, OpenGate, OpenRows};
-use crate::matches::{BatchMatches, Entry, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
+use crate::matches::{BatchMatches, Entry, Half, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
 use crate::memo::Memo;
-use crate::rule::Measure;
+use crate::rule::{GRAVE, Measure};
 use crate::ruleset::RuleSet;
 
 /// Columns that every alert copies or is identified by.
-const ALERT_COLUMNS: [usize; 20] = [
+const ALERT_COLUMNS: [usize; 23] = [
     index::AUDIT_ID,
     index::STAGE,
     index::VERB,
@@ -41,6 +44,9 @@ const ALERT_COLUMNS: [usize; 20] = [
     index::NAME,
     index::API_GROUP,
     index::RESPONSE_CODE,
+    index::RESPONSE_STATUS,
+    index::ANNOTATIONS,
+    index::FAULTS,
     index::AUTHZ_DECISION,
     index::REQUEST_RECEIVED_TIMESTAMP,
     index::STAGE_TIMESTAMP,
@@ -66,6 +72,9 @@ impl Matcher {
     pub fn new(rules: Arc<RuleSet>) -> Matcher {
         let leaves = rules.program.leaves.len();
         let mut columns = [ALERT_COLUMNS.as_slice(), &rules.program.columns].concat();
+        if rules.rules().iter().any(|rule| rule.alerts) {
+            columns.push(index::RESPONSE_OBJECT);
+        }
         columns.sort_unstable();
         columns.dedup();
         Matcher {
@@ -203,10 +212,19 @@ impl Matcher {
                 last_row = Some(row);
             }
             let event = matches.events.len() as u32 - 1;
-            if rules.rules()[rule as usize].alerts {
+            // A rule that takes an unknown outcome for success does so for its grave alerts only.
+            let counts = |info: usize| {
+                !rules.event_rule(rule as usize).takes_unknown
+                    || columns.outcomes()[row as usize] != Some(Outcome::Unknown)
+                    || rules.rules()[info].severity >= GRAVE
+            };
+            if rules.rules()[rule as usize].alerts && counts(rule as usize) {
                 matches.entries.push(Entry { rule, event, meaning: Meaning::Alert });
             }
             for &(correlation, base) in rules.program.feeds.get(&(rule as usize)).into_iter().flatten() {
+                if !counts(rules.correlations[correlation].info) {
+                    continue;
+                }
                 let row = Row::new(columns, row as usize);
                 if let Some(meaning) =
                     counted(rules, correlation, base, columns, &row, &mut matches.texts, &mut pair)
@@ -252,20 +270,27 @@ fn match_rows(evaluation: &mut Evaluation<'_, '_>, open: &OpenRows, matches: &mu
 /// each source to `sources`.
 fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<i64> {
     let names = columns.text(index::SOURCE);
+    // Most batches have one source, whose name is then compared once.
+    let mut last: Option<(usize, usize)> = None;
     let latest = (0..columns.rows).map(|row| {
+        let place = names.place(row);
+        if let Some((_, at)) = last.filter(|(known, _)| Some(*known) == place) {
+            let (_, latest_us) = &mut sources[at];
+            let time_us = columns.number(index::STAGE_TIMESTAMP, row).unwrap_or(i64::MIN);
+            *latest_us = time_us.max(*latest_us);
+            return *latest_us;
+        }
         let name = names.get(row).unwrap_or_default();
         let time_us = columns.number(index::STAGE_TIMESTAMP, row).unwrap_or(i64::MIN);
         // A batch has few sources, so a linear search is fast.
-        match sources.iter_mut().rev().find(|(known, _)| known == name) {
-            Some((_, latest_us)) => {
-                *latest_us = time_us.max(*latest_us);
-                *latest_us
-            }
-            None => {
-                sources.push((name.to_owned(), time_us));
-                time_us
-            }
-        }
+        let at = sources.iter().rposition(|(known, _)| known == name).unwrap_or_else(|| {
+            sources.push((name.to_owned(), time_us));
+            sources.len() - 1
+        });
+        last = place.map(|place| (place, at));
+        let (_, latest_us) = &mut sources[at];
+        *latest_us = time_us.max(*latest_us);
+        *latest_us
     });
     latest.collect()
 }
@@ -398,6 +423,14 @@ impl KeptSymbols {
         if symbols[Kept::Actor as usize] == Symbol::NONE {
             symbols[Kept::Actor as usize] = symbols[Kept::UserName as usize];
         }
+        if symbols[Kept::Name as usize] == Symbol::NONE
+            && let Some(name) = created_name(columns, row)
+        {
+            symbols[Kept::Name as usize] = texts.add(&name);
+        }
+        let faults = columns.lists(index::FAULTS);
+        let faults = faults.range(row).filter_map(|item| faults.items.get(item)).take(FAULTS_MAX);
+        let faults = faults.map(|fault| texts.add(fault)).collect();
         let lists = columns.lists(index::SOURCE_IPS);
         if let Some(last) = lists.range(row).next_back() {
             symbols[Kept::SourceIp as usize] = self.symbol(Kept::SourceIp, lists.items, last, texts);
@@ -411,10 +444,54 @@ impl KeptSymbols {
             request_received_us: received_us,
             response_code: number(index::RESPONSE_CODE).and_then(|code| i32::try_from(code).ok()),
             source_offset: number(index::SOURCE_OFFSET).unwrap_or_default(),
+            outcome: columns.outcomes()[row],
+            faults,
             request: request_identity(columns, row, stage_us, received_us),
+            half: half(columns, row, stage_us, received_us),
             latest_us: None,
         }
     }
+}
+
+/// Returns the name that the API server gave an object, if the request left the name to it
+/// (`generateName`).
+fn created_name(columns: &Columns<'_>, row: usize) -> Option<String> {
+    let text = |column| columns.text(column).get(row);
+    let creates = text(index::VERB) == Some("create")
+        && text(index::RESOURCE).is_some()
+        && text(index::SUBRESOURCE).is_none();
+    let response = columns.optional_text(index::RESPONSE_OBJECT)?;
+    body::object_name(response.get(row).filter(|_| creates)?)
+}
+
+/// Returns the half of a request that an event is: one with an audit id and a time of its own, but
+/// without the time the request was received.
+fn half(columns: &Columns<'_>, row: usize, stage_us: Option<i64>, received_us: Option<i64>) -> Option<Half> {
+    let text = |column| columns.text(column).get(row);
+    let is_start = match text(index::STAGE) {
+        Some("ResponseStarted") => true,
+        Some("ResponseComplete") => false,
+        _ => return None,
+    };
+    let (time_us, None) = (stage_us?, received_us) else { return None };
+    let mut hash = Identity::new();
+    hash.text(Some(text(index::AUDIT_ID).filter(|id| !id.is_empty())?));
+    hash.text(actor(columns, row));
+    hash.text(source_ip(columns, row));
+    for column in [
+        index::CLUSTER,
+        index::USER_NAME,
+        index::VERB,
+        index::REQUEST_URI,
+        index::API_GROUP,
+        index::RESOURCE,
+        index::SUBRESOURCE,
+        index::NAMESPACE,
+        index::NAME,
+    ] {
+        hash.text(text(column));
+    }
+    Some(Half { operation: hash.finish(), is_start, time_us })
 }
 
 /// Returns a hash that identifies a request. The audit id alone does not identify it: a client may

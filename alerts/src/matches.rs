@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use strongroom_schemas::{AlertEvent, Touch};
+use strongroom_schemas::{AlertEvent, Outcome, Touch};
 
 use crate::ruleset::RuleSet;
 
@@ -84,10 +84,26 @@ pub(crate) struct MatchedEvent {
     pub(crate) request_received_us: Option<i64>,
     pub(crate) response_code: Option<i32>,
     pub(crate) source_offset: i64,
-    /// Hash that identifies the request, the same at each of its stages.
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) faults: Vec<Symbol>,
+    /// Hash that identifies the request, the same at each of its stages. If the event does not say
+    /// when the request was received, it is the hash of this stage.
     pub(crate) request: u128,
+    /// The half of a request that this event is, if `request` is the hash of a stage.
+    pub(crate) half: Option<Half>,
     /// Latest event time of the source up to this row, if a rule needs it.
     pub(crate) latest_us: Option<i64>,
+}
+
+/// One of the two events of a request whose events do not say when it was received. A cloud writes
+/// the entry of a long operation when it starts, and another when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Half {
+    /// Hash that identifies the request, but not its time.
+    pub(crate) operation: u128,
+    /// True for the event of the start, false for that of the end.
+    pub(crate) is_start: bool,
+    pub(crate) time_us: i64,
 }
 
 /// What a match is used for.
@@ -187,6 +203,13 @@ impl BatchMatches {
             name: optional(Kept::Name),
             response_code: event.response_code,
             authz_decision: optional(Kept::AuthzDecision),
+            outcome: event.outcome,
+            faults: event
+                .faults
+                .iter()
+                .filter_map(|fault| self.texts.get(*fault))
+                .map(str::to_owned)
+                .collect(),
         }
     }
 }

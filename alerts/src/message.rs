@@ -8,7 +8,8 @@
 
 use std::fmt::Write;
 
-use strongroom_schemas::AlertEvent;
+use strongroom_schemas::marks::{Unread, parse_fault};
+use strongroom_schemas::{AlertEvent, Outcome};
 
 use crate::body::query_parameter;
 
@@ -112,11 +113,13 @@ impl Template {
 
     /// Renders the message of an alert.
     pub(crate) fn render(&self, subject: &Subject<'_>) -> String {
+        // A template that names the authenticated user itself says all of who acts.
+        let both = !self.0.iter().any(|piece| matches!(piece, Piece::Value(Placeholder::UserName)));
         let mut text = String::new();
         for piece in &self.0 {
             match piece {
                 Piece::Text(literal) => text.push_str(literal),
-                Piece::Value(placeholder) => placeholder.write(subject, &mut text),
+                Piece::Value(placeholder) => placeholder.write(subject, both, &mut text),
             }
         }
         bounded(text, MESSAGE_CHARS_MAX)
@@ -210,16 +213,18 @@ impl Placeholder {
             | Placeholder::Request
             | Placeholder::Timespan => {
                 let mut text = String::new();
-                self.write(subject, &mut text);
+                self.write(subject, false, &mut text);
                 text
             }
         }
     }
 
-    fn write(self, subject: &Subject<'_>, out: &mut String) {
+    /// Adds a value to `out`. With `both`, the one who acts is the authenticated user and the
+    /// impersonated one.
+    fn write(self, subject: &Subject<'_>, both: bool, out: &mut String) {
         let event = subject.event;
         match self {
-            Placeholder::Actor => value(&event.actor, out),
+            Placeholder::Actor => actor(event, both, out),
             Placeholder::AuditId => value(&event.audit_id, out),
             Placeholder::Cluster => value(&event.cluster, out),
             Placeholder::Code => match event.response_code {
@@ -235,7 +240,7 @@ impl Placeholder {
             Placeholder::Name => optional(&event.name, out),
             Placeholder::Namespace => optional(&event.namespace, out),
             Placeholder::Object => object(event, out),
-            Placeholder::Request => request(event, out),
+            Placeholder::Request => request(event, both, out),
             Placeholder::RequestUri => optional(&event.request_uri, out),
             Placeholder::Resource => optional(&event.resource, out),
             Placeholder::SourceIp => optional(&event.source_ip, out),
@@ -282,6 +287,19 @@ pub(crate) fn first_chars(text: &str, count: usize) -> &str {
     text.char_indices().nth(count).map_or(text, |(end, _)| &text[..end])
 }
 
+/// Adds the user whose permissions a request used to `out` or, with `both`, who acts: `alice`, or
+/// `alice as admin` if she borrows the permissions of `admin`.
+fn actor(event: &AlertEvent, both: bool, out: &mut String) {
+    match event.impersonated_user().filter(|_| both) {
+        None => value(&event.actor, out),
+        Some(impersonated) => {
+            value(event.authenticated_user(), out);
+            out.push_str(" as ");
+            value(impersonated, out);
+        }
+    }
+}
+
 /// Adds the object of a request to `out`: `secrets/db-creds`, `pods/web-0/exec`, or the path of a
 /// non-resource request.
 fn object(event: &AlertEvent, out: &mut String) {
@@ -298,8 +316,8 @@ fn object(event: &AlertEvent, out: &mut String) {
 
 /// Adds a description to `out`, such as `alice get secrets/db-creds in payments from 10.0.0.7`. If
 /// the request failed, its response code is added.
-fn request(event: &AlertEvent, out: &mut String) {
-    value(&event.actor, out);
+fn request(event: &AlertEvent, both: bool, out: &mut String) {
+    actor(event, both, out);
     out.push(' ');
     optional(&event.verb, out);
     out.push(' ');
@@ -318,8 +336,39 @@ fn request(event: &AlertEvent, out: &mut String) {
     }
 }
 
+/// Maximum number of members that a message lists as given more than once.
+const REPEATED_MAX: usize = 3;
+
+/// Returns the message of an alert. It says if the log does not tell that the request succeeded,
+/// for a rule that names the outcome; and which members the event gives more than once, because the
+/// rules looked at the last value only.
+pub(crate) fn message(template: Option<&Template>, subject: &Subject<'_>, names_outcome: bool) -> String {
+    let text = match template {
+        Some(template) => template.render(subject),
+        None => default_message(subject),
+    };
+    let unconfirmed = names_outcome && subject.event.outcome == Some(Outcome::Unknown);
+    let faults = subject.event.faults.iter().filter_map(|fault| parse_fault(fault));
+    let repeated: Vec<&str> =
+        faults.filter(|(_, fault)| *fault == Unread::DuplicateMember).map(|(member, _)| member).collect();
+    if !unconfirmed && repeated.is_empty() {
+        return text;
+    }
+    let before = if unconfirmed { "unconfirmed: " } else { "" };
+    let mut after = String::new();
+    for (at, member) in repeated.iter().take(REPEATED_MAX).enumerate() {
+        after.push_str(if at == 0 { "; given more than once, and read where given last: " } else { ", " });
+        value(member, &mut after);
+    }
+    if repeated.len() > REPEATED_MAX {
+        write!(after, " and {} more", repeated.len() - REPEATED_MAX).expect("writing to a String");
+    }
+    let room = MESSAGE_CHARS_MAX.saturating_sub(before.len() + after.chars().count());
+    format!("{before}{}{after}", bounded(text, room))
+}
+
 /// Returns the message of an alert whose rule has no template.
-pub(crate) fn default_message(subject: &Subject<'_>) -> String {
+fn default_message(subject: &Subject<'_>) -> String {
     let mut text = String::new();
     if !subject.timespan.is_empty() {
         let group = if subject.group.is_empty() { "all events" } else { subject.group };
@@ -327,7 +376,7 @@ pub(crate) fn default_message(subject: &Subject<'_>) -> String {
         value(group, &mut text);
         text.push_str("; last: ");
     }
-    request(subject.event, &mut text);
+    request(subject.event, true, &mut text);
     bounded(text, MESSAGE_CHARS_MAX)
 }
 
@@ -388,6 +437,49 @@ mod tests {
             default_message(&subject(&event)),
             "24 within 5m for actor=alice; last: alice get secrets/db-creds/status in payments from 10.0.0.7: 403"
         );
+    }
+
+    #[test]
+    fn both_users_of_an_impersonation_are_named() {
+        let mut event = event();
+        event.user_name = "root".into();
+        let rendered = |text: &str| Template::parse(text).unwrap().render(&subject(&event));
+        assert_eq!(rendered("{actor} did"), "root as alice did");
+        assert_eq!(rendered("{user.username} acted as {actor}"), "root acted as alice");
+        assert_eq!(
+            rendered("by {user.username}: {request}"),
+            "by root: alice get secrets/db-creds in payments from 10.0.0.7"
+        );
+        assert_eq!(rendered("{request}"), "root as alice get secrets/db-creds in payments from 10.0.0.7");
+        assert_eq!(Template::parse("{actor}").unwrap().render_sql(&subject(&event)), "'alice'");
+        assert_eq!(Template::parse("{actor}").unwrap().render_next_steps(&subject(&event)), "alice");
+    }
+
+    #[test]
+    fn a_message_says_what_is_not_certain() {
+        let mut event = event();
+        event.outcome = Some(Outcome::Unknown);
+        let template = Template::parse("{actor} did").unwrap();
+        assert_eq!(message(Some(&template), &subject(&event), true), "unconfirmed: alice did");
+        assert_eq!(message(Some(&template), &subject(&event), false), "alice did");
+        event.outcome = Some(Outcome::Success);
+        event.faults = ["/requestObject: too_deep", "/verb: duplicate_member"].map(str::to_owned).to_vec();
+        assert_eq!(
+            message(Some(&template), &subject(&event), true),
+            "alice did; given more than once, and read where given last: /verb"
+        );
+        event.outcome = Some(Outcome::Unknown);
+        event.faults = (0..5).map(|at| format!("/user/{at}: duplicate_member")).collect();
+        let long = Template::parse(&"x".repeat(2 * MESSAGE_CHARS_MAX)).unwrap();
+        let text = message(Some(&long), &subject(&event), true);
+        assert!(text.starts_with("unconfirmed: xxx"), "{text}");
+        assert!(
+            text.ends_with(
+                "x…; given more than once, and read where given last: /user/0, /user/1, /user/2 and 2 more"
+            ),
+            "{text}"
+        );
+        assert!(text.chars().count() <= MESSAGE_CHARS_MAX + 1);
     }
 
     #[test]

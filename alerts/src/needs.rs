@@ -69,7 +69,7 @@ impl Mentioned {
     fn field(&mut self, field: &Field) {
         let level = match field {
             Field::Body(Body::Response, _) => Level::RequestResponse,
-            Field::Body(Body::Request, _) | Field::Pod(_) => Level::Request,
+            Field::Body(Body::Request, _) | Field::Pod(_) | Field::Examined => Level::Request,
             _ => Level::Metadata,
         };
         self.level = self.level.max(level);

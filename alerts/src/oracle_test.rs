@@ -11,6 +11,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use strongroom_schemas::events::index;
+use strongroom_schemas::outcome::{Answer, asks_dry_run, obeys_dry_run};
 
 use crate::body::{self, Pod};
 use crate::expr::{Comparison, Expr, Quantifier};
@@ -70,6 +71,32 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
         Field::Column(column) => vec![at(event, *column)],
         Field::Actor => {
             vec![at(event, index::IMPERSONATED_USER_NAME).or_else(|| at(event, index::USER_NAME))]
+        }
+        Field::Outcome => {
+            let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
+            let answer = Answer {
+                stage: text("/stage"),
+                response_code: event
+                    .pointer("/responseStatus/code")
+                    .and_then(Value::as_i64)
+                    .map(|code| code as i32),
+                response_status: text("/responseStatus/status"),
+                authz_decision: text("/annotations/authorization.k8s.io~1decision"),
+                login_decision: text("/annotations/authentication.openshift.io~1decision"),
+            };
+            vec![answer.outcome().map(|outcome| json!(outcome.as_str()))]
+        }
+        Field::DryRun => {
+            let text = |column| at(event, column).and_then(|value| value.as_str().map(str::to_owned));
+            let group = event.pointer("/objectRef/apiGroup").and_then(Value::as_str);
+            let obeys = obeys_dry_run(
+                text(index::VERB).as_deref(),
+                group,
+                text(index::RESOURCE).as_deref(),
+                text(index::SUBRESOURCE).as_deref(),
+            );
+            let asks = text(index::REQUEST_URI).is_some_and(|uri| asks_dry_run(&uri));
+            vec![Some(json!(obeys && asks))]
         }
         Field::SourceIp => {
             let addresses = at(event, index::SOURCE_IPS);
@@ -205,6 +232,12 @@ const LINES: &[&str] = &[
     "responseStatus.code: null",
     "responseStatus.code: '4*'",
     "authz.decision: forbid",
+    "outcome: success",
+    "outcome: [failure, unknown]",
+    "outcome: null",
+    "outcome|neq: success",
+    "dry_run: true",
+    "dry_run: false",
     "annotations.a.b/c: x",
     "user.extra.scopes: b",
     "stage: ResponseStarted",
@@ -313,11 +346,18 @@ fn event() -> impl Strategy<Value = Value> {
             json!(["8.8.8.8", "10.0.0.1"]),
         ])),
         of(choices(vec![Value::Null, json!("curl/8"), json!("kubectl/v1 evil")])),
-        of(choices(vec![Value::Null, json!({"code": 200}), json!({"code": 403}), json!({"code": 101})])),
+        of(choices(vec![
+            Value::Null,
+            json!({"code": 200}),
+            json!({"code": 403}),
+            json!({"code": 101}),
+            json!({"code": 0, "status": "Failure"}),
+        ])),
         of(choices(vec![
             Value::Null,
             json!({"authorization.k8s.io/decision": "forbid", "a.b/c": "x"}),
             json!({"authorization.k8s.io/decision": "allow"}),
+            json!({"authentication.openshift.io/decision": "deny"}),
         ])),
         of(body),
         (
@@ -327,7 +367,11 @@ fn event() -> impl Strategy<Value = Value> {
                 json!("ResponseComplete"),
                 Value::Null,
             ])),
-            of(choices(vec![Value::Null, json!("/exec?command=cat&command=%2Fetc%2Fshadow"), json!("/api")])),
+            of(choices(vec![
+                Value::Null,
+                json!("/exec?command=cat&command=%2Fetc%2Fshadow"),
+                json!("/api?dryRun=All"),
+            ])),
             of(choices(vec![Value::Null, json!({"kind": "Table"})])),
         ),
     )

@@ -340,11 +340,16 @@ fn texts(map: &Mapping, key: &str) -> Result<Vec<String>, Fault> {
 
 const CORRELATION_KEYS: [&str; 9] =
     ["type", "rules", "group-by", "timespan", "condition", "aliases", "generate", "lateness", "learning"];
-const CORRELATION_TYPES: &str = "event_count, value_count, temporal, temporal_ordered, first_seen, baseline";
+const CORRELATION_TYPES: &str =
+    "event_count, value_count, temporal, temporal_ordered, first_seen, baseline, unfinished";
 /// Minimum and maximum number of rules that a temporal correlation joins.
 const TEMPORAL_RULES: std::ops::RangeInclusive<usize> = 2..=32;
 /// How long a group must be known before its values can be new, unless the rule sets `learning`.
 const LEARNING: &str = "7d";
+/// Fields that are the same at every stage of a request. The impersonated user is not one of them:
+/// it is not known when the request is received.
+const REQUEST_FIELDS: [&str; 6] =
+    ["auditID", "cluster", "requestReceivedTimestamp", "requestURI", "user.username", "verb"];
 /// Number of active hours that a baseline needs, unless the rule sets `min_history`.
 const HISTORY_MIN: u64 = 24;
 
@@ -435,6 +440,16 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
             }
             (Measure::FirstSeen { learning_us }, fields, Vec::new())
         }
+        "unfinished" => {
+            let bounds = match condition {
+                None => vec![Bound::AtLeast(1)],
+                Some(condition) => {
+                    only(condition, &["gt", "gte"]).map_err(in_condition)?;
+                    bounds(condition).map_err(in_condition)?
+                }
+            };
+            (Measure::Unfinished, REQUEST_FIELDS.map(str::to_owned).to_vec(), bounds)
+        }
         "baseline" => {
             let measure = baseline(needed()?, timespan_us).map_err(in_condition)?;
             (measure, Vec::new(), Vec::new())
@@ -443,10 +458,11 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
             return Err(Fault::new(format!("type {other} is not one of {CORRELATION_TYPES}")).at("type"));
         }
     };
-    let closes = bounds.iter().any(|bound| !matches!(bound, Bound::AtLeast(_)));
+    let closes =
+        measure == Measure::Unfinished || bounds.iter().any(|bound| !matches!(bound, Bound::AtLeast(_)));
     if closes && lateness_us > 0 {
-        return Err(Fault::new("is not for rules with an upper bound, whose windows have a fixed lateness")
-            .at("lateness"));
+        let message = "is not for unfinished and rules with an upper bound, which have a fixed lateness";
+        return Err(Fault::new(message).at("lateness"));
     }
     Ok(CorrelationDocument {
         measure,

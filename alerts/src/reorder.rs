@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, VecDeque};
 use hashbrown::HashMap;
 use strongroom_schemas::AlertEvent;
 
+use crate::matches::Half;
+
 /// Maximum number of sources whose events wait. If there are more, the events of the source that
 /// was added first are released.
 const SOURCES_MAX: usize = 1024;
@@ -32,6 +34,7 @@ pub(crate) struct Held {
     pub(crate) group_text: String,
     pub(crate) value: u128,
     pub(crate) request: u128,
+    pub(crate) half: Option<Half>,
     pub(crate) event: AlertEvent,
 }
 
@@ -120,6 +123,7 @@ mod tests {
             group_text: String::new(),
             value: 0,
             request: time_us as u128,
+            half: None,
             event: AlertEvent { time_us, ..AlertEvent::default() },
         }
     }

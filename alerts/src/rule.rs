@@ -26,6 +26,8 @@ pub enum RuleKind {
     FirstSeen,
     /// An hour with far more events than the group's usual hours.
     Baseline,
+    /// Requests that were received and have no later stage.
+    Unfinished,
 }
 
 impl RuleKind {
@@ -39,6 +41,7 @@ impl RuleKind {
             RuleKind::TemporalOrdered => "temporal_ordered",
             RuleKind::FirstSeen => "first_seen",
             RuleKind::Baseline => "baseline",
+            RuleKind::Unfinished => "unfinished",
         }
     }
 }
@@ -62,13 +65,16 @@ pub(crate) enum Measure {
         factor_thousandths: u64,
         history_min: usize,
     },
+    /// Requests with an event of stage `RequestReceived` and none of a later stage within the
+    /// timespan.
+    Unfinished,
 }
 
 impl Measure {
     /// Returns true if a matched event counts only when it has a value in one of the correlation's
     /// fields.
     pub(crate) fn needs_value(self) -> bool {
-        matches!(self, Measure::Values | Measure::FirstSeen { .. })
+        matches!(self, Measure::Values | Measure::FirstSeen { .. } | Measure::Unfinished)
     }
 
     /// Returns true if the alert depends on which of the correlation's rules matched.
@@ -116,12 +122,20 @@ pub struct RuleInfo {
     pub line: usize,
 }
 
+/// The severity from which a rule takes an unknown outcome for success. Such an alert says that it
+/// is unconfirmed.
+pub(crate) const GRAVE: Severity = Severity::High;
+
 /// A rule over single events.
 #[derive(Clone, Debug)]
 pub(crate) struct EventRule {
     /// Position of its [`RuleInfo`].
     pub(crate) info: usize,
     pub(crate) condition: Expr,
+    /// True if the condition has a line about the outcome.
+    pub(crate) names_outcome: bool,
+    /// True if the condition asks for success, and was made to accept an unknown outcome too.
+    pub(crate) takes_unknown: bool,
     pub(crate) message: Option<Template>,
     pub(crate) next_steps: Template,
     pub(crate) runbook: Vec<Template>,
@@ -173,6 +187,8 @@ pub(crate) struct Correlation {
     /// How long an event waits for earlier events of its source that arrive late; 0 for no wait.
     pub(crate) lateness_us: i64,
     pub(crate) bounds: Vec<Bound>,
+    /// True if one of the rules that feed this one has a line about the outcome.
+    pub(crate) names_outcome: bool,
     pub(crate) message: Option<Template>,
     pub(crate) next_steps: Template,
     pub(crate) runbook: Vec<Template>,
@@ -185,6 +201,11 @@ impl Correlation {
             Measure::Baseline { .. } => "1h".to_owned(),
             _ => timespan_text(self.timespan_us),
         }
+    }
+
+    /// Returns true if the correlation can be judged only when the time of a window is over.
+    pub(crate) fn closes(&self) -> bool {
+        self.measure == Measure::Unfinished || self.at_least().is_none()
     }
 
     /// Returns the count at which a sliding window alerts; `None` for a rule with an upper bound,

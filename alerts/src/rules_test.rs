@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use strongroom_schemas::{Alert, Severity};
 use yaml_serde::{Deserializer, Value};
 
@@ -137,17 +138,23 @@ fn near_misses_are_near() {
 
 /// Returns the number of top-level members that differ, not counting ids, times and annotations.
 fn differences(left: &str, right: &str) -> usize {
-    let parse = |text: &str| -> serde_json::Map<String, serde_json::Value> {
-        serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
-    };
-    let (left, right) = (parse(left), parse(right));
-    let keys: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+    let (left, right) = (members(left), members(right));
+    let (left, right): (BTreeMap<_, _>, BTreeMap<_, _>) = (
+        left.iter().map(|(key, value)| (key, value.get())).collect(),
+        right.iter().map(|(key, value)| (key, value.get())).collect(),
+    );
+    let keys: BTreeSet<&&String> = left.keys().chain(right.keys()).collect();
     keys.into_iter()
         .filter(|key| {
             !matches!(key.as_str(), "auditID" | "requestReceivedTimestamp" | "stageTimestamp" | "annotations")
         })
-        .filter(|key| left.get(*key) != right.get(*key))
+        .filter(|key| left.get(**key) != right.get(**key))
         .count()
+}
+
+/// Returns the members of an event. A body may be nested so deeply that only its text can be kept.
+fn members(event: &str) -> BTreeMap<String, Box<RawValue>> {
+    serde_json::from_str(event).unwrap_or_else(|error| panic!("{event}: {error}"))
 }
 
 #[test]
@@ -210,8 +217,14 @@ fn built_in_rules_are_the_files() {
 
 /// Returns an event with members replaced, each at a JSON pointer whose parent exists.
 fn edited(event: &str, changes: &[(&str, serde_json::Value)]) -> String {
-    let mut value: serde_json::Value = serde_json::from_str(event).expect("a fixture is JSON");
+    let mut members = members(event);
     for (pointer, new) in changes {
+        let rest = pointer.strip_prefix('/').expect("a pointer");
+        let member = rest.split('/').next().expect("a pointer has a first part").to_owned();
+        let mut value = match members.get(&member) {
+            Some(text) => serde_json::json!({ member.as_str(): text }),
+            None => serde_json::json!({}),
+        };
         let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
         let parent =
             value.pointer_mut(parent).unwrap_or_else(|| panic!("{pointer} has no parent in {event}"));
@@ -220,8 +233,10 @@ fn edited(event: &str, changes: &[(&str, serde_json::Value)]) -> String {
             serde_json::Value::Array(items) => items[key.parse::<usize>().expect("an index")] = new.clone(),
             _ => panic!("{pointer} leads into neither object nor array"),
         }
+        let text = value[member.as_str()].to_string();
+        members.insert(member, RawValue::from_string(text).expect("a value has a JSON text"));
     }
-    value.to_string()
+    serde_json::to_string(&members).expect("members are JSON")
 }
 
 /// Returns the user names that a rule excludes with filters that test only `user.username`.
@@ -284,7 +299,8 @@ fn filters_use_the_authenticated_user() {
     assert!(tried > 100, "only {tried} names were tried");
 }
 
-/// A request that failed, or is still in progress, does not match a rule about completed actions.
+/// A request that failed, or is still in progress, does not match a rule about completed actions,
+/// however the event says so.
 #[test]
 fn failed_requests_match_no_rule_about_completed_actions() {
     let rules = builtin();
@@ -311,29 +327,137 @@ fn failed_requests_match_no_rule_about_completed_actions() {
         "impersonation-forges-pod-identity",
         "impersonation-refused",
         "node-credential-misused",
+        "openshift-account-guessed-from-many-addresses",
+        "openshift-password-guessing",
         "permission-listing",
         "person-at-many-addresses",
         "pod-security-refused",
         "secret-bodies-audited",
+        "secret-read-refused",
         "secret-reads-denied",
         "sequence-anonymous-then-token",
         "service-account-from-public-address",
         "service-account-interactive-client",
         "token-bodies-audited",
         "token-used-by-script",
+        "write-refused-to-person",
         "write-refused-to-service-account",
     ];
     for rule in files().into_keys() {
         let hit = events(&rule, "hit");
         let received: Vec<String> =
             hit.iter().map(|event| edited(event, &[("/stage", "RequestReceived".into())])).collect();
-        assert_eq!(fired(&alerts(&rules, &received), &rule), 0, "{rule} fires on RequestReceived");
-        let refused: Vec<String> =
-            hit.iter().map(|event| edited(event, &[("/responseStatus/code", 403.into())])).collect();
-        let fires = fired(&alerts(&rules, &refused), &rule) > 0;
+        // The rule that is about requests without a later stage.
+        let unfinished = usize::from(rule == "request-unfinished");
+        assert_eq!(
+            fired(&alerts(&rules, &received), &rule).min(1),
+            unfinished,
+            "{rule} fires on RequestReceived"
+        );
+        if unfinished == 1 {
+            // Requests without a later stage have no response.
+            continue;
+        }
+        let none = serde_json::Value::Null;
+        let failures: [&[(&str, serde_json::Value)]; 5] = [
+            &[("/responseStatus", serde_json::json!({"code": 403}))],
+            &[("/responseStatus", serde_json::json!({"code": 409}))],
+            &[("/responseStatus", serde_json::json!({"code": 0, "status": "Failure"}))],
+            &[("/responseStatus", none), ("/annotations", serde_json::json!({DECISION: "forbid"}))],
+            &[("/stage", "Panic".into())],
+        ];
+        let fires = failures.iter().any(|failure| {
+            let failed: Vec<String> = hit.iter().map(|event| edited(event, failure)).collect();
+            fired(&alerts(&rules, &failed), &rule) > 0
+        });
         let may = ANY_ANSWER.contains(&rule.as_str());
-        assert!(!fires || may, "{rule} fires on refused requests");
+        assert!(!fires || may, "{rule} fires on failed requests");
     }
+}
+
+/// Annotation with the decision of the authorizer.
+const DECISION: &str = "authorization.k8s.io/decision";
+
+/// A rule that asks for success fires without a response code if the request was granted. If the
+/// event says nothing about the outcome, only alerts of high and critical severity are raised, and
+/// they say so.
+#[test]
+fn an_unknown_outcome_is_told_apart() {
+    let rules = builtin();
+    let (mut grave, mut others) = (0, 0);
+    for (rule, documents) in files() {
+        let asks = documents
+            .iter()
+            .filter_map(|document| document.get("detection"))
+            .all(|detection| yaml_serde::to_string(detection).expect("YAML").contains("outcome: success"));
+        let hit = events(&rule, "hit");
+        if !asks || hit.iter().any(|event| event.contains("\"authorization.k8s.io/decision\":\"forbid\"")) {
+            continue;
+        }
+        let changed = |decision: serde_json::Value| -> Vec<String> {
+            let with_decision = |event: &String| {
+                let annotations = members(event).get("annotations").map(|text| text.get().to_owned());
+                let mut annotations: serde_json::Map<_, _> =
+                    annotations.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+                annotations.insert(DECISION.to_owned(), decision.clone());
+                let none = serde_json::Value::Null;
+                edited(event, &[("/responseStatus", none), ("/annotations", annotations.into())])
+            };
+            hit.iter().map(with_decision).collect()
+        };
+        let granted = alerts(&rules, &changed("allow".into()));
+        let granted: Vec<&Alert> = granted.iter().filter(|alert| alert.rule_name == rule).collect();
+        assert!(!granted.is_empty(), "{rule} is silent without a code");
+        assert!(granted.iter().all(|alert| !alert.message.contains("unconfirmed")), "{rule}");
+        let unknown = alerts(&rules, &changed(serde_json::Value::Null));
+        let unknown: Vec<&Alert> = unknown.iter().filter(|alert| alert.rule_name == rule).collect();
+        if granted[0].severity >= Severity::High {
+            grave += 1;
+            assert_eq!(unknown.len(), granted.len(), "{rule} is silent without an outcome");
+            assert!(unknown.iter().all(|alert| alert.message.starts_with("unconfirmed: ")), "{rule}");
+        } else {
+            others += 1;
+            assert!(unknown.is_empty(), "{rule} fires without an outcome");
+        }
+    }
+    assert!(grave > 30 && others > 30, "{grave} and {others} rules");
+}
+
+/// A dry run changes nothing, so no rule about a change fires on it. Requests that ignore the
+/// parameter are found all the same.
+#[test]
+fn dry_runs_change_nothing() {
+    let rules = builtin();
+    let (mut silenced, mut ignored) = (0, 0);
+    for (rule, documents) in files() {
+        let asks = documents
+            .iter()
+            .filter_map(|document| document.get("detection"))
+            .all(|detection| yaml_serde::to_string(detection).expect("YAML").contains("outcome: success"));
+        if !asks || is_correlation(&documents) {
+            continue;
+        }
+        for event in events(&rule, "hit") {
+            let value = |key: &str| members(&event).get(key).map(|value| value.get().to_owned());
+            let text = |key| serde_json::from_str::<String>(&value(key)?).ok();
+            let (Some(uri), Some(verb)) = (text("requestURI"), text("verb")) else { continue };
+            let object: serde_json::Value =
+                serde_json::from_str(&value("objectRef").unwrap_or_default()).unwrap_or_default();
+            let part = |key: &str| object.get(key).and_then(serde_json::Value::as_str);
+            let separator = if uri.contains('?') { '&' } else { '?' };
+            let dry = edited(&event, &[("/requestURI", format!("{uri}{separator}dryRun=All").into())]);
+            let obeys = strongroom_schemas::outcome::obeys_dry_run(
+                Some(&verb),
+                part("apiGroup"),
+                part("resource"),
+                part("subresource"),
+            );
+            let count = fired(&alerts(&rules, &[dry]), &rule);
+            assert_eq!(count, usize::from(!obeys), "{rule} on a dry run of {verb} {object}");
+            *(if obeys { &mut silenced } else { &mut ignored }) += 1;
+        }
+    }
+    assert!(silenced > 50 && ignored > 20, "{silenced} and {ignored} events");
 }
 
 /// The patterns that are easiest to get wrong, each with values that match and values that do not.
@@ -550,4 +674,52 @@ fn patterns_mean_what_they_say() {
             "password = <see vault>",
         ],
     );
+}
+
+/// What everybody may ask without a login is not told; a Secret is. A login to OpenShift is made
+/// without a login, too: guessing passwords is told once, a login that succeeds is not.
+#[test]
+fn requests_without_a_login_are_told_apart() {
+    let rules = builtin();
+    let event = |at: usize, uri: &str, code: u16, annotations: &str| {
+        format!(
+            r#"{{"auditID":"{at}","level":"Metadata","stage":"ResponseComplete","requestURI":"{uri}","verb":"get","user":{{"username":"system:anonymous","groups":["system:unauthenticated"]}},"sourceIPs":["192.0.2.10"],"userAgent":"curl/8","responseStatus":{{"metadata":{{}},"code":{code}}},"requestReceivedTimestamp":"2026-03-02T10:00:00.000000Z","stageTimestamp":"2026-03-02T10:00:00.000000Z","annotations":{{{annotations}"authorization.k8s.io/decision":"allow"}}}}"#
+        )
+    };
+    let open = [
+        "/healthz",
+        "/livez?verbose",
+        "/readyz?exclude=etcd",
+        "/readyz/ping?verbose=true",
+        "/version?timeout=32s",
+        "/openid/v1/jwks",
+        "/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server",
+        "/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s",
+        "/oauth/token/request",
+        "/logout",
+    ];
+    let open: Vec<String> = open.iter().enumerate().map(|(at, uri)| event(at, uri, 200, "")).collect();
+    let told: Vec<String> = alerts(&rules, &open).into_iter().map(|alert| alert.message).collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
+    let secret = alerts(&rules, &[event(0, "/api/v1/namespaces/clinic/secrets", 200, "")]);
+    assert_eq!(secret.iter().map(|alert| alert.severity).max(), Some(Severity::High));
+
+    let login = |at: usize, decision: &str, code: u16| {
+        let annotations = format!(
+            r#""authentication.openshift.io/decision":"{decision}","authentication.openshift.io/username":"bob","#
+        );
+        let uri = match code {
+            302 => "/login/htpasswd?then=%2F",
+            _ => "/oauth/authorize?client_id=openshift-challenging-client&response_type=token",
+        };
+        event(at, uri, code, &annotations)
+    };
+    let good = login(100, "allow", 302);
+    assert_eq!(alerts(&rules, std::slice::from_ref(&good)).len(), 0);
+    let mut logins: Vec<String> = (0..25).map(|at| login(at, "deny", 302)).collect();
+    logins.extend([login(25, "error", 500), login(26, "deny", 401), good]);
+    let told = alerts(&rules, &logins);
+    let told: Vec<&str> = told.iter().map(|alert| alert.rule_name.as_str()).collect();
+    assert_eq!(told, ["openshift-password-guessing"]);
 }

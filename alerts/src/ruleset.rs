@@ -6,6 +6,7 @@
 //! matching has no rule errors left. A set never changes once it is made, and is rebuilt from its
 //! files after a crash.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use strongroom_schemas::Alert;
 
 use crate::builtin;
 use crate::compile::Program;
+use crate::coverage::{self, LogKind};
 use crate::error::{RULES_MAX, RuleError};
 use crate::link::{self, Linked};
 use crate::message::Subject;
@@ -76,6 +78,23 @@ impl RuleSet {
         let bases = feeds.map_or(vec![at], |feeds| feeds.bases.iter().map(|base| base.rule).collect());
         let rules = self.events.iter().filter(|rule| bases.contains(&rule.info));
         Needs::of(rules.map(|rule| &rule.condition))
+    }
+
+    /// Returns the columns that a rule, by position in [`RuleSet::rules`], asks for and that a kind
+    /// of log does not carry. Such a rule may be silent, or miss an exception, in such a log.
+    pub fn lacking(&self, at: usize, log: LogKind) -> Vec<&'static str> {
+        let mut columns = BTreeSet::new();
+        let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
+        let bases = feeds.map_or(vec![at], |feeds| feeds.bases.iter().map(|base| base.rule).collect());
+        for rule in self.events.iter().filter(|rule| bases.contains(&rule.info)) {
+            coverage::columns_in(&rule.condition, &mut columns);
+        }
+        for base in feeds.iter().flat_map(|feeds| &feeds.bases) {
+            for field in base.group_by.iter().chain(&base.values) {
+                coverage::columns_in_field(field, &mut columns);
+            }
+        }
+        log.lacking(&columns)
     }
 
     /// Returns the positions of the rules that feed a correlation; none for a rule over events.
@@ -186,7 +205,7 @@ impl RuleSet {
     /// Returns true if a rule needs the time of every event, including the events that no rule
     /// matches.
     pub fn needs_all_times(&self) -> bool {
-        self.correlations.iter().any(|rule| rule.at_least().is_none() || rule.lateness_us > 0)
+        self.correlations.iter().any(|rule| rule.closes() || rule.lateness_us > 0)
     }
 
     /// Returns the longest time that an event waits for late events.

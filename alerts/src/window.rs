@@ -267,7 +267,7 @@ impl Group {
                     *count += 1;
                 }
             }
-            Measure::Events | Measure::FirstSeen { .. } | Measure::Baseline { .. } => {}
+            Measure::Events | Measure::FirstSeen { .. } | Measure::Baseline { .. } | Measure::Unfinished => {}
         }
         let seen = Seen {
             time_us: event.time_us,
@@ -357,7 +357,7 @@ impl Group {
                 last
             }
             Measure::RulesInOrder => self.chain(at, rule)?,
-            Measure::Events | Measure::FirstSeen { .. } | Measure::Baseline { .. } => {
+            Measure::Events | Measure::FirstSeen { .. } | Measure::Baseline { .. } | Measure::Unfinished => {
                 self.window_of_events(at, rule).map(|(start, end)| (start..=end).collect())?
             }
         };

@@ -465,7 +465,8 @@ pub(crate) async fn added(site: &Site, table: Table, ranges: Vec<(Period, u64, u
 
 /// All partitions of `events`, in the order of their first commit.
 pub(crate) async fn sources(site: &Site) -> Result<Vec<Source>> {
-    let mut order: Vec<String> = Vec::new();
+    let mut order: Vec<(String, usize)> = Vec::new();
+    let mut number = 0;
     let mut labels: HashMap<String, String> = HashMap::new();
     let mut positions: HashMap<String, Position> = HashMap::new();
     let mut dropped: HashMap<String, i64> = HashMap::new();
@@ -481,11 +482,12 @@ pub(crate) async fn sources(site: &Site) -> Result<Vec<Source>> {
         let volume = site.volume(VolumeId { table: Table::Events, period });
         let commits = commit::commits(&site.store, &volume).await?;
         for (path, lines) in commit::read_commits(&site.store, commits).await? {
+            number += 1;
             let mut transactions = HashMap::new();
             for line in lines {
                 if let Some(transaction) = line.txn {
                     if !transaction.app_id.contains('#') && !positions.contains_key(&transaction.app_id) {
-                        order.push(transaction.app_id.clone());
+                        order.push((transaction.app_id.clone(), number));
                     }
                     transactions.insert(transaction.app_id, transaction.version);
                 }
@@ -500,11 +502,11 @@ pub(crate) async fn sources(site: &Site) -> Result<Vec<Source>> {
             positions.extend(commit::positions(&path, &transactions)?);
         }
     }
-    let source = |partition: String| {
+    let source = |(partition, first_commit): (String, usize)| {
         let label = labels.remove(&partition).unwrap_or_else(|| partition.clone());
         let position = positions.remove(&partition)?;
         let dropped_before = dropped.get(&partition).copied().unwrap_or(0).min(position.next_offset);
-        Some(Source { partition, label, position, dropped_before })
+        Some(Source { partition, label, position, dropped_before, first_commit })
     };
     Ok(order.into_iter().filter_map(source).collect())
 }

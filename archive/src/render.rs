@@ -20,7 +20,8 @@ pub trait Records: Sync {
     /// whose columns do not match its record, and with a description that repeats no value. This
     /// includes a row whose form gives no record (the record then counts as empty), and a row whose
     /// marks (`form_values`, `redaction`, `faults`) are wrong. For events, it first calls `each`
-    /// with the record of every row, in order. The records of rejects say nothing about columns.
+    /// with the record of every row, in order, and `format` is the `eventsFormat` of their commit.
+    /// The records of rejects say nothing about columns.
     ///
     /// # Errors
     /// A description of what is wrong with the batch.
@@ -28,6 +29,7 @@ pub trait Records: Sync {
         &self,
         table: Table,
         rows: &RecordBatch,
+        format: u32,
         each: &mut dyn FnMut(&[u8]),
         differs: &mut dyn FnMut(usize, &dyn Display),
     ) -> Result<(), String>;

@@ -172,6 +172,7 @@ mod tests {
             &self,
             _: Table,
             _: &RecordBatch,
+            _: u32,
             _: &mut dyn FnMut(&[u8]),
             _: &mut dyn FnMut(usize, &dyn Display),
         ) -> Result<(), String> {

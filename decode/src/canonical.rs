@@ -169,6 +169,7 @@ fn read<'l>(rows: &mut Rows, line: &'l [u8], fragments: &mut Parser) -> Option<R
         stage_time: Some(stage_time),
         raw: None,
         shape: if has_default_shape { NULL } else { rows.shape.dictionary.intern("") },
+        faults: NULL,
     })
 }
 

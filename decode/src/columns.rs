@@ -318,13 +318,24 @@ impl ListColumn {
     pub(crate) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         let values = self.dictionary.take()?;
         let items = dictionary_array(std::mem::take(&mut self.keys), values)?;
+        self.finish_lists(Arc::new(items))
+    }
+
+    /// Like [`finish`](Self::finish), with items that are not in a dictionary.
+    pub(crate) fn finish_plain(&mut self) -> Result<ArrayRef, ArrowError> {
+        let values = self.dictionary.take()?;
+        let keys = std::mem::take(&mut self.keys);
+        let items = StringArray::from_iter_values(keys.iter().map(|key| values.value(*key as usize)));
+        self.finish_lists(Arc::new(items))
+    }
+
+    fn finish_lists(&mut self, items: ArrayRef) -> Result<ArrayRef, ArrowError> {
         let offsets = std::mem::replace(&mut self.offsets, vec![0]);
         self.starts.truncate(1);
         self.items.clear();
         let nulls = self.presence.take();
-        let item = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-        let field = Arc::new(Field::new("item", item, true));
-        Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::new(offsets.into()), Arc::new(items), nulls)?))
+        let field = Arc::new(Field::new("item", items.data_type().clone(), true));
+        Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::new(offsets.into()), items, nulls)?))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Decodes lines to columns in one pass.
 //!
 //! Invariants:
-//! - Every byte of a line is kept: as an event whose columns render to it, as an event with `raw`,
-//!   or as a reject. Bytes around the events of an `EventList` or a cloud's wrapper are kept in
+//! - Every byte of a line is kept: as an event whose columns, alone or by a form, render to it, as an
+//!   event with `raw`, or as a reject. Bytes around the events of an `EventList` or a cloud's wrapper are kept in
 //!   `frame_before` and `frame_after`, the *frame* of a row.
 //! - A row is pushed whole or not at all: everything that can be refused is decoded before the
 //!   first column is changed.
@@ -10,7 +10,8 @@
 //!
 //! There are three readers, and a line that one of them does not read goes to the next. `canonical`
 //! reads a line that is written as kube-apiserver writes it. `members` reads members in any order
-//! and format from a simd-json tape. [`crate::plain`] reads the rest. Objects that repeat (`user`,
+//! and format from a simd-json tape. [`crate::plain`] reads the rest: among it lines that are cut or
+//! have a part that cannot be read, and lines longer than [`WIDE_BYTES`]. Objects that repeat (`user`,
 //! `annotations`, `sourceIPs`, `responseStatus`, `objectRef`) are looked up by their text and
 //! decoded once per block. Bodies are not decoded into values; they are slices of the line. The
 //! positions of the members show whether a line is canonical, so that `raw` can be left out: the
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
 use chrono::{DateTime, Utc};
+use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::Sha256Hash;
 
 use crate::canonical;
@@ -31,13 +33,13 @@ use crate::columns::NULL;
 use crate::dialect::{Dialect, DialectCounts};
 use crate::document::{Document, Stop};
 use crate::frame::{self, BOM, Block, Edge, LineKind};
-use crate::json::Members;
 use crate::members;
 use crate::plain::PlainEvent;
 use crate::reject::{Reason, Refusal};
 use crate::rejects::Rejects;
 use crate::rows::{Place, Row, Rows};
 use crate::tape::{Member, Parser};
+use crate::tolerant;
 use crate::wrapper::{self, Around, Content, Opened, Record};
 
 /// Bounds of the decoder.
@@ -49,8 +51,11 @@ pub struct DecoderConfig {
     pub depth_max: usize,
 }
 
-/// Longest line: 4 MiB.
-pub const LINE_BYTES_MAX: usize = 4 << 20;
+/// Longest line: 64 MiB. The first bytes of a longer one are read as a cut event.
+pub const LINE_BYTES_MAX: usize = 64 << 20;
+/// Longest text that simd-json parses: 4 MiB. It needs many times the memory of the text, so longer
+/// ones are left to [`crate::plain`].
+pub const WIDE_BYTES: usize = 4 << 20;
 /// Maximum nesting depth of a document.
 pub const DEPTH_MAX: usize = 128;
 /// Maximum number of bytes of one line that are parsed in search of a whole event after a tear,
@@ -98,6 +103,18 @@ pub struct Decoder {
     members: Vec<Member>,
     rejects: Rejects,
     dialects: DialectCounts,
+    /// The `eventsFormat` by whose rules records are read.
+    format: u32,
+}
+
+/// What is done with an event whose text ends, or is not JSON, before the event's end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// It is taken, if it names a request and who made it.
+    Taken,
+    /// It is refused for now: the rest of the line may be an event of its own, or more bytes may
+    /// come.
+    Refused,
 }
 
 impl Decoder {
@@ -108,6 +125,7 @@ impl Decoder {
             rows: Rows::new(),
             members: Vec::new(),
             rejects: Rejects::new(),
+            format: EVENTS_FORMAT,
             dialects: DialectCounts::default(),
             config,
         }
@@ -137,20 +155,13 @@ impl Decoder {
     }
 
     fn decode_rows(&mut self, block: &Block, arrived: DateTime<Utc>) -> Result<DecodedBlock, ArrowError> {
+        self.rows.learn_forms(true);
         self.rows.begin(&block.origin);
         self.rejects.begin(&block.origin, arrived.timestamp_micros());
         let mut consumed = block.bytes.len();
         let mut frame_before = 0;
         for line in frame::lines(block, self.config.line_bytes_max) {
             let offset = block.offset + line.at as i64;
-            if line.kind == LineKind::Piece {
-                let refusal = Refusal::new(
-                    Reason::LineTooLong,
-                    format!("part of a line longer than {} bytes", self.config.line_bytes_max),
-                );
-                self.rejects.push(line.bytes, &refusal, offset, line.number);
-                continue;
-            }
             let mut bytes = line.bytes;
             if offset == 0 && bytes.starts_with(BOM) {
                 bytes = &bytes[BOM.len()..];
@@ -169,8 +180,16 @@ impl Decoder {
                 self.page(&Piece { start, end, newline: false, ..whole });
                 continue;
             }
+            if matches!(line.kind, LineKind::FirstPiece | LineKind::Piece) {
+                if line.kind == LineKind::Piece || !self.cut_event(&whole, 0, whole.end) {
+                    let max = self.config.line_bytes_max;
+                    let long = format!("part of a line longer than {max} bytes");
+                    self.reject(&whole, 0, whole.end, &Refusal::new(Reason::LineTooLong, long));
+                }
+                continue;
+            }
             let outcome = self
-                .event(bytes, &whole.place(whole.start, 0))
+                .event(bytes, &whole.place(whole.start, 0), Cut::Refused)
                 .map(|()| Dialect::Plain)
                 .or_else(|refusal| self.lone_record(&whole, refusal, line.kind));
             match outcome {
@@ -188,7 +207,7 @@ impl Decoder {
     /// Decodes the event of a page. The bytes around the event are its frame.
     fn page(&mut self, page: &Piece<'_>) {
         let event = self
-            .event(&page.line[page.start..page.end], &page.place(page.start, 0))
+            .event(&page.line[page.start..page.end], &page.place(page.start, 0), Cut::Refused)
             .map(|()| Dialect::Document)
             .or_else(|refusal| self.layered(page, (page.start, page.end), 0, refusal));
         match event {
@@ -203,9 +222,12 @@ impl Decoder {
         }
     }
 
-    /// Prepares for decoding records one by one, without the bytes around them.
-    pub(crate) fn begin_records(&mut self) {
+    /// Prepares for decoding records one by one, without the bytes around them, by the rules of an
+    /// `eventsFormat`.
+    pub(crate) fn begin_records(&mut self, format: u32) {
+        self.format = format;
         self.rows.hash_records(false);
+        self.rows.learn_forms(false);
         self.rows.begin(&frame::Origin { partition: String::new(), cluster: String::new() });
     }
 
@@ -214,24 +236,24 @@ impl Decoder {
     /// also have layers around its event, or be a cloud's entry that is mapped to an event.
     pub(crate) fn record_alone(&mut self, record: &[u8], is_rendered: bool) -> Result<(), Refusal> {
         let place = Place { offset: 0, before: &[] };
-        let Err(refusal) = self.event(record, &place) else { return Ok(()) };
+        let Err(refusal) = self.event(record, &place, Cut::Taken) else { return Ok(()) };
         if is_rendered {
             return Err(refusal);
         }
         if refusal.reason == Reason::Wrapped
             && let Ok(text) = std::str::from_utf8(record)
         {
-            let event = wrapper::mapped(text)?;
+            let event = wrapper::mapped(text, self.format)?;
             self.push_mapped(&event, record, &place);
             return Ok(());
         }
-        self.in_layers(record, refusal, &place).map(drop)
+        self.in_layers(record, refusal, &place, Cut::Taken).map(drop)
     }
 
     /// Returns the rows of the records decoded since the last call, in order.
     pub(crate) fn take_records(&mut self) -> Result<RecordBatch, ArrowError> {
         let rows = self.rows.finish();
-        self.begin_records();
+        self.begin_records(self.format);
         rows
     }
 
@@ -242,18 +264,45 @@ impl Decoder {
     }
 
     /// Decodes one event and pushes its row, or returns why the bytes are not one.
-    fn event(&mut self, bytes: &[u8], place: &Place<'_>) -> Result<(), Refusal> {
-        if canonical::push(&mut self.rows, bytes, place, &mut self.fragments) {
+    fn event(&mut self, bytes: &[u8], place: &Place<'_>, cut: Cut) -> Result<(), Refusal> {
+        if bytes.len() <= WIDE_BYTES && canonical::push(&mut self.rows, bytes, place, &mut self.fragments) {
             return Ok(());
         }
-        self.general(bytes, None, place)
+        self.general(bytes, None, place, cut)
+    }
+
+    /// Takes `line[from..end]` as an event whose text is cut, perhaps in layers. Returns `false` if
+    /// it is not one.
+    fn cut_event(&mut self, whole: &Piece<'_>, from: usize, end: usize) -> bool {
+        let start = from.max(whole.start);
+        let bytes = &whole.line[start..end];
+        if let Some(head) = wrapper::export_head(bytes)
+            && self.event(&bytes[head..], &whole.place(start + head, from), Cut::Taken).is_ok()
+        {
+            self.dialects.add(Dialect::TimeAndEvent);
+            return true;
+        }
+        let place = whole.place(start, from);
+        let dialect = self
+            .event(bytes, &place, Cut::Taken)
+            .map(|()| Dialect::Plain)
+            .or_else(|refusal| self.in_layers(bytes, refusal, &place, Cut::Taken));
+        dialect.map(|dialect| self.dialects.add(dialect)).is_ok()
     }
 
     /// Decodes the event in the layers of `record`, which was refused as an event with `refusal`.
-    /// All of `record` becomes the record.
-    fn in_layers(&mut self, record: &[u8], refusal: Refusal, place: &Place<'_>) -> Result<Dialect, Refusal> {
+    /// All of `record` becomes the record. An event that is cut is taken where it is a complete
+    /// string; elsewhere `cut` says what is done with it.
+    fn in_layers(
+        &mut self,
+        record: &[u8],
+        refusal: Refusal,
+        place: &Place<'_>,
+        cut: Cut,
+    ) -> Result<Dialect, Refusal> {
         let opened = wrapper::open(record, refusal, &mut |text, around| {
-            self.general(text, Some(record), place)
+            let cut = if around == Around::Prefix { cut } else { Cut::Taken };
+            self.general(text, Some(record), place, cut)
                 .or_else(|refusal| self.mapped_in(text, around, refusal, record, place))
         });
         opened.map(|Opened { dialect, .. }| dialect)
@@ -267,36 +316,45 @@ impl Decoder {
         record: &[u8],
         place: &Place<'_>,
     ) -> Result<(), Refusal> {
-        let event = wrapper::mapped_in(text, around, refusal)?;
+        let event = wrapper::mapped_in(text, around, refusal, self.format)?;
         self.push_mapped(&event, record, place);
         Ok(())
     }
 
     /// Decodes an event in any form. The row's record is `around` if the event was in the layers of
     /// that text, and otherwise `text`.
-    fn general(&mut self, text: &[u8], around: Option<&[u8]>, place: &Place<'_>) -> Result<(), Refusal> {
-        let Decoder { parser, rows, members, config, .. } = self;
-        let outcome = parser.parse(text, |nodes, base| {
-            let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
-            match around {
-                Some(record) => rows.push(&Row { raw: around, shape: NULL, ..row }, place, record),
-                None => rows.push(&row, place, text),
-            }
-            Ok(())
-        });
-        match outcome {
-            Ok(Ok(())) => Ok(()),
-            // The reader refused the text or does not support its form, or simd-json does not parse
-            // it. The plain decoder decides. For example, only the last value of a repeated key
-            // counts, and the reader may have refused the first.
-            Ok(Err(Stop)) | Err(_) => {
-                let event = wrapper::bare_event(text, config.depth_max)?;
-                let record = around.unwrap_or(text);
-                let row = rows.plain_row(&event, record);
-                rows.push(&row, place, record);
-                Ok(())
-            }
+    fn general(
+        &mut self,
+        text: &[u8],
+        around: Option<&[u8]>,
+        place: &Place<'_>,
+        cut: Cut,
+    ) -> Result<(), Refusal> {
+        let Decoder { parser, rows, members, config, format, .. } = self;
+        let is_read = text.len() <= WIDE_BYTES
+            && parser
+                .parse(text, |nodes, base| {
+                    let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
+                    match around {
+                        Some(record) => rows.push(&Row { raw: around, shape: NULL, ..row }, place, record),
+                        None => rows.push(&row, place, text),
+                    }
+                    Ok::<(), Stop>(())
+                })
+                .is_ok_and(|outcome| outcome.is_ok());
+        if is_read {
+            return Ok(());
         }
+        // The reader refused the text or does not support its form, or simd-json does not parse it.
+        // The plain decoder decides.
+        let event = wrapper::bare_event_of(text, config.depth_max, *format)?;
+        if cut == Cut::Refused && event.is_cut() {
+            return Err(wrapper::refusal_of_cut(text, config.depth_max));
+        }
+        let record = around.unwrap_or(text);
+        let row = rows.plain_row(&event, record);
+        rows.push(&row, place, record);
+        Ok(())
     }
 
     /// Decodes the single event of a line that is not a bare event. Otherwise returns why the line
@@ -335,16 +393,16 @@ impl Decoder {
     ) -> Result<Dialect, Refusal> {
         let bytes = &whole.line[start..end];
         if let Some(head) = wrapper::export_head(bytes)
-            && self.event(&bytes[head..], &whole.place(start + head, frame_from)).is_ok()
+            && self.event(&bytes[head..], &whole.place(start + head, frame_from), Cut::Refused).is_ok()
         {
             return Ok(Dialect::TimeAndEvent);
         }
         let Some(literal) = std::str::from_utf8(bytes).ok().and_then(wrapper::literal) else {
-            return self.in_layers(bytes, refusal, &whole.place(start, frame_from));
+            return self.in_layers(bytes, refusal, &whole.place(start, frame_from), Cut::Refused);
         };
         let (literal_start, literal_end) = whole.extent_of(literal);
         let place = whole.place(literal_start, frame_from);
-        let dialect = self.in_layers(literal.as_bytes(), refusal, &place)?;
+        let dialect = self.in_layers(literal.as_bytes(), refusal, &place, Cut::Refused)?;
         self.rows.extend_frame_after(&whole.line[literal_end..end]);
         Ok(dialect)
     }
@@ -363,10 +421,10 @@ impl Decoder {
                 let place = whole.place(start, frame_from);
                 let value = value.as_bytes();
                 if value.starts_with(b"\"") {
-                    self.in_layers(value, wrapper::not_unicode(), &place)?;
+                    self.in_layers(value, wrapper::not_unicode(), &place, Cut::Taken)?;
                 } else {
-                    self.event(value, &place)
-                        .or_else(|refusal| self.in_layers(value, refusal, &place).map(drop))?;
+                    self.event(value, &place, Cut::Refused)
+                        .or_else(|refusal| self.in_layers(value, refusal, &place, Cut::Taken).map(drop))?;
                 }
                 Ok(end)
             }
@@ -442,13 +500,15 @@ impl Decoder {
     /// of events are believed: events that follow each other from the line's first byte, and, after
     /// a tear, the one event that ends where the line does. That event cannot be nested in other
     /// text, because nested text is always followed by what closes it. Members of a list or a
-    /// wrapper, and documents on a line, are judged one by one, so that a member that is too deep
-    /// does not cost the others.
+    /// wrapper, and documents on a line, are judged one by one, so that a member that is refused
+    /// does not cost the others. What is left may be the beginning of an event. It is a cut event
+    /// if it names a request and who made it; its text ends where the next event begins.
     fn recover(&mut self, whole: &Piece<'_>, refusal: Refusal) {
-        // The depth of a line is checked before anything else. So nothing else is known yet of a
-        // line that is too deep, and a single member may be the cause.
+        // Encoding and depth of a line are checked before anything else. So nothing else is known
+        // yet of a line that is refused for them, and a single member may be the cause.
         let too_deep = refusal.reason == Reason::TooDeep;
-        if (too_deep || refusal.reason == Reason::NotAnAuditEvent) && self.event_list(whole) {
+        let may_be_list = too_deep || matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::InvalidUtf8);
+        if may_be_list && self.event_list(whole) {
             return;
         }
         let mut records_left = wrapper::SHORT_ITEMS_MAX + whole.line.len() / wrapper::ITEM_BYTES_MIN;
@@ -467,7 +527,10 @@ impl Decoder {
         if too_deep && self.wrapped(whole, 0, (whole.start, whole.end), &mut records_left).is_ok() {
             return;
         }
-        let broken = matches!(refusal.reason, Reason::BrokenJson | Reason::InvalidUtf8 | Reason::NulByte);
+        let broken = matches!(
+            refusal.reason,
+            Reason::BrokenJson | Reason::InvalidUtf8 | Reason::NulByte | Reason::TruncatedByCloud
+        );
         if !broken && !too_deep {
             return self.reject(whole, 0, whole.end, &refusal);
         }
@@ -481,23 +544,35 @@ impl Decoder {
             at += length;
         }
         let from = if at == whole.start { 0 } else { at };
+        let is_whole = |(head, end): &(usize, usize)| {
+            let event = wrapper::bare_event(&bytes[*head..*end], self.config.depth_max);
+            event.is_ok_and(|event| !event.is_cut())
+        };
         let may_be_torn = whole.newline && is_event_torn(&bytes[at..]);
-        if let Some((head, end)) = may_be_torn.then(|| last_event(bytes, at)).flatten()
-            && self.event(&bytes[head..end], &whole.place(head, head)).is_ok()
-        {
-            self.dialects.add(Dialect::Plain);
-            if from < head {
-                let torn = format!("torn before a whole event at byte {head} of the line");
-                self.reject(whole, from, head, &Refusal::new(Reason::TornLine, torn));
+        let last = may_be_torn.then(|| last_event(bytes, at)).flatten().filter(is_whole);
+        let cut_end = last.map_or(whole.end, |(head, _)| head);
+        if from < cut_end && !self.cut_event(whole, from, cut_end) {
+            let refusal = match last {
+                Some((head, _)) => {
+                    let torn = format!("torn before a whole event at byte {head} of the line");
+                    Refusal::new(Reason::TornLine, torn)
+                }
+                None if from == 0 => refusal,
+                None => {
+                    let broken = format!("broken after a whole event, from byte {from} of the line");
+                    Refusal::new(Reason::TornLine, broken)
+                }
+            };
+            self.reject(whole, from, cut_end, &refusal);
+        }
+        if let Some((head, end)) = last {
+            match self.event(&bytes[head..end], &whole.place(head, head), Cut::Refused) {
+                Ok(()) => {
+                    self.dialects.add(Dialect::Plain);
+                    self.rows.extend_frame_after(&bytes[end..whole.end]);
+                }
+                Err(refusal) => self.reject(whole, head, whole.end, &refusal),
             }
-            if end < whole.end {
-                self.rows.extend_frame_after(&bytes[end..whole.end]);
-            }
-        } else if from == 0 {
-            self.reject(whole, 0, whole.end, &refusal);
-        } else if from < whole.end {
-            let broken = format!("broken after a whole event, from byte {from} of the line");
-            self.reject(whole, from, whole.end, &Refusal::new(Reason::TornLine, broken));
         }
     }
 
@@ -507,7 +582,7 @@ impl Decoder {
         let (start, end) = extent;
         let frame_from = if start == whole.start { 0 } else { start };
         let outcome = self
-            .event(&whole.line[start..end], &whole.place(start, frame_from))
+            .event(&whole.line[start..end], &whole.place(start, frame_from), Cut::Refused)
             .map(|()| Dialect::Plain)
             .or_else(|refusal| self.layered(whole, extent, frame_from, refusal));
         match outcome {
@@ -530,8 +605,8 @@ impl Decoder {
 
     /// Decodes the items of an `EventList`. Returns `false` if the line is not one.
     fn event_list(&mut self, whole: &Piece<'_>) -> bool {
-        let Some(items) = list_items(&whole.line[whole.start..whole.end]) else { return false };
-        if let Err(refusal) = wrapper::short_items(items.iter().copied()) {
+        let Some(items) = tolerant::list_items(&whole.line[whole.start..whole.end]) else { return false };
+        if let Err(refusal) = wrapper::short_items(items.iter().map(|item| item.len())) {
             self.reject(whole, 0, whole.end, &refusal);
             return true;
         }
@@ -540,10 +615,10 @@ impl Decoder {
             self.reject(whole, 0, whole.end, &empty);
             return true;
         }
-        let extent_of = |item: &&str| whole.extent_of(item);
+        let extent_of = |item: &&[u8]| whole.extent_of(item);
         self.each(whole, (0, whole.end), &items, extent_of, |decoder, item, frame_from| {
             let (start, end) = whole.extent_of(item);
-            decoder.event(item.as_bytes(), &whole.place(start, frame_from))?;
+            decoder.event(item, &whole.place(start, frame_from), Cut::Refused)?;
             decoder.dialects.add(Dialect::EventList);
             Ok(end)
         });
@@ -569,7 +644,8 @@ struct Piece<'l> {
 
 impl<'l> Piece<'l> {
     /// Returns where `text`, which is a slice of the line, begins and ends in the line.
-    fn extent_of(&self, text: &str) -> (usize, usize) {
+    fn extent_of(&self, text: impl AsRef<[u8]>) -> (usize, usize) {
+        let text = text.as_ref();
         let start = text.as_ptr() as usize - self.line.as_ptr() as usize;
         (start, start + text.len())
     }
@@ -603,29 +679,14 @@ fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
     None
 }
 
-/// Returns the length of the JSON document at the start of `bytes`; `None` if there is none.
+/// Returns the length of the JSON document at the start of `bytes`; `None` if there is none. Its
+/// strings may be not UTF-8.
 fn document_end(bytes: &[u8]) -> Option<usize> {
-    let mut documents =
-        serde_json::Deserializer::from_slice(bytes).into_iter::<&serde_json::value::RawValue>();
+    let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter::<serde::de::IgnoredAny>();
     match documents.next() {
         Some(Ok(_)) => Some(documents.byte_offset()),
         _ => None,
     }
-}
-
-fn list_items(bytes: &[u8]) -> Option<Vec<&str>> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let Members(members) = serde_json::from_str(text).ok()?;
-    let last = |name: &str| members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.get());
-    if last("kind") != Some("\"EventList\"") {
-        return None;
-    }
-    let items = last("items").filter(|items| *items != "null");
-    let items: Vec<&serde_json::value::RawValue> = match items {
-        Some(items) => serde_json::from_str(items).ok()?,
-        None => Vec::new(),
-    };
-    Some(items.into_iter().map(serde_json::value::RawValue::get).collect())
 }
 
 /// Decodes one whole stream in memory, for tests, benches and short inputs.

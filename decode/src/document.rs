@@ -116,6 +116,17 @@ pub(crate) fn is_compact(line: &[u8], members: &[Member], names: &[&str], open: 
     at == close
 }
 
+/// Leaves an object in which a member that is read occurs twice to the plain decoder. `seen` has a
+/// bit for each such member.
+pub(crate) fn no_duplicate(seen: &mut u8, at: usize) -> Result<(), Stop> {
+    let bit = 1 << (at & 7);
+    if *seen & bit != 0 {
+        return Err(Stop);
+    }
+    *seen |= bit;
+    Ok(())
+}
+
 pub(crate) struct UserFields<'t> {
     pub(crate) name: Option<&'t str>,
     pub(crate) uid: Option<&'t str>,
@@ -135,7 +146,10 @@ pub(crate) fn read_user<'t>(
     let mut canonical = is_compact(document.line, &members, names, member.start + 1, member.end - 1);
     let mut fields = UserFields { name: None, uid: None, extra: None, any: !members.is_empty() };
     let mut groups = None;
+    let mut seen = 0;
     for inner in &members {
+        let name_at = names.iter().position(|name| name.as_bytes() == inner.key(document.line));
+        name_at.map_or(Ok(()), |at| no_duplicate(&mut seen, at))?;
         let path = |field: &str| format!("{name}.{field}");
         match inner.key(document.line) {
             b"username" => {

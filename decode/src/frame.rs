@@ -99,7 +99,9 @@ pub enum LineKind {
     Whole,
     /// A line, or a part of one, without a newline after it, at the end of a stream that may grow.
     Open,
-    /// A piece of a line or part longer than the bound.
+    /// The first piece, as long as the bound, of a line longer than the bound.
+    FirstPiece,
+    /// Another piece of a line or part longer than the bound.
     Piece,
 }
 
@@ -127,7 +129,7 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
         Edge::Part | Edge::InPart => Some((line_end(bytes, 0), true)),
         Edge::InLine => Some((line_end(bytes, 0), false)),
     };
-    let mut pieces_until = 0;
+    let (mut pieces_until, mut first_piece) = (0, None);
     let mut within = match block.begins {
         Edge::Page(within) => Some(within),
         _ => None,
@@ -159,7 +161,9 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             }
             if at < pieces_until {
                 let piece = &bytes[at..pieces_until.min(at + line_bytes_max)];
-                let line = Line { at, number, bytes: piece, kind: LineKind::Piece, event: None };
+                let is_first = first_piece == Some(at) && piece.len() == line_bytes_max;
+                let kind = if is_first { LineKind::FirstPiece } else { LineKind::Piece };
+                let line = Line { at, number, bytes: piece, kind, event: None };
                 at += piece.len();
                 return Some(line);
             }
@@ -197,6 +201,7 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             let last = end == bytes.len();
             if end - at > line_bytes_max || (last && block.ends != Edge::Line) {
                 long = Some((end, begins_document(&bytes[at..])));
+                first_piece = Some(at);
                 continue;
             }
             let line = &bytes[at..end];
@@ -562,7 +567,7 @@ mod tests {
             found,
             [
                 (0, 1, &b"ab"[..], LineKind::Whole),
-                (3, 2, b"abc", LineKind::Piece),
+                (3, 2, b"abc", LineKind::FirstPiece),
                 (6, 2, b"def", LineKind::Piece),
                 (9, 2, b"g", LineKind::Piece),
                 (12, 4, b"xy", LineKind::Whole),
@@ -615,10 +620,11 @@ mod tests {
         assert_eq!(parts(&log, 100), [whole(0, 1, 2), whole(3, 2, 60), whole(63, 2, 90), whole(154, 3, 2)]);
         // A line that does not begin with a document is not searched: its text may be a client's.
         let text = [&b"text {"[..], &three].concat();
-        assert!(parts(&text, 100).iter().all(|(_, _, _, kind)| *kind == LineKind::Piece));
+        let is_piece = |kind| matches!(kind, LineKind::FirstPiece | LineKind::Piece);
+        assert!(parts(&text, 100).iter().all(|(_, _, _, kind)| is_piece(*kind)));
         // Where the writer stopped in the middle, nothing says that another document began.
         let torn = [&document(60)[..59], &document(60)].concat();
-        assert!(parts(&torn, 100).iter().all(|(_, _, _, kind)| *kind == LineKind::Piece));
+        assert!(parts(&torn, 100).iter().all(|(_, _, _, kind)| is_piece(*kind)));
         // Tiny documents do not become as many parts.
         let tiny = document(18).repeat(100_000);
         let found = parts(&tiny, tiny.len() - 1);

@@ -1,4 +1,4 @@
-//! Reads members of JSON objects, and the values that an event takes from them, with `serde_json`.
+//! Reads members of JSON objects, and their values, with `serde_json`.
 //!
 //! Invariant: the last value of a repeated member counts, and a refusal never repeats a value.
 //! [`crate::plain`] and [`crate::wrapper`] both read with these functions, and the plain decoder
@@ -11,7 +11,6 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::reject::{Reason, Refusal};
-use crate::time;
 
 /// White space of JSON.
 pub(crate) const WHITE: [char; 4] = [' ', '\t', '\r', '\n'];
@@ -75,42 +74,6 @@ pub(crate) fn field(name: &str, members: &Members<'_>, key: &str) -> Result<Opti
 pub(crate) fn object<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option<Members<'a>>, Refusal> {
     let Some(value) = value.filter(|value| value.get() != "null") else { return Ok(None) };
     serde_json::from_str(value.get()).map(Some).map_err(|_| Refusal::field(name, "an object"))
-}
-
-pub(crate) fn code(name: &str, value: Option<&RawValue>) -> Result<Option<i32>, Refusal> {
-    match value.map(RawValue::get).filter(|value| *value != "null") {
-        // JSON's -0 is an integer to Go, a float to serde_json.
-        Some("-0") => Ok(Some(0)),
-        Some(code) => {
-            serde_json::from_str(code).map(Some).map_err(|_| Refusal::field(name, "a 32-bit integer"))
-        }
-        None => Ok(None),
-    }
-}
-
-pub(crate) fn json_object(name: &str, value: Option<&RawValue>) -> Result<Option<String>, Refusal> {
-    match value.filter(|value| value.get() != "null") {
-        None => Ok(None),
-        Some(value) if value.get().starts_with('{') => Ok(Some(value.get().to_owned())),
-        Some(_) => Err(Refusal::field(name, "an object")),
-    }
-}
-
-pub(crate) fn strings(name: &str, value: Option<&RawValue>) -> Result<Option<Vec<String>>, Refusal> {
-    value.map_or(Ok(None), |value| {
-        serde_json::from_str::<Option<Vec<String>>>(value.get())
-            .map_err(|_| Refusal::field(name, "an array of strings"))
-    })
-}
-
-pub(crate) fn timestamp(name: &str, value: Option<&RawValue>) -> Result<Option<i64>, Refusal> {
-    let Some(value) = value else { return Ok(None) };
-    match string(name, value)? {
-        None => Ok(None),
-        Some(text) => {
-            time::parse(&text).map(Some).ok_or_else(|| Refusal::field(name, "an RFC 3339 timestamp"))
-        }
-    }
 }
 
 /// Returns the JSON value at the start of `text`, and the text after the value.

@@ -27,10 +27,11 @@
 //!   `strongroom-schemas`, the Arrow arrays that it fills, and the two JSON parsers.
 //!
 //! The path of an event: [`frame`] cuts blocks into lines. `decoder` reads a line with `canonical`,
-//! with `members`, or with [`plain`]. `wrapper` unwraps what clouds, shippers and loggers put around
-//! events. `rows` and `rejects` build the columns. The way back: [`render`] turns a row into its record,
-//! and [`stream`] turns rows into their stream. Beside that path, [`meaning`] checks sealed rows
-//! against their records, and [`body`] turns a webhook's request body into lines.
+//! with `members`, or with [`plain`], which reads damaged events with `tolerant`. `wrapper` unwraps
+//! what clouds, shippers and loggers put around events. `rows` and `rejects` build the columns, and
+//! `learn` makes forms for records that the columns alone do not give. The way back: [`render`] turns
+//! a row into its record, and [`stream`] turns rows into their stream. Beside that path, [`meaning`]
+//! checks sealed rows against their records, and [`body`] turns a webhook's request body into lines.
 
 pub mod body;
 mod canonical;
@@ -41,6 +42,7 @@ mod document;
 mod formats;
 pub mod frame;
 mod json;
+mod learn;
 pub mod meaning;
 mod members;
 mod pages;
@@ -52,6 +54,7 @@ mod rows;
 pub mod stream;
 mod tape;
 pub mod time;
+mod tolerant;
 mod wrapper;
 
 pub use decoder::{DEPTH_MAX, DecodedBlock, Decoder, DecoderConfig, LINE_BYTES_MAX, decode_bytes};

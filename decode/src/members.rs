@@ -68,6 +68,12 @@ pub(crate) fn has_column(name: &[u8]) -> bool {
     part(name).is_some()
 }
 
+/// Whether the name is one by which the plain decoder recognises what others than kube-apiserver
+/// write: a collector's name of the level, or the method in another product's log.
+fn is_read_of_others(name: &[u8]) -> bool {
+    name == b"method" || plain::LEVELS_OF_COLLECTORS.iter().any(|known| known.as_bytes() == name)
+}
+
 /// Reads the event in `document`. Returns [`Stop`] if [`crate::plain`] must decide what the line
 /// is.
 pub(crate) fn read<'d>(
@@ -82,6 +88,7 @@ pub(crate) fn read<'d>(
     let members = &*members;
     let line = document.line;
     let (mut kind, mut api_version) = (None, None);
+    let mut is_of_others = false;
     let mut parts: [Option<&Member>; PARTS] = [None; PARTS];
     let mut canonical = true;
     let mut before = Part::Head;
@@ -93,7 +100,7 @@ pub(crate) fn read<'d>(
             match member.key(line) {
                 b"kind" => kind = Some(member),
                 b"apiVersion" => api_version = Some(member),
-                _ => {}
+                name => is_of_others |= is_read_of_others(name),
             }
             canonical &= before == Part::Head;
             head_end = member.end;
@@ -107,7 +114,10 @@ pub(crate) fn read<'d>(
         }
         before = part;
         at = member.end;
-        parts[part as usize] = Some(member);
+        // A member that occurs twice is a fault.
+        if parts[part as usize].replace(member).is_some() {
+            return Err(Stop);
+        }
     }
     canonical &= line.first() == Some(&b'{') && at + 1 == line.len();
     let part = |part: Part| parts[part as usize];
@@ -132,6 +142,9 @@ pub(crate) fn read<'d>(
     let audit_id = audit_id.transpose()?.flatten();
     let stage = string("stage", Part::Stage)?;
     let level = string("level", Part::Level)?;
+    if is_of_others && (level.is_none() || kind.is_none()) {
+        return Err(Stop);
+    }
     let verb = string("verb", Part::Verb)?;
     let request_uri = string("requestURI", Part::RequestUri)?;
     let user_agent = string("userAgent", Part::UserAgent)?;
@@ -228,5 +241,6 @@ pub(crate) fn read<'d>(
         stage_time: stage_time.0,
         raw,
         shape,
+        faults: NULL,
     })
 }

@@ -1,24 +1,26 @@
-//! A second decoder, slow and simple: `serde_json`, one struct per event.
+//! A second decoder, slow and simple: `serde_json` and [`crate::tolerant`], one struct per event.
 //!
-//! It judges the fast decoder in property tests and fuzzing. It also decodes the few lines that the
-//! fast decoder does not handle (those with a key written with escapes). Where the two parsers
-//! disagree about a document, the parser used here is right.
+//! It judges the fast decoder in property tests and fuzzing. It also decodes what the fast decoder
+//! does not handle: lines with a key written with escapes, lines with a part that cannot be read,
+//! and very long lines. Where two parsers disagree about a document, the ones used here are right.
 //!
-//! Invariant: nothing here uses code of the decoder that it judges. Nothing here knows of wrappers
-//! either; [`crate::decode_alone`] handles those. No state.
+//! Invariant: nothing here uses code of the decoder that it judges. A text that is JSON is read
+//! with `serde_json` alone, and `crate::tolerant` would read the same from it. Nothing here knows
+//! of wrappers either; [`crate::decode_alone`] handles those. No state.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, RecordBatch};
 use serde_json::value::RawValue;
 use strongroom_schemas::events::index;
+use strongroom_schemas::format::EVENTS_FORMAT;
+use strongroom_schemas::marks::{Unread, fault_text};
 use strongroom_schemas::{Level, Stage};
 
-use crate::json::{
-    Members, WHITE, bounded_depth, code, field, first_value, json_object, member, object, string, strings,
-    timestamp,
-};
+use crate::decoder::LINE_BYTES_MAX;
+use crate::json::{Members, WHITE, bounded_depth, first_value};
 use crate::reject::{Reason, Refusal};
+use crate::tolerant::{self, EVENT, Faults, Object, Text};
 
 /// The columns that the bytes of an event determine, named as in [`strongroom_schemas::events`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,14 +59,74 @@ pub struct PlainEvent {
     pub authz_reason: Option<String>,
     pub request_received_timestamp: Option<i64>,
     pub stage_timestamp: Option<i64>,
+    pub faults: Option<Vec<String>>,
 }
+
+impl PlainEvent {
+    /// Returns true if the event's text ends, or is not JSON, before the event's end.
+    pub(crate) fn is_cut(&self) -> bool {
+        let is_cut = |fault: &String| {
+            [Unread::NotJson, Unread::TooLong].iter().any(|cut| *fault == fault_text(EVENT, *cut))
+        };
+        self.faults.iter().flatten().any(is_cut)
+    }
+}
+
+/// Members of an event that have a column, or are objects with columns.
+const MEMBERS: [&str; 16] = [
+    "level",
+    "auditID",
+    "stage",
+    "requestURI",
+    "verb",
+    "user",
+    "impersonatedUser",
+    "sourceIPs",
+    "userAgent",
+    "objectRef",
+    "responseStatus",
+    "requestObject",
+    "responseObject",
+    "requestReceivedTimestamp",
+    "stageTimestamp",
+    "annotations",
+];
+const USER_MEMBERS: [&str; 4] = ["username", "uid", "groups", "extra"];
+const IMPERSONATED_MEMBERS: [&str; 3] = ["username", "groups", "extra"];
+const OBJECT_MEMBERS: [&str; 8] =
+    ["resource", "namespace", "name", "uid", "apiGroup", "apiVersion", "resourceVersion", "subresource"];
+const STATUS_MEMBERS: [&str; 5] = ["status", "message", "reason", "details", "code"];
+/// Members in which collectors keep the level, where `level` is their own; the first that is there
+/// counts.
+pub(crate) const LEVELS_OF_COLLECTORS: [&str; 2] = ["k8s_audit_level", "openshift_audit_level"];
+
+/// The first format of events in which what cannot be read is a fault.
+pub(crate) const FORMAT_OF_FAULTS: u32 = 2;
 
 /// Decodes one event without a wrapper, or returns why the bytes are not one.
 ///
 /// # Errors
 /// The [`Refusal`] that the line is rejected with.
 pub fn decode(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
-    event(&members(bytes, depth_max)?)
+    read(bytes, depth_max, EVENTS_FORMAT).map_err(|refused| refused.refusal)
+}
+
+/// Bytes that are not an event.
+pub(crate) struct Refused<'t> {
+    pub(crate) refusal: Refusal,
+    /// Their members, if they are an object that can be read.
+    pub(crate) members: Option<Members<'t>>,
+}
+
+/// Decodes one event by the rules of an `eventsFormat`, perhaps one whose text is cut.
+pub(crate) fn read(bytes: &[u8], depth_max: usize, format: u32) -> Result<PlainEvent, Refused<'_>> {
+    match members(bytes, depth_max) {
+        Ok(members) => event(Text::strict(&members), bytes.len(), format)
+            .map_err(|refusal| Refused { refusal, members: Some(members) }),
+        Err(refusal) => tolerant::read(bytes, depth_max, |name| MEMBERS.contains(&name))
+            .and_then(|text| event(text, bytes.len(), format).ok())
+            .ok_or(Refused { refusal, members: None }),
+    }
 }
 
 /// Parses `bytes` as a JSON object, and returns its members.
@@ -144,11 +206,11 @@ fn cut_audit_id(text: &str) -> Option<&str> {
 pub(crate) fn require_event(
     kind: Option<&str>,
     api_version: Option<&str>,
-    has_audit_id: bool,
+    is_identified: bool,
 ) -> Result<(), Refusal> {
     let is_event = kind.is_none_or(|kind| kind == "Event");
     let is_audit = api_version.is_none_or(|version| version.starts_with("audit.k8s.io/"));
-    if is_event && is_audit && (has_audit_id || (kind.is_some() && api_version.is_some())) {
+    if is_event && is_audit && (is_identified || (kind.is_some() && api_version.is_some())) {
         return Ok(());
     }
     let detail = if !is_event {
@@ -156,89 +218,119 @@ pub(crate) fn require_event(
     } else if !is_audit {
         "apiVersion is not of audit.k8s.io"
     } else {
-        "neither auditID nor the kind and apiVersion of an audit event"
+        "neither auditID, nor the kind and apiVersion of an audit event, nor a request and its user"
     };
     Err(Refusal::new(Reason::NotAnAuditEvent, detail))
 }
 
-/// Returns the event that has these members, or why they are not one.
-pub(crate) fn event(members: &Members<'_>) -> Result<PlainEvent, Refusal> {
-    let last = |name: &str| members.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value);
-    let string_of = |name: &'static str| match last(name) {
-        Some(value) => string(name, value),
-        None => Ok(None),
-    };
-    let text_if_string =
-        |name: &str| last(name).and_then(|value| serde_json::from_str::<String>(value.get()).ok());
-    let (kind, api_version) = (last("kind"), text_if_string("apiVersion"));
+/// Returns the event that a text of this length is, or why it is not one.
+fn event(text: Text<'_>, text_bytes: usize, format: u32) -> Result<PlainEvent, Refusal> {
+    let Text { object: members, mut faults, is_cut } = text;
+    let is_of_rancher = !members.has("kind")
+        && ["method", "requestURI"].iter().all(|name| members.has(name))
+        && !["verb", "stage", "level"].iter().any(|name| members.has(name));
+    if is_of_rancher && format >= FORMAT_OF_FAULTS {
+        let other = "a record of Rancher's API audit log, not of a Kubernetes API server";
+        return Err(Refusal::new(Reason::NotAnAuditEvent, other));
+    }
     // No audit event has a kind that is not a string.
-    let kind = kind
-        .filter(|value| value.get() != "null")
-        .map(|value| serde_json::from_str::<String>(value.get()).unwrap_or_default());
-    let has_audit_id = text_if_string("auditID").is_some();
-    require_event(kind.as_deref(), api_version.as_deref(), has_audit_id)?;
+    let kind = members.has("kind").then(|| members.plain_string("kind").unwrap_or_default());
+    let user = members.object("user", &mut faults);
+    let names_request =
+        user.is_some() && ["verb", "requestURI", "stage"].iter().all(|name| members.is_string(name));
+    let is_identified = members.is_string("auditID") || names_request;
+    require_event(kind.as_deref(), members.plain_string("apiVersion").as_deref(), is_identified)?;
+    if is_cut && !(user.is_some() && ["verb", "requestURI"].iter().any(|name| members.is_string(name))) {
+        return Err(Refusal::new(Reason::BrokenJson, "cut before the request and its user"));
+    }
 
+    members.duplicates(|name| MEMBERS.contains(&name), &mut faults);
     let mut event = PlainEvent {
-        audit_id: string_of("auditID")?,
-        stage: string_of("stage")?,
-        level: string_of("level")?,
-        verb: string_of("verb")?,
-        request_uri: string_of("requestURI")?,
-        user_agent: string_of("userAgent")?,
+        audit_id: members.string("auditID", &mut faults),
+        stage: members.string("stage", &mut faults),
+        level: level(&members, format, &mut faults),
+        verb: members.string("verb", &mut faults),
+        request_uri: members.string("requestURI", &mut faults),
+        user_agent: members.string("userAgent", &mut faults),
+        source_ips: members.strings("sourceIPs", &mut faults),
+        request_object: members.any("requestObject"),
+        response_object: members.any("responseObject"),
+        request_received_timestamp: members.time("requestReceivedTimestamp", &mut faults),
+        stage_timestamp: members.time("stageTimestamp", &mut faults),
+        annotations: members.json_object("annotations", &mut faults),
         ..PlainEvent::default()
     };
-    if let Some(stage) = &event.stage {
-        stage
-            .parse::<Stage>()
-            .map_err(|error| Refusal::field("stage", &format!("one of {}", error.expected)))?;
+    if event.stage.as_ref().is_some_and(|stage| stage.parse::<Stage>().is_err()) {
+        faults.add("/stage", Unread::UnknownStage);
     }
-    if let Some(level) = &event.level {
-        level
-            .parse::<Level>()
-            .map_err(|error| Refusal::field("level", &format!("one of {}", error.expected)))?;
+    if let Some(user) = user {
+        user.duplicates(|name| USER_MEMBERS.contains(&name), &mut faults);
+        event.user_name = user.string("username", &mut faults);
+        event.user_uid = user.string("uid", &mut faults);
+        event.user_groups = user.strings("groups", &mut faults);
+        event.user_extra = user.json_object("extra", &mut faults);
     }
-    if let Some(user) = object("user", last("user"))? {
-        event.user_name = field("user.username", &user, "username")?;
-        event.user_uid = field("user.uid", &user, "uid")?;
-        event.user_groups = strings("user.groups", member(&user, "groups"))?;
-        event.user_extra = json_object("user.extra", member(&user, "extra"))?;
+    if let Some(user) = members.object("impersonatedUser", &mut faults) {
+        user.duplicates(|name| IMPERSONATED_MEMBERS.contains(&name), &mut faults);
+        event.impersonated_user_name = user.string("username", &mut faults);
+        event.impersonated_user_groups = user.strings("groups", &mut faults);
+        event.impersonated_user_extra = user.json_object("extra", &mut faults);
     }
-    if let Some(user) = object("impersonatedUser", last("impersonatedUser"))? {
-        event.impersonated_user_name = field("impersonatedUser.username", &user, "username")?;
-        event.impersonated_user_groups = strings("impersonatedUser.groups", member(&user, "groups"))?;
-        event.impersonated_user_extra = json_object("impersonatedUser.extra", member(&user, "extra"))?;
+    if let Some(reference) = members.object("objectRef", &mut faults) {
+        reference.duplicates(|name| OBJECT_MEMBERS.contains(&name), &mut faults);
+        event.resource = reference.string("resource", &mut faults);
+        event.namespace = reference.string("namespace", &mut faults);
+        event.name = reference.string("name", &mut faults);
+        event.object_uid = reference.string("uid", &mut faults);
+        event.api_group = reference.string("apiGroup", &mut faults);
+        event.api_version = reference.string("apiVersion", &mut faults);
+        event.resource_version = reference.string("resourceVersion", &mut faults);
+        event.subresource = reference.string("subresource", &mut faults);
     }
-    event.source_ips = strings("sourceIPs", last("sourceIPs"))?;
-    if let Some(reference) = object("objectRef", last("objectRef"))? {
-        event.resource = field("objectRef.resource", &reference, "resource")?;
-        event.namespace = field("objectRef.namespace", &reference, "namespace")?;
-        event.name = field("objectRef.name", &reference, "name")?;
-        event.object_uid = field("objectRef.uid", &reference, "uid")?;
-        event.api_group = field("objectRef.apiGroup", &reference, "apiGroup")?;
-        event.api_version = field("objectRef.apiVersion", &reference, "apiVersion")?;
-        event.resource_version = field("objectRef.resourceVersion", &reference, "resourceVersion")?;
-        event.subresource = field("objectRef.subresource", &reference, "subresource")?;
+    if let Some(status) = members.object("responseStatus", &mut faults) {
+        status.duplicates(|name| STATUS_MEMBERS.contains(&name), &mut faults);
+        response(&status, &mut event, &mut faults);
     }
-    if let Some(status) = object("responseStatus", last("responseStatus"))? {
-        event.response_status = field("responseStatus.status", &status, "status")?;
-        event.response_message = field("responseStatus.message", &status, "message")?;
-        event.response_reason = field("responseStatus.reason", &status, "reason")?;
-        event.response_details = json_object("responseStatus.details", member(&status, "details"))?;
-        event.response_code = code("responseStatus.code", member(&status, "code"))?;
+    if event.annotations.is_some()
+        && let Some(annotations) = members.object("annotations", &mut faults)
+    {
+        annotations.duplicates(|name| [AUTHZ_DECISION, AUTHZ_REASON].contains(&name), &mut faults);
+        event.authz_decision = annotations.string(AUTHZ_DECISION, &mut faults);
+        event.authz_reason = annotations.string(AUTHZ_REASON, &mut faults);
     }
-    let body =
-        |name: &str| last(name).filter(|value| value.get() != "null").map(|value| value.get().to_owned());
-    event.request_object = body("requestObject");
-    event.response_object = body("responseObject");
-    event.request_received_timestamp =
-        timestamp("requestReceivedTimestamp", last("requestReceivedTimestamp"))?;
-    event.stage_timestamp = timestamp("stageTimestamp", last("stageTimestamp"))?;
-    event.annotations = json_object("annotations", last("annotations"))?;
-    if let Some(annotations) = object("annotations", last("annotations"))? {
-        event.authz_decision = field(AUTHZ_DECISION_FIELD, &annotations, AUTHZ_DECISION)?;
-        event.authz_reason = field(AUTHZ_REASON_FIELD, &annotations, AUTHZ_REASON)?;
+    if is_cut && text_bytes >= LINE_BYTES_MAX {
+        faults.replace(Unread::NotJson, Unread::TooLong);
     }
+    event.faults = faults.into_texts();
     Ok(event)
+}
+
+/// Returns the level. If `level` is absent or another text than a level, it may be a collector's
+/// own, and the level is in a member of the collector.
+fn level(members: &Object<'_>, format: u32, faults: &mut Faults) -> Option<String> {
+    let is_level = |level: &String| level.parse::<Level>().is_ok();
+    let level = members.string("level", faults);
+    if level.as_ref().is_some_and(is_level) || (level.is_none() && members.has("level")) {
+        return level;
+    }
+    let of_collector = LEVELS_OF_COLLECTORS.into_iter().find(|name| members.has(name));
+    let of_collector = of_collector.filter(|_| format >= FORMAT_OF_FAULTS);
+    if let Some(found) = of_collector.and_then(|name| members.plain_string(name)).filter(is_level) {
+        return Some(found);
+    }
+    if level.is_some() {
+        faults.add("/level", Unread::UnknownLevel);
+    }
+    level
+}
+
+/// Takes the columns of a response from its status.
+pub(crate) fn response(status: &Object<'_>, event: &mut PlainEvent, faults: &mut Faults) {
+    event.response_status = status.string("status", faults);
+    event.response_message = status.string("message", faults);
+    event.response_reason = status.string("reason", faults);
+    event.response_details = status.json_object("details", faults);
+    event.response_code = status.code("code", faults);
 }
 
 pub(crate) const AUTHZ_DECISION: &str = "authorization.k8s.io/decision";
@@ -268,6 +360,12 @@ pub fn row(batch: &RecordBatch, row: usize) -> PlainEvent {
             let items = items.as_dictionary::<Int32Type>();
             let values = items.values().as_string::<i32>();
             items.keys().iter().map(|key| values.value(key.unwrap_or(0) as usize).to_owned()).collect()
+        })
+    };
+    let plain_list = |at: usize| {
+        let column = batch.column(at).as_list::<i32>();
+        column.is_valid(row).then(|| {
+            column.value(row).as_string::<i32>().iter().map(|item| item.unwrap_or("").to_owned()).collect()
         })
     };
     let timestamp = |at: usize| {
@@ -310,5 +408,44 @@ pub fn row(batch: &RecordBatch, row: usize) -> PlainEvent {
         authz_reason: dictionary(index::AUTHZ_REASON),
         request_received_timestamp: timestamp(index::REQUEST_RECEIVED_TIMESTAMP),
         stage_timestamp: timestamp(index::STAGE_TIMESTAMP),
+        faults: plain_list(index::FAULTS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decoder::DEPTH_MAX;
+
+    /// What is JSON is read with `serde_json`; the reader of the rest says the same of it.
+    #[test]
+    fn both_readers_of_json_agree() {
+        let cases: Vec<serde_json::Value> =
+            serde_json::from_str(include_str!("../../tests/data/records/records.json")).expect("a list");
+        let mut seen = 0;
+        for record in cases.iter().filter_map(|case| case["record"].as_str()) {
+            let Ok(strict) = members(record.as_bytes(), DEPTH_MAX) else { continue };
+            let strict = event(Text::strict(&strict), record.len(), EVENTS_FORMAT);
+            let has_pointer = |name: &str| MEMBERS.contains(&name);
+            let text = tolerant::read(record.as_bytes(), DEPTH_MAX, has_pointer).expect("an object");
+            let tolerant = event(text, record.len(), EVENTS_FORMAT);
+            assert_eq!(strict, tolerant, "{record}");
+            seen += usize::from(strict.is_ok());
+        }
+        assert!(seen > 150, "{seen}");
+    }
+
+    #[test]
+    fn a_cut_event_of_the_longest_line_is_too_long() {
+        let mut text = br#"{"auditID":"a","user":{},"verb":"get","x":""#.to_vec();
+        let fault = |text: &[u8]| decode(text, DEPTH_MAX).expect("an event").faults;
+        assert_eq!(fault(&text), Some(vec![": not_json".to_owned()]));
+        text.resize(LINE_BYTES_MAX - 1, b'<');
+        assert_eq!(fault(&text), Some(vec![": not_json".to_owned()]));
+        text.push(b'<');
+        assert_eq!(fault(&text), Some(vec![": too_long".to_owned()]));
+        text.truncate(LINE_BYTES_MAX - 2);
+        text.extend_from_slice(b"\"}");
+        assert_eq!(fault(&text), None);
     }
 }

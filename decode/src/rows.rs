@@ -5,15 +5,20 @@
 //! Their memos are keyed by text, and contain only text that was valid. Builders live in memory
 //! only; after a crash the block is read again.
 
-use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_array::cast::AsArray as _;
+use arrow_array::{Array as _, ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::ArrowError;
 use strongroom_schemas::Table;
 use strongroom_schemas::events::index;
+use strongroom_schemas::form::MAPPED;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 
 use crate::columns::{BytesColumn, DictColumn, ListColumn, Memo, NULL, NumberColumn};
-use crate::document::{Document, Stop, code, is_canonical_list, is_compact, json_object, read_user, utf8};
+use crate::document::{
+    Document, Stop, code, is_canonical_list, is_compact, json_object, no_duplicate, read_user, utf8,
+};
 use crate::frame;
+use crate::learn::{Columns, Forms, Learner};
 use crate::plain::{self, PlainEvent};
 use crate::tape::Member;
 
@@ -97,9 +102,58 @@ pub(crate) struct Row<'l> {
     pub(crate) annotations: AnnotationKeys,
     pub(crate) received: Option<i64>,
     pub(crate) stage_time: Option<i64>,
-    /// The line, if rendering the row would not give it.
+    /// The record, if rendering the columns alone would not give it. A form may replace it when the
+    /// block ends.
     pub(crate) raw: Option<&'l [u8]>,
     pub(crate) shape: i32,
+    pub(crate) faults: i32,
+}
+
+impl Row<'_> {
+    /// Returns the columns that a form of the row has.
+    fn columns(&self) -> Columns<'_> {
+        let is_there = |column: usize| match column {
+            index::AUDIT_ID => self.audit_id.is_some(),
+            index::STAGE => self.stage != NULL,
+            index::LEVEL => self.level != NULL,
+            index::VERB => self.verb != NULL,
+            index::REQUEST_URI => self.request_uri != NULL,
+            index::USER_AGENT => self.user_agent != NULL,
+            index::USER_NAME => self.user.name != NULL,
+            index::USER_UID => self.user.uid != NULL,
+            index::USER_GROUPS => self.user.groups != NULL,
+            index::USER_EXTRA => self.user.extra != NULL,
+            index::IMPERSONATED_USER_NAME => self.impersonated.name != NULL,
+            index::IMPERSONATED_USER_GROUPS => self.impersonated.groups != NULL,
+            index::IMPERSONATED_USER_EXTRA => self.impersonated.extra != NULL,
+            index::SOURCE_IPS => self.source_ips != NULL,
+            index::RESOURCE => self.object.resource != NULL,
+            index::SUBRESOURCE => self.object.subresource != NULL,
+            index::NAMESPACE => self.object.namespace != NULL,
+            index::NAME => self.object.name != NULL,
+            index::API_GROUP => self.object.api_group != NULL,
+            index::API_VERSION => self.object.api_version != NULL,
+            index::OBJECT_UID => self.object.uid != NULL,
+            index::RESOURCE_VERSION => self.resource_version.is_some(),
+            index::RESPONSE_CODE => self.status.code.is_some(),
+            index::RESPONSE_STATUS => self.status.status != NULL,
+            index::RESPONSE_REASON => self.status.reason != NULL,
+            index::RESPONSE_MESSAGE => self.status.message != NULL,
+            index::RESPONSE_DETAILS => self.status.details != NULL,
+            index::REQUEST_OBJECT => self.request_object.is_some(),
+            index::RESPONSE_OBJECT => self.response_object.is_some(),
+            index::ANNOTATIONS => self.annotations.annotations != NULL,
+            index::REQUEST_RECEIVED_TIMESTAMP => self.received.is_some(),
+            index::STAGE_TIMESTAMP => self.stage_time.is_some(),
+            _ => false,
+        };
+        let there = MAPPED.iter().enumerate().map(|(at, mapped)| u64::from(is_there(mapped.column)) << at);
+        Columns {
+            there: there.fold(0, |all, bit| all | bit),
+            request_object: self.request_object,
+            response_object: self.response_object,
+        }
+    }
 }
 
 /// Position of a record in its stream, and the frame before it: the bytes that belong to no record.
@@ -151,6 +205,7 @@ pub(crate) struct Rows {
     pub(crate) shape: DictColumn,
     pub(crate) frame_before: BytesColumn,
     pub(crate) frame_after: BytesColumn,
+    faults: ListColumn,
     /// `frame_after` of the last row. It is held back because the text after the last item of a
     /// list is known late.
     frame_after_last: Vec<u8>,
@@ -169,6 +224,8 @@ pub(crate) struct Rows {
     pub(crate) source_key: i32,
     /// Hash of the record of each row, if hashes are wanted.
     record_hashes: Option<Vec<Sha256Hash>>,
+    /// Makes forms of the records that are kept in `raw`, if forms are wanted.
+    learner: Option<Learner>,
 }
 
 pub(crate) const USER_NAMES: [&str; 4] = ["username", "uid", "groups", "extra"];
@@ -221,6 +278,7 @@ impl Rows {
             shape: DictColumn::new(),
             frame_before: BytesColumn::new(),
             frame_after: BytesColumn::new(),
+            faults: ListColumn::new(),
             frame_after_last: Vec::new(),
             frame_after_held: false,
             last_offset: -1,
@@ -236,6 +294,14 @@ impl Rows {
             cluster_key: NULL,
             source_key: NULL,
             record_hashes: None,
+            learner: Some(Learner::new()),
+        }
+    }
+
+    /// Sets whether rows get forms. Rows that are only compared with others do not need them.
+    pub(crate) fn learn_forms(&mut self, wanted: bool) {
+        if wanted != self.learner.is_some() {
+            self.learner = wanted.then(Learner::new);
         }
     }
 
@@ -332,6 +398,7 @@ impl Rows {
         };
         let mut version = None;
         let mut version_at = (0, 0);
+        let mut seen = 0_u8;
         let mut fields: [Option<&str>; 8] = [None; 8];
         let members = document.members("objectRef", member)?;
         let mut canonical = !members.is_empty()
@@ -341,6 +408,7 @@ impl Rows {
             else {
                 continue;
             };
+            no_duplicate(&mut seen, at)?;
             let value = document.string(OBJECT_FIELDS[at], inner)?;
             canonical &= value.is_some_and(|value| document.is_canonical_string(inner, value));
             fields[at] = value;
@@ -391,7 +459,10 @@ impl Rows {
             && is_compact(document.line, &members, &STATUS_NAMES, member.start + 1, member.end - 1);
         let mut keys = NO_STATUS;
         let (mut status, mut message, mut reason, mut details) = (None, None, None, None);
+        let mut seen = 0;
         for inner in &members {
+            let name = STATUS_NAMES.iter().position(|name| name.as_bytes() == inner.key(document.line));
+            name.filter(|at| *at > 0).map_or(Ok(()), |at| no_duplicate(&mut seen, at))?;
             let value = match inner.key(document.line) {
                 b"status" => {
                     status = document.string("responseStatus.status", inner)?;
@@ -448,12 +519,15 @@ impl Rows {
         };
         let members = document.members("annotations", member)?;
         let (mut decision, mut reason) = (None, None);
+        let mut seen = 0;
         for inner in &members {
             match inner.key(document.line) {
                 key if key == plain::AUTHZ_DECISION.as_bytes() => {
+                    no_duplicate(&mut seen, 0)?;
                     decision = document.string(plain::AUTHZ_DECISION_FIELD, inner)?
                 }
                 key if key == plain::AUTHZ_REASON.as_bytes() => {
+                    no_duplicate(&mut seen, 1)?;
                     reason = document.string(plain::AUTHZ_REASON_FIELD, inner)?
                 }
                 _ => {}
@@ -469,7 +543,7 @@ impl Rows {
     }
 
     /// Interns an event that the plain decoder decoded. Its `raw` is always kept, because the line
-    /// was unusual.
+    /// was unusual: a part that cannot be read is not rendered.
     pub(crate) fn plain_row<'l>(&mut self, event: &'l PlainEvent, raw: &'l [u8]) -> Row<'l> {
         fn list(column: &mut ListColumn, value: Option<&Vec<String>>) -> i32 {
             value.map_or(NULL, |list| column.intern(list.iter().map(String::as_str)))
@@ -532,6 +606,7 @@ impl Rows {
             stage_time: event.stage_timestamp,
             raw: Some(raw),
             shape: NULL,
+            faults: list(&mut self.faults, event.faults.as_ref()),
         }
     }
 
@@ -552,6 +627,9 @@ impl Rows {
             // The bytes were just read, so they are in the cache.
             hashes.push(leaf_hash(record));
         }
+        if let (Some(learner), Some(raw), NULL) = (&mut self.learner, row.raw, row.shape) {
+            learner.see(self.source_offset.len(), raw, &row.columns());
+        }
         self.flush_frame_after();
         self.frame_after_held = true;
         self.last_offset = place.offset;
@@ -561,6 +639,7 @@ impl Rows {
         self.frame_before.push((!place.before.is_empty()).then_some(place.before));
         self.raw.push(row.raw);
         self.shape.push(row.shape);
+        self.faults.push(row.faults);
         self.audit_id.push(row.audit_id);
         self.stage.push(row.stage);
         self.level.push(row.level);
@@ -662,7 +741,7 @@ impl Rows {
             null(index::FORM),
             null(index::FORM_VALUES),
             null(index::REDACTION),
-            null(index::FAULTS),
+            (index::FAULTS, self.faults.finish_plain()?),
         ];
         debug_assert!(
             columns.iter().enumerate().all(|(at, (index, column))| at == *index && column.len() == rows)
@@ -676,8 +755,38 @@ impl Rows {
         self.objects.clear();
         self.statuses.clear();
         self.annotation_sets.clear();
-        RecordBatch::try_new(schema, columns.into_iter().map(|(_, column)| column).collect())
+        let columns = columns.into_iter().map(|(_, column)| column).collect();
+        let batch = RecordBatch::try_new(schema, columns)?;
+        match self.learner.as_mut().and_then(Learner::finish) {
+            Some(forms) => with_forms(batch, forms),
+            None => Ok(batch),
+        }
     }
+}
+
+/// Replaces the `raw` of rows by a form where the form gives the same bytes.
+fn with_forms(batch: RecordBatch, mut forms: Forms) -> Result<RecordBatch, ArrowError> {
+    let Some(raw) = batch.column(index::RAW).as_binary_opt::<i32>() else { return Ok(batch) };
+    let rows = batch.num_rows();
+    let formed = |raw: ArrayRef, forms: &Forms| {
+        let mut columns = batch.columns().to_vec();
+        columns[index::RAW] = raw;
+        (columns[index::FORM], columns[index::FORM_VALUES]) = forms.columns(rows)?;
+        RecordBatch::try_new(batch.schema(), columns)
+    };
+    let without_raw = formed(new_null_array(raw.data_type(), rows), &forms)?;
+    let are_all = !forms.verify(&without_raw, raw);
+    if are_all && forms.rows().count() + raw.null_count() == rows {
+        return Ok(without_raw);
+    }
+    let mut kept = BytesColumn::new();
+    let mut formed_rows = forms.rows().peekable();
+    for row in 0..rows {
+        let has_form = formed_rows.next_if_eq(&row).is_some();
+        kept.push((!has_form && raw.is_valid(row)).then(|| raw.value(row)));
+    }
+    drop(formed_rows);
+    formed(kept.finish_binary()?, &forms)
 }
 
 pub(crate) const OBJECT_FIELDS: [&str; 8] = [

@@ -1,18 +1,38 @@
 //! Kubernetes `MicroTime`: RFC 3339, read with any number of decimals and written with six.
 //!
 //! kube-apiserver writes `2006-01-02T15:04:05.000000Z`; managed clouds write zero to nine decimals.
+//! Shippers also write a space in place of the `T`, a zone without its colon, or a number.
 //! Invariant: decimals after the sixth are cut off, never rounded, so an event's time is never
 //! moved past the time of a later event. Nothing is kept here.
 
 const DAY_US: i64 = 86_400_000_000;
 
-/// Microseconds since the epoch of an RFC 3339 timestamp, or `None` if the text is not one.
+/// Integers below this are seconds since the epoch.
+const SECONDS_END: i64 = 100_000_000_000;
+/// Integers from [`SECONDS_END`] to below this are milliseconds.
+const MILLIS_END: i64 = 100_000_000_000_000;
+
+/// Microseconds since the epoch that a JSON number stands for. `None` if it is not an integer, or
+/// is negative or too large.
+pub(crate) fn of_number(text: &str) -> Option<i64> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    match text.parse().ok()? {
+        number @ 0..SECONDS_END => Some(number * 1_000_000),
+        number @ SECONDS_END..MILLIS_END => Some(number * 1_000),
+        _ => None,
+    }
+}
+
+/// Microseconds since the epoch of an RFC 3339 timestamp, or `None` if the text is not one. A space
+/// in place of the `T`, and a zone without its colon, are allowed, too.
 pub fn parse(text: &str) -> Option<i64> {
     let b = text.as_bytes();
     if b.len() < 20
         || b[4] != b'-'
         || b[7] != b'-'
-        || (b[10] != b'T' && b[10] != b't')
+        || !matches!(b[10], b'T' | b't' | b' ')
         || b[13] != b':'
         || b[16] != b':'
     {
@@ -43,8 +63,13 @@ pub fn parse(text: &str) -> Option<i64> {
     }
     let offset_minutes = match b.get(at)? {
         b'Z' | b'z' if at + 1 == b.len() => 0,
-        sign @ (b'+' | b'-') if at + 6 == b.len() && b[at + 3] == b':' => {
-            let (hours, minutes) = (number(&b[at + 1..at + 3])?, number(&b[at + 4..at + 6])?);
+        sign @ (b'+' | b'-') => {
+            let minutes_at = match b.len() - at {
+                6 if b[at + 3] == b':' => at + 4,
+                5 => at + 3,
+                _ => return None,
+            };
+            let (hours, minutes) = (number(&b[at + 1..at + 3])?, number(&b[minutes_at..])?);
             if hours > 23 || minutes > 59 {
                 return None;
             }
@@ -201,6 +226,22 @@ mod tests {
         assert_eq!(parse("2026-03-02T10:00:00.123456999Z"), Some(whole + 123_456));
         assert_eq!(parse("2026-03-02T12:30:00+02:30"), Some(whole));
         assert_eq!(parse("2026-03-02T08:00:00-02:00"), Some(whole));
+        assert_eq!(parse("2026-03-02 12:30:00.000+0230"), Some(whole));
+        assert_eq!(parse("2026-03-02t08:00:00-0200"), Some(whole));
+        assert!(!is_canonical("2026-03-02 10:00:00.000000Z"));
+    }
+
+    #[test]
+    fn numbers_are_seconds_or_milliseconds() {
+        assert_eq!(of_number("0"), Some(0));
+        assert_eq!(of_number("1772445600"), Some(1_772_445_600_000_000));
+        assert_eq!(of_number("99999999999"), Some(99_999_999_999_000_000));
+        assert_eq!(of_number("100000000000"), Some(100_000_000_000_000));
+        assert_eq!(of_number("1772445600123"), Some(1_772_445_600_123_000));
+        assert_eq!(of_number("99999999999999"), Some(99_999_999_999_999_000));
+        for text in ["", "100000000000000", "-1", "-0", "+1", "1.0", "1e3", "99999999999999999999"] {
+            assert_eq!(of_number(text), None, "{text}");
+        }
     }
 
     #[test]
@@ -217,9 +258,16 @@ mod tests {
             "2026-03-02T10:00:00.Z",
             "2026-03-02T10:00:00.1234567890Z",
             "2026-03-02T10:00:00Zz",
-            "2026-03-02 10:00:00Z",
+            "2026-03-02  10:00:00Z",
+            "2026-03-02_10:00:00Z",
             "٢٠٢٦-03-02T10:00:00Z",
             "2026-03-02T10:00:00+2:30",
+            "2026-03-02T10:00:00+023",
+            "2026-03-02T10:00:00+02300",
+            "2026-03-02T10:00:00+02",
+            "2026-03-02T10:00:00+2400",
+            "2026-03-02T10:00:00 +0200",
+            "2026-03-02 10:00:00 UTC",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }

@@ -18,12 +18,15 @@
 //! background is the same with and without attacks, whose lines are inserted into it. No IO happens
 //! here.
 //!
+//! [`dialect`] renders an event as clouds, shippers and other tools put it on the wire.
+//!
 //! `line` owns the form of the lines (field order), and `go` owns the escaping. `traffic` says,
 //! with reasons, how often each activity happens. `attacks` has the planted stories.
 
 mod attacks;
 mod bodies;
 mod cluster;
+pub mod dialect;
 mod go;
 mod line;
 mod random;

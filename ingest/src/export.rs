@@ -137,12 +137,13 @@ impl Records for EventRecords {
         &self,
         table: Table,
         rows: &RecordBatch,
+        format: u32,
         each: &mut dyn FnMut(&[u8]),
         differs: &mut dyn FnMut(usize, &dyn Display),
     ) -> Result<(), String> {
         let mut differs = |row: usize, difference: Difference| differs(row, &difference);
         let compared = match table {
-            Table::Events => compare_events(rows, each, &mut differs),
+            Table::Events => compare_events(rows, format, each, &mut differs),
             Table::Alerts => compare_alerts(rows, &mut differs),
             // The archive itself knows what an activity record says.
             Table::Rejects | Table::Activity => Ok(()),

@@ -9,7 +9,8 @@
 //! Invariants:
 //! - Blocks under way (read and not yet appended) never exceed the number of permits. The text of a
 //!   block is held only until it is decoded: each worker holds one text, and the reader another. So
-//!   memory is bounded by the number of workers and the block size, whatever the input's size.
+//!   memory is bounded by the number of workers and the block size, whatever the input's size. A
+//!   block with one long line may be larger, and passes alone.
 //! - The coordinator handles blocks in the order in which they were read, so correlations see each
 //!   stream in its order and a position always covers a whole prefix.
 //! - A seal commits rows and the position after them together. A crash anywhere loses nothing that
@@ -259,6 +260,7 @@ pub fn ingest(
             jobs: job_sender,
             messages: message_sender,
             permits: permit_receiver,
+            permits_max: permits,
             buffers: buffer_receiver,
             bytes_read: Arc::clone(&bytes_read),
             sent: Sent::default(),

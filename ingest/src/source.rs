@@ -32,7 +32,7 @@ use strongroom_archive::fingerprint::{Fingerprint, fingerprint};
 use strongroom_decode::frame::{self, Block, Edge, LineSoFar, Origin};
 
 pub use self::error::{CompareError, FileError};
-pub use self::names::{Expanded, expand, find};
+pub use self::names::{Expanded, FoundFiles, NoFile, expand, find};
 use self::pipe::Pipe;
 
 /// One input.
@@ -147,9 +147,14 @@ fn open(input: &Input, count: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) -> Result
     Ok(Opened { reader, packing, is_pipe })
 }
 
+/// Bytes of a stream's first line that name the stream. A name is stored, so this never changes.
+const IDENTITY_BYTES_MAX: usize = 4 << 20;
+
 /// Bounds of a block (its size and its number of lines) and of a line.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockBounds {
+    /// Size of a block, unless one line is longer. A block with such a line has that line and few
+    /// bytes after it, so that long lines do not make all blocks large.
     pub bytes_max: usize,
     pub lines_max: usize,
     pub line_bytes_max: usize,
@@ -216,8 +221,6 @@ impl Stream {
         let Opened { reader, packing, is_pipe } = open(&input, &count, &stop)?;
         // A compressed file is written once, and a pipe that has ended does not grow.
         let is_final = complete || packing != Packing::Plain || is_pipe;
-        let bytes_max = bounds.bytes_max.max(bounds.line_bytes_max.saturating_add(frame::BOUNDARY_BYTES));
-        let bounds = BlockBounds { bytes_max, ..bounds };
         Ok(Stream {
             input,
             reader,
@@ -246,14 +249,12 @@ impl Stream {
     /// Returns the name of the stream's partition, which is made from the cluster and the first
     /// line. `None` for an empty stream.
     pub fn identity(&mut self, cluster: &str) -> Result<Option<String>, FileError> {
+        let room = self.bounds.bytes_max.max(self.identity_bytes_max() + 1);
         while !self.at_end
-            && self.carry.len() <= self.bounds.line_bytes_max
-            && self.carry.len() < self.bounds.bytes_max
+            && self.carry.len() <= self.identity_bytes_max()
             && memchr::memchr(b'\n', &self.carry).is_none()
         {
-            if let Err(error) =
-                self.fill_carry(READ_BUFFER_BYTES.min(self.bounds.bytes_max - self.carry.len()))
-            {
+            if let Err(error) = self.fill_carry(READ_BUFFER_BYTES.min(room - self.carry.len())) {
                 // The whole lines before the error are good, and are handed out first.
                 match error {
                     FileError::Read { source, .. } if memchr::memchr(b'\n', &self.carry).is_some() => {
@@ -268,7 +269,7 @@ impl Stream {
             return Ok(None);
         }
         let line =
-            memchr::memchr(b'\n', &self.carry).unwrap_or(self.carry.len()).min(self.bounds.line_bytes_max);
+            memchr::memchr(b'\n', &self.carry).unwrap_or(self.carry.len()).min(self.identity_bytes_max());
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(cluster.len() as u64).to_le_bytes());
         hasher.update(cluster.as_bytes());
@@ -276,6 +277,10 @@ impl Stream {
         // white space at the end does not count.
         hasher.update(self.carry[..line].trim_ascii_end());
         Ok(Some(format!("file/{}", &hasher.finalize().to_hex()[..24])))
+    }
+
+    fn identity_bytes_max(&self) -> usize {
+        IDENTITY_BYTES_MAX.min(self.bounds.line_bytes_max)
     }
 
     fn fill_carry(&mut self, bytes: usize) -> Result<(), FileError> {
@@ -325,7 +330,7 @@ impl Stream {
 
     /// Whether the end of the first line was not seen yet. Valid after [`Stream::identity`].
     pub fn is_first_line_open(&self) -> bool {
-        self.carry.len() <= self.bounds.line_bytes_max && memchr::memchr(b'\n', &self.carry).is_none()
+        self.carry.len() <= self.identity_bytes_max() && memchr::memchr(b'\n', &self.carry).is_none()
     }
 
     /// Offset in the stream of the next byte that is handed out.
@@ -391,7 +396,11 @@ impl Stream {
         let forced = self.cut_at.filter(|cut| *cut > self.offset);
         let until_cut =
             forced.map_or(usize::MAX, |cut| usize::try_from(cut - self.offset).unwrap_or(usize::MAX));
+        let line_bytes_max = self.bounds.line_bytes_max;
         let bytes_max = self.bounds.bytes_max.min(until_cut);
+        // A block grows beyond its size while it has no newline, until its line is over-long.
+        let long_max = self.bounds.bytes_max.max(line_bytes_max.saturating_add(frame::BOUNDARY_BYTES));
+        let long_max = long_max.min(until_cut);
         // The buffer's old bytes stay until they are overwritten: clearing them costs time.
         let mut filled = self.carry.len().min(until_cut);
         if bytes.len() < filled {
@@ -404,10 +413,22 @@ impl Stream {
         let hasher_before = self.hasher.clone();
         let mut hashed = 0;
         let mut stopped = false;
-        while !self.at_end && self.failed.is_none() && filled < bytes_max && lines < self.bounds.lines_max {
-            let step = READ_STEP_BYTES.min(bytes_max - filled);
+        while !self.at_end && self.failed.is_none() && lines < self.bounds.lines_max {
+            let room = if filled < bytes_max {
+                bytes_max
+            } else if lines == 0
+                && filled < long_max
+                && self.line_so_far.edge(&bytes[..filled], line_bytes_max) != Edge::InLine
+            {
+                long_max
+            } else {
+                break;
+            };
+            let step = READ_STEP_BYTES.min(room - filled);
             if bytes.len() < filled + step {
-                if !self.is_pipe && !self.follows {
+                if room > bytes_max {
+                    bytes.reserve_exact(step.max(filled / 2).min(room - bytes.len()));
+                } else if !self.is_pipe && !self.follows {
                     bytes.reserve_exact(bytes_max - bytes.len());
                 }
                 bytes.resize(filled + step, 0);
@@ -444,7 +465,6 @@ impl Stream {
                 return Ok(None);
             }
         }
-        let line_bytes_max = self.bounds.line_bytes_max;
         let begins = self.line_so_far.edge(&bytes, line_bytes_max);
         // Without a newline all bytes are of one line. If that line is over-long, the block may end
         // at a cut. Text that follows a part is taken as a part itself while it is no longer than a
@@ -599,7 +619,7 @@ mod tests {
         let pieces = cuts
             .iter()
             .flat_map(|cut| frame::lines(&cut.block, 40))
-            .filter(|l| l.kind == frame::LineKind::Piece);
+            .filter(|l| matches!(l.kind, frame::LineKind::FirstPiece | frame::LineKind::Piece));
         assert_eq!(pieces.map(|line| line.bytes.len()).sum::<usize>(), 300);
     }
 

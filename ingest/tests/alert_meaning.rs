@@ -73,7 +73,10 @@ fn alerts_say_what_their_finding_says() {
     (unnamed.next_steps, unnamed.group_key) = (String::new(), String::new());
     let mut by_name = alert();
     (by_name.event.source_ip, by_name.event.subresource) = (Some("a host".to_owned()), None);
-    assert_eq!(alert_differences(&alerts_batch(&[alert(), bare, no_tags, unnamed, by_name])), []);
+    let mut impersonates = alert();
+    impersonates.event.user_name = "root".to_owned();
+    let rows = [alert(), bare, no_tags, unnamed, by_name, impersonates];
+    assert_eq!(alert_differences(&alerts_batch(&rows)), []);
 }
 
 #[test]

@@ -40,6 +40,7 @@ mod gate;
 mod implied;
 mod json;
 mod listings;
+mod outcome;
 mod output;
 mod prune;
 mod reader;

@@ -44,6 +44,7 @@ impl Records for NoRecords {
         &self,
         _: Table,
         _: &RecordBatch,
+        _: u32,
         _: &mut dyn FnMut(&[u8]),
         _: &mut dyn FnMut(usize, &dyn std::fmt::Display),
     ) -> Result<(), String> {

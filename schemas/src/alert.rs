@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::outcome::Outcome;
 use crate::touched::{Touch, Touched};
 
 /// How urgent an alert is; the names are Sigma's `level`.
@@ -92,9 +93,32 @@ pub struct AlertEvent {
     pub name: Option<String>,
     pub response_code: Option<i32>,
     pub authz_decision: Option<String>,
+    /// Whether the request succeeded; `None` in older alerts, which lack this field.
+    pub outcome: Option<Outcome>,
+    /// Parts of the event that could not be read, as in the column `faults`.
+    pub faults: Vec<String>,
 }
 
 impl AlertEvent {
+    /// Returns the user who acts: the authenticated one, even if it borrows the permissions of another.
+    pub fn authenticated_user(&self) -> &str {
+        if self.user_name.is_empty() { &self.actor } else { &self.user_name }
+    }
+
+    /// Returns the user whose permissions the authenticated user borrows; `None` without
+    /// impersonation.
+    pub fn impersonated_user(&self) -> Option<&str> {
+        Some(self.actor.as_str()).filter(|actor| *actor != self.authenticated_user())
+    }
+
+    /// Returns who acts: `alice`, or `alice as admin` if she borrows the permissions of `admin`.
+    pub fn who(&self) -> String {
+        match self.impersonated_user() {
+            None => self.actor.clone(),
+            Some(impersonated) => format!("{} as {impersonated}", self.authenticated_user()),
+        }
+    }
+
     /// Returns the names of this event that its alert keeps in [`Touched`].
     pub fn touch(&self) -> Touch<'_> {
         Touch {

@@ -85,7 +85,7 @@ const OBJECT: Option<&str> = Some("objectRef");
 const STATUS: Option<&str> = Some("responseStatus");
 
 /// The members of an event whose objects contain members of columns.
-const CONTAINERS: [&str; 4] = ["user", "impersonatedUser", "objectRef", "responseStatus"];
+pub const CONTAINERS: [&str; 4] = ["user", "impersonatedUser", "objectRef", "responseStatus"];
 
 /// Every column that is part of the record. The `authz_` columns are parts of `annotations`.
 pub const MAPPED: [Mapped; 32] = [
@@ -128,6 +128,13 @@ pub const MAPPED: [Mapped; 32] = [
     ),
     mapped(index::STAGE_TIMESTAMP, "stage_timestamp", None, "stageTimestamp", Kind::Time),
 ];
+
+/// The members of an event in which OpenShift's log forwarder keeps the level, in the order in which
+/// they are read. Its member `level` is then [`LEVEL_REPLACED`].
+pub const LEVEL_MEMBERS: [&str; 2] = ["k8s_audit_level", "openshift_audit_level"];
+
+/// The text of the member `level` where one of [`LEVEL_MEMBERS`] has the level.
+pub const LEVEL_REPLACED: &str = "\"default\"";
 
 /// Names by which a decoder recognises an event, or that only events have. No object of a form but
 /// the event has a member with one of these names, except that `apiVersion` may be in the objects
@@ -268,6 +275,18 @@ pub enum Layout {
     Lines { fill: u8, items: u8, close: u8 },
 }
 
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Layout::Compact => f.write_str("compact"),
+            Layout::Spaced => f.write_str("spaced"),
+            Layout::Padded => f.write_str("padded"),
+            Layout::Lines { fill: b'\t', items, close } => write!(f, "tabs-{items}-{close}"),
+            Layout::Lines { items, close, .. } => write!(f, "lines-{items}-{close}"),
+        }
+    }
+}
+
 impl Layout {
     fn parse(name: &str) -> Option<Layout> {
         let (kind, numbers) = match name {
@@ -341,6 +360,26 @@ pub enum Codec {
     Seconds,
     /// Whole milliseconds since 1970, as a number.
     Milliseconds,
+}
+
+/// Writes what follows the column's name in a hole: nothing for the codec of a hole that names none,
+/// else a colon and the name of the codec.
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Codec::Integer | Codec::Json | Codec::Text(Style::Go) => Ok(()),
+            Codec::List(Style::Go, Layout::Compact) => Ok(()),
+            Codec::Time(Decimals::Fixed(6), Zone::Letter) => Ok(()),
+            Codec::Text(style) | Codec::List(style, Layout::Compact) => write!(f, ":{}", style.as_str()),
+            Codec::List(style, layout) => write!(f, ":{},{layout}", style.as_str()),
+            Codec::Time(Decimals::Fixed(digits), zone) => write!(f, ":{digits}{}", zone.as_str()),
+            Codec::Time(Decimals::Trimmed, zone) => write!(f, ":trim{}", zone.as_str()),
+            Codec::Time(Decimals::Threes, zone) => write!(f, ":threes{}", zone.as_str()),
+            Codec::Time(Decimals::Sixes, zone) => write!(f, ":sixes{}", zone.as_str()),
+            Codec::Seconds => f.write_str(":s"),
+            Codec::Milliseconds => f.write_str(":ms"),
+        }
+    }
 }
 
 impl Codec {
@@ -567,6 +606,8 @@ enum Value {
     Column,
     Null,
     Object(usize),
+    /// The string [`LEVEL_REPLACED`].
+    Replaced,
     Other,
 }
 
@@ -791,9 +832,13 @@ impl<'t> Reader<'t> {
             Peek::Byte(b'{') => return Ok(Value::Object(self.object(member)?)),
             Peek::Byte(b'[') => self.list()?,
             Peek::Byte(b'"') => {
+                let start = self.at;
                 self.take();
                 self.characters()?;
                 self.need(b'"')?;
+                if self.text[start..self.at] == *LEVEL_REPLACED.as_bytes() {
+                    return Ok(Value::Replaced);
+                }
             }
             Peek::Byte(b'-' | b'0'..=b'9') => self.number()?,
             Peek::Byte(b't') => self.word(b"true")?,
@@ -959,7 +1004,10 @@ impl<'t> Reader<'t> {
             return Err(self.fault(Fault::ColumnTwice));
         }
         let mapped = &MAPPED[at];
-        let own = member.map(|member| &self.members[member]).filter(|member| member.name == mapped.member);
+        let is_own = |name: &str| {
+            name == mapped.member || (mapped.column == index::LEVEL && LEVEL_MEMBERS.contains(&name))
+        };
+        let own = member.map(|member| &self.members[member]).filter(|member| is_own(&member.name));
         let event = match (mapped.inside, own) {
             (None, Some(own)) => Some(own.object),
             (Some(container), Some(own)) => {
@@ -977,9 +1025,16 @@ impl<'t> Reader<'t> {
     }
 
     /// Checks the names of all members. A member of the event with a column's name must have the
-    /// column's hole or null as its value. No other object may have one of [`EVENT_NAMES`]. No
+    /// column's hole or null as its value; [`Reader::is_level`] says what else the members with the
+    /// level may have. No other object may have one of [`EVENT_NAMES`]. No
     /// object may have the same name twice.
     fn judge_names(&self, event: Option<usize>) -> Result<(), FormError> {
+        let level = self.members.iter().find(|member| {
+            event == Some(member.object)
+                && member.value == Value::Column
+                && (member.name == "level" || LEVEL_MEMBERS.contains(&member.name.as_str()))
+        });
+        let level = level.map(|member| member.name.as_str());
         let mut seen = HashSet::new();
         for member in &self.members {
             let wrong = |fault| Err(FormError { at: member.at, fault });
@@ -997,7 +1052,11 @@ impl<'t> Reader<'t> {
                     Value::Column => true,
                     Value::Null => own.or(held).is_none_or(|right| right == member.name),
                     Value::Object(_) => own.is_none() && held.is_none_or(|right| right == member.name),
-                    Value::Other => own.or(held).is_none(),
+                    Value::Other | Value::Replaced => own.or(held).is_none(),
+                };
+                let is_right = match container {
+                    None => Self::is_level(level, member, &name).unwrap_or(is_right),
+                    Some(_) => is_right,
                 };
                 let is_hidden = container.is_some()
                     && own.is_none()
@@ -1014,6 +1073,22 @@ impl<'t> Reader<'t> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a member of the event may have its value, if it is one of the members that can have
+    /// the level. `hole` is the name of the member that has the level's hole, and `name` is the
+    /// member's name in lower case.
+    fn is_level(hole: Option<&str>, member: &Member, name: &str) -> Option<bool> {
+        if name == "level" {
+            let is_replaced = member.value == Value::Replaced && member.name == name;
+            return is_replaced.then(|| hole.is_some_and(|hole| LEVEL_MEMBERS.contains(&hole)));
+        }
+        let at = LEVEL_MEMBERS.iter().position(|own| *own == name)?;
+        Some(match member.value {
+            Value::Column | Value::Null => true,
+            // The first of the two counts.
+            _ => hole.is_some_and(|hole| at > 0 || hole != LEVEL_MEMBERS[1]),
+        })
     }
 }
 

@@ -5,8 +5,9 @@
 /// Version of the archive layout: `strongroom.json`, folder names, commit tags.
 pub const ARCHIVE_FORMAT: u32 = 1;
 
-/// Version of the columns and of the rendering that turns a row back into its line.
+/// Version of the columns, of what they say about a record, and of the rendering that turns a row
+/// back into its line. From 2 on, what cannot be read of an event is a fault, and the event a row.
 ///
 /// If the `raw` of a row is null, rendering its columns gives the bytes received. So a change of
 /// the rendering is a change of the format, and readers must keep the old rendering.
-pub const EVENTS_FORMAT: u32 = 1;
+pub const EVENTS_FORMAT: u32 = 2;

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::{Alert, AlertEvent, Severity};
+use crate::{Alert, AlertEvent, Outcome, Severity};
 
 /// The OCSF release that findings are written in.
 pub const OCSF_VERSION: &str = "1.8.0";
@@ -209,9 +209,17 @@ struct Unmapped<'a> {
     cluster: &'a str,
     clusters: &'a [String],
     event_ranges: Vec<EventRange<'a>>,
+    /// Parts of the event that could not be read.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    faults: &'a [String],
     #[serde(skip_serializing_if = "str::is_empty")]
     group_key: &'a str,
+    /// The user whose permissions were borrowed. The actor is the authenticated user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    impersonated_user: Option<&'a str>,
     namespaces: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
     source: &'a str,
     source_offset: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -290,7 +298,7 @@ pub fn detection_finding(alert: &Alert) -> DetectionFinding<'_> {
         unmapped: Unmapped {
             actors: alert.touched.actors(),
             audit_ids: &alert.audit_ids,
-            authenticated_user: Some(event.user_name.as_str()).filter(|user| *user != event.actor),
+            authenticated_user: event.impersonated_user().map(|_| event.authenticated_user()),
             authorization_decision: event.authz_decision.as_deref(),
             cluster: &event.cluster,
             clusters: alert.touched.clusters(),
@@ -299,8 +307,11 @@ pub fn detection_finding(alert: &Alert) -> DetectionFinding<'_> {
                 .ranges()
                 .map(|(source, first, last)| EventRange { first, last, source })
                 .collect(),
+            faults: &event.faults,
             group_key: &alert.group_key,
+            impersonated_user: event.impersonated_user(),
             namespaces: alert.touched.namespaces(),
+            outcome: event.outcome,
             source: &event.source,
             source_offset: event.source_offset,
             stage: event.stage.as_deref(),
@@ -319,7 +330,7 @@ fn evidence(event: &AlertEvent) -> Evidence<'_> {
     });
     let user_agent = event.user_agent.as_deref();
     Evidence {
-        actor: Actor { user: Name { name: &event.actor } },
+        actor: Actor { user: Name { name: event.authenticated_user() } },
         api: Api {
             group: event.api_group.as_deref().map(|name| Name { name }),
             operation: event.verb.as_deref().unwrap_or(VERB_UNKNOWN),
@@ -347,13 +358,13 @@ fn is_address(text: &str) -> bool {
 
 fn observables(event: &AlertEvent) -> Vec<Observable<'_>> {
     let mut observables = Vec::new();
-    if !event.actor.is_empty() {
-        observables.push(Observable {
-            name: "evidences[0].actor.user.name",
-            r#type: "User Name",
-            type_id: 4,
-            value: &event.actor,
-        });
+    let users = [
+        ("evidences[0].actor.user.name", Some(event.authenticated_user())),
+        ("unmapped.impersonated_user", event.impersonated_user()),
+    ];
+    for (name, user) in users {
+        let user = user.filter(|user| !user.is_empty());
+        observables.extend(user.map(|value| Observable { name, r#type: "User Name", type_id: 4, value }));
     }
     if let Some(address) = event.source_ip.as_deref().filter(|address| is_address(address)) {
         observables.push(Observable {
@@ -471,6 +482,8 @@ mod tests {
                 cluster: "prod".into(),
                 verb: Some("list".into()),
                 response_code: Some(200),
+                outcome: Some(Outcome::Success),
+                faults: vec!["/verb: duplicate_member".into()],
                 ..AlertEvent::default()
             },
             touched: touched(),
@@ -505,7 +518,13 @@ mod tests {
         assert_eq!(at("/evidences/0/src_endpoint"), json!({"ip": "10.0.0.7"}));
         assert_eq!(at("/evidences/0/http_request/url/query_string"), json!("limit=1"));
         assert_eq!(at("/resources/0/name"), json!("secrets"));
+        assert_eq!(at("/evidences/0/actor/user/name"), json!("root"), "who acts is who authenticated");
         assert_eq!(at("/unmapped/authenticated_user"), json!("root"));
+        assert_eq!(at("/unmapped/impersonated_user"), json!("alice"));
+        assert_eq!(at("/unmapped/outcome"), json!("success"));
+        assert_eq!(at("/unmapped/faults"), json!(["/verb: duplicate_member"]));
+        assert_eq!(at("/observables/0/value"), json!("root"));
+        assert_eq!(at("/observables/1/value"), json!("alice"));
         assert_eq!(at("/unmapped/namespaces"), json!(["bank", "shop"]));
         assert_eq!(at("/unmapped/actors"), json!(["alice", "root"]));
         assert_eq!(at("/unmapped/clusters"), json!(["prod"]));
@@ -522,6 +541,10 @@ mod tests {
         alert.touched = Touched::default();
         let finding = serde_json::to_value(detection_finding(&alert)).unwrap();
         assert_eq!(finding.pointer("/evidences/0/src_endpoint"), Some(&json!({"name": "not an address"})));
+        assert_eq!(finding.pointer("/evidences/0/actor/user/name"), Some(&json!("")));
+        assert_eq!(finding.pointer("/unmapped/impersonated_user"), None);
+        assert_eq!(finding.pointer("/unmapped/outcome"), None);
+        assert_eq!(finding.pointer("/unmapped/faults"), None);
         assert_eq!(finding.pointer("/resources"), None);
         assert_eq!(finding.pointer("/unmapped/namespaces"), Some(&json!([])));
         assert_eq!(finding.pointer("/unmapped/event_ranges"), Some(&json!([])));

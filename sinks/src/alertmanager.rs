@@ -93,7 +93,7 @@ fn of(alert: &Alert) -> serde_json::Value {
             "summary": text(&alert.title),
             "description": text(&alert.message),
             "next_steps": text(&alert.next_steps),
-            "actor": text(&event.actor),
+            "actor": text(&event.who()),
             "audit_id": text(&event.audit_id),
         },
         "startsAt": rfc3339(alert.time_us.min(now_us)),

@@ -65,8 +65,10 @@ pub fn cef(alert: &Alert) -> String {
     value("externalId", &alert.alert_id);
     value("cat", &alert.tactics.join(","));
     value("act", &some(&event.verb));
-    value("outcome", &some(&event.authz_decision));
-    value("suser", &event.actor);
+    let decision = event.authz_decision.as_deref().unwrap_or_default();
+    value("outcome", event.outcome.map_or(decision, |outcome| outcome.as_str()));
+    value("suser", event.authenticated_user());
+    value("duser", event.impersonated_user().unwrap_or_default());
     value("dvchost", &event.cluster);
     match event.source_ip.as_deref().map(|ip| (ip, ip.parse::<IpAddr>())) {
         Some((ip, Ok(IpAddr::V4(_)))) => value("src", ip),
@@ -111,6 +113,16 @@ mod tests {
         assert!(line.contains(" suser=mallory ") && line.contains(" src=203.0.113.9 "), "{line}");
         assert!(line.contains(" cs2=T1552.007 cs2Label=techniques "), "{line}");
         assert!(line.ends_with(" msg=mallory read secret number 1"), "{line}");
+    }
+
+    #[test]
+    fn the_source_user_is_the_one_who_acts() {
+        let mut alert = alert(1);
+        alert.event.actor = "admin".to_owned();
+        alert.event.outcome = Some(strongroom_schemas::Outcome::Success);
+        let line = cef(&alert);
+        assert!(line.contains(" suser=mallory duser=admin "), "{line}");
+        assert!(line.contains(" outcome=success "), "{line}");
     }
 
     #[test]

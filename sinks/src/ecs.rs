@@ -43,7 +43,7 @@ pub fn ecs(alert: &Alert) -> Value {
             "category": [category(alert)],
             "type": ["info"],
             "action": event.verb,
-            "outcome": outcome,
+            "outcome": event.outcome.map_or(outcome, |outcome| outcome.as_str()),
             "id": alert.alert_id,
             "severity": alert.severity.ocsf_id(),
             "risk_score": risk,

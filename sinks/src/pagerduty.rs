@@ -64,7 +64,7 @@ impl PagerDuty {
                 "group": text(event.namespace.as_deref().unwrap_or_default()),
                 "class": text(&alert.rule_name),
                 "custom_details": {
-                    "actor": text(&event.actor),
+                    "actor": text(&event.who()),
                     "object": text(&object(alert)),
                     "rule": text(&alert.rule_name),
                     "events": alert.event_count,

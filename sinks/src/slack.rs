@@ -63,7 +63,7 @@ fn message(alert: &Alert) -> serde_json::Value {
         "blocks": [
             {"type": "section", "text": {"type": "plain_text", "text": plain(&title, TEXT_CHARS_MAX), "emoji": false}},
             {"type": "section", "fields": [
-                field("actor", &alert.event.actor),
+                field("actor", &alert.event.who()),
                 field("cluster", &alert.event.cluster),
                 field("object", &object(alert)),
                 field("events", &alert.event_count.to_string()),

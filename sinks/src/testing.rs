@@ -42,6 +42,7 @@ pub(crate) fn alert(number: u64) -> Alert {
             name: Some("db".to_owned()),
             response_code: Some(200),
             authz_decision: Some("allow".to_owned()),
+            ..AlertEvent::default()
         },
         touched: Touched::of(
             Touch {

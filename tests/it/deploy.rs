@@ -94,6 +94,24 @@ fn shipped_configurations_are_checked_by_the_binary() {
     }
 }
 
+/// The API server's node knows no names of Services, and the cluster's authority vouches for more
+/// than API servers.
+#[test]
+fn an_api_server_reaches_the_webhook_and_nobody_else_may_post() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("it is there");
+    let kubeconfig: serde_json::Value =
+        yaml_serde::from_str(&read("deploy/kubernetes/audit-webhook-kubeconfig.yaml")).expect("YAML");
+    let cluster = &kubeconfig["clusters"][0]["cluster"];
+    let server = cluster["server"].as_str().expect("a URL").strip_prefix("https://").expect("https");
+    let (address, path) = server.split_once('/').expect("a path");
+    assert!(address.parse::<std::net::SocketAddr>().is_ok(), "{address}");
+    assert_eq!(cluster["tls-server-name"], "strongroom-webhook.strongroom.svc");
+    let manifest = read("deploy/kubernetes/strongroom.yaml");
+    assert!(manifest.contains(&format!("path = \"/{path}\"")));
+    let names = manifest.lines().find(|line| line.trim().starts_with("client_names = [\"")).expect("names");
+    assert!(!names.contains("[]"), "{names}");
+}
+
 /// The audit policy keeps bodies of secrets out. An API server reads a policy from the top, and the
 /// first matching rule counts.
 #[test]
@@ -117,4 +135,48 @@ fn the_audit_policy_keeps_bodies_of_secrets_out() {
     }
     assert_eq!(level("pods/exec"), "Request");
     assert_eq!(rules.last().expect("rules")["level"], "Metadata");
+}
+
+/// API servers up to 1.34 drop the later events of some patches that are logged with their request.
+/// The policy keeps the stage RequestReceived of these patches, and of nothing else.
+#[test]
+fn the_audit_policy_keeps_the_arrival_of_patches_with_a_body() {
+    let text =
+        std::fs::read_to_string(root().join("deploy/kubernetes/audit-policy.yaml")).expect("it is there");
+    let policy: serde_json::Value = yaml_serde::from_str(&text).expect("YAML");
+    assert!(policy["omitStages"].is_null(), "stages are left out rule by rule");
+    let rules = policy["rules"].as_array().expect("rules");
+    let named = |rule: &serde_json::Value| -> Vec<(String, String)> {
+        let entries = rule["resources"].as_array().into_iter().flatten();
+        let pairs = entries.flat_map(|entry| {
+            let group = entry["group"].as_str().expect("a group").to_owned();
+            let resources = entry["resources"].as_array().cloned().unwrap_or_else(|| vec!["*".into()]);
+            let resources = resources.into_iter().map(|name| name.as_str().expect("a name").to_owned());
+            resources.map(move |name| (group.clone(), name)).collect::<Vec<_>>()
+        });
+        pairs.collect()
+    };
+    let mut kept = Vec::new();
+    for rule in rules {
+        if rule["level"] == "None" {
+            continue;
+        }
+        let patches = rule["verbs"] == serde_json::json!(["patch"]);
+        assert_eq!(rule["omitStages"].is_null(), patches, "{rule}");
+        match (rule["level"].as_str(), patches) {
+            (Some("Request"), true) => kept.extend(named(rule)),
+            (Some("Request"), false) if rule["verbs"].is_null() => {
+                // Ways into containers; of these, only ephemeral containers are patched.
+                let debug = ("".to_owned(), "pods/ephemeralcontainers".to_owned());
+                assert!(!named(rule).contains(&debug) || kept.contains(&debug), "{rule}");
+            }
+            (Some("Request"), false) => {
+                for resource in named(rule) {
+                    assert!(kept.contains(&resource), "patches of {resource:?} lose their arrival");
+                }
+            }
+            (level, _) => assert_eq!(level, Some("Metadata"), "{rule}"),
+        }
+    }
+    assert!(!kept.is_empty());
 }

@@ -74,8 +74,10 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// What the tests of a crate may use in addition to [`EDGES`]: the generator, which depends on none
-/// of our crates, and the crates that judge an archive.
+/// of our crates, the decoder, which depends on the schemas alone, and the crates that judge an
+/// archive.
 const TEST_EDGES: &[(&str, &[&str])] = &[
+    ("strongroom-alerts", &["strongroom-decode", "strongroom-generate"]),
     ("strongroom-decode", &["strongroom-generate"]),
     ("strongroom-ingest", &["strongroom-proof", "strongroom-tlog"]),
     ("strongroom-retention", &["strongroom-proof"]),

@@ -14,6 +14,7 @@ mod evidence;
 mod exactly_once;
 mod falco_labels;
 mod false_alarms;
+mod field_cases;
 mod finding_kinds;
 mod findings;
 mod firehose;

@@ -286,7 +286,15 @@ fn a_question_about_an_address_reads_where_it_occurs() {
 
 #[test]
 fn filters_on_views_reach_the_files() {
-    for view in ["secret_access", "exec_sessions", "rbac_changes", "auth_failures"] {
+    for view in [
+        "secret_access",
+        "exec_sessions",
+        "rbac_changes",
+        "auth_failures",
+        "pod_changes",
+        "configmap_changes",
+        "network_policy_changes",
+    ] {
         let question = format!(
             "SELECT actor FROM {view} WHERE stage_timestamp >= '2026-03-02' AND stage_timestamp < '2026-03-03' AND date = DATE '2026-03-02'"
         );
@@ -449,7 +457,16 @@ fn errors_say_what_to_do() {
 #[test]
 fn listings_show_the_archives_names_and_no_others() {
     let tables = ["activity", "alerts", "events", "rejects"];
-    let views = ["auth_failures", "exec_sessions", "rbac_changes", "secret_access"];
+    let views = [
+        "auth_failures",
+        "configmap_changes",
+        "exec_sessions",
+        "network_policy_changes",
+        "pod_changes",
+        "rbac_changes",
+        "secret_access",
+        "unfinished_requests",
+    ];
     let lines = |answer: &str| answer.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     let shown = csv(&YEAR, "SHOW TABLES");
     assert_eq!(shown.lines().next(), Some("name,kind,about"));
@@ -538,9 +555,19 @@ fn archives_are_found_by_path_url_and_environment() {
 #[test]
 fn an_empty_archive_answers_with_no_rows() {
     let folder = archive(&[], noon(3, 2));
-    for table in
-        ["events", "rejects", "alerts", "secret_access", "exec_sessions", "rbac_changes", "auth_failures"]
-    {
+    for table in [
+        "events",
+        "rejects",
+        "alerts",
+        "secret_access",
+        "exec_sessions",
+        "rbac_changes",
+        "auth_failures",
+        "pod_changes",
+        "configmap_changes",
+        "network_policy_changes",
+        "unfinished_requests",
+    ] {
         assert_eq!(csv(&folder, &format!("SELECT count(*) AS n FROM {table}")), "n\n0\n", "{table}");
         assert_eq!(
             csv(&folder, &format!("SELECT cluster, source FROM {table}")),
@@ -1122,6 +1149,92 @@ fn auth_failures_tell_their_kinds_apart() {
          exec-refused,forbidden\n\
          binding-refused,not admitted\n\
          no-token,unauthenticated\n"
+    );
+}
+
+/// Views of changes have what was written and leave out what was read, and what only arrived. A
+/// request is unfinished if none of its later stages is in the archive.
+#[test]
+fn changes_and_what_did_not_end_have_views() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let location = folder.path().join("archive");
+    let event = |id: &str, stage: &str, verb: &str, reference: &str, second: u32, rest: &str| {
+        format!(
+            r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Request","auditID":"{id}","stage":"{stage}","requestURI":"/{id}","verb":"{verb}","user":{{"username":"alice"}},"sourceIPs":["10.0.0.7"],"objectRef":{{{reference}}},{rest}"requestReceivedTimestamp":"2026-03-02T12:00:{second:02}.000001Z","stageTimestamp":"2026-03-02T12:00:{second:02}.000001Z"}}"#
+        )
+    };
+    let ok = r#""responseStatus":{"metadata":{},"code":200},"#;
+    let pod = r#""resource":"pods","namespace":"shop","name":"web-0","apiVersion":"v1""#;
+    let status =
+        r#""resource":"pods","namespace":"shop","name":"web-0","apiVersion":"v1","subresource":"status""#;
+    let exec =
+        r#""resource":"pods","namespace":"shop","name":"web-0","apiVersion":"v1","subresource":"exec""#;
+    let job = r#""resource":"cronjobs","namespace":"shop","apiGroup":"batch","apiVersion":"v1""#;
+    let config = r#""resource":"configmaps","namespace":"shop","name":"c","apiVersion":"v1""#;
+    let policy = r#""resource":"networkpolicies","namespace":"shop","name":"n","apiGroup":"networking.k8s.io","apiVersion":"v1""#;
+    let body = |object: &str| format!(r#"{ok}"requestObject":{object},"#);
+    let template = r#"{"metadata":{"name":"nightly"},"spec":{"jobTemplate":{"spec":{"template":{"spec":{"serviceAccountName":"etl","containers":[{"name":"a","image":"i"}]}}}}}}"#;
+    let denied = r#""responseStatus":{"metadata":{},"code":302},"annotations":{"authentication.openshift.io/decision":"deny","authentication.openshift.io/username":"bob"},"#;
+    let allowed = denied.replace("deny", "allow");
+    let (whole, arrived) = ("ResponseComplete", "RequestReceived");
+    let lines = [
+        event("pod-deleted", whole, "delete", pod, 1, ok),
+        event("pod-read", whole, "get", pod, 2, ok),
+        event("pod-status", whole, "patch", status, 3, ok),
+        event("job-made", whole, "create", job, 4, &body(template)),
+        event("config-changed", whole, "update", config, 5, &body(r#"{"data":{"a":"b"}}"#)),
+        event("config-read", whole, "list", config, 6, ok),
+        event(
+            "policy-opened",
+            whole,
+            "patch",
+            policy,
+            7,
+            &body(r#"{"spec":{"podSelector":{},"ingress":[{}]}}"#),
+        ),
+        event("policy-read", whole, "watch", policy, 8, ok),
+        event("lost", arrived, "patch", pod, 9, ""),
+        event("ended", arrived, "patch", pod, 10, ""),
+        event("ended", whole, "patch", pod, 10, ok),
+        // The id of another request does not end this one.
+        event("borrowed", arrived, "patch", pod, 11, ""),
+        event("borrowed", whole, "patch", pod, 12, ok),
+        event("watching", arrived, "watch", pod, 13, ""),
+        event("in-a-pod", arrived, "create", exec, 14, ""),
+        event("login-denied", whole, "get", "", 15, denied),
+        event("login-allowed", whole, "get", "", 16, &allowed),
+    ];
+    let path = write(folder.path(), "audit.log", (lines.join("\n") + "\n").as_bytes());
+    expect_code(&mut ingest(&location, &[&path]), 0);
+    let answer = |sql: &str| csv(&folder, &format!("{sql} ORDER BY stage_timestamp"));
+    assert_eq!(
+        answer(
+            "SELECT audit_id, resource, name, service_account, json_get_str(containers, 0, 'image') AS image, succeeded FROM pod_changes"
+        ),
+        "audit_id,resource,name,service_account,image,succeeded\n\
+         pod-deleted,pods,web-0,,,true\n\
+         job-made,cronjobs,nightly,etl,i,true\n\
+         ended,pods,web-0,,,true\n\
+         borrowed,pods,web-0,,,true\n"
+    );
+    assert_eq!(
+        answer("SELECT audit_id, json_get_str(data, 'a') AS a FROM configmap_changes"),
+        "audit_id,a\nconfig-changed,b\n"
+    );
+    assert_eq!(
+        answer("SELECT audit_id, applies_to, ingress FROM network_policy_changes"),
+        "audit_id,applies_to,ingress\npolicy-opened,{},[{}]\n"
+    );
+    assert_eq!(answer("SELECT audit_id FROM unfinished_requests"), "audit_id\nlost\nborrowed\n");
+    assert_eq!(
+        answer(
+            "SELECT audit_id FROM unfinished_requests WHERE request_received_timestamp < '2026-03-02T12:00:11Z'"
+        ),
+        "audit_id\nlost\n"
+    );
+    assert_eq!(
+        answer("SELECT audit_id, failure, login_name FROM auth_failures"),
+        "audit_id,failure,login_name\nlogin-denied,login,bob\n"
     );
 }
 

@@ -213,10 +213,13 @@ fn copies_truncation_and_files_that_vanish() {
     // A shorter copy of a known file, and the complete file compressed.
     write(&set.logs, "old.log", &first[..first.len() / 2]);
     write(&set.logs, "whole.log.zst", &zstd::encode_all(&first[..], 1).expect("in memory"));
-    // A file that is not a log is ignored; an empty one may become a log.
+    // A file that is not a log is not read, and the log says so once; an empty one may become a log.
     write(&set.logs, "notes.txt", b"not a log\n");
     write(&set.logs, "empty.log", b"");
-    std::thread::sleep(Duration::from_millis(800));
+    // A compressed file is read when nobody has written to it for two seconds.
+    std::thread::sleep(Duration::from_millis(3_500));
+    let told = |log: &str| log.matches("notes.txt").count();
+    assert_eq!(told(&daemon.log()), 1, "{}", daemon.log());
     assert_eq!(daemon.metric("sealed_events_total"), 600.0, "{}", daemon.log());
     assert_eq!(daemon.get("/readyz").0, 200, "{}", daemon.log());
     assert!(daemon.terminate().0.success());
@@ -225,6 +228,43 @@ fn copies_truncation_and_files_that_vanish() {
     // line.
     let all = [&first[..], &second, torn, &third].concat();
     assert!(multiset(&export(&set.archive)) == multiset(&all));
+}
+
+#[test]
+fn a_path_without_a_file_is_reported_and_a_file_is_read_after_chmod() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = folder();
+    let archive = folder.path().join("archive");
+    let path = write(folder.path(), "audit.log", &log(200, 44));
+    let missing = folder.path().join("typo.log");
+    let rest = format!(
+        "[seal]\ninterval = '300ms'\n[[tail]]\nname = 'files'\ncluster = 'test'\npaths = ['{}', '{}']\npoll = '20ms'\n",
+        path.display(),
+        missing.display()
+    );
+    let config = config(folder.path(), &archive.display().to_string(), &rest);
+    let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+    set(0);
+    // Root may read everything, unless it gives that up.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]);
+    command.args([env!("CARGO_BIN_EXE_strongroom"), "run", "--config"]).arg(&config).env("NO_COLOR", "1");
+    let mut daemon = if File::open(&path).is_ok() { Daemon::spawn(command) } else { Daemon::start(&config) };
+    wait_until("the file is reported", || daemon.get("/readyz").0 == 503);
+    assert!(daemon.log().contains("check owner and mode"), "{}", daemon.log());
+    let told = |log: &str| log.lines().filter(|line| line.contains("typo.log")).count();
+    assert_eq!(told(&daemon.log()), 1, "{}", daemon.log());
+    set(0o600);
+    let changed = Instant::now();
+    daemon.wait_for_metric("sealed_events_total", 200.0);
+    assert!(changed.elapsed() < Duration::from_secs(25), "it is not the wait before another try that ended");
+    wait_until("ready", || daemon.get("/readyz").0 == 200);
+    write(folder.path(), "typo.log", &log(100, 45));
+    daemon.wait_for_metric("sealed_events_total", 300.0);
+    assert!(daemon.log().contains("the path has a file now"), "{}", daemon.log());
+    assert!(daemon.terminate().0.success());
 }
 
 #[test]

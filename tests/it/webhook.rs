@@ -156,6 +156,12 @@ fn every_batch_answered_with_200_is_in_the_archive_once_whatever_is_killed() {
     // Refused: no token, a wrong token, an unknown path.
     assert_eq!(post(&to, "/prod", "a-token-of-the-tess", b"{}"), 401);
     assert_eq!(post(&to, "/staging", TOKEN, b"{}"), 404);
+    // Each of them is counted, and is in the log once.
+    let refused = |kind: &str| format!("webhook_refusals_total{{source=\"api\",kind=\"{kind}\"}}");
+    for kind in ["credentials", "path"] {
+        assert_eq!(daemon.metric(&refused(kind)), 1.0);
+        assert_eq!(daemon.log().matches(&format!("refused=\"{kind}\"")).count(), 1, "{}", daemon.log());
+    }
     wait_until("the other one is sealed", || number(&archive, "SELECT count(*) FROM events") == events + 1);
     assert_eq!(daemon.metric("conservation_failures_total"), 0.0);
     let (status, log) = daemon.terminate();

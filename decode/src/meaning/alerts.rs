@@ -158,7 +158,9 @@ const ALERT_COLUMNS: &[(&str, Says)] = &[
     ("window_end", |said| Value::Milliseconds(said.number(&[Name("end_time")]))),
     ("cluster", |said| Value::Text(said.text(&[Name("unmapped"), Name("cluster")]))),
     ("actor", |said| {
-        Value::Text(said.text(&[Name("evidences"), First, Name("actor"), Name("user"), Name("name")]))
+        let authenticated = [Name("evidences"), First, Name("actor"), Name("user"), Name("name")];
+        let impersonated = said.text(&[Name("unmapped"), Name("impersonated_user")]);
+        Value::Text(impersonated.or_else(|| said.text(&authenticated)))
     }),
     ("source_ip", |said| Value::Text(source_ip(said))),
     ("verb", |said| match said.text(&[Name("evidences"), First, Name("api"), Name("operation")]) {

@@ -14,13 +14,15 @@ use super::{Difference, MeaningError, RECORD_BYTES_MAX};
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::json::Members;
 use crate::members;
+use crate::plain::FORMAT_OF_FAULTS;
 use crate::render::{Lists, Renderer, Strings, WrongColumn};
 use crate::wrapper::SHAPE_GOOGLE;
 
 /// Number of bytes of records that are decoded before their rows are compared.
 const CHUNK_BYTES: usize = 64 << 20;
 
-/// Columns of events that the record determines, in the order in which they are named.
+/// Columns of events that the record determines, in the order in which they are named. The last,
+/// `faults`, is there from [`FORMAT_OF_FAULTS`] on.
 const COMPARED: &[usize] = &[
     index::LEVEL,
     index::AUDIT_ID,
@@ -56,6 +58,7 @@ const COMPARED: &[usize] = &[
     index::AUTHZ_REASON,
     index::REQUEST_RECEIVED_TIMESTAMP,
     index::STAGE_TIMESTAMP,
+    index::FAULTS,
 ];
 
 /// Compares the rows of `events` with their records. First calls `each` with the record of every
@@ -64,19 +67,23 @@ const COMPARED: &[usize] = &[
 /// a row has a form, only the event is read, and not the bytes around it, because these belong to
 /// the form.
 ///
+/// `format` is the `eventsFormat` of the commit with the rows, by whose rules their records are
+/// read. A format newer than the current one is read as the current one.
+///
 /// # Errors
 /// [`MeaningError::Column`] if the batch is not one of the `events` table.
 pub fn compare_events(
     events: &RecordBatch,
+    format: u32,
     each: &mut dyn FnMut(&[u8]),
     differs: &mut dyn FnMut(usize, Difference),
 ) -> Result<(), MeaningError> {
-    let rows = EventRows::of(events)?;
+    let rows = EventRows::of(events, format)?;
     let mut decoder = Decoder::new(DecoderConfig::default());
     let (mut record, mut decoded, mut bytes) = (Vec::new(), Vec::new(), 0);
     let mut event = Vec::new();
     let mut found = Vec::new();
-    decoder.begin_records();
+    decoder.begin_records(format);
     for row in 0..events.num_rows() {
         record.clear();
         let fault = rows.renderer.record(row, &mut record).err();
@@ -117,11 +124,14 @@ pub fn compare_events(
 struct EventRows<'a> {
     batch: &'a RecordBatch,
     renderer: Renderer<'a>,
+    /// The columns that are compared.
+    compared: &'static [usize],
 }
 
 impl<'a> EventRows<'a> {
-    fn of(batch: &'a RecordBatch) -> Result<Self, WrongColumn> {
-        Ok(EventRows { batch, renderer: Renderer::new(batch)? })
+    fn of(batch: &'a RecordBatch, format: u32) -> Result<Self, WrongColumn> {
+        let compared = if format < FORMAT_OF_FAULTS { &COMPARED[..COMPARED.len() - 1] } else { COMPARED };
+        Ok(EventRows { batch, renderer: Renderer::new(batch)?, compared })
     }
 
     /// Takes from `decoder` the rows that it decoded from the records of `rows`, and compares them
@@ -135,7 +145,7 @@ impl<'a> EventRows<'a> {
         let said = decoder.take_records()?;
         // A bit for each compared column of a row, and one for its shape.
         let mut differing = vec![0_u64; rows.len()];
-        for (bit, column) in COMPARED.iter().enumerate() {
+        for (bit, column) in self.compared.iter().enumerate() {
             let (stored, said) = (self.batch.column(*column), said.column(*column));
             let mut mark = |at: usize| differing[at] |= 1 << bit;
             match said.data_type() {
@@ -182,11 +192,12 @@ impl<'a> EventRows<'a> {
                 shapes.get(at)
             };
             if stored.get(*row) != said {
-                differing[at] |= 1 << COMPARED.len();
+                differing[at] |= 1 << self.compared.len();
             }
         }
         let schema = Table::Events.file_schema();
-        let names: Vec<&'static str> = COMPARED
+        let names: Vec<&'static str> = self
+            .compared
             .iter()
             .chain([&index::SHAPE])
             .map(|column| {
@@ -228,6 +239,7 @@ mod tests {
     use arrow_array::types::{ArrowPrimitiveType, Int64Type};
     use arrow_array::{ArrayRef, BinaryArray, PrimitiveArray, StringArray};
     use serde_json::{Map, Value as Json, json};
+    use strongroom_schemas::format::EVENTS_FORMAT;
 
     use super::*;
 
@@ -237,6 +249,8 @@ mod tests {
         what: String,
         record: Vec<u8>,
         is_rendered: bool,
+        /// The `eventsFormat` of the commit.
+        format: u32,
         says: Option<Map<String, Json>>,
     }
 
@@ -250,6 +264,7 @@ mod tests {
                 None => case["record"].as_str().expect("a record").as_bytes().to_vec(),
             },
             is_rendered: case["rendered"] == true,
+            format: case["format"].as_u64().map_or(EVENTS_FORMAT, |format| format as u32),
             says: case["says"].as_object().cloned(),
         };
         cases.iter().map(case).collect()
@@ -307,8 +322,13 @@ mod tests {
     }
 
     fn differences(batch: &RecordBatch) -> Vec<(usize, Difference)> {
+        differences_of(batch, EVENTS_FORMAT)
+    }
+
+    fn differences_of(batch: &RecordBatch, format: u32) -> Vec<(usize, Difference)> {
         let (mut found, mut records) = (Vec::new(), 0);
-        compare_events(batch, &mut |_| records += 1, &mut |row, how| found.push((row, how))).expect("events");
+        compare_events(batch, format, &mut |_| records += 1, &mut |row, how| found.push((row, how)))
+            .expect("events");
         assert_eq!(records, batch.num_rows());
         found
     }
@@ -326,18 +346,18 @@ mod tests {
     fn records_say_what_the_format_says() {
         let cases = cases();
         let mut decoder = Decoder::new(DecoderConfig::default());
-        decoder.begin_records();
-        for Case { what, record, is_rendered, says } in &cases {
+        for Case { what, record, is_rendered, format, says } in &cases {
+            decoder.begin_records(*format);
             assert_eq!(decoder.record_alone(record, *is_rendered).is_ok(), says.is_some(), "{what}");
             let decoded = decoder.take_records().expect("columns");
             assert_eq!(decoded.num_rows(), usize::from(says.is_some()), "{what}");
             let Some(says) = says else {
-                let found = (!is_rendered).then(|| differences(&row(&Map::new(), Some(record))));
+                let found = (!is_rendered).then(|| differences_of(&row(&Map::new(), Some(record)), *format));
                 assert!(found.is_none_or(|found| found == [(0, Difference::NoRecord)]), "{what}");
                 continue;
             };
             let stored = row(says, (!is_rendered).then_some(record));
-            let rows = EventRows::of(&stored).expect("a row");
+            let rows = EventRows::of(&stored, *format).expect("a row");
             decoder.record_alone(record, *is_rendered).expect("it was one");
             let mut found = Vec::new();
             rows.compare(&mut decoder, &[0], &mut found).expect("columns");
@@ -349,16 +369,20 @@ mod tests {
     #[test]
     fn each_column_is_compared() {
         let mut seen = std::collections::BTreeSet::new();
-        for Case { what, record, is_rendered, says } in cases() {
+        for Case { what, record, is_rendered, format, says } in cases() {
             let Some(says) = says.filter(|_| !is_rendered) else { continue };
             for name in says.keys() {
-                for changed in [other(&says[name]), Json::Null] {
+                let other = match name.as_str() {
+                    events::FAULTS => json!(["/level: too_long"]),
+                    _ => other(&says[name]),
+                };
+                for changed in [other, Json::Null] {
                     if changed == says[name] {
                         continue;
                     }
                     let mut row_says = says.clone();
                     row_says.insert(name.clone(), changed);
-                    let found = differences(&row(&row_says, Some(&record)));
+                    let found = differences_of(&row(&row_says, Some(&record)), format);
                     let [(0, Difference::Columns(names))] = found.as_slice() else {
                         panic!("{what}: {found:?}")
                     };

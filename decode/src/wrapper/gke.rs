@@ -3,8 +3,10 @@
 //! Invariant: a column has what the entry says, or is null. An entry never has groups, uid, extra,
 //! the impersonated user, the level or the URI. The response code is taken only from a `Status` in
 //! the response. No HTTP code follows from the entry's own `status.code`: it is a gRPC code, which
-//! stands for several HTTP codes, and it is left out if it is zero. The column `shape` of these
-//! rows is [`SHAPE`]; their `raw` is the entry.
+//! stands for several HTTP codes, and it is left out if it is zero. That it is not zero says only
+//! that the request failed. A member that cannot be read is a fault of the row, except those by
+//! which an entry is recognised. The column `shape` of these rows is [`SHAPE`]; their `raw` is the
+//! entry.
 //!
 //! | column | member of the entry |
 //! |---|---|
@@ -15,6 +17,7 @@
 //! | `source_ips`, `user_agent` | `requestMetadata.callerIp`, `.callerSuppliedUserAgent` |
 //! | `api_group` … `subresource` | `resourceName`, split |
 //! | `response_*` | `response` when it is a `Status`; `response_message` else `status.message` |
+//! | `response_status` | else `Failure`, when `status.code` is not zero |
 //! | `request_object`, `response_object` | `request`, `response` |
 //! | `annotations`, `authz_reason` | `labels` |
 //! | `authz_decision` | the label, else whether all of `authorizationInfo` is `granted` |
@@ -25,84 +28,81 @@ use strongroom_schemas::Stage;
 
 use super::{Content, Record};
 use crate::dialect::Dialect;
-use crate::json::{self, Members};
-use crate::plain::{self, PlainEvent};
+use crate::json::Members;
+use crate::plain::{self, FORMAT_OF_FAULTS, PlainEvent};
 use crate::reject::{Reason, Refusal};
+use crate::tolerant::{Faults, Object, Text};
 
 /// The `shape` of a row that was mapped from a Google audit entry, and so lacks some columns.
 pub const SHAPE: &str = "google.cloud.audit.AuditLog";
 
 const AUDIT_LOGS: [&str; 2] = ["activity", "data_access"];
 
-pub(super) fn record<'d>(document: &'d str, members: &Members<'d>) -> Record<'d> {
-    let content = match event(members) {
+/// The `status` of a response that failed, as Kubernetes names it.
+const FAILURE: &str = "Failure";
+
+pub(super) fn record<'d>(document: &'d str, members: &Members<'d>, format: u32) -> Record<'d> {
+    let content = match event(members, format) {
         Ok(event) => Content::Mapped(Box::new(event)),
         Err(refusal) => Content::Refused(refusal),
     };
     Record { item: document, content, dialect: Dialect::Gke }
 }
 
-fn event(entry: &Members<'_>) -> Result<PlainEvent, Refusal> {
-    let text = |members: &Members<'_>, name: &'static str, path: &str| json::field(path, members, name);
-    let inner = |members, name, path| {
-        json::object(path, json::member(members, name)).map(|inner| inner.unwrap_or(Members(Vec::new())))
-    };
-    let log_name = text(entry, "logName", "logName")?.unwrap_or_default();
-    let resource = inner(entry, "resource", "resource")?;
-    let payload = inner(entry, "protoPayload", "protoPayload")?;
+fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
+    let Text { object: entry, mut faults, .. } = Text::strict(entry);
+    let faults = &mut faults;
+    let log_name = entry.plain_string("logName").unwrap_or_default();
+    let resource = inner(&entry, "resource", &mut Faults::default());
+    let payload = inner(&entry, "protoPayload", faults);
     let is_audit = AUDIT_LOGS.iter().any(|log| {
         log_name.strip_suffix(log).is_some_and(|head| head.ends_with("/logs/cloudaudit.googleapis.com%2F"))
     });
     if !is_audit
-        || text(&resource, "type", "resource.type")?.as_deref() != Some("k8s_cluster")
-        || text(&payload, "serviceName", "protoPayload.serviceName")?.as_deref() != Some("k8s.io")
-        || text(&payload, "@type", "protoPayload.@type")?.as_deref()
-            != Some("type.googleapis.com/google.cloud.audit.AuditLog")
+        || resource.plain_string("type").as_deref() != Some("k8s_cluster")
+        || payload.plain_string("serviceName").as_deref() != Some("k8s.io")
+        || payload.plain_string("@type").as_deref() != Some("type.googleapis.com/google.cloud.audit.AuditLog")
     {
         let other = "an entry of Google Cloud Logging that is not an audit entry of k8s.io";
         return Err(Refusal::new(Reason::OtherCategory, other));
     }
 
-    let operation = inner(entry, "operation", "operation")?;
-    let caller = inner(&payload, "requestMetadata", "protoPayload.requestMetadata")?;
-    let authentication = inner(&payload, "authenticationInfo", "protoPayload.authenticationInfo")?;
+    let operation = inner(&entry, "operation", faults);
+    let caller = inner(&payload, "requestMetadata", faults);
+    let authentication = inner(&payload, "authenticationInfo", faults);
     let mut event = PlainEvent {
-        audit_id: match text(&operation, "id", "operation.id")? {
-            Some(id) => Some(id),
-            None => text(entry, "insertId", "insertId")?,
-        },
+        audit_id: operation.string("id", faults).or_else(|| entry.string("insertId", faults)),
         stage: match (is_true(&operation, "first"), is_true(&operation, "last")) {
             (_, true) => Some(Stage::ResponseComplete.as_str().to_owned()),
             (true, false) => Some(Stage::ResponseStarted.as_str().to_owned()),
             (false, false) => None,
         },
-        verb: text(&payload, "methodName", "protoPayload.methodName")?
+        verb: payload
+            .string("methodName", faults)
             .and_then(|method| method.rsplit('.').next().map(str::to_owned)),
-        user_name: text(&authentication, "principalEmail", "protoPayload.authenticationInfo.principalEmail")?,
-        source_ips: text(&caller, "callerIp", "protoPayload.requestMetadata.callerIp")?.map(|ip| vec![ip]),
-        user_agent: text(
-            &caller,
-            "callerSuppliedUserAgent",
-            "protoPayload.requestMetadata.callerSuppliedUserAgent",
-        )?,
-        request_object: body(&payload, "request"),
-        response_object: body(&payload, "response"),
-        annotations: json::json_object("labels", json::member(entry, "labels"))?,
-        stage_timestamp: json::timestamp("timestamp", json::member(entry, "timestamp"))?,
+        user_name: authentication.string("principalEmail", faults),
+        source_ips: caller.string("callerIp", faults).map(|ip| vec![ip]),
+        user_agent: caller.string("callerSuppliedUserAgent", faults),
+        request_object: payload.any("request"),
+        response_object: payload.any("response"),
+        annotations: entry.json_object("labels", faults),
+        stage_timestamp: entry.time("timestamp", faults),
         ..PlainEvent::default()
     };
-    if let Some(name) = text(&payload, "resourceName", "protoPayload.resourceName")? {
+    if let Some(name) = payload.string("resourceName", faults) {
         reference(&name, &mut event);
     }
-    response(&payload, &mut event)?;
-    let labels = inner(entry, "labels", "labels")?;
-    event.authz_reason = text(&labels, plain::AUTHZ_REASON, "labels[authorization.k8s.io/reason]")?;
-    event.authz_decision =
-        match text(&labels, plain::AUTHZ_DECISION, "labels[authorization.k8s.io/decision]")? {
-            Some(decision) => Some(decision),
-            None => granted(&payload)?,
-        };
+    response(&payload, &mut event, format, faults);
+    let labels = inner(&entry, "labels", faults);
+    event.authz_reason = labels.string(plain::AUTHZ_REASON, faults);
+    event.authz_decision = labels.string(plain::AUTHZ_DECISION, faults).or_else(|| granted(&payload, faults));
+    event.faults = std::mem::take(faults).into_texts();
     Ok(event)
+}
+
+/// Returns the object that is a member, or an empty one.
+fn inner<'t>(members: &Object<'t>, name: &str, faults: &mut Faults) -> Object<'t> {
+    members.object(name, faults).unwrap_or_else(Object::empty)
 }
 
 /// Splits `group/version/[namespaces/<namespace>/]resource[/name[/subresource]]`. Other names do
@@ -134,54 +134,60 @@ fn reference(resource_name: &str, event: &mut PlainEvent) {
     event.subresource = owned(rest.get(2));
 }
 
-/// Fills the response columns of `event` from the entry's response, if that is a `Status`. If there
-/// is no message in it, the message of the entry's own status is taken.
-fn response(payload: &Members<'_>, event: &mut PlainEvent) -> Result<(), Refusal> {
-    let response = json::object("protoPayload.response", json::member(payload, "response")).ok().flatten();
-    if let Some(response) = response
-        && json::field("@type", &response, "@type").ok().flatten().as_deref() == Some("core.k8s.io/v1.Status")
-    {
-        let text =
-            |name: &'static str| json::field(&format!("protoPayload.response.{name}"), &response, name);
-        event.response_status = text("status")?;
-        event.response_message = text("message")?;
-        event.response_reason = text("reason")?;
-        event.response_details =
-            json::json_object("protoPayload.response.details", json::member(&response, "details"))?;
-        event.response_code = json::code("protoPayload.response.code", json::member(&response, "code"))?;
+/// Fills the response columns of `event` from the entry's response, if that is a `Status`. What is
+/// null then is taken from the entry's own status.
+fn response(payload: &Object<'_>, event: &mut PlainEvent, format: u32, faults: &mut Faults) {
+    // A response that is not a `Status` is a body, and may be of any type. It is not one either if
+    // a name in it is not readable.
+    let mut odd = Faults::default();
+    let response = payload.object("response", &mut odd).filter(|_| odd.is_empty());
+    let is_status =
+        |response: &Object<'_>| response.plain_string("@type").as_deref() == Some("core.k8s.io/v1.Status");
+    if let Some(response) = response.filter(is_status) {
+        plain::response(&response, event, faults);
     }
-    if event.response_message.is_none()
-        && let Some(status) = json::object("protoPayload.status", json::member(payload, "status"))?
-    {
-        event.response_message = json::field("protoPayload.status.message", &status, "message")?;
+    let has_code = format >= FORMAT_OF_FAULTS;
+    if event.response_message.is_some() && (event.response_status.is_some() || !has_code) {
+        return;
     }
-    Ok(())
+    let Some(status) = payload.object("status", faults) else { return };
+    if event.response_message.is_none() {
+        event.response_message = status.string("message", faults);
+    }
+    if has_code && event.response_status.is_none() && status.value("code").is_some_and(is_nonzero) {
+        event.response_status = Some(FAILURE.to_owned());
+    }
+}
+
+/// Returns true if a JSON value is an integer other than zero.
+fn is_nonzero(value: &str) -> bool {
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    digits != "0" && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Returns the decision: `allow` only if all items of `authorizationInfo` are granted. An entry
 /// leaves `granted` out if it is false.
-fn granted(payload: &Members<'_>) -> Result<Option<String>, Refusal> {
-    let name = "protoPayload.authorizationInfo";
-    let Some(list) = json::member(payload, "authorizationInfo") else { return Ok(None) };
-    let list: Option<Vec<&RawValue>> =
-        serde_json::from_str(list.get()).map_err(|_| Refusal::field(name, "an array"))?;
-    let list = list.unwrap_or_default();
+fn granted(payload: &Object<'_>, faults: &mut Faults) -> Option<String> {
+    let name = "authorizationInfo";
+    let list = serde_json::from_str::<Vec<&RawValue>>(payload.value(name)?).ok();
+    let is_item = |item: &&RawValue| item.get().starts_with('{') || item.get() == "null";
+    let Some(list) = list.filter(|list| list.iter().all(is_item)) else {
+        payload.wrong_type(name, faults);
+        return None;
+    };
     if list.is_empty() {
-        return Ok(None);
+        return None;
     }
     let mut all = true;
     for item in list {
-        all &= json::object(name, Some(item))?.is_some_and(|info| is_true(&info, "granted"));
+        let item = Object::of(item.get(), String::new(), faults);
+        all &= item.is_some_and(|item| is_true(&item, "granted"));
     }
-    Ok(Some(if all { "allow" } else { "forbid" }.to_owned()))
+    Some(if all { "allow" } else { "forbid" }.to_owned())
 }
 
-fn is_true(members: &Members<'_>, name: &str) -> bool {
-    json::member(members, name).is_some_and(|value| value.get() == "true")
-}
-
-fn body(members: &Members<'_>, name: &str) -> Option<String> {
-    json::member(members, name).filter(|value| value.get() != "null").map(|value| value.get().to_owned())
+fn is_true(members: &Object<'_>, name: &str) -> bool {
+    members.value(name) == Some("true")
 }
 
 #[cfg(test)]

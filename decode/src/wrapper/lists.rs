@@ -128,7 +128,7 @@ fn is_other_resource(resource: &Members<'_>) -> Result<bool, Refusal> {
 pub(super) fn array(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
     let elements: Vec<&RawValue> = serde_json::from_str(document)
         .map_err(|_| Refusal::new(Reason::NotAnAuditEvent, "an array that is not JSON"))?;
-    short_items(elements.iter().map(|element| element.get()))?;
+    short_items(elements.iter().map(|element| element.get().len()))?;
     let mut records = Vec::new();
     for element in elements {
         let item = element.get();
@@ -154,6 +154,6 @@ fn object<'d>(name: &'static str, value: &'d RawValue) -> Result<Members<'d>, Re
 }
 
 fn bounded(records: Vec<Record<'_>>) -> Result<Vec<Record<'_>>, Refusal> {
-    short_items(records.iter().map(|record| record.item))?;
+    short_items(records.iter().map(|record| record.item.len()))?;
     Ok(records)
 }

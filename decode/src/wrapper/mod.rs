@@ -26,10 +26,11 @@ mod lists;
 mod prefix;
 
 use serde_json::value::RawValue;
+use strongroom_schemas::format::EVENTS_FORMAT;
 
 use crate::dialect::Dialect;
 use crate::json::{self, Members, WHITE};
-use crate::plain::{self, PlainEvent};
+use crate::plain::{self, PlainEvent, Refused};
 use crate::reject::{Reason, Refusal};
 
 pub(crate) use eks::export_head;
@@ -136,7 +137,7 @@ fn records_of_object(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>
         Kind::CloudWatchCli => lists::cloud_watch_cli(&members)?,
         Kind::Google => {
             json::bounded_depth(document.as_bytes(), depth_max)?;
-            vec![gke::record(document, &members)]
+            vec![gke::record(document, &members, EVENTS_FORMAT)]
         }
         Kind::Loki => lists::loki(&members)?,
         Kind::OpenTelemetry => lists::open_telemetry(&members)?,
@@ -165,24 +166,28 @@ pub(crate) fn open<T>(
 
 /// Returns the event that a text in a layer is mapped to, if it may be an entry. `refusal` says why
 /// it is not an event.
-pub(crate) fn mapped_in(text: &[u8], around: Around, refusal: Refusal) -> Result<PlainEvent, Refusal> {
+pub(crate) fn mapped_in(
+    text: &[u8],
+    around: Around,
+    refusal: Refusal,
+    format: u32,
+) -> Result<PlainEvent, Refusal> {
     match std::str::from_utf8(text) {
-        Ok(text) if refusal.reason == Reason::Wrapped && around != Around::Prefix => {
-            mapped(text).map_err(|other| if other.reason == Reason::Wrapped { refusal } else { other })
-        }
+        Ok(text) if refusal.reason == Reason::Wrapped && around != Around::Prefix => mapped(text, format)
+            .map_err(|other| if other.reason == Reason::Wrapped { refusal } else { other }),
         _ => Err(refusal),
     }
 }
 
 /// Returns the event that `document` is mapped to, if it is an entry of that kind. The caller has
-/// checked its depth.
-pub(crate) fn mapped(document: &str) -> Result<PlainEvent, Refusal> {
+/// checked its depth. The event is that of an `eventsFormat`.
+pub(crate) fn mapped(document: &str, format: u32) -> Result<PlainEvent, Refusal> {
     let unknown = || Refusal::new(Reason::Wrapped, "a wrapper that is not a record");
     let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
     if Kind::of(&keys(&members)) != Some(Kind::Google) {
         return Err(unknown());
     }
-    match gke::record(document, &members).content {
+    match gke::record(document, &members, format).content {
         Content::Mapped(event) => Ok(*event),
         Content::Refused(refusal) => Err(refusal),
         Content::Event(_) => Err(unknown()),
@@ -201,11 +206,20 @@ pub fn decode_alone(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusa
 /// Decodes one bare event with the plain decoder. A document that is a wrapper is refused as
 /// [`Reason::Wrapped`].
 pub(crate) fn bare_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
-    let members = plain::members(bytes, depth_max)?;
-    plain::event(&members).map_err(|refusal| {
-        let kind = (refusal.reason == Reason::NotAnAuditEvent).then(|| Kind::of(&keys(&members))).flatten();
+    bare_event_of(bytes, depth_max, EVENTS_FORMAT)
+}
+
+/// Like [`bare_event`], by the rules of an `eventsFormat`.
+pub(crate) fn bare_event_of(bytes: &[u8], depth_max: usize, format: u32) -> Result<PlainEvent, Refusal> {
+    plain::read(bytes, depth_max, format).map_err(|Refused { refusal, members }| {
+        let kind = members.and_then(|members| Kind::of(&keys(&members)));
         kind.map_or(refusal, |kind| Refusal::new(Reason::Wrapped, kind.name()))
     })
+}
+
+/// Returns the refusal of a cut event that is not taken.
+pub(crate) fn refusal_of_cut(bytes: &[u8], depth_max: usize) -> Refusal {
+    plain::members(bytes, depth_max).err().unwrap_or_else(|| Refusal::new(Reason::BrokenJson, "cut"))
 }
 
 fn keys<'m>(members: &'m Members<'_>) -> Vec<&'m str> {
@@ -244,7 +258,7 @@ fn only_record(
 
 fn in_layers(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEvent, Refusal> {
     open(bytes, refusal, &mut |text, around| {
-        bare_event(text, depth_max).or_else(|refusal| mapped_in(text, around, refusal))
+        bare_event(text, depth_max).or_else(|refusal| mapped_in(text, around, refusal, EVENTS_FORMAT))
     })
     .map(|opened| opened.event)
 }
@@ -266,13 +280,13 @@ pub(crate) fn not_unicode() -> Refusal {
     Refusal::new(Reason::BrokenJson, "an escaped event that is not Unicode")
 }
 
-/// Refuses a list of many items that are too short to be events.
-pub(crate) fn short_items<'d>(items: impl ExactSizeIterator<Item = &'d str>) -> Result<(), Refusal> {
-    let count = items.len();
+/// Refuses a list of many items, of these lengths, that are too short to be events.
+pub(crate) fn short_items(lengths: impl ExactSizeIterator<Item = usize>) -> Result<(), Refusal> {
+    let count = lengths.len();
     if count <= SHORT_ITEMS_MAX {
         return Ok(());
     }
-    let mean = items.map(str::len).sum::<usize>() / count;
+    let mean = lengths.sum::<usize>() / count;
     if mean < ITEM_BYTES_MIN {
         return Err(Refusal::new(Reason::ShortItems, format!("{count} items of {mean} bytes on average")));
     }
@@ -286,7 +300,7 @@ fn items<'d>(name: &str, members: &Members<'d>) -> Result<Vec<&'d RawValue>, Ref
     let items: Option<Vec<&RawValue>> =
         serde_json::from_str(value.get()).map_err(|_| Refusal::field(name, "an array"))?;
     let items = items.unwrap_or_default();
-    short_items(items.iter().map(|item| item.get()))?;
+    short_items(items.iter().map(|item| item.get().len()))?;
     Ok(items)
 }
 

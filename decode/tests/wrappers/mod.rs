@@ -313,6 +313,7 @@ fn a_wrapper_cut_at_every_byte() {
 
 #[test]
 fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
+    const LINE_BYTES_MAX: usize = 1 << 20;
     let events = lines(38, 2);
     let decode = |text: &str| {
         let block = Block {
@@ -324,7 +325,8 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
             ends: Edge::Line,
             open_ended: true,
         };
-        let mut decoder = Decoder::new(DecoderConfig::default());
+        let config = DecoderConfig { line_bytes_max: LINE_BYTES_MAX, ..DecoderConfig::default() };
+        let mut decoder = Decoder::new(config);
         let decoded = decoder.decode(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
         assert_eq!(rebuilt(&decoded, decoded.consumed), text.as_bytes()[..decoded.consumed]);
         (decoded.events.num_rows(), decoded.rejects.num_rows(), decoded.consumed)
@@ -400,17 +402,23 @@ fn a_deep_event_refuses_itself_and_not_its_neighbours() {
         let mut with_one = objects.to_vec();
         with_one.truncate(2);
         for (input, kept, refused) in [
-            (eks(&[events[0].clone(), deep.clone(), events[1].clone()]), 2, vec!["too_deep"]),
-            (batch(&objects), 3, vec!["too_deep", "other_category", "too_deep"]),
-            (batch(&with_one), 1, vec!["too_deep"]),
-            (format!("{}{}\n", batch(&with_one), eks(&events[1..])), 3, vec!["too_deep"]),
-            (aks_record("kube-audit", &deep), 0, vec!["too_deep"]),
-            (export_lines(&[events[0].clone(), deep.clone(), events[1].clone()]), 2, vec!["too_deep"]),
+            (eks(&[events[0].clone(), deep.clone(), events[1].clone()]), 3, vec![]),
+            (batch(&objects), 5, vec!["other_category"]),
+            (batch(&with_one), 2, vec![]),
+            (format!("{}{}\n", batch(&with_one), eks(&events[1..])), 4, vec![]),
+            (aks_record("kube-audit", &deep), 1, vec![]),
+            (export_lines(&[events[0].clone(), deep.clone(), events[1].clone()]), 3, vec![]),
             (google("a", &format!(r#","request":{}"#, nested(depth))), 0, vec!["too_deep"]),
         ] {
             let decoded = check(input.as_bytes());
-            same_events(&decoded, &events[..kept]);
-            assert_eq!(reasons(&decoded), refused, "{}", &input[..80]);
+            assert_eq!(decoded.events.num_rows(), kept, "{}", &input[..80]);
+            let deep_fault = Some(vec!["/requestObject: too_deep".to_owned()]);
+            for row in 0..kept {
+                let event = plain::row(&decoded.events, row);
+                let is_deep = event.audit_id.as_deref() == Some("deep");
+                assert_eq!(event.faults, deep_fault.clone().filter(|_| is_deep));
+            }
+            assert_eq!(reasons(&decoded), refused as Vec<&str>, "{}", &input[..80]);
         }
     }
     // The depth of an event does not include the wrapper around it.
@@ -423,7 +431,9 @@ fn a_deep_event_refuses_itself_and_not_its_neighbours() {
 /// An object of Firehose has no newline, and its length has no bound.
 #[test]
 fn an_object_of_firehose_may_be_longer_than_a_line() {
-    let events = lines(41, 9_000);
+    const LINE_BYTES_MAX: usize = 1 << 20;
+    let check = |input: &[u8]| check_bounded(input, LINE_BYTES_MAX);
+    let events = lines(41, 2_700);
     let mut documents: Vec<String> = events.chunks(90).map(eks).collect();
     documents.insert(3, CONTROL.to_owned());
     let object = documents.concat();
@@ -440,7 +450,7 @@ fn an_object_of_firehose_may_be_longer_than_a_line() {
     assert_eq!(line.values()[..], [1, 2]);
 
     // One document that is too long itself, and one that is cut off: their neighbours are kept.
-    let long = eks(&vec!["x".repeat(1000); 5_000]);
+    let long = eks(&vec!["x".repeat(1000); 1_250]);
     assert!(long.len() > LINE_BYTES_MAX);
     let decoded = check(format!("{}{long}{}", documents[0], documents[1]).as_bytes());
     same_events(&decoded, &events[..180]);
@@ -549,6 +559,8 @@ fn a_google_entry_has_no_code_but_that_of_a_status() {
     let event = |entry: &str| plain::row(&check(entry.as_bytes()).events, 0);
     let grpc = event(&google("a", r#","status":{"code":7,"message":"pods is forbidden"}"#));
     assert_eq!((grpc.response_code, grpc.response_message.as_deref()), (None, Some("pods is forbidden")));
+    assert_eq!(grpc.response_status.as_deref(), Some("Failure"));
+    assert_eq!(event(&google("a", r#","status":{"code":0}"#)).response_status, None);
     let status = r#","response":{"@type":"core.k8s.io/v1.Status","code":403,"status":"Failure","reason":"Forbidden","message":"no","details":{"kind":"pods"}},"status":{"code":7,"message":"PERMISSION_DENIED"}"#;
     let status = event(&google("a", status));
     assert_eq!((status.response_code, status.response_reason.as_deref()), (Some(403), Some("Forbidden")));
@@ -580,14 +592,25 @@ fn a_google_entry_has_no_code_but_that_of_a_status() {
         ("projects/p/logs/cloudaudit", "projects/p/logs/myapp", "other_category"),
         ("k8s_cluster", "k8s_container", "other_category"),
         (r#""serviceName":"k8s.io""#, r#""serviceName":"container.googleapis.com""#, "other_category"),
-        (r#""timestamp":"2026"#, r#""timestamp":"x2026"#, "invalid_field"),
-        (r#""callerIp":"203.0.113.9""#, r#""callerIp":5"#, "invalid_field"),
         (r#""protoPayload":{"#, r#""textPayload":"x","y":{"#, "other_category"),
     ] {
         let entry = google("a", "");
         let changed = entry.replacen(from, to, 1);
         assert_ne!(entry, changed);
         assert_eq!(reasons(&check(changed.as_bytes())), [reason], "{to}");
+    }
+    for (from, to, fault) in [
+        (r#""timestamp":"2026"#, r#""timestamp":"x2026"#, "/timestamp: not_a_time"),
+        (
+            r#""callerIp":"203.0.113.9""#,
+            r#""callerIp":5"#,
+            "/protoPayload/requestMetadata/callerIp: wrong_type",
+        ),
+    ] {
+        let entry = google("a", "");
+        let (whole, odd) = (event(&entry), event(&entry.replacen(from, to, 1)));
+        assert_eq!(odd.faults, Some(vec![fault.to_owned()]));
+        assert_eq!((odd.audit_id, odd.user_name), (whole.audit_id, whole.user_name));
     }
 }
 

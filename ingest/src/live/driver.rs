@@ -219,10 +219,11 @@ pub fn run(
             scope.spawn(move || keep_source(source.as_mut(), &feed));
         }
         drop(message_sender);
+        let wide = Arc::new(Mutex::new(()));
         for _ in 0..workers {
             let (match_jobs, encode_jobs) = (match_jobs.clone(), encode_jobs.clone());
             let answers = answer_sender.clone();
-            let worker = Worker::new(&first_rules, &options.limits);
+            let worker = Worker::new(&first_rules, &options.limits, Arc::clone(&wide));
             scope.spawn(move || worker.run(&match_jobs, &encode_jobs, &answers));
         }
         drop((match_jobs, encode_jobs, answer_sender));

@@ -26,6 +26,7 @@ mod serve;
 pub mod tail;
 #[doc(hidden)]
 pub mod testing;
+mod unread;
 pub mod webhook;
 mod worker;
 

@@ -19,6 +19,8 @@
 //!   nothing was added for [`TailOptions::give_up_line`], or the file is gone: its writer died in
 //!   the middle of it. A first line is never given up while its file has a name, because it is the
 //!   stream's name.
+//! - A compressed file is read when nobody has written to it for [`SETTLED`]. One that ends too
+//!   early is read again when it has changed, and is reported when it stays as it is.
 //!
 //! A crash loses nothing: positions are the archive's, and everything after them is still in the
 //! files. What a rotation removes before it was read is lost, and this source cannot notice the
@@ -26,10 +28,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use strongroom_archive::ArchiveError;
 use strongroom_archive::fingerprint::Fingerprint;
@@ -37,6 +40,7 @@ use strongroom_decode::frame::Origin;
 use strongroom_schemas::Table;
 use strongroom_schemas::error_chain;
 
+use super::unread::Unread;
 use super::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
 use crate::export;
 use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream, find};
@@ -55,8 +59,11 @@ const SEEN_BYTES: usize = 1024;
 const READ_MAX: usize = 100_000;
 /// A deleted file is closed when nothing was added for this long.
 const DELETED: Duration = Duration::from_secs(2);
-/// Wait before a file that could not be read is tried again, unless it changes.
+/// Wait before a file that could not be read is tried again, unless it or its permissions change.
 const AGAIN: Duration = Duration::from_secs(30);
+/// A compressed file to which nothing was written for this long is complete, as far as can be seen
+/// from outside.
+const SETTLED: Duration = Duration::from_secs(2);
 /// Longest time for a seal that a comparison needs.
 const SEAL_WAIT: Duration = Duration::from_secs(60);
 
@@ -96,11 +103,14 @@ impl TailOptions {
 #[derive(Debug)]
 pub struct Tail {
     options: TailOptions,
+    /// What the log has said about paths. It is kept from run to run only so that it is not said
+    /// again.
+    unread: Unread,
 }
 
 impl Tail {
     pub fn new(options: TailOptions) -> Tail {
-        Tail { options }
+        Tail { options, unread: Unread::default() }
     }
 }
 
@@ -117,6 +127,14 @@ struct FileState {
 impl FileState {
     fn of(metadata: &Metadata) -> FileState {
         FileState { size: metadata.size(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+    }
+
+    /// Whether it was last modified so long ago that its writer has finished.
+    fn is_old(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let modified = u64::try_from(self.modified.0).map(Duration::from_secs).unwrap_or_default();
+        // A second more than the seconds of its time say.
+        now.saturating_sub(modified) > SETTLED + Duration::from_secs(1)
     }
 }
 
@@ -145,8 +163,46 @@ struct Followed {
 enum Closed {
     /// Read to its end.
     Read(FileState),
-    /// Not read: it is tried again when it changes, or after a while.
-    Failed(FileState, Instant),
+    /// Not read: it is tried again when it or its permissions change, or after a while.
+    Failed {
+        state: FileState,
+        /// When its content, owner or mode last changed.
+        changed: (i64, i64),
+        when: Instant,
+        trouble: String,
+    },
+    /// A compressed file that ends too early: it is tried again when it changes.
+    Cut { state: FileState, since: Instant, trouble: String },
+}
+
+impl Closed {
+    /// Whether it is not opened now.
+    fn waits(&self, metadata: &Metadata) -> bool {
+        let look = FileState::of(metadata);
+        match self {
+            Closed::Read(state) | Closed::Cut { state, .. } => *state == look,
+            Closed::Failed { state, changed, when, .. } => {
+                *state == look
+                    && *changed == (metadata.ctime(), metadata.ctime_nsec())
+                    && when.elapsed() < AGAIN
+            }
+        }
+    }
+
+    /// Why it is not read. `None` for a file that may still be written: it is not damaged before
+    /// `give_up` has passed.
+    fn trouble(&self, give_up: Duration) -> Option<&str> {
+        match self {
+            Closed::Read(_) => None,
+            Closed::Failed { trouble, .. } => Some(trouble),
+            Closed::Cut { since, trouble, .. } => (since.elapsed() >= give_up).then_some(trouble),
+        }
+    }
+}
+
+/// Whether compressed text ends before its end: perhaps it is still being written.
+fn is_cut(error: &FileError) -> bool {
+    matches!(error, FileError::Read { source, .. } if source.kind() == ErrorKind::UnexpectedEof)
 }
 
 struct Files<'t> {
@@ -154,6 +210,9 @@ struct Files<'t> {
     feed: &'t Feed,
     open: Vec<Followed>,
     closed: HashMap<Inode, Closed>,
+    /// Compressed files that may still be written, with the time of the last change that was seen.
+    settling: HashMap<Inode, (FileState, Instant)>,
+    unread: &'t mut Unread,
     /// What is wrong with files, by path.
     troubles: HashMap<PathBuf, String>,
     /// Whether the last scan of the folders saw all of them.
@@ -206,6 +265,8 @@ impl Source for Tail {
             feed,
             open: Vec::new(),
             closed: HashMap::new(),
+            settling: HashMap::new(),
+            unread: &mut self.unread,
             troubles: HashMap::new(),
             saw_all: false,
         };
@@ -223,19 +284,32 @@ impl Source for Tail {
 impl Files<'_> {
     /// Checks everything once; returns whether there is more to read immediately.
     fn turn(&mut self) -> Result<bool, Stopped> {
-        let (paths, troubles) = find(&self.options.paths);
+        let found = find(&self.options.paths);
+        for remark in self.unread.remarks(&found, Instant::now()) {
+            remark.log();
+        }
         self.troubles.clear();
-        self.saw_all = troubles.is_empty();
-        for trouble in &troubles {
-            self.troubles.insert(PathBuf::new(), error_chain(trouble));
+        self.saw_all = found.troubles.is_empty();
+        for trouble in found.troubles.iter().map(|trouble| error_chain(trouble)) {
+            self.troubles.insert(PathBuf::from(&trouble), trouble);
         }
         let mut more = false;
         let mut named = HashSet::new();
-        for path in paths {
+        for path in found.files {
             if self.feed.is_stopping() {
                 return Err(Stopped);
             }
-            let Ok(metadata) = path.metadata() else { continue };
+            let metadata = match path.metadata() {
+                Ok(metadata) => metadata,
+                Err(error) => {
+                    // A file that was renamed just now is found by the next scan.
+                    if error.kind() != ErrorKind::NotFound {
+                        let text = format!("cannot look at {}: {error}", path.display());
+                        self.troubles.insert(path, text);
+                    }
+                    continue;
+                }
+            };
             let inode = (metadata.dev(), metadata.ino());
             if !named.insert(inode) {
                 continue;
@@ -249,7 +323,7 @@ impl Files<'_> {
                 }
                 more |= self.visit(at)?;
             } else {
-                more |= self.meet(path, inode, FileState::of(&metadata))?;
+                more |= self.meet(path, inode, &metadata)?;
                 self.close_quiet();
             }
         }
@@ -269,6 +343,7 @@ impl Files<'_> {
         if self.closed.len() > READ_MAX {
             self.closed.retain(|inode, _| named.contains(inode));
         }
+        self.settling.retain(|inode, _| named.contains(inode));
         self.report();
         Ok(more)
     }
@@ -289,17 +364,16 @@ impl Files<'_> {
     }
 
     /// Handles a file that is not open.
-    fn meet(&mut self, path: PathBuf, inode: Inode, look: FileState) -> Result<bool, Stopped> {
-        match self.closed.get(&inode) {
-            Some(Closed::Read(read)) if *read == look => return Ok(false),
-            Some(Closed::Failed(failed, when)) if *failed == look && when.elapsed() < AGAIN => {
-                // It was reported when it failed; while it waits, the trouble remains.
-                let text =
-                    format!("{} could not be read; it will be tried again when it changes", path.display());
-                self.troubles.insert(path, text);
-                return Ok(false);
+    fn meet(&mut self, path: PathBuf, inode: Inode, metadata: &Metadata) -> Result<bool, Stopped> {
+        let look = FileState::of(metadata);
+        if let Some(closed) = self.closed.get(&inode)
+            && closed.waits(metadata)
+        {
+            // While it waits, its trouble remains.
+            if let Some(trouble) = closed.trouble(self.options.give_up_line) {
+                self.troubles.insert(path, trouble.to_owned());
             }
-            _ => {}
+            return Ok(false);
         }
         if look.size == 0 {
             return Ok(false);
@@ -309,7 +383,7 @@ impl Files<'_> {
             self.troubles.insert(path, format!("more than {OPEN_MAX} files grow at once; the others wait"));
             return Ok(false);
         }
-        match self.identify(&path) {
+        match self.identify(&path, inode, look) {
             Ok(Found::Stream(stream, partition)) => {
                 let file = match File::open(&path).and_then(|file| Ok((file.metadata()?, file))) {
                     Ok((metadata, file)) if (metadata.dev(), metadata.ino()) == inode => file,
@@ -334,6 +408,7 @@ impl Files<'_> {
                 file.relabel();
                 tracing::info!(file = %file.path.display(), at = file.stream.offset(), "following");
                 self.closed.remove(&inode);
+                self.settling.remove(&inode);
                 self.open.push(file);
                 self.visit(self.open.len() - 1)
             }
@@ -344,26 +419,52 @@ impl Files<'_> {
             Ok(Found::NotYet) => Ok(false),
             Err(Failure::Stopped) => Err(Stopped),
             Err(Failure::File(error)) => {
-                self.failed(path, inode, look, &error);
+                self.failed(path, inode, metadata, &error);
                 Ok(false)
             }
         }
     }
 
-    fn failed(&mut self, path: PathBuf, inode: Inode, look: FileState, error: &FileError) {
-        self.troubles.insert(path, format!("{} ({})", error_chain(error), error.hint()));
-        self.closed.insert(inode, Closed::Failed(look, Instant::now()));
+    fn failed(&mut self, path: PathBuf, inode: Inode, metadata: &Metadata, error: &FileError) {
+        let (state, when) = (FileState::of(metadata), Instant::now());
+        let trouble = format!("{} ({})", error_chain(error), error.hint());
+        let closed = if is_cut(error) {
+            tracing::debug!(file = %path.display(), "compressed, and not complete yet");
+            Closed::Cut { state, since: when, trouble }
+        } else {
+            Closed::Failed { state, changed: (metadata.ctime(), metadata.ctime_nsec()), when, trouble }
+        };
+        if let Some(trouble) = closed.trouble(self.options.give_up_line) {
+            self.troubles.insert(path, trouble.to_owned());
+        }
+        self.closed.insert(inode, closed);
+    }
+
+    /// Whether nothing was written to a compressed file for long enough.
+    fn is_settled(&mut self, inode: Inode, look: FileState) -> bool {
+        if look.is_old() {
+            return true;
+        }
+        // The clock of a file system may differ from ours, so what was seen counts as well.
+        let (state, since) = self.settling.entry(inode).or_insert_with(|| (look, Instant::now()));
+        if *state != look {
+            (*state, *since) = (look, Instant::now());
+        }
+        since.elapsed() >= SETTLED
     }
 
     /// Opens a file and skips what the archive, or this run, has of its stream.
-    fn identify(&self, path: &std::path::Path) -> Result<Found, Failure> {
+    fn identify(&mut self, path: &std::path::Path, inode: Inode, look: FileState) -> Result<Found, Failure> {
         let bounds = BlockBounds {
-            bytes_max: CHUNK_BYTES.max(self.feed.line_bytes_max + 1),
+            bytes_max: CHUNK_BYTES,
             lines_max: CHUNK_LINES,
             line_bytes_max: self.feed.line_bytes_max,
         };
         let input = Input::File(path.to_owned());
         let mut stream = Stream::open(input, bounds, false, Arc::default(), self.feed.stopping())?;
+        if stream.is_packed() && !self.is_settled(inode, look) {
+            return Ok(Found::NotYet);
+        }
         let Some(identity) = stream.identity(&self.options.cluster)? else { return Ok(Found::NotYet) };
         if stream.is_first_line_open() && !stream.is_packed() {
             return Ok(Found::NotYet);
@@ -428,7 +529,14 @@ impl Files<'_> {
     /// Reads what an open file has, up to a bound; returns whether it has more.
     fn visit(&mut self, at: usize) -> Result<bool, Stopped> {
         let file = &mut self.open[at];
-        let Ok(metadata) = file.file.metadata() else { return Ok(false) };
+        let metadata = match file.file.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                let text = format!("cannot look at {}: {error}", file.path.display());
+                self.troubles.insert(file.path.clone(), text);
+                return Ok(false);
+            }
+        };
         let look = FileState::of(&metadata);
         if look.size > file.size {
             file.grew = Instant::now();
@@ -457,7 +565,7 @@ impl Files<'_> {
             Err(Failure::File(error)) => {
                 let (path, inode) = (file.path.clone(), file.inode);
                 self.open.remove(at);
-                self.failed(path, inode, look, &error);
+                self.failed(path, inode, &metadata, &error);
                 return Ok(false);
             }
         };
@@ -557,5 +665,147 @@ impl Followed {
             }
         }
         Ok(Visit::More)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use super::*;
+    use crate::live::testing::Pipeline;
+
+    fn options(folder: &Path) -> TailOptions {
+        TailOptions {
+            poll: Duration::from_millis(10),
+            give_up_line: Duration::from_millis(500),
+            ..TailOptions::new("files", "test", vec![folder.display().to_string()])
+        }
+    }
+
+    /// Follows files while `act` runs; returns what was handed over.
+    fn follow(options: TailOptions, act: impl FnOnce(&Pipeline)) -> Vec<u8> {
+        let pipeline = Pipeline::new(HashMap::new());
+        let mut text = Vec::new();
+        std::thread::scope(|scope| {
+            let feed = pipeline.feed.clone();
+            let running = scope.spawn(move || Tail::new(options).run(&feed));
+            act(&pipeline);
+            while let Some(chunk) = pipeline.next(SETTLED + Duration::from_secs(2)) {
+                text.extend(chunk.block.bytes);
+            }
+            pipeline.stop();
+            running.join().expect("no panic").expect("no failure");
+        });
+        text
+    }
+
+    fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !ready() {
+            assert!(Instant::now() < until, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn lines() -> Vec<u8> {
+        (0..3_000).flat_map(|number| format!("{{\"auditID\":\"{number:016x}\"}}\n").into_bytes()).collect()
+    }
+
+    fn packed(text: &[u8]) -> Vec<u8> {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(text).expect("in memory");
+        packed.finish().expect("in memory")
+    }
+
+    fn set_old(path: &Path) {
+        let file = File::options().write(true).open(path).expect("opened");
+        file.set_modified(SystemTime::now() - Duration::from_secs(3_600)).expect("set");
+    }
+
+    #[test]
+    fn a_compressed_file_that_is_being_written_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = lines();
+        // A busy machine may pause this writer for longer than a compressor should.
+        let options = TailOptions { give_up_line: GIVE_UP_LINE, ..options(folder.path()) };
+        let read = follow(options, |pipeline| {
+            let mut file = File::create(folder.path().join("audit.log.gz")).expect("made");
+            let bytes = packed(&text);
+            for part in bytes.chunks(bytes.len() / 20 + 1) {
+                file.write_all(part).expect("written");
+                for _ in 0..15 {
+                    std::thread::sleep(Duration::from_millis(10));
+                    assert_eq!(pipeline.trouble(), None);
+                }
+            }
+        });
+        assert!(read == text, "{} of {} bytes", read.len(), text.len());
+    }
+
+    /// A compressor that paused for long enough to pass for one that has finished.
+    #[test]
+    fn a_compressed_file_that_ends_too_early_is_reported_only_if_it_stays_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.log.gz");
+        let (text, bytes) = (lines(), packed(&lines()));
+        let (first, rest) = bytes.split_at(bytes.len() - 5);
+        std::fs::write(&path, first).expect("written");
+        set_old(&path);
+        let read = follow(options(folder.path()), |pipeline| {
+            std::thread::sleep(Duration::from_millis(200));
+            assert_eq!(pipeline.trouble(), None, "it may still be written");
+            wait_until("it is reported", || {
+                pipeline.trouble().is_some_and(|text| text.contains("audit.log.gz"))
+            });
+            let mut file = File::options().append(true).open(&path).expect("opened");
+            file.write_all(rest).expect("written");
+            wait_until("it is read", || pipeline.trouble().is_none());
+        });
+        assert!(read == text, "{} of {} bytes", read.len(), text.len());
+    }
+
+    #[test]
+    fn a_file_that_failed_is_tried_again_when_its_mode_changes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.log");
+        std::fs::write(&path, lines()).expect("written");
+        let metadata = path.metadata().expect("it is there");
+        let closed = |trouble: &str| Closed::Failed {
+            state: FileState::of(&metadata),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            when: Instant::now(),
+            trouble: trouble.to_owned(),
+        };
+        assert!(closed("no").waits(&metadata));
+        // A file system's clock may be coarse.
+        std::thread::sleep(Duration::from_millis(30));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("set");
+        let now = path.metadata().expect("it is there");
+        assert!(!closed("no").waits(&now));
+        assert!(Closed::Read(FileState::of(&metadata)).waits(&now), "a file that was read is not read again");
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_read_after_chmod() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.log");
+        std::fs::write(&path, lines()).expect("written");
+        let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+        set(0);
+        if File::open(&path).is_ok() {
+            // Root may read everything.
+            return;
+        }
+        let read = follow(options(folder.path()), |pipeline| {
+            wait_until("it is reported", || {
+                pipeline.trouble().is_some_and(|text| text.contains("owner and mode"))
+            });
+            set(0o600);
+            wait_until("it is tried again", || pipeline.trouble().is_none());
+        });
+        assert!(read == lines());
     }
 }

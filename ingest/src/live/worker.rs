@@ -6,7 +6,7 @@
 //! does not still have.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use chrono::Utc;
@@ -70,11 +70,20 @@ pub(super) struct Encoded {
 pub(super) struct Worker {
     decoder: Decoder,
     matcher: Matcher,
+    /// Locked while a chunk longer than a block is worked on, so that such chunks, each with a long
+    /// line, pass one at a time.
+    wide: Arc<Mutex<()>>,
+    block_bytes_max: usize,
 }
 
 impl Worker {
-    pub(super) fn new(rules: &Arc<RuleSet>, limits: &Limits) -> Self {
-        Worker { decoder: Decoder::new(limits.decoder()), matcher: Matcher::new(Arc::clone(rules)) }
+    pub(super) fn new(rules: &Arc<RuleSet>, limits: &Limits, wide: Arc<Mutex<()>>) -> Self {
+        Worker {
+            decoder: Decoder::new(limits.decoder()),
+            matcher: Matcher::new(Arc::clone(rules)),
+            wide,
+            block_bytes_max: limits.block_bytes_max,
+        }
     }
 
     /// Works until the driver is gone. Match jobs go first.
@@ -121,6 +130,8 @@ impl Worker {
         if !Arc::ptr_eq(&rules, self.matcher.rules()) {
             self.matcher = Matcher::new(rules);
         }
+        let wide = Arc::clone(&self.wide);
+        let _alone = self.alone(&wide, &chunk.block);
         let Chunk { stream, block, prefix, broker_offset, arrived } = chunk;
         let bytes = block.bytes.len() as u64;
         let next_offset = block.offset + i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -151,10 +162,19 @@ impl Worker {
 
     fn encode(&mut self, job: EncodeJob) -> Result<Encoded, IngestError> {
         let EncodeJob { epoch, stream, block, rejects_from } = job;
+        let wide = Arc::clone(&self.wide);
+        let _alone = self.alone(&wide, &block);
         let bytes = block.bytes.len() as u64;
         let decoded = self.decode(&block, &stream, true)?;
         let block = encode_block(decoded, rejects_from, Utc::now())?;
         Ok(Encoded { epoch, stream, bytes, block })
+    }
+
+    /// Waits for other long chunks, if the text is a long one.
+    fn alone<'w>(&self, wide: &'w Mutex<()>, block: &Block) -> Option<MutexGuard<'w, ()>> {
+        let is_wide = block.bytes.len() > self.block_bytes_max;
+        // The lock protects no data, so a panic leaves nothing half done.
+        is_wide.then(|| wide.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn decode(

@@ -6,6 +6,7 @@
 //!   with the stored rows themselves.
 //! - No partition is looked up while this run has unsealed rows of it. A stream that may belong to
 //!   such a partition waits until the rows are sealed.
+//! - A block longer than the bound, which has one long line, is under way alone.
 //! - The message about a stream comes before the stream's first block; the last message is the
 //!   number of blocks.
 //!
@@ -32,6 +33,8 @@ pub(super) struct Reader<'r> {
     pub(super) jobs: Sender<Job>,
     pub(super) messages: Sender<ReaderMessage>,
     pub(super) permits: Receiver<()>,
+    /// Number of permits there are.
+    pub(super) permits_max: usize,
     /// Buffers of decoded blocks, for reuse.
     pub(super) buffers: Receiver<Vec<u8>>,
     pub(super) bytes_read: Arc<AtomicU64>,
@@ -43,8 +46,8 @@ pub(super) struct Reader<'r> {
 pub(super) struct Sent {
     blocks: u64,
     streams: usize,
-    /// A permit that was taken but brought no block, and is used for the next one.
-    spare: bool,
+    /// Permits that were taken and are not used for a block yet.
+    spare: usize,
     /// Partitions that may have unsealed rows, so the archive cannot say yet what it has of them.
     unsealed: HashSet<String>,
 }
@@ -93,11 +96,20 @@ impl Reader<'_> {
         self.messages.send(message).map_err(|_| CoordinatorGone)
     }
 
+    /// Waits until the reader holds this many permits that are not used.
+    fn take_permits(&mut self, wanted: usize) -> Result<(), CoordinatorGone> {
+        while self.sent.spare < wanted {
+            self.permits.recv().map_err(|_| CoordinatorGone)?;
+            self.sent.spare += 1;
+        }
+        Ok(())
+    }
+
     /// Reads one input.
     fn read(&mut self, input: &Input) -> Result<Result<(), FileError>, CoordinatorGone> {
         let limits = &self.options.limits;
         let bounds = BlockBounds {
-            bytes_max: limits.block_bytes_max.max(limits.line_bytes_max + 1),
+            bytes_max: limits.block_bytes_max,
             lines_max: self.options.block_lines_max,
             line_bytes_max: limits.line_bytes_max,
         };
@@ -139,30 +151,33 @@ impl Reader<'_> {
         self.sent.streams += 1;
         let mut blocks = 0;
         while !self.options.stop.load(Ordering::Relaxed) {
-            if !std::mem::take(&mut self.sent.spare) {
-                self.permits.recv().map_err(|_| CoordinatorGone)?;
-            }
+            self.take_permits(1)?;
             let buffer = self.buffers.try_recv().unwrap_or_default();
             match stream.next_block(&origin, buffer) {
                 Ok(Some(block)) => {
+                    self.sent.spare -= 1;
+                    let is_wide = block.block.bytes.len() > limits.block_bytes_max;
+                    if is_wide {
+                        // All other blocks are done before this one is sent.
+                        self.take_permits(self.permits_max - 1)?;
+                    }
                     let job = Job { sequence: self.sent.blocks, stream: number, block, rejects_from };
                     if self.jobs.send(job).is_err() {
                         return Err(CoordinatorGone);
                     }
                     self.sent.blocks += 1;
                     blocks += 1;
+                    if is_wide {
+                        self.take_permits(self.permits_max)?;
+                    }
                 }
                 Ok(None) => {
-                    self.sent.spare = true;
                     if blocks == 0 {
                         self.send(ReaderMessage::FileKnown)?;
                     }
                     break;
                 }
-                Err(error) => {
-                    self.sent.spare = true;
-                    return Ok(Err(error));
-                }
+                Err(error) => return Ok(Err(error)),
             }
         }
         Ok(Ok(()))

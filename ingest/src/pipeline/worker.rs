@@ -21,11 +21,18 @@ pub(super) struct Worker {
     decoder: Decoder,
     matcher: Matcher,
     buffers: Sender<Vec<u8>>,
+    /// Longer buffers are not kept for reuse.
+    buffer_bytes_max: usize,
 }
 
 impl Worker {
     pub(super) fn new(rules: &Arc<RuleSet>, limits: &Limits, buffers: Sender<Vec<u8>>) -> Self {
-        Worker { buffers, decoder: Decoder::new(limits.decoder()), matcher: Matcher::new(Arc::clone(rules)) }
+        Worker {
+            buffers,
+            buffer_bytes_max: limits.block_bytes_max,
+            decoder: Decoder::new(limits.decoder()),
+            matcher: Matcher::new(Arc::clone(rules)),
+        }
     }
 
     pub(super) fn work(&mut self, job: Job) -> FinishedJob {
@@ -44,7 +51,11 @@ impl Worker {
         let left = block.bytes.len() - consumed;
         let end_offset = block.offset + consumed as i64;
         // The columns have copied what they keep. The reader may have finished already.
-        let _ = self.buffers.try_send(block.bytes);
+        if block.bytes.capacity() <= self.buffer_bytes_max {
+            let _ = self.buffers.try_send(block.bytes);
+        } else {
+            drop(block.bytes);
+        }
         let matches = self.matcher.match_batch(&decoded.events)?;
         let raw = decoded.events.column(events::index::RAW);
         let raw_kept = (raw.len() - raw.null_count()) as u64;

@@ -4,6 +4,8 @@
 //! Invariant: a named file is read or is an error; a file found in a folder is read, or reported as
 //! left out. Nothing is kept here.
 
+use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Input;
@@ -11,6 +13,8 @@ use crate::error::IngestError;
 
 /// Maximum depth of folders below a named one.
 const DIRECTORY_DEPTH_MAX: usize = 16;
+/// Maximum number of files in [`FoundFiles::left_out`].
+pub const LEFT_OUT_MAX: usize = 1000;
 
 /// The inputs that arguments stand for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,58 +94,111 @@ fn list(
     Ok(())
 }
 
-/// Returns the files that `arguments` stand for now, rotated files oldest first, and an error for
-/// each path that cannot be read. A name or a pattern without a file is not an error: the file may
-/// come.
-pub fn find(arguments: &[String]) -> (Vec<PathBuf>, Vec<IngestError>) {
-    let (mut found, mut troubles) = (Vec::new(), Vec::new());
+/// What followed paths stand for at one moment.
+#[derive(Debug, Default)]
+pub struct FoundFiles {
+    /// Log files, rotated files oldest first.
+    pub files: Vec<PathBuf>,
+    /// Files in named folders that are not named like logs, and are not read: the first
+    /// [`LEFT_OUT_MAX`].
+    pub left_out: Vec<PathBuf>,
+    /// Paths and patterns that stand for no file now.
+    pub without_file: Vec<(String, NoFile)>,
+    /// An error for each path that cannot be read.
+    pub troubles: Vec<IngestError>,
+}
+
+/// Why a path or a pattern stands for no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoFile {
+    Missing,
+    NoMatch,
+    EmptyFolder,
+    NotAFile,
+}
+
+impl fmt::Display for NoFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoFile::Missing => "it does not exist",
+            NoFile::NoMatch => "the pattern matches no file",
+            NoFile::EmptyFolder => "the folder has no file that is named like a log",
+            NoFile::NotAFile => "it is neither a file nor a folder",
+        })
+    }
+}
+
+/// Returns what `arguments` stand for now. A name or a pattern without a file is not an error: the
+/// file may come.
+pub fn find(arguments: &[String]) -> FoundFiles {
+    let mut found = FoundFiles::default();
     for argument in arguments {
         let path = PathBuf::from(argument);
         let mut files = Vec::new();
-        if path.is_dir() {
-            list_what_can_be(&path, DIRECTORY_DEPTH_MAX, &mut files, &mut troubles);
+        let troubles = found.troubles.len();
+        let without = if path.is_dir() {
+            list_what_can_be(&path, DIRECTORY_DEPTH_MAX, &mut files, &mut found);
+            NoFile::EmptyFolder
         } else if argument.contains(['*', '?', '[']) && !path.exists() {
             match glob::glob(argument) {
-                Ok(paths) => files.extend(paths.flatten().filter(|path| path.is_file())),
+                Ok(paths) => {
+                    for path in paths {
+                        match path {
+                            Ok(path) if path.is_file() => files.push(path),
+                            Ok(_) => {}
+                            Err(error) if error.error().kind() == ErrorKind::NotFound => {}
+                            Err(error) => found.troubles.push(IngestError::ListDirectory {
+                                path: error.path().to_owned(),
+                                source: error.into(),
+                            }),
+                        }
+                    }
+                }
                 Err(source) => {
-                    troubles.push(IngestError::Pattern { pattern: argument.clone(), source });
+                    found.troubles.push(IngestError::Pattern { pattern: argument.clone(), source });
                 }
             }
+            NoFile::NoMatch
         } else {
             match path.metadata() {
-                Ok(metadata) if metadata.is_file() => files.push(path),
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => troubles.push(IngestError::ListDirectory { path, source }),
+                Ok(metadata) if metadata.is_file() => {
+                    files.push(path);
+                    NoFile::Missing
+                }
+                Ok(_) => NoFile::NotAFile,
+                Err(error) if error.kind() == ErrorKind::NotFound => NoFile::Missing,
+                Err(source) => {
+                    found.troubles.push(IngestError::ListDirectory { path, source });
+                    NoFile::Missing
+                }
             }
+        };
+        // If something could not be read, that is the reason, and it is reported already.
+        if files.is_empty() && found.troubles.len() == troubles {
+            found.without_file.push((argument.clone(), without));
         }
-        found.extend(rotation_order(files));
+        found.files.extend(rotation_order(files));
     }
-    (found, troubles)
+    found
 }
 
 /// Like [`list`], but skips what cannot be listed. It is not an error if a file disappears
 /// meanwhile.
-fn list_what_can_be(
-    directory: &Path,
-    depth: usize,
-    files: &mut Vec<PathBuf>,
-    troubles: &mut Vec<IngestError>,
-) {
+fn list_what_can_be(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, found: &mut FoundFiles) {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) if error.kind() == ErrorKind::NotFound => return,
         Err(source) => {
-            troubles.push(IngestError::ListDirectory { path: directory.to_owned(), source });
+            found.troubles.push(IngestError::ListDirectory { path: directory.to_owned(), source });
             return;
         }
     };
     for entry in entries {
         let (path, kind) = match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
-            Ok(found) => found,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Ok(entry) => entry,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(source) => {
-                troubles.push(IngestError::ListDirectory { path: directory.to_owned(), source });
+                found.troubles.push(IngestError::ListDirectory { path: directory.to_owned(), source });
                 continue;
             }
         };
@@ -152,11 +209,17 @@ fn list_what_can_be(
         }
         if kind.is_dir() {
             match depth.checked_sub(1) {
-                Some(depth) => list_what_can_be(&path, depth, files, troubles),
-                None => troubles.push(IngestError::TooDeep { path, depth_max: DIRECTORY_DEPTH_MAX }),
+                Some(depth) => list_what_can_be(&path, depth, files, found),
+                None => {
+                    found.troubles.push(IngestError::TooDeep { path, depth_max: DIRECTORY_DEPTH_MAX });
+                }
             }
-        } else if is_log_name(&name) && (kind.is_file() || (kind.is_symlink() && path.is_file())) {
-            files.push(path);
+        } else if kind.is_file() || (kind.is_symlink() && path.is_file()) {
+            if is_log_name(&name) {
+                files.push(path);
+            } else if found.left_out.len() < LEFT_OUT_MAX {
+                found.left_out.push(path);
+            }
         }
     }
 }
@@ -216,5 +279,38 @@ mod tests {
                 && is_log_name("audit-2021-03-09T00-12-19.834.log")
         );
         assert!(!is_log_name("notes.txt") && !is_log_name("core.1234"));
+    }
+
+    #[test]
+    fn what_is_not_read_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let text = |name: &str| at(name).display().to_string();
+        std::fs::create_dir_all(at("a/deep")).expect("made");
+        std::fs::create_dir(at("empty")).expect("made");
+        for name in ["a/audit.log", "a/notes.txt", "a/deep/audit", "a/.hidden"] {
+            std::fs::write(at(name), "x").expect("written");
+        }
+        let arguments = ["a", "empty", "none.log", "a/*.gz", "a/*.log", "a/notes.txt"].map(text);
+        let mut found = find(&arguments);
+        found.left_out.sort();
+        assert_eq!(found.files, ["a/audit.log", "a/audit.log", "a/notes.txt"].map(at));
+        assert_eq!(found.left_out, ["a/deep/audit", "a/notes.txt"].map(at));
+        let without = |name: &str, why| (text(name), why);
+        assert_eq!(
+            found.without_file,
+            [
+                without("empty", NoFile::EmptyFolder),
+                without("none.log", NoFile::Missing),
+                without("a/*.gz", NoFile::NoMatch),
+            ]
+        );
+        assert!(found.troubles.is_empty(), "{:?}", found.troubles);
+        assert_eq!(
+            find(&["/dev/null".to_owned()]).without_file,
+            [("/dev/null".to_owned(), NoFile::NotAFile)]
+        );
+        let broken = find(&["a/[".to_owned()]);
+        assert!(broken.without_file.is_empty() && broken.troubles.len() == 1);
     }
 }

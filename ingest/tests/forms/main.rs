@@ -17,6 +17,7 @@ use strongroom_ingest::export::EventRecords;
 use strongroom_schemas::Table;
 use strongroom_schemas::events::index;
 use strongroom_schemas::form::{FORM_ITEMS_BYTES_MAX, MAPPED};
+use strongroom_schemas::format::EVENTS_FORMAT;
 
 fn vectors() -> Json {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/forms.json");
@@ -70,9 +71,15 @@ fn a_row_that_is_wrong_is_named_and_counts_as_an_empty_record() {
     let rows = batch(&rows);
     let (mut lengths, mut wrong) = (Vec::new(), Vec::new());
     EventRecords
-        .compare(Table::Events, &rows, &mut |record| lengths.push(record.len()), &mut |row, detail| {
-            wrong.push((row, detail.to_string()));
-        })
+        .compare(
+            Table::Events,
+            &rows,
+            EVENTS_FORMAT,
+            &mut |record| lengths.push(record.len()),
+            &mut |row, detail| {
+                wrong.push((row, detail.to_string()));
+            },
+        )
         .expect("columns of events");
     assert_eq!(lengths.iter().map(|length| *length > 0).collect::<Vec<_>>(), [true, false, true, true]);
     assert_eq!(
@@ -81,6 +88,7 @@ fn a_row_that_is_wrong_is_named_and_counts_as_an_empty_record() {
             (1, "its form does not give a record: named".to_owned()),
             (2, "its redaction is not a redaction mark".to_owned()),
             (2, "its faults are not a list of faults".to_owned()),
+            (2, "not what its record says: faults".to_owned()),
             (3, "it has form_values without a form".to_owned()),
         ]
     );

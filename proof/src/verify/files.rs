@@ -58,6 +58,8 @@ struct Job<'a> {
     is_day_of_arrival: bool,
     /// True if its columns are compared with its records.
     is_compared: bool,
+    /// The `eventsFormat` of its commit.
+    format: u32,
 }
 
 /// The outcome of checking one file.
@@ -99,12 +101,14 @@ pub(super) fn check(
                     commit.time_ms.and_then(DateTime::from_timestamp_millis).map(|time| time.date_naive());
                 let days = made.zip(add.date).map(|(made, date)| (made - date).num_days());
                 let is_day_of_arrival = days.is_none_or(|days| (-1..=ARRIVAL_DAYS_MAX).contains(&days));
-                let is_newer = log.table == Table::Events
-                    && commit.events_format.is_some_and(|format| format > i64::from(EVENTS_FORMAT));
+                // Commits that name no format are older than the second one.
+                let format = commit.events_format.unwrap_or(1).max(1);
+                let format = u32::try_from(format).unwrap_or(u32::MAX);
+                let is_newer = log.table == Table::Events && format > EVENTS_FORMAT;
                 newer += u64::from(is_newer);
                 let is_compared = log.table != Table::Rejects && !is_newer;
                 let path = volume.join(&add.path);
-                jobs.push(Job { log: *log, place, path, add, is_day_of_arrival, is_compared });
+                jobs.push(Job { log: *log, place, path, add, is_day_of_arrival, is_compared, format });
             }
         }
     }
@@ -348,12 +352,12 @@ fn take(rows: &SealedBatch, job: &Job<'_>, records: &dyn Records, seen: &mut See
                 let compared = differences(batch, &mut |row, detail| differs(row, &detail));
                 compared.map_err(|detail| wrong(detail.to_owned()))?;
             } else if job.is_compared {
-                records.compare(*table, batch, &mut |_| (), &mut differs).map_err(wrong)?;
+                records.compare(*table, batch, job.format, &mut |_| (), &mut differs).map_err(wrong)?;
             }
         }
         None if job.is_compared => {
             let each = &mut |record: &[u8]| leaves.push(leaf_hash(record));
-            records.compare(*table, batch, each, &mut differs).map_err(wrong)?;
+            records.compare(*table, batch, job.format, each, &mut differs).map_err(wrong)?;
         }
         None => rows.each_record(records, &mut |_, record| leaves.push(leaf_hash(record)))?,
     }

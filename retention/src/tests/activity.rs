@@ -41,6 +41,7 @@ impl Records for NoRecords {
         &self,
         table: Table,
         rows: &RecordBatch,
+        _: u32,
         each: &mut dyn FnMut(&[u8]),
         _: &mut dyn FnMut(usize, &dyn Display),
     ) -> std::result::Result<(), String> {

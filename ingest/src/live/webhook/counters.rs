@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::refusals::RefusalKind;
+
 /// Statuses that requests are answered with.
 pub const STATUSES: [u16; 12] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503];
 /// Upper bounds of the buckets of acknowledgement latency, in milliseconds; the last bucket has
@@ -16,6 +18,7 @@ pub const LATENCY_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_
 #[derive(Debug, Default)]
 pub struct WebhookCounters {
     statuses: [AtomicU64; STATUSES.len()],
+    refusals: [AtomicU64; RefusalKind::ALL.len()],
     latency: [AtomicU64; LATENCY_MS.len() + 1],
     latency_micros: AtomicU64,
     /// Batches stored.
@@ -55,6 +58,18 @@ impl WebhookCounters {
         let bounds = LATENCY_MS.into_iter().map(|bound| Some(Duration::from_millis(bound))).chain([None]);
         let counts = self.latency.iter().map(|count| count.load(Ordering::Relaxed));
         (bounds.zip(counts).collect(), Duration::from_micros(self.latency_micros.load(Ordering::Relaxed)))
+    }
+
+    /// Requests and connections refused so far, by the name of the kind.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.refusals.iter().map(|count| count.load(Ordering::Relaxed));
+        RefusalKind::ALL.iter().map(|kind| kind.as_str()).zip(counts)
+    }
+
+    pub(super) fn refused(&self, kind: RefusalKind) {
+        if let Some(at) = RefusalKind::ALL.iter().position(|known| *known == kind) {
+            self.refusals[at].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn answered(&self, status: u16) {

@@ -12,17 +12,22 @@
 //!   is killed, and whenever. It is in the log before the answer; the archive's position says how
 //!   much of the log the archive has; and a repeated batch is recognised by its bytes.
 //! - Nothing is served without authentication: a client certificate or a bearer token, or both if
-//!   both are set, on loopback too.
+//!   both are set, on loopback too. Routes for what clouds push have credentials of their own.
 //! - The listener runs whether a pipeline does or not. When the log is full it answers with 429.
 //! - The cluster is determined by the path, never by the body.
 //!
-//! `strongroom_decode::body` turns bodies into lines, `record` and `wal` keep them, `recent`
-//! recognises repeated batches, `server` and `tls` talk to the API server, `follow` is the source.
+//! `strongroom_decode::body` turns bodies into lines; `push` does so for what clouds push, and
+//! `assertion` checks who pushes; `record` and `wal` keep them, `recent`
+//! recognises repeated batches, `server` and `tls` talk to the API server, `refusals` says whom they
+//! turned away, `follow` is the source.
 
+mod assertion;
 mod counters;
 mod follow;
+mod push;
 mod recent;
 mod record;
+mod refusals;
 mod refused;
 mod server;
 mod tls;
@@ -38,17 +43,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use strongroom_schemas::error_chain;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 
+pub use self::assertion::{AssertionOptions, GOOGLE, KeysError};
 pub use self::counters::{LATENCY_MS, STATUSES, WebhookCounters};
 pub use self::follow::WebhookSource;
+pub use self::refusals::RefusalKind;
 pub use self::tls::{Identity, TlsError, TlsFiles};
 pub use self::wal::WalError;
 
+use self::assertion::Assertions;
 use self::record::{NAME_BYTES_MAX, PARTITIONS_MAX, TEXT_BYTES_MAX};
-use self::server::{Listener, RELOAD_INTERVAL, ROOM_BYTES, Target, normal_path};
+use self::refusals::Refusals;
+use self::server::{Admission, Listener, RELOAD_INTERVAL, ROOM_BYTES, Target, normal_path};
 use self::wal::{Wal, WalOptions};
 use super::Secret;
 
@@ -61,7 +71,7 @@ pub const BODY_BYTES_MAX_DEFAULT: usize = 64 << 20;
 /// Default of [`WebhookOptions::memory_bytes_max`].
 pub const MEMORY_BYTES_MAX_DEFAULT: usize = 256 << 20;
 /// Default of [`WebhookOptions::line_bytes_max`].
-pub const LINE_BYTES_MAX_DEFAULT: usize = 4 << 20;
+pub const LINE_BYTES_MAX_DEFAULT: usize = 64 << 20;
 /// Default of [`WebhookOptions::connections_max`].
 pub const CONNECTIONS_MAX_DEFAULT: usize = 512;
 /// Default of [`WebhookOptions::remembered_max`].
@@ -74,6 +84,8 @@ pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// The log must have room for this many of the longest bodies.
 const WAL_BODIES_MIN: u64 = 4;
+/// Bodies' worth of memory that a push may need: its body, a record of it, and its text.
+const PUSH_BODIES: usize = 3;
 /// Maximum number of batches that wait for the writer.
 const QUEUE_BATCHES: usize = 1 << 10;
 /// Number of threads that serve connections, and also the number of threads that scan long bodies.
@@ -90,6 +102,20 @@ pub struct Route {
     /// Common names of the client certificates that may post here; empty: all that
     /// [`TlsFiles::client_ca`] vouches for.
     pub client_names: Vec<String>,
+    pub format: RouteFormat,
+}
+
+/// What a route takes, and from whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RouteFormat {
+    /// Batches of an API server, from clients with the certificate or the token that the listener
+    /// requires.
+    #[default]
+    Audit,
+    /// Pushes of a Pub/Sub subscription, with a signed token.
+    PubSub(AssertionOptions),
+    /// Deliveries of a Firehose stream, with this access key.
+    Firehose { access_key: Secret },
 }
 
 /// What a listener serves, and how much it may use.
@@ -100,7 +126,8 @@ pub struct WebhookOptions {
     pub listen: SocketAddr,
     /// `None`: plain HTTP, on loopback only.
     pub tls: Option<TlsFiles>,
-    /// Bearer tokens, any of which is accepted. If empty, client certificates must be required.
+    /// Bearer tokens for routes of the format [`RouteFormat::Audit`], any of which is accepted. If
+    /// empty, client certificates must be required.
     pub tokens: Vec<Secret>,
     pub routes: Vec<Route>,
     /// Folder of the write-ahead log, used by this source only; created if it is missing.
@@ -155,7 +182,7 @@ impl WebhookOptions {
     /// # Errors
     /// Those that [`Webhook::start`] would refuse the options with.
     pub fn check(&self) -> Result<(), WebhookError> {
-        checked(self).map(drop)
+        checked(self)
     }
 }
 
@@ -175,6 +202,13 @@ pub enum WebhookError {
     Name { name: String },
     #[error("webhook \"{name}\": {what}")]
     Bound { name: String, what: String },
+    #[error("webhook \"{name}\": the keys of the path \"{path}\" cannot be used")]
+    Keys {
+        name: String,
+        path: String,
+        #[source]
+        source: KeysError,
+    },
     #[error("webhook \"{name}\": the certificate cannot be used")]
     Tls {
         name: String,
@@ -220,8 +254,9 @@ impl Webhook {
     /// If the options do not go together, a certificate or the log cannot be used, or the address
     /// is taken.
     pub fn start(options: WebhookOptions) -> Result<(Webhook, WebhookSource), WebhookError> {
-        let targets = checked(&options)?;
+        checked(&options)?;
         let name = options.name.clone();
+        let targets = targets(&options)?;
         let identity = options
             .tls
             .clone()
@@ -273,9 +308,11 @@ impl Webhook {
             memory: Arc::new(Semaphore::new(options.memory_bytes_max.div_ceil(ROOM_BYTES))),
             connections: Arc::new(Semaphore::new(options.connections_max)),
             duplicates: Arc::clone(&duplicates),
+            refusals: Refusals::new(name.clone(), Arc::clone(&wal.counters)),
         });
         let (stop, stopped) = watch::channel(false);
         runtime.spawn(keep_identity(Arc::clone(&listener)));
+        runtime.spawn(keep_keys(Arc::clone(&listener)));
         runtime.spawn(listener.run(socket, stopped));
         let source = WebhookSource { name, wal: Arc::clone(&wal), duplicates };
         Ok((Webhook { address, wal, stop, runtime: Some(runtime), writer: Some(writer) }, source))
@@ -342,8 +379,58 @@ async fn keep_identity(listener: Arc<Listener>) {
     }
 }
 
-/// Checks that the options go together; returns the routes for looking up paths.
-fn checked(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookError> {
+/// Reads the files of keys again when they change.
+async fn keep_keys(listener: Arc<Listener>) {
+    let mut refused: HashMap<&str, String> = HashMap::new();
+    loop {
+        tokio::time::sleep(RELOAD_INTERVAL).await;
+        for (path, target) in &listener.targets {
+            let Admission::PubSub(assertions) = &target.admission else { continue };
+            match assertions.reload() {
+                Ok(is_new) => {
+                    refused.remove(path.as_str());
+                    if is_new {
+                        tracing::info!(path, "the keys of the route were reloaded");
+                    }
+                }
+                Err(error) => {
+                    let text = error_chain(&error);
+                    if refused.get(path.as_str()) != Some(&text) {
+                        tracing::error!(
+                            path,
+                            error = text,
+                            "the route's new keys cannot be used; the old ones stay in use"
+                        );
+                        refused.insert(path, text);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Returns the routes for looking up paths.
+fn targets(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookError> {
+    let target = |route: &Route| {
+        let admission = match &route.format {
+            RouteFormat::Audit => Admission::Listener,
+            RouteFormat::PubSub(options_) => {
+                let (name, path) = (options.name.clone(), route.path.clone());
+                let keys = Assertions::load(options_.clone());
+                Admission::PubSub(keys.map_err(|source| WebhookError::Keys { name, path, source })?)
+            }
+            RouteFormat::Firehose { access_key } => {
+                Admission::Firehose(blake3::hash(access_key.expose().as_bytes()))
+            }
+        };
+        let (cluster, client_names) = (route.cluster.as_str().into(), route.client_names.clone());
+        Ok((normal_path(&route.path).to_owned(), Target { cluster, client_names, admission }))
+    };
+    options.routes.iter().map(target).collect()
+}
+
+/// Checks that the options go together.
+fn checked(options: &WebhookOptions) -> Result<(), WebhookError> {
     let name = || options.name.clone();
     let is_name =
         |name: &str| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
@@ -354,7 +441,10 @@ fn checked(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookE
         return Err(WebhookError::Exposed { name: name(), listen: options.listen });
     }
     let has_authority = options.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    if !has_authority && options.tokens.is_empty() {
+    let is_push = |route: &Route| route.format != RouteFormat::Audit;
+    let has_push = options.routes.iter().any(is_push);
+    let is_all_push = has_push && options.routes.iter().all(is_push);
+    if !has_authority && options.tokens.is_empty() && !is_all_push {
         return Err(WebhookError::Unauthenticated { name: name() });
     }
     if options.tokens.iter().any(|token| token.expose().trim().is_empty()) {
@@ -366,6 +456,14 @@ fn checked(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookE
     }
     if options.memory_bytes_max <= options.body_bytes_max {
         return Err(bound("the memory of all bodies must be more than one body's".to_owned()));
+    }
+    if has_push && options.memory_bytes_max / PUSH_BODIES <= options.body_bytes_max {
+        return Err(bound(format!(
+            "the memory of all bodies must be more than {PUSH_BODIES} bodies', because pushes are unpacked in it"
+        )));
+    }
+    if is_all_push && !options.tokens.is_empty() {
+        return Err(bound("it has a token, but no route of the format audit, which needs it".to_owned()));
     }
     if options.wal_bytes_max < WAL_BODIES_MIN * options.body_bytes_max as u64 {
         return Err(bound(format!("the log must have room for {WAL_BODIES_MIN} of the longest bodies")));
@@ -382,7 +480,7 @@ fn checked(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookE
     if options.routes.is_empty() {
         return Err(WebhookError::NoRoute { name: name() });
     }
-    let mut targets = HashMap::new();
+    let mut paths = BTreeSet::new();
     for route in &options.routes {
         let wrong = |what| WebhookError::Path { name: name(), path: route.path.clone(), what };
         if !is_name(&route.cluster) {
@@ -398,11 +496,28 @@ fn checked(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookE
         if !route.client_names.is_empty() && !has_authority {
             return Err(wrong("names client certificates, but none are required"));
         }
-        let target =
-            Target { cluster: route.cluster.as_str().into(), client_names: route.client_names.clone() };
-        if targets.insert(normal_path(&route.path).to_owned(), target).is_some() {
+        if is_push(route) && has_authority {
+            return Err(wrong(
+                "is for what a cloud pushes without a client certificate, but the listener requires one: use two listeners",
+            ));
+        }
+        match &route.format {
+            RouteFormat::Audit => {}
+            RouteFormat::PubSub(options) => {
+                let texts = [&options.audience, &options.email].into_iter().chain(&options.issuers);
+                if options.issuers.is_empty() || texts.into_iter().any(|text| text.trim().is_empty()) {
+                    return Err(wrong("needs an audience, an account and an issuer that are not empty"));
+                }
+            }
+            RouteFormat::Firehose { access_key } => {
+                if access_key.expose().trim().is_empty() {
+                    return Err(wrong("has an empty access key"));
+                }
+            }
+        }
+        if !paths.insert(normal_path(&route.path)) {
             return Err(wrong("is given twice"));
         }
     }
-    Ok(targets)
+    Ok(())
 }

@@ -8,11 +8,14 @@
 //!   time to wait: the API server then tries again for minutes, while it would give a batch up
 //!   after any other refusal.
 //! - No byte of a body and no token is in an answer or in the log.
+//! - Whatever is refused is counted by kind, and is in the log: see [`Refusals`]. What the
+//!   write-ahead log refuses is the source's trouble, and is logged there.
 //!
 //! A crash costs only batches that were not answered; their senders try again.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -31,13 +34,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use strongroom_decode::body::{self, BodyError};
+use strongroom_decode::body::{self, BodyError, Lines};
 use strongroom_journal::{checksum, lock, now_ms};
 
+use super::assertion::{AssertionError, Assertions};
+use super::push::{self, ID_BYTES_MAX, PushError, Pushed};
 use super::recent::{Lookup, Outcome};
 use super::record::Key;
+use super::refusals::{RefusalKind, Refusals, Who};
 use super::refused::Refused;
-use super::tls::{Identity, common_names};
+use super::tls::{Identity, common_names, subject, with_subject};
 use super::wal::{Batch, Wal};
 
 /// Longest time for a handshake.
@@ -68,12 +74,26 @@ const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The cluster that a path stands for, and the clients that may post to it.
-#[derive(Debug)]
 pub struct Target {
     pub cluster: Arc<str>,
     /// Common names; empty: any that the authority vouches for.
     pub client_names: Vec<String>,
+    pub admission: Admission,
 }
+
+/// How the senders of a path prove who they are, and so also what they send.
+pub enum Admission {
+    /// An API server: as the listener requires.
+    Listener,
+    PubSub(Assertions),
+    /// The hash of the access key.
+    Firehose(blake3::Hash),
+}
+
+/// The header of Firehose's access key.
+const ACCESS_KEY: &str = "x-amz-firehose-access-key";
+/// The header with the name of a delivery, which its answer repeats.
+const REQUEST_ID: &str = "x-amz-firehose-request-id";
 
 pub struct Listener {
     pub targets: HashMap<String, Target>,
@@ -88,11 +108,15 @@ pub struct Listener {
     pub memory: Arc<Semaphore>,
     pub connections: Arc<Semaphore>,
     pub duplicates: Arc<AtomicU64>,
+    pub refusals: Refusals,
 }
 
 /// The state of one connection, shared by its requests and its idle check.
 struct Peer {
+    address: SocketAddr,
+    /// Common names of its certificate, and its whole subject.
     names: Vec<String>,
+    subject: Option<String>,
     is_known: AtomicBool,
     under_way: AtomicUsize,
     /// Milliseconds from `since` to the end of the last request.
@@ -101,14 +125,20 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(names: Vec<String>) -> Self {
+    fn new(address: SocketAddr, names: Vec<String>, subject: Option<String>) -> Self {
         Peer {
+            address,
             names,
+            subject,
             is_known: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
             used: AtomicU64::new(0),
             since: Instant::now(),
         }
+    }
+
+    fn who(&self) -> Who<'_> {
+        Who { address: self.address, subject: self.subject.as_deref() }
     }
 
     /// Whether it has been unused for too long.
@@ -158,13 +188,19 @@ impl Drop for Counted<'_> {
 /// The answers other than 200.
 #[derive(Debug)]
 enum Answer {
-    Unauthorized,
+    Unauthorized(&'static str),
+    /// A signed token that does not count.
+    Assertion(AssertionError),
     Forbidden,
     NoSuchPath,
+    /// The same, of a sender without credentials: it does not learn which paths there are.
+    NotSaid,
     OnlyPost,
     Encoded,
     TooLong,
     Body(BodyError),
+    NotADelivery,
+    BadGzip,
     BrokenOff,
     TooSlow,
     /// Too much at once.
@@ -176,13 +212,15 @@ enum Answer {
 impl Answer {
     fn status(&self) -> StatusCode {
         match self {
-            Answer::Unauthorized => StatusCode::UNAUTHORIZED,
+            Answer::Unauthorized(_) | Answer::Assertion(_) | Answer::NotSaid => StatusCode::UNAUTHORIZED,
             Answer::Forbidden => StatusCode::FORBIDDEN,
             Answer::NoSuchPath => StatusCode::NOT_FOUND,
             Answer::OnlyPost => StatusCode::METHOD_NOT_ALLOWED,
             Answer::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Answer::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
-            Answer::Body(_) | Answer::BrokenOff => StatusCode::BAD_REQUEST,
+            Answer::Body(_) | Answer::NotADelivery | Answer::BadGzip | Answer::BrokenOff => {
+                StatusCode::BAD_REQUEST
+            }
             Answer::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Answer::Busy | Answer::Full => StatusCode::TOO_MANY_REQUESTS,
             Answer::Failed => StatusCode::SERVICE_UNAVAILABLE,
@@ -191,13 +229,17 @@ impl Answer {
 
     fn text(&self) -> String {
         let text = match self {
-            Answer::Unauthorized => "a bearer token is required",
+            Answer::Unauthorized(what) => what,
+            Answer::Assertion(error) => return error.to_string(),
             Answer::Forbidden => "this certificate may not use this path",
             Answer::NoSuchPath => "no such path",
+            Answer::NotSaid => "credentials are required",
             Answer::OnlyPost => "audit events must be sent with POST",
             Answer::Encoded => "the body must not be compressed",
             Answer::TooLong => "the body is too long",
             Answer::Body(error) => return error.to_string(),
+            Answer::NotADelivery => "the body is not a delivery of Firehose",
+            Answer::BadGzip => "the body is not gzip, although its header says so",
             Answer::BrokenOff => "the body broke off",
             Answer::TooSlow => "the body arrived too slowly",
             Answer::Busy => "too many requests at once",
@@ -205,6 +247,38 @@ impl Answer {
             Answer::Failed => "the write-ahead log cannot be written",
         };
         text.to_owned()
+    }
+}
+
+impl Answer {
+    /// What it is counted and logged as. `None` if the log already has the reason: the write-ahead
+    /// log's own.
+    fn kind(&self) -> Option<RefusalKind> {
+        Some(match self {
+            Answer::Unauthorized(_) | Answer::Assertion(_) => RefusalKind::Credentials,
+            Answer::Forbidden => RefusalKind::CertificateName,
+            Answer::NoSuchPath | Answer::NotSaid => RefusalKind::Path,
+            Answer::OnlyPost => RefusalKind::Method,
+            Answer::Encoded => RefusalKind::Encoding,
+            Answer::TooLong => RefusalKind::TooLong,
+            Answer::Body(_) | Answer::NotADelivery | Answer::BadGzip => RefusalKind::Body,
+            Answer::BrokenOff => RefusalKind::BrokenOff,
+            Answer::TooSlow => RefusalKind::TooSlow,
+            Answer::Busy => RefusalKind::Busy,
+            Answer::Full | Answer::Failed => return None,
+        })
+    }
+}
+
+impl From<PushError> for Answer {
+    fn from(error: PushError) -> Self {
+        match error {
+            PushError::Body(error) => Answer::Body(error),
+            PushError::NotADelivery => Answer::NotADelivery,
+            PushError::BadGzip => Answer::BadGzip,
+            PushError::TooLong => Answer::TooLong,
+            PushError::Busy => Answer::Busy,
+        }
     }
 }
 
@@ -222,53 +296,58 @@ impl Listener {
     pub async fn run(self: Arc<Self>, socket: TcpListener, mut stop: watch::Receiver<bool>) {
         loop {
             // At the bound no connection is accepted: the system lets them wait.
+            if self.connections.available_permits() == 0 {
+                self.refusals.note_all(RefusalKind::Connections, "as many connections are open as allowed");
+            }
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     let (listener, stop) = (Arc::clone(&self), stop.clone());
                     tokio::spawn(async move {
-                        listener.connection(stream, stop).await;
+                        listener.connection(stream, address, stop).await;
                         drop(permit);
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the webhook cannot accept connections");
+                    self.refusals.note_all(RefusalKind::Accept, &error.to_string());
                     tokio::time::sleep(ACCEPT_WAIT).await;
                 }
             }
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, stop: watch::Receiver<bool>) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        stop: watch::Receiver<bool>,
+    ) {
         // An answer is one small packet, and the sender waits for it.
         let _ = stream.set_nodelay(true);
         let counters = Arc::clone(&self.wal.counters);
         let _counted = Counted::new(&counters.connections);
-        match &self.identity {
-            None => Arc::clone(&self).serve(stream, Peer::new(Vec::new()), stop).await,
-            Some(identity) => {
-                let handshake = TlsAcceptor::from(identity.config()).accept(stream);
-                match tokio::time::timeout(HANDSHAKE_MAX, handshake).await {
-                    Ok(Ok(stream)) => {
-                        let (_, session) = stream.get_ref();
-                        let certificate = session.peer_certificates().and_then(|chain| chain.first());
-                        let names = certificate.map(common_names).unwrap_or_default();
-                        Arc::clone(&self).serve(stream, Peer::new(names), stop).await;
-                    }
-                    Ok(Err(error)) => {
-                        counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
-                        tracing::debug!(%error, "a handshake failed");
-                    }
-                    Err(_) => {
-                        counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
+        let Some(identity) = &self.identity else {
+            return Arc::clone(&self).serve(stream, Peer::new(address, Vec::new(), None), stop).await;
+        };
+        let handshake = TlsAcceptor::from(identity.config()).accept(stream);
+        let (shaken, refused) = with_subject(tokio::time::timeout(HANDSHAKE_MAX, handshake)).await;
+        let (kind, detail) = match shaken {
+            Ok(Ok(stream)) => {
+                let (_, session) = stream.get_ref();
+                let certificate = session.peer_certificates().and_then(|chain| chain.first());
+                let names = certificate.map(common_names).unwrap_or_default();
+                let peer = Peer::new(address, names, certificate.and_then(subject));
+                return Arc::clone(&self).serve(stream, peer, stop).await;
             }
-        }
+            Ok(Err(error)) => (kind_of(&error), error.to_string()),
+            Err(_) => (RefusalKind::HandshakeTimeout, String::new()),
+        };
+        self.refusals.note(kind, &Who { address, subject: refused.as_deref() }, &detail);
+        counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn serve<S>(self: Arc<Self>, stream: S, peer: Peer, mut stop: watch::Receiver<bool>)
@@ -321,15 +400,31 @@ impl Listener {
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Full<Bytes>> {
         let began = Instant::now();
+        let path = request.uri().path().to_owned();
+        let target = self.targets.get(normal_path(&path));
+        let delivery = target
+            .is_some_and(|target| matches!(target.admission, Admission::Firehose(_)))
+            .then(|| request_id(request.headers()));
         let answer = self.take(request, peer).await;
-        let (status, text) = match &answer {
+        if let Err(answer) = &answer
+            && let Some(kind) = answer.kind()
+        {
+            let detail = if kind == RefusalKind::Path { path } else { answer.text() };
+            self.refusals.note(kind, &peer.who(), &detail);
+        }
+        let (status, error) = match &answer {
             Ok(is_new) => {
                 if *is_new {
                     self.wal.counters.acknowledged(began.elapsed());
                 }
-                (StatusCode::OK, "{}".to_owned())
+                (StatusCode::OK, None)
             }
-            Err(answer) => (answer.status(), serde_json::json!({"error": answer.text()}).to_string()),
+            Err(answer) => (answer.status(), Some(answer.text())),
+        };
+        let text = match (&delivery, error) {
+            (Some(id), error) => acknowledgement(id, error),
+            (None, Some(error)) => serde_json::json!({"error": error}).to_string(),
+            (None, None) => "{}".to_owned(),
         };
         self.wal.counters.answered(status.as_u16());
         let mut response = Response::new(Full::new(Bytes::from(text)));
@@ -340,7 +435,7 @@ impl Listener {
             Err(Answer::Busy | Answer::Full | Answer::Failed) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after.as_secs()));
             }
-            Err(Answer::Unauthorized) => {
+            Err(Answer::Unauthorized(_) | Answer::Assertion(_) | Answer::NotSaid) if delivery.is_none() => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Err(Answer::OnlyPost) => {
@@ -351,46 +446,107 @@ impl Listener {
         response
     }
 
+    /// Lets a sender in, or says why not.
+    fn admit(&self, target: &Target, headers: &HeaderMap, peer: &Peer) -> Result<(), Answer> {
+        match &target.admission {
+            Admission::Listener => {
+                if !self.tokens.is_empty() && !self.has_token(headers) {
+                    return Err(Answer::Unauthorized("a bearer token is required"));
+                }
+                let allowed = &target.client_names;
+                if !allowed.is_empty() && !peer.names.iter().any(|name| allowed.contains(name)) {
+                    return Err(Answer::Forbidden);
+                }
+                Ok(())
+            }
+            Admission::PubSub(assertions) => {
+                let token = bearer(headers).ok_or(Answer::Assertion(AssertionError::Missing))?;
+                let now_s = i64::try_from(now_ms() / 1_000).unwrap_or(i64::MAX);
+                assertions.check(token, now_s).map_err(Answer::Assertion)
+            }
+            Admission::Firehose(key) => {
+                let given = headers.get(ACCESS_KEY).map(|given| blake3::hash(given.as_bytes().trim_ascii()));
+                // Hashes are compared in constant time.
+                match given {
+                    Some(given) if given == *key => Ok(()),
+                    _ => Err(Answer::Unauthorized("the access key is required")),
+                }
+            }
+        }
+    }
+
     /// Stores a request's items; `false` if they were stored before.
     async fn take(&self, request: Request<Incoming>, peer: &Peer) -> Result<bool, Answer> {
-        if !self.tokens.is_empty() && !self.has_token(request.headers()) {
-            return Err(Answer::Unauthorized);
-        }
         let path = normal_path(request.uri().path());
-        let target = self.targets.get(path).ok_or(Answer::NoSuchPath)?;
-        let allowed = &target.client_names;
-        if !allowed.is_empty() && !peer.names.iter().any(|name| allowed.contains(name)) {
-            return Err(Answer::Forbidden);
-        }
+        let Some(target) = self.targets.get(path) else {
+            // Without tokens, whoever has got this far has a certificate.
+            let is_known = match self.tokens.is_empty() {
+                true => self.targets.values().any(|target| matches!(target.admission, Admission::Listener)),
+                false => self.has_token(request.headers()),
+            };
+            return Err(if is_known { Answer::NoSuchPath } else { Answer::NotSaid });
+        };
+        self.admit(target, request.headers(), peer)?;
         peer.is_known.store(true, Ordering::Relaxed);
         if request.method() != Method::POST {
             return Err(Answer::OnlyPost);
         }
-        let encoding = request.headers().get(header::CONTENT_ENCODING);
-        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-            return Err(Answer::Encoded);
-        }
+        let is_delivery = matches!(target.admission, Admission::Firehose(_));
+        let is_packed = match request.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+            None => false,
+            Some(encoding) if encoding.eq_ignore_ascii_case(b"identity") => false,
+            Some(encoding) => {
+                if !is_delivery || !encoding.eq_ignore_ascii_case(b"gzip") {
+                    return Err(Answer::Encoded);
+                }
+                true
+            }
+        };
         let key_of_path = blake3::hash(path.as_bytes());
+        let delivery = request_id(request.headers());
         let read = tokio::time::timeout(BODY_MAX, self.body(request.into_body()));
-        let (mut body, room) = read.await.map_err(|_| Answer::TooSlow)??;
+        let (mut body, mut room) = read.await.map_err(|_| Answer::TooSlow)??;
 
-        let line_bytes_max = self.line_bytes_max;
+        // A delivery may become much longer when it is unpacked.
+        let is_long = room.bytes() > INLINE_BYTES_MAX || is_delivery;
+        let (body_bytes_max, line_bytes_max) = (self.body_bytes_max, self.line_bytes_max);
+        let memory = Arc::clone(&self.memory);
+        type Unpack = dyn FnOnce(Vec<u8>, &mut Room) -> Result<Pushed, PushError> + Send;
+        let unpack: Option<Box<Unpack>> = match &target.admission {
+            Admission::Listener => None,
+            Admission::PubSub(_) => Some(Box::new(move |body, room| {
+                room.grow(&memory, body.len() * 2).map_err(|_| PushError::Busy)?;
+                push::pubsub(body, line_bytes_max)
+            })),
+            Admission::Firehose(_) => Some(Box::new(move |body, room| {
+                let mut reserve = |bytes: usize| room.grow(&memory, bytes).is_ok();
+                let pushed = push::firehose(body, is_packed, body_bytes_max, &mut reserve)?;
+                Ok(Pushed { id: Some(delivery).filter(|id| !id.is_empty()).or(pushed.id), ..pushed })
+            })),
+        };
         // The room moves along, so that it is held however long this takes, whether the sender
         // waits or not.
-        let is_long = room.bytes() > INLINE_BYTES_MAX;
-        let digest = move || {
+        let digest = move || -> Result<_, Answer> {
             let mut hasher = blake3::Hasher::new();
-            hasher.update(key_of_path.as_bytes()).update(&body);
-            let key = *hasher.finalize().as_bytes();
-            let lines = body::into_lines(&mut body, line_bytes_max);
-            (key, checksum(&[&body]), lines, body, room)
+            hasher.update(key_of_path.as_bytes());
+            let Some(unpack) = unpack else {
+                hasher.update(&body);
+                let lines = body::into_lines(&mut body, line_bytes_max).map_err(Answer::Body)?;
+                return Ok((*hasher.finalize().as_bytes(), checksum(&[&body]), lines, body, room));
+            };
+            let pushed = unpack(body, &mut room)?;
+            // What is sent again has the same name and text, but not always the same bytes: a
+            // delivery has the time of its attempt. What has no name is known by its text alone.
+            let id = pushed.id.unwrap_or_default();
+            hasher.update(&(id.len() as u64).to_le_bytes()).update(id.as_bytes()).update(&pushed.text);
+            let lines = Lines { count: pushed.lines, is_odd: pushed.is_odd };
+            Ok((*hasher.finalize().as_bytes(), checksum(&[&pushed.text]), lines, pushed.text, room))
         };
         let (key, text_checksum, lines, text, room) = if is_long {
             tokio::task::spawn_blocking(digest).await.map_err(|_| Answer::Failed)?
         } else {
             digest()
-        };
-        let lines = lines.map_err(Answer::Body)?;
+        }?;
         if lines.count == 0 {
             // A list without items: there is nothing to keep.
             return Ok(true);
@@ -451,12 +607,8 @@ impl Listener {
     }
 
     fn has_token(&self, headers: &HeaderMap) -> bool {
-        let Some(value) = headers.get(header::AUTHORIZATION) else { return false };
-        let Some((scheme, token)) = value.as_bytes().split_at_checked(7) else { return false };
-        if !scheme.eq_ignore_ascii_case(b"bearer ") {
-            return false;
-        }
-        let given = blake3::hash(token.trim_ascii());
+        let Some(token) = bearer(headers) else { return false };
+        let given = blake3::hash(token);
         // Hashes are compared in constant time, and all of them are.
         self.tokens.iter().fold(false, |found, token| (*token == given) | found)
     }
@@ -513,6 +665,41 @@ impl Room {
             None => self.permit = Some(more),
         }
         Ok(())
+    }
+}
+
+/// The bearer token of a request.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// The name of a delivery of Firehose; empty if it has none of use.
+fn request_id(headers: &HeaderMap) -> String {
+    let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    if id.len() <= ID_BYTES_MAX { id.to_owned() } else { String::new() }
+}
+
+/// What Firehose reads as an answer: the name of its delivery, the time, and what was wrong.
+fn acknowledgement(id: &str, error: Option<String>) -> String {
+    let mut answer = serde_json::json!({"requestId": id, "timestamp": now_ms()});
+    if let Some(error) = error {
+        answer["errorMessage"] = error.into();
+    }
+    answer.to_string()
+}
+
+/// Why a handshake failed.
+fn kind_of(error: &std::io::Error) -> RefusalKind {
+    use rustls::Error;
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::NoCertificatesPresented) => RefusalKind::NoCertificate,
+        Some(Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_)) => RefusalKind::Certificate,
+        Some(Error::AlertReceived(_)) => RefusalKind::NotTrusted,
+        Some(Error::InvalidMessage(_)) => RefusalKind::NotTls,
+        Some(_) => RefusalKind::Handshake,
+        // The system's error: the connection ended.
+        None => RefusalKind::Closed,
     }
 }
 

@@ -4,18 +4,23 @@
 //! - If an authority for clients is set, no connection is served without a client certificate of
 //!   that authority.
 //! - Files that change are read again; files that cannot be used change nothing and are reported.
+//! - The subject of a certificate that is not accepted is remembered for the log of its connection,
+//!   and for nothing else.
 //!
 //! A crash loses nothing: the files are read at the start.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use strongroom_journal::lock;
 use thiserror::Error;
 
@@ -140,7 +145,7 @@ impl Contents {
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                     .build()
                     .map_err(|error| unusable(error.into()))?;
-                builder.with_client_cert_verifier(verifier)
+                builder.with_client_cert_verifier(Arc::new(Noting(verifier)))
             }
             _ => builder.with_no_client_auth(),
         };
@@ -150,6 +155,79 @@ impl Contents {
             builder.with_single_cert(certificates(&self.cert, &files.cert)?, key).map_err(pair)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
+    }
+}
+
+tokio::task_local! {
+    /// The subject of the certificate that this connection's client showed and that was not
+    /// accepted.
+    static REFUSED_SUBJECT: RefCell<Option<String>>;
+}
+
+/// Runs a handshake. Returns its result, and the subject of a certificate that was not accepted.
+pub async fn with_subject<T>(handshake: impl Future<Output = T>) -> (T, Option<String>) {
+    let noted = async {
+        let result = handshake.await;
+        (result, REFUSED_SUBJECT.with(|subject| subject.take()))
+    };
+    REFUSED_SUBJECT.scope(RefCell::default(), noted).await
+}
+
+/// Decides as another verifier does, and notes whom it refuses.
+#[derive(Debug)]
+struct Noting(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Noting {
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.0.verify_client_cert(end_entity, intermediates, now);
+        if verified.is_err() {
+            // Outside of `with_subject` nobody asks for it.
+            let _ = REFUSED_SUBJECT.try_with(|noted| noted.replace(subject(end_entity)));
+        }
+        verified
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        self.0.requires_raw_public_keys()
     }
 }
 
@@ -180,6 +258,24 @@ pub fn common_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     names_of(parsed.subject())
 }
 
+/// The subject of a certificate for people, as `O=system:masters, CN=kube-apiserver`; it need not
+/// be a valid one.
+pub fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
+    let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
+    let parts = attributes_of(parsed.subject()).filter_map(|(kind, text)| {
+        let (_, name) = SHOWN.iter().find(|(id, _)| *id == kind)?;
+        Some(format!("{name}={text}"))
+    });
+    let subject = parts.take(SHOWN_MAX).collect::<Vec<_>>().join(", ");
+    (!subject.is_empty()).then_some(subject)
+}
+
+/// The parts of a subject that are shown: countries and the like name nobody.
+const SHOWN: [(&[u8], &str); 3] =
+    [(COMMON_NAME, "CN"), (&[0x55, 0x04, 0x0a], "O"), (&[0x55, 0x04, 0x0b], "OU")];
+/// Maximum number of parts that are shown.
+const SHOWN_MAX: usize = 8;
+
 const SET: u8 = 0x31;
 const SEQUENCE: u8 = 0x30;
 const OBJECT_ID: u8 = 0x06;
@@ -189,22 +285,21 @@ const STRINGS: [u8; 3] = [0x0c, 0x13, 0x16];
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
 /// Returns the common names in a subject.
+fn names_of(subject: &[u8]) -> Vec<String> {
+    let names = attributes_of(subject).filter(|(kind, _)| *kind == COMMON_NAME);
+    names.map(|(_, text)| text.to_owned()).collect()
+}
+
+/// Returns the attributes of a subject that are text, each with its type.
 ///
 /// `subject` is the content of `SEQUENCE OF SET OF SEQUENCE { type, value }`.
-fn names_of(subject: &[u8]) -> Vec<String> {
-    let mut names = Vec::new();
-    for set in values(subject, SET) {
-        for pair in values(set, SEQUENCE) {
-            let Some((OBJECT_ID, COMMON_NAME, rest)) = value(pair) else { continue };
-            if let Some((tag, text, _)) = value(rest)
-                && STRINGS.contains(&tag)
-                && let Ok(text) = std::str::from_utf8(text)
-            {
-                names.push(text.to_owned());
-            }
-        }
-    }
-    names
+fn attributes_of(subject: &[u8]) -> impl Iterator<Item = (&[u8], &str)> {
+    values(subject, SET).flat_map(|set| values(set, SEQUENCE)).filter_map(|pair| {
+        let (OBJECT_ID, kind, rest) = value(pair)? else { return None };
+        let (tag, text, _) = value(rest)?;
+        let text = STRINGS.contains(&tag).then(|| std::str::from_utf8(text).ok()).flatten()?;
+        Some((kind, text))
+    })
 }
 
 /// Returns the contents of the values at the beginning that have the tag `wanted`, up to the first
@@ -218,7 +313,7 @@ fn values(mut bytes: &[u8], wanted: u8) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Returns tag and content of the DER value at the beginning, and the bytes after the value.
-fn value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub fn value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match first {
         0..=0x7f => (usize::from(first), rest),
@@ -249,6 +344,8 @@ mod tests {
         let key = rcgen::KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("signs");
         assert_eq!(common_names(certificate.der()), ["kube-apiserver"]);
+        assert_eq!(subject(certificate.der()).as_deref(), Some("O=system:masters, CN=kube-apiserver"));
+        assert_eq!(subject(&CertificateDer::from_slice(b"no certificate")), None);
     }
 
     #[test]

@@ -22,8 +22,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::live::testing::Pipeline;
+use crate::live::webhook::assertion::tests::{AUDIENCE, Issuer, options as assertion_options, write_keys};
+use crate::live::webhook::push::tests::{delivery, gzip};
 use crate::live::webhook::tls::Identity;
-use crate::live::webhook::{Route, TlsFiles, Webhook, WebhookError, WebhookOptions, WebhookSource};
+use crate::live::webhook::{
+    KeysError, Route, RouteFormat, TlsFiles, Webhook, WebhookError, WebhookOptions, WebhookSource,
+};
 use crate::live::{Secret, Source};
 
 const TOKEN: &str = "a token of the tests";
@@ -31,7 +35,7 @@ const QUIET: Duration = Duration::from_millis(400);
 
 fn route(path: &str, cluster: &str, names: &[&str]) -> Route {
     let client_names = names.iter().map(|name| (*name).to_owned()).collect();
-    Route { path: path.to_owned(), cluster: cluster.to_owned(), client_names }
+    Route { path: path.to_owned(), cluster: cluster.to_owned(), client_names, format: RouteFormat::Audit }
 }
 
 fn plain(folder: &Path) -> WebhookOptions {
@@ -199,6 +203,10 @@ fn answers_say_what_is_wrong() {
         assert!(!String::from_utf8_lossy(answer.body()).contains("hunter2"));
     });
     let counters = webhook.counters();
+    let refusals: HashMap<&str, u64> = counters.refusals().filter(|(_, count)| *count > 0).collect();
+    let wanted =
+        [("credentials", 5), ("path", 2), ("too_long", 1), ("body", 4), ("method", 1), ("encoding", 1)];
+    assert_eq!(refusals, HashMap::from(wanted));
     let requests: HashMap<u16, u64> = counters.requests().collect();
     assert_eq!((requests[&200], requests[&401], requests[&404], requests[&413]), (6, 5, 2, 1));
     assert_eq!(counters.items.load(Ordering::Relaxed), 6);
@@ -326,6 +334,10 @@ fn both_versions_of_http_are_spoken_over_tls_to_those_with_a_certificate() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(failed(), 6);
+    let refusals: HashMap<&str, u64> =
+        webhook.counters().refusals().filter(|(_, count)| *count > 0).collect();
+    let wanted = [("certificate_name", 3), ("no_certificate", 3), ("certificate", 3)];
+    assert_eq!(refusals, HashMap::from(wanted));
     webhook.shutdown(Duration::from_secs(5));
     let (texts, _, duplicates) = drain(&mut source, &HashMap::new(), false);
     assert_eq!(texts["prod"], [0, 1, 2].into_iter().map(line).collect::<String>());
@@ -335,6 +347,257 @@ fn both_versions_of_http_are_spoken_over_tls_to_those_with_a_certificate() {
         "the long one came again, and is there once"
     );
     assert_eq!(duplicates, 2);
+}
+
+/// What is logged while a listener turns senders away.
+#[test]
+fn the_log_says_who_is_turned_away_and_shows_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let options = WebhookOptions {
+        tls: Some(authority.files(folder.path(), true)),
+        routes: vec![route("/prod", "prod", &["kube-prod"])],
+        body_bytes_max: 4_000,
+        name: "told".to_owned(),
+        ..plain(folder.path())
+    };
+    // The listener's threads log, so its subscriber is the process's; this is the only test that
+    // has one.
+    let log = Log::default();
+    tracing::subscriber::set_global_default(log.clone()).expect("the only one");
+    let (webhook, _source) = Webhook::start(options).expect("starts");
+    let address = webhook.address();
+    runtime().block_on(async {
+        let sign = |name| authority.client(Some(authority.sign(name)), &[]);
+        let send = async |config, request| {
+            Sender::tls(address, config).await.expect("is let in").send(request).await
+        };
+        send(sign("kube-test"), request("POST", "/prod", "hunter2")).await;
+        send(sign("kube-prod"), request("POST", "/prod", &"hunter2".repeat(1_000))).await;
+        send(sign("kube-prod"), request("POST", "/typo?token=hunter2", "")).await;
+        let mut wrong = request("POST", "/prod", "hunter2");
+        wrong.headers_mut().insert("authorization", "Bearer hunter2".parse().expect("text"));
+        for _ in 0..20 {
+            send(sign("kube-prod"), wrong.clone()).await;
+        }
+        let refused = authority.client(Some(stranger.sign("mallory\nforged=line")), &[]);
+        if let Some(mut sender) = Sender::tls(address, refused).await {
+            assert_eq!(sender.post("/prod", "hunter2").await, None);
+        }
+        // It does not trust the listener.
+        assert!(Sender::tls(address, stranger.client(None, &[])).await.is_none());
+        // It does not speak TLS.
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut plain = TcpStream::connect(address).await.expect("connects");
+        plain.write_all(b"POST /prod HTTP/1.1\r\nauthorization: bearer hunter2\r\n\r\n").await.expect("sent");
+        let _ = plain.read_to_end(&mut Vec::new()).await;
+    });
+    let until = Instant::now() + Duration::from_secs(5);
+    let is_ours = |line: &String| line.contains("source=told") && line.contains("refused=");
+    let lines = || log.lines().into_iter().filter(is_ours).collect::<Vec<_>>();
+    while lines().len() < 7 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let lines = lines();
+    for (kind, detail) in [
+        ("certificate_name", "CN=kube-test"),
+        ("too_long", "--audit-webhook-truncate-enabled"),
+        ("path", "/typo"),
+        ("credentials", "a bearer token is required"),
+        ("certificate", "CN=mallory\\nforged=line"),
+        ("not_trusted", "UnknownCA"),
+        ("not_tls", "https"),
+    ] {
+        let of_kind: Vec<&String> =
+            lines.iter().filter(|line| line.contains(&format!("refused={kind} "))).collect();
+        assert_eq!(of_kind.len(), 1, "{kind}: {lines:#?}");
+        assert!(of_kind[0].contains(detail) && of_kind[0].contains("peer=127.0.0.1:"), "{}", of_kind[0]);
+    }
+    assert!(!lines.iter().any(|line| line.contains("hunter2") || line.contains(TOKEN)), "{lines:#?}");
+    assert!(lines.iter().all(|line| line.contains("ERROR") == (line.contains("too_long"))), "{lines:#?}");
+}
+
+/// Keeps what is logged, a line for each event.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Log {
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().expect("no panic holds it").clone()
+    }
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("strongroom")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Line(String);
+        impl tracing::field::Visit for Line {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0.push_str(&format!("{field}={value:?} "));
+            }
+
+            fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+                self.0.push_str(&format!("{field}={value} "));
+            }
+        }
+        let mut line = Line(format!("{} ", event.metadata().level()));
+        event.record(&mut line);
+        self.0.lock().expect("no panic holds it").push(line.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+fn pushes(folder: &Path) -> WebhookOptions {
+    let format = |path: &str, cluster: &str, format| Route { format, ..route(path, cluster, &[]) };
+    let access_key = Secret::new(TOKEN.to_owned());
+    WebhookOptions {
+        tokens: Vec::new(),
+        routes: vec![
+            format("/gke", "gke", RouteFormat::PubSub(assertion_options(&folder.join("jwks.json")))),
+            format("/eks", "eks", RouteFormat::Firehose { access_key }),
+        ],
+        body_bytes_max: 8_000,
+        ..plain(folder)
+    }
+}
+
+#[test]
+fn messages_of_pubsub_are_stored_once_for_a_valid_token() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (issuer, stranger) = (Issuer::new("key"), Issuer::new("key"));
+    write_keys(&folder.path().join("jwks.json"), &[&issuer]);
+    let (webhook, mut source) = Webhook::start(pushes(folder.path())).expect("starts");
+    let address = webhook.address();
+    let now_s = i64::try_from(strongroom_journal::now_ms() / 1_000).expect("a time");
+    // {"insertId":"a"}
+    let message = |id: &str, attempt: u32| {
+        format!(
+            "{{\"deliveryAttempt\":{attempt},\"message\":{{\"data\":\"eyJpbnNlcnRJZCI6ImEifQ==\",\"messageId\":\"{id}\"}},\
+             \"subscription\":\"projects/p/subscriptions/s\"}}"
+        )
+    };
+    runtime().block_on(async {
+        let post = async |path: &str, token: &str, body: &str| {
+            let mut request = request("POST", path, body);
+            request.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("text"));
+            Sender::plain(address).await.send(request).await.expect("an answer").status().as_u16()
+        };
+        let token = issuer.valid(now_s);
+        assert_eq!(post("/gke", &token, &message("1", 1)).await, 200);
+        assert_eq!(post("/gke", &token, &message("1", 2)).await, 200, "it came again");
+        assert_eq!(post("/gke", &token, &message("2", 1)).await, 200);
+        assert_eq!(post("/gke", &issuer.valid(now_s - 3_600), &message("3", 1)).await, 401);
+        assert_eq!(post("/gke", &stranger.valid(now_s), &message("3", 1)).await, 401);
+        assert_eq!(post("/gke", TOKEN, &message("3", 1)).await, 401);
+        assert_eq!(post("/eks", &token, &delivery(&[b"{}"])).await, 401, "a token for another route");
+        assert_eq!(post("/nowhere", &token, &message("3", 1)).await, 401);
+    });
+    let refusals: HashMap<&str, u64> =
+        webhook.counters().refusals().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(refusals, HashMap::from([("credentials", 4), ("path", 1)]));
+    webhook.shutdown(Duration::from_secs(5));
+    let (texts, _, duplicates) = drain(&mut source, &HashMap::new(), false);
+    assert_eq!(texts, HashMap::from([("gke".to_owned(), "{\"insertId\":\"a\"}\n".repeat(2))]));
+    assert_eq!(duplicates, 1);
+    assert!(!format!("{:?}", pushes(folder.path())).contains(TOKEN) && AUDIENCE.starts_with("https://"));
+}
+
+#[test]
+fn deliveries_of_firehose_are_stored_once_and_answered_as_it_wants() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_keys(&folder.path().join("jwks.json"), &[&Issuer::new("key")]);
+    let (webhook, mut source) = Webhook::start(pushes(folder.path())).expect("starts");
+    let address = webhook.address();
+    let post = async |key: &str, body: Vec<u8>, encoding: Option<&str>| {
+        let mut request = Request::builder()
+            .method("POST")
+            .uri("https://localhost/eks")
+            .header("host", "localhost")
+            .header("x-amz-firehose-request-id", "id-1")
+            .header("x-amz-firehose-access-key", key)
+            .body(Full::new(Bytes::from(body)))
+            .expect("a request");
+        if let Some(encoding) = encoding {
+            request.headers_mut().insert("content-encoding", encoding.parse().expect("text"));
+        }
+        let answer = Sender::plain(address).await.send(request).await.expect("an answer");
+        let body: serde_json::Value = serde_json::from_slice(answer.body()).expect("JSON");
+        assert_eq!(body["requestId"], "id-1");
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        assert!(body["timestamp"].as_u64().is_some_and(|ms| ms > 1_700_000_000_000));
+        assert_eq!(body["errorMessage"].is_string(), answer.status() != 200);
+        answer.status().as_u16()
+    };
+    runtime().block_on(async {
+        let records: [&[u8]; 2] = [&gzip(b"{\"messageType\":\"DATA_MESSAGE\"}"), b"{\"a\":1}\n"];
+        let first = delivery(&records);
+        assert_eq!(post(TOKEN, first.clone().into_bytes(), None).await, 200);
+        // The same delivery again has the time of its attempt, and may be compressed.
+        let again = first.replace("1578090901599", "1578090999999");
+        assert_eq!(post(TOKEN, gzip(again.as_bytes()), Some("gzip")).await, 200);
+        assert_eq!(post("wrong", first.clone().into_bytes(), None).await, 401);
+        assert_eq!(post(TOKEN, first.clone().into_bytes(), Some("br")).await, 415);
+        assert_eq!(post(TOKEN, first.into_bytes(), Some("gzip")).await, 400);
+        assert_eq!(post(TOKEN, b"{\"kind\":\"EventList\",\"items\":[]}".to_vec(), None).await, 400);
+        assert_eq!(post(TOKEN, delivery(&[&gzip(&[b'x'; 9_000])]).into_bytes(), None).await, 413);
+        assert_eq!(post(TOKEN, delivery(&[]).into_bytes(), None).await, 200);
+    });
+    webhook.shutdown(Duration::from_secs(5));
+    let (texts, _, duplicates) = drain(&mut source, &HashMap::new(), false);
+    let wanted = "{\"messageType\":\"DATA_MESSAGE\"}\n{\"a\":1}\n";
+    assert_eq!(texts, HashMap::from([("eks".to_owned(), wanted.to_owned())]));
+    assert_eq!(duplicates, 2);
+}
+
+#[test]
+fn routes_for_pushes_are_checked_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new();
+    let start = |options| Webhook::start(options).map(|_| ());
+    assert!(matches!(
+        start(pushes(folder.path())),
+        Err(WebhookError::Keys { source: KeysError::Read { .. }, .. })
+    ));
+    write_keys(&folder.path().join("jwks.json"), &[&Issuer::new("key")]);
+    let path = |options: WebhookOptions, wanted: &str| match start(options) {
+        Err(WebhookError::Path { what, .. }) => assert!(what.contains(wanted), "{what}"),
+        other => panic!("{wanted}: {other:?}"),
+    };
+    let tls = Some(authority.files(folder.path(), true));
+    path(WebhookOptions { tls, ..pushes(folder.path()) }, "two listeners");
+    let with = |format| {
+        let route = Route { format, ..route("/a", "a", &[]) };
+        WebhookOptions { routes: vec![route], ..pushes(folder.path()) }
+    };
+    path(with(RouteFormat::Firehose { access_key: Secret::new(" ".to_owned()) }), "empty access key");
+    let jwks = folder.path().join("jwks.json");
+    for (audience, email, issuers) in [("", "e", 1), ("a", " ", 1), ("a", "e", 0)] {
+        let options = crate::live::webhook::AssertionOptions {
+            audience: audience.to_owned(),
+            email: email.to_owned(),
+            issuers: vec!["i".to_owned(); issuers],
+            ..assertion_options(&jwks)
+        };
+        path(with(RouteFormat::PubSub(options)), "are not empty");
+    }
+    let tight = WebhookOptions { memory_bytes_max: 3 * 8_000, ..pushes(folder.path()) };
+    assert!(matches!(start(tight), Err(WebhookError::Bound { .. })));
+    let token = WebhookOptions { tokens: vec![Secret::new(TOKEN.to_owned())], ..pushes(folder.path()) };
+    assert!(matches!(start(token), Err(WebhookError::Bound { .. })));
 }
 
 #[test]

@@ -1,0 +1,254 @@
+//! The virtual fields `outcome` and `dry_run`: one value for each row of a batch, and the rules that
+//! ask for success.
+//!
+//! Invariant: the values are those of [`strongroom_schemas::outcome`]. Each distinct value of a
+//! dictionary column is examined once for a batch; a row only adds up the results. No state
+//! outlives a batch.
+
+use std::sync::{Arc, LazyLock};
+
+use memchr::memmem;
+use serde_json::Value;
+use strongroom_schemas::Outcome;
+use strongroom_schemas::events::index;
+use strongroom_schemas::outcome::{Answer, CODE_FAILURE_MIN, LOGIN_DECISION, asks_dry_run, obeys_dry_run};
+
+use crate::columns::{Columns, Text};
+use crate::expr::Expr;
+use crate::fields::Field;
+use crate::pattern::{Check, Part, Test};
+
+/// Columns that decide a row's outcome.
+pub(crate) const OUTCOME_COLUMNS: [usize; 5] =
+    [index::STAGE, index::RESPONSE_CODE, index::RESPONSE_STATUS, index::AUTHZ_DECISION, index::ANNOTATIONS];
+
+/// Columns that decide whether a row is a dry run.
+pub(crate) const DRY_RUN_COLUMNS: [usize; 5] =
+    [index::REQUEST_URI, index::VERB, index::API_GROUP, index::RESOURCE, index::SUBRESOURCE];
+
+/// The values of the field `outcome`, in the order of their places in a gate.
+pub(crate) const OUTCOMES: [&str; 3] =
+    [Outcome::Success.as_str(), Outcome::Failure.as_str(), Outcome::Unknown.as_str()];
+
+/// The values of the field `dry_run`, in the order of their places in a gate.
+pub(crate) const BOOLS: [&str; 2] = ["false", "true"];
+
+/// Returns the place of an outcome in a gate.
+pub(crate) fn place(outcome: Option<Outcome>) -> u32 {
+    match outcome {
+        None => 0,
+        Some(Outcome::Success) => 1,
+        Some(Outcome::Failure) => 2,
+        Some(Outcome::Unknown) => 3,
+    }
+}
+
+pub(crate) fn bool_text(value: bool) -> &'static str {
+    BOOLS[usize::from(value)]
+}
+
+/// One value for each class of values that lead to the same outcome. The last is for all other
+/// values.
+const STAGES: [Option<&str>; 5] =
+    [None, Some("ResponseComplete"), Some("RequestReceived"), Some("Panic"), Some("another")];
+const CODES: [Option<i32>; 3] = [Some(200), Some(CODE_FAILURE_MIN), None];
+const STATUSES: [Option<&str>; 3] = [Some("Failure"), Some("Success"), None];
+const DECISIONS: [Option<&str>; 3] = [Some("allow"), Some("forbid"), None];
+const LOGINS: [Option<&str>; 3] = [Some("allow"), Some("deny"), None];
+
+fn stage_class(stage: Option<&str>) -> usize {
+    match stage {
+        None => 0,
+        Some("ResponseComplete" | "ResponseStarted") => 1,
+        Some("RequestReceived") => 2,
+        Some("Panic") => 3,
+        Some(_) => 4,
+    }
+}
+
+fn code_class(code: Option<i64>) -> usize {
+    match code {
+        Some(100..400) => 0,
+        Some(400..) => 1,
+        _ => 2,
+    }
+}
+
+fn class_of(classes: [Option<&str>; 3], value: Option<&str>) -> usize {
+    classes.iter().position(|class| class.is_some() && *class == value).unwrap_or(classes.len() - 1)
+}
+
+/// Returns the class of the login decision in an event's annotations.
+fn login_class(annotations: Option<&str>) -> usize {
+    let value: Option<Value> = annotations
+        .filter(|text| memmem::find(text.as_bytes(), LOGIN_DECISION.as_bytes()).is_some())
+        .and_then(|text| serde_json::from_str(text).ok());
+    match value.as_ref().and_then(|value| value.get(LOGIN_DECISION)?.as_str()) {
+        Some("error") => 1,
+        decision => class_of(LOGINS, decision),
+    }
+}
+
+/// The outcome of each combination of classes.
+static TABLE: LazyLock<Vec<Option<Outcome>>> = LazyLock::new(|| {
+    let mut table = Vec::new();
+    for stage in STAGES {
+        for response_code in CODES {
+            for response_status in STATUSES {
+                for authz_decision in DECISIONS {
+                    for login_decision in LOGINS {
+                        let answer =
+                            Answer { stage, response_code, response_status, authz_decision, login_decision };
+                        table.push(answer.outcome());
+                    }
+                }
+            }
+        }
+    }
+    table
+});
+
+/// The class of each distinct value of a column, or the means to find it for each row.
+enum Classes<'a> {
+    ByPlace(Text<'a>, Vec<usize>),
+    ByRow(Text<'a>, fn(Option<&str>) -> usize),
+}
+
+impl<'a> Classes<'a> {
+    fn of(text: Text<'a>, class: fn(Option<&str>) -> usize) -> Classes<'a> {
+        match text {
+            Text::Plain(_) => Classes::ByRow(text, class),
+            Text::Dictionary(_, values) => {
+                let of_values = (0..values.len()).map(|at| class(values.get(at)));
+                Classes::ByPlace(text, std::iter::once(class(None)).chain(of_values).collect())
+            }
+        }
+    }
+
+    fn get(&self, row: usize) -> usize {
+        match self {
+            Classes::ByRow(text, class) => class(text.get(row)),
+            Classes::ByPlace(text, classes) => text.place(row).map_or(0, |place| classes[place]),
+        }
+    }
+}
+
+/// Returns the outcome of each row.
+pub(crate) fn outcomes(columns: &Columns<'_>) -> Vec<Option<Outcome>> {
+    let stages = Classes::of(columns.text(index::STAGE), stage_class);
+    let statuses = Classes::of(columns.text(index::RESPONSE_STATUS), |value| class_of(STATUSES, value));
+    let decisions = Classes::of(columns.text(index::AUTHZ_DECISION), |value| class_of(DECISIONS, value));
+    let logins = Classes::of(columns.text(index::ANNOTATIONS), login_class);
+    let table = &*TABLE;
+    let of_row = |row| {
+        let mut at = stages.get(row);
+        at = at * CODES.len() + code_class(columns.number(index::RESPONSE_CODE, row));
+        at = at * STATUSES.len() + statuses.get(row);
+        at = at * DECISIONS.len() + decisions.get(row);
+        at = at * LOGINS.len() + logins.get(row);
+        table[at]
+    };
+    (0..columns.rows).map(of_row).collect()
+}
+
+/// Returns for each row whether it is a dry run.
+pub(crate) fn dry_runs(columns: &Columns<'_>) -> Vec<bool> {
+    let uris = columns.text(index::REQUEST_URI);
+    let asks = Classes::of(uris, |uri| usize::from(uri.is_some_and(asks_dry_run)));
+    let text = |column, row| columns.text(column).get(row);
+    let of_row = |row| {
+        asks.get(row) == 1
+            && obeys_dry_run(
+                text(index::VERB, row),
+                text(index::API_GROUP, row),
+                text(index::RESOURCE, row),
+                text(index::SUBRESOURCE, row),
+            )
+    };
+    (0..columns.rows).map(of_row).collect()
+}
+
+/// Returns true if a line of an expression, not negated, accepts an outcome.
+pub(crate) fn asks(expr: &Expr, outcome: Outcome) -> bool {
+    any_line(expr, true, &|positive, test| positive && test.matches(Some(outcome.as_str())))
+}
+
+/// Returns true if an expression has a line about the outcome.
+pub(crate) fn is_named(expr: &Expr) -> bool {
+    any_line(expr, true, &|_, _| true)
+}
+
+fn any_line(expr: &Expr, positive: bool, holds: &impl Fn(bool, &Test) -> bool) -> bool {
+    match expr {
+        Expr::All(exprs) | Expr::Any(exprs) => exprs.iter().any(|expr| any_line(expr, positive, holds)),
+        Expr::Not(expr) => any_line(expr, !positive, holds),
+        Expr::Field(Field::Outcome, test) => holds(positive, test),
+        _ => false,
+    }
+}
+
+/// Returns an expression that also accepts an unknown outcome wherever it asks for success.
+pub(crate) fn or_unknown(expr: Expr) -> Expr {
+    fn widened(expr: Expr, positive: bool) -> Expr {
+        let all = |exprs: Vec<Expr>| exprs.into_iter().map(|expr| widened(expr, positive)).collect();
+        match expr {
+            Expr::All(exprs) => Expr::All(all(exprs)),
+            Expr::Any(exprs) => Expr::Any(all(exprs)),
+            Expr::Not(expr) => Expr::Not(Box::new(widened(*expr, !positive))),
+            Expr::Field(Field::Outcome, test)
+                if positive
+                    && test.matches(Some(Outcome::Success.as_str()))
+                    && !test.matches(Some(Outcome::Unknown.as_str())) =>
+            {
+                let unknown = Part::Literal(Outcome::Unknown.as_str().to_owned());
+                let unknown = Test::any_of(vec![Check::Text { parts: vec![unknown], cased: true }]);
+                Expr::Any(vec![
+                    Expr::Field(Field::Outcome, test),
+                    Expr::Field(Field::Outcome, Arc::new(unknown)),
+                ])
+            }
+            other => other,
+        }
+    }
+    widened(expr, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_one_class_have_one_outcome() {
+        let stages = [None, Some("ResponseStarted"), Some("ResponseComplete"), Some("RequestReceived")];
+        let stages = stages.into_iter().chain([Some("Panic"), Some(""), Some("responsecomplete")]);
+        let codes = [None, Some(-1), Some(0), Some(99), Some(100), Some(399), Some(400), Some(i32::MAX)];
+        let statuses = [None, Some("Success"), Some("Failure"), Some("failure"), Some("")];
+        let decisions = [None, Some("allow"), Some("forbid"), Some("Allow")];
+        let logins = [None, Some("allow"), Some("deny"), Some("error"), Some("")];
+        for stage in stages {
+            for response_code in codes {
+                for response_status in statuses {
+                    for authz_decision in decisions {
+                        for login_decision in logins {
+                            let answer = Answer {
+                                stage,
+                                response_code,
+                                response_status,
+                                authz_decision,
+                                login_decision,
+                            };
+                            let annotations = login_decision
+                                .map(|login| serde_json::json!({ LOGIN_DECISION: login }).to_string());
+                            let mut at = stage_class(stage);
+                            at = at * CODES.len() + code_class(response_code.map(i64::from));
+                            at = at * STATUSES.len() + class_of(STATUSES, response_status);
+                            at = at * DECISIONS.len() + class_of(DECISIONS, authz_decision);
+                            at = at * LOGINS.len() + login_class(annotations.as_deref());
+                            assert_eq!(TABLE[at], answer.outcome(), "{answer:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

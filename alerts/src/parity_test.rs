@@ -1,0 +1,136 @@
+//! The built-in rules in every dialect.
+//!
+//! Goal: a rule finds the same whatever cloud or shipper an event went through. Method: the hit and
+//! the near miss of each rule are rendered in a dialect, decoded, and matched. The alerts must be
+//! those of the plain events. Google's entries lack some members; rules that ask for one of these
+//! are listed by [`RuleSet::lacking`], and only they may differ.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use strongroom_decode::decode_bytes;
+use strongroom_generate::dialect::{self, Dialect};
+
+use crate::coverage::LogKind;
+use crate::{Detector, DetectorConfig, Matcher, RuleSet};
+
+/// The dialects that keep every member of an event.
+const WHOLE: [Dialect; 3] = [Dialect::EventList, Dialect::Eks, Dialect::Aks];
+
+/// Maximum number of rules that ask for a member which Google's entries lack.
+const LACKING_MAX: usize = 45;
+
+/// Fixtures that need not be decoded: their bodies are nested too deeply for some decoders.
+const DEEP: [&str; 1] = ["request-body-not-examined"];
+
+type Found = BTreeMap<String, usize>;
+
+struct Runner {
+    rules: Arc<RuleSet>,
+    matcher: Matcher,
+}
+
+impl Runner {
+    fn new() -> Runner {
+        let rules = Arc::new(RuleSet::builtin().unwrap_or_else(|error| panic!("built-in rules: {error}")));
+        Runner { matcher: Matcher::new(Arc::clone(&rules)), rules }
+    }
+
+    /// Returns the rules that alert about events, each with its number of alerts; an error if an
+    /// event does not become a row.
+    fn found(&mut self, events: &[String], dialect: Dialect) -> Result<Found, String> {
+        let mut log = Vec::new();
+        for event in events {
+            dialect::render(event, dialect, &mut log).map_err(|error| error.to_string())?;
+        }
+        // Google has no entry for a request that has only arrived.
+        let is_kept = |event: &&String| !dialect.is_mapped() || !event.contains("\"RequestReceived\"");
+        let wanted = events.iter().filter(is_kept).count();
+        let decoded = decode_bytes(&log, "test", "test/parity").map_err(|error| error.to_string())?;
+        let rows = decoded.events.num_rows();
+        if rows != wanted {
+            return Err(format!("{rows} of {wanted} events were decoded"));
+        }
+        let matches = self.matcher.match_batch(&decoded.events).map_err(|error| error.to_string())?;
+        let mut found = Found::new();
+        for alert in Detector::new(Arc::clone(&self.rules), DetectorConfig::default()).observe(matches) {
+            *found.entry(alert.rule_name).or_default() += 1;
+        }
+        Ok(found)
+    }
+}
+
+fn fixtures() -> BTreeMap<String, [Vec<String>; 2]> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/fixtures");
+    let events = |rule: &str, kind: &str| -> Vec<String> {
+        let path = folder.join(format!("{rule}.{kind}.ndjson"));
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        text.lines().map(str::to_owned).collect()
+    };
+    let mut fixtures = BTreeMap::new();
+    for entry in fs::read_dir(&folder).expect("the folder of fixtures") {
+        let name = entry.expect("an entry of the folder").file_name().to_string_lossy().into_owned();
+        if let Some(rule) = name.strip_suffix(".hit.ndjson") {
+            fixtures.insert(rule.to_owned(), ["hit", "near-miss"].map(|kind| events(rule, kind)));
+        }
+    }
+    fixtures
+}
+
+#[test]
+fn whole_events_raise_the_same_alerts_in_every_dialect() {
+    let mut runner = Runner::new();
+    let mut faults = Vec::new();
+    for (rule, kinds) in fixtures() {
+        for (kind, events) in ["hit", "near miss"].iter().zip(kinds) {
+            let plain = runner.found(&events, Dialect::Plain);
+            if plain.is_err() && DEEP.contains(&rule.as_str()) {
+                continue;
+            }
+            for dialect in WHOLE {
+                let found = runner.found(&events, dialect);
+                if found.is_err() || found != plain {
+                    let name = dialect.name();
+                    faults.push(format!("{rule}, {kind}, {name}: {found:?} in place of {plain:?}"));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn entries_of_google_raise_the_same_alerts_but_for_what_they_lack() {
+    let mut runner = Runner::new();
+    let lacking: BTreeMap<String, Vec<&str>> = (0..runner.rules.rules().len())
+        .map(|at| (runner.rules.rules()[at].name.clone(), runner.rules.lacking(at, LogKind::Google)))
+        .filter(|(_, lacking)| !lacking.is_empty())
+        .collect();
+    let fixtures = fixtures();
+    let listed: Vec<&String> = lacking.keys().filter(|rule| fixtures.contains_key(*rule)).collect();
+    println!("{} rules ask for what an entry of Google lacks:", listed.len());
+    for rule in &listed {
+        println!("  {rule}: {}", lacking[*rule].join(", "));
+    }
+    let mut faults = Vec::new();
+    for (rule, [hit, miss]) in fixtures {
+        let Ok(plain) = runner.found(&hit, Dialect::Plain) else { continue };
+        let mut check = |events: &[String], kind: &str, expected: usize| {
+            let found = runner.found(events, Dialect::Gke);
+            let count = found.as_ref().map(|found| found.get(&rule).copied().unwrap_or_default());
+            if count != Ok(expected) {
+                let fault = format!("{rule}, {kind}: {found:?}, not {expected} times");
+                match lacking.contains_key(&rule) {
+                    true => println!("lacking: {fault}"),
+                    false => faults.push(fault),
+                }
+            }
+        };
+        check(&hit, "hit", plain.get(&rule).copied().unwrap_or_default());
+        check(&miss, "near miss", 0);
+    }
+    assert!(faults.is_empty(), "{} faults\n{}", faults.len(), faults.join("\n"));
+    assert!(listed.len() <= LACKING_MAX, "{} rules", listed.len());
+}

@@ -1,0 +1,440 @@
+//! Learns how a stream writes its records, and makes forms of that.
+//!
+//! A *skeleton* is what the records of one kind have in common: the order of members, the
+//! separators, which columns there are. While a block is decoded, [`Learner::see`] cuts each record
+//! that the columns alone do not give, and counts it to its skeleton. It collects which codecs write
+//! all values of a column, and which added values change from record to record. When the block
+//! ends, [`Learner::finish`] makes forms of the most frequent skeletons: an added value that is the
+//! same in all records is part of the form, and others are items.
+//!
+//! Invariants:
+//! - Nothing here decides that a row needs no `raw`: [`crate::rows`] renders each row by its form
+//!   and compares the result with the record.
+//! - A template is used only if [`Form::parse`] accepts it, and only if it is short for the records
+//!   that it replaces.
+//! - The forms of a block follow from its records alone, so a block that is decoded again has the
+//!   same ones. Nothing but buffers is kept between blocks.
+//! - Work that is in vain is bounded: a record that has no form, or that needs another skeleton,
+//!   takes from a credit that records of known skeletons restore. When the credit is spent, the rest
+//!   of the block is not learned from.
+
+mod codecs;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::builder::{ListBuilder, StringBuilder};
+use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
+use arrow_schema::ArrowError;
+use hashbrown::HashMap;
+use strongroom_schemas::form::{FORM_BYTES_MAX, FORMS_IN_BLOCK_MAX, Form, Kind, MAPPED};
+
+use crate::columns::{DictColumn, NULL};
+use crate::render::Renderer;
+use codecs::Codecs;
+use scan::{Location, Part, Scan, TAG, parts};
+
+pub(crate) use scan::Columns;
+
+/// Longest record that is learned from.
+const RECORD_BYTES_MAX: usize = 16 << 20;
+/// Maximum number of skeletons of a block.
+const SKELETONS_MAX: usize = 512;
+/// Credit at the start of a block, and its maximum.
+const CREDIT_MAX: u32 = 256;
+/// What a record costs that needs a new skeleton.
+const COST_NEW: u32 = 1;
+/// What a record costs that has no form.
+const COST_NONE: u32 = 4;
+/// Longest template in terms of its records: a template consists of names that recur in other
+/// templates, and is compressed better than a record.
+const TEMPLATE_TO_RECORDS_MAX: usize = 2;
+/// A value that was seen this often without a change is a constant. A value that was seen less
+/// often is one only if it has no digits: a time or a number may be the same by chance.
+const SURE: u32 = 16;
+
+/// The records with one key.
+struct Skeleton {
+    key: Vec<u8>,
+    codecs: Vec<Codecs>,
+    /// For each added value, its position in [`Learner::places`].
+    places: Vec<usize>,
+    rows: u32,
+    bytes: usize,
+    /// The next skeleton with the same key, whose codecs are others.
+    next: Option<usize>,
+}
+
+/// A place in records where values are added; records of different skeletons may have it.
+struct AddedPlace {
+    /// The value that was seen first, in [`Learner::text`].
+    first: Range<usize>,
+    seen: u32,
+    varies: bool,
+}
+
+/// A record that was cut.
+struct Seen {
+    row: usize,
+    skeleton: usize,
+    /// Position of its first added value in [`Learner::values`].
+    values: usize,
+}
+
+pub(crate) struct Learner {
+    scan: Scan,
+    credit: u32,
+    by_key: HashMap<Vec<u8>, usize>,
+    skeletons: Vec<Skeleton>,
+    by_path: HashMap<Vec<u8>, usize>,
+    places: Vec<AddedPlace>,
+    text: Vec<u8>,
+    values: Vec<Range<usize>>,
+    seen: Vec<Seen>,
+}
+
+impl Learner {
+    pub(crate) fn new() -> Self {
+        Learner {
+            scan: Scan::default(),
+            credit: CREDIT_MAX,
+            by_key: HashMap::new(),
+            skeletons: Vec::new(),
+            by_path: HashMap::new(),
+            places: Vec::new(),
+            text: Vec::new(),
+            values: Vec::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    /// Learns from the record of the row number `row` of the block, which is not what the columns
+    /// alone render to. Rows come in order.
+    pub(crate) fn see(&mut self, row: usize, record: &[u8], columns: &Columns<'_>) {
+        if self.credit == 0 {
+            return;
+        }
+        let cost = match self.cut(record, columns) {
+            Some(skeleton) => self.count(row, skeleton, record.len()),
+            None => COST_NONE,
+        };
+        self.credit = match cost {
+            0 => (self.credit + 1).min(CREDIT_MAX),
+            _ => self.credit.saturating_sub(cost),
+        };
+    }
+
+    /// Cuts the record into `self.scan`. Returns its skeleton if that is known, and otherwise
+    /// `Some(None)`. `None` if the record has no form.
+    fn cut(&mut self, record: &[u8], columns: &Columns<'_>) -> Option<Option<usize>> {
+        if columns.there == 0 || record.len() > RECORD_BYTES_MAX || memchr::memchr(TAG, record).is_some() {
+            return None;
+        }
+        if self.scan.run(record, columns, false).is_none() {
+            let location = scan::locate(record, columns).filter(|found| *found != self.scan.location)?;
+            self.scan.location = location;
+            self.scan.run(record, columns, false)?;
+        }
+        let mut next = self.by_key.get(self.scan.key.as_slice()).copied();
+        while let Some(at) = next {
+            let skeleton = &mut self.skeletons[at];
+            let both = |(own, new): (&Codecs, &Codecs)| own.and(new);
+            let mut pairs = skeleton.codecs.iter().zip(&self.scan.codecs);
+            if pairs.all(|pair| !both(pair).is_empty()) {
+                skeleton.codecs.iter_mut().zip(&self.scan.codecs).for_each(|(own, new)| *own = own.and(new));
+                return Some(Some(at));
+            }
+            next = skeleton.next;
+        }
+        if self.skeletons.len() == SKELETONS_MAX {
+            return None;
+        }
+        self.scan.run(record, columns, true)?;
+        Some(None)
+    }
+
+    /// Counts the record that was cut to its skeleton, which is made if it is new. Returns the cost.
+    fn count(&mut self, row: usize, known: Option<usize>, bytes: usize) -> u32 {
+        let at = known.unwrap_or_else(|| self.add());
+        let Learner { scan, skeletons, places, text, values, seen, .. } = self;
+        let skeleton = &mut skeletons[at];
+        skeleton.rows += 1;
+        skeleton.bytes += bytes;
+        seen.push(Seen { row, skeleton: at, values: values.len() });
+        debug_assert_eq!(scan.values_len(), skeleton.places.len());
+        for (value, place) in scan.values().zip(&skeleton.places) {
+            let place = &mut places[*place];
+            if place.seen == 0 || text[place.first.clone()] != *value {
+                let start = text.len();
+                text.extend_from_slice(value);
+                let range = start..text.len();
+                if place.seen == 0 {
+                    place.first = range.clone();
+                } else {
+                    place.varies = true;
+                }
+                values.push(range);
+            } else {
+                values.push(place.first.clone());
+            }
+            place.seen = place.seen.saturating_add(1);
+        }
+        if known.is_some() { 0 } else { COST_NEW }
+    }
+
+    /// Adds the skeleton of the record that was cut with its paths.
+    fn add(&mut self) -> usize {
+        let Learner { scan, by_path, places, .. } = self;
+        let place = |path: &Vec<u8>| {
+            *by_path.entry_ref(path.as_slice()).or_insert_with(|| {
+                places.push(AddedPlace { first: 0..0, seen: 0, varies: false });
+                places.len() - 1
+            })
+        };
+        let at = self.skeletons.len();
+        let skeleton = Skeleton {
+            key: scan.key.clone(),
+            codecs: scan.codecs.clone(),
+            places: scan.paths.iter().map(place).collect(),
+            rows: 0,
+            bytes: 0,
+            next: None,
+        };
+        let first = *self.by_key.entry_ref(scan.key.as_slice()).or_insert(at);
+        self.skeletons.push(skeleton);
+        if first != at {
+            let mut last = first;
+            while let Some(next) = self.skeletons[last].next {
+                last = next;
+            }
+            self.skeletons[last].next = Some(at);
+        }
+        at
+    }
+
+    /// Returns the forms of the rows seen, and forgets them. `None` if there are none.
+    pub(crate) fn finish(&mut self) -> Option<Forms> {
+        let forms = if self.seen.is_empty() { None } else { self.forms() };
+        self.credit = CREDIT_MAX;
+        // What was learned from one block must not decide about the next.
+        self.scan.location = Location::default();
+        self.by_key.clear();
+        self.skeletons.clear();
+        self.by_path.clear();
+        self.places.clear();
+        self.text.clear();
+        self.values.clear();
+        self.seen.clear();
+        forms
+    }
+
+    fn forms(&self) -> Option<Forms> {
+        let mut order: Vec<usize> = (0..self.skeletons.len()).collect();
+        order.sort_by_key(|at| std::cmp::Reverse(self.skeletons[*at].rows));
+        let mut usual = Usual::default();
+        for at in &order {
+            usual.add(&self.skeletons[*at]);
+        }
+        let mut templates = Vec::new();
+        let mut numbers = vec![None; self.skeletons.len()];
+        for at in order {
+            if templates.len() == FORMS_IN_BLOCK_MAX {
+                break;
+            }
+            let skeleton = &self.skeletons[at];
+            let template = self.template(skeleton, &usual);
+            let bytes_max = FORM_BYTES_MAX.min(skeleton.bytes.saturating_mul(TEMPLATE_TO_RECORDS_MAX));
+            let template = template.filter(|text| text.len() <= bytes_max);
+            if let Some(template) = template.filter(|text| Form::parse(text).is_ok()) {
+                numbers[at] = Some(templates.len());
+                templates.push(template);
+            }
+        }
+        let (mut rows, mut items, mut text) = (Vec::new(), Vec::new(), String::new());
+        for seen in &self.seen {
+            let skeleton = &self.skeletons[seen.skeleton];
+            let Some(template) = numbers[seen.skeleton] else { continue };
+            let values = &self.values[seen.values..seen.values + skeleton.places.len()];
+            let start = items.len();
+            for (value, place) in values.iter().zip(&skeleton.places) {
+                if self.is_item(*place) {
+                    // A value that is not text does not give the record.
+                    let at = text.len();
+                    text.push_str(std::str::from_utf8(&self.text[value.clone()]).unwrap_or_default());
+                    items.push(at..text.len());
+                }
+            }
+            rows.push(FormRow { row: seen.row, template, items: start..items.len() });
+        }
+        (!rows.is_empty()).then_some(Forms { templates, rows, items, text })
+    }
+
+    fn is_item(&self, place: usize) -> bool {
+        let place = &self.places[place];
+        let has_digits = || self.text[place.first.clone()].iter().any(u8::is_ascii_digit);
+        place.varies || (place.seen < SURE && has_digits())
+    }
+
+    fn template(&self, skeleton: &Skeleton, usual: &Usual) -> Option<String> {
+        let mut template = String::new();
+        let (mut codecs, mut places) = (skeleton.codecs.iter(), skeleton.places.iter());
+        let push = |text: &[u8], template: &mut String| {
+            template.push_str(&std::str::from_utf8(text).ok()?.replace('$', "$$"));
+            Some(())
+        };
+        for part in parts(&skeleton.key) {
+            match part {
+                Part::Literal(text) => push(text, &mut template)?,
+                Part::Column(at, regions) => {
+                    let mapped = MAPPED.get(at)?;
+                    let codec = codecs.next()?.codec(mapped.kind, usual.of(mapped.kind, regions)?);
+                    write!(template, "${{{}{codec}}}", mapped.name).ok()?;
+                }
+                Part::Value(_) => {
+                    let place = *places.next()?;
+                    if self.is_item(place) {
+                        template.push_str("${}");
+                    } else {
+                        push(&self.text[self.places[place].first.clone()], &mut template)?;
+                    }
+                }
+                Part::Open(regions) => {
+                    let style = codecs.next()?.style(usual.regions.get(regions)?);
+                    write!(template, "${{<{}}}", style.as_str()).ok()?;
+                }
+                Part::Close => template.push_str("${>}"),
+            }
+        }
+        Some(template)
+    }
+}
+
+/// Number of regions that a column can be in, none included.
+const LEVELS: usize = strongroom_schemas::form::FORM_REGIONS_MAX + 1;
+
+/// The codecs that write most values of the block. They decide where the values of one skeleton
+/// allow several.
+struct Usual {
+    strings: [Codecs; LEVELS],
+    lists: [Codecs; LEVELS],
+    times: [Codecs; LEVELS],
+    regions: [Codecs; LEVELS],
+    any: Codecs,
+}
+
+impl Default for Usual {
+    fn default() -> Self {
+        let all = [Codecs::ALL; LEVELS];
+        Usual { strings: all, lists: all, times: all, regions: all, any: Codecs::ALL }
+    }
+}
+
+impl Usual {
+    fn of(&self, kind: Kind, regions: usize) -> Option<&Codecs> {
+        match kind {
+            Kind::Text => self.strings.get(regions),
+            Kind::List => self.lists.get(regions),
+            Kind::Time => self.times.get(regions),
+            Kind::Integer | Kind::Json => Some(&self.any),
+        }
+    }
+
+    fn add(&mut self, skeleton: &Skeleton) {
+        let mut codecs = skeleton.codecs.iter();
+        for part in parts(&skeleton.key) {
+            let (usual, kind, regions) = match part {
+                Part::Open(regions) => (&mut self.regions, None, regions),
+                Part::Column(at, regions) => match MAPPED.get(at).map(|mapped| mapped.kind) {
+                    Some(kind @ Kind::Text) => (&mut self.strings, Some(kind), regions),
+                    Some(kind @ Kind::List) => (&mut self.lists, Some(kind), regions),
+                    Some(kind @ Kind::Time) => (&mut self.times, Some(kind), regions),
+                    _ => {
+                        codecs.next();
+                        continue;
+                    }
+                },
+                _ => continue,
+            };
+            let (Some(codecs), Some(usual)) = (codecs.next(), usual.get_mut(regions)) else { return };
+            narrow(usual, codecs);
+            // The strings of lists are escaped like others.
+            let other = match kind {
+                Some(Kind::Text) => &mut self.lists,
+                Some(Kind::List) => &mut self.strings,
+                _ => continue,
+            };
+            if let Some(other) = other.get_mut(regions) {
+                narrow(other, &codecs.of_strings());
+            }
+        }
+    }
+}
+
+fn narrow(usual: &mut Codecs, codecs: &Codecs) {
+    let both = usual.and(codecs);
+    if !both.is_empty() {
+        *usual = both;
+    }
+}
+
+/// The forms of a block.
+pub(crate) struct Forms {
+    templates: Vec<String>,
+    rows: Vec<FormRow>,
+    /// Extents of the items of all rows in `text`.
+    items: Vec<Range<usize>>,
+    text: String,
+}
+
+struct FormRow {
+    row: usize,
+    template: usize,
+    items: Range<usize>,
+}
+
+impl Forms {
+    /// Returns the columns `form` and `form_values` of a block with so many rows.
+    pub(crate) fn columns(&self, rows: usize) -> Result<(ArrayRef, ArrayRef), ArrowError> {
+        let (mut forms, mut lists) = (DictColumn::new(), ListBuilder::new(StringBuilder::new()));
+        let mut next = self.rows.iter().peekable();
+        for row in 0..rows {
+            let Some(form) = next.next_if(|form| form.row == row) else {
+                forms.push(NULL);
+                lists.append(false);
+                continue;
+            };
+            let key = forms.dictionary.intern(&self.templates[form.template]);
+            forms.push(key);
+            for item in &self.items[form.items.clone()] {
+                lists.values().append_value(&self.text[item.clone()]);
+            }
+            lists.append(!form.items.is_empty());
+        }
+        Ok((forms.finish()?, Arc::new(lists.finish())))
+    }
+
+    /// Keeps only the rows whose forms give the record that `raw` has. `batch` is the block, with
+    /// the columns of [`Forms::columns`] and without `raw`. Returns whether a row was dropped.
+    pub(crate) fn verify(&mut self, batch: &RecordBatch, raw: &BinaryArray) -> bool {
+        let before = self.rows.len();
+        let Ok(renderer) = Renderer::new(batch) else {
+            self.rows.clear();
+            return before > 0;
+        };
+        let mut record = Vec::new();
+        self.rows.retain(|form| {
+            record.clear();
+            renderer.record(form.row, &mut record).is_ok() && record == raw.value(form.row)
+        });
+        self.rows.len() < before
+    }
+
+    /// Returns the rows that have a form, in order.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().map(|form| form.row)
+    }
+}

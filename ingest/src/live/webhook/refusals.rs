@@ -1,0 +1,249 @@
+//! Says which requests and connections were refused: counted by kind, logged at a bounded rate.
+//!
+//! Invariants:
+//! - Each refusal is counted. Of one kind and one address at most one line is logged in [`PAUSE`];
+//!   it says how many were not logged. Beyond [`PEERS_MAX`] addresses, all others share one line.
+//! - A line has the peer's address, the subject of its certificate and, for a path that is not
+//!   served, the path. No token, no other header and no byte of a body is in it. What a peer chose
+//!   is escaped and cut.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use strongroom_journal::lock;
+
+use super::counters::WebhookCounters;
+
+/// Shortest time between two lines about one kind of refusal and one address.
+pub const PAUSE: Duration = Duration::from_secs(60);
+/// Maximum number of addresses, times kinds, that have a line of their own.
+const PEERS_MAX: usize = 64;
+/// Longest text of a peer's choice in a line, in characters.
+const SHOWN_CHARS_MAX: usize = 120;
+
+/// Declares the kinds of refusals, each with its name in metrics and what an operator should check.
+macro_rules! kinds {
+    ($($(#[$about:meta])* $kind:ident $name:literal $hint:literal;)*) => {
+        /// Why something was refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum RefusalKind {
+            $($(#[$about])* $kind,)*
+        }
+
+        impl RefusalKind {
+            pub const ALL: &'static [RefusalKind] = &[$(RefusalKind::$kind),*];
+
+            /// Its name in metrics and logs.
+            pub fn as_str(self) -> &'static str {
+                match self { $(RefusalKind::$kind => $name,)* }
+            }
+
+            fn hint(self) -> &'static str {
+                match self { $(RefusalKind::$kind => $hint,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// 401.
+    Credentials "credentials" "compare the sender's token or access key with the one that this webhook or its route is configured with";
+    /// 403.
+    CertificateName "certificate_name" "client_names of the route lists who may post there";
+    /// 404, or 401 without credentials.
+    Path "path" "no route has this path; compare it with the server URL that the sender is configured with";
+    /// 405.
+    Method "method" "only POST is served; health checks belong to [observe] listen";
+    /// 415.
+    Encoding "encoding" "the sender compresses its bodies; turn that off";
+    /// 413.
+    TooLong "too_long" "the sender gives this batch up, and its events are lost: let the API server truncate \
+        (--audit-webhook-truncate-enabled, --audit-webhook-truncate-max-batch-size, \
+        --audit-webhook-truncate-max-event-size) or send fewer events at once (--audit-webhook-batch-max-size), \
+        a delivery stream should buffer less; or raise body and memory of this webhook";
+    /// 400: the content is not what the route takes.
+    Body "body" "the sender gives this batch up; is it what the format of the route says?";
+    /// 400: the connection ended before the body did.
+    BrokenOff "broken_off" "the sender or something between it and us ended the request";
+    /// 408.
+    TooSlow "too_slow" "the network between the sender and us is too slow for bodies of this size";
+    /// 429: too many requests or too much text at once.
+    Busy "busy" "the sender tries again; raise memory if this lasts";
+    /// A handshake in which the client showed no certificate.
+    NoCertificate "no_certificate" "client_ca_file is set, so each client needs a certificate";
+    /// A handshake in which the client showed a certificate that is not valid here.
+    Certificate "certificate" "the client's certificate is not valid, or not issued by an authority in client_ca_file";
+    /// A handshake that the client ended, because it does not trust the listener's certificate.
+    NotTrusted "not_trusted" "the sender does not accept our certificate: compare cert_file with the sender's \
+        certificate-authority and tls-server-name";
+    /// A connection that does not speak TLS.
+    NotTls "not_tls" "the sender must use https";
+    /// Any other failed handshake.
+    Handshake "handshake" "TLS 1.2 or 1.3 is needed";
+    /// A handshake that took too long.
+    HandshakeTimeout "handshake_timeout" "the sender connected and then said nothing";
+    /// There are as many connections as allowed; the next one has to wait.
+    Connections "connections" "the next one waits until another ends; raise connections, or find out who holds them";
+    /// A connection that the system did not give us.
+    Accept "accept" "is the limit of open files too low?";
+    /// A connection that was closed in the handshake, as probes of ports do. Not logged.
+    Closed "closed" "";
+}
+
+/// Who was refused.
+#[derive(Clone, Debug)]
+pub struct Who<'w> {
+    pub address: SocketAddr,
+    /// The subject of the certificate that it showed.
+    pub subject: Option<&'w str>,
+}
+
+/// Counts and logs refusals.
+#[derive(Debug)]
+pub struct Refusals {
+    source: String,
+    counters: Arc<WebhookCounters>,
+    lines: Mutex<HashMap<(RefusalKind, Option<IpAddr>), Line>>,
+}
+
+/// The last line about one kind and one address.
+#[derive(Debug)]
+struct Line {
+    logged: Instant,
+    not_logged: u64,
+}
+
+impl Refusals {
+    pub fn new(source: String, counters: Arc<WebhookCounters>) -> Refusals {
+        Refusals { source, counters, lines: Mutex::default() }
+    }
+
+    /// Counts a refusal, and logs it if that is due. `detail` says more than the kind; it must not
+    /// have anything of a header or a body.
+    pub fn note(&self, kind: RefusalKind, who: &Who<'_>, detail: &str) {
+        self.counters.refused(kind);
+        if kind == RefusalKind::Closed {
+            tracing::debug!(source = self.source, peer = %who.address, "a connection ended in its handshake");
+            return;
+        }
+        let Some(not_logged) = self.is_due(kind, who.address.ip(), Instant::now()) else { return };
+        let subject = shown(who.subject.unwrap_or("none"));
+        let (source, peer, detail) = (self.source.as_str(), who.address, shown(detail));
+        let (refused, hint) = (kind.as_str(), kind.hint());
+        if matches!(kind, RefusalKind::TooLong | RefusalKind::Body) {
+            // Events are lost, unless the sender tries something else.
+            tracing::error!(source, %peer, subject, refused, detail, not_logged, hint, "the webhook refused a batch");
+        } else {
+            tracing::warn!(source, %peer, subject, refused, detail, not_logged, hint, "the webhook refused a sender");
+        }
+    }
+
+    /// Counts and logs, like [`Refusals::note`], that nobody in particular is let in.
+    pub fn note_all(&self, kind: RefusalKind, detail: &str) {
+        self.counters.refused(kind);
+        let Some(not_logged) = self.is_due(kind, IpAddr::from([0, 0, 0, 0]), Instant::now()) else { return };
+        let (source, refused, hint) = (self.source.as_str(), kind.as_str(), kind.hint());
+        tracing::warn!(source, refused, detail, not_logged, hint, "the webhook cannot take connections");
+    }
+
+    /// Returns how many were not logged since the last line, if a line is due.
+    fn is_due(&self, kind: RefusalKind, address: IpAddr, now: Instant) -> Option<u64> {
+        let is_over = |line: &Line| now.saturating_duration_since(line.logged) >= PAUSE;
+        let mut lines = lock(&self.lines);
+        let mut key = (kind, Some(address));
+        if !lines.contains_key(&key) && lines.len() >= PEERS_MAX {
+            lines.retain(|_, line| !is_over(line));
+            if lines.len() >= PEERS_MAX {
+                key.1 = None;
+            }
+        }
+        match lines.get_mut(&key) {
+            Some(line) if !is_over(line) => {
+                line.not_logged += 1;
+                None
+            }
+            Some(line) => {
+                line.logged = now;
+                Some(std::mem::take(&mut line.not_logged))
+            }
+            None => {
+                lines.insert(key, Line { logged: now, not_logged: 0 });
+                Some(0)
+            }
+        }
+    }
+}
+
+/// A text of a peer's choice for the log: escaped, and not longer than it needs to be.
+pub fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusals() -> Refusals {
+        Refusals::new("hook".to_owned(), Arc::default())
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[test]
+    fn one_line_a_minute_for_each_kind_and_address() {
+        let (refusals, now) = (refusals(), Instant::now());
+        let due =
+            |kind, last, after: u64| refusals.is_due(kind, address(last), now + Duration::from_secs(after));
+        assert_eq!(due(RefusalKind::Credentials, 1, 0), Some(0));
+        assert_eq!(due(RefusalKind::Credentials, 1, 1), None);
+        assert_eq!(due(RefusalKind::Credentials, 1, 59), None);
+        assert_eq!(due(RefusalKind::TooLong, 1, 59), Some(0), "another kind");
+        assert_eq!(due(RefusalKind::Credentials, 2, 59), Some(0), "another address");
+        assert_eq!(due(RefusalKind::Credentials, 1, 60), Some(2));
+        assert_eq!(due(RefusalKind::Credentials, 1, 121), Some(0));
+    }
+
+    #[test]
+    fn many_addresses_share_a_line() {
+        let (refusals, now) = (refusals(), Instant::now());
+        let lines = (0..=255)
+            .filter(|last| refusals.is_due(RefusalKind::Path, address(*last), now).is_some())
+            .count();
+        assert_eq!(lines, PEERS_MAX + 1);
+        assert!(lock(&refusals.lines).len() <= PEERS_MAX + 1);
+        let later = now + PAUSE;
+        assert_eq!(
+            refusals.is_due(RefusalKind::Path, address(255), later),
+            Some(0),
+            "the others are forgotten"
+        );
+        assert_eq!(lock(&refusals.lines).len(), 1);
+    }
+
+    #[test]
+    fn every_refusal_is_counted_under_a_name_of_its_own() {
+        let refusals = refusals();
+        let who = Who { address: SocketAddr::from(([192, 0, 2, 1], 4)), subject: None };
+        for kind in RefusalKind::ALL {
+            refusals.note(*kind, &who, "");
+            refusals.note(*kind, &who, "");
+        }
+        let counts: HashMap<&str, u64> = refusals.counters.refusals().collect();
+        assert_eq!(counts.len(), RefusalKind::ALL.len());
+        assert!(counts.values().all(|count| *count == 2), "{counts:?}");
+    }
+
+    #[test]
+    fn what_a_peer_chose_cannot_forge_a_line() {
+        assert_eq!(shown("/a\n\u{1b}[31mb\u{202e}"), "/a\\n\\u{1b}[31mb\\u{202e}");
+        assert_eq!(shown(&"x".repeat(500)).len(), SHOWN_CHARS_MAX + 3);
+    }
+}

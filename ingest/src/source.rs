@@ -372,6 +372,24 @@ impl Stream {
         Ok(Skipped::To(fingerprint(&self.hasher)))
     }
 
+    /// Whether the bytes of a block, in which so many lines end, are a part of one line, of one page,
+    /// or of the parts of one line.
+    fn is_one_record(&self, bytes: &[u8], lines: usize) -> bool {
+        let line_bytes_max = self.bounds.line_bytes_max;
+        match self.line_so_far.edge(bytes, line_bytes_max) {
+            Edge::Page(within) => match frame::last_page(bytes, within, line_bytes_max) {
+                Some((end, then)) => end == 0 && then == frame::LastPage::MoreMayCome,
+                None => lines == 0,
+            },
+            Edge::InLine => false,
+            _ if lines == 0 => true,
+            _ => {
+                let whole_lines = memchr::memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
+                frame::open_parts(&bytes[..whole_lines], line_bytes_max) == Some(0)
+            }
+        }
+    }
+
     /// Returns where the page begins that is not complete at the end of a block, if the block should
     /// end before it.
     fn held_page(&self, bytes: &[u8], within: frame::Within, is_at_end: bool) -> Option<usize> {
@@ -398,9 +416,10 @@ impl Stream {
             forced.map_or(usize::MAX, |cut| usize::try_from(cut - self.offset).unwrap_or(usize::MAX));
         let line_bytes_max = self.bounds.line_bytes_max;
         let bytes_max = self.bounds.bytes_max.min(until_cut);
-        // A block grows beyond its size while it has no newline, until its line is over-long.
+        // A block grows beyond its size while it has no whole record, until its line is over-long.
         let long_max = self.bounds.bytes_max.max(line_bytes_max.saturating_add(frame::BOUNDARY_BYTES));
         let long_max = long_max.min(until_cut);
+        let mut grown = bytes_max;
         // The buffer's old bytes stay until they are overwritten: clearing them costs time.
         let mut filled = self.carry.len().min(until_cut);
         if bytes.len() < filled {
@@ -414,13 +433,11 @@ impl Stream {
         let mut hashed = 0;
         let mut stopped = false;
         while !self.at_end && self.failed.is_none() && lines < self.bounds.lines_max {
-            let room = if filled < bytes_max {
-                bytes_max
-            } else if lines == 0
-                && filled < long_max
-                && self.line_so_far.edge(&bytes[..filled], line_bytes_max) != Edge::InLine
-            {
-                long_max
+            let room = if filled < grown {
+                grown
+            } else if filled < long_max && self.is_one_record(&bytes[..filled], lines) {
+                grown = filled.saturating_mul(2).min(long_max);
+                grown
             } else {
                 break;
             };
@@ -519,7 +536,7 @@ impl Stream {
             match held {
                 None => {}
                 Some(_) if is_at_end => is_last = true,
-                Some(0) if self.follows && whole < bytes_max => {
+                Some(0) if self.follows && whole < long_max => {
                     self.hasher = hasher_before;
                     self.carry.splice(0..0, bytes);
                     return Ok(None);
@@ -638,7 +655,7 @@ mod tests {
 
     #[test]
     fn parts_and_documents_go_on_at_any_block() {
-        const BOUNDS: BlockBounds = BlockBounds { bytes_max: 400, lines_max: 12, line_bytes_max: 300 };
+        const BOUNDS: BlockBounds = BlockBounds { bytes_max: 200, lines_max: 12, line_bytes_max: 300 };
         let cri = |flag: &str, text: &str| format!("2026-03-02T10:00:00Z stdout {flag} {text}\n");
         let parts =
             cri("P", "{\"a\":\"x") + &cri("P", "y") + "2026-03-02T10:00:00Z stderr F z\n" + &cri("F", "z\"}");

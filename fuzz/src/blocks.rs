@@ -187,7 +187,8 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                 {
                     // In a list, the reject may be of its only item, or of a list without items.
                     let is_list = matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::TooDeep)
-                        && memchr::memmem::find(text, b"\"EventList\"").is_some();
+                        && (memchr::memmem::find(text, b"\"EventList\"").is_some()
+                            || text.trim_ascii_start().starts_with(b"["));
                     assert!(is_list || *reason == refusal.reason.as_str(), "{reason} {}", refusal.reason);
                 }
             }

@@ -10,6 +10,11 @@ use std::ops::Range;
 const AUDIT_WORDS: &[&str] = &[
     "\"kind\":\"Event\",",
     "\"kind\":\"EventList\",",
+    "2026-03-02T10:00:00Z stdout F ",
+    "2026-03-02T10:00:00Z stdout P ",
+    "<110>1 - - - - - - ",
+    "{\"log\":\"",
+    "\",\"stream\":\"stdout\",\"time\":\"t\"}",
     "\"apiVersion\":\"audit.k8s.io/v1\",",
     "\"apiVersion\":\"audit.k8s.io/v1beta1\",",
     "\"metadata\":{},",

@@ -372,6 +372,24 @@ impl Stream {
         Ok(Skipped::To(fingerprint(&self.hasher)))
     }
 
+    /// Whether the bytes of a block, in which so many lines end, are a part of one line, of one page,
+    /// or of the parts of one line.
+    fn is_one_record(&self, bytes: &[u8], lines: usize) -> bool {
+        let line_bytes_max = self.bounds.line_bytes_max;
+        match self.line_so_far.edge(bytes, line_bytes_max) {
+            Edge::Page(within) => match frame::last_page(bytes, within, line_bytes_max) {
+                Some((end, then)) => end == 0 && then == frame::LastPage::MoreMayCome,
+                None => lines == 0,
+            },
+            Edge::InLine => false,
+            _ if lines == 0 => true,
+            _ => {
+                let whole_lines = memchr::memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
+                frame::open_parts(&bytes[..whole_lines], line_bytes_max) == Some(0)
+            }
+        }
+    }
+
     /// Returns where the page begins that is not complete at the end of a block, if the block should
     /// end before it.
     fn held_page(&self, bytes: &[u8], within: frame::Within, is_at_end: bool) -> Option<usize> {
@@ -398,9 +416,10 @@ impl Stream {
             forced.map_or(usize::MAX, |cut| usize::try_from(cut - self.offset).unwrap_or(usize::MAX));
         let line_bytes_max = self.bounds.line_bytes_max;
         let bytes_max = self.bounds.bytes_max.min(until_cut);
-        // A block grows beyond its size while it has no newline, until its line is over-long.
+        // A block grows beyond its size while it has no whole record, until its line is over-long.
         let long_max = self.bounds.bytes_max.max(line_bytes_max.saturating_add(frame::BOUNDARY_BYTES));
         let long_max = long_max.min(until_cut);
+        let mut grown = bytes_max;
         // The buffer's old bytes stay until they are overwritten: clearing them costs time.
         let mut filled = self.carry.len().min(until_cut);
         if bytes.len() < filled {
@@ -414,13 +433,11 @@ impl Stream {
         let mut hashed = 0;
         let mut stopped = false;
         while !self.at_end && self.failed.is_none() && lines < self.bounds.lines_max {
-            let room = if filled < bytes_max {
-                bytes_max
-            } else if lines == 0
-                && filled < long_max
-                && self.line_so_far.edge(&bytes[..filled], line_bytes_max) != Edge::InLine
-            {
-                long_max
+            let room = if filled < grown {
+                grown
+            } else if filled < long_max && self.is_one_record(&bytes[..filled], lines) {
+                grown = filled.saturating_mul(2).min(long_max);
+                grown
             } else {
                 break;
             };
@@ -519,7 +536,7 @@ impl Stream {
             match held {
                 None => {}
                 Some(_) if is_at_end => is_last = true,
-                Some(0) if self.follows && whole < bytes_max => {
+                Some(0) if self.follows && whole < long_max => {
                     self.hasher = hasher_before;
                     self.carry.splice(0..0, bytes);
                     return Ok(None);
@@ -632,19 +649,65 @@ mod tests {
         for text in
             [format!("{ends}last\n"), format!("{ends}{parts}\n\nlast\n"), format!("{parts}\n{ends}{parts}")]
         {
-            goes_on_at_any_block(&text);
+            goes_on_at_any_block(&text, BOUNDS);
         }
     }
 
-    fn goes_on_at_any_block(text: &str) {
+    #[test]
+    fn parts_and_documents_go_on_at_any_block() {
+        const BOUNDS: BlockBounds = BlockBounds { bytes_max: 200, lines_max: 12, line_bytes_max: 300 };
+        let cri = |flag: &str, text: &str| format!("2026-03-02T10:00:00Z stdout {flag} {text}\n");
+        let parts =
+            cri("P", "{\"a\":\"x") + &cri("P", "y") + "2026-03-02T10:00:00Z stderr F z\n" + &cri("F", "z\"}");
+        let full = cri("F", "{}");
+        let docker = |text: &str| format!("{{\"log\":\"{text}\",\"stream\":\"stdout\",\"time\":\"t\"}}\n");
+        let cut = docker("a") + &docker("b") + &docker("c\\n");
+        let log = (full.clone() + &parts + &full + &parts + &parts).repeat(3) + &cut.repeat(7) + "last\n";
+        let (cuts, _) = read_all(file(log.as_bytes()).path(), BOUNDS).expect("readable");
+        let joined = cuts.iter().flat_map(|cut| frame::lines(&cut.block, 300));
+        assert_eq!(joined.filter(|line| line.bytes.contains(&b'\n')).count(), 9 + 7);
+        goes_on_at_any_block(&log, BOUNDS);
+        // Parts whose last one is missing, and more of them than a line may have.
+        goes_on_at_any_block(&(cri("P", "x").repeat(40) + &parts + &cri("P", "y").repeat(2)), BOUNDS);
+        goes_on_at_any_block(&(parts.clone() + &cri("P", "y") + "2026-03-02T10:00:00Z std"), BOUNDS);
+
+        let element = |at: usize| format!("{{\n    \"a\": \"{}\"\n  }}", "]},{[\\\"".repeat(at % 9));
+        let elements: Vec<String> = (0..40).map(element).collect();
+        let pretty = format!("[\n  {}\n]\n", elements.join(",\n  "));
+        let list = format!("{{\n  \"events\": [ {} ],\n  \"x\": [ 1 ]\n}}\n", elements.join(" ,\n"));
+        let line = format!("[{}]", (0..90).map(|at| format!("{{\"a\":{at}}}")).collect::<Vec<_>>().join(","));
+        let objects = elements.join("\n");
+        let long =
+            format!("[\n{},\n{{\"a\":\"{}\"}},\n{{}}\n]\nlast\n", elements[..9].join(","), "x".repeat(400));
+        for document in [
+            pretty.clone(),
+            format!("\n {list}{pretty}"),
+            line.clone(),
+            format!("{line}\n{objects}\n"),
+            format!("{pretty}last\n{objects}\n{{\n"),
+            long,
+            pretty[..pretty.len() / 2].to_owned(),
+        ] {
+            goes_on_at_any_block(&document, BOUNDS);
+        }
+        for (document, events) in [(pretty, 40), (list, 40), (line, 90), (objects, 40)] {
+            let (cuts, _) = read_all(file(document.as_bytes()).path(), BOUNDS).expect("readable");
+            assert!(cuts.len() > 2);
+            let pages = cuts.iter().flat_map(|cut| frame::lines(&cut.block, 300));
+            assert_eq!(pages.filter(|line| line.event.is_some()).count(), events, "{document}");
+        }
+    }
+
+    fn goes_on_at_any_block(text: &str, bounds: BlockBounds) {
+        let max = bounds.line_bytes_max;
         let file = file(text.as_bytes());
-        let (cuts, _) = read_all(file.path(), BOUNDS).expect("readable");
+        let (cuts, _) = read_all(file.path(), bounds).expect("readable");
         let open = |bounds| {
             let input = Input::File(file.path().to_owned());
             Stream::open(input, bounds, false, Arc::default(), Arc::default()).expect("opens")
         };
         for (at, cut) in cuts.iter().enumerate() {
-            let mut stream = open(BOUNDS);
+            let mut stream = open(bounds);
             stream.identity("c").expect("readable");
             let end = cut.block.offset + cut.block.bytes.len() as i64;
             assert_eq!(stream.skip_to(end).expect("readable"), Skipped::To(cut.prefix));
@@ -656,7 +719,7 @@ mod tests {
             let lines = |cuts: &[StreamBlock]| {
                 let mut found: Vec<(i64, i64, frame::LineKind, usize)> = Vec::new();
                 for cut in cuts {
-                    for line in frame::lines(&cut.block, 40) {
+                    for line in frame::lines(&cut.block, max) {
                         match found.last_mut() {
                             Some(last) if last.2 == frame::LineKind::Piece && last.1 == line.number => {
                                 last.3 += line.bytes.len();
@@ -677,7 +740,8 @@ mod tests {
             // Another table may be ahead, written by a run whose blocks had another size.
             for (ahead, forced) in cuts.iter().enumerate().skip(at + 1).rev().skip(1) {
                 let until = forced.block.offset + forced.block.bytes.len() as i64;
-                let mut stream = open(BlockBounds { bytes_max: 64 + 31 * (ahead % 9), ..BOUNDS });
+                let mut stream =
+                    open(BlockBounds { bytes_max: bounds.bytes_max + 31 * (ahead % 9), ..bounds });
                 stream.skip_to(end).expect("readable");
                 stream.cut_at(until);
                 let mut read = Vec::new();
@@ -688,7 +752,7 @@ mod tests {
                 assert_eq!(lines(&read), lines(&cuts[at + 1..=ahead]), "from byte {end} to {until}");
             }
         }
-        let mut stream = open(BOUNDS);
+        let mut stream = open(bounds);
         let hash = blake3::hash(text.as_bytes()).as_bytes()[..16].try_into().expect("16 bytes");
         let short = Skipped::Short(text.len() as i64, hash);
         assert_eq!(stream.skip_to(text.len() as i64 + 1).expect("readable"), short);

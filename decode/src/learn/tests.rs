@@ -204,7 +204,7 @@ fn dialect(lines: &[String], dialect: Dialect, jitter: bool) -> Vec<String> {
 
 #[test]
 fn streams_that_were_written_again_need_no_raw() {
-    let plain = lines(4_000, 7);
+    let plain = lines(1_500, 7);
     for kind in [Dialect::Sorted, Dialect::Front, Dialect::Logstash, Dialect::Python] {
         for jitter in [false, true] {
             let lines = dialect(&plain, kind, jitter);
@@ -225,7 +225,7 @@ fn quoted(text: &str) -> String {
 
 #[test]
 fn wrappers_of_whole_lines_need_no_raw() {
-    let plain = lines(1_000, 3);
+    let plain = lines(400, 3);
     type Wrap = fn(usize, &str) -> String;
     let wrappers: [(&str, Wrap); 8] = [
         ("message", |n, line| {

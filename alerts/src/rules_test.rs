@@ -340,6 +340,7 @@ fn failed_requests_match_no_rule_about_completed_actions() {
         "service-account-interactive-client",
         "token-bodies-audited",
         "token-used-by-script",
+        "write-refused-to-person",
         "write-refused-to-service-account",
     ];
     for rule in files().into_keys() {

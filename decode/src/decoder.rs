@@ -1,8 +1,8 @@
 //! Decodes lines to columns in one pass.
 //!
 //! Invariants:
-//! - Every byte of a line is kept: as an event whose columns render to it, as an event with `raw`,
-//!   or as a reject. Bytes around the events of an `EventList` or a cloud's wrapper are kept in
+//! - Every byte of a line is kept: as an event whose columns, alone or by a form, render to it, as an
+//!   event with `raw`, or as a reject. Bytes around the events of an `EventList` or a cloud's wrapper are kept in
 //!   `frame_before` and `frame_after`, the *frame* of a row.
 //! - A row is pushed whole or not at all: everything that can be refused is decoded before the
 //!   first column is changed.

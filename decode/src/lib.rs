@@ -27,10 +27,11 @@
 //!   `strongroom-schemas`, the Arrow arrays that it fills, and the two JSON parsers.
 //!
 //! The path of an event: [`frame`] cuts blocks into lines. `decoder` reads a line with `canonical`,
-//! with `members`, or with [`plain`]. `wrapper` unwraps what clouds, shippers and loggers put around
-//! events. `rows` and `rejects` build the columns. The way back: [`render`] turns a row into its record,
-//! and [`stream`] turns rows into their stream. Beside that path, [`meaning`] checks sealed rows
-//! against their records, and [`body`] turns a webhook's request body into lines.
+//! with `members`, or with [`plain`], which reads damaged events with `tolerant`. `wrapper` unwraps
+//! what clouds, shippers and loggers put around events. `rows` and `rejects` build the columns, and
+//! `learn` makes forms for records that the columns alone do not give. The way back: [`render`] turns
+//! a row into its record, and [`stream`] turns rows into their stream. Beside that path, [`meaning`]
+//! checks sealed rows against their records, and [`body`] turns a webhook's request body into lines.
 
 pub mod body;
 mod canonical;

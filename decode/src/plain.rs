@@ -411,3 +411,41 @@ pub fn row(batch: &RecordBatch, row: usize) -> PlainEvent {
         faults: plain_list(index::FAULTS),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decoder::DEPTH_MAX;
+
+    /// What is JSON is read with `serde_json`; the reader of the rest says the same of it.
+    #[test]
+    fn both_readers_of_json_agree() {
+        let cases: Vec<serde_json::Value> =
+            serde_json::from_str(include_str!("../../tests/data/records/records.json")).expect("a list");
+        let mut seen = 0;
+        for record in cases.iter().filter_map(|case| case["record"].as_str()) {
+            let Ok(strict) = members(record.as_bytes(), DEPTH_MAX) else { continue };
+            let strict = event(Text::strict(&strict), record.len(), EVENTS_FORMAT);
+            let has_pointer = |name: &str| MEMBERS.contains(&name);
+            let text = tolerant::read(record.as_bytes(), DEPTH_MAX, has_pointer).expect("an object");
+            let tolerant = event(text, record.len(), EVENTS_FORMAT);
+            assert_eq!(strict, tolerant, "{record}");
+            seen += usize::from(strict.is_ok());
+        }
+        assert!(seen > 150, "{seen}");
+    }
+
+    #[test]
+    fn a_cut_event_of_the_longest_line_is_too_long() {
+        let mut text = br#"{"auditID":"a","user":{},"verb":"get","x":""#.to_vec();
+        let fault = |text: &[u8]| decode(text, DEPTH_MAX).expect("an event").faults;
+        assert_eq!(fault(&text), Some(vec![": not_json".to_owned()]));
+        text.resize(LINE_BYTES_MAX - 1, b'<');
+        assert_eq!(fault(&text), Some(vec![": not_json".to_owned()]));
+        text.push(b'<');
+        assert_eq!(fault(&text), Some(vec![": too_long".to_owned()]));
+        text.truncate(LINE_BYTES_MAX - 2);
+        text.extend_from_slice(b"\"}");
+        assert_eq!(fault(&text), None);
+    }
+}

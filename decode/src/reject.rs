@@ -14,16 +14,16 @@ pub enum Reason {
     InvalidUtf8,
     /// Contains a NUL byte: a gap of zeros left by a crash, or a binary file.
     NulByte,
-    /// A line, or a document in one, that is longer than the line bound. It is stored in pieces of
-    /// at most that size.
+    /// A piece of a line, or of a document in one, that is longer than the line bound.
     LineTooLong,
-    /// Nested deeper than the bound.
+    /// Nested deeper than the bound, and not an event.
     TooDeep,
     /// JSON, but not an `audit.k8s.io` `Event`.
     NotAnAuditEvent,
-    /// An audit event with a field of the wrong type or a value outside its closed set.
+    /// A wrapper with a field of the wrong type.
     InvalidField,
-    /// The beginning of an event whose rest is missing; what follows it on the line was recovered.
+    /// The beginning of a record whose rest is missing, and which does not say who asked for what;
+    /// or what follows a whole event on its line.
     TornLine,
     /// Only white space.
     BlankLine,
@@ -33,7 +33,8 @@ pub enum Reason {
     ShortItems,
     /// An empty file.
     EmptyFile,
-    /// Truncated by a cloud's log service, which marks it with `[Truncated...]`.
+    /// Truncated by a cloud's log service, which marks it with `[Truncated...]`, before it says who
+    /// asked for what.
     TruncatedByCloud,
     /// A cloud's wrapper that has no record, or that is not opened here; `detail` names the
     /// wrapper.

@@ -102,7 +102,8 @@ pub(crate) struct Row<'l> {
     pub(crate) annotations: AnnotationKeys,
     pub(crate) received: Option<i64>,
     pub(crate) stage_time: Option<i64>,
-    /// The line, if rendering the row would not give it.
+    /// The record, if rendering the columns alone would not give it. A form may replace it when the
+    /// block ends.
     pub(crate) raw: Option<&'l [u8]>,
     pub(crate) shape: i32,
     pub(crate) faults: i32,

@@ -375,7 +375,7 @@ fn a_cut_event_says_nothing_of_what_a_client_put_into_it() {
                 continue;
             }
             let decoded = check(line.as_bytes());
-            assert_eq!(decoded.records(), 1, "{line}");
+            assert!(decoded.events.num_rows() <= 1, "{line}");
             for row in 0..decoded.events.num_rows() {
                 let event = plain::row(&decoded.events, row);
                 assert_eq!(event.audit_id.as_deref(), Some("outer"), "cut at {cut}");

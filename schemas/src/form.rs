@@ -85,7 +85,7 @@ const OBJECT: Option<&str> = Some("objectRef");
 const STATUS: Option<&str> = Some("responseStatus");
 
 /// The members of an event whose objects contain members of columns.
-const CONTAINERS: [&str; 4] = ["user", "impersonatedUser", "objectRef", "responseStatus"];
+pub const CONTAINERS: [&str; 4] = ["user", "impersonatedUser", "objectRef", "responseStatus"];
 
 /// Every column that is part of the record. The `authz_` columns are parts of `annotations`.
 pub const MAPPED: [Mapped; 32] = [

@@ -36,7 +36,7 @@ use strongroom_schemas::form::{FORM_BYTES_MAX, FORMS_IN_BLOCK_MAX, Form, Kind, M
 use crate::columns::{DictColumn, NULL};
 use crate::render::Renderer;
 use codecs::Codecs;
-use scan::{Part, Scan, TAG, parts};
+use scan::{Location, Part, Scan, TAG, parts};
 
 pub(crate) use scan::Columns;
 
@@ -220,6 +220,8 @@ impl Learner {
     pub(crate) fn finish(&mut self) -> Option<Forms> {
         let forms = if self.seen.is_empty() { None } else { self.forms() };
         self.credit = CREDIT_MAX;
+        // What was learned from one block must not decide about the next.
+        self.scan.location = Location::default();
         self.by_key.clear();
         self.skeletons.clear();
         self.by_path.clear();

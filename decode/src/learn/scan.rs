@@ -7,10 +7,12 @@
 //! record to record, and where the event was in the last one.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use strongroom_schemas::events::index;
 use strongroom_schemas::form::{
-    FORM_DEPTH_MAX, FORM_REGIONS_MAX, Kind, LEVEL_MEMBERS, LEVEL_REPLACED, MAPPED, Place, item_fits,
+    CONTAINERS, FORM_DEPTH_MAX, FORM_REGIONS_MAX, Kind, LEVEL_MEMBERS, LEVEL_REPLACED, MAPPED, Place,
+    item_fits,
 };
 
 use super::codecs::{self, Codecs};
@@ -86,8 +88,8 @@ pub(super) struct Location {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Event,
-    /// An object of the event with columns.
-    Container(&'static str),
+    /// The object `CONTAINERS[at]` of the event, which has columns.
+    Container(usize),
     /// An object around the event.
     Around,
     Added,
@@ -287,11 +289,9 @@ impl Scan {
     ) -> Option<usize> {
         match role {
             Role::Event => {
-                if is_container(name) {
-                    let container = MAPPED.iter().filter_map(|mapped| mapped.inside);
-                    let container = container.into_iter().find(|own| own.as_bytes() == name)?;
+                if let Some(at) = CONTAINERS.iter().position(|own| own.as_bytes() == name) {
                     return match text.get(start)? {
-                        b'{' => self.object(text, start, Role::Container(container), None, columns),
+                        b'{' => self.object(text, start, Role::Container(at), None, columns),
                         b'n' => self.word(text, start, b"null"),
                         _ => None,
                     };
@@ -428,13 +428,22 @@ fn fits(text: &[u8], place: Place) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| item_fits(text, place))
 }
 
-/// Whether objects of the event with this name have columns.
-fn is_container(name: &[u8]) -> bool {
-    matches!(name, b"user" | b"impersonatedUser" | b"objectRef" | b"responseStatus")
-}
+/// The name of a member, and the position of its column in [`MAPPED`].
+type Named = (&'static [u8], usize);
 
-fn column_of(inside: Option<&'static str>, name: &[u8]) -> Option<usize> {
-    MAPPED.iter().position(|mapped| mapped.member.as_bytes() == name && mapped.inside == inside)
+/// The members with columns of the event, and then of each of [`CONTAINERS`].
+static MEMBERS: LazyLock<[Vec<Named>; 1 + CONTAINERS.len()]> = LazyLock::new(|| {
+    std::array::from_fn(|object| {
+        let inside = object.checked_sub(1).map(|at| CONTAINERS[at]);
+        let mapped = MAPPED.iter().enumerate().filter(|(_, mapped)| mapped.inside == inside);
+        mapped.map(|(at, mapped)| (mapped.member.as_bytes(), at)).collect()
+    })
+});
+
+/// Returns the column of the member `name` of the event, or of the object `CONTAINERS[inside]`.
+fn column_of(inside: Option<usize>, name: &[u8]) -> Option<usize> {
+    let members = &MEMBERS[inside.map_or(0, |at| at + 1)];
+    members.iter().find(|(own, _)| *own == name).map(|(_, at)| *at)
 }
 
 fn level_column() -> Option<usize> {

@@ -255,8 +255,13 @@ mod tests {
     }
 
     fn cases() -> Vec<Case> {
-        let text = include_str!("../../../tests/data/records/records.json");
-        let cases: Vec<Json> = serde_json::from_str(text).expect("a list");
+        const TEXTS: [&str; 3] = [
+            include_str!("../../../tests/data/records/records.json"),
+            include_str!("../../../tests/data/records/faults.json"),
+            include_str!("../../../tests/data/records/wrapped.json"),
+        ];
+        let lists = TEXTS.iter().map(|text| serde_json::from_str::<Vec<Json>>(text).expect("a list"));
+        let cases: Vec<Json> = lists.flatten().collect();
         let case = |case: &Json| Case {
             what: case["what"].as_str().expect("words").to_owned(),
             record: match case["base64"].as_str() {

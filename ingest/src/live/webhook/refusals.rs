@@ -84,6 +84,10 @@ kinds! {
     Handshake "handshake" "TLS 1.2 or 1.3 is needed";
     /// A handshake that took too long.
     HandshakeTimeout "handshake_timeout" "the sender connected and then said nothing";
+    /// There are as many connections as allowed; the next one has to wait.
+    Connections "connections" "the next one waits until another ends; raise connections, or find out who holds them";
+    /// A connection that the system did not give us.
+    Accept "accept" "is the limit of open files too low?";
     /// A connection that was closed in the handshake, as probes of ports do. Not logged.
     Closed "closed" "";
 }
@@ -134,6 +138,14 @@ impl Refusals {
         } else {
             tracing::warn!(source, %peer, subject, refused, detail, not_logged, hint, "the webhook refused a sender");
         }
+    }
+
+    /// Counts and logs, like [`Refusals::note`], that nobody in particular is let in.
+    pub fn note_all(&self, kind: RefusalKind, detail: &str) {
+        self.counters.refused(kind);
+        let Some(not_logged) = self.is_due(kind, IpAddr::from([0, 0, 0, 0]), Instant::now()) else { return };
+        let (source, refused, hint) = (self.source.as_str(), kind.as_str(), kind.hint());
+        tracing::warn!(source, refused, detail, not_logged, hint, "the webhook cannot take connections");
     }
 
     /// Returns how many were not logged since the last line, if a line is due.

@@ -296,6 +296,9 @@ impl Listener {
     pub async fn run(self: Arc<Self>, socket: TcpListener, mut stop: watch::Receiver<bool>) {
         loop {
             // At the bound no connection is accepted: the system lets them wait.
+            if self.connections.available_permits() == 0 {
+                self.refusals.note_all(RefusalKind::Connections, "as many connections are open as allowed");
+            }
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
@@ -310,7 +313,7 @@ impl Listener {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the webhook cannot accept connections");
+                    self.refusals.note_all(RefusalKind::Accept, &error.to_string());
                     tokio::time::sleep(ACCEPT_WAIT).await;
                 }
             }
@@ -343,8 +346,8 @@ impl Listener {
             Ok(Err(error)) => (kind_of(&error), error.to_string()),
             Err(_) => (RefusalKind::HandshakeTimeout, String::new()),
         };
-        counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
         self.refusals.note(kind, &Who { address, subject: refused.as_deref() }, &detail);
+        counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn serve<S>(self: Arc<Self>, stream: S, peer: Peer, mut stop: watch::Receiver<bool>)
@@ -504,8 +507,6 @@ impl Listener {
         let read = tokio::time::timeout(BODY_MAX, self.body(request.into_body()));
         let (mut body, mut room) = read.await.map_err(|_| Answer::TooSlow)??;
 
-        // The room moves along, so that it is held however long this takes, whether the sender
-        // waits or not.
         // A delivery may become much longer when it is unpacked.
         let is_long = room.bytes() > INLINE_BYTES_MAX || is_delivery;
         let (body_bytes_max, line_bytes_max) = (self.body_bytes_max, self.line_bytes_max);
@@ -523,6 +524,8 @@ impl Listener {
                 Ok(Pushed { id: Some(delivery).filter(|id| !id.is_empty()).or(pushed.id), ..pushed })
             })),
         };
+        // The room moves along, so that it is held however long this takes, whether the sender
+        // waits or not.
         let digest = move || -> Result<_, Answer> {
             let mut hasher = blake3::Hasher::new();
             hasher.update(key_of_path.as_bytes());

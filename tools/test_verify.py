@@ -2788,7 +2788,7 @@ class Rows(InFolder):
         # If a form has text around the event, only the event is compared.
         nested = {"form": pa.array(['{"log":${<go}%s\\n${>}}' % good, None, None]), "form_values": values}
         self.assertEqual(self.check(self.file(**nested)), ["record_changed"])
-        self.assertEqual(self.check(self.file(level=pa.array(["Odd", None, "Request"]), **nested)), ["columns_differ", "record_changed"])
+        self.assertEqual(self.check(self.file(authz_decision=pa.array(["allow", None, None]), **nested)), ["columns_differ", "record_changed"])
         self.assertEqual(kinds(raw=pa.array([b"x", self.RAW, None], pa.binary())), ["columns_differ", "record_changed"])
         self.assertEqual(kinds(form_values=pa.array([["1"], None, None])), ["columns_differ", "record_changed"])
         self.assertEqual(kinds(form_values=pa.array([None, ["1"], None])), ["columns_differ"])

@@ -4489,21 +4489,17 @@ def in_object(data, version, layers, is_google_allowed):
 
 
 def may_be_carrier(found):
-    """Returns False for an object of Kubernetes, for the wrappers of many events, and for a log
-    line of an API server, in which a client may write."""
+    """Returns False for an object of Kubernetes, and for the wrappers of many events."""
     first, has = found.first, found.has
     if found.is_odd or is_cloud(found) or any(map(first, ("kind", "apiVersion", "auditID"))):
         return False
-    if has("resourceLogs") or has("streams") or has("stream") and has("values") or has("events"):
-        return False
-    stream = found.if_string("logStreamName")
-    return not (first("ts") and first("caller") == '"' or stream is not None and not stream.startswith("kube-apiserver-audit"))
+    return not (has("resourceLogs") or has("streams") or has("stream") and has("values") or has("events"))
 
 
 def in_carrier(found, layers):
     """Returns the columns of the event in a member of an object."""
     found.is_carrier = True  # so its values may be of any depth
-    if is_of_another_pod(found):
+    if is_refused(found):
         raise NoRecord
     for path in CARRIED:
         holder = found
@@ -4532,10 +4528,14 @@ def holds_event(found):
     return found.if_string("auditID") is not None or kind == "Event" and version is not None and version.startswith("audit.k8s.io/")
 
 
-def is_of_another_pod(found):
+def is_refused(found):
     """Returns True if an object is a line that a container other than an API server has printed, or
-    any container on its standard error. Such a line may look like an event."""
-    if found.if_string("stream") == "stderr":
+    any container on its standard error, or a line of another log of an API server. In such a line
+    there may be text that looks like an event."""
+    log = found.if_string("logStreamName")
+    if log is not None and not log.startswith("kube-apiserver-audit"):
+        return True
+    if found.if_string("stream") == "stderr" or found.first("ts") and found.first("caller") == '"':
         return True
     if found.first("kubernetes") != "{":
         return False
@@ -4577,7 +4577,7 @@ def of_docker(data):
     texts = []
     for line in lines_of(data):
         found = read_event(line)
-        if found is None or not found.is_whole or found.is_odd or is_of_another_pod(found):
+        if found is None or not found.is_whole or found.is_odd or is_refused(found):
             return None
         if found.if_string("log") is None or found.first("stream") and found.if_string("stream") != "stdout":
             return None

@@ -4366,7 +4366,12 @@ def is_audit_event(found):
 def is_of_rancher(found):
     """Returns True if an object without a kind is a record of Rancher's API audit log."""
     first = found.first
-    return bool(first("method") and first("requestURI")) and not any(map(first, ("verb", "stage", "level")))
+    if first("method") and first("requestURI") and not any(map(first, ("verb", "stage", "level"))):
+        return True
+    if first("user") != "{":
+        return False
+    user = Found(found.data, found.mask, found.values["user"][0], found, "user")
+    return bool(user.first("name")) and not user.first("username")
 
 
 def with_faults(said, found):
@@ -4382,8 +4387,10 @@ def plain_columns(text):
         value = event.value
         if not is_event(event) or event.repeats() or event.has("k8s_audit_level") or event.has("openshift_audit_level"):
             return None
-        if value("kind") is None and value("method") is not None:
-            return None
+        if value("kind") is None:
+            user = value("user")
+            if value("method") is not None or isinstance(user, dict) and user.get("username") is None and user.get("name") is not None:
+                return None
         if any(isinstance(value(name), dict) and event.object(name).repeats() for name in (*CONTAINERS, "annotations")):
             return None
         return dict(event_columns(event), faults=None)

@@ -74,6 +74,11 @@ fn is_read_of_others(name: &[u8]) -> bool {
     name == b"method" || plain::LEVELS_OF_COLLECTORS.iter().any(|known| known.as_bytes() == name)
 }
 
+/// Whether a user may be that of another product's record, which has a member `name`.
+fn may_be_other_user(user: &[u8]) -> bool {
+    [&b"\"name\""[..], b"\\u"].iter().any(|text| memchr::memmem::find(user, text).is_some())
+}
+
 /// Reads the event in `document`. Returns [`Stop`] if [`crate::plain`] must decide what the line
 /// is.
 pub(crate) fn read<'d>(
@@ -162,6 +167,12 @@ pub(crate) fn read<'d>(
         Some(member) => rows.user(document, member)?,
         None => NO_USER,
     };
+    if kind.is_none()
+        && !user.canonical
+        && part(Part::User).is_some_and(|member| may_be_other_user(document.text(member)))
+    {
+        return Err(Stop);
+    }
     let impersonated = match part(Part::ImpersonatedUser) {
         Some(member) => rows.impersonated_user(document, member)?,
         None => UserKeys { canonical: true, ..NO_USER },

@@ -226,16 +226,16 @@ pub(crate) fn require_event(
 /// Returns the event that a text of this length is, or why it is not one.
 fn event(text: Text<'_>, text_bytes: usize, format: u32) -> Result<PlainEvent, Refusal> {
     let Text { object: members, mut faults, is_cut } = text;
-    let is_of_rancher = !members.has("kind")
-        && ["method", "requestURI"].iter().all(|name| members.has(name))
+    let user = members.object("user", &mut faults);
+    let is_request = ["method", "requestURI"].iter().all(|name| members.has(name))
         && !["verb", "stage", "level"].iter().any(|name| members.has(name));
-    if is_of_rancher && format >= FORMAT_OF_FAULTS {
+    let has_other_user = user.as_ref().is_some_and(|user| user.has("name") && !user.has("username"));
+    if !members.has("kind") && (is_request || has_other_user) && format >= FORMAT_OF_FAULTS {
         let other = "a record of Rancher's API audit log, not of a Kubernetes API server";
         return Err(Refusal::new(Reason::NotAnAuditEvent, other));
     }
     // No audit event has a kind that is not a string.
     let kind = members.has("kind").then(|| members.plain_string("kind").unwrap_or_default());
-    let user = members.object("user", &mut faults);
     let names_request =
         user.is_some() && ["verb", "requestURI", "stage"].iter().all(|name| members.is_string(name));
     let is_identified = members.is_string("auditID") || names_request;

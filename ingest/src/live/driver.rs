@@ -675,7 +675,8 @@ impl Driver<'_> {
         debug_assert_eq!(block.bytes.len() as u64, matched.bytes);
         match stream.waiting.last_mut() {
             Some(waiting)
-                if waiting.ends == Edge::Line
+                if !matches!(waiting.begins, Edge::Page(_))
+                    && waiting.ends == Edge::Line
                     && block.begins == Edge::Line
                     && block.ends == Edge::Line
                     && waiting.bytes.last() == Some(&b'\n')

@@ -505,7 +505,12 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
         if lacking.is_empty() {
             continue;
         }
-        writeln!(out, "\nColumns that rules ask for and a log of {} lacks: {} rules", log.as_str(), lacking.len())?;
+        writeln!(
+            out,
+            "\nColumns that rules ask for and a log of {} lacks: {} rules",
+            log.as_str(),
+            lacking.len()
+        )?;
         for (name, columns) in lacking {
             writeln!(out, "  {:40} {}", term::printable(name), columns.join(", "))?;
         }

@@ -2951,6 +2951,8 @@ class Records(unittest.TestCase):
         self.assertEqual(differs(dict(bare, verb="unknown"), '{"evidences":[{"api":{"operation":"unknown"}}]}'), [])
         self.assertEqual(differs(bare, '{"evidences":[{"api":{"operation":"unknown"}}]}'), [])
         self.assertEqual(differs(dict(bare, verb="unknown"), "{}"), ["verb"])
+        borrowed = '{"evidences":[{"actor":{"user":{"name":"root"}}}],"unmapped":{"impersonated_user":"alice"}}'
+        self.assertEqual([differs(dict(bare, actor=actor), borrowed) for actor in ("alice", "root")], [[], ["actor"]])
         self.assertEqual(differs(dict(bare, resource="pods"), '{"resources":[{"type":"pods","name":"pods"}]}'), [])
         self.assertEqual(differs(dict(bare, resource="pods", subresource="log"), '{"resources":[{"type":"pods","name":"pods/log"}]}'), [])
         self.assertEqual(differs(bare, '{"count":1.0,"time":"1","unmapped":{"audit_ids":[null],"\\udfff":1}}'), [])

@@ -127,8 +127,8 @@ fn row_of(line: &str, offset: i64) -> Vec<Cell> {
     };
     let (decision, reason) =
         (annotation("authorization.k8s.io/decision"), annotation("authorization.k8s.io/reason"));
-    let is_deep = |body: &Box<RawValue>| depth(body.get()) > BODY_DEPTH_MAX;
-    let faults = event.request_object.as_ref().is_some_and(is_deep).then(|| {
+    let is_deep = event.request_object.as_ref().is_some_and(|body| depth(body.get()) > BODY_DEPTH_MAX);
+    let faults = is_deep.then(|| {
         event.request_object = None;
         vec!["/requestObject: too_deep".to_owned()]
     });

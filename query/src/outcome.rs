@@ -85,13 +85,15 @@ mod tests {
             let login = answer.login_decision?;
             Some(format!(r#"{{"authorization.k8s.io/reason":"","{LOGIN_DECISION}":"{login}"}}"#))
         });
-        let codes: Int32Array = answers.iter().map(|answer| answer.response_code).collect();
+        let annotations: ArrayRef = Arc::new(annotations.collect::<StringArray>());
+        let codes = answers.iter().map(|answer| answer.response_code);
+        let codes: ArrayRef = Arc::new(codes.collect::<Int32Array>());
         let batch = RecordBatch::try_from_iter_with_nullable([
             (events::STAGE, text(|answer| answer.stage), true),
-            (events::RESPONSE_CODE, Arc::new(codes), true),
+            (events::RESPONSE_CODE, codes, true),
             (events::RESPONSE_STATUS, text(|answer| answer.response_status), true),
             (events::AUTHZ_DECISION, text(|answer| answer.authz_decision), true),
-            (events::ANNOTATIONS, Arc::new(annotations.collect::<StringArray>()), true),
+            (events::ANNOTATIONS, annotations, true),
         ])
         .unwrap();
         let context = SessionContext::new();

@@ -2810,7 +2810,7 @@ RECORDS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/dat
 
 
 # Cases in which the rules of the first `eventsFormat` may say something else.
-LATER = re.compile(rb'audit_level|method\\*"|status\\*": *\{')
+LATER = re.compile(rb'audit_level|method\\*"|status\\*": *\{|user\\*": *\{\\*"name')
 
 
 def records(version):

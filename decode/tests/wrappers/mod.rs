@@ -75,9 +75,10 @@ fn same_events(wrapped: &DecodedBlock, bare: &[String]) {
     }
 }
 
+/// Number of events whose columns alone do not give their record: it is kept, or has a form.
 fn raws(decoded: &DecodedBlock) -> usize {
-    let raw = decoded.events.column(index::RAW);
-    raw.len() - raw.null_count()
+    let (raw, form) = (decoded.events.column(index::RAW), decoded.events.column(index::FORM));
+    2 * raw.len() - raw.null_count() - form.null_count()
 }
 
 fn details(decoded: &DecodedBlock) -> Vec<String> {

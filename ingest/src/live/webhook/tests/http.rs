@@ -405,7 +405,7 @@ fn the_log_says_who_is_turned_away_and_shows_no_secret() {
         ("path", "/typo"),
         ("credentials", "a bearer token is required"),
         ("certificate", "CN=mallory\\nforged=line"),
-        ("not_trusted", "UnknownCA"),
+        ("not_trusted", "received fatal alert"),
         ("not_tls", "https"),
     ] {
         let of_kind: Vec<&String> =

@@ -47,8 +47,10 @@ use crate::replay::{stored_alerts, warm_up};
 use crate::seal::{EXAMPLES_MAX, EncodedBlock, Limits, SEAL_ALERTS_MAX, cores, encode_rejects, seal_plan};
 use crate::source::{FileError, Input, StreamBlock};
 
-/// Maximum size of the text in a block, in bytes. A block becomes one row group.
-pub const BLOCK_BYTES_MAX: usize = 64 << 20;
+/// Maximum size of the text in a block, in bytes; only a longer line makes a longer block. A block
+/// becomes one row group. While it is decoded, a log that was written again takes three and a half
+/// times its text: the text, the records that may be kept in `raw`, and the other columns.
+pub const BLOCK_BYTES_MAX: usize = 48 << 20;
 /// Minimum size: smaller row groups compress badly and make queries slow.
 pub const BLOCK_BYTES_MIN: usize = 8 << 20;
 /// Memory that all blocks under way may take; with many workers blocks are smaller.

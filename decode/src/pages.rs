@@ -1,21 +1,20 @@
 //! Finds the events of JSON documents that have many lines, or many events in an array.
 //!
-//! A *page* is a part of such a document with one event: the event, what is before it in the
-//! document if it is the first, and what is behind it, up to the next event or the document's end.
-//! Documents are an array of objects; an object over several lines; `{"events":[…]}` and
-//! `{"kind":"EventList",…,"items":[…]}` over several lines. Invariants:
-//! - The pages of a document are all its bytes. Between the events of an array there is a comma and
-//!   white space, and nothing else, so nothing is taken for frame that could be a record.
-//! - A page ends where the next event begins, or where its document ends. So only the kind of the
-//!   document must be known to continue there: see [`Within`].
-//! - Where a page begins and ends follows from the bytes of the stream alone. A text that is not a
-//!   page ([`Page::Broken`]) ends the document, and the stream is one of lines from there on.
-//! - A line of one event never begins a document, so streams of such lines cost nothing. A line
-//!   feed in a string is not JSON: it ends a document whose writer was torn, before the lines behind
-//!   it are taken for its text.
+//! A *page* is a part of such a document that contains one event. It begins with the event; the
+//! first page begins where the document does. It ends where the next event begins, or at the
+//! document's end. Documents are an array of objects; an object over several lines;
+//! `{"events":[…]}` and `{"kind":"EventList",…,"items":[…]}` over several lines. Invariants:
+//! - The pages of a document contain all its bytes. Between the events of an array there may be
+//!   only a comma and white space, so no text that could be a record is treated as frame.
+//! - To continue at the end of a page, only the kind of the document must be known: see [`Within`].
+//! - The bytes of the stream alone decide where a page begins and ends. A text that is not a page
+//!   ([`Page::Broken`]) ends the document, and the stream is read as lines from there on.
+//! - A line of one event never begins a document, so streams of such lines cost nothing. JSON has
+//!   no line feed in a string. So if a writer stopped inside a string, its document ends at the
+//!   line feed, and the lines after it are not taken for its text.
 //! - Nothing recurses, and a page has at most as many bytes as a line.
 
-/// Where a position is, that is at the beginning of a page.
+/// Where in a document a page begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Within {
     /// Between two documents, or before the first.
@@ -39,11 +38,11 @@ pub(crate) enum Page {
     Broken,
 }
 
-/// Longest text of a list before its first item, and behind its last one.
+/// Longest text of a list before its first item, and after its last one.
 const FRAME_BYTES_MAX: usize = 64 << 10;
 
-/// Whether a stream that begins with `text` begins with a document. `None` if that depends on the
-/// bytes to come.
+/// Returns whether a stream that begins with `text` begins with a document; `None` if that depends
+/// on bytes after `text`.
 pub(crate) fn begins(text: &[u8]) -> Option<bool> {
     let start = blank(text, 0);
     match text.get(start) {
@@ -125,7 +124,7 @@ fn page_at(text: &[u8], start: usize, within: Within, bytes_max: usize) -> Resul
         }
         b']' if within == Within::Array => Ok(closed(next + 1)),
         b']' => {
-            // The members behind the list, up to the brace of its object.
+            // The members after the list, up to the closing brace of its object.
             let tail = Brackets { open: 1, bytes_max: (next + 1).saturating_add(FRAME_BYTES_MAX) };
             Ok(closed(tail.end(text, next + 1)?))
         }
@@ -195,7 +194,7 @@ struct Brackets {
 }
 
 impl Brackets {
-    /// Returns the position behind the bracket that closes the last open one.
+    /// Returns the position after the bracket that leaves none open.
     fn end(mut self, text: &[u8], from: usize) -> Result<usize, Stop> {
         let mut at = from;
         while self.open > 0 {
@@ -217,7 +216,7 @@ impl Brackets {
     }
 }
 
-/// Returns the position behind the string that begins at `quote`.
+/// Returns the position after the string that begins at `quote`.
 fn string_end(text: &[u8], quote: usize) -> Result<usize, Stop> {
     let mut at = quote + 1;
     loop {

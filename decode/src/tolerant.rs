@@ -1,14 +1,14 @@
 //! Reads the members of an object one by one, so that one odd member costs itself and no other.
 //!
-//! Where a member ends follows from quotes and brackets alone; only then its text is judged. A
-//! member that is JSON but cannot be read (nested too deeply, not UTF-8, of another type) is a
-//! *fault*, and the next member is read. Text that is not JSON ends the reading: nothing says how
-//! the bytes after it belong together. A client may have chosen them, so nothing after such a
-//! break is used.
+//! Quotes and brackets alone decide where a member ends. Its text is judged after that. A member
+//! that is JSON but cannot be read (nested too deeply, not UTF-8, of another type) is a *fault*,
+//! and the next member is read. Text that is not JSON is a *break* and ends the reading, because
+//! nothing says how the bytes after it belong together. A client may have chosen these bytes, so
+//! none of them is used.
 //!
-//! Invariants: the text of the members before a break does not change what is read of them. The
-//! work is linear in the text, and nothing recurses. The module uses no code of `canonical`,
-//! `document` and `members`, which are judged by what is read here. Nothing is kept.
+//! Invariants: a break does not change what is read of the members before it. The work is linear in
+//! the text, and nothing recurses. The module uses no code of `canonical`, `document` or `members`,
+//! because what is read here is the standard for them. No state.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -36,7 +36,7 @@ impl Faults {
         self.0.is_empty()
     }
 
-    /// Replaces a fault of the event itself by another one.
+    /// Replaces a fault of the event itself with another one.
     pub(crate) fn replace(&mut self, old: Unread, new: Unread) {
         if self.0.remove(&fault_text(EVENT, old)) {
             self.add(EVENT, new);
@@ -57,7 +57,7 @@ pub(crate) struct Object<'t> {
     members: Vec<(Cow<'t, str>, Option<&'t str>)>,
 }
 
-/// What was read of a text.
+/// What was read from a text.
 pub(crate) struct Text<'t> {
     pub(crate) object: Object<'t>,
     pub(crate) faults: Faults,
@@ -74,9 +74,9 @@ impl<'t> Text<'t> {
     }
 }
 
-/// Reads the object that `bytes` are, perhaps not to its end. A fault of a member is given its
-/// pointer if `has_pointer` is true of its name, and else the event's. `None` if the bytes do not
-/// begin with an object, or if something follows the object.
+/// Reads the object in `bytes`, to its end or to a break. A fault of a member gets the member's
+/// pointer if `has_pointer` is true for its name, otherwise the event's pointer. Returns `None` if
+/// the bytes do not begin with an object, or if something follows the object.
 pub(crate) fn read(bytes: &[u8], depth_max: usize, has_pointer: impl Fn(&str) -> bool) -> Option<Text<'_>> {
     let mut scanner = Scanner::of(bytes)?;
     let mut faults = Faults::default();
@@ -129,10 +129,11 @@ fn name_of(text: &[u8]) -> Result<Cow<'_, str>, Unread> {
     serde_json::from_str(text).map(Cow::Owned).map_err(|_| Unread::NotUtf8)
 }
 
-/// Returns the text of a value that can be read. A value may be not UTF-8 and yet end where it
-/// seems to; so it must be JSON first, with any bytes above ASCII as characters of its strings.
+/// Returns the text of a value that can be read. A value that is not UTF-8 may still end where it
+/// seems to. So the first check is that the value is JSON, in whose strings any bytes above ASCII
+/// may stand.
 fn judged(value: &[u8], depth: usize, depth_max: usize) -> Result<&str, Unread> {
-    // This parser skips values without recursion and without a look at their encoding.
+    // This parser skips values without recursion, and does not check their encoding.
     serde_json::from_slice::<IgnoredAny>(value).map_err(|_| Unread::NotJson)?;
     let text = std::str::from_utf8(value).map_err(|_| Unread::NotUtf8)?;
     if depth > depth_max { Err(Unread::TooDeep) } else { Ok(text) }
@@ -149,20 +150,20 @@ impl<'t> Object<'t> {
         Object { path: EVENT.to_owned(), members: Vec::new() }
     }
 
-    /// Returns the value of the last member of the name; `None` if there is none, if it is null, or
-    /// if it cannot be read.
+    /// Returns the value of the last member with this name; `None` if there is none, if it is null,
+    /// or if it cannot be read.
     pub(crate) fn value(&self, name: &str) -> Option<&'t str> {
         let (_, value) = self.members.iter().rev().find(|(known, _)| known == name)?;
         value.filter(|value| *value != "null")
     }
 
-    /// Returns true if the last member of the name is there and not null.
+    /// Returns true if there is a member with this name and the last one is not null.
     pub(crate) fn has(&self, name: &str) -> bool {
         let last = self.members.iter().rev().find(|(known, _)| known == name);
         last.is_some_and(|(_, value)| *value != Some("null"))
     }
 
-    /// Reports the members that occur more than once, of those that `is_read` names.
+    /// Reports each member that occurs more than once and for whose name `is_read` is true.
     pub(crate) fn duplicates(&self, is_read: impl Fn(&str) -> bool, faults: &mut Faults) {
         let mut seen = BTreeSet::new();
         for (name, _) in self.members.iter().filter(|(name, _)| is_read(name)) {
@@ -185,7 +186,7 @@ impl<'t> Object<'t> {
         self.plain_string(name).is_some()
     }
 
-    /// Returns the member if it is a readable string. Nothing else of it is reported.
+    /// Returns the member if it is a readable string. If it is not, no fault is reported.
     pub(crate) fn plain_string(&self, name: &str) -> Option<String> {
         serde_json::from_str(self.value(name)?).ok()
     }
@@ -284,17 +285,18 @@ struct Scanner<'t> {
 }
 
 enum Step<'t> {
-    /// A member whose end was found; its name has its quotes. The depth counts the brackets that
-    /// are open at once, with that of the object.
+    /// A member whose end was found. `name` includes its quotes. `depth` is the number of brackets
+    /// that are open at once, including the one of the object.
     Member { name: &'t [u8], value: &'t [u8], depth: usize },
     /// The object's closing brace.
     End,
-    /// The text ends, or what is there is not JSON.
+    /// The text ends, or is not JSON from here on.
     Break,
 }
 
 impl<'t> Scanner<'t> {
-    /// Begins in the object that `bytes` begin with.
+    /// Returns a scanner for the object that `bytes` begin with; `None` if they begin with
+    /// something else.
     fn of(bytes: &'t [u8]) -> Option<Scanner<'t>> {
         let mut scanner = Scanner { bytes, at: 0, is_first: true };
         scanner.skip_white();
@@ -361,7 +363,7 @@ fn value_end(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     }
 }
 
-/// Returns the items of an `EventList`, as text that is JSON but may be not UTF-8. `None` if the
+/// Returns the items of an `EventList`, as text that is JSON but perhaps not UTF-8. `None` if the
 /// bytes are not such a list.
 pub(crate) fn list_items(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     serde_json::from_slice::<IgnoredAny>(bytes).ok()?;

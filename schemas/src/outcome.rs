@@ -1,7 +1,7 @@
 //! What an event says about the result of its request, and whether the request was a dry run.
 //!
-//! Invariant: rules and views have one meaning of success, the one of [`Answer::outcome`]. A request
-//! counts as a dry run only where the API server stores nothing because of it. No state.
+//! Invariant: rules and views have one meaning of success, the one of [`Answer::outcome`]. A
+//! request counts as a dry run only if `dryRun` makes the API server store nothing. No state.
 //!
 //! | what is known | outcome |
 //! |---|---|
@@ -43,7 +43,8 @@ impl Outcome {
 }
 
 /// The annotation in which OpenShift's OAuth server says how a login ended: `allow`, `deny` or
-/// `error`. The response code of a login does not say it: a refused login gets the login page.
+/// `error`. The response code does not say how, because the answer to a refused login is the login
+/// page.
 pub const LOGIN_DECISION: &str = "authentication.openshift.io/decision";
 
 /// The smallest response code; the API server and the clouds write 0 for no code.
@@ -96,8 +97,8 @@ impl Answer<'_> {
     }
 }
 
-/// Verbs of requests that may be dry runs, and whose URI says so. The body of a deletion, if there
-/// is one, decides in place of the URI, so a URI never makes a deletion a dry run.
+/// Verbs of requests that may be dry runs if their URI asks for one. The body of a deletion, if
+/// there is one, decides in place of the URI, so a URI never makes a deletion a dry run.
 const DRY_VERBS: [&str; 3] = ["create", "patch", "update"];
 
 /// Subresources that the API server stores. All others may ignore `dryRun`: `exec`, `attach`,
@@ -139,7 +140,8 @@ fn is_form_encoded(encoded: &str, text: &str) -> bool {
 }
 
 /// Returns true if the API server obeys a URI that asks for a dry run, so that the request changes
-/// nothing. Requests that ignore `dryRun` are never dry runs, or a client could hide them with it.
+/// nothing. A request for which the API server ignores `dryRun` is never a dry run; otherwise a
+/// client could hide it by adding `dryRun`.
 pub fn obeys_dry_run(
     verb: Option<&str>,
     api_group: Option<&str>,

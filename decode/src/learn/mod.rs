@@ -1,22 +1,23 @@
-//! Learns how a stream writes its records, and makes forms of that.
+//! Learns how a stream writes its records, and makes forms from that.
 //!
 //! A *skeleton* is what the records of one kind have in common: the order of members, the
-//! separators, which columns there are. While a block is decoded, [`Learner::see`] cuts each record
-//! that the columns alone do not give, and counts it to its skeleton. It collects which codecs write
-//! all values of a column, and which added values change from record to record. When the block
-//! ends, [`Learner::finish`] makes forms of the most frequent skeletons: an added value that is the
-//! same in all records is part of the form, and others are items.
+//! separators, which columns there are. While a block is decoded, [`Learner::see`] cuts into its
+//! parts each record that the columns alone do not give, and counts it under its skeleton. It
+//! collects the codecs that can write every value of a column, and notes which added values change
+//! from record to record. When the block ends, [`Learner::finish`] makes forms from the most
+//! frequent skeletons: an added value that is the same in all records is part of the form, and all
+//! other added values are items.
 //!
 //! Invariants:
 //! - Nothing here decides that a row needs no `raw`: [`crate::rows`] renders each row by its form
 //!   and compares the result with the record.
-//! - A template is used only if [`Form::parse`] accepts it, and only if it is short for the records
-//!   that it replaces.
+//! - A template is used only if [`Form::parse`] accepts it, and only if it is short compared with
+//!   the records that it replaces.
 //! - The forms of a block follow from its records alone, so a block that is decoded again has the
-//!   same ones. Nothing but buffers is kept between blocks.
-//! - Work that is in vain is bounded: a record that has no form, or that needs another skeleton,
-//!   takes from a credit that records of known skeletons restore. When the credit is spent, the rest
-//!   of the block is not learned from.
+//!   same forms. Nothing but buffers is kept between blocks.
+//! - Useless work is bounded. A record that has no form, or that needs a new skeleton, uses up a
+//!   credit, and records of known skeletons restore it. When the credit is spent, nothing is
+//!   learned from the rest of the block.
 
 mod codecs;
 mod scan;
@@ -46,18 +47,19 @@ const RECORD_BYTES_MAX: usize = 16 << 20;
 const SKELETONS_MAX: usize = 512;
 /// Credit at the start of a block, and its maximum.
 const CREDIT_MAX: u32 = 256;
-/// What a record costs that needs a new skeleton.
+/// Cost of a record that needs a new skeleton.
 const COST_NEW: u32 = 1;
-/// What a record costs that has no form.
+/// Cost of a record that has no form.
 const COST_NONE: u32 = 4;
-/// Longest template in terms of its records: a template consists of names that recur in other
-/// templates, and is compressed better than a record.
+/// Maximum length of a template, as a multiple of the length of all its records. It is more than 1
+/// because a template is compressed better than a record: its names recur in other templates.
 const TEMPLATE_TO_RECORDS_MAX: usize = 2;
 /// A value that was seen this often without a change is a constant. A value that was seen less
-/// often is one only if it has no digits: a time or a number may be the same by chance.
+/// often is a constant only if it has no digits, because a time or a number may be the same by
+/// chance.
 const SURE: u32 = 16;
 
-/// The records with one key.
+/// Records with the same key, whose values the same codecs can write.
 struct Skeleton {
     key: Vec<u8>,
     codecs: Vec<Codecs>,
@@ -65,11 +67,11 @@ struct Skeleton {
     places: Vec<usize>,
     rows: u32,
     bytes: usize,
-    /// The next skeleton with the same key, whose codecs are others.
+    /// The next skeleton with the same key but other codecs.
     next: Option<usize>,
 }
 
-/// A place in records where values are added; records of different skeletons may have it.
+/// A place in records that has an added value. Several skeletons may share a place.
 struct AddedPlace {
     /// The value that was seen first, in [`Learner::text`].
     first: Range<usize>,
@@ -112,8 +114,8 @@ impl Learner {
         }
     }
 
-    /// Learns from the record of the row number `row` of the block, which is not what the columns
-    /// alone render to. Rows come in order.
+    /// Learns from the record of row number `row` of the block. The columns alone do not give this
+    /// record. Calls are in the order of rows.
     pub(crate) fn see(&mut self, row: usize, record: &[u8], columns: &Columns<'_>) {
         if self.credit == 0 {
             return;
@@ -128,8 +130,8 @@ impl Learner {
         };
     }
 
-    /// Cuts the record into `self.scan`. Returns its skeleton if that is known, and otherwise
-    /// `Some(None)`. `None` if the record has no form.
+    /// Cuts the record into `self.scan`. Returns its skeleton, `Some(None)` if that is a new one,
+    /// or `None` if the record has no form.
     fn cut(&mut self, record: &[u8], columns: &Columns<'_>) -> Option<Option<usize>> {
         if columns.there == 0 || record.len() > RECORD_BYTES_MAX || memchr::memchr(TAG, record).is_some() {
             return None;
@@ -157,7 +159,8 @@ impl Learner {
         Some(None)
     }
 
-    /// Counts the record that was cut to its skeleton, which is made if it is new. Returns the cost.
+    /// Counts the record that was cut under its skeleton, and adds the skeleton if it is new.
+    /// Returns the cost.
     fn count(&mut self, row: usize, known: Option<usize>, bytes: usize) -> u32 {
         let at = known.unwrap_or_else(|| self.add());
         let Learner { scan, skeletons, places, text, values, seen, .. } = self;
@@ -186,7 +189,7 @@ impl Learner {
         if known.is_some() { 0 } else { COST_NEW }
     }
 
-    /// Adds the skeleton of the record that was cut with its paths.
+    /// Adds the skeleton of the record that was cut; the cut must have collected the paths.
     fn add(&mut self) -> usize {
         let Learner { scan, by_path, places, .. } = self;
         let place = |path: &Vec<u8>| {
@@ -262,7 +265,8 @@ impl Learner {
             let start = items.len();
             for (value, place) in values.iter().zip(&skeleton.places) {
                 if self.is_item(*place) {
-                    // A value that is not text does not give the record.
+                    // If the value is not text, the form does not give the record, and `verify`
+                    // drops the row.
                     let at = text.len();
                     text.push_str(std::str::from_utf8(&self.text[value.clone()]).unwrap_or_default());
                     items.push(at..text.len());
@@ -313,11 +317,11 @@ impl Learner {
     }
 }
 
-/// Number of regions that a column can be in, none included.
+/// How many numbers of regions a column can be in: from none to the maximum.
 const LEVELS: usize = strongroom_schemas::form::FORM_REGIONS_MAX + 1;
 
-/// The codecs that write most values of the block. They decide where the values of one skeleton
-/// allow several.
+/// The codecs that write most values of the block. They are chosen where several codecs can write
+/// the values of a skeleton.
 struct Usual {
     strings: [Codecs; LEVELS],
     lists: [Codecs; LEVELS],
@@ -397,7 +401,7 @@ struct FormRow {
 }
 
 impl Forms {
-    /// Returns the columns `form` and `form_values` of a block with so many rows.
+    /// Returns the columns `form` and `form_values` of a block with `rows` rows.
     pub(crate) fn columns(&self, rows: usize) -> Result<(ArrayRef, ArrayRef), ArrowError> {
         let (mut forms, mut lists) = (DictColumn::new(), ListBuilder::new(StringBuilder::new()));
         let mut next = self.rows.iter().peekable();

@@ -1,11 +1,12 @@
 //! Takes an event out of what shippers, runtimes and loggers put around it, layer by layer.
 //!
-//! A layer is a string literal, a [`prefix`], or a *carrier*: an object that has the event in one of
-//! the members [`PATHS`], as an object or as text. Invariants:
+//! A layer is a string literal, a [`prefix`], or a *carrier*: an object that has the event, as an
+//! object or as text, in one of the members [`PATHS`]. Invariants:
 //! - A text that is an audit event is never opened, so what a client sends stays a body.
 //! - Nothing is searched. A text is opened as a whole, at places that are listed here.
-//! - What a container other than an API server writes is refused: any pod may print text that looks
-//!   like an event. So is standard error, where the API server logs what clients send.
+//! - What a container other than an API server writes is refused, because any pod may print text
+//!   that looks like an event. Standard error is refused too, because the API server logs there
+//!   what clients send.
 //! - At most [`LAYERS_MAX`] layers are opened. Every layer is linear in its text, and the texts in
 //!   one layer do not overlap, so the work is linear. Nothing is kept here.
 //!
@@ -25,8 +26,8 @@ use crate::reject::{Reason, Refusal};
 /// Maximum number of layers around an event.
 const LAYERS_MAX: usize = 4;
 
-/// The members that hold the event of a carrier, as paths of names. The first that holds one
-/// counts.
+/// The members that hold the event of a carrier, as paths of names. The first path that leads to an
+/// event is used.
 const PATHS: [&[&str]; 17] = [
     &["log"],
     &["message"],
@@ -69,15 +70,15 @@ pub(crate) enum Around {
 /// What was found in the layers of a text.
 pub(crate) struct Opened<T> {
     pub(crate) event: T,
-    /// The dialect that the outermost layer is of.
+    /// The dialect of the outermost layer.
     pub(crate) dialect: Dialect,
 }
 
-/// Judges a text: what is made of it if it is an event.
+/// Judges a text, and returns what is made from it if it is an event.
 type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 'j;
 
-/// Opens the layers of `text`, which `judge` refused with `refusal`, and returns what `judge` makes
-/// of the first text in them that it does not refuse.
+/// Opens the layers of `text` and passes what is in them to `judge`. Returns what `judge` makes
+/// from the first text that it accepts. `refusal` is why `judge` refused `text` itself.
 ///
 /// # Errors
 /// Why the innermost text is not an event, or `refusal` if there is no layer.
@@ -143,16 +144,16 @@ fn opened<T>(
     }
 }
 
-/// Returns the members of `text` if it is a carrier, or says why it cannot be one.
+/// Returns the members of `text` if it may be a carrier. `refusal` is why it is not an event.
 fn carrier<'t>(text: &'t [u8], refusal: &Refusal) -> Option<Members<'t>> {
-    // A text that is refused for another reason is an audit event, a wrapper or not JSON.
+    // If a text is refused for another reason, it is an audit event or a wrapper, or is not JSON.
     if !matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::TooDeep) {
         return None;
     }
     let text = std::str::from_utf8(text).ok()?;
     let members: Members<'t> = serde_json::from_str(text).ok()?;
-    // Objects of Kubernetes have these members. What they hold beside them is a client's: the
-    // message of an event of the core API, or the data of a ConfigMap.
+    // Objects of Kubernetes have these members. Clients write the other members of such objects:
+    // the message of an event of the core API, or the data of a ConfigMap.
     let is_of_kubernetes =
         ["kind", "apiVersion", "auditID"].iter().any(|name| member(&members, name).is_some());
     (!is_of_kubernetes && Kind::of(&keys(&members)).is_none()).then_some(members)
@@ -191,8 +192,8 @@ fn opened_carrier<T>(
     Err(first.or(other).unwrap_or(refusal))
 }
 
-/// Returns the dialect of a carrier that has its event in the member `name`, as far as its other
-/// members say.
+/// Returns the dialect of a carrier that has its event in the member `name`, judged by its other
+/// members.
 fn dialect(carrier: &Members<'_>, name: &str) -> Dialect {
     let has = |name: &str| json::member(carrier, name).is_some();
     match name {
@@ -266,14 +267,15 @@ fn other_source(carrier: &Members<'_>) -> Option<Refusal> {
     if text(carrier, &["stream"]).as_deref() == Some("stderr") {
         return Some(standard_error());
     }
-    // `--logging-format=json` of Kubernetes' own programs: clients have a part in its messages.
+    // Kubernetes' own programs write this with `--logging-format=json`. Clients can put text of
+    // their own into the messages.
     if value(carrier, &["ts"]).is_some() && text(carrier, &["caller"]).is_some() {
         return Some(klog());
     }
     if text(carrier, &["logStreamName"]).is_some_and(|name| !name.starts_with(eks::AUDIT_STREAM)) {
         return Some(eks::other_stream());
     }
-    // Nothing is known of a container if not all its names can be read.
+    // If one of its names cannot be read, the container may be any.
     if let Some(pod) = member(carrier, "kubernetes").filter(|pod| pod.get().starts_with('{'))
         && serde_json::from_str::<Members<'_>>(pod.get()).is_err()
     {
@@ -296,7 +298,7 @@ pub(super) fn writes_events(container: &str) -> bool {
     CONTAINERS.contains(&container)
 }
 
-/// Whether API servers run in this namespace, and nothing of users does.
+/// Whether API servers run in this namespace, and users run nothing in it.
 pub(super) fn is_of_system(namespace: &str) -> bool {
     namespace == "kube-system"
         || namespace.starts_with("openshift-")
@@ -315,7 +317,7 @@ fn klog() -> Refusal {
     Refusal::new(Reason::OtherCategory, "a line of klog, the log of Kubernetes' own programs")
 }
 
-/// Says which other log a line is of, if that is known.
+/// Returns the refusal of a line that belongs to another log, if that log is known.
 fn other_line(line: &[u8]) -> Option<Refusal> {
     if prefix::is_klog(line) {
         return Some(klog());
@@ -333,7 +335,7 @@ fn other_line(line: &[u8]) -> Option<Refusal> {
     }
 }
 
-/// Whether the line after `line` has the next part of what a container wrote as one line.
+/// Whether `line` is a part of what a container wrote as one line, and another part follows.
 pub(crate) fn is_part(line: &[u8]) -> bool {
     match line.first() {
         Some(b'{') => cut_log(line).unwrap_or(false),
@@ -342,8 +344,8 @@ pub(crate) fn is_part(line: &[u8]) -> bool {
     }
 }
 
-/// Whether the parts of a line may continue behind `line`: it is such a part, or a line of the
-/// other stream.
+/// Whether the parts of a line may continue after `line`, because `line` is such a part or belongs
+/// to the other stream.
 pub(crate) fn is_between_parts(line: &[u8]) -> bool {
     match line.first() {
         Some(b'{') => cut_log(line).unwrap_or(false),
@@ -381,8 +383,8 @@ pub(crate) fn follows(first: &[u8], line: &[u8]) -> Follows {
     }
 }
 
-/// Whether the text of a line of docker's `json-file` log was cut, so that it does not end in a
-/// line feed. `None` for other lines, and for those of standard error.
+/// Whether docker cut the text of this line of its `json-file` log, so that the text does not end
+/// in a line feed. `None` for lines of other logs and of standard error.
 fn cut_log(line: &[u8]) -> Option<bool> {
     const HEAD: &[u8] = b"{\"log\":\"";
     let text = line.strip_prefix(HEAD)?;
@@ -405,8 +407,8 @@ fn cut_log(line: &[u8]) -> Option<bool> {
     Some(backslashes % 2 == 0)
 }
 
-/// Returns the text of a record of several lines that each have a part of it. `None` for any other
-/// record.
+/// Returns the text of a record that has several lines with a part of the text in each. `None` for
+/// any other record.
 fn joined(record: &[u8]) -> Option<Vec<u8>> {
     let lines = || record.split(|byte| *byte == b'\n');
     let mut text = Vec::with_capacity(record.len());

@@ -4,11 +4,11 @@
 //! - The text of a message or record, decoded from base64 and gzip, is kept as it is, followed by a
 //!   newline if it does not end with one. What surrounds it is not kept.
 //! - Nothing that an authenticated sender pushes is lost: a record that cannot be unpacked is kept
-//!   packed, as a line. It becomes a row of `rejects`, and is seen.
+//!   packed, as a line. It becomes a row of `rejects`, where it is noticed.
 //! - All or nothing: a refused body leaves no line.
-//! - The text is not longer than a body may be, and all memory is asked for before it is used.
+//! - The text is at most as long as a body may be, and all memory is reserved before it is used.
 //!
-//! Nothing is kept here. A body that was not stored because of a crash is sent again.
+//! No state. If a crash prevents a body from being stored, the sender sends it again.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,9 +32,9 @@ const STEP_BYTES: usize = 64 << 10;
 pub struct Pushed {
     pub text: Vec<u8>,
     pub lines: u32,
-    /// Whether something in it was not what the route takes, and was kept as a line.
+    /// Whether a part of it was not what the route expects. Such a part is kept as a line.
     pub is_odd: bool,
-    /// What the sender calls the message or request; the same when it is sent again.
+    /// The sender's id of the message or request, which stays the same when it is sent again.
     pub id: Option<String>,
 }
 
@@ -45,7 +45,7 @@ pub enum PushError {
     NotADelivery,
     BadGzip,
     TooLong,
-    /// There is no memory for it now.
+    /// There is not enough memory for it now.
     Busy,
 }
 
@@ -67,7 +67,8 @@ struct Message<'b> {
     message_id: Option<String>,
 }
 
-/// Returns the text of a Pub/Sub message. A subscription without a wrapper sends the text alone.
+/// Returns the text of a Pub/Sub message. A subscription that does not wrap messages sends only the
+/// text.
 pub fn pubsub(mut body: Vec<u8>, line_bytes_max: usize) -> Result<Pushed, PushError> {
     let push = serde_json::from_slice::<Push<'_>>(&body).ok().map(|push| push.message);
     let is_wrapped = push.is_some();
@@ -80,7 +81,7 @@ pub fn pubsub(mut body: Vec<u8>, line_bytes_max: usize) -> Result<Pushed, PushEr
         let is_odd = lines.is_odd && (is_wrapped || serde_json::from_slice::<IgnoredAny>(&body).is_err());
         return Ok(Pushed { text: body, lines: lines.count, is_odd, id: None });
     };
-    // A message of attributes alone has nothing to keep.
+    // A message that has only attributes contains nothing to keep.
     if text.trim_ascii().is_empty() {
         text.clear();
     }
@@ -91,7 +92,8 @@ pub fn pubsub(mut body: Vec<u8>, line_bytes_max: usize) -> Result<Pushed, PushEr
 }
 
 /// Returns the text of a delivery of Firehose. The body and each record may be compressed.
-/// `reserve` is asked before memory is used, with the number of bytes in use then.
+/// `reserve` is called before more memory is used, with the number of bytes that will then be in
+/// use.
 pub fn firehose(
     mut body: Vec<u8>,
     is_packed: bool,
@@ -107,7 +109,8 @@ pub fn firehose(
             Err(Gunzip::Push(error)) => return Err(error),
         }
     }
-    // Of the body there is one record more, decoded from base64.
+    // Beside the body, one of its records is in memory, decoded from base64; it is shorter than the
+    // body.
     let out = Growing { text: Vec::new(), base: body.len() * 2, bytes_max, reserve };
     let mut delivery = Delivery { out, is_odd: false, error: None, id: None };
     let mut deserializer = serde_json::Deserializer::from_slice(&body);
@@ -138,21 +141,21 @@ fn end_line(text: &mut Vec<u8>, from: usize) {
 /// A text that grows within its bound.
 struct Growing<'r> {
     text: Vec<u8>,
-    /// Bytes that are in use besides.
+    /// Number of other bytes in use.
     base: usize,
     bytes_max: usize,
     reserve: &'r mut dyn FnMut(usize) -> bool,
 }
 
 enum Gunzip {
-    /// It is not gzip, or it is cut.
+    /// The bytes are not gzip, or end too early.
     Broken,
     Push(PushError),
 }
 
 impl Growing<'_> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), PushError> {
-        // One more for a newline.
+        // One byte more, for a newline.
         let needed = self.text.len() + bytes.len() + 1;
         if needed > self.bytes_max + 1 {
             return Err(PushError::TooLong);
@@ -168,7 +171,7 @@ impl Growing<'_> {
         Ok(())
     }
 
-    /// Appends what `packed` unpacks to, or nothing.
+    /// Appends what `packed` unpacks to. If it cannot be unpacked, nothing is appended.
     fn gunzip(&mut self, packed: &[u8]) -> Result<(), Gunzip> {
         let from = self.text.len();
         let mut reader = MultiGzDecoder::new(packed);

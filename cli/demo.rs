@@ -275,8 +275,8 @@ fn compare(truth: &[PlantedAttack], alerts: &[Alert]) -> Result<bool, CliError> 
                     touching.iter().map(|(_, other)| other.rule_name.as_str()).collect();
                 let others = match others.len() - 1 {
                     0 => String::new(),
-                    1 => "and 1 more rule".to_owned(),
-                    more => format!("and {more} more rules"),
+                    1 => " and 1 more rule".to_owned(),
+                    more => format!(" and {more} more rules"),
                 };
                 say(&format!(
                     "{} {:<28} {began:<6} {:<9} {}{}",

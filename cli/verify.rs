@@ -21,8 +21,8 @@ use crate::term;
 ///
 /// Signatures, their trees, every file's hash, every record's hash, positions and counts are
 /// recomputed from the bytes; in a bucket, versions, deletions and locks are checked as well.
-/// docs/proof.md says what is checked and how, for those who would rather not ask this program. The
-/// report names what could not be checked.
+/// docs/proof.md says what is checked and how, for those who do not want to rely on this program.
+/// The report names what could not be checked.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -42,8 +42,8 @@ pub struct Args {
     /// Read only files up to this day
     #[arg(long, value_name = "DAY")]
     to: Option<NaiveDate>,
-    /// Read only files that came after the last check without a finding, and check that the logs
-    /// continue it
+    /// Read only files that are newer than the last check that found nothing, and check that the
+    /// logs continue from that check
     #[arg(long)]
     since_last: bool,
     /// Where the last check is remembered [default: in the state folder of the user]
@@ -133,7 +133,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     bar.0.finish_and_clear();
     write_report(&args, &report)?;
     let good = report.findings.is_empty();
-    // A check of certain days is not remembered, because it has not read every file of the heads.
+    // A check of certain days is not remembered, because it has not read every file that the heads
+    // cover.
     if let (Some(path), true, None, None) = (&state, good, args.from, args.to) {
         remember(path, &report).with_context(|| format!("cannot write {}", path.display()))?;
     }

@@ -26,7 +26,7 @@ use crate::pattern::{self, Check, Ordering, Part, Test, Utf16};
 
 /// Largest compiled size of one regular expression.
 const REGEX_BYTES_MAX: usize = 1 << 20;
-/// Largest whole number up to which every whole number is exact as `f64`.
+/// The largest number such that `f64` holds it and every smaller whole number exactly.
 const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Why a rule is not valid, and the keys that lead to the fault, innermost first.
@@ -85,7 +85,7 @@ pub(crate) fn parse_filter(filter: &Mapping) -> Result<Expr, Fault> {
     read(filter).map(|(condition, _)| condition)
 }
 
-/// The fields for which a rule that does not name them has a condition all the same.
+/// For each of these fields, whether the rule names it. If not, a condition on it may be added.
 #[derive(Clone, Copy, Default)]
 struct Named {
     stage: bool,

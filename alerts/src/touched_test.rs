@@ -2,8 +2,8 @@
 //!
 //! Goal: a search for a namespace, a user, a cluster or an offset in what an alert touches finds
 //! every event that the alert counts. While the names are few, an alert touches only the names of
-//! such events. Method: every kind of correlation observes random events in any order; the counted
-//! events are computed again from the events before each alert.
+//! such events. Method: every kind of correlation observes random events in any order; for each
+//! alert, the events that it must count are computed a second time, from the events before it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -86,7 +86,7 @@ fn line(at: usize, (second, reads, actor, name, namespace): Given) -> String {
 /// Observes the events, one batch each, and returns the alerts, each with the number of events
 /// observed until then.
 fn alerts_of(given: &[Given]) -> Vec<(usize, Alert)> {
-    // Rules with an upper bound count events that are at most this late.
+    // Rules with an upper bound count an event only if it is at most this late.
     let config = DetectorConfig { allowed_lateness: Duration::from_secs(1000), ..DetectorConfig::default() };
     let rules = RuleSet::from_yaml("r.yml", RULES).unwrap_or_else(|error| panic!("{error}"));
     let rules = Arc::new(rules);

@@ -1,8 +1,8 @@
 //! Appends activity records: records of what this program and its users did, sealed and proven like
 //! events.
 //!
-//! On a crash, a record that was not sealed is lost. Sealed records are counted by the position at
-//! which [`ActivityLog::open`] continues. A caller that must not lose a record keeps it elsewhere
+//! In a crash, records that were not sealed are lost. [`ActivityLog::open`] continues at the
+//! position after the last sealed record. A caller that must not lose a record keeps it elsewhere
 //! until [`ActivityLog::seal`] returns.
 
 use std::sync::Arc;
@@ -98,7 +98,7 @@ impl ActivityLog {
         })
     }
 
-    /// Records that the position returned by [`ActivityLog::position`] is sealed.
+    /// Notes that the position returned by [`ActivityLog::position`] is sealed.
     pub fn has_sealed(&mut self) {
         if self.reached.records > 0 {
             self.sealed = Some(self.reached);

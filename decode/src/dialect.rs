@@ -1,7 +1,8 @@
 //! Names for the forms in which records of audit events arrive.
 //!
 //! Invariant: the names are shown in summaries and metrics, so none is changed or reused. A dialect
-//! is told by the outermost thing around an event, as far as its content says. It decides nothing.
+//! is the name of the outermost layer around an event, as far as the layer's content shows it. No
+//! decision depends on it.
 
 use std::fmt;
 

@@ -295,8 +295,8 @@ fn parts(bytes: &[u8], line_bytes_max: usize) -> Parts {
     if bytes.len() > line_bytes_max { Parts::Apart(bytes.len()) } else { Parts::Open }
 }
 
-/// Returns where the parts of a line begin whose last part is behind `bytes`, if a block that ends
-/// there would separate them. `bytes` are whole lines.
+/// Returns where the parts of a line begin if the last of them is after the end of `bytes`, so that
+/// a block that ends there would separate them. `bytes` are whole lines.
 pub fn open_parts(bytes: &[u8], line_bytes_max: usize) -> Option<usize> {
     let text = bytes.strip_suffix(b"\n")?;
     let last = memchr::memrchr(b'\n', text).map_or(0, |newline| newline + 1);
@@ -392,7 +392,7 @@ enum PagesSoFar {
 
 /// Bytes of a page that are gathered before its end is looked for.
 const PAGE_LOOK_BYTES: usize = 64 << 10;
-/// At most so many are gathered behind those that were looked at.
+/// Maximum number of bytes that are gathered after those in which the end was looked for.
 const PAGE_LOOK_BYTES_MAX: usize = 16 << 20;
 
 impl Default for PagesSoFar {

@@ -395,7 +395,7 @@ impl Stream {
     fn held_page(&self, bytes: &[u8], within: frame::Within, is_at_end: bool) -> Option<usize> {
         let (end, then) = frame::last_page(bytes, within, self.bounds.line_bytes_max)?;
         let is_blank = bytes[end..].iter().all(u8::is_ascii_whitespace);
-        // Lines behind a document are a block of their own, unless they are the last.
+        // Lines after a document are a block of their own, unless they are the last.
         let is_held = match then {
             frame::LastPage::MoreMayCome => !is_blank,
             frame::LastPage::LinesFollow => !is_at_end,

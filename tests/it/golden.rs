@@ -170,7 +170,8 @@ impl Fixture {
         vec!["--public-key".to_owned(), self.expected["keys"]["audit-1"].as_str().expect("a key").to_owned()]
     }
 
-    /// Arguments that trust the first key, which vouches for all later keys, and the witness.
+    /// Arguments that trust the witness and the first key. The first key vouches for all later
+    /// keys.
     fn trusted(&self) -> Vec<String> {
         let mut words = self.public_key();
         words.extend(["--witness".to_owned(), self.text("witness")]);
@@ -535,7 +536,8 @@ mod open {
         assert!(appids.is_superset(&named("appids")), "{appids:?}");
         for (name, stream) in streams(fixture).iter().filter(|(name, _)| *name != "webhook") {
             let partition = stream["partition"].as_str().expect("a partition");
-            // The partition of an empty file is named after the file's path, which is another here.
+            // The partition of an empty file is named after the file's path, and here the path is
+            // different.
             if partition.starts_with("empty/") {
                 continue;
             }
@@ -601,8 +603,8 @@ mod open {
         assert_eq!(found, sealed.collect::<BTreeSet<_>>());
     }
 
-    /// The write-ahead log is read together with the archive that it belongs to, because what the
-    /// archive has sealed is no longer in the log.
+    /// The write-ahead log is read together with its archive, because what the archive has sealed
+    /// is no longer in the log.
     pub fn wal(_: &Fixture) {
         a_daemon_that_was_killed_is_continued();
     }
@@ -746,8 +748,8 @@ fn tree(leaves: &[Vec<u8>]) -> [u8; 32] {
 }
 
 /// The constants that the format fixes are written in this test a second time and compared with the
-/// old bytes. The other tests read the same bytes with the program. So a constant that is changed
-/// everywhere in the program makes this test or one of them fail.
+/// old bytes. The other tests read the same bytes with the program. So if a constant is changed
+/// everywhere in the program, this test or one of them fails.
 #[test]
 fn constants_are_those_of_format_1() {
     let fixture = Fixture::new("format-1");

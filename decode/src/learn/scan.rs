@@ -146,8 +146,8 @@ impl Scan {
         self.ends.len()
     }
 
-    /// Cuts a document with text around it. `steps` is the number of members on the way to the
-    /// event that are behind, or `None` off the way.
+    /// Cuts a document with text around it. `steps` is the number of members already passed on the
+    /// way to the event, or `None` if the document is not on that way.
     fn text(&mut self, text: &[u8], steps: Option<usize>, columns: &Columns<'_>) -> Option<()> {
         let (start, end) = match literal(text) {
             Some((start, end)) => {

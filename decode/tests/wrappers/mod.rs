@@ -304,7 +304,7 @@ fn a_wrapper_cut_at_every_byte() {
                 let decoded = check(format!("{}{end}", &wrapper[..cut]).as_bytes());
                 // If the wrapper is torn right after an event that is not a string, that event
                 // cannot be distinguished from a bare one.
-                // A line of an export whose event is cut behind its user is an event.
+                // A line of an export whose event is cut after its user is an event.
                 let is_named = wrapper.starts_with("20") && cut >= end_of_user(wrapper.as_bytes());
                 let whole = is_named
                     || wrapper.starts_with(CONTROL)

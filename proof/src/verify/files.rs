@@ -101,7 +101,7 @@ pub(super) fn check(
                     commit.time_ms.and_then(DateTime::from_timestamp_millis).map(|time| time.date_naive());
                 let days = made.zip(add.date).map(|(made, date)| (made - date).num_days());
                 let is_day_of_arrival = days.is_none_or(|days| (-1..=ARRIVAL_DAYS_MAX).contains(&days));
-                // Commits that name no format are older than the second one.
+                // Commits that name no format are older than format 2.
                 let format = commit.events_format.unwrap_or(1).max(1);
                 let format = u32::try_from(format).unwrap_or(u32::MAX);
                 let is_newer = log.table == Table::Events && format > EVENTS_FORMAT;
@@ -246,7 +246,7 @@ fn first_undecodable(bytes: &Bytes) -> Option<(u64, u64)> {
     None
 }
 
-/// What the rows of a file show about it, in the form in which its commit states it.
+/// What the rows of a file show, in the form in which the file's commit states the same.
 #[derive(Default)]
 struct Seen {
     rows: u64,

@@ -7,9 +7,9 @@
 //!
 //! A line that a container's runtime or docker has cut into parts, on lines of their own, is one
 //! line here: from its first part to its last, with the lines of the other stream between them. It
-//! has at most as many bytes as any line. A block does not end between two parts, if it can be
-//! helped: see [`open_parts`]. Parts without a last one are lines of their own. Of parts that are
-//! longer together than a line may be, it is not promised which ones are joined.
+//! has at most as many bytes as any line. A block does not end between two parts where that can be
+//! avoided: see [`open_parts`]. Parts without a last one are lines of their own. If parts together
+//! are longer than a line may be, it is undefined which of them are joined.
 //!
 //! A stream may begin with a document of many lines or many events, which is cut into [`pages`]. A
 //! block then begins and ends between two pages, and [`Within`] is all that must be known to
@@ -251,8 +251,8 @@ fn kind(block: &Block, last: bool) -> LineKind {
     if last && block.open_ended { LineKind::Open } else { LineKind::Whole }
 }
 
-/// Returns the page that `bytes` are if `next` follows: the end of a page is known when the first
-/// byte of the next one is.
+/// Returns the page in `bytes`, after which `next` follows. The end of a page is known only when
+/// the first byte of the next page is known.
 fn page_before(bytes: &[u8], next: &[u8], within: Within, line_bytes_max: usize) -> Page {
     match pages::page(&[bytes, next].concat(), within, line_bytes_max) {
         Page::Whole { length, .. } if length != bytes.len() => Page::Open,
@@ -324,8 +324,8 @@ pub fn open_parts(bytes: &[u8], line_bytes_max: usize) -> Option<usize> {
     }
 }
 
-/// Returns where the last page of `bytes` ends that is complete, and what follows there; `None` if
-/// the bytes are one of lines from their beginning on.
+/// Returns the end of the last complete page of `bytes`, and what follows it; `None` if `bytes`
+/// begin with a line.
 pub fn last_page(bytes: &[u8], within: Within, line_bytes_max: usize) -> Option<(usize, LastPage)> {
     let (mut at, mut within) = (0, within);
     loop {
@@ -347,10 +347,10 @@ pub enum LastPage {
     LinesFollow,
 }
 
-/// Returns where a block ends that has no newline and is not the last of its stream, and at which
-/// edge. It ends at its last cut. If the whole block lies inside one part, it ends before the bytes
-/// that may become a boundary. A line that is not cut into parts is not searched, and the block
-/// keeps all its bytes.
+/// For a block that has no newline and is not the last of its stream, returns where it ends, and at
+/// which edge. It ends at its last cut. If the whole block lies inside one part, it ends before the
+/// bytes that may become a boundary. A line that is not cut into parts is not searched, and the
+/// block keeps all its bytes.
 pub fn last_cut(bytes: &[u8], begins: Edge, line_bytes_max: usize) -> (usize, Edge) {
     let cuts = Cuts::new(line_bytes_max);
     let mut at = match begins {
@@ -380,13 +380,13 @@ pub struct LineSoFar {
     pages: PagesSoFar,
 }
 
-/// What a stream must remember of the document that it begins with, if it does.
+/// What a stream must remember of the documents at its beginning, if there are any.
 #[derive(Clone, Debug)]
 enum PagesSoFar {
-    /// It is one of lines.
+    /// The stream consists of lines from here on.
     Lines,
-    /// Before `begun` a page begins. It is looked for again when `begun` has as many bytes as the
-    /// last field says, so that the work is linear.
+    /// `begun` is the beginning of a page. The end of the page is looked for again when `begun` has
+    /// `look_at` bytes, so that the work is linear.
     Pages { within: Within, begun: Vec<u8>, look_at: usize },
 }
 
@@ -402,7 +402,8 @@ impl Default for PagesSoFar {
 }
 
 impl PagesSoFar {
-    /// Takes the pages that `begun` has off its beginning. `None` if it has other text.
+    /// Returns where the whole pages at the beginning of `begun` end, and what follows there.
+    /// `None` if `begun` contains text that is not a page.
     fn taken(mut within: Within, begun: &[u8], line_bytes_max: usize) -> Option<(Within, usize)> {
         let mut at = 0;
         loop {
@@ -444,7 +445,8 @@ impl PagesSoFar {
         }
     }
 
-    /// Returns what follows here, if `next` does. `None` if that is a line.
+    /// Returns where in a document the bytes `next` are, if they follow here. `None` if they are a
+    /// line.
     fn edge(&self, next: &[u8], line_bytes_max: usize) -> Option<Within> {
         let PagesSoFar::Pages { within, begun, .. } = self else { return None };
         let (mut within, mut taken) = PagesSoFar::taken(*within, begun, line_bytes_max)?;

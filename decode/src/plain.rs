@@ -96,8 +96,8 @@ const IMPERSONATED_MEMBERS: [&str; 3] = ["username", "groups", "extra"];
 const OBJECT_MEMBERS: [&str; 8] =
     ["resource", "namespace", "name", "uid", "apiGroup", "apiVersion", "resourceVersion", "subresource"];
 const STATUS_MEMBERS: [&str; 5] = ["status", "message", "reason", "details", "code"];
-/// Members in which collectors keep the level, where `level` is their own; the first that is there
-/// counts.
+/// Members in which collectors keep the event's level when `level` is the collector's own. The
+/// first of them that is present counts.
 pub(crate) const LEVELS_OF_COLLECTORS: [&str; 2] = ["k8s_audit_level", "openshift_audit_level"];
 
 /// The first format of events in which what cannot be read is a fault.
@@ -305,8 +305,8 @@ fn event(text: Text<'_>, text_bytes: usize, format: u32) -> Result<PlainEvent, R
     Ok(event)
 }
 
-/// Returns the level. If `level` is absent or another text than a level, it may be a collector's
-/// own, and the level is in a member of the collector.
+/// Returns the event's level. If `level` is absent, or is a string that is not a level of the audit
+/// API, a collector may have put its own level there, and the event's level into another member.
 fn level(members: &Object<'_>, format: u32, faults: &mut Faults) -> Option<String> {
     let is_level = |level: &String| level.parse::<Level>().is_ok();
     let level = members.string("level", faults);
@@ -417,7 +417,8 @@ mod tests {
     use super::*;
     use crate::decoder::DEPTH_MAX;
 
-    /// What is JSON is read with `serde_json`; the reader of the rest says the same of it.
+    /// JSON is read with `serde_json`. The reader of texts that are not JSON reads the same from
+    /// it.
     #[test]
     fn both_readers_of_json_agree() {
         let cases: Vec<serde_json::Value> =

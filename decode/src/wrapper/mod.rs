@@ -179,8 +179,8 @@ pub(crate) fn mapped_in(
     }
 }
 
-/// Returns the event that `document` is mapped to, if it is an entry of that kind. The caller has
-/// checked its depth. The event is that of an `eventsFormat`.
+/// Returns the event that `document` is mapped to by the rules of an `eventsFormat`, if it is an
+/// entry of Google Cloud Logging. The caller has checked its depth.
 pub(crate) fn mapped(document: &str, format: u32) -> Result<PlainEvent, Refusal> {
     let unknown = || Refusal::new(Reason::Wrapped, "a wrapper that is not a record");
     let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;

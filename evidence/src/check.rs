@@ -155,8 +155,8 @@ pub fn check_pack(
         check_complete(folder, &manifest, &names, &named, &mut report)?;
     } else {
         report.not_checked.push(
-            "whether these are all records: proofs show that what is here is the archive's, not that nothing was left out. With \
-             access to the archive, ask it again: strongroom evidence check DIR --archive LOCATION"
+            "whether these are all records: proofs show that what is here is the archive's, not that nothing was left out. Who may \
+             read the archive asks again: strongroom evidence check DIR --archive LOCATION"
                 .to_owned(),
         );
     }

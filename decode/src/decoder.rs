@@ -162,6 +162,10 @@ impl Decoder {
         let mut frame_before = 0;
         for line in frame::lines(block, self.config.line_bytes_max) {
             let offset = block.offset + line.at as i64;
+            if line.kind == LineKind::OpenPage {
+                consumed = line.at;
+                continue;
+            }
             let mut bytes = line.bytes;
             if offset == 0 && bytes.starts_with(BOM) {
                 bytes = &bytes[BOM.len()..];

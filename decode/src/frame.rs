@@ -100,6 +100,9 @@ pub enum LineKind {
     Whole,
     /// A line, or a part of one, without a newline after it, at the end of a stream that may grow.
     Open,
+    /// The beginning of a page of a document, at the end of a stream that may grow. Its event may be
+    /// whole, but what must follow it is not there yet.
+    OpenPage,
     /// The first piece, as long as the bound, of a line longer than the bound.
     FirstPiece,
     /// Another piece of a line or part longer than the bound.
@@ -137,7 +140,12 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
     };
     // Up to here, parts of a line are not joined: the last one is missing.
     let mut apart_until = 0;
+    let mut is_open = is_open_array(block);
     std::iter::from_fn(move || {
+        if std::mem::take(&mut is_open) {
+            within = None;
+            return Some(open_page(bytes, &mut at, number));
+        }
         loop {
             if let Some(here) = within {
                 let mut page = pages::page(&bytes[at..], here, line_bytes_max);
@@ -155,11 +163,8 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
                         return Some(line);
                     }
                     Page::Open if block.open_ended => {
-                        let line =
-                            Line { at, number, bytes: &bytes[at..], kind: LineKind::Open, event: None };
-                        at = bytes.len();
                         within = None;
-                        return Some(line);
+                        return Some(open_page(bytes, &mut at, number));
                     }
                     Page::Blank | Page::Open | Page::Broken => within = None,
                 }
@@ -245,6 +250,24 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             return Some(Line { at: start, number: of, bytes: line, kind: kind(block, last), event: None });
         }
     })
+}
+
+/// Takes the rest of `bytes` as an open page.
+fn open_page<'b>(bytes: &'b [u8], at: &mut usize, number: i64) -> Line<'b> {
+    let line = Line { at: *at, number, bytes: &bytes[*at..], kind: LineKind::OpenPage, event: None };
+    *at = bytes.len();
+    line
+}
+
+/// Whether the block is all of a stream that may grow, and that has the beginning of an array on its
+/// first line. The first line names the stream, so nothing can be taken from it before it is whole.
+fn is_open_array(block: &Block) -> bool {
+    let text = block.bytes.trim_ascii_end();
+    block.open_ended
+        && block.offset == 0
+        && text.starts_with(b"[")
+        && !text.ends_with(b"]")
+        && memchr::memchr(b'\n', &block.bytes).is_none()
 }
 
 fn kind(block: &Block, last: bool) -> LineKind {

@@ -165,6 +165,11 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                 assert!(matches!(mine, [Kept { what: What::Reject { reason, .. }, .. }]
                     if *reason == Reason::LineTooLong.as_str()));
             }
+            // What must follow its event is not there yet.
+            (LineKind::OpenPage, _) => {
+                assert!(mine.is_empty(), "an open page was used");
+                left = Some(line.at);
+            }
             // More of it may come, unless what is cut is a string in it.
             (LineKind::Open, Ok(event)) if is_cut(&event) => {
                 left = mine.is_empty().then_some(line.at);

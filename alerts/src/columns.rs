@@ -17,8 +17,6 @@ use arrow_schema::{DataType, TimeUnit};
 use strongroom_schemas::{Outcome, events};
 use thiserror::Error;
 
-use crate::outcome;
-
 /// Why a batch cannot be matched.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum MatchError {
@@ -196,13 +194,14 @@ impl<'a> Columns<'a> {
         }
     }
 
-    pub(crate) fn outcomes(&self) -> &[Option<Outcome>] {
-        self.outcomes.get_or_init(|| outcome::outcomes(self))
+    /// Returns what `compute` gave when it was first needed: the outcome of each row.
+    pub(crate) fn outcomes(&self, compute: impl FnOnce() -> Vec<Option<Outcome>>) -> &[Option<Outcome>] {
+        self.outcomes.get_or_init(compute)
     }
 
-    /// Returns for each row whether it is a dry run.
-    pub(crate) fn dry_runs(&self) -> &[bool] {
-        self.dry_runs.get_or_init(|| outcome::dry_runs(self))
+    /// Like [`outcomes`](Self::outcomes): for each row, whether it is a dry run.
+    pub(crate) fn dry_runs(&self, compute: impl FnOnce() -> Vec<bool>) -> &[bool] {
+        self.dry_runs.get_or_init(compute)
     }
 
     pub(crate) fn number(&self, at: usize, row: usize) -> Option<i64> {

@@ -142,8 +142,8 @@ impl Evaluation<'_, '_> {
                 range.any(|item| remembered(memo, lists.items, item, |value| test.matches(value)))
             }
             Field::Time(at) => test.matches(time_text(columns, *at, row.at).as_deref()),
-            Field::Outcome => test.matches(columns.outcomes()[row.at].map(Outcome::as_str)),
-            Field::DryRun => test.matches(Some(outcome::bool_text(columns.dry_runs()[row.at]))),
+            Field::Outcome => test.matches(outcome::outcomes(columns)[row.at].map(Outcome::as_str)),
+            Field::DryRun => test.matches(Some(outcome::bool_text(outcome::dry_runs(columns)[row.at]))),
             Field::Examined => test.matches(row.examined().map(outcome::bool_text)),
             Field::Exec(part) => {
                 let uris = columns.text(index::REQUEST_URI);
@@ -326,8 +326,10 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
             out.extend(lists.range(row.at).filter_map(|item| lists.items.get(item)).map(str::to_owned));
         }
         Field::Time(at) => out.extend(time_text(columns, *at, row.at)),
-        Field::Outcome => out.extend(columns.outcomes()[row.at].map(|outcome| outcome.as_str().to_owned())),
-        Field::DryRun => out.push(outcome::bool_text(columns.dry_runs()[row.at]).to_owned()),
+        Field::Outcome => {
+            out.extend(outcome::outcomes(columns)[row.at].map(|outcome| outcome.as_str().to_owned()))
+        }
+        Field::DryRun => out.push(outcome::bool_text(outcome::dry_runs(columns)[row.at]).to_owned()),
         Field::Examined => out.extend(row.examined().map(|examined| outcome::bool_text(examined).to_owned())),
         Field::Exec(part) => {
             out.extend(columns.text(index::REQUEST_URI).get(row.at).and_then(|uri| exec(uri, *part)));

@@ -388,11 +388,11 @@ fn load<'a>(field: &Field, columns: &Columns<'a>, places: &mut Vec<u32>) -> Opti
         }
         Field::List(at) => lists(columns.lists(*at), columns.rows, places),
         Field::Outcome => {
-            places.extend(columns.outcomes().iter().map(|outcome| outcome::place(*outcome)));
+            places.extend(outcome::outcomes(columns).iter().map(|outcome| outcome::place(*outcome)));
             Some(Values::Texts(outcome::OUTCOMES.to_vec()))
         }
         Field::DryRun => {
-            places.extend(columns.dry_runs().iter().map(|dry_run| 1 + u32::from(*dry_run)));
+            places.extend(outcome::dry_runs(columns).iter().map(|dry_run| 1 + u32::from(*dry_run)));
             Some(Values::Texts(outcome::BOOLS.to_vec()))
         }
         _ => None,

@@ -25,6 +25,7 @@ use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
 use crate::gate::{self, OpenGate, OpenRows};
 use crate::matches::{BatchMatches, Entry, Half, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
 use crate::memo::Memo;
+use crate::outcome;
 use crate::rule::{GRAVE, Measure};
 use crate::ruleset::RuleSet;
 
@@ -215,7 +216,7 @@ impl Matcher {
             // A rule that takes an unknown outcome for success does so for its grave alerts only.
             let counts = |info: usize| {
                 !rules.event_rule(rule as usize).takes_unknown
-                    || columns.outcomes()[row as usize] != Some(Outcome::Unknown)
+                    || outcome::outcomes(columns)[row as usize] != Some(Outcome::Unknown)
                     || rules.rules()[info].severity >= GRAVE
             };
             if rules.rules()[rule as usize].alerts && counts(rule as usize) {
@@ -444,7 +445,7 @@ impl KeptSymbols {
             request_received_us: received_us,
             response_code: number(index::RESPONSE_CODE).and_then(|code| i32::try_from(code).ok()),
             source_offset: number(index::SOURCE_OFFSET).unwrap_or_default(),
-            outcome: columns.outcomes()[row],
+            outcome: outcome::outcomes(columns)[row],
             faults,
             request: request_identity(columns, row, stage_us, received_us),
             half: half(columns, row, stage_us, received_us),

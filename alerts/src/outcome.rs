@@ -134,7 +134,11 @@ impl<'a> Classes<'a> {
 }
 
 /// Returns the outcome of each row.
-pub(crate) fn outcomes(columns: &Columns<'_>) -> Vec<Option<Outcome>> {
+pub(crate) fn outcomes<'c>(columns: &'c Columns<'_>) -> &'c [Option<Outcome>] {
+    columns.outcomes(|| outcome_of_rows(columns))
+}
+
+fn outcome_of_rows(columns: &Columns<'_>) -> Vec<Option<Outcome>> {
     let stages = Classes::of(columns.text(index::STAGE), stage_class);
     let statuses = Classes::of(columns.text(index::RESPONSE_STATUS), |value| class_of(STATUSES, value));
     let decisions = Classes::of(columns.text(index::AUTHZ_DECISION), |value| class_of(DECISIONS, value));
@@ -152,7 +156,11 @@ pub(crate) fn outcomes(columns: &Columns<'_>) -> Vec<Option<Outcome>> {
 }
 
 /// Returns for each row whether it is a dry run.
-pub(crate) fn dry_runs(columns: &Columns<'_>) -> Vec<bool> {
+pub(crate) fn dry_runs<'c>(columns: &'c Columns<'_>) -> &'c [bool] {
+    columns.dry_runs(|| dry_run_of_rows(columns))
+}
+
+fn dry_run_of_rows(columns: &Columns<'_>) -> Vec<bool> {
     let uris = columns.text(index::REQUEST_URI);
     let asks = Classes::of(uris, |uri| usize::from(uri.is_some_and(asks_dry_run)));
     let text = |column, row| columns.text(column).get(row);

@@ -32,7 +32,8 @@ use crate::canonical;
 use crate::columns::NULL;
 use crate::dialect::{Dialect, DialectCounts};
 use crate::document::{Document, Stop};
-use crate::frame::{self, BOM, Block, Edge, LineKind};
+use crate::frame::{self, Block, Edge, LineKind};
+use crate::limits::{BOM, DEPTH_MAX, LINE_BYTES_MAX, WIDE_BYTES};
 use crate::members;
 use crate::plain::PlainEvent;
 use crate::reject::{Reason, Refusal};
@@ -51,13 +52,6 @@ pub struct DecoderConfig {
     pub depth_max: usize,
 }
 
-/// Longest line: 64 MiB. The first bytes of a longer one are read as a cut event.
-pub const LINE_BYTES_MAX: usize = 64 << 20;
-/// Longest text that simd-json parses: 4 MiB. It needs many times the memory of the text, so longer
-/// ones are left to [`crate::plain`].
-pub const WIDE_BYTES: usize = 4 << 20;
-/// Maximum nesting depth of a document.
-pub const DEPTH_MAX: usize = 128;
 /// Maximum number of bytes of one line that are parsed in search of a whole event after a tear,
 /// where a writer stopped in the middle of another event.
 const RECOVERY_BYTES_MAX: usize = 64 << 20;

@@ -116,10 +116,11 @@ const BOUNDARY: &[u8] = b"}{\"messageType\"";
 /// A block must be longer than the bound of a line by this many bytes. A block inside an over-long
 /// line then contains a cut, or lies inside a long part.
 pub const BOUNDARY_BYTES: usize = BOUNDARY.len();
+/// A line of documents that is longer than this is cut, even if it is shorter than the bound: the
+/// file that has it may grow for hours without a newline.
+const DOCUMENTS_BYTES_MAX: usize = 4 << 20;
 /// Several documents whose total length is below this are not cut apart.
 pub const PART_BYTES: usize = 16 << 10;
-/// The byte order mark, which some editors and exports put before the first line.
-pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Returns the lines of `block`. A line longer than `line_bytes_max` is returned in parts, or in
 /// pieces of at most `line_bytes_max` bytes.
@@ -209,7 +210,7 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             }
             let end = line_end(bytes, at);
             let last = end == bytes.len();
-            if end - at > line_bytes_max || (last && block.ends != Edge::Line) {
+            if is_long(&bytes[at..end], line_bytes_max) || (last && block.ends != Edge::Line) {
                 long = Some((end, begins_document(&bytes[at..])));
                 first_piece = Some(at);
                 continue;
@@ -521,6 +522,11 @@ impl LineSoFar {
             Edge::InLine
         }
     }
+}
+
+/// Whether a line is handed out in parts or in pieces.
+pub fn is_long(line: &[u8], line_bytes_max: usize) -> bool {
+    line.len() > line_bytes_max || (line.len() > DOCUMENTS_BYTES_MAX && begins_document(line))
 }
 
 fn begins_document(line: &[u8]) -> bool {

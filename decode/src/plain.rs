@@ -17,8 +17,8 @@ use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::marks::{Unread, fault_text};
 use strongroom_schemas::{Level, Stage};
 
-use crate::decoder::LINE_BYTES_MAX;
 use crate::json::{Members, WHITE, bounded_depth, first_value};
+use crate::limits::LINE_BYTES_MAX;
 use crate::reject::{Reason, Refusal};
 use crate::tolerant::{self, EVENT, Faults, Object, Text};
 
@@ -415,7 +415,7 @@ pub fn row(batch: &RecordBatch, row: usize) -> PlainEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decoder::DEPTH_MAX;
+    use crate::limits::DEPTH_MAX;
 
     /// JSON is read with `serde_json`. The reader of texts that are not JSON reads the same from
     /// it.

@@ -382,7 +382,7 @@ impl Stream {
                 None => lines == 0,
             },
             Edge::InLine => false,
-            _ if lines == 0 => true,
+            _ if lines == 0 => !frame::is_long(bytes, line_bytes_max),
             _ => {
                 let whole_lines = memchr::memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
                 frame::open_parts(&bytes[..whole_lines], line_bytes_max) == Some(0)
@@ -487,8 +487,9 @@ impl Stream {
         // at a cut. Text that follows a part is taken as a part itself while it is no longer than a
         // line may be, because its end may still come.
         let may_end = self.follows && begins == Edge::Part && bytes.len() <= line_bytes_max;
-        let cut = (lines == 0 && !may_end && (begins != Edge::Line || bytes.len() > line_bytes_max))
-            .then(|| frame::last_cut(&bytes, begins, line_bytes_max));
+        let cut =
+            (lines == 0 && !may_end && (begins != Edge::Line || frame::is_long(&bytes, line_bytes_max)))
+                .then(|| frame::last_cut(&bytes, begins, line_bytes_max));
         if let Some(source) = self.failed.take() {
             // The whole lines before an error are good: they go first, and the next call returns
             // the error.
@@ -566,7 +567,8 @@ impl Stream {
         let mut prefix_before_open_line = None;
         if block.open_ended {
             let line = memchr::memrchr(b'\n', &block.bytes).map_or(0, |newline| newline + 1);
-            let is_long = block.bytes.len() - line > line_bytes_max || (line == 0 && begins != Edge::Line);
+            let is_long =
+                frame::is_long(&block.bytes[line..], line_bytes_max) || (line == 0 && begins != Edge::Line);
             let is_joined = line == block.bytes.len() || matches!(begins, Edge::Page(_));
             let part =
                 (is_long || is_joined || frame::open_parts(&block.bytes[..line], line_bytes_max).is_some())

@@ -204,6 +204,9 @@ impl Translation {
             if name.starts_with("pod.") {
                 return Err("pod.*: a virtual field of ours");
             }
+            if modifiers.split('|').any(|modifier| modifier == "neq") {
+                return Err("neq: sigma-rust does not know it");
+            }
             self.lines.push(Line {
                 field: name.to_owned(),
                 modifiers: modifiers.split('|').map(str::to_owned).collect(),

@@ -220,17 +220,25 @@ fn cases() -> Vec<Case> {
             json!(
                 "{\"authorization.k8s.io/decision\":\"allow\",\"authorization.k8s.io/reason\":\"\"},\"verb\":\"delete\""
             ),
-            Some("verb, annotations"),
+            Some("verb, annotations, faults"),
         ),
-        of(Rendered, "shape", json!("\"verb\":\"delete\","), Some("shape")),
+        of(Rendered, "shape", json!("\"verb\":\"delete\","), Some("faults, shape")),
         of(
             Rendered,
             "request_object",
             json!("1,\"responseObject\":2"),
             Some("request_object, response_object"),
         ),
-        of(Rendered, "request_object", json!("not JSON"), None),
-        of(Rendered, "level", json!("metadata"), None),
+        of(
+            Rendered,
+            "request_object",
+            json!("not JSON"),
+            Some(
+                "request_object, annotations, authz_decision, authz_reason, request_received_timestamp, \
+                 stage_timestamp, faults",
+            ),
+        ),
+        of(Rendered, "level", json!("metadata"), Some("faults")),
         // Events in the wrappers of clouds.
         one(Escaped, "verb", json!("get")),
         one(Escaped, "namespace", Value::Null),

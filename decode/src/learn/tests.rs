@@ -1,3 +1,8 @@
+//! Learns the forms of logs that other serialisers wrote, of wrappers, and of hostile streams.
+//!
+//! Goal: a record is given back exactly, whatever wrote it. Where its stream repeats a form, no row
+//! keeps `raw`; where every line has another one, the work is bounded.
+
 use std::fmt::Write as _;
 
 use arrow_array::cast::AsArray as _;

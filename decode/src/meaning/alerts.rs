@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use strongroom_schemas::{Severity, alerts, ocsf};
 
 use super::{Difference, MeaningError, RECORD_BYTES_MAX};
-use crate::decoder::DEPTH_MAX;
 use crate::json::{self, Members};
+use crate::limits::DEPTH_MAX;
 use crate::render::WrongColumn;
 
 /// The values of a finding, looked up by path. A value that is absent or has another type is not

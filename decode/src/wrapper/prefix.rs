@@ -33,7 +33,7 @@ pub(crate) enum Prefix {
 pub(crate) fn find(text: &[u8]) -> Option<(Prefix, usize)> {
     let window = &text[..text.len().min(PREFIX_BYTES_MAX + 1)];
     let end = memchr::memchr(b'{', window)?;
-    let (head, bom) = match text[..end].strip_suffix(crate::frame::BOM) {
+    let (head, bom) = match text[..end].strip_suffix(crate::limits::BOM) {
         Some(head) => (head, true),
         None => (&text[..end], false),
     };

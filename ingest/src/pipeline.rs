@@ -520,7 +520,8 @@ impl Coordinator<'_> {
             }
             let stored = lock(self.writer).position(Table::Rejects, &partition)?;
             let refusal = Refusal { reason: Reason::EmptyFile, detail: "an empty file".to_owned() };
-            let origin = Origin { partition: partition.clone(), cluster: self.options.cluster.clone() };
+            let origin =
+                Origin { partition: partition.clone(), cluster: self.options.cluster.clone(), unwrap: None };
             let batch = reject_batch(&origin, &refusal, arrived).map_err(|source| IngestError::Columns {
                 label: label.clone(),
                 offset: 0,

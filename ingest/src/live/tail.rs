@@ -390,7 +390,8 @@ impl Files<'_> {
                     // It was rotated just now: the next scan finds what is where.
                     _ => return Ok(true),
                 };
-                let origin = Arc::new(Origin { partition, cluster: self.options.cluster.clone() });
+                let origin =
+                    Arc::new(Origin { partition, cluster: self.options.cluster.clone(), unwrap: None });
                 let mut file = Followed {
                     stream: *stream,
                     name: Arc::new(StreamName { partition: String::new(), label: String::new() }),

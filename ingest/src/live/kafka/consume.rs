@@ -845,7 +845,8 @@ fn go_on(
     match &mut stream.gather {
         Some(gather) => gather.jump(next),
         none => {
-            let origin = Origin { partition: partition.clone(), cluster: options.cluster.clone() };
+            let origin =
+                Origin { partition: partition.clone(), cluster: options.cluster.clone(), unwrap: None };
             *none = Some(Gather::new(Arc::clone(&stream.name), Arc::new(origin), position, next));
         }
     }

@@ -178,7 +178,11 @@ impl WebhookSource {
             chain: position.prefix_blake3,
         });
         Cursor {
-            origin: Arc::new(Origin { partition: partition.clone(), cluster: cluster.to_owned() }),
+            origin: Arc::new(Origin {
+                partition: partition.clone(),
+                cluster: cluster.to_owned(),
+                unwrap: None,
+            }),
             stream: Arc::new(StreamName { partition, label: format!("webhook {} ({cluster})", self.name) }),
             reached,
             unconfirmed: true,

@@ -147,7 +147,7 @@ impl Reader<'_> {
         let origin = Arc::new(Origin {
             partition: state.partition.clone(),
             cluster: self.options.cluster.clone(),
-            unwrap: None,
+            unwrap: self.options.unwrap.clone(),
         });
         self.send(ReaderMessage::Stream(state))?;
         let number = self.sent.streams;

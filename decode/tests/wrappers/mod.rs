@@ -10,6 +10,7 @@ use strongroom_decode::frame::PART_BYTES;
 
 mod field;
 mod layers;
+mod paths;
 
 use super::*;
 

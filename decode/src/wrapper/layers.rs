@@ -75,7 +75,7 @@ pub(crate) struct Opened<T> {
 }
 
 /// Judges a text: what is made of it if it is an event.
-type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 'j;
+pub(super) type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 'j;
 
 /// Opens the layers of `text`, which `judge` refused with `refusal`, and returns what `judge` makes
 /// of the first text in them that it does not refuse.

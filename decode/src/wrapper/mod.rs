@@ -161,7 +161,7 @@ pub(crate) fn is_array(text: &[u8]) -> bool {
 pub(crate) fn open<T>(
     text: &[u8],
     refusal: Refusal,
-    judge: &mut dyn FnMut(&[u8], Around) -> Result<T, Refusal>,
+    judge: &mut layers::Judge<'_, T>,
 ) -> Result<Opened<T>, Refusal> {
     layers::open(text, refusal, judge)
 }

@@ -24,7 +24,11 @@ const BLOCK_BYTES: usize = 64 << 20;
 
 fn block(bytes: Vec<u8>) -> Block {
     Block {
-        origin: Arc::new(Origin { partition: "bench/decode".to_owned(), cluster: "bench".to_owned() }),
+        origin: Arc::new(Origin {
+            partition: "bench/decode".to_owned(),
+            cluster: "bench".to_owned(),
+            unwrap: None,
+        }),
         offset: 0,
         first_line: 1,
         bytes,

@@ -32,8 +32,11 @@ const REPETITIONS: usize = 3;
 fn blocks(events: u64) -> Vec<RecordBatch> {
     let options = GeneratorOptions { events, attacks: true, ..GeneratorOptions::default() };
     let mut generator = Generator::new(options).expect("options in bounds");
-    let origin =
-        Arc::new(Origin { partition: format!("file/{}", "5a".repeat(32)), cluster: "bench".to_owned() });
+    let origin = Arc::new(Origin {
+        partition: format!("file/{}", "5a".repeat(32)),
+        cluster: "bench".to_owned(),
+        unwrap: None,
+    });
     let mut decoder = Decoder::new(DecoderConfig::default());
     let (mut offset, mut line) = (0, 1);
     let mut batches = Vec::new();

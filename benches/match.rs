@@ -39,7 +39,11 @@ fn log() -> Vec<Vec<u8>> {
 
 fn block(lines: &[Vec<u8>]) -> RecordBatch {
     let block = Block {
-        origin: Arc::new(Origin { partition: "bench/match".to_owned(), cluster: "bench".to_owned() }),
+        origin: Arc::new(Origin {
+            partition: "bench/match".to_owned(),
+            cluster: "bench".to_owned(),
+            unwrap: None,
+        }),
         offset: 0,
         first_line: 1,
         bytes: lines.concat(),

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Subcommand;
 use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
-use strongroom_decode::{DEPTH_MAX, LINE_BYTES_MAX};
+use strongroom_decode::{DEPTH_MAX, EventPath, LINE_BYTES_MAX};
 use strongroom_ingest::live::kafka::{self, KafkaOptions, KafkaSource};
 use strongroom_ingest::live::webhook::{
     self, AssertionOptions, Route, RouteFormat, TlsFiles, WebhookOptions,
@@ -470,6 +470,11 @@ fn cluster(section: &Section<'_>) -> String {
     name
 }
 
+/// The path of the event in objects in which no wrapper is recognised.
+fn unwrap(section: &Section<'_>) -> Option<Arc<EventPath>> {
+    section.parsed("unwrap", EventPath::parse).map(Arc::new)
+}
+
 fn tail(
     section: &Section<'_>,
     names: &mut Vec<String>,
@@ -482,6 +487,7 @@ fn tail(
         section.mistake("paths", "needs at least one file, folder or pattern");
     }
     let mut options = TailOptions::new(name, cluster, paths);
+    options.unwrap = unwrap(section);
     let (least, most) = (Duration::from_millis(10), Duration::from_secs(60));
     options.poll = section.duration("poll", tail::POLL, least..=most);
     let (least, most) = (Duration::from_secs(1), Duration::from_secs(86_400));
@@ -533,6 +539,7 @@ fn webhook(
             path: route.required("path", "the path that a cluster posts to, such as \"/prod\""),
             cluster: cluster(&route),
             client_names: route.strings("client_names"),
+            unwrap: unwrap(&route),
             format: route_format(&route),
         });
         route.finish();
@@ -652,6 +659,7 @@ fn kafka(
         cluster,
         brokers: section.strings("brokers"),
         topics: section.strings("topics"),
+        unwrap: unwrap(section),
         group,
         security,
         ca_file: section.path("ca_file"),
@@ -809,6 +817,29 @@ mod tests {
         assert!(found.len() == 1 && found[0].contains("use two listeners"), "{found:?}");
         let alone = authority.replace("client_ca_file = 'ca'\n", "");
         assert!(Config::parse(&alone, None).is_ok());
+    }
+
+    #[test]
+    fn a_path_to_the_event_is_read_for_every_source_of_lines() {
+        let text = "[archive]\nlocation = 'x'\n[[tail]]\nname = 'a'\ncluster = 'c'\npaths = ['x']\nunwrap = 'a.b'\n\
+                    [[kafka]]\nname = 'b'\ncluster = 'c'\nbrokers = ['b:1']\ntopics = ['t']\nunwrap = 'x\\.y'\n\
+                    [[webhook]]\nname = 'd'\nlisten = '127.0.0.1:0'\nwal = 'w'\ncert_file = 'c'\nkey_file = 'k'\nclient_ca_file = 'ca'\n\
+                    [[webhook.route]]\npath = '/a'\ncluster = 'c'\nunwrap = 'z'\n";
+        let config = Config::parse(text, None).map_err(|found| format!("{found:?}")).expect("no mistake");
+        let found = [&config.tails[0].unwrap, &config.kafkas[0].unwrap, &config.webhooks[0].routes[0].unwrap];
+        let found = found.map(|path| path.as_ref().map(ToString::to_string));
+        assert_eq!(found.map(Option::unwrap_or_default), ["a.b", r"x\.y", "z"]);
+        let wrong = text.replace("'a.b'", "'a..b'").replace("'z'", "'requestObject.z'");
+        let found = mistakes(&wrong);
+        assert!(found.len() == 2, "{found:?}");
+        for expected in
+            ["tail[1].unwrap: has an empty name", "webhook[1].route[1].unwrap: begins with requestObject"]
+        {
+            assert!(found.iter().any(|found| found.contains(expected)), "{found:?}");
+        }
+        let push = text.replace("unwrap = 'z'", "unwrap = 'z'\nformat = 'firehose'\naccess_key_env = 'PATH'");
+        let push = push.replace("client_ca_file = 'ca'\n", "");
+        assert!(mistakes(&push).iter().any(|found| found.contains("has an unwrap")), "{:?}", mistakes(&push));
     }
 
     #[test]

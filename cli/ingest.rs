@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_alerts::RuleSet;
 use strongroom_archive::{Archive, SealReport};
-use strongroom_decode::{Dialect, Reason};
+use strongroom_decode::{Dialect, EventPath, Reason};
 use strongroom_ingest::{
     FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest, pipeline, source,
 };
@@ -47,6 +47,10 @@ pub struct Args {
     /// standard input; plain, gzip or zstd, detected by content
     #[arg(required = true, value_name = "LOG")]
     logs: Vec<String>,
+    /// Where the event is in objects in which no wrapper is recognised: the names of the members,
+    /// from the outermost, separated by dots (\. is a dot in a name)
+    #[arg(long, value_name = "PATH", value_parser = EventPath::parse)]
+    unwrap: Option<EventPath>,
     /// Append each alert to FILE as an OCSF 1.8 Detection Finding, one JSON object a line
     #[arg(long, value_name = "FILE")]
     alerts_out: Option<PathBuf>,
@@ -137,6 +141,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         None => pipeline::block_bytes(limits.workers),
     };
     options.complete = args.complete;
+    options.unwrap = args.unwrap.map(Arc::new);
     stop_on_interrupt(&options.stop)?;
 
     let alerts_file = args.alerts_out.as_deref().map(AlertsFile::open).transpose()?;

@@ -362,7 +362,11 @@ fn faults(rules: &Arc<RuleSet>, rule: &RuleInfo, hit: &[String], miss: &[String]
 /// Alerts of a new detector over some lines.
 fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Result<Vec<Alert>, String> {
     let block = Block {
-        origin: Arc::new(Origin { partition: "fixture".to_owned(), cluster: "fixture".to_owned() }),
+        origin: Arc::new(Origin {
+            partition: "fixture".to_owned(),
+            cluster: "fixture".to_owned(),
+            unwrap: None,
+        }),
         offset: 0,
         first_line: 1,
         bytes: (lines.join("\n") + "\n").into_bytes(),

@@ -2726,7 +2726,7 @@ class Rows(InFolder):
         os.makedirs(self.root)
         w, expected, actions, day = self.writer(), {}, [], range(self.MICROS, self.MICROS + 3_600_000_000)
         w.events_format = version
-        good = [(record, says) for _, record, rendered, says in records(version) if says is not None and not rendered][::every]
+        good = [(record, says) for _, record, rendered, says, _ in records(version) if says is not None and not rendered][::every]
         good = [(record, says) for record, says in good if says.get("stage_timestamp", self.MICROS) in day]
         changes = [(record, says, column, ["/userAgent: too_long"] if column == "faults" else changed(says.get(column))) for record, says in good for column in says]
         changes += [(record, says, column, None) for record, says in good for column in list(says)[1:]]
@@ -2814,8 +2814,8 @@ LATER = re.compile(rb'audit_level|method\\*"|status\\*": *\{|user\\*": *\{\\*"na
 
 
 def records(version):
-    """Yields (what, record, rendered, says) of each case in tests/data/records, by one version of
-    the rules. The program's own decoder is tested with the same cases."""
+    """Yields (what, record, rendered, says, shape) of each case in tests/data/records, by one version
+    of the rules. The program's own decoder is tested with the same cases."""
     for name in sorted(os.listdir(RECORDS)):
         if not name.endswith(".json"):
             continue
@@ -2827,7 +2827,7 @@ def records(version):
             if version == 1 and of_case == 2 and not LATER.search(data):
                 of_case, says = 1, says and {k: v for k, v in says.items() if k != "faults"}
             if version == of_case:
-                yield case["what"], data, case.get("rendered", False), says
+                yield case["what"], data, case.get("rendered", False), says, case.get("shape") or (says or {}).get("shape")
 
 
 def changed(value):
@@ -2878,21 +2878,21 @@ class Records(unittest.TestCase):
     def test_what_records_say(self):
         for version, events in EVENTS.items():
             count = 0
-            for what, record, rendered, says in records(version):
+            for what, record, rendered, says, shape in records(version):
                 count += 1
                 try:
-                    said = {k: v for k, v in events.columns(rendered, record).items() if v is not None and k in events.compared}
+                    said = {k: v for k, v in events.columns(rendered, record, shape).items() if v is not None and k in events.compared}
                 except (verify.NoRecord, UnicodeDecodeError):
                     said = None
                 self.assertEqual(said, says, (version, what))
                 if not rendered:
-                    self.assertEqual(events(dict(says or {}, raw=record), record), None if says is None else [], (version, what))
+                    self.assertEqual(events(dict(says or {"shape": shape}, raw=record), record), None if says is None else [], (version, what))
             self.assertGreater(count, 900)
 
     def test_each_column_is_compared(self):
         for version, events in EVENTS.items():
             seen = set()
-            for what, record, rendered, says in records(version):
+            for what, record, rendered, says, shape in records(version):
                 if rendered or says is None:
                     continue
                 absent = next(c for c in events.compared if c not in says)
@@ -2903,10 +2903,24 @@ class Records(unittest.TestCase):
                     for other in (changed(value), None):
                         row = dict(says, raw=record)
                         row[column] = other
-                        self.assertEqual(events(row, record), [column], what)
+                        # Without its path, the record of an event that is found by one says nothing.
+                        expected = None if column == "shape" and verify.path_of(shape) else [column]
+                        self.assertEqual(events(row, record), expected, what)
                     seen.add(column)
             self.assertEqual(seen, set(events.compared))
         self.assertEqual(set(EVENTS[2].compared) - set(EVENTS[1].compared), {"faults"})
+
+    def test_paths(self):
+        longest = "a" * verify.PATH_BYTES_MAX
+        for text, names in [
+            ("a", ["a"]), ("a.b.c", ["a", "b", "c"]), (r"a\.b.c", ["a.b", "c"]), (r"a\\.b", ["a\\", "b"]), (" .ä", [" ", "ä"]), ("a.annotations", ["a", "annotations"]),
+            ("1.2.3.4.5.6.7.8", list("12345678")), (longest, [longest]),
+        ]:  # fmt: skip
+            self.assertEqual(verify.path_of("unwrap:" + text), names)
+        for text in ("", ".", ".a", "a.", "a..b", "a\\", r"a\b", "a\nb", "a\x85", "1.2.3.4.5.6.7.8.9", longest + "a", "é" * 129, "requestObject", "responseObject.a", "annotations.x"):
+            self.assertIsNone(verify.path_of("unwrap:" + text), text)
+        for shape in (None, "", "a", "Unwrap:a", verify.SHAPE_GOOGLE):
+            self.assertIsNone(verify.path_of(shape))
 
     def test_rows_that_render(self):
         """The text of some columns becomes part of the record as it is. Whatever it is, the columns
@@ -3012,7 +3026,7 @@ class Records(unittest.TestCase):
     def test_anything(self):
         """Whatever the bytes of a record are, the check gives an answer and no exception."""
         chance = random.Random(11)
-        seeds = [record for _, record, _, says in records(2) if says is not None] + [json.dumps(self.FINDING).encode()]
+        seeds = [record for _, record, _, says, _ in records(2) if says is not None] + [json.dumps(self.FINDING).encode()]
         pieces = [b"[" * 200, b"{", b"}", b'"', b"\\", b"\\ud800", b",", b":", b"null", b"\0", b"\xff", b"9" * 5000, b'"level":', b"NaN", b'{"a":' * 200]
         for _ in range(FUZZ_ROUNDS):
             record = bytearray(chance.choice(seeds))

@@ -4063,14 +4063,15 @@ class Found:
       `is_deep`: a value in it is nested too deep.
     - `within`: the object that this one is in. What that has read is JSON, so it is not judged
       again.
-    - `version`: the `eventsFormat` whose rules apply."""
+    - `version`: the `eventsFormat` whose rules apply. `also`: names that are kept beside READ."""
 
-    def __init__(self, data, mask, start, within=None, name=None, version=EVENTS_FORMAT):
+    def __init__(self, data, mask, start, within=None, name=None, version=EVENTS_FORMAT, also=frozenset()):
         self.data, self.mask, self.start, self.is_judged = data, mask, start, within is not None
         self.faults, self.pointer = (within.faults, within.pointer_to(name)) if within else (set(), "")
         self.told = TOLD.get(self.pointer, ())
         self.list, self.values, self.end, self.is_whole, self.is_odd, self.is_deep = [], {}, None, True, False, False
         self.is_carrier, self.version = False, within.version if within else version
+        self.also = within.also if within else also
         self.read(start + 1)
         if self.end is None:
             self.is_whole = False
@@ -4140,7 +4141,7 @@ class Found:
                 self.fault(name, "duplicate_member")
             if not self.list:
                 self.list.append((name, quote))
-        if name in READ:
+        if name in READ or name in self.also:
             self.values[name] = start, end, fault
 
     @staticmethod
@@ -4337,13 +4338,13 @@ READ = set().union(*TOLD.values(), *CARRIED) | {
 }  # fmt: skip
 
 
-def read_event(data, version=EVENTS_FORMAT):
+def read_event(data, version=EVENTS_FORMAT, also=frozenset()):
     """Reads an object that may be an audit event. Returns None if the text is not one object, of
     which the end may be missing."""
     start = SPACE.match(data).end()
     if data[start : start + 1] != b"{":
         return None
-    found = Found(data, mask_of(data), start, version=version)
+    found = Found(data, mask_of(data), start, version=version, also=also)
     is_alone = found.end is None or SPACE.match(data, found.end).end() == len(data)
     return found if is_alone else None
 
@@ -4419,6 +4420,9 @@ API_SERVERS = (
     "kube-apiserver", "openshift-apiserver", "oauth-apiserver", "openshift-oauth-apiserver", "oauth-server", "oauth-openshift", "kube-apiserver-audit",
 )  # fmt: skip
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+UNWRAP, PATH_NAMES_MAX, PATH_BYTES_MAX = "unwrap:", 8, 256
+NAME_IN_PATH, CONTROL_IN_PATH = re.compile(r"(?:[^.\\]|\\[.\\])+"), re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CLIENTS_OWN = ("requestObject", "responseObject", "annotations")
 
 
 def after_prefix(data):
@@ -4529,6 +4533,44 @@ def in_carrier(found, layers):
     raise NoRecord
 
 
+def path_of(shape):
+    """Returns the names on the path that an event was found by, if the shape of its row has one."""
+    if shape is None or not shape.startswith(UNWRAP):
+        return None
+    text = shape[len(UNWRAP) :]
+    names = NAME_IN_PATH.findall(text)
+    if not 0 < len(names) <= PATH_NAMES_MAX or ".".join(names) != text or len(text.encode()) > PATH_BYTES_MAX or CONTROL_IN_PATH.search(text):
+        return None
+    names = [re.sub(r"\\(.)", r"\1", name) for name in names]
+    return None if names[0] in CLIENTS_OWN else names
+
+
+def at_path(data, path, version):
+    """Returns the columns of the event at a path in an object."""
+    holder = found = read_event(data, version, frozenset(path))
+    if found is None or is_audit_event(found) or not found.is_whole or is_google(found) or not may_be_carrier(found):
+        raise NoRecord
+    found.is_carrier = True  # so its values may be of any depth
+    if is_refused(found):
+        raise NoRecord
+    for name in path[:-1]:
+        holder = holder.if_object(name)
+        if holder is NO_MEMBERS:
+            raise NoRecord
+    first = holder.first(path[-1])
+    if first == "{":
+        event = read_event(holder.bytes(path[-1]), version)
+        if event is not None and is_audit_event(event):
+            return with_faults(event_columns(event), event)
+    elif first == '"':
+        text = (holder.if_string(path[-1]) or "").strip(WHITE).encode()
+        if text.startswith(b"{") or after_prefix(text) is not None:
+            said = unwrap(text, version, LAYERS_MAX - 1)
+            if said.get("shape") is None:
+                return said
+    raise NoRecord
+
+
 def holds_event(found):
     """Returns True if an object says of itself that it is an audit event."""
     kind, version = found.if_string("kind"), found.if_string("apiVersion")
@@ -4614,7 +4656,7 @@ class Events:
             elif row.get("raw") is None and self.says_itself(row):
                 said = {column: row.get(column) for column in EVENT_COMPARED}
             else:
-                said = self.columns(row.get("raw") is None, record)
+                said = self.columns(row.get("raw") is None, record, row.get("shape"))
         except (NoRecord, UnicodeDecodeError):
             return None
         if len(record) == RECORD_BYTES_MAX and ": too_long" in (row.get("faults") or ()):
@@ -4630,11 +4672,17 @@ class Events:
             raise NoRecord
         return event, with_faults(event_columns(event), event)
 
-    def columns(self, is_rendered, record):
-        if not is_rendered:
+    def columns(self, is_rendered, record, shape=None):
+        if is_rendered:
+            event, said = self.event(record)
+            return dict(said, shape=shape_of(event))
+        path = path_of(shape)
+        try:
             return unwrap(record, self.version)
-        event, said = self.event(record)
-        return dict(said, shape=shape_of(event))
+        except (NoRecord, UnicodeDecodeError):
+            if path is None:
+                raise
+        return dict(at_path(record, path, self.version), shape=shape)
 
     def says_itself(self, row):
         """Returns True if the record rendered from a row certainly says what the columns say, so

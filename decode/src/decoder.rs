@@ -41,7 +41,7 @@ use crate::rejects::Rejects;
 use crate::rows::{Place, Row, Rows};
 use crate::tape::{Member, Parser};
 use crate::tolerant;
-use crate::wrapper::{self, Around, Content, Opened, Record};
+use crate::wrapper::{self, Around, AtPath, Content, EventPath, Opened, Record};
 
 /// Bounds of the decoder.
 #[derive(Clone, Debug)]
@@ -99,6 +99,17 @@ pub struct Decoder {
     dialects: DialectCounts,
     /// The `eventsFormat` by whose rules records are read.
     format: u32,
+    /// Where the event is in an object in which no wrapper is recognised, for the records that are
+    /// being decoded.
+    unwrap: Option<Arc<EventPath>>,
+}
+
+/// A record that the event was found in, which is kept in `raw`.
+#[derive(Clone, Copy)]
+struct Kept<'r> {
+    record: &'r [u8],
+    /// The key of the row's shape.
+    shape: i32,
 }
 
 /// What is done with an event whose text ends, or is not JSON, before the event's end.
@@ -120,6 +131,7 @@ impl Decoder {
             members: Vec::new(),
             rejects: Rejects::new(),
             format: EVENTS_FORMAT,
+            unwrap: None,
             dialects: DialectCounts::default(),
             config,
         }
@@ -151,6 +163,7 @@ impl Decoder {
     fn decode_rows(&mut self, block: &Block, arrived: DateTime<Utc>) -> Result<DecodedBlock, ArrowError> {
         self.rows.learn_forms(true);
         self.rows.begin(&block.origin);
+        self.unwrap.clone_from(&block.origin.unwrap);
         self.rejects.begin(&block.origin, arrived.timestamp_micros());
         let mut consumed = block.bytes.len();
         let mut frame_before = 0;
@@ -226,13 +239,21 @@ impl Decoder {
         self.format = format;
         self.rows.hash_records(false);
         self.rows.learn_forms(false);
-        self.rows.begin(&frame::Origin { partition: String::new(), cluster: String::new() });
+        let origin = frame::Origin { partition: String::new(), cluster: String::new(), unwrap: None };
+        self.rows.begin(&origin);
     }
 
     /// Decodes one record of `events` on its own and pushes its row, or returns why it is not one.
     /// A record that was rendered from columns is a bare event. A record that was kept in `raw` may
-    /// also have layers around its event, or be a cloud's entry that is mapped to an event.
-    pub(crate) fn record_alone(&mut self, record: &[u8], is_rendered: bool) -> Result<(), Refusal> {
+    /// also have layers around its event, or be a cloud's entry that is mapped to an event. If its
+    /// row says so, the event may be at the path `unwrap`.
+    pub(crate) fn record_alone(
+        &mut self,
+        record: &[u8],
+        is_rendered: bool,
+        unwrap: Option<EventPath>,
+    ) -> Result<(), Refusal> {
+        self.unwrap = unwrap.map(Arc::new);
         let place = Place { offset: 0, before: &[] };
         let Err(refusal) = self.event(record, &place, Cut::Taken) else { return Ok(()) };
         if is_rendered {
@@ -298,12 +319,41 @@ impl Decoder {
         place: &Place<'_>,
         cut: Cut,
     ) -> Result<Dialect, Refusal> {
+        let unwrap = self.unwrap.clone().map(|path| (path, refusal.clone()));
+        let kept = Kept { record, shape: NULL };
         let opened = wrapper::open(record, refusal, &mut |text, around| {
-            let cut = if around == Around::Prefix { cut } else { Cut::Taken };
-            self.general(text, Some(record), place, cut)
+            self.general(text, Some(kept), place, cut_in(around, cut))
                 .or_else(|refusal| self.mapped_in(text, around, refusal, record, place))
         });
-        opened.map(|Opened { dialect, .. }| dialect)
+        match (opened, unwrap) {
+            (Ok(Opened { dialect, .. }), _) => Ok(dialect),
+            (Err(refused), None) => Err(refused),
+            (Err(refused), Some((path, refusal))) => {
+                self.at_path(record, &path, &refusal, place, cut).map_err(|at| not_at(&path, at, refused))
+            }
+        }
+    }
+
+    /// Decodes the event at `path` in `record`, which was refused as an event with `refusal` and is
+    /// not in layers. A cloud's entry is not an event there.
+    fn at_path(
+        &mut self,
+        record: &[u8],
+        path: &EventPath,
+        refusal: &Refusal,
+        place: &Place<'_>,
+        cut: Cut,
+    ) -> Result<Dialect, AtPath> {
+        let kept = Kept { record, shape: self.rows.shape.dictionary.intern(path.shape()) };
+        let is_event = wrapper::open_at(record, refusal, path, &mut |text, around| {
+            self.general(text, Some(kept), place, cut_in(around, cut))
+                .map(|()| true)
+                .or_else(|refusal| wrapper::mapped_in(text, around, refusal, self.format).map(|_| false))
+        })?;
+        if is_event {
+            return Ok(Dialect::OtherWrapper);
+        }
+        Err(AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "an entry of Google Cloud Logging")))
     }
 
     fn mapped_in(
@@ -324,7 +374,7 @@ impl Decoder {
     fn general(
         &mut self,
         text: &[u8],
-        around: Option<&[u8]>,
+        around: Option<Kept<'_>>,
         place: &Place<'_>,
         cut: Cut,
     ) -> Result<(), Refusal> {
@@ -334,7 +384,9 @@ impl Decoder {
                 .parse(text, |nodes, base| {
                     let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
                     match around {
-                        Some(record) => rows.push(&Row { raw: around, shape: NULL, ..row }, place, record),
+                        Some(Kept { record, shape }) => {
+                            rows.push(&Row { raw: Some(record), shape, ..row }, place, record);
+                        }
                         None => rows.push(&row, place, text),
                     }
                     Ok::<(), Stop>(())
@@ -349,8 +401,8 @@ impl Decoder {
         if cut == Cut::Refused && event.is_cut() {
             return Err(wrapper::refusal_of_cut(text, config.depth_max));
         }
-        let record = around.unwrap_or(text);
-        let row = rows.plain_row(&event, record);
+        let Kept { record, shape } = around.unwrap_or(Kept { record: text, shape: NULL });
+        let row = Row { shape, ..rows.plain_row(&event, record) };
         rows.push(&row, place, record);
         Ok(())
     }
@@ -628,6 +680,25 @@ impl Decoder {
     }
 }
 
+/// Returns what is done with an event that is cut, in a text that was found in a layer.
+fn cut_in(around: Around, cut: Cut) -> Cut {
+    if around == Around::Prefix { cut } else { Cut::Taken }
+}
+
+/// Returns why a record is refused that has no event at `path` either. It was refused before that
+/// with `refused`.
+fn not_at(path: &EventPath, at: AtPath, refused: Refusal) -> Refusal {
+    let Refusal { reason, detail } = refused;
+    match at {
+        AtPath::Closed => Refusal { reason, detail },
+        AtPath::OtherSource(other) => other,
+        AtPath::Absent => Refusal::new(reason, format!("{detail}; there is nothing at {path}")),
+        AtPath::Refused(Refusal { detail: inner, .. }) => {
+            Refusal::new(reason, format!("{detail}; at {path} there is no event: {inner}"))
+        }
+    }
+}
+
 /// A line and its position; `start..end` is the part that may be decoded.
 #[derive(Clone, Copy)]
 struct Piece<'l> {
@@ -693,7 +764,11 @@ fn document_end(bytes: &[u8]) -> Option<usize> {
 /// Like [`Decoder::decode`].
 pub fn decode_bytes(bytes: &[u8], cluster: &str, partition: &str) -> Result<DecodedBlock, ArrowError> {
     let block = Block {
-        origin: Arc::new(frame::Origin { partition: partition.to_owned(), cluster: cluster.to_owned() }),
+        origin: Arc::new(frame::Origin {
+            partition: partition.to_owned(),
+            cluster: cluster.to_owned(),
+            unwrap: None,
+        }),
         offset: 0,
         first_line: 1,
         bytes: bytes.to_vec(),

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use crate::pages::{self, Page};
-use crate::wrapper::{self, Follows};
+use crate::wrapper::{self, EventPath, Follows};
 
 pub use crate::pages::Within;
 
@@ -47,6 +47,8 @@ pub struct Origin {
     /// Source partition, as in the `source` column.
     pub partition: String,
     pub cluster: String,
+    /// Where the event is in an object in which no wrapper is recognised.
+    pub unwrap: Option<Arc<EventPath>>,
 }
 
 /// Consecutive bytes of one stream, after decompression.
@@ -590,7 +592,7 @@ mod tests {
 
     fn block(bytes: &[u8]) -> Block {
         Block {
-            origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into() }),
+            origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
             offset: 0,
             first_line: 1,
             bytes: bytes.to_vec(),

@@ -64,4 +64,7 @@ pub use frame::Block;
 pub use limits::{DEPTH_MAX, LINE_BYTES_MAX};
 pub use reject::{Reason, Refusal};
 pub use rejects::reject_batch;
-pub use wrapper::{ITEM_BYTES_MIN, SHAPE_GOOGLE, SHORT_ITEMS_MAX, decode_alone};
+pub use wrapper::{
+    EventPath, ITEM_BYTES_MIN, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_GOOGLE, SHAPE_UNWRAP,
+    SHORT_ITEMS_MAX, decode_alone,
+};

@@ -37,7 +37,7 @@ use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, RuleSet};
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, Counts, Position, SealReport, SourcePosition, Writer};
 use strongroom_decode::frame::Origin;
-use strongroom_decode::{DialectCounts, Reason, Refusal, reject_batch};
+use strongroom_decode::{DialectCounts, EventPath, Reason, Refusal, reject_batch};
 use strongroom_schemas::{Alert, Severity, Table};
 
 use self::reader::{Reader, Sent};
@@ -68,6 +68,8 @@ pub struct IngestOptions {
     /// Name of the cluster, stored with every row.
     pub cluster: String,
     pub inputs: Vec<Input>,
+    /// Where the event is in an object in which no wrapper is recognised.
+    pub unwrap: Option<Arc<EventPath>>,
     pub limits: Limits,
     /// Files no longer grow: an unfinished last line is a reject, and is not left for later.
     pub complete: bool,
@@ -88,6 +90,7 @@ impl IngestOptions {
         IngestOptions {
             cluster: cluster.into(),
             inputs,
+            unwrap: None,
             limits: Limits::with_blocks_of(block_bytes(cores())),
             complete: false,
             block_lines_max: BLOCK_LINES_MAX,
@@ -520,7 +523,8 @@ impl Coordinator<'_> {
             }
             let stored = lock(self.writer).position(Table::Rejects, &partition)?;
             let refusal = Refusal { reason: Reason::EmptyFile, detail: "an empty file".to_owned() };
-            let origin = Origin { partition: partition.clone(), cluster: self.options.cluster.clone() };
+            let origin =
+                Origin { partition: partition.clone(), cluster: self.options.cluster.clone(), unwrap: None };
             let batch = reject_batch(&origin, &refusal, arrived).map_err(|source| IngestError::Columns {
                 label: label.clone(),
                 offset: 0,

@@ -177,7 +177,7 @@ pub mod events {
         SOURCE "source" DataType::Utf8, "Source partition that delivered the event, as `kind/identity`.";
         SOURCE_OFFSET "source_offset" DataType::Int64, "Byte offset of the event in the uncompressed stream, or the broker's offset.";
         RAW "raw" DataType::Binary, "The bytes received, if rendering the columns does not reproduce them; else null.";
-        SHAPE "shape" DataType::Utf8, "Text between `{` and `\"level\":` if it differs from a log line of audit.k8s.io/v1; empty for items of an EventList. With `raw` it is google.cloud.audit.AuditLog, and the event is partial.";
+        SHAPE "shape" DataType::Utf8, "Text between `{` and `\"level\":` if it differs from a log line of audit.k8s.io/v1; empty for items of an EventList. With `raw` it is google.cloud.audit.AuditLog, and the event is partial; or `unwrap:` and the configured path that the event was found by.";
         FRAME_BEFORE "frame_before" DataType::Binary, "Bytes of the stream before this record that are not part of a record: a BOM, the head of an EventList, its commas, a cloud's wrapper.";
         FRAME_AFTER "frame_after" DataType::Binary, "Bytes after this record that are not part of a record: the tail of an EventList or of a cloud's wrapper.";
         FORM "form" DataType::Utf8, "Template of the record, if its stream formats records differently from kube-apiserver; null with `raw`, and for kube-apiserver's own format.";

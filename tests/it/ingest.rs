@@ -386,6 +386,31 @@ fn a_file_of_newlines_comes_back() {
     assert!(export(&archive) == bytes);
 }
 
+#[test]
+fn an_event_at_a_path_is_found_and_comes_back() {
+    let folder = folder();
+    let (archive, without) = (folder.path().join("archive"), folder.path().join("without"));
+    let mut text = String::new();
+    for (number, line) in String::from_utf8(log(40, 35)).expect("UTF-8").lines().enumerate() {
+        let event = serde_json::to_string(line).expect("a string");
+        let event = if number % 2 == 0 { line } else { &event };
+        text += &format!("{{\"id\":{number},\"detail\":{{\"audit.v1\":{event}}}}}\n");
+    }
+    text += "{\"detail\":{\"audit.v1\":\"hello\"}}\n";
+    let path = write(folder.path(), "collected.jsonl", text.as_bytes());
+    let (_, err) = expect_code(ingest(&archive, &[&path]).args(["--unwrap", r"detail.audit\.v1"]), 1);
+    assert!(err.contains(r"at detail.audit\.v1 there is no event"), "{err}");
+    assert!(export(&archive) == text.as_bytes());
+    let found = "SELECT count(*) FROM events WHERE shape = 'unwrap:detail.audit\\.v1' AND raw IS NOT NULL";
+    assert_eq!(number(&archive, found), 40);
+    assert_eq!(number(&archive, "SELECT count(*) FROM events WHERE user_name IS NULL"), 0);
+    expect_code(&mut ingest(&without, &[&path]), 1);
+    assert_eq!(number(&without, "SELECT count(*) FROM rejects"), 41);
+    for wrong in ["", "a..b", "annotations.x"] {
+        expect_code(ingest(&archive, &[&path]).args(["--unwrap", wrong]), 64);
+    }
+}
+
 /// `strongroom ingest … | head -1` succeeds only if the ingest did.
 #[test]
 fn a_reader_that_leaves_does_not_hide_a_failure() {

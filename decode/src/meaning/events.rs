@@ -16,7 +16,7 @@ use crate::json::Members;
 use crate::members;
 use crate::plain::FORMAT_OF_FAULTS;
 use crate::render::{Lists, Renderer, Strings, WrongColumn};
-use crate::wrapper::SHAPE_GOOGLE;
+use crate::wrapper::{EventPath, SHAPE_GOOGLE, SHAPE_UNWRAP};
 
 /// Number of bytes of records that are decoded before their rows are compared.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -100,7 +100,8 @@ pub fn compare_events(
         let is_of_form = rows.renderer.event_of_form(row, &mut event) == Ok(true);
         let said = if is_of_form { &event } else { &record };
         let is_rendered = is_of_form || !rows.renderer.keeps_format(row);
-        if record.len() <= RECORD_BYTES_MAX && decoder.record_alone(said, is_rendered).is_ok() {
+        let unwrap = rows.shape.get(row).and_then(EventPath::of_shape);
+        if record.len() <= RECORD_BYTES_MAX && decoder.record_alone(said, is_rendered, unwrap).is_ok() {
             decoded.push(row);
         } else {
             found.push((row, Difference::NoRecord));
@@ -124,6 +125,7 @@ pub fn compare_events(
 struct EventRows<'a> {
     batch: &'a RecordBatch,
     renderer: Renderer<'a>,
+    shape: Strings<'a>,
     /// The columns that are compared.
     compared: &'static [usize],
 }
@@ -131,7 +133,8 @@ struct EventRows<'a> {
 impl<'a> EventRows<'a> {
     fn of(batch: &'a RecordBatch, format: u32) -> Result<Self, WrongColumn> {
         let compared = if format < FORMAT_OF_FAULTS { &COMPARED[..COMPARED.len() - 1] } else { COMPARED };
-        Ok(EventRows { batch, renderer: Renderer::new(batch)?, compared })
+        let shape = Strings::of(batch.column(index::SHAPE))?;
+        Ok(EventRows { batch, renderer: Renderer::new(batch)?, shape, compared })
     }
 
     /// Takes from `decoder` the rows that it decoded from the records of `rows`, and compares them
@@ -174,16 +177,15 @@ impl<'a> EventRows<'a> {
                 }
             }
         }
-        let (stored, shapes) =
-            (Strings::of(self.batch.column(index::SHAPE))?, Strings::of(said.column(index::SHAPE))?);
+        let shapes = Strings::of(said.column(index::SHAPE))?;
         let raws = said.column(index::RAW).as_binary::<i32>();
         for (at, row) in rows.iter().enumerate() {
             let said = if self.renderer.has_form(*row) {
                 None
             } else if self.renderer.keeps_format(*row) {
-                // A record that is kept as received has no shape, except an entry of Google's,
-                // which is marked by its shape.
-                shapes.get(at).filter(|shape| *shape == SHAPE_GOOGLE)
+                // A record that is kept as received has no shape, except an entry of Google's, and
+                // one whose event was found by a path: these are marked by their shapes.
+                shapes.get(at).filter(|shape| *shape == SHAPE_GOOGLE || shape.starts_with(SHAPE_UNWRAP))
             } else if raws.is_valid(at) {
                 // The stored row was rendered from its columns, although the decoder would have
                 // kept its record in `raw`.
@@ -191,7 +193,7 @@ impl<'a> EventRows<'a> {
             } else {
                 shapes.get(at)
             };
-            if stored.get(*row) != said {
+            if self.shape.get(*row) != said {
                 differing[at] |= 1 << self.compared.len();
             }
         }
@@ -251,6 +253,8 @@ mod tests {
         is_rendered: bool,
         /// The `eventsFormat` of the commit.
         format: u32,
+        /// The shape of the row, which may have the path of the event in the record.
+        shape: Option<String>,
         says: Option<Map<String, Json>>,
     }
 
@@ -270,6 +274,7 @@ mod tests {
             },
             is_rendered: case["rendered"] == true,
             format: case["format"].as_u64().map_or(EVENTS_FORMAT, |format| format as u32),
+            shape: case["shape"].as_str().or(case["says"][events::SHAPE].as_str()).map(ToOwned::to_owned),
             says: case["says"].as_object().cloned(),
         };
         cases.iter().map(case).collect()
@@ -351,19 +356,21 @@ mod tests {
     fn records_say_what_the_format_says() {
         let cases = cases();
         let mut decoder = Decoder::new(DecoderConfig::default());
-        for Case { what, record, is_rendered, format, says } in &cases {
+        for Case { what, record, is_rendered, format, shape, says } in &cases {
             decoder.begin_records(*format);
-            assert_eq!(decoder.record_alone(record, *is_rendered).is_ok(), says.is_some(), "{what}");
+            let path = || EventPath::of_shape(shape.as_deref()?);
+            assert_eq!(decoder.record_alone(record, *is_rendered, path()).is_ok(), says.is_some(), "{what}");
             let decoded = decoder.take_records().expect("columns");
             assert_eq!(decoded.num_rows(), usize::from(says.is_some()), "{what}");
             let Some(says) = says else {
-                let found = (!is_rendered).then(|| differences_of(&row(&Map::new(), Some(record)), *format));
+                let shape = shape.iter().map(|shape| (events::SHAPE.to_owned(), json!(shape))).collect();
+                let found = (!is_rendered).then(|| differences_of(&row(&shape, Some(record)), *format));
                 assert!(found.is_none_or(|found| found == [(0, Difference::NoRecord)]), "{what}");
                 continue;
             };
             let stored = row(says, (!is_rendered).then_some(record));
             let rows = EventRows::of(&stored, *format).expect("a row");
-            decoder.record_alone(record, *is_rendered).expect("it was one");
+            decoder.record_alone(record, *is_rendered, path()).expect("it was one");
             let mut found = Vec::new();
             rows.compare(&mut decoder, &[0], &mut found).expect("columns");
             assert_eq!(found, [], "{what}");
@@ -374,7 +381,7 @@ mod tests {
     #[test]
     fn each_column_is_compared() {
         let mut seen = std::collections::BTreeSet::new();
-        for Case { what, record, is_rendered, format, says } in cases() {
+        for Case { what, record, is_rendered, format, says, .. } in cases() {
             let Some(says) = says.filter(|_| !is_rendered) else { continue };
             for name in says.keys() {
                 let other = match name.as_str() {
@@ -388,6 +395,13 @@ mod tests {
                     let mut row_says = says.clone();
                     row_says.insert(name.clone(), changed);
                     let found = differences_of(&row(&row_says, Some(&record)), format);
+                    // Without its path the record says nothing.
+                    if name == events::SHAPE
+                        && says[name].as_str().is_some_and(|shape| shape.starts_with(SHAPE_UNWRAP))
+                    {
+                        assert_eq!(found, [(0, Difference::NoRecord)], "{what}");
+                        continue;
+                    }
                     let [(0, Difference::Columns(names))] = found.as_slice() else {
                         panic!("{what}: {found:?}")
                     };

@@ -17,6 +17,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::path::EventPath;
 use super::prefix::{self, ContainerLine, Prefix};
 use super::{Kind, eks, keys, literal, unescaped};
 use crate::dialect::Dialect;
@@ -75,7 +76,7 @@ pub(crate) struct Opened<T> {
 }
 
 /// Judges a text, and returns what is made from it if it is an event.
-type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 'j;
+pub(super) type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 'j;
 
 /// Opens the layers of `text` and passes what is in them to `judge`. Returns what `judge` makes
 /// from the first text that it accepts. `refusal` is why `judge` refused `text` itself.
@@ -190,6 +191,46 @@ fn opened_carrier<T>(
         }
     }
     Err(first.or(other).unwrap_or(refusal))
+}
+
+/// Why there is no event at a path that is configured.
+pub(crate) enum AtPath {
+    /// The text is not an object that may be opened.
+    Closed,
+    /// The object says that something other than an API server wrote it.
+    OtherSource(Refusal),
+    /// There is no member at the path, or it is null.
+    Absent,
+    /// What is there is not an event.
+    Refused(Refusal),
+}
+
+/// Opens what is at `path` in the object `text`, which was refused as an event with `refusal`, and
+/// in which no layer has an event. The same objects are opened as carriers are, and the value is an
+/// event, or a string with an event in its layers. Nothing is searched.
+pub(crate) fn open_at<T>(
+    text: &[u8],
+    refusal: &Refusal,
+    path: &EventPath,
+    judge: &mut Judge<'_, T>,
+) -> Result<T, AtPath> {
+    let object = carrier(text, refusal).ok_or(AtPath::Closed)?;
+    if let Some(other) = other_source(&object) {
+        return Err(AtPath::OtherSource(other));
+    }
+    let names: Vec<&str> = path.names().collect();
+    let found = value(&object, &names).ok_or(AtPath::Absent)?.get();
+    if found.starts_with('{') {
+        return judge(found.as_bytes(), Around::Carrier).map_err(AtPath::Refused);
+    }
+    let not_event =
+        || AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "neither an object nor its text"));
+    let text: String = serde_json::from_str(found).map_err(|_| not_event())?;
+    let text = text.trim_matches(WHITE);
+    if !text.starts_with('{') && prefix::find(text.as_bytes()).is_none() {
+        return Err(other_line(text.as_bytes()).map_or_else(not_event, AtPath::Refused));
+    }
+    inside(text.as_bytes(), Around::Carrier, LAYERS_MAX, judge).map_err(AtPath::Refused)
 }
 
 /// Returns the dialect of a carrier that has its event in the member `name`, judged by its other

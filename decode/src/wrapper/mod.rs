@@ -23,6 +23,7 @@ mod eks;
 mod gke;
 mod layers;
 mod lists;
+mod path;
 mod prefix;
 
 use serde_json::value::RawValue;
@@ -35,7 +36,8 @@ use crate::reject::{Reason, Refusal};
 
 pub(crate) use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
-pub(crate) use layers::{Around, Follows, Opened, follows, is_between_parts, is_part};
+pub(crate) use layers::{Around, AtPath, Follows, Opened, follows, is_between_parts, is_part, open_at};
+pub use path::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_UNWRAP};
 
 /// A list of at most this many items may have items of any length; a longer list must have long
 /// items, see [`ITEM_BYTES_MIN`]. The API server sends lists of some hundreds.
@@ -159,7 +161,7 @@ pub(crate) fn is_array(text: &[u8]) -> bool {
 pub(crate) fn open<T>(
     text: &[u8],
     refusal: Refusal,
-    judge: &mut dyn FnMut(&[u8], Around) -> Result<T, Refusal>,
+    judge: &mut layers::Judge<'_, T>,
 ) -> Result<Opened<T>, Refusal> {
     layers::open(text, refusal, judge)
 }

@@ -295,7 +295,7 @@ fn a_document_may_be_continued_after_any_of_its_events() {
                 let mut so_far = LineSoFar::default();
                 head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
                 let block = Block {
-                    origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into() }),
+                    origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
                     offset: at as i64,
                     first_line: 1,
                     bytes: tail.to_vec(),

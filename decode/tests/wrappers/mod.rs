@@ -10,6 +10,7 @@ use strongroom_decode::frame::PART_BYTES;
 
 mod field;
 mod layers;
+mod paths;
 
 use super::*;
 
@@ -322,7 +323,7 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
     let events = lines(38, 2);
     let decode = |text: &str| {
         let block = Block {
-            origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into() }),
+            origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
             offset: 0,
             first_line: 1,
             bytes: text.as_bytes().to_vec(),

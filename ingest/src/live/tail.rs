@@ -36,6 +36,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use strongroom_archive::ArchiveError;
 use strongroom_archive::fingerprint::Fingerprint;
+use strongroom_decode::EventPath;
 use strongroom_decode::frame::Origin;
 use strongroom_schemas::Table;
 use strongroom_schemas::error_chain;
@@ -76,6 +77,8 @@ pub struct TailOptions {
     pub cluster: String,
     /// Log files, folders (searched recursively for logs) and patterns.
     pub paths: Vec<String>,
+    /// Where the event is in an object in which no wrapper is recognised.
+    pub unwrap: Option<Arc<EventPath>>,
     /// How often files are checked.
     pub poll: Duration,
     /// An unfinished line is handed over as it is when nothing was added for this long.
@@ -93,6 +96,7 @@ impl TailOptions {
             name: name.into(),
             cluster: cluster.into(),
             paths,
+            unwrap: None,
             poll: POLL,
             give_up_line: GIVE_UP_LINE,
         }
@@ -390,7 +394,11 @@ impl Files<'_> {
                     // It was rotated just now: the next scan finds what is where.
                     _ => return Ok(true),
                 };
-                let origin = Arc::new(Origin { partition, cluster: self.options.cluster.clone() });
+                let origin = Arc::new(Origin {
+                    partition,
+                    cluster: self.options.cluster.clone(),
+                    unwrap: self.options.unwrap.clone(),
+                });
                 let mut file = Followed {
                     stream: *stream,
                     name: Arc::new(StreamName { partition: String::new(), label: String::new() }),

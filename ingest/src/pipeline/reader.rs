@@ -144,8 +144,11 @@ impl Reader<'_> {
                 bytes: u64::try_from(known.next_offset).unwrap_or(0),
             })?;
         }
-        let origin =
-            Arc::new(Origin { partition: state.partition.clone(), cluster: self.options.cluster.clone() });
+        let origin = Arc::new(Origin {
+            partition: state.partition.clone(),
+            cluster: self.options.cluster.clone(),
+            unwrap: self.options.unwrap.clone(),
+        });
         self.send(ReaderMessage::Stream(state))?;
         let number = self.sent.streams;
         self.sent.streams += 1;

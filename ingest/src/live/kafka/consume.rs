@@ -845,7 +845,11 @@ fn go_on(
     match &mut stream.gather {
         Some(gather) => gather.jump(next),
         none => {
-            let origin = Origin { partition: partition.clone(), cluster: options.cluster.clone() };
+            let origin = Origin {
+                partition: partition.clone(),
+                cluster: options.cluster.clone(),
+                unwrap: options.unwrap.clone(),
+            };
             *none = Some(Gather::new(Arc::clone(&stream.name), Arc::new(origin), position, next));
         }
     }

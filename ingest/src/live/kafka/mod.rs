@@ -38,7 +38,10 @@ mod start;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use strongroom_decode::EventPath;
 
 pub use produce::{KafkaSink, KafkaSinkOptions};
 
@@ -81,6 +84,8 @@ pub struct KafkaOptions {
     pub brokers: Vec<String>,
     /// Names of topics.
     pub topics: Vec<String>,
+    /// Where the event is in an object in which no wrapper is recognised.
+    pub unwrap: Option<Arc<EventPath>>,
     /// Consumer group: processes that name the same group share the partitions.
     pub group: String,
     /// How the connection is protected, and how this client authenticates.
@@ -276,6 +281,7 @@ mod tests {
             cluster: "prod".into(),
             brokers: vec!["127.0.0.1:9092".into()],
             topics: vec!["kube-audit".into()],
+            unwrap: None,
             group: "strongroom".into(),
             security: Security::Plaintext,
             ca_file: None,

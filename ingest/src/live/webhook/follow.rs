@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use strongroom_archive::fingerprint::LineChain;
+use strongroom_decode::EventPath;
 use strongroom_decode::frame::{Block, Edge, Origin};
 use strongroom_journal::now_ms;
 
@@ -38,6 +39,8 @@ pub struct WebhookSource {
     pub(super) wal: Arc<Wal>,
     /// Items of repeated batches that are not reported to a pipeline yet.
     pub(super) duplicates: Arc<AtomicU64>,
+    /// The path of the event in a cluster's objects, for clusters that have one.
+    pub(super) unwrap: HashMap<String, Arc<EventPath>>,
 }
 
 enum Ended {
@@ -178,7 +181,11 @@ impl WebhookSource {
             chain: position.prefix_blake3,
         });
         Cursor {
-            origin: Arc::new(Origin { partition: partition.clone(), cluster: cluster.to_owned() }),
+            origin: Arc::new(Origin {
+                partition: partition.clone(),
+                cluster: cluster.to_owned(),
+                unwrap: self.unwrap.get(cluster).cloned(),
+            }),
             stream: Arc::new(StreamName { partition, label: format!("webhook {} ({cluster})", self.name) }),
             reached,
             unconfirmed: true,

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use strongroom_decode::EventPath;
 use strongroom_schemas::error_chain;
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -102,6 +103,10 @@ pub struct Route {
     /// Common names of the client certificates that may post here; empty: all that
     /// [`TlsFiles::client_ca`] vouches for.
     pub client_names: Vec<String>,
+    /// Where the event is in an object in which no wrapper is recognised: only for
+    /// [`RouteFormat::Audit`]. All routes of one cluster must have the same one, since they share
+    /// a stream.
+    pub unwrap: Option<Arc<EventPath>>,
     pub format: RouteFormat,
 }
 
@@ -314,7 +319,12 @@ impl Webhook {
         runtime.spawn(keep_identity(Arc::clone(&listener)));
         runtime.spawn(keep_keys(Arc::clone(&listener)));
         runtime.spawn(listener.run(socket, stopped));
-        let source = WebhookSource { name, wal: Arc::clone(&wal), duplicates };
+        let unwrap = options
+            .routes
+            .iter()
+            .filter_map(|route| Some((route.cluster.clone(), Arc::clone(route.unwrap.as_ref()?))))
+            .collect();
+        let source = WebhookSource { name, wal: Arc::clone(&wal), duplicates, unwrap };
         Ok((Webhook { address, wal, stop, runtime: Some(runtime), writer: Some(writer) }, source))
     }
 
@@ -480,7 +490,7 @@ fn checked(options: &WebhookOptions) -> Result<(), WebhookError> {
     if options.routes.is_empty() {
         return Err(WebhookError::NoRoute { name: name() });
     }
-    let mut paths = BTreeSet::new();
+    let (mut paths, mut unwraps) = (BTreeSet::new(), HashMap::new());
     for route in &options.routes {
         let wrong = |what| WebhookError::Path { name: name(), path: route.path.clone(), what };
         if !is_name(&route.cluster) {
@@ -500,6 +510,12 @@ fn checked(options: &WebhookOptions) -> Result<(), WebhookError> {
             return Err(wrong(
                 "is for what a cloud pushes without a client certificate, but the listener requires one: use two listeners",
             ));
+        }
+        if is_push(route) && route.unwrap.is_some() {
+            return Err(wrong("is for what a cloud pushes, whose wrappers are known, and has an unwrap"));
+        }
+        if unwraps.insert(&route.cluster, &route.unwrap).is_some_and(|other| *other != route.unwrap) {
+            return Err(wrong("has another unwrap than another path of its cluster"));
         }
         match &route.format {
             RouteFormat::Audit => {}

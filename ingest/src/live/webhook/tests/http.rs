@@ -35,7 +35,13 @@ const QUIET: Duration = Duration::from_millis(400);
 
 fn route(path: &str, cluster: &str, names: &[&str]) -> Route {
     let client_names = names.iter().map(|name| (*name).to_owned()).collect();
-    Route { path: path.to_owned(), cluster: cluster.to_owned(), client_names, format: RouteFormat::Audit }
+    Route {
+        path: path.to_owned(),
+        cluster: cluster.to_owned(),
+        client_names,
+        unwrap: None,
+        format: RouteFormat::Audit,
+    }
 }
 
 fn plain(folder: &Path) -> WebhookOptions {
@@ -235,6 +241,17 @@ fn nothing_is_served_without_authentication() {
         ..plain(folder.path())
     };
     assert!(matches!(start(twice), Err(WebhookError::Path { .. })));
+    let path = |text| Some(Arc::new(strongroom_decode::EventPath::parse(text).expect("a path")));
+    let two = |cluster: &str, unwrap| {
+        let first = Route { unwrap: path("a.b"), ..route("/a", "a", &[]) };
+        let second = Route { unwrap, ..route("/b", cluster, &[]) };
+        WebhookOptions { routes: vec![first, second], ..plain(folder.path()) }
+    };
+    for (cluster, unwrap, is_right) in
+        [("a", path("a.b"), true), ("a", path("a.c"), false), ("a", None, false), ("b", None, true)]
+    {
+        assert_eq!(two(cluster, unwrap).check().is_ok(), is_right);
+    }
     assert!(!format!("{:?}", plain(folder.path())).contains(TOKEN));
 }
 
@@ -584,6 +601,9 @@ fn routes_for_pushes_are_checked_at_the_start() {
         WebhookOptions { routes: vec![route], ..pushes(folder.path()) }
     };
     path(with(RouteFormat::Firehose { access_key: Secret::new(" ".to_owned()) }), "empty access key");
+    let mut unwraps = with(RouteFormat::Firehose { access_key: Secret::new("key".to_owned()) });
+    unwraps.routes[0].unwrap = Some(Arc::new(strongroom_decode::EventPath::parse("a").expect("a path")));
+    path(unwraps, "has an unwrap");
     let jwks = folder.path().join("jwks.json");
     for (audience, email, issuers) in [("", "e", 1), ("a", " ", 1), ("a", "e", 0)] {
         let options = crate::live::webhook::AssertionOptions {

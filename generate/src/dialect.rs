@@ -17,10 +17,12 @@
 
 mod google;
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::START_DEFAULT_SECONDS;
@@ -330,9 +332,10 @@ impl<'e> Event<'e> {
     }
 
     fn viaq(&self) -> String {
-        let mut members = self.members.to_map();
-        let level = members.insert("level".to_owned(), "default".into()).unwrap_or_default();
+        let level = self.members.value("level");
+        let mut members: BTreeMap<String, String> = self.members.sorted().collect();
         for (name, value) in [
+            ("level", "default".into()),
             ("k8s_audit_level", level),
             ("@timestamp", self.rfc3339(SecondsFormat::Nanos).into()),
             ("hostname", "node1.example.org".into()),
@@ -341,9 +344,10 @@ impl<'e> Event<'e> {
             ("openshift", serde_json::json!({"cluster_id": "c0ffee00-0000-4000-8000-000000000001"})),
             ("tag", ".k8s-audit.log".into()),
         ] {
-            members.insert(name.to_owned(), value);
+            members.insert(name.to_owned(), value.to_string());
         }
-        sorted(Value::Object(members))
+        let members = members.iter().map(|(name, value)| format!("{}:{value}", quoted(name)));
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
     }
 
     fn cri(&self) -> String {
@@ -408,9 +412,13 @@ impl Members<'_> {
         }
     }
 
-    fn to_map(&self) -> Map<String, Value> {
-        let parse = |value: &RawValue| serde_json::from_str(value.get()).unwrap_or_default();
-        self.0.iter().map(|(name, value)| (name.clone(), parse(value))).collect()
+    /// The members, with those of every object in a value sorted. A value that is nested too deeply
+    /// to be read stays as it is.
+    fn sorted(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.0.iter().map(|(name, value)| {
+            let text = serde_json::from_str(value.get()).map_or_else(|_| value.get().to_owned(), sorted);
+            (name.clone(), text)
+        })
     }
 }
 

@@ -119,6 +119,17 @@ fn every_rendering_contains_the_event() {
 }
 
 #[test]
+fn a_body_that_is_nested_deeply_is_not_lost() {
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let event = format!(r#"{{"auditID":"deep","requestObject":{deep},"verb":"create"}}"#);
+    for dialect in Dialect::ALL.into_iter().filter(|dialect| !dialect.is_mapped()) {
+        let text = rendered(&event, dialect);
+        let is_kept = text.replace(['\n', ' '], "").contains(&deep);
+        assert!(is_kept, "{}: {text}", dialect.name());
+    }
+}
+
+#[test]
 fn a_rendering_is_a_function_of_the_event() {
     let events = events();
     for dialect in Dialect::ALL {

@@ -542,7 +542,7 @@ fn another_parser_reads_the_same_from_our_cef() {
     // The judge does not decode escapes. What matters is that it finds the right end of the value.
     let parsed: Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
     let expected = "a|b\\=c\\\\d\\r\\ne\u{fffd}[31mf\u{fffd}g\"h]i<!channel>&\u{202e}\u{fffd}ü";
-    assert_eq!(parsed["suser"], expected, "{parsed}");
+    assert_eq!(parsed["duser"], expected, "{parsed}");
     assert_eq!(parsed["msg"], expected, "{parsed}");
 }
 

@@ -252,8 +252,9 @@ fn a_path_without_a_file_is_reported_and_a_file_is_read_after_chmod() {
         .args(["--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]);
     command.args([env!("CARGO_BIN_EXE_strongroom"), "run", "--config"]).arg(&config).env("NO_COLOR", "1");
     let mut daemon = if File::open(&path).is_ok() { Daemon::spawn(command) } else { Daemon::start(&config) };
-    wait_until("the file is reported", || daemon.get("/readyz").0 == 503);
-    assert!(daemon.log().contains("check owner and mode"), "{}", daemon.log());
+    wait_until("the file is reported", || daemon.log().contains("check owner and mode"));
+    wait_until("the daemon is not ready", || daemon.get("/readyz").0 == 503);
+    wait_until("the path is reported", || daemon.log().contains("typo.log"));
     let told = |log: &str| log.lines().filter(|line| line.contains("typo.log")).count();
     assert_eq!(told(&daemon.log()), 1, "{}", daemon.log());
     set(0o600);

@@ -13,6 +13,7 @@ use crate::plain;
 use crate::reject::{Reason, Refusal};
 use crate::rows::{ListKeys, NO_ANNOTATIONS, NO_OBJECT, NO_STATUS, NO_USER, Row, Rows, UserKeys};
 use crate::tape::{self, Member};
+use crate::wrapper;
 
 /// Longest `shape` that is stored; a line with a longer head is kept in `raw`.
 const SHAPE_BYTES_MAX: usize = 256;
@@ -74,6 +75,15 @@ fn is_read_of_others(name: &[u8]) -> bool {
     name == b"method" || plain::LEVELS_OF_COLLECTORS.iter().any(|known| known.as_bytes() == name)
 }
 
+/// Whether a member beside those of the event may say that something other than an API server wrote
+/// it.
+fn may_name_other_writer(name: &[u8], value: &[u8]) -> bool {
+    match (std::str::from_utf8(name), std::str::from_utf8(value)) {
+        (Ok(name), Ok(value)) => wrapper::other_beside(name, value).is_some(),
+        _ => true,
+    }
+}
+
 /// Whether a user may be that of another product's record, which has a member `name`.
 fn may_be_other_user(user: &[u8]) -> bool {
     [&b"\"name\""[..], b"\\u"].iter().any(|text| memchr::memmem::find(user, text).is_some())
@@ -105,7 +115,13 @@ pub(crate) fn read<'d>(
             match member.key(line) {
                 b"kind" => kind = Some(member),
                 b"apiVersion" => api_version = Some(member),
-                name => is_of_others |= is_read_of_others(name),
+                b"metadata" | b"authenticationMetadata" => {}
+                name => {
+                    is_of_others |= is_read_of_others(name);
+                    if may_name_other_writer(name, document.text(member)) {
+                        return Err(Stop);
+                    }
+                }
             }
             canonical &= before == Part::Head;
             head_end = member.end;

@@ -108,8 +108,12 @@ pub(crate) const FORMAT_OF_FAULTS: u32 = 2;
 /// # Errors
 /// The [`Refusal`] that the line is rejected with.
 pub fn decode(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
-    read(bytes, depth_max, EVENTS_FORMAT).map_err(|refused| refused.refusal)
+    read(bytes, depth_max, EVENTS_FORMAT, &|_, _| None).map_err(|refused| refused.refusal)
 }
+
+/// Judges a member beside those of an event, by its name and its text. Returns a refusal if it says
+/// that something other than an API server wrote the event.
+pub(crate) type Beside<'j> = &'j dyn Fn(&str, &str) -> Option<Refusal>;
 
 /// Bytes that are not an event.
 pub(crate) struct Refused<'t> {
@@ -119,14 +123,33 @@ pub(crate) struct Refused<'t> {
 }
 
 /// Decodes one event by the rules of an `eventsFormat`, perhaps one whose text is cut.
-pub(crate) fn read(bytes: &[u8], depth_max: usize, format: u32) -> Result<PlainEvent, Refused<'_>> {
-    match members(bytes, depth_max) {
-        Ok(members) => event(Text::strict(&members), bytes.len(), format)
-            .map_err(|refusal| Refused { refusal, members: Some(members) }),
-        Err(refusal) => tolerant::read(bytes, depth_max, |name| MEMBERS.contains(&name))
-            .and_then(|text| event(text, bytes.len(), format).ok())
-            .ok_or(Refused { refusal, members: None }),
+pub(crate) fn read<'t>(
+    bytes: &'t [u8],
+    depth_max: usize,
+    format: u32,
+    beside: Beside<'_>,
+) -> Result<PlainEvent, Refused<'t>> {
+    let (text, members, refusal) = match members(bytes, depth_max) {
+        Ok(members) => (Some(Text::strict(&members)), Some(members), None),
+        Err(refusal) => {
+            (tolerant::read(bytes, depth_max, |name| MEMBERS.contains(&name)), None, Some(refusal))
+        }
+    };
+    let Some(text) = text else {
+        let refusal = refusal.unwrap_or_else(|| Refusal::new(Reason::NotAnAuditEvent, "not a JSON object"));
+        return Err(Refused { refusal, members });
+    };
+    let other = if format >= FORMAT_OF_FAULTS { text.object.judge_others(is_of_event, beside) } else { None };
+    match (event(text, bytes.len(), format), other) {
+        (Ok(event), None) => Ok(event),
+        (Ok(_), Some(other)) => Err(Refused { refusal: other, members: None }),
+        (Err(why), _) => Err(Refused { refusal: refusal.unwrap_or(why), members }),
     }
+}
+
+/// Whether a member of this name is one of an audit event.
+fn is_of_event(name: &str) -> bool {
+    MEMBERS.contains(&name) || ["kind", "apiVersion", "metadata", "authenticationMetadata"].contains(&name)
 }
 
 /// Parses `bytes` as a JSON object, and returns its members.

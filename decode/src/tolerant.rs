@@ -157,6 +157,19 @@ impl<'t> Object<'t> {
         value.filter(|value| *value != "null")
     }
 
+    /// Returns what `judge` says of the first member that it refuses, of those that can be read and
+    /// are not excepted by `is_known`.
+    pub(crate) fn judge_others<T>(
+        &self,
+        is_known: impl Fn(&str) -> bool,
+        judge: &dyn Fn(&str, &str) -> Option<T>,
+    ) -> Option<T> {
+        self.members
+            .iter()
+            .filter(|(name, _)| !is_known(name))
+            .find_map(|(name, value)| judge(name, (*value)?))
+    }
+
     /// Returns true if there is a member with this name and the last one is not null.
     pub(crate) fn has(&self, name: &str) -> bool {
         let last = self.members.iter().rev().find(|(known, _)| known == name);

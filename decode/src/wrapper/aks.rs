@@ -49,6 +49,11 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
     Ok(items.into_iter().map(|item| record(item.get())).collect())
 }
 
+/// Whether a category contains events.
+pub(super) fn is_of_server(category: &str) -> bool {
+    AUDIT.contains(&category) || category == SERVER
+}
+
 fn content<'d>(members: &Members<'d>) -> Content<'d> {
     let category = match json::field("category", members, "category") {
         Ok(Some(category)) => category,
@@ -61,7 +66,7 @@ fn content<'d>(members: &Members<'d>) -> Content<'d> {
         let name = OTHERS.into_iter().find(|name| *name == category).unwrap_or("not known here");
         Content::Refused(Refusal::new(Reason::OtherCategory, format!("of the category {name}")))
     };
-    if !AUDIT.contains(&category.as_str()) && category != SERVER {
+    if !is_of_server(&category) {
         return other();
     }
     match json::object("properties", json::member(members, "properties")) {

@@ -4,9 +4,9 @@
 //! object or as text, in one of the members [`PATHS`]. Invariants:
 //! - A text that is an audit event is never opened, so what a client sends stays a body.
 //! - Nothing is searched. A text is opened as a whole, at places that are listed here.
-//! - What a container other than an API server writes is refused, because any pod may print text
-//!   that looks like an event. Standard error is refused too, because the API server logs there
-//!   what clients send.
+//! - What a container other than an API server writes is refused, see [`origin`], because any pod may
+//!   print text that looks like an event. Standard error is refused too, because the API server logs
+//!   there what clients send.
 //! - At most [`LAYERS_MAX`] layers are opened. Every layer is linear in its text, and the texts in
 //!   one layer do not overlap, so the work is linear. Nothing is kept here.
 //!
@@ -17,6 +17,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::origin::{self, standard_error};
 use super::path::EventPath;
 use super::prefix::{self, ContainerLine, Prefix};
 use super::{Kind, eks, keys, literal, unescaped};
@@ -49,17 +50,6 @@ const PATHS: [&[&str]; 17] = [
     &["_raw"],
 ];
 
-/// Containers that write audit events.
-const CONTAINERS: [&str; 7] = [
-    "kube-apiserver",
-    "openshift-apiserver",
-    "oauth-apiserver",
-    "openshift-oauth-apiserver",
-    "oauth-server",
-    "oauth-openshift",
-    "kube-apiserver-audit",
-];
-
 /// The layer that a text was found in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Around {
@@ -86,6 +76,7 @@ pub(super) type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 
 pub(crate) fn open<T>(text: &[u8], refusal: Refusal, judge: &mut Judge<'_, T>) -> Result<Opened<T>, Refusal> {
     if memchr::memchr(b'\n', text).is_some()
         && let Some(joined) = joined(text)
+        && joined.trim_ascii_start().starts_with(b"{")
     {
         let dialect = if text.starts_with(b"{") { Dialect::Docker } else { Dialect::Cri };
         return inside(&joined, Around::Prefix, LAYERS_MAX, judge).map(|event| Opened { event, dialect });
@@ -170,7 +161,9 @@ fn opened_carrier<T>(
     if values.is_empty() {
         return Err(refusal);
     }
-    if let Some(other) = other_source(carrier) {
+    let holding: Vec<&RawValue> =
+        values.iter().map(|(_, value)| *value).filter(|value| may_hold(value)).collect();
+    if let Some(other) = other_source(carrier, &holding) {
         return Err(other);
     }
     let (mut first, mut other) = (None, None);
@@ -214,11 +207,12 @@ pub(crate) fn open_at<T>(
     judge: &mut Judge<'_, T>,
 ) -> Result<T, AtPath> {
     let object = carrier(text, refusal).ok_or(AtPath::Closed)?;
-    if let Some(other) = other_source(&object) {
+    let names: Vec<&str> = path.names().collect();
+    let found = value(&object, &names);
+    if let Some(other) = other_source(&object, found.as_slice()) {
         return Err(AtPath::OtherSource(other));
     }
-    let names: Vec<&str> = path.names().collect();
-    let found = value(&object, &names).ok_or(AtPath::Absent)?.get();
+    let found = found.ok_or(AtPath::Absent)?.get();
     if found.starts_with('{') {
         return judge(found.as_bytes(), Around::Carrier).map_err(AtPath::Refused);
     }
@@ -283,6 +277,11 @@ fn held(value: &RawValue) -> Option<Held<'_>> {
     other_line(trimmed.as_bytes()).map(Held::Other)
 }
 
+/// Whether `value` is an event or a text that may hold one.
+fn may_hold(value: &RawValue) -> bool {
+    matches!(held(value), Some(Held::Object(_) | Held::Text(_)))
+}
+
 /// Returns the last member `name`, unless it is null.
 fn member<'t>(members: &Members<'t>, name: &str) -> Option<&'t RawValue> {
     json::member(members, name).filter(|value| value.get() != "null")
@@ -302,55 +301,15 @@ fn text(members: &Members<'_>, path: &[&str]) -> Option<String> {
     serde_json::from_str(value(members, path)?.get()).ok()
 }
 
-/// Refuses a carrier that says that something other than an API server wrote its text.
-fn other_source(carrier: &Members<'_>) -> Option<Refusal> {
-    if text(carrier, &["stream"]).as_deref() == Some("stderr") {
-        return Some(standard_error());
-    }
+/// Refuses a carrier that says that something other than an API server wrote its text. The values in
+/// `holding` hold events.
+fn other_source(carrier: &Members<'_>, holding: &[&RawValue]) -> Option<Refusal> {
     // Kubernetes' own programs write this with `--logging-format=json`. Clients can put text of
     // their own into the messages.
     if value(carrier, &["ts"]).is_some() && text(carrier, &["caller"]).is_some() {
         return Some(klog());
     }
-    if text(carrier, &["logStreamName"]).is_some_and(|name| !name.starts_with(eks::AUDIT_STREAM)) {
-        return Some(eks::other_stream());
-    }
-    // If one of its names cannot be read, the container may be any.
-    if let Some(pod) = member(carrier, "kubernetes").filter(|pod| pod.get().starts_with('{'))
-        && serde_json::from_str::<Members<'_>>(pod.get()).is_err()
-    {
-        return Some(other_container());
-    }
-    let names = [&["kubernetes", "container_name"][..], &["kubernetes", "container", "name"]];
-    let namespaces = [
-        &["kubernetes", "namespace_name"][..],
-        &["kubernetes", "namespace"],
-        &["kubernetes", "pod_namespace"],
-    ];
-    let other_name = names.iter().filter_map(|path| text(carrier, path)).any(|name| !writes_events(&name));
-    let other_namespace =
-        namespaces.iter().filter_map(|path| text(carrier, path)).any(|name| !is_of_system(&name));
-    (other_name || other_namespace).then(other_container)
-}
-
-/// Whether a container of this name writes audit events.
-pub(super) fn writes_events(container: &str) -> bool {
-    CONTAINERS.contains(&container)
-}
-
-/// Whether API servers run in this namespace, and users run nothing in it.
-pub(super) fn is_of_system(namespace: &str) -> bool {
-    namespace == "kube-system"
-        || namespace.starts_with("openshift-")
-        || namespace.starts_with("kube-apiserver")
-}
-
-pub(super) fn other_container() -> Refusal {
-    Refusal::new(Reason::OtherCategory, "written by a container other than an API server")
-}
-
-fn standard_error() -> Refusal {
-    Refusal::new(Reason::OtherCategory, "standard error of a container")
+    origin::other(carrier, holding)
 }
 
 fn klog() -> Refusal {
@@ -480,8 +439,9 @@ fn joined(record: &[u8]) -> Option<Vec<u8>> {
 fn docker_part(line: &[u8]) -> Option<String> {
     let members: Members<'_> = serde_json::from_slice(line).ok()?;
     let is_stdout = member(&members, "stream").is_none() || text(&members, &["stream"])? == "stdout";
-    if !is_stdout || other_source(&members).is_some() {
+    let log = member(&members, "log")?;
+    if !is_stdout || other_source(&members, &[log]).is_some() {
         return None;
     }
-    serde_json::from_str(member(&members, "log")?.get()).ok()
+    serde_json::from_str(log.get()).ok()
 }

@@ -10,14 +10,14 @@
 //! - `gcloud logging read` and many tools print an array of entries or events.
 //!
 //! Invariants:
-//! - Only the values at these places become events. Streams and resources that name a container
+//! - Only the values at these places become events. Those beside a name of a container
 //!   other than an API server, and CLI messages of other log streams, are refused: what workloads
 //!   write is beside the audit log there.
 //! - Each list is parsed once, and its depth is fixed, so nothing here recurses.
 
 use serde_json::value::RawValue;
 
-use super::{Content, Record, eks, event, items, layers, short_items};
+use super::{Content, Record, event, items, origin, short_items};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
@@ -35,19 +35,14 @@ pub(super) fn loki<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal
 
 fn stream<'d>(members: &Members<'d>, records: &mut Vec<Record<'d>>) -> Result<(), Refusal> {
     let labels = json::object("stream", json::member(members, "stream"))?.unwrap_or(Members(Vec::new()));
-    let label = |name| json::field(name, &labels, name).ok().flatten();
-    let is_other = ["container", "container_name"]
-        .iter()
-        .filter_map(|name| label(name))
-        .any(|name| !layers::writes_events(&name))
-        || ["namespace", "namespace_name"]
-            .iter()
-            .filter_map(|name| label(name))
-            .any(|name| !layers::is_of_system(&name));
+    let other = origin::other(&labels, &[]);
     for value in items("values", members)? {
         let content = match serde_json::from_str::<Vec<&'d RawValue>>(value.get()) {
-            Ok(_) if is_other => Content::Refused(layers::other_container()),
-            Ok(parts) => event("values", parts.get(1).copied()),
+            // The third is structured metadata, which has labels too.
+            Ok(parts) => match other.clone().or_else(|| origin::other_in(parts.get(2).copied())) {
+                Some(other) => Content::Refused(other),
+                None => event("values", parts.get(1).copied()),
+            },
             Err(_) => Content::Refused(Refusal::field("values", "an array of arrays")),
         };
         records.push(Record { item: value.get(), content, dialect: Dialect::Loki });
@@ -56,9 +51,15 @@ fn stream<'d>(members: &Members<'d>, records: &mut Vec<Record<'d>>) -> Result<()
 }
 
 pub(super) fn cloud_watch_cli<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
+    // Says in which streams the command searched, if a message does not say where it was found.
+    let searched = json::member(members, "searchedLogStreams").map(|streams| {
+        let streams: Members<'_> = Members(vec![("".into(), streams)]);
+        origin::other(&streams, &[])
+    });
+    let searched = searched.flatten();
     let record = |item: &'d RawValue| {
         let content = match object("events", item) {
-            Ok(members) => cli_message(&members),
+            Ok(members) => cli_message(&members, searched.as_ref()),
             Err(refusal) => Content::Refused(refusal),
         };
         Record { item: item.get(), content, dialect: Dialect::CloudWatchCli }
@@ -66,15 +67,16 @@ pub(super) fn cloud_watch_cli<'d>(members: &Members<'d>) -> Result<Vec<Record<'d
     Ok(items("events", members)?.into_iter().map(record).collect())
 }
 
-fn cli_message<'d>(members: &Members<'d>) -> Content<'d> {
+fn cli_message<'d>(members: &Members<'d>, searched: Option<&Refusal>) -> Content<'d> {
     let has = |name| json::member(members, name).is_some();
     if !has("logStreamName") && !has("ingestionTime") && !has("timestamp") {
         return Content::Refused(Refusal::new(Reason::NotAnAuditEvent, "not a message of CloudWatch Logs"));
     }
-    match json::field("logStreamName", members, "logStreamName") {
-        Ok(Some(name)) if !name.starts_with(eks::AUDIT_STREAM) => Content::Refused(eks::other_stream()),
-        Ok(_) => event("events.message", json::member(members, "message")),
-        Err(refusal) => Content::Refused(refusal),
+    let message = json::member(members, "message");
+    let searched = searched.filter(|_| !has("logStreamName")).cloned();
+    match origin::other(members, message.as_slice()).or(searched) {
+        Some(other) => Content::Refused(other),
+        None => event("events.message", message),
     }
 }
 
@@ -82,10 +84,12 @@ pub(super) fn open_telemetry<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>
     let mut records = Vec::new();
     for resource in items("resourceLogs", members)? {
         let resource = object("resourceLogs", resource)?;
-        let is_other = is_other_resource(&resource)?;
+        let of_resource = other_beside(&resource, "scopeLogs");
         for scope in items("scopeLogs", &resource)? {
-            for item in items("logRecords", &object("scopeLogs", scope)?)? {
-                let content = if is_other { Content::Refused(layers::other_container()) } else { body(item) };
+            let scope = object("scopeLogs", scope)?;
+            let of_scope = of_resource.clone().or_else(|| other_beside(&scope, "logRecords"));
+            for item in items("logRecords", &scope)? {
+                let content = of_scope.clone().map_or_else(|| body(item), Content::Refused);
                 records.push(Record { item: item.get(), content, dialect: Dialect::OpenTelemetry });
             }
         }
@@ -94,33 +98,19 @@ pub(super) fn open_telemetry<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>
 }
 
 fn body(record: &RawValue) -> Content<'_> {
-    let body =
-        object("logRecords", record).and_then(|record| json::object("body", json::member(&record, "body")));
-    match body {
-        Ok(body) => event("body.stringValue", body.and_then(|body| json::member(&body, "stringValue"))),
-        Err(refusal) => Content::Refused(refusal),
-    }
+    let content = object("logRecords", record).and_then(|record| {
+        if let Some(other) = other_beside(&record, "body") {
+            return Err(other);
+        }
+        let body = json::object("body", json::member(&record, "body"))?;
+        Ok(event("body.stringValue", body.and_then(|body| json::member(&body, "stringValue"))))
+    });
+    content.unwrap_or_else(Content::Refused)
 }
 
-/// Whether the attributes of a resource name a container other than an API server.
-fn is_other_resource(resource: &Members<'_>) -> Result<bool, Refusal> {
-    let Some(resource) = json::object("resource", json::member(resource, "resource"))? else {
-        return Ok(false);
-    };
-    for attribute in items("attributes", &resource)? {
-        let attribute = object("attributes", attribute)?;
-        let Some(value) = json::object("attributes", json::member(&attribute, "value"))? else { continue };
-        let Some(value) = json::field("attributes", &value, "stringValue")? else { continue };
-        let is_other = match json::field("attributes", &attribute, "key")?.as_deref() {
-            Some("k8s.container.name") => !layers::writes_events(&value),
-            Some("k8s.namespace.name") => !layers::is_of_system(&value),
-            _ => false,
-        };
-        if is_other {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// Refuses what is in the member `name`, by the members beside it.
+fn other_beside(members: &Members<'_>, name: &str) -> Option<Refusal> {
+    origin::other(members, json::member(members, name).as_slice())
 }
 
 /// Returns the elements of a JSON array of objects. The elements of a wrapper in it are those of

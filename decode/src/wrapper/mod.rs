@@ -23,6 +23,7 @@ mod eks;
 mod gke;
 mod layers;
 mod lists;
+mod origin;
 mod path;
 mod prefix;
 
@@ -213,10 +214,15 @@ pub(crate) fn bare_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, R
 
 /// Like [`bare_event`], by the rules of an `eventsFormat`.
 pub(crate) fn bare_event_of(bytes: &[u8], depth_max: usize, format: u32) -> Result<PlainEvent, Refusal> {
-    plain::read(bytes, depth_max, format).map_err(|Refused { refusal, members }| {
+    plain::read(bytes, depth_max, format, &other_beside).map_err(|Refused { refusal, members }| {
         let kind = members.and_then(|members| Kind::of(&keys(&members)));
         kind.map_or(refusal, |kind| Refusal::new(Reason::Wrapped, kind.name()))
     })
+}
+
+/// Refuses an event for a member beside its own, if that names another writer than an API server.
+pub(crate) fn other_beside(name: &str, value: &str) -> Option<Refusal> {
+    origin::other_beside(name, serde_json::from_str(value).ok()?)
 }
 
 /// Returns the refusal of a cut event that is not taken.

@@ -123,7 +123,7 @@ fn opened<T>(
             let Ok(text) = unescaped(literal) else { return Err(refusal) };
             // A string in a string is not an event.
             if text.trim_start_matches(WHITE).starts_with('"') {
-                return Err(refusal);
+                return Err(Refusal::new(Reason::NotAnAuditEvent, "a string in a string"));
             }
             let event = inside(text.as_bytes(), Around::Literal, layers_left, judge)?;
             Ok(Opened { event, dialect: Dialect::StringLiteral })

@@ -17,7 +17,7 @@
 
 use serde_json::value::RawValue;
 
-use super::{Content, Record, eks, event, items, layers, short_items};
+use super::{Content, Record, eks, event, items, layers, parts, short_items};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
@@ -44,15 +44,31 @@ fn stream<'d>(members: &Members<'d>, records: &mut Vec<Record<'d>>) -> Result<()
             .iter()
             .filter_map(|name| label(name))
             .any(|name| !layers::is_of_system(&name));
+    let is_part = is_part(&labels);
     for value in items("values", members)? {
         let content = match serde_json::from_str::<Vec<&'d RawValue>>(value.get()) {
             Ok(_) if is_other => Content::Refused(layers::other_container()),
+            Ok(parts) if is_part || parts.get(2).is_some_and(|labels| is_part_of(labels)) => {
+                Content::Refused(parts::refusal())
+            }
             Ok(parts) => event("values", parts.get(1).copied()),
             Err(_) => Content::Refused(Refusal::field("values", "an array of arrays")),
         };
         records.push(Record { item: value.get(), content, dialect: Dialect::Loki });
     }
     Ok(())
+}
+
+/// Whether labels say that a line is a part.
+fn is_part(labels: &Members<'_>) -> bool {
+    labels.0.iter().any(|(name, value)| {
+        let value = json::string(name, value).ok().flatten();
+        value.is_some_and(|value| parts::is_tag_of_part(name, &value))
+    })
+}
+
+fn is_part_of(labels: &RawValue) -> bool {
+    serde_json::from_str::<Members<'_>>(labels.get()).is_ok_and(|labels| is_part(&labels))
 }
 
 pub(super) fn cloud_watch_cli<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
@@ -94,12 +110,29 @@ pub(super) fn open_telemetry<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>
 }
 
 fn body(record: &RawValue) -> Content<'_> {
-    let body =
-        object("logRecords", record).and_then(|record| json::object("body", json::member(&record, "body")));
-    match body {
+    let members = match object("logRecords", record) {
+        Ok(members) if is_part_by_attributes(&members) => return Content::Refused(parts::refusal()),
+        members => members,
+    };
+    match members.and_then(|record| json::object("body", json::member(&record, "body"))) {
         Ok(body) => event("body.stringValue", body.and_then(|body| json::member(&body, "stringValue"))),
         Err(refusal) => Content::Refused(refusal),
     }
+}
+
+/// Whether the attributes of a record say that its body is a part.
+fn is_part_by_attributes(record: &Members<'_>) -> bool {
+    let says = |attribute: &RawValue| {
+        let attribute = serde_json::from_str::<Members<'_>>(attribute.get()).ok()?;
+        let key = json::field("key", &attribute, "key").ok()??;
+        let value = json::object("value", json::member(&attribute, "value")).ok()??;
+        let text = json::field("value", &value, "stringValue").ok()?;
+        let is_true = json::member(&value, "boolValue").is_some_and(|value| value.get() == "true");
+        let text = if is_true { Some("true".to_owned()) } else { text };
+        Some(parts::is_tag_of_part(&key, &text?))
+    };
+    let attributes = items("attributes", record).unwrap_or_default();
+    attributes.into_iter().any(|attribute| says(attribute).unwrap_or(false))
 }
 
 /// Whether the attributes of a resource name a container other than an API server.

@@ -23,6 +23,7 @@ mod eks;
 mod gke;
 mod layers;
 mod lists;
+mod parts;
 mod prefix;
 
 use serde_json::value::RawValue;

@@ -159,6 +159,12 @@ fn carrier<'t>(text: &'t [u8], refusal: &Refusal) -> Option<Members<'t>> {
     (!is_of_kubernetes && Kind::of(&keys(&members)).is_none()).then_some(members)
 }
 
+/// Whether `text` is an object that may hold an event in one of its members.
+pub(super) fn is_carrier(text: &[u8]) -> bool {
+    let Ok(members) = serde_json::from_slice::<Members<'_>>(text) else { return false };
+    PATHS.iter().any(|path| value(&members, path).is_some_and(|value| value.get().starts_with(['"', '{'])))
+}
+
 fn opened_carrier<T>(
     carrier: &Members<'_>,
     refusal: Refusal,

@@ -163,8 +163,14 @@ pub(super) fn array(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>,
         .map_err(|_| Refusal::new(Reason::NotAnAuditEvent, "an array that is not JSON"))?;
     short_items(elements.iter().map(|element| element.get().len()))?;
     let mut records = Vec::new();
-    for element in elements {
+    let is_foreign = elements.first().is_some_and(|first| !super::is_of_log(first.get().as_bytes()));
+    for (at, element) in elements.into_iter().enumerate() {
         let item = element.get();
+        if is_foreign && at > 0 {
+            let content = Content::Refused(super::refusal_in_foreign_list(item.as_bytes()));
+            records.push(Record { item, content, dialect: Dialect::Document });
+            continue;
+        }
         match super::records_of_object(item, depth_max) {
             Ok(inner) => records.extend(inner),
             Err(_) => {

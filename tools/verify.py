@@ -4626,14 +4626,16 @@ def of_docker(data):
     texts = []
     for line in lines_of(data):
         found = read_event(line)
-        if found is None or not found.is_whole or found.is_odd or is_refused(found):
+        if found is None or not found.is_whole or found.is_odd or found.if_string("log") is None:
             return None
-        if found.if_string("log") is None or found.first("stream") and found.if_string("stream") != "stdout":
+        if texts and texts[-1].endswith("\n"):
+            return None
+        if found.if_string("stream") == "stderr":
+            continue
+        if is_refused(found) or found.first("stream") and found.if_string("stream") != "stdout":
             return None
         texts.append(found.if_string("log"))
-    if len(texts) < 2 or [text.endswith("\n") for text in texts] != [False] * (len(texts) - 1) + [True]:
-        return None
-    return "".join(texts).encode()
+    return "".join(texts).encode() if b"\n" in data and texts and texts[-1].endswith("\n") else None
 
 
 class Events:

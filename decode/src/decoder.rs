@@ -55,6 +55,8 @@ pub struct DecoderConfig {
 /// Maximum number of bytes of one line that are parsed in search of a whole event after a tear,
 /// where a writer stopped in the middle of another event.
 const RECOVERY_BYTES_MAX: usize = 64 << 20;
+/// Maximum number of brackets that are open in a torn text before an event that is believed.
+const TORN_DEPTH_MAX: usize = 1 << 20;
 
 impl Default for DecoderConfig {
     fn default() -> Self {
@@ -188,6 +190,11 @@ impl Decoder {
             };
             frame_before = 0;
             if let Some((start, end)) = line.event {
+                if line.kind == LineKind::Foreign {
+                    let refusal = wrapper::refusal_in_foreign_list(&line.bytes[start..end]);
+                    self.reject(&whole, 0, line.bytes.len(), &refusal);
+                    continue;
+                }
                 self.page(&Piece { start, end, newline: false, ..whole });
                 continue;
             }
@@ -548,8 +555,10 @@ impl Decoder {
     ///
     /// A client can send text that looks like an event: a body may contain one. So only two kinds
     /// of events are believed: events that follow each other from the line's first byte, and, after
-    /// a tear, the one event that ends where the line does. That event cannot be nested in other
-    /// text, because nested text is always followed by what closes it. Members of a list or a
+    /// a tear, the one event that ends where the line does. The line may be a piece of a longer one
+    /// that was cut behind a client's text, or before it. So the event after a tear is not believed
+    /// where JSON allows a value in the torn text before it, and a document that is followed by what
+    /// continues or closes another text is not believed either. Members of a list or a
     /// wrapper, and documents on a line, are judged one by one, so that a member that is refused
     /// does not cost the others. What is left may be the beginning of an event. It is a cut event
     /// if it names a request and who made it; its text ends where the next event begins.
@@ -586,14 +595,23 @@ impl Decoder {
         }
         let bytes = whole.line;
         let mut at = whole.start;
+        let mut is_inside = false;
         while let Some(length) = document_end(&bytes[at..])
             // The line as a whole was refused already.
             && (at > whole.start || at + length < whole.end)
-            && self.document(whole, (at, at + length), &mut records_left)
         {
+            is_inside = continues_text(&bytes[at + length..whole.end]);
+            if is_inside || !self.document(whole, (at, at + length), &mut records_left) {
+                break;
+            }
             at += length;
         }
         let from = if at == whole.start { 0 } else { at };
+        if is_inside {
+            let inside =
+                format!("a piece of a longer text: byte {from} of the line begins a value inside it");
+            return self.reject(whole, from, whole.end, &Refusal::new(Reason::TornLine, inside));
+        }
         let is_whole = |(head, end): &(usize, usize)| {
             let event = wrapper::bare_event(&bytes[*head..*end], self.config.depth_max);
             event.is_ok_and(|event| !event.is_cut())
@@ -732,20 +750,89 @@ fn is_event_torn(text: &[u8]) -> bool {
     text.iter().find(|byte| !matches!(byte, 0 | b' ' | b'\t' | b'\r')) == Some(&b'{')
 }
 
+/// Whether `text`, which follows a value, continues or closes a text that the value is in.
+fn continues_text(text: &[u8]) -> bool {
+    text.iter().find(|byte| !is_white(**byte)).is_some_and(|byte| matches!(byte, b',' | b']' | b'}'))
+}
+
+fn is_white(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
 /// Returns the extent of the first text at or after `from` that begins like an event and whose
-/// document ends where `line` does, apart from white space.
+/// document ends where `line` does, apart from white space. `None` if that event may be nested in
+/// the text from `from` on, or from any beginning of an event before it.
 fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
     let text_end = line.trim_ascii_end().len();
     let mut bytes_left = RECOVERY_BYTES_MAX;
+    let torn = from + line[from..].iter().position(|byte| *byte == b'{')?;
+    // A writer may have stopped more than once. Each event before the last may be around it.
+    let mut begun = vec![torn];
     for head in memchr::memmem::find_iter(&line[from..], b"{\"kind\":\"Event") {
         let head = from + head;
         let length = document_end(&line[head..]);
         if length.is_some_and(|length| head + length == text_end) {
+            begun.dedup();
+            for start in begun.into_iter().filter(|start| *start < head) {
+                bytes_left = bytes_left.checked_sub(head - start)?;
+                if may_be_nested(&line[start..head], start == torn) {
+                    return None;
+                }
+            }
             return Some((head, text_end));
         }
         bytes_left = bytes_left.checked_sub(length.unwrap_or(line.len() - head))?;
+        begun.push(head);
     }
     None
+}
+
+/// Whether a value that follows `torn`, which begins with an object, may be inside of that object.
+/// If that object `is_outermost`, the value must not be inside of a text around it either.
+fn may_be_nested(torn: &[u8], is_outermost: bool) -> bool {
+    // For each bracket that is open, whether it is a list's.
+    let mut open: Vec<bool> = Vec::new();
+    // The last byte that is not white space. A string counts as its closing quote.
+    let mut last = b' ';
+    let mut at = 0;
+    while let Some(byte) = torn.get(at) {
+        at += 1;
+        if is_white(*byte) {
+            continue;
+        }
+        last = *byte;
+        match byte {
+            b'"' => match string_end(&torn[at..]) {
+                Some(length) => at += length,
+                // The text is torn in a string.
+                None => return false,
+            },
+            b'{' | b'[' if open.len() >= TORN_DEPTH_MAX => return true,
+            b'{' => open.push(false),
+            b'[' => open.push(true),
+            // Only the text around the object can continue after it in this way.
+            b'}' | b']' | b',' if open.is_empty() => return is_outermost,
+            b'}' | b']' => drop(open.pop()),
+            _ => {}
+        }
+    }
+    match last {
+        b':' | b'[' => true,
+        b',' => open.last() != Some(&false),
+        _ => false,
+    }
+}
+
+/// Returns the length of the rest of a string, up to its closing quote.
+fn string_end(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
 }
 
 /// Returns the length of the JSON document at the start of `bytes`; `None` if there is none. Its

@@ -110,6 +110,8 @@ pub enum LineKind {
     FirstPiece,
     /// Another piece of a line or part longer than the bound.
     Piece,
+    /// A page of an array whose first element is not of a log. It is never an event.
+    Foreign,
 }
 
 /// The beginning of a document of Firehose.
@@ -160,8 +162,11 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
                     Page::Whole { length, event, then } => {
                         within = Some(then);
                         let page = &bytes[at..at + length];
-                        let line =
-                            Line { at, number, bytes: page, kind: LineKind::Whole, event: Some(event) };
+                        let kind = match here {
+                            Within::Foreign => LineKind::Foreign,
+                            _ => LineKind::Whole,
+                        };
+                        let line = Line { at, number, bytes: page, kind, event: Some(event) };
                         at += length;
                         number += newlines(page);
                         return Some(line);

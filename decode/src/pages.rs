@@ -12,7 +12,11 @@
 //! - A line of one event never begins a document, so streams of such lines cost nothing. JSON has
 //!   no line feed in a string. So if a writer stopped inside a string, its document ends at the
 //!   line feed, and the lines after it are not taken for its text.
+//! - A stream may begin inside a list of a client's, where a file was cut. So if the first object of
+//!   an array is not of a log, the others are not taken for events: see [`Within::Foreign`].
 //! - Nothing recurses, and a page has at most as many bytes as a line.
+
+use crate::wrapper;
 
 /// Where in a document a page begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub enum Within {
     Nothing,
     /// In an array, before one of its objects.
     Array,
+    /// In an array whose first object is not of a log, before another one of its objects.
+    Foreign,
     /// In an array that is a member of an object, before one of its objects.
     List,
 }
@@ -65,7 +71,7 @@ pub(crate) fn begins(text: &[u8]) -> Option<bool> {
 pub(crate) fn page(text: &[u8], within: Within, bytes_max: usize) -> Page {
     let found = match within {
         Within::Nothing => first_page(text, bytes_max),
-        Within::Array | Within::List => page_at(text, 0, within, bytes_max),
+        Within::Array | Within::Foreign | Within::List => page_at(text, 0, within, bytes_max),
     };
     match found {
         Ok(page) => page,
@@ -91,7 +97,15 @@ fn first_page(text: &[u8], bytes_max: usize) -> Result<Page, Stop> {
         Some(true) => {}
     }
     if text[start] == b'[' {
-        return page_at(text, blank(text, start + 1), Within::Array, bytes_max);
+        let page = page_at(text, blank(text, start + 1), Within::Array, bytes_max)?;
+        return Ok(match page {
+            Page::Whole { length, event, then: Within::Array }
+                if !wrapper::is_of_log(&text[event.0..event.1]) =>
+            {
+                Page::Whole { length, event, then: Within::Foreign }
+            }
+            page => page,
+        });
     }
     match list_head(text, start)? {
         Some(first) => page_at(text, first, Within::List, bytes_max),
@@ -122,7 +136,7 @@ fn page_at(text: &[u8], start: usize, within: Within, bytes_max: usize) -> Resul
             }
             Ok(Page::Whole { length: first, event, then: within })
         }
-        b']' if within == Within::Array => Ok(closed(next + 1)),
+        b']' if within != Within::List => Ok(closed(next + 1)),
         b']' => {
             // The members after the list, up to the closing brace of its object.
             let tail = Brackets { open: 1, bytes_max: (next + 1).saturating_add(FRAME_BYTES_MAX) };

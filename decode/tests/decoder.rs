@@ -185,6 +185,7 @@ fn check_bounded(input: &[u8], line_bytes_max: usize) -> DecodedBlock {
         && raw.value(0) == input
         && !input.contains(&b'\n')
         && reason != "line_too_long"
+        && reason != "torn_line"
     {
         // A list may be refused for another reason, because its items are judged one by one.
         let refusal = decode_alone(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input), DEPTH_MAX);
@@ -339,22 +340,116 @@ fn a_body_that_looks_like_an_event_is_never_taken_for_one() {
     );
     let first = outer.find("[").expect("a list") + 1;
     for cut in first + forged.len()..outer.len() {
-        // If the line is torn right after the forged event, that event cannot be distinguished from a real
-        // one. A newline never follows such a tear, because kube-apiserver writes the newline
-        // together with the line.
-        let torn_behind = outer[..cut].ends_with(forged);
         for (end, events) in [("", 0), ("\n", 0), ("[Truncated...]\n", 0), ("\0\0\n", 0)] {
-            if torn_behind && end == "\n" {
+            let line = format!("{}{end}", &outer[..cut]);
+            // Two events without a comma between them are not JSON, so a tear is between them.
+            if line.ends_with(&format!("{forged}{forged}\n")) {
                 continue;
             }
-            let line = format!("{}{end}", &outer[..cut]);
             assert_eq!(check(line.as_bytes()).events.num_rows(), events, "{line}");
         }
         let glued = check(format!("{}{real}\n", &outer[..cut]).as_bytes());
         let ids = glued.events.column(index::AUDIT_ID);
         let ids: Vec<_> = ids.as_string::<i32>().iter().flatten().collect();
-        assert_eq!(ids, ["real"], "cut at {cut}");
+        let real: &[&str] = if takes_a_value(&outer[..cut], forged) { &[] } else { &["real"] };
+        assert_eq!(ids, real, "cut at {cut}");
     }
+}
+
+/// Whether JSON allows an object after this text of a body with the client's event in lists.
+fn takes_a_value(text: &str, forged: &str) -> bool {
+    text.ends_with([':', '[']) || text.ends_with(&format!("{forged},"))
+}
+
+/// A writer that cuts long lines may cut right before or behind a client's event.
+#[test]
+fn an_event_at_a_cut_is_believed_only_where_it_cannot_be_nested() {
+    let event = |id: &str, rest: &str| {
+        format!(
+            r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"{id}","stage":"Panic","requestURI":"/","verb":"get","user":{{"username":"u"}}{rest}}}"#
+        )
+    };
+    let (forged, real) = (event("forged", ""), event("real", ""));
+    let cut_behind = |before: &str| {
+        let whole = event("outer", &format!(r#","requestObject":{before}{forged}"#));
+        whole[..whole.len() - 1].to_owned()
+    };
+    let ids = |decoded: &DecodedBlock| -> Vec<String> {
+        let ids = decoded.events.column(index::AUDIT_ID);
+        ids.as_string::<i32>().iter().flatten().map(str::to_owned).collect()
+    };
+    let torn_in_string =
+        &event("torn", r#","userAgent":"a"#)[..event("torn", r#","userAgent":"a"#).len() - 1];
+    let after_comma = &event("torn", r#","x":1,"#)[..event("torn", r#","x":1,"#).len() - 1];
+    for (line, expected) in [
+        // A merge patch, an item of a list, a member in a list, and each of them with white space.
+        (cut_behind(""), vec!["outer"]),
+        (cut_behind(" "), vec!["outer"]),
+        (cut_behind("["), vec!["outer"]),
+        (cut_behind("[1, "), vec!["outer"]),
+        (cut_behind(r#"[{"op":"add","value": "#), vec!["outer"]),
+        (cut_behind(r#"{"a":["]\"}",{"b":{}},"#), vec!["outer"]),
+        (format!("\0\0{}", cut_behind("[")), vec![]),
+        (format!("{}   ", cut_behind("[")), vec!["outer"]),
+        // The writer stopped before, in a string.
+        (format!("{torn_in_string}{}", cut_behind("[")), vec!["torn"]),
+        // Two tears; or one where JSON allows no value.
+        (format!("{torn_in_string}{real}"), vec!["torn", "real"]),
+        (format!("{after_comma}{real}"), vec!["torn", "real"]),
+        (format!("{}]{real}", cut_behind("[")), vec!["outer", "real"]),
+        (format!("{}{real}", cut_behind("[")), vec!["outer", "real"]),
+        (format!("{}\0\0{real}", cut_behind("[")), vec!["outer", "real"]),
+        // A piece that begins with the client's event.
+        (format!(r#"{forged}],"requestReceivedTimestamp":null}}"#), vec![]),
+        (format!("{forged} }}"), vec![]),
+        (format!("{forged},{forged}"), vec![]),
+        (format!(r#"{{"op":"add"}},{forged}"#), vec![]),
+        (format!(r#"{{"op":"a"}}}}{forged}"#), vec![]),
+        (format!("{real}{forged}]"), vec!["real"]),
+        // Near misses: text that is not of an outer text.
+        (format!("{real} {real}"), vec!["real", "real"]),
+        (format!("{real}x"), vec!["real"]),
+    ] {
+        let decoded = check(format!("{line}\n").as_bytes());
+        assert_eq!(ids(&decoded), expected, "{line}");
+        let all_torn = reasons(&decoded).iter().all(|reason| reason == "torn_line");
+        assert!(all_torn || expected.is_empty(), "{line} {:?}", reasons(&decoded));
+    }
+}
+
+/// A stream that begins inside a client's list looks like an array.
+#[test]
+fn an_array_that_does_not_begin_with_an_object_of_a_log_has_no_events() {
+    let log = generated(2, 61);
+    let lines: Vec<&str> = std::str::from_utf8(&log).expect("UTF-8").lines().collect();
+    let other = r#"{"op":"add","path":"/x","value":1}"#;
+    for (list, events, refused) in [
+        (
+            vec![other, lines[0], other, lines[1]],
+            0,
+            vec!["not_an_audit_event", "torn_line", "not_an_audit_event", "torn_line"],
+        ),
+        (vec![r#"{"log":"started"}"#, lines[0]], 1, vec!["not_an_audit_event"]),
+        (vec![lines[0], other, lines[1]], 2, vec!["not_an_audit_event"]),
+        (vec![other], 0, vec!["not_an_audit_event"]),
+    ] {
+        for input in [
+            format!("[{}]\n", list.join(",")),
+            format!("[\n{}\n]\n", list.join(",\n")),
+            format!("{}\n[{}]\n", lines[0], list.join(",")),
+        ] {
+            let events = events + usize::from(input.starts_with('{'));
+            let decoded = check(input.as_bytes());
+            assert_eq!(
+                (decoded.events.num_rows(), reasons(&decoded)),
+                (events, refused.iter().map(|r| (*r).to_owned()).collect()),
+                "{input}"
+            );
+        }
+    }
+    // The rest of the patch and of its event follows the list.
+    let decoded = check(format!("[{other},{}],\"x\":1}}\n{}\n", lines[0], lines[1]).as_bytes());
+    assert_eq!(decoded.events.num_rows(), 1, "{:?}", reasons(&decoded));
 }
 
 /// The same for a client's event that is taken although it is cut.
@@ -373,7 +468,7 @@ fn a_cut_event_says_nothing_of_what_a_client_put_into_it() {
     for cut in first..outer.len() {
         for end in ["", "\n", "[Truncated...]\n", "\0\0\n", "\u{fffd}\n"] {
             let line = format!("{}{end}", &outer[..cut]);
-            if line.ends_with(&format!("{forged}\n")) {
+            if line.ends_with(&format!("{forged}{forged}\n")) {
                 continue;
             }
             let decoded = check(line.as_bytes());
@@ -385,7 +480,12 @@ fn a_cut_event_says_nothing_of_what_a_client_put_into_it() {
             }
         }
         let glued = check(format!("{}{real}\n", &outer[..cut]).as_bytes());
-        assert_eq!(ids(&glued), ["outer", "real"], "cut at {cut}");
+        // The colons in the user agent are in a string.
+        let in_string = cut < outer.find(r#","requestObject""#).expect("it is there")
+            && !outer[..cut].ends_with(r#""userAgent":"#);
+        let takes_a_value = !in_string && takes_a_value(&outer[..cut], forged);
+        let both: &[&str] = if takes_a_value { &["outer"] } else { &["outer", "real"] };
+        assert_eq!(ids(&glued), both, "cut at {cut}");
     }
 }
 

@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use super::origin::{self, standard_error};
 use super::path::EventPath;
 use super::prefix::{self, ContainerLine, Prefix};
-use super::{Kind, eks, keys, literal, unescaped};
+use super::{Kind, eks, keys, literal, parts, unescaped};
 use crate::dialect::Dialect;
 use crate::json::{self, Members, WHITE};
 use crate::reject::{Reason, Refusal};
@@ -150,6 +150,12 @@ fn carrier<'t>(text: &'t [u8], refusal: &Refusal) -> Option<Members<'t>> {
     (!is_of_kubernetes && Kind::of(&keys(&members)).is_none()).then_some(members)
 }
 
+/// Whether `text` is an object that may hold an event in one of its members.
+pub(super) fn is_carrier(text: &[u8]) -> bool {
+    let Ok(members) = serde_json::from_slice::<Members<'_>>(text) else { return false };
+    PATHS.iter().any(|path| value(&members, path).is_some_and(|value| value.get().starts_with(['"', '{'])))
+}
+
 fn opened_carrier<T>(
     carrier: &Members<'_>,
     refusal: Refusal,
@@ -165,6 +171,9 @@ fn opened_carrier<T>(
         values.iter().map(|(_, value)| *value).filter(|value| may_hold(value)).collect();
     if let Some(other) = other_source(carrier, &holding) {
         return Err(other);
+    }
+    if let Some(part) = parts::unjoined(carrier) {
+        return Err(part);
     }
     let (mut first, mut other) = (None, None);
     for (name, value) in values {
@@ -337,7 +346,7 @@ fn other_line(line: &[u8]) -> Option<Refusal> {
 /// Whether `line` is a part of what a container wrote as one line, and another part follows.
 pub(crate) fn is_part(line: &[u8]) -> bool {
     match line.first() {
-        Some(b'{') => cut_log(line).unwrap_or(false),
+        Some(b'{') => docker_line(line) == Some(DockerLine::Part),
         Some(b'0'..=b'9') => prefix::container_line(line).is_some_and(|line| line.is_stdout && !line.is_full),
         _ => false,
     }
@@ -347,7 +356,7 @@ pub(crate) fn is_part(line: &[u8]) -> bool {
 /// to the other stream.
 pub(crate) fn is_between_parts(line: &[u8]) -> bool {
     match line.first() {
-        Some(b'{') => cut_log(line).unwrap_or(false),
+        Some(b'{') => docker_line(line).is_some_and(|line| line != DockerLine::Last),
         Some(b'0'..=b'9') => {
             prefix::container_line(line).is_some_and(|line| !(line.is_stdout && line.is_full))
         }
@@ -369,9 +378,9 @@ pub(crate) enum Follows {
 /// Returns what `line` means for parts that began with the line `first`.
 pub(crate) fn follows(first: &[u8], line: &[u8]) -> Follows {
     if first.starts_with(b"{") {
-        return match cut_log(line) {
-            Some(true) => Follows::Continues,
-            Some(false) => Follows::Ends,
+        return match docker_line(line) {
+            Some(DockerLine::Part | DockerLine::StandardError) => Follows::Continues,
+            Some(DockerLine::Last) => Follows::Ends,
             None => Follows::Breaks,
         };
     }
@@ -382,9 +391,19 @@ pub(crate) fn follows(first: &[u8], line: &[u8]) -> Follows {
     }
 }
 
-/// Whether docker cut the text of this line of its `json-file` log, so that the text does not end
-/// in a line feed. `None` for lines of other logs and of standard error.
-fn cut_log(line: &[u8]) -> Option<bool> {
+/// A line of docker's `json-file` log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DockerLine {
+    /// Docker cut the text, so that it does not end in a line feed.
+    Part,
+    /// The text ends in a line feed.
+    Last,
+    /// A line of standard error, which docker copies beside the parts of standard output.
+    StandardError,
+}
+
+/// Reads a line of docker's `json-file` log. `None` for lines of other logs.
+fn docker_line(line: &[u8]) -> Option<DockerLine> {
     const HEAD: &[u8] = b"{\"log\":\"";
     let text = line.strip_prefix(HEAD)?;
     let mut from = 0;
@@ -397,13 +416,16 @@ fn cut_log(line: &[u8]) -> Option<bool> {
     };
     let rest = &text[end + 1..];
     // Docker writes only these members, and perhaps attributes. Other writers do not cut.
+    if rest.starts_with(b",\"stream\":\"stderr\",") {
+        return Some(DockerLine::StandardError);
+    }
     if !rest.starts_with(b",\"stream\":\"stdout\",") {
         return None;
     }
     let backslashes = text[..end]
         .strip_suffix(b"n")
         .map_or(0, |head| head.iter().rev().take_while(|byte| **byte == b'\\').count());
-    Some(backslashes % 2 == 0)
+    Some(if backslashes % 2 == 0 { DockerLine::Part } else { DockerLine::Last })
 }
 
 /// Returns the text of a record that has several lines with a part of the text in each. `None` for
@@ -418,6 +440,7 @@ fn joined(record: &[u8]) -> Option<Vec<u8>> {
             if !is_open {
                 return None;
             }
+            let Some(part) = part else { continue };
             is_open = !part.ends_with('\n');
             text.extend_from_slice(part.as_bytes());
         }
@@ -436,12 +459,20 @@ fn joined(record: &[u8]) -> Option<Vec<u8>> {
     (!is_open).then_some(text)
 }
 
-fn docker_part(line: &[u8]) -> Option<String> {
+/// Returns the text of a line of docker's `json-file` log, or `Some(None)` if it is one of standard
+/// error.
+#[expect(clippy::option_option, reason = "a line of standard error is known, and has no text")]
+fn docker_part(line: &[u8]) -> Option<Option<String>> {
     let members: Members<'_> = serde_json::from_slice(line).ok()?;
-    let is_stdout = member(&members, "stream").is_none() || text(&members, &["stream"])? == "stdout";
     let log = member(&members, "log")?;
-    if !is_stdout || other_source(&members, &[log]).is_some() {
-        return None;
+    let part = text(&members, &["log"])?;
+    let stream = match member(&members, "stream") {
+        Some(_) => Some(text(&members, &["stream"])?),
+        None => None,
+    };
+    match stream.as_deref() {
+        Some("stderr") => Some(None),
+        None | Some("stdout") if other_source(&members, &[log]).is_none() => Some(Some(part)),
+        _ => None,
     }
-    serde_json::from_str(log.get()).ok()
 }

@@ -17,7 +17,7 @@
 
 use serde_json::value::RawValue;
 
-use super::{Content, Record, event, items, origin, short_items};
+use super::{Content, Record, event, items, origin, parts, short_items};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
@@ -36,11 +36,15 @@ pub(super) fn loki<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal
 fn stream<'d>(members: &Members<'d>, records: &mut Vec<Record<'d>>) -> Result<(), Refusal> {
     let labels = json::object("stream", json::member(members, "stream"))?.unwrap_or(Members(Vec::new()));
     let other = origin::other(&labels, &[]);
+    let is_part = is_part(&labels);
     for value in items("values", members)? {
         let content = match serde_json::from_str::<Vec<&'d RawValue>>(value.get()) {
             // The third is structured metadata, which has labels too.
             Ok(parts) => match other.clone().or_else(|| origin::other_in(parts.get(2).copied())) {
                 Some(other) => Content::Refused(other),
+                None if is_part || parts.get(2).is_some_and(|labels| is_part_of(labels)) => {
+                    Content::Refused(parts::refusal())
+                }
                 None => event("values", parts.get(1).copied()),
             },
             Err(_) => Content::Refused(Refusal::field("values", "an array of arrays")),
@@ -48,6 +52,18 @@ fn stream<'d>(members: &Members<'d>, records: &mut Vec<Record<'d>>) -> Result<()
         records.push(Record { item: value.get(), content, dialect: Dialect::Loki });
     }
     Ok(())
+}
+
+/// Whether labels say that a line is a part.
+fn is_part(labels: &Members<'_>) -> bool {
+    labels.0.iter().any(|(name, value)| {
+        let value = json::string(name, value).ok().flatten();
+        value.is_some_and(|value| parts::is_tag_of_part(name, &value))
+    })
+}
+
+fn is_part_of(labels: &RawValue) -> bool {
+    serde_json::from_str::<Members<'_>>(labels.get()).is_ok_and(|labels| is_part(&labels))
 }
 
 pub(super) fn cloud_watch_cli<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
@@ -102,6 +118,9 @@ fn body(record: &RawValue) -> Content<'_> {
         if let Some(other) = other_beside(&record, "body") {
             return Err(other);
         }
+        if is_part_by_attributes(&record) {
+            return Err(parts::refusal());
+        }
         let body = json::object("body", json::member(&record, "body"))?;
         Ok(event("body.stringValue", body.and_then(|body| json::member(&body, "stringValue"))))
     });
@@ -113,6 +132,21 @@ fn other_beside(members: &Members<'_>, name: &str) -> Option<Refusal> {
     origin::other(members, json::member(members, name).as_slice())
 }
 
+/// Whether the attributes of a record say that its body is a part.
+fn is_part_by_attributes(record: &Members<'_>) -> bool {
+    let says = |attribute: &RawValue| {
+        let attribute = serde_json::from_str::<Members<'_>>(attribute.get()).ok()?;
+        let key = json::field("key", &attribute, "key").ok()??;
+        let value = json::object("value", json::member(&attribute, "value")).ok()??;
+        let text = json::field("value", &value, "stringValue").ok()?;
+        let is_true = json::member(&value, "boolValue").is_some_and(|value| value.get() == "true");
+        let text = if is_true { Some("true".to_owned()) } else { text };
+        Some(parts::is_tag_of_part(&key, &text?))
+    };
+    let attributes = items("attributes", record).unwrap_or_default();
+    attributes.into_iter().any(|attribute| says(attribute).unwrap_or(false))
+}
+
 /// Returns the elements of a JSON array of objects. The elements of a wrapper in it are those of
 /// the array.
 pub(super) fn array(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
@@ -120,8 +154,14 @@ pub(super) fn array(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>,
         .map_err(|_| Refusal::new(Reason::NotAnAuditEvent, "an array that is not JSON"))?;
     short_items(elements.iter().map(|element| element.get().len()))?;
     let mut records = Vec::new();
-    for element in elements {
+    let is_foreign = elements.first().is_some_and(|first| !super::is_of_log(first.get().as_bytes()));
+    for (at, element) in elements.into_iter().enumerate() {
         let item = element.get();
+        if is_foreign && at > 0 {
+            let content = Content::Refused(super::refusal_in_foreign_list(item.as_bytes()));
+            records.push(Record { item, content, dialect: Dialect::Document });
+            continue;
+        }
         match super::records_of_object(item, depth_max) {
             Ok(inner) => records.extend(inner),
             Err(_) => {

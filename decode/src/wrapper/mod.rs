@@ -24,6 +24,7 @@ mod gke;
 mod layers;
 mod lists;
 mod origin;
+mod parts;
 mod path;
 mod prefix;
 
@@ -32,8 +33,10 @@ use strongroom_schemas::format::EVENTS_FORMAT;
 
 use crate::dialect::Dialect;
 use crate::json::{self, Members, WHITE};
+use crate::limits::DEPTH_MAX;
 use crate::plain::{self, PlainEvent, Refused};
 use crate::reject::{Reason, Refusal};
+use crate::tolerant;
 
 pub(crate) use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
@@ -155,6 +158,28 @@ fn records_of_object(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>
 /// Whether `text` begins like a JSON array of objects.
 pub(crate) fn is_array(text: &[u8]) -> bool {
     text.trim_ascii_start().strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{"))
+}
+
+/// Whether `text` is an event, or an object of a log: an entry, a wrapper, or an object that may
+/// hold an event.
+pub(crate) fn is_of_log(text: &[u8]) -> bool {
+    match bare_event(text, DEPTH_MAX) {
+        Ok(_) => true,
+        Err(refusal) => {
+            refusal.reason == Reason::Wrapped
+                || layers::is_carrier(text)
+                || tolerant::list_items(text).is_some()
+        }
+    }
+}
+
+/// Returns why `text` is not taken. It is in an array whose first element is not of a log, as in a
+/// list that a client sent and that was cut out of its event.
+pub(crate) fn refusal_in_foreign_list(text: &[u8]) -> Refusal {
+    match is_of_log(text) {
+        true => Refusal::new(Reason::TornLine, "in an array whose first element is not of an audit log"),
+        false => Refusal::new(Reason::NotAnAuditEvent, "in an array that is not of an audit log"),
+    }
 }
 
 /// Opens the layers around one event. A text of [`Around::Literal`] or [`Around::Carrier`] may also

@@ -313,3 +313,128 @@ fn a_document_may_be_continued_after_any_of_its_events() {
         }
     }
 }
+
+fn docker(stream: &str, text: &str) -> String {
+    format!("{{\"log\":{},\"stream\":\"{stream}\",\"time\":\"{TIME}\"}}\n", quoted(text))
+}
+
+/// A patch of a client whose body has a whole event, and where this event begins and ends.
+fn patch_with_event() -> (String, usize, usize) {
+    let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"Panic","requestURI":"/","verb":"delete","user":{"username":"victim"}}"#;
+    let patch = format!(
+        r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Request","auditID":"real","stage":"Panic","requestURI":"/x","verb":"patch","user":{{"username":"eve"}},"requestObject":["PAD",{forged}],"annotations":{{}}}}"#
+    );
+    let start = patch.find(forged).expect("it is there");
+    (patch, start, start + forged.len())
+}
+
+#[test]
+fn standard_error_between_the_parts_of_docker_costs_nothing() {
+    let (patch, start, end) = patch_with_event();
+    let pieces = [&patch[..start], &patch[start..end], &patch[end..]];
+    let error = docker("stderr", "I0302 10:00:00.000001       1 log.go:245] TLS handshake error: EOF\n");
+    let event = &lines(57, 1)[0];
+    let log = format!(
+        "{error}{}{error}{}{error}{error}{}{error}{}",
+        docker("stdout", pieces[0]),
+        docker("stdout", pieces[1]),
+        docker("stdout", &format!("{}\n", pieces[2])),
+        docker("stdout", &format!("{event}\n")),
+    );
+    let decoded = check(log.as_bytes());
+    assert_eq!(ids(&decoded)[..1], ["real"]);
+    assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (2, 2), "{:?}", details(&decoded));
+    assert!(reasons(&decoded).iter().all(|reason| reason == "other_category"));
+    assert_eq!(plain::row(&decoded.events, 0).faults, None);
+    // A block that ends between the parts is cut before the first of them.
+    let first = error.len();
+    for parts in 1..=5 {
+        let end = log.match_indices('\n').nth(parts).expect("a line").0 + 1;
+        let begins = strongroom_decode::frame::open_parts(&log.as_bytes()[..end], LINE_BYTES_MAX);
+        assert_eq!(begins, Some(first), "after {parts}");
+    }
+}
+
+#[test]
+fn a_part_of_docker_is_not_an_event_alone() {
+    let (patch, start, end) = patch_with_event();
+    let event = &lines(58, 1)[0];
+    let last = docker("stdout", &format!("{}\n", &patch[end..]));
+    for log in [
+        // A part that is a whole event, after a line of another log, and at the end of the stream.
+        format!("{}x\n{}{last}", docker("stdout", &patch[..start]), docker("stdout", &patch[start..end])),
+        docker("stdout", &patch[start..end]),
+        docker("stdout", event),
+        // A part that begins like an event: nothing says that it is the first.
+        docker("stdout", &patch[start..end - 1]),
+        docker("stdout", &patch[..start]),
+        format!(r#"{{"date":1.5,"log":{},"stream":"stdout","time":"t"}}"#, quoted(event)),
+    ] {
+        let decoded = check(log.as_bytes());
+        assert_eq!(ids(&decoded), [] as [&str; 0], "{log}");
+        assert!(reasons(&decoded).iter().any(|reason| reason == "torn_line"), "{log}");
+    }
+    // With its line feed the event is whole, and Fluentd keeps no time.
+    for line in
+        [docker("stdout", &format!("{event}\n")), format!(r#"{{"log":{},"stream":"stdout"}}"#, quoted(event))]
+    {
+        same_events(&check(line.as_bytes()), from_ref(event));
+    }
+}
+
+#[test]
+fn a_part_that_its_shipper_did_not_join_is_not_an_event() {
+    let event = &lines(59, 1)[0];
+    let detail = "a part of a line that its shipper did not join with the other parts";
+    let carrier = |text: &str, mark: &str| format!(r#"{{"log":{},"stream":"stdout",{mark}}}"#, quoted(text));
+    for mark in [
+        r#""time":"t","logtag":"P""#,
+        r#""logtag":"P:x""#,
+        r#""attributes":{"logtag":"P"}"#,
+        r#""_partial":true"#,
+        r#""partial":"True""#,
+        r#""partial_message":"true""#,
+        r#""partial_message":"true","partial_ordinal":"2""#,
+        r#""partial_message":"true","partial_ordinal":"1","partial_ordinal":"2""#,
+        r#""logtag":"P","partial_ordinal":"1""#,
+        r#""CONTAINER_PARTIAL_MESSAGE":"true","CONTAINER_PARTIAL_ORDINAL":"3""#,
+        r#""log.flags":["multiline","partial"]"#,
+    ] {
+        for text in [event.as_str(), &event[..event.len() - 1]] {
+            let decoded = check(carrier(text, mark).as_bytes());
+            assert_eq!(decoded.events.num_rows(), 0, "{mark}");
+            assert_eq!(
+                (reasons(&decoded), details(&decoded)),
+                (vec!["torn_line".to_owned()], vec![detail.to_owned()]),
+                "{mark}"
+            );
+        }
+    }
+    let flags = format!(r#"{{"@timestamp":"t","log":{{"flags":["partial"]}},"message":{}}}"#, quoted(event));
+    let loki = format!(r#"{{"stream":{{"logtag":"P"}},"values":[["1",{}]]}}"#, quoted(event));
+    let structured = format!(r#"{{"stream":{{}},"values":[["1",{},{{"logtag":"P"}}]]}}"#, quoted(event));
+    let otlp = format!(
+        r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{{"stringValue":{}}},"attributes":[{{"key":"a"}},{{"key":"logtag","value":{{"stringValue":"P"}}}}]}}]}}]}}]}}"#,
+        quoted(event)
+    );
+    for line in [flags, loki, structured, otlp] {
+        let decoded = check(line.as_bytes());
+        assert_eq!((decoded.events.num_rows(), details(&decoded)), (0, vec![detail.to_owned()]), "{line}");
+    }
+    // Whole lines, and the tag that Fluent Bit keeps of the first of the parts that it has joined.
+    for mark in [
+        r#""time":"t","logtag":"F""#,
+        r#""time":"t","_p":"P""#,
+        r#""_partial":false"#,
+        r#""partial_message":"false""#,
+        r#""log.flags":["multiline"]"#,
+        r#""partial_ordinal":"2""#,
+    ] {
+        same_events(&check(carrier(event, mark).as_bytes()), from_ref(event));
+    }
+    // The first part begins where the API server began.
+    let first = r#""partial_message":"true","partial_ordinal":"1""#;
+    same_events(&check(carrier(event, first).as_bytes()), from_ref(event));
+    let decoded = check(carrier(&event[..event.len() - 1], first).as_bytes());
+    assert_eq!(plain::row(&decoded.events, 0).faults, Some(vec![": not_json".to_owned()]));
+}

@@ -1,0 +1,88 @@
+//! Knows a part of a line, which a shipper has passed on without the parts after it.
+//!
+//! Runtimes cut long lines at a fixed length. A client can calculate where, so it can place a whole
+//! event of its own choice at the beginning of a later part. Invariants:
+//! - A text whose carrier says that it is a part is never an event, unless the carrier also says
+//!   that it is the first part. The first part begins where the API server began to write.
+//! - Docker ends the text of each line of its `json-file` log with the line feed that the container
+//!   wrote. A text without one is a part.
+//! - Nothing is kept here. The work is linear in the carrier.
+
+use serde_json::value::RawValue;
+
+use crate::json::{self, Members};
+use crate::reject::{Reason, Refusal};
+
+/// Members that are true if the text is a part: of Vector, of docker's drivers for Fluentd and
+/// journald, and of what reads them.
+const FLAGS: [&str; 5] =
+    ["_partial", "partial", "partial_message", "CONTAINER_PARTIAL_MESSAGE", "container_partial_message"];
+/// Members that have the number of a part, from 1.
+const ORDINALS: [&str; 3] = ["partial_ordinal", "CONTAINER_PARTIAL_ORDINAL", "container_partial_ordinal"];
+/// The member in which readers of CRI keep the tag `P` or `F` of a line.
+const TAG: &str = "logtag";
+/// Objects in which shippers keep such members.
+const INSIDE: [&str; 3] = ["attributes", "metadata", "container"];
+
+/// Refuses a carrier whose text is a part, but not the first part, of what was written as one line.
+pub(super) fn unjoined(carrier: &Members<'_>) -> Option<Refusal> {
+    let inner = INSIDE.iter().filter_map(|name| object(carrier, name));
+    let is_marked = is_marked(carrier) || inner.into_iter().any(|members| is_marked(&members));
+    (is_marked || has_partial_flag(carrier) || is_cut_by_docker(carrier)).then(refusal)
+}
+
+/// Whether an attribute or a label of this name and value says that a text is a part.
+pub(super) fn is_tag_of_part(name: &str, value: &str) -> bool {
+    (name == TAG && value.starts_with('P')) || (FLAGS.contains(&name) && value.eq_ignore_ascii_case("true"))
+}
+
+pub(super) fn refusal() -> Refusal {
+    Refusal::new(Reason::TornLine, "a part of a line that its shipper did not join with the other parts")
+}
+
+fn is_marked(members: &Members<'_>) -> bool {
+    let is_named = |name: &str, names: &[&str]| names.contains(&name);
+    let tagged = members.0.iter().any(|(name, value)| match string(value) {
+        Some(text) => is_tag_of_part(name, &text) || (is_named(name, &FLAGS) && text == "1"),
+        None => is_named(name, &FLAGS) && matches!(value.get(), "true" | "1"),
+    });
+    let mut ordinals = members.0.iter().filter(|(name, _)| is_named(name, &ORDINALS)).peekable();
+    let is_first = ordinals.peek().is_some()
+        && ordinals.all(|(_, value)| value.get() == "1" || string(value).as_deref() == Some("1"));
+    let has_tag = members
+        .0
+        .iter()
+        .any(|(name, value)| name == TAG && string(value).is_some_and(|text| is_tag_of_part(name, &text)));
+    has_tag || (tagged && !is_first)
+}
+
+/// Whether the flags that Filebeat keeps of a line have `partial`.
+fn has_partial_flag(carrier: &Members<'_>) -> bool {
+    let is_partial = |flags: &RawValue| match string(flags) {
+        Some(flag) => flag == "partial",
+        None => serde_json::from_str::<Vec<String>>(flags.get())
+            .is_ok_and(|flags| flags.iter().any(|flag| flag == "partial")),
+    };
+    let nested = object(carrier, "log");
+    let nested = nested.as_ref().and_then(|log| json::member(log, "flags"));
+    json::member(carrier, "log.flags").is_some_and(is_partial) || nested.is_some_and(is_partial)
+}
+
+/// Whether the carrier is a line of docker's `json-file` log whose text has no line feed at its
+/// end. A reader of CRI, which has no line feeds, keeps the tag of the line.
+fn is_cut_by_docker(carrier: &Members<'_>) -> bool {
+    let text = |name| json::member(carrier, name).and_then(string);
+    let has_tag = [TAG, "_p"].iter().any(|name| json::member(carrier, name).is_some());
+    !has_tag
+        && text("stream").is_some()
+        && text("time").is_some()
+        && text("log").is_some_and(|log| !log.ends_with('\n'))
+}
+
+fn object<'t>(members: &Members<'t>, name: &str) -> Option<Members<'t>> {
+    json::object(name, json::member(members, name)).ok().flatten()
+}
+
+fn string(value: &RawValue) -> Option<String> {
+    value.get().starts_with('"').then(|| serde_json::from_str(value.get()).ok()).flatten()
+}

@@ -332,7 +332,7 @@ fn is_patch(operations: &[Value]) -> bool {
 fn patched(operations: Vec<Value>) -> Examined {
     let mut root = Value::Null;
     let mut is_whole = true;
-    let mut left = VALUES_MAX;
+    let mut left = COPIED_MAX;
     for mut operation in operations {
         let keys = |name| pointer(operation.get(name).and_then(Value::as_str).unwrap_or_default());
         let path = keys("path");
@@ -372,6 +372,9 @@ fn found<'v>(root: &'v Value, keys: &[String]) -> Option<&'v Value> {
     found.filter(|value| !value.is_null())
 }
 
+/// Maximum number of values that the operations of one patch copy. An object may take a kilobyte of
+/// memory.
+const COPIED_MAX: usize = 1 << 16;
 /// Bytes of text that count as one more value that is copied.
 const COPIED_BYTES: usize = 64;
 

@@ -3,14 +3,17 @@
 //! Invariant: a rule sees the object that a request creates, whatever the form of the request. The
 //! pod spec is found in pods and in every workload's template. A JSON patch (an array of
 //! operations) is read as the object that its operations would build, so a change cannot hide in
-//! another syntax. Recursion is bounded by the depth of the text, which the parser limits to 128,
-//! and memory by the number of values. The text of a body is not limited.
+//! another syntax. A lone surrogate is read as U+FFFD, as the API server reads it, and a number that
+//! is too large as its text. Recursion is bounded by the depth of the text, which the parser limits
+//! to 128, and memory by the number of values. The text of a body is not limited.
 //! No state.
 
 use std::cell::Cell;
 
+use memchr::memmem;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::fields::Path;
@@ -104,28 +107,118 @@ pub(crate) fn may_be_too_large(text: &str) -> bool {
     text.len() >= 2 * VALUES_MAX
 }
 
+/// A body as rules see it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Examined {
+    pub(crate) value: Value,
+    /// False if the request also sets a value that is not in its body: a JSON patch copies it from
+    /// the stored object.
+    pub(crate) is_whole: bool,
+}
+
 /// Parses a body for rules, and turns a JSON patch into the object that it builds. Returns `None`
 /// if the text is not JSON, is nested too deeply, or has too many values.
 ///
 /// Of several members with one name, the last counts, as for the API server.
-pub(crate) fn parse(text: &str) -> Option<Value> {
-    let value = if may_be_too_large(text) {
+pub(crate) fn examine(text: &str) -> Option<Examined> {
+    let value = readable(text, |text| {
+        if !may_be_too_large(text) {
+            return serde_json::from_str(text).ok();
+        }
         let left = Cell::new(VALUES_MAX);
         let mut json = serde_json::Deserializer::from_str(text);
         let value = Counted { left: &left }.deserialize(&mut json).ok()?;
         json.end().ok()?;
-        value
-    } else {
-        serde_json::from_str(text).ok()?
-    };
+        Some(value)
+    })?;
     Some(match value {
         Value::Array(operations) if is_patch(&operations) => patched(operations),
         Value::Object(object) => match listed(&object) {
             Some(operations) => patched(operations.clone()),
-            None => Value::Object(object),
+            None => Examined { value: Value::Object(object), is_whole: true },
         },
-        other => other,
+        value => Examined { value, is_whole: true },
     })
+}
+
+/// Returns true if [`examine`] is sure to read a whole body, without reading it into memory. A body
+/// for which this is false may still be read.
+pub(crate) fn is_plain(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    // An array may be a JSON patch, and so may an object with a member `@type`.
+    text.trim_ascii_start().starts_with('{')
+        && memchr::memchr(b'@', bytes).is_none()
+        && memmem::find(bytes, b"\\u").is_none()
+        && !may_be_too_large(text)
+        && bytes.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= PARSED_DEPTH_MAX
+        && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+/// Maximum depth of a text that the parser reads.
+const PARSED_DEPTH_MAX: usize = 127;
+
+/// Parses a JSON value of an event that is not a body.
+pub(crate) fn value(text: &str) -> Option<Value> {
+    readable(text, |text| serde_json::from_str(text).ok())
+}
+
+/// Parses a text. If that fails because of lone surrogates or numbers that are too large, parses
+/// the text again without them.
+fn readable<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    parse(text).or_else(|| parse(&rewritten(text)?))
+}
+
+/// Returns a JSON text in which each lone surrogate is U+FFFD and each number that cannot be read
+/// is a string; `None` if there is nothing of either kind.
+fn rewritten(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let mut out = String::new();
+    let (mut at, mut copied, mut in_string) = (0, 0, false);
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                in_string = !in_string;
+                at += 1;
+            }
+            b'\\' if in_string => match escaped_unit(bytes, at) {
+                None => at += 2,
+                Some(0xD800..=0xDBFF) if matches!(escaped_unit(bytes, at + 6), Some(0xDC00..=0xDFFF)) => {
+                    at += 12;
+                }
+                Some(0xD800..=0xDFFF) => {
+                    out.push_str(text.get(copied..at)?);
+                    out.push('\u{FFFD}');
+                    at += 6;
+                    copied = at;
+                }
+                Some(_) => at += 6,
+            },
+            b'-' | b'0'..=b'9' if !in_string => {
+                let is_part = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+                let end = at + bytes.iter().skip(at).take_while(is_part).count();
+                let number = text.get(at..end)?;
+                if serde_json::from_str::<Value>(number).is_err()
+                    && serde_json::from_str::<&RawValue>(number).is_ok()
+                {
+                    out.extend([text.get(copied..at)?, "\"", number, "\""]);
+                    copied = end;
+                }
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    if copied == 0 {
+        return None;
+    }
+    out.push_str(text.get(copied..)?);
+    Some(out)
+}
+
+/// Returns the UTF-16 code unit of an escape `\uXXXX` at a position.
+fn escaped_unit(bytes: &[u8], at: usize) -> Option<u32> {
+    let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
 }
 
 /// Returns the operations of a JSON patch in an object of Google's, which has no lists at the top:
@@ -217,7 +310,7 @@ pub(crate) fn object_name(text: &str) -> Option<String> {
     struct Metadata {
         name: Option<String>,
     }
-    let object: Object = serde_json::from_str(text).ok()?;
+    let object: Object = readable(text, |text| serde_json::from_str(text).ok())?;
     object.metadata?.name.filter(|name| !name.is_empty())
 }
 
@@ -229,23 +322,81 @@ fn is_patch(operations: &[Value]) -> bool {
         })
 }
 
-/// Returns the object that add and replace operations build from nothing. Each array position
+/// Returns the object that the operations of a patch build from nothing. Each array position
 /// becomes an element of its own, which all operations on that position change; the elements need
 /// not be in the order of their positions.
-fn patched(operations: Vec<Value>) -> Value {
+///
+/// A value that is copied or moved is known if the patch itself wrote it. Nothing is removed from
+/// where it was. If it is a part of the stored object, nothing is written, and the result is not
+/// whole.
+fn patched(operations: Vec<Value>) -> Examined {
     let mut root = Value::Null;
+    let mut is_whole = true;
+    let mut left = COPIED_MAX;
     for mut operation in operations {
-        let adds = matches!(operation.get("op").and_then(Value::as_str), Some("add" | "replace"));
-        let path = operation.get("path").and_then(Value::as_str).unwrap_or_default().to_owned();
-        if let (true, Some(value)) = (adds, operation.get_mut("value").map(Value::take)) {
-            let keys: Vec<String> = match path.strip_prefix('/') {
-                Some(rest) => rest.split('/').map(|key| key.replace("~1", "/").replace("~0", "~")).collect(),
-                None => vec![],
-            };
-            put(&mut root, &keys, value, PATCH_DEPTH_MAX);
+        let keys = |name| pointer(operation.get(name).and_then(Value::as_str).unwrap_or_default());
+        let path = keys("path");
+        let value = match operation.get("op").and_then(Value::as_str) {
+            Some("add" | "replace") => operation.get_mut("value").map(Value::take),
+            Some("copy" | "move") => {
+                let from = keys("from");
+                let copy = found(&root, &from).and_then(|from| copied(from, &mut left, PARSED_DEPTH_MAX));
+                is_whole &= copy.is_some();
+                copy
+            }
+            _ => None,
+        };
+        if let Some(value) = value {
+            put(&mut root, &path, value, PATCH_DEPTH_MAX);
         }
     }
-    root
+    Examined { value: root, is_whole }
+}
+
+/// Returns the keys of a JSON pointer.
+fn pointer(text: &str) -> Vec<String> {
+    match text.strip_prefix('/') {
+        Some(rest) => rest.split('/').map(|key| key.replace("~1", "/").replace("~0", "~")).collect(),
+        None => vec![],
+    }
+}
+
+/// Returns what the operations of a patch have written at a path.
+fn found<'v>(root: &'v Value, keys: &[String]) -> Option<&'v Value> {
+    let found = keys.iter().try_fold(root, |at, key| match at {
+        Value::Object(object) => object.get(key),
+        // The elements need not be at their positions.
+        Value::Array(items) => items.get(key.parse::<usize>().ok()?).or(items.last()),
+        _ => None,
+    });
+    found.filter(|value| !value.is_null())
+}
+
+/// Maximum number of values that the operations of one patch copy. An object may take a kilobyte of
+/// memory.
+const COPIED_MAX: usize = 1 << 16;
+/// Bytes of text that count as one more value that is copied.
+const COPIED_BYTES: usize = 64;
+
+/// Returns a copy of a value, and takes its size from `left`; `None` if it is too large or too deep.
+fn copied(value: &Value, left: &mut usize, depth_left: usize) -> Option<Value> {
+    *left = left.checked_sub(1 + value.as_str().map_or(0, str::len) / COPIED_BYTES)?;
+    Some(match value {
+        Value::Array(items) => {
+            let depth_left = depth_left.checked_sub(1)?;
+            Value::Array(items.iter().map(|item| copied(item, left, depth_left)).collect::<Option<_>>()?)
+        }
+        Value::Object(object) => {
+            let depth_left = depth_left.checked_sub(1)?;
+            let mut copy = Map::new();
+            for (key, value) in object {
+                *left = left.checked_sub(key.len() / COPIED_BYTES)?;
+                copy.insert(key.clone(), copied(value, left, depth_left)?);
+            }
+            Value::Object(copy)
+        }
+        scalar => scalar.clone(),
+    })
 }
 
 /// Maximum depth of the path of a JSON patch operation that is followed.
@@ -428,6 +579,10 @@ mod tests {
 
     use super::*;
 
+    fn parse(text: &str) -> Option<Value> {
+        examine(text).map(|examined| examined.value)
+    }
+
     fn seen(value: &Value, path: &str) -> Vec<Option<Value>> {
         let mut seen = Vec::new();
         any_at(Some(value), &Path::parse(path).0, &mut |v| {
@@ -503,6 +658,113 @@ mod tests {
         assert_eq!(parse(other), Some(json!({"@type": "k8s.io/Patch", "value": [1]})));
         assert_eq!(parse("[1]"), Some(json!([1])));
         assert_eq!(parse("{"), None);
+    }
+
+    #[test]
+    fn patches_copy_and_move_what_they_wrote() {
+        let whole = |text: &str| {
+            let examined = examine(text).expect("a patch");
+            (examined.value, examined.is_whole)
+        };
+        let body = r#"[
+            {"op":"add","path":"/metadata/annotations/a","value":{"privileged":true}},
+            {"op":"OP","from":"/metadata/annotations/a","path":"/spec/containers/0/securityContext"}]"#;
+        for operation in ["copy", "move"] {
+            let (value, is_whole) = whole(&body.replace("OP", operation));
+            assert_eq!(value["spec"], json!({"containers": [{"securityContext": {"privileged": true}}]}));
+            assert!(is_whole, "{operation}");
+            // The source is a part of the stored object.
+            let stored = body.replace("OP", operation).replace("\"from\":\"/metadata", "\"from\":\"/data");
+            let (value, is_whole) = whole(&stored);
+            assert_eq!(value, json!({"metadata": {"annotations": {"a": {"privileged": true}}}}));
+            assert!(!is_whole, "{operation}");
+        }
+        assert!(whole(&body.replace("OP", "test")).1, "a test changes nothing");
+        let from_list = r#"[{"op":"add","path":"/a/7","value":"x"},{"op":"copy","from":"/a/7","path":"/b"}]"#;
+        assert_eq!(whole(from_list), (json!({"a": ["x"], "b": "x"}), true));
+        assert!(!whole(r#"[{"op":"copy","path":"/spec/hostPID"}]"#).1, "without a source");
+        let object = r#"{"@type":"k8s.io/Patch","value":[{"op":"move","from":"/x","path":"/y"}]}"#;
+        assert!(!whole(object).1);
+    }
+
+    #[test]
+    fn copies_in_patches_are_bounded() {
+        // Each copy of the root into itself doubles its size and increases its depth.
+        let copies = |count: usize| {
+            let copies = (0..count).map(|at| format!(r#",{{"op":"copy","from":"","path":"/c{at}"}}"#));
+            format!(r#"[{{"op":"add","path":"/a","value":1}}{}]"#, copies.collect::<String>())
+        };
+        assert!(examine(&copies(10)).expect("a patch").is_whole);
+        assert!(!examine(&copies(100)).expect("a patch").is_whole);
+        let deeper: String = (0..1000).map(|_| r#",{"op":"copy","from":"/a","path":"/a/a"}"#).collect();
+        let deeper = format!(r#"[{{"op":"add","path":"/a","value":{{"b":1}}}}{deeper}]"#);
+        assert!(!examine(&deeper).expect("a patch").is_whole);
+        // A long text that is copied often.
+        let copies: String =
+            (0..1000).map(|at| format!(r#",{{"op":"copy","from":"/a","path":"/c{at}"}}"#)).collect();
+        let long = format!(r#"[{{"op":"add","path":"/a","value":"{}"}}{copies}]"#, "x".repeat(1 << 20));
+        let examined = examine(&long).expect("a patch");
+        let copied = examined.value.as_object().map_or(0, Map::len);
+        assert!(!examined.is_whole && (2..200).contains(&copied), "{copied}");
+    }
+
+    #[test]
+    fn lone_surrogates_and_large_numbers_are_read() {
+        for (text, expected) in [
+            (r#""\ud800""#, json!("\u{FFFD}")),
+            (r#""a\uDFFFb\\ud800""#, json!("a\u{FFFD}b\\ud800")),
+            (r#""\ud800\ud83d\ude00\ud83d""#, json!("\u{FFFD}😀\u{FFFD}")),
+            (r#""\ud83d\u0041""#, json!("\u{FFFD}A")),
+            (r#"{"\udc00":1,"é":"-1e999","p":true}"#, json!({"\u{FFFD}": 1, "é": "-1e999", "p": true})),
+            (
+                r#"{"a":[1e999,-1E+999 ,0e999,-1.5],"p":true}"#,
+                json!({"a": ["1e999", "-1E+999", 0.0, -1.5], "p": true}),
+            ),
+        ] {
+            assert_eq!(parse(text), Some(expected.clone()), "{text}");
+            assert_eq!(value(text), Some(expected), "{text}");
+        }
+        let digits = "9".repeat(400);
+        assert_eq!(parse(&format!("[{digits},-{digits}]")), Some(json!([digits, format!("-{digits}")])));
+        assert_eq!(parse(r#"[{"op":"add","path":"/a","value":1e999}]"#), Some(json!({"a": "1e999"})));
+        let named = r#"{"metadata":{"name":"web","\ud800":1}}"#;
+        assert_eq!(object_name(named).as_deref(), Some("web"));
+        // What is not JSON is not made JSON.
+        for other in [
+            r#"["\ud80"]"#,
+            r#"["\ud800]"#,
+            "[1e999",
+            "[1e999-1]",
+            "[01e999]",
+            "[-]",
+            r#""\x""#,
+            "1e999e9",
+            r#"["\ud800",1-1]"#,
+            "\"\\",
+        ] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+        let many = format!(r#"["\ud800",{}"#, "1e999,".repeat(VALUES_MAX));
+        assert_eq!(parse(&format!("{many}0]")), None, "too many values");
+    }
+
+    #[test]
+    fn plain_bodies_are_read_whole() {
+        for (body, expected) in [
+            (r#" {"a":[1e999,{"b":"x"}]}"#, true),
+            ("{}", true),
+            (r#"{"a":"\ud800"}"#, false),
+            (r#"{"a":1"#, false),
+            (r#"[{"op":"move","from":"/x","path":"/y"}]"#, false),
+            (r#"{"@type":"k8s.io/Patch","value":[{"op":"move","from":"/x","path":"/y"}]}"#, false),
+            (r#"{"\u0040type":"k8s.io/Patch","value":[{"op":"move","from":"/x","path":"/y"}]}"#, false),
+        ] {
+            assert_eq!(is_plain(body), expected, "{body}");
+            assert!(!expected || examine(body).is_some_and(|examined| examined.is_whole), "{body}");
+        }
+        let deep = |depth: usize| format!(r#"{{"a":{}1{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        assert!(is_plain(&deep(126)) && examine(&deep(126)).is_some());
+        assert!(!is_plain(&deep(127)) && examine(&deep(127)).is_none());
     }
 
     #[test]

@@ -20,6 +20,12 @@
 //! that matches several base rules of a correlation counts once; for a temporal correlation, once
 //! for each rule.
 //!
+//! **An event without a time,** because its line was cut off, has the latest time that its source
+//! has shown before it: for its alert, and for the windows that it counts in. The id of an alert
+//! about one event does not depend on it. If its source has shown no time, the event counts as one
+//! of 1970 in sliding windows, and does not count for rules that compare with the past or wait for
+//! late events.
+//!
 //! **Another set of rules.** Matches carry their rule set, and the detector continues with that
 //! set. Its state is stored by a rule's content, not by its position. So rules that are equal in
 //! both sets continue with their state, and new rules start without state. The state of rules that
@@ -120,6 +126,7 @@ pub struct Detector {
     reorder: Reorder,
     novelties: Novelties,
     baselines: Baselines,
+    shown: Shown,
 }
 
 impl Detector {
@@ -148,6 +155,7 @@ impl Detector {
             requests: Requests::new(config.requests_max),
             windows: Windows::new(limits),
             closings: Closings::new(closing_limits),
+            shown: Shown::default(),
         }
     }
 
@@ -159,7 +167,8 @@ impl Detector {
     /// Returns the alerts that the events of a batch complete, in order of the events. The alert of
     /// a window that had to close first comes where the window was judged, which is at the end of
     /// the batch at the latest.
-    pub fn observe(&mut self, matches: BatchMatches) -> Vec<Alert> {
+    pub fn observe(&mut self, mut matches: BatchMatches) -> Vec<Alert> {
+        self.shown.date(&mut matches);
         let mut alerts = Vec::new();
         if let Some(rules) = matches.rules.as_ref().filter(|rules| !Arc::ptr_eq(rules, &self.rules)) {
             self.rules = Arc::clone(rules);
@@ -175,9 +184,14 @@ impl Detector {
                     }
                 }
                 Meaning::Count { correlation, group, group_text, value } => {
-                    let Some(time_us) = event.time_us else { continue };
                     let rules = Arc::clone(&self.rules);
                     let definition = &rules.correlations[correlation as usize];
+                    let waits = definition.closes() || definition.lateness_us > 0;
+                    let time_us = match event.time_us {
+                        Some(time_us) => time_us,
+                        None if waits || definition.measure.is_history() => continue,
+                        None => 0,
+                    };
                     let source = matches.text(event, Kept::Source).unwrap_or_default();
                     let text = || matches.texts.get(group_text).unwrap_or_default();
                     if definition.closes() {
@@ -203,7 +217,7 @@ impl Detector {
                                 false => matches.alert_event(event),
                             },
                         };
-                        let mut closed = self.closings.advance(source, event.latest_us.unwrap_or(time_us));
+                        let mut closed = self.closings.advance(source, event.latest_us.unwrap_or(i64::MIN));
                         closed.extend(self.closings.add(source, waiting));
                         alerts.extend(closed.into_iter().filter_map(|closed| self.judged(closed)));
                         continue;
@@ -218,7 +232,7 @@ impl Detector {
                             half: event.half,
                             event: AlertEvent { time_us, ..matches.alert_event(event) },
                         };
-                        let mut left = self.reorder.advance(source, event.latest_us.unwrap_or(time_us));
+                        let mut left = self.reorder.advance(source, event.latest_us.unwrap_or(i64::MIN));
                         left.extend(self.reorder.hold(source, definition.lateness_us, held));
                         alerts.extend(left.into_iter().filter_map(|held| self.released(held)));
                         continue;
@@ -238,7 +252,8 @@ impl Detector {
                 }
             }
         }
-        for (source, latest_us) in &matches.latest_us {
+        let latest = if self.rules.needs_all_times() { matches.latest_us.as_slice() } else { &[] };
+        for (source, latest_us) in latest {
             let closed = self.closings.advance(source, *latest_us);
             alerts.extend(closed.into_iter().filter_map(|closed| self.judged(closed)));
             let left = self.reorder.advance(source, *latest_us);
@@ -377,7 +392,8 @@ impl Detector {
 
     fn single(&self, entry: &Entry, event: &MatchedEvent, matches: &BatchMatches) -> Alert {
         let rule = &self.rules.rules()[entry.rule as usize];
-        let received_us = event.request_received_us.or(event.time_us).unwrap_or_default();
+        let own_us = event.time_us.filter(|_| !event.is_dated_by_source);
+        let received_us = event.request_received_us.or(own_us).unwrap_or_default();
         let alert_id = alert_id(&rule.id, 0, received_us, event.request);
         let event = matches.alert_event(event);
         let subject = Subject { event: &event, count: 1, group: "", timespan: "" };
@@ -435,6 +451,46 @@ impl Detector {
             next_steps: correlation.next_steps.render_next_steps(&subject),
             touched: crossing.touched,
             event,
+        }
+    }
+}
+
+/// Maximum number of sources whose latest times are remembered.
+const SOURCES_MAX: usize = 1024;
+
+/// The latest event time that each source has shown. The source that was added first is forgotten
+/// first.
+#[derive(Debug, Default)]
+struct Shown {
+    latest_us: HashMap<String, i64>,
+    order: VecDeque<String>,
+}
+
+impl Shown {
+    /// Gives the events of a batch that have no time the latest time that their source has shown
+    /// before them, and remembers the latest times of the batch.
+    fn date(&mut self, matches: &mut BatchMatches) {
+        let texts = &matches.texts;
+        for event in matches.events.iter_mut().filter(|event| event.time_us.is_none()) {
+            let source = texts.get(event.texts[Kept::Source as usize]).unwrap_or_default();
+            event.time_us = event.latest_us.max(self.latest_us.get(source).copied());
+            event.is_dated_by_source = true;
+        }
+        for (source, latest_us) in &matches.latest_us {
+            if *latest_us == i64::MIN {
+                continue;
+            }
+            if let Some(known_us) = self.latest_us.get_mut(source) {
+                *known_us = (*known_us).max(*latest_us);
+                continue;
+            }
+            if self.order.len() == SOURCES_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.latest_us.remove(&oldest);
+            }
+            self.order.push_back(source.clone());
+            self.latest_us.insert(source.clone(), *latest_us);
         }
     }
 }

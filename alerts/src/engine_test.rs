@@ -427,6 +427,115 @@ fn a_generated_name_comes_from_the_response() {
     assert_eq!(name(&updated).0, None);
 }
 
+/// A lone surrogate or a number that is too large hides neither a body nor what stands beside it.
+#[test]
+fn unreadable_scalars_hide_nothing() {
+    let event = |pad: &str| {
+        format!(
+            r#"{{"auditID":"a","verb":"create","user":{{"username":"eve","extra":{{{pad}"scopes":["b"]}}}},"objectRef":{{"resource":"pods"}},"requestObject":{{{pad}"spec":{{"hostPID":true}}}},"requestReceivedTimestamp":"2026-03-02T10:00:00.000000Z","stageTimestamp":"2026-03-02T10:00:00.000000Z"}}"#
+        )
+    };
+    let rules = set(&selection("pod.hostPID: true\nuser.extra.scopes: b\nrequest_examined: true"));
+    let plain = alerts(&rules, &[&event("")]);
+    assert_eq!(plain.len(), 1);
+    let long = format!("\"x\":{},", "9".repeat(400));
+    for pad in [r#""x":"\ud800","#, r#""\ud800":[],"#, r#""x":1e999,"#, r#""x":[-1e999],"#, &long] {
+        assert_eq!(alerts(&rules, &[&event(pad)]), plain, "{pad}");
+    }
+    let patch = event("").replace(
+        r#"{"spec":{"hostPID":true}}"#,
+        r#"[{"op":"add","path":"/x","value":"\ud800"},{"op":"add","path":"/spec","value":{"hostPID":true}}]"#,
+    );
+    assert_eq!(alerts(&rules, &[&patch]), plain);
+    let harmless = event(r#""x":"\ud800","#).replace("true", "false");
+    assert!(alerts(&rules, &[&harmless]).is_empty());
+}
+
+/// What a JSON patch copies from the stored object is not in its event, and this is told.
+#[test]
+fn patches_that_copy_from_the_stored_object_are_told() {
+    let event = |operations: &str| {
+        format!(
+            r#"{{"verb":"patch","objectRef":{{"resource":"pods"}},"requestObject":[{{"op":"add","path":"/metadata/annotations/a","value":true}}{operations}]}}"#
+        )
+    };
+    let own = event(r#",{"op":"move","from":"/metadata/annotations/a","path":"/spec/hostPID"}"#);
+    assert!(hits(&selection("pod.hostPID: true\nrequest_examined: true"), &own));
+    let stored = event(r#",{"op":"copy","from":"/metadata/annotations/b","path":"/spec/hostPID"}"#);
+    assert!(!hits(&selection("pod.hostPID: true"), &stored));
+    assert!(hits(&selection("request_examined: false"), &stored));
+    assert!(
+        hits(&selection("request_examined: false\npod.hostPID: null"), &stored),
+        "after the body was read"
+    );
+    for whole in ["", r#",{"op":"remove","path":"/spec/hostPID"}"#, r#",{"op":"test","path":"/a","value":1}"#]
+    {
+        assert!(hits(&selection("request_examined: true"), &event(whole)), "{whole}");
+    }
+}
+
+/// An event that was cut off before its times has the latest time of its source.
+#[test]
+fn events_without_a_time_count_where_their_source_stands() {
+    let event = |id: usize, verb: &str, time: Option<&str>| {
+        let time = time.map(|time| format!(r#","stageTimestamp":"2026-03-02T{time}.000000Z""#));
+        format!(
+            r#"{{"auditID":"a-{id}","stage":"ResponseComplete","verb":"{verb}","user":{{"username":"eve"}},"objectRef":{{"resource":"pods","name":"p{id}"}},"responseStatus":{{"code":200}}{}}}"#,
+            time.unwrap_or_default()
+        )
+    };
+    let counted = "\n---\ntitle: c\nname: c\ncorrelation: {type: event_count, rules: [t], group-by: actor, timespan: 1m, condition: {gte: 3}, generate: true}\n";
+    let rules = set(&format!("name: t\n{}{counted}", selection("verb: delete")));
+    let cut_at = |events: &[(&str, Option<&str>)], size: usize| {
+        let lines: Vec<String> =
+            events.iter().enumerate().map(|(at, (verb, time))| event(at, verb, *time)).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let mut detector = Detector::new(Arc::clone(&rules), DetectorConfig::default());
+        let mut found = Vec::new();
+        for lines in lines.chunks(size) {
+            let matches = Matcher::new(Arc::clone(&rules)).match_batch(&batch_of(lines));
+            found.extend(detector.observe(matches.expect("a batch of events")));
+        }
+        found
+    };
+    let found = |events: &[(&str, Option<&str>)]| {
+        let whole = cut_at(events, events.len());
+        let of = |name: &str| {
+            let of = whole.iter().filter(|alert| alert.rule_name == name);
+            of.map(|alert| alert.time_us / 1_000_000 % 86_400 - 36_000).collect::<Vec<_>>()
+        };
+        for size in 1..events.len() {
+            let ids = |alerts: &[Alert]| {
+                alerts.iter().map(|alert| (alert.alert_id.clone(), alert.time_us)).collect::<Vec<_>>()
+            };
+            assert_eq!(ids(&cut_at(events, size)), ids(&whole), "batches of {size}");
+        }
+        (of("t"), of("c"))
+    };
+    let (cut, dated) = (("delete", None), |time| ("get", Some(time)));
+    assert_eq!(found(&[dated("10:00:07"), cut, cut, cut]), (vec![7, 7, 7], vec![7]));
+    assert_eq!(found(&[dated("10:00:07"), dated("10:00:05"), cut]), (vec![7], vec![]), "the latest time");
+    assert_eq!(
+        found(&[dated("10:00:00"), cut, ("delete", Some("10:00:30")), cut, dated("10:00:40"), cut]),
+        (vec![0, 30, 30, 40], vec![30])
+    );
+    let apart = [dated("10:00:00"), cut, cut, dated("10:01:01"), cut, cut];
+    assert_eq!(found(&apart), (vec![0, 0, 61, 61], vec![]), "two windows");
+    let undated = found(&[cut, cut, cut, dated("10:00:00")]);
+    assert_eq!(undated, (vec![-36_000; 3], vec![-36_000]), "the source has shown no time");
+    // The id of an alert about one event is the same in a hunt, which sees fewer times.
+    let alone = cut_at(&[("delete", None)], 1);
+    let late = event(0, "delete", None);
+    let mut detector = Detector::new(Arc::clone(&rules), DetectorConfig::default());
+    let mut observe = |line: &str| {
+        detector.observe(Matcher::new(Arc::clone(&rules)).match_batch(&batch_of(&[line])).expect("events"))
+    };
+    observe(&event(9, "get", Some("10:00:00")));
+    let late = observe(&late);
+    assert_eq!(late[0].alert_id, alone[0].alert_id);
+    assert_ne!(late[0].time_us, alone[0].time_us);
+}
+
 /// A body that is padded with escapes is examined; one with too many values is told.
 #[test]
 fn padding_hides_no_body() {

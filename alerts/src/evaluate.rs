@@ -12,7 +12,7 @@ use serde_json::Value;
 use strongroom_schemas::Outcome;
 use strongroom_schemas::events::index;
 
-use crate::body::{self, Pod};
+use crate::body::{self, Examined, Pod};
 use crate::columns::{Column, Columns, Text};
 use crate::compile::{KEYWORD_COLUMNS, Program, Question};
 use crate::expr::{Comparison, Expr, Quantifier};
@@ -27,8 +27,8 @@ use crate::pattern::{self, Test};
 pub(crate) struct Row<'a> {
     pub(crate) at: usize,
     columns: &'a Columns<'a>,
-    request: OnceCell<Option<Value>>,
-    response: OnceCell<Option<Value>>,
+    request: OnceCell<Option<Examined>>,
+    response: OnceCell<Option<Examined>>,
     pub(crate) unreadable: Cell<u64>,
 }
 
@@ -38,24 +38,29 @@ impl<'a> Row<'a> {
     }
 
     fn body(&self, body: Body) -> Option<&Value> {
+        Some(&self.examine(body)?.value)
+    }
+
+    fn examine(&self, body: Body) -> Option<&Examined> {
         let (cell, column) = match body {
             Body::Request => (&self.request, index::REQUEST_OBJECT),
             Body::Response => (&self.response, index::RESPONSE_OBJECT),
         };
         let parsed = cell.get_or_init(|| {
             let text = self.columns.text(column).get(self.at)?;
-            let parsed = body::parse(text);
+            let parsed = body::examine(text);
             self.unreadable.set(self.unreadable.get() + u64::from(parsed.is_none()));
             parsed
         });
         parsed.as_ref()
     }
 
-    /// Returns false if the request body has too many values to be examined; `None` without a body.
-    /// A body that is not JSON, or is nested too deeply, has no column but a fault.
+    /// Returns false if rules cannot see all of the request body; `None` without a body. A body that
+    /// is not JSON, or is nested too deeply, usually has no column but a fault.
     fn examined(&self) -> Option<bool> {
         let text = self.columns.text(index::REQUEST_OBJECT).get(self.at)?;
-        Some(!body::may_be_too_large(text) || self.body(Body::Request).is_some())
+        let is_sure = self.request.get().is_none() && body::is_plain(text);
+        Some(is_sure || self.examine(Body::Request).is_some_and(|examined| examined.is_whole))
     }
 
     fn pod(&self) -> Pod<'_> {
@@ -152,7 +157,7 @@ impl Evaluation<'_, '_> {
                 })
             }
             Field::Json(at, path) => remembered(&mut self.memos[leaf], columns.text(*at), row.at, |text| {
-                let value: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
+                let value: Option<Value> = text.and_then(body::value);
                 body::any_at(value.as_ref(), &path.0, &mut |value| test.matches_json(value))
             }),
             Field::Body(body, path) => {
@@ -184,7 +189,7 @@ impl Evaluation<'_, '_> {
                 holds(quantifier, range.len(), answers)
             }
             Field::Json(at, path) => remembered(&mut self.memos[leaf], columns.text(*at), row.at, |text| {
-                let value: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
+                let value: Option<Value> = text.and_then(body::value);
                 let mut items = Vec::new();
                 body::elements(value.as_ref(), &path.0, &mut items);
                 quantified(items)
@@ -215,7 +220,7 @@ impl Evaluation<'_, '_> {
             | index::USER_EXTRA
             | index::IMPERSONATED_USER_EXTRA => {
                 let text = columns.text(at).get(row.at);
-                let value: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
+                let value: Option<Value> = text.and_then(body::value);
                 in_json(value.as_ref())
             }
             _ => match columns.column(at) {
@@ -336,7 +341,7 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
         }
         Field::Json(at, path) => {
             let text = columns.text(*at).get(row.at);
-            let value: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
+            let value: Option<Value> = text.and_then(body::value);
             scalar_texts(value.as_ref(), path, out);
         }
         Field::Body(body, path) => scalar_texts(row.body(*body), path, out),

@@ -63,7 +63,7 @@ pub(crate) enum Field {
     Outcome,
     /// True for a request that asked the API server to change nothing.
     DryRun,
-    /// False for a request body with too many values to be examined; null without a body.
+    /// False for a request body that rules cannot see, or not all of it; null without a body.
     Examined,
     /// Query parameters of the URI of exec and attach.
     Exec(Exec),

@@ -201,14 +201,13 @@ impl Matcher {
     /// Adds the events and entries of the matched rows to `matches`.
     fn collect_matches(&mut self, rules: &RuleSet, columns: &Columns<'_>, matches: &mut BatchMatches) {
         let mut last_row = None;
-        let latest =
-            if rules.needs_all_times() { latest_times(columns, &mut matches.latest_us) } else { Vec::new() };
+        let latest = latest_times(columns, &mut matches.latest_us);
         let matched = std::mem::take(&mut matches.matched);
         let mut pair = Vec::new();
         for &(row, rule) in &matched {
             if last_row != Some(row) {
                 let mut event = self.kept.event(columns, row as usize, &mut matches.texts);
-                event.latest_us = latest.get(row as usize).copied();
+                event.latest_us = latest.get(row as usize).copied().filter(|time_us| *time_us > i64::MIN);
                 matches.events.push(event);
                 last_row = Some(row);
             }
@@ -267,8 +266,8 @@ fn match_rows(evaluation: &mut Evaluation<'_, '_>, open: &OpenRows, matches: &mu
     }
 }
 
-/// Returns for each row the latest event time of its source up to that row. Adds the latest time of
-/// each source to `sources`.
+/// Returns for each row the latest event time of its source up to that row, and [`i64::MIN`] if
+/// there is none. Adds the latest time of each source to `sources`.
 fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<i64> {
     let names = columns.text(index::SOURCE);
     // Most batches have one source, whose name is then compared once.
@@ -442,6 +441,7 @@ impl KeptSymbols {
         MatchedEvent {
             texts: symbols,
             time_us: stage_us.or(received_us),
+            is_dated_by_source: false,
             request_received_us: received_us,
             response_code: number(index::RESPONSE_CODE).and_then(|code| i32::try_from(code).ok()),
             source_offset: number(index::SOURCE_OFFSET).unwrap_or_default(),

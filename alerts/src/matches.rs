@@ -81,6 +81,8 @@ pub(crate) struct MatchedEvent {
     pub(crate) texts: [Symbol; KEPT],
     /// Event time; `None` if the event has no time.
     pub(crate) time_us: Option<i64>,
+    /// True if the time is not that of the event, but the latest that its source has shown.
+    pub(crate) is_dated_by_source: bool,
     pub(crate) request_received_us: Option<i64>,
     pub(crate) response_code: Option<i32>,
     pub(crate) source_offset: i64,
@@ -91,7 +93,7 @@ pub(crate) struct MatchedEvent {
     pub(crate) request: u128,
     /// The half of a request that this event is, if `request` is the hash of a stage.
     pub(crate) half: Option<Half>,
-    /// Latest event time of the source up to this row, if a rule needs it.
+    /// Latest event time of the source in this batch, up to this row.
     pub(crate) latest_us: Option<i64>,
 }
 
@@ -142,7 +144,7 @@ pub struct BatchMatches {
     pub(crate) events: Vec<MatchedEvent>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) matched: Vec<(u32, u32)>,
-    /// Latest event time of each source of the batch, if a rule needs it.
+    /// Latest event time of each source of the batch; [`i64::MIN`] if no event has a time.
     pub(crate) latest_us: Vec<(String, i64)>,
     pub(crate) bodies_unreadable: u64,
 }

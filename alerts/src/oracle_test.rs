@@ -127,7 +127,7 @@ fn parsed(event: &Value, body: Body) -> Option<Value> {
         Body::Request => "requestObject",
         Body::Response => "responseObject",
     };
-    body::parse(&event.get(key)?.to_string())
+    body::examine(&event.get(key)?.to_string()).map(|examined| examined.value)
 }
 
 fn is_true(expr: &Expr, event: &Value) -> bool {

@@ -13,6 +13,7 @@ use strongroom_schemas::Outcome;
 use strongroom_schemas::events::index;
 use strongroom_schemas::outcome::{Answer, CODE_FAILURE_MIN, LOGIN_DECISION, asks_dry_run, obeys_dry_run};
 
+use crate::body;
 use crate::columns::{Columns, Text};
 use crate::expr::Expr;
 use crate::fields::Field;
@@ -82,7 +83,7 @@ fn class_of(classes: [Option<&str>; 3], value: Option<&str>) -> usize {
 fn login_class(annotations: Option<&str>) -> usize {
     let value: Option<Value> = annotations
         .filter(|text| memmem::find(text.as_bytes(), LOGIN_DECISION.as_bytes()).is_some())
-        .and_then(|text| serde_json::from_str(text).ok());
+        .and_then(body::value);
     match value.as_ref().and_then(|value| value.get(LOGIN_DECISION)?.as_str()) {
         Some("error") => 1,
         decision => class_of(LOGINS, decision),

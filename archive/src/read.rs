@@ -62,7 +62,8 @@ pub struct EventSelection {
     /// columns if empty.
     pub columns: Vec<String>,
     /// The columns that the chooser needs, and the chooser. Of a row that the chooser leaves out,
-    /// no other column is read.
+    /// no other column is read. All rows are read if events without a time are wanted and there may
+    /// be some, because the events before them tell when they happened.
     pub choose: Option<(Vec<String>, Arc<Mutex<Choose>>)>,
 }
 
@@ -71,6 +72,10 @@ impl EventSelection {
         let late = |since| bounds.1.is_none_or(|latest| latest >= since);
         let early = |until| bounds.0.is_none_or(|earliest| earliest < until);
         self.since_us.is_none_or(late) && self.until_us.is_none_or(early)
+    }
+
+    fn is_unbounded(&self) -> bool {
+        self.since_us.is_none() && self.until_us.is_none()
     }
 
     fn holds(&self, time_us: Option<i64>) -> bool {
@@ -171,6 +176,10 @@ impl Rows {
                 && !self.selection.may_hold((Some(earliest), Some(latest)))
             {
                 continue;
+            }
+            // The events without a time are dated by the events before them, chosen or not.
+            if self.selection.is_unbounded() && may_lack(metadata, self.table.time_column()) {
+                self.selection.choose = None;
             }
             let Some((first, last)) = int64_bounds(metadata, STATISTICS_OFFSET) else {
                 let path = self.files[file].path.clone();
@@ -431,6 +440,11 @@ fn as_type(array: ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
 fn statistics<'a>(row_group: &'a RowGroupMetaData, name: &str) -> Option<&'a Statistics> {
     let column = row_group.columns().iter().find(|column| column.column_path().parts() == [name])?;
     column.statistics()
+}
+
+/// Returns true if a column of a row group may have nulls.
+fn may_lack(row_group: &RowGroupMetaData, name: &str) -> bool {
+    statistics(row_group, name).is_none_or(|statistics| statistics.null_count_opt() != Some(0))
 }
 
 fn int64_bounds(row_group: &RowGroupMetaData, name: &str) -> Option<(i64, i64)> {

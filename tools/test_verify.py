@@ -2810,7 +2810,9 @@ RECORDS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/dat
 
 
 # Cases in which the rules of the first `eventsFormat` may say something else.
-LATER = re.compile(rb'audit_level|method\\*"|status\\*": *\{|user\\*": *\{\\*"name')
+LATER = re.compile(
+    rb'audit_level|method\\*"|status\\*": *\{|user\\*": *\{\\*"name|methodName\\*": *\\*"[a-z0-9.]+\.v[0-9]|response\\*": *\{(\\*"@type\\*":null,)?\\*"status'
+)
 
 
 def records(version):

@@ -3899,9 +3899,12 @@ def google_columns(entry):
     said.update(user_name=authentication.string("principalEmail"), source_ips=None if address is None else [address])
     said.update(user_agent=caller.string("callerSuppliedUserAgent"), request_object=payload.body("request"), response_object=payload.body("response"))
     said.update(annotations=entry.json("labels"), stage_timestamp=entry.time("timestamp"))
-    google_reference(payload.string("resourceName") or "", said)
+    name = payload.string("resourceName")
+    if name is None and entry.version != 1:
+        google_method(payload.if_string("methodName") or "", said)
+    google_reference(name or "", said)
     response = payload.if_object("response")
-    if response.if_string("@type") == "core.k8s.io/v1.Status":
+    if is_status(response, entry.version):
         said.update(status_columns(response))
     if said.get("response_message") is None:
         said["response_message"] = payload.object("status").string("message")
@@ -3912,6 +3915,13 @@ def google_columns(entry):
     if said["authz_decision"] is None:
         said["authz_decision"] = google_granted(payload)
     return said
+
+
+def is_status(response, version):
+    """Returns True if a response is a Status, or a failure that does not say what it is."""
+    if version != 1 and response is not NO_MEMBERS and not response.first("@type"):
+        return response.if_string("status") == "Failure"
+    return response.if_string("@type") == "core.k8s.io/v1.Status"
 
 
 def google_reference(name, said):
@@ -3929,6 +3939,24 @@ def google_reference(name, said):
     rest += [None, None]
     said.update(api_group=None if parts[0] == "core" else parts[0], api_version=parts[1], namespace=namespace)
     said.update(resource=rest[0], name=rest[1], subresource=rest[2])
+
+
+SHORT_GROUPS = ("apps", "autoscaling", "batch", "extensions", "policy")
+
+
+def google_method(method, said):
+    """Fills in the columns of the object from `group.version.resource[.subresource].verb`, where
+    the group is written backwards. A method of another form fills in nothing."""
+    parts = method.split(".")
+    at = next((at for at, part in enumerate(parts) if re.fullmatch("v[0-9]+((alpha|beta)[0-9]+)?", part)), 0)
+    if at == 0 or len(parts) < at + 3 or "" in parts:
+        return
+    group, rest = parts[:at], parts[at + 1 : -1]
+    if group[:2] == ["io", "k8s"] and len(group) == 3 and group[2] in ("core", *SHORT_GROUPS):
+        group = group[2:]
+    name = ".".join(reversed(group))
+    said.update(api_group=None if group == ["core"] and at == 3 else name, api_version=parts[at])
+    said.update(resource=rest[0], subresource=rest[1] if len(rest) > 1 else None)
 
 
 def google_granted(payload):

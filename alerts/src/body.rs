@@ -532,6 +532,14 @@ pub(crate) fn any_text(value: &Value, see: &mut dyn FnMut(&Value) -> bool) -> bo
     }
 }
 
+/// Returns the parts of `command` in the body of an exec request, joined by spaces like those of a
+/// URI; `None` if there are none.
+pub(crate) fn exec_command(body: &Value) -> Option<String> {
+    let parts = body.get("command")?.as_array()?;
+    let parts: Vec<&str> = parts.iter().filter_map(Value::as_str).collect();
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
 /// Returns the values of a query parameter of a URI, decoded and joined by spaces; `None` if the
 /// URI does not have the parameter.
 pub(crate) fn query_parameter(uri: &str, name: &str) -> Option<String> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use strongroom_schemas::events::index;
 
 use crate::expr::{Comparison, Expr, Quantifier};
-use crate::fields::Field;
+use crate::fields::{Exec, Field};
 use crate::outcome::{DRY_RUN_COLUMNS, OUTCOME_COLUMNS};
 use crate::pattern::Test;
 use crate::rule::{Correlation, EventRule};
@@ -133,9 +133,9 @@ fn cost_of(field: &Field) -> u8 {
         | Field::DryRun
         | Field::Element(_) => 0,
         Field::List(_) => 1,
-        Field::Time(_) | Field::Exec(_) => 2,
+        Field::Time(_) | Field::Exec(Exec::Container) => 2,
         Field::Json(..) => 3,
-        Field::Body(..) | Field::Pod(_) | Field::Examined => COST_BODY,
+        Field::Body(..) | Field::Pod(_) | Field::Examined | Field::Exec(Exec::Command) => COST_BODY,
     }
 }
 
@@ -283,7 +283,10 @@ pub(crate) fn columns_of(field: &Field, out: &mut Vec<usize>) {
         Field::Outcome => out.extend(OUTCOME_COLUMNS),
         Field::DryRun => out.extend(DRY_RUN_COLUMNS),
         Field::Examined => out.push(index::REQUEST_OBJECT),
-        Field::Exec(_) => out.push(index::REQUEST_URI),
+        Field::Exec(Exec::Command) => {
+            out.extend([index::REQUEST_URI, index::SUBRESOURCE, index::REQUEST_OBJECT]);
+        }
+        Field::Exec(Exec::Container) => out.push(index::REQUEST_URI),
         Field::Body(body, _) => out.push(match body {
             crate::fields::Body::Request => index::REQUEST_OBJECT,
             crate::fields::Body::Response => index::RESPONSE_OBJECT,

@@ -146,6 +146,22 @@ fn lines_of_a_selection_and_their_modifiers() {
     for (lines, expected) in cases {
         assert_eq!(hits(&selection(lines), encoded), expected, "{lines}");
     }
+    let in_body = EXEC.replace("command=cat&command=%2Fetc%2Fshadow&", "").replace(
+        r#""responseStatus""#,
+        r#""requestObject":{"command":["cat","/etc/passwd"]},"responseStatus""#,
+    );
+    let both = in_body.replace("exec?", "exec?command=id&");
+    for (lines, event, expected) in [
+        ("exec.command: cat /etc/passwd", &in_body, true),
+        ("exec.command: null", &in_body, false),
+        ("exec.command: id", &both, true),
+        ("exec.command|contains: passwd", &both, false),
+        ("exec.command: cat /etc/passwd", &in_body.replace(r#""exec""#, r#""attach""#), false),
+        ("exec.command: null", &in_body.replace(r#"["cat","/etc/passwd"]"#, "[]"), true),
+        ("exec.command: null", &in_body.replace(r#"["cat","/etc/passwd"]"#, r#""cat""#), true),
+    ] {
+        assert_eq!(hits(&selection(lines), event), expected, "{lines} {event}");
+    }
     assert!(hits(
         &selection("exec.command|windash|contains: ' -c'"),
         &EXEC.replace("command=cat", "command=sh&command=/c")

@@ -63,6 +63,16 @@ impl<'a> Row<'a> {
         Some(is_sure || self.examine(Body::Request).is_some_and(|examined| examined.is_whole))
     }
 
+    /// Returns the command in the URI. Some clouds have it in the body of an exec request instead.
+    fn exec_command(&self) -> Option<String> {
+        let text = |column| self.columns.text(column).get(self.at);
+        let of_uri = text(index::REQUEST_URI).and_then(|uri| body::query_parameter(uri, "command"));
+        if of_uri.is_some() || text(index::SUBRESOURCE) != Some("exec") {
+            return of_uri;
+        }
+        body::exec_command(self.body(Body::Request)?)
+    }
+
     fn pod(&self) -> Pod<'_> {
         let resource = self.columns.text(index::RESOURCE).get(self.at).unwrap_or_default();
         Pod::of(resource, self.body(Body::Request))
@@ -150,10 +160,11 @@ impl Evaluation<'_, '_> {
             Field::Outcome => test.matches(outcome::outcomes(columns)[row.at].map(Outcome::as_str)),
             Field::DryRun => test.matches(Some(outcome::bool_text(outcome::dry_runs(columns)[row.at]))),
             Field::Examined => test.matches(row.examined().map(outcome::bool_text)),
-            Field::Exec(part) => {
+            Field::Exec(Exec::Command) => test.matches(row.exec_command().as_deref()),
+            Field::Exec(Exec::Container) => {
                 let uris = columns.text(index::REQUEST_URI);
                 remembered(&mut self.memos[leaf], uris, row.at, |uri| {
-                    test.matches(uri.and_then(|uri| exec(uri, *part)).as_deref())
+                    test.matches(uri.and_then(container).as_deref())
                 })
             }
             Field::Json(at, path) => remembered(&mut self.memos[leaf], columns.text(*at), row.at, |text| {
@@ -336,8 +347,9 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
         }
         Field::DryRun => out.push(outcome::bool_text(outcome::dry_runs(columns)[row.at]).to_owned()),
         Field::Examined => out.extend(row.examined().map(|examined| outcome::bool_text(examined).to_owned())),
-        Field::Exec(part) => {
-            out.extend(columns.text(index::REQUEST_URI).get(row.at).and_then(|uri| exec(uri, *part)));
+        Field::Exec(Exec::Command) => out.extend(row.exec_command()),
+        Field::Exec(Exec::Container) => {
+            out.extend(columns.text(index::REQUEST_URI).get(row.at).and_then(container));
         }
         Field::Json(at, path) => {
             let text = columns.text(*at).get(row.at);
@@ -370,13 +382,9 @@ fn time_text(columns: &Columns<'_>, at: usize, row: usize) -> Option<String> {
     Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// Returns a query parameter of an exec or attach request; `None` for a URI without the parameter.
-fn exec(uri: &str, part: Exec) -> Option<String> {
-    let name = match part {
-        Exec::Command => "command",
-        Exec::Container => "container",
-    };
-    body::query_parameter(uri, name)
+/// Returns the container that the URI of an exec or attach request names.
+fn container(uri: &str) -> Option<String> {
+    body::query_parameter(uri, "container")
 }
 
 /// Adds one `name=value` pair of a group to `out`, in the format of alerts.

@@ -65,7 +65,8 @@ pub(crate) enum Field {
     DryRun,
     /// False for a request body that rules cannot see, or not all of it; null without a body.
     Examined,
-    /// Query parameters of the URI of exec and attach.
+    /// Query parameters of the URI of exec and attach. A command that is not in the URI of an exec
+    /// is the `command` of its body.
     Exec(Exec),
     /// A path in a JSON column that is not a body.
     Json(usize, Path),

@@ -103,7 +103,15 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
             vec![addresses.and_then(|addresses| addresses.as_array()?.last().cloned())]
         }
         Field::List(column) => below(at(event, *column), &Path(vec![])),
-        Field::Exec(Exec::Command) => vec![uri("command")],
+        Field::Exec(Exec::Command) => {
+            let of_body = || {
+                let parts = parsed(event, Body::Request)?.get("command")?.as_array()?.clone();
+                let parts: Vec<&str> = parts.iter().filter_map(Value::as_str).collect();
+                (!parts.is_empty()).then(|| json!(parts.join(" ")))
+            };
+            let is_exec = at(event, index::SUBRESOURCE) == Some(json!("exec"));
+            vec![uri("command").or_else(|| is_exec.then(of_body).flatten())]
+        }
         Field::Exec(Exec::Container) => vec![uri("container")],
         Field::Json(column, path) => below(at(event, *column), path),
         Field::Body(body, path) => below(parsed(event, *body), path),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a column has what the entry says, or is null. An entry never has groups, uid, extra,
 //! the impersonated user, the level or the URI. The response code is taken only from a `Status` in
-//! the response. No HTTP code follows from the entry's own `status.code`: it is a gRPC code, which
+//! the response, or a `Failure` without a type. No HTTP code follows from the entry's own `status.code`: it is a gRPC code, which
 //! stands for several HTTP codes, and it is left out if it is zero. That it is not zero says only
 //! that the request failed. A member that cannot be read is a fault of the row, except those by
 //! which an entry is recognised. The column `shape` of these rows is [`SHAPE`]; their `raw` is the
@@ -15,7 +15,7 @@
 //! | `verb` | last part of `protoPayload.methodName` |
 //! | `user_name` | `authenticationInfo.principalEmail` |
 //! | `source_ips`, `user_agent` | `requestMetadata.callerIp`, `.callerSuppliedUserAgent` |
-//! | `api_group` … `subresource` | `resourceName`, split |
+//! | `api_group` … `subresource` | `resourceName`, split; else `methodName`, without namespace and name |
 //! | `response_*` | `response` when it is a `Status`; `response_message` else `status.message` |
 //! | `response_status` | else `Failure`, when `status.code` is not zero |
 //! | `request_object`, `response_object` | `request`, `response` |
@@ -89,8 +89,10 @@ fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
         stage_timestamp: entry.time("timestamp", faults),
         ..PlainEvent::default()
     };
-    if let Some(name) = payload.string("resourceName", faults) {
-        reference(&name, &mut event);
+    match payload.string("resourceName", faults) {
+        Some(name) => reference(&name, &mut event),
+        None if format >= FORMAT_OF_FAULTS => of_method(&payload, &mut event),
+        None => {}
     }
     response(&payload, &mut event, format, faults);
     let labels = inner(&entry, "labels", faults);
@@ -134,6 +136,38 @@ fn reference(resource_name: &str, event: &mut PlainEvent) {
     event.subresource = owned(rest.get(2));
 }
 
+/// Groups of Kubernetes whose names have no domain. A method names them as if they had one.
+const SHORT_GROUPS: [&str; 5] = ["apps", "autoscaling", "batch", "extensions", "policy"];
+
+/// Splits `group.version.resource[.subresource].verb`, where the group's domain is written
+/// backwards. Other methods do not name a resource.
+fn of_method(payload: &Object<'_>, event: &mut PlainEvent) {
+    let Some(method) = payload.plain_string("methodName") else { return };
+    let parts: Vec<&str> = method.split('.').collect();
+    let Some(at) = parts.iter().position(|part| is_version(part)) else { return };
+    let (group, Some([version, resource, rest @ ..])) = (&parts[..at], parts.get(at..)) else { return };
+    let Some((_verb, rest)) = rest.split_last() else { return };
+    if group.is_empty() || parts.iter().any(|part| part.is_empty()) {
+        return;
+    }
+    event.api_group = match group {
+        ["io", "k8s", "core"] => None,
+        ["io", "k8s", name] if SHORT_GROUPS.contains(name) => Some((*name).to_owned()),
+        _ => Some(group.iter().rev().copied().collect::<Vec<_>>().join(".")),
+    };
+    event.api_version = Some((*version).to_owned());
+    event.resource = Some((*resource).to_owned());
+    event.subresource = rest.first().map(|part| (*part).to_owned());
+}
+
+/// Returns true for `v1`, `v2beta1` and the like.
+fn is_version(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix('v') else { return false };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (major, minor) = rest.split_once("alpha").or_else(|| rest.split_once("beta")).unwrap_or((rest, "0"));
+    is_number(major) && is_number(minor)
+}
+
 /// Fills the response columns of `event` from the entry's response, if that is a `Status`. What is
 /// null then is taken from the entry's own status.
 fn response(payload: &Object<'_>, event: &mut PlainEvent, format: u32, faults: &mut Faults) {
@@ -141,12 +175,17 @@ fn response(payload: &Object<'_>, event: &mut PlainEvent, format: u32, faults: &
     // a name in it is not readable.
     let mut odd = Faults::default();
     let response = payload.object("response", &mut odd).filter(|_| odd.is_empty());
-    let is_status =
-        |response: &Object<'_>| response.plain_string("@type").as_deref() == Some("core.k8s.io/v1.Status");
+    let has_code = format >= FORMAT_OF_FAULTS;
+    let is_status = |response: &Object<'_>| match response.plain_string("@type").as_deref() {
+        Some(of) => of == "core.k8s.io/v1.Status",
+        None => {
+            let is_failure = response.plain_string("status").as_deref() == Some(FAILURE);
+            has_code && is_failure && !response.has("@type")
+        }
+    };
     if let Some(response) = response.filter(is_status) {
         plain::response(&response, event, faults);
     }
-    let has_code = format >= FORMAT_OF_FAULTS;
     if event.response_message.is_some() && (event.response_status.is_some() || !has_code) {
         return;
     }
@@ -193,6 +232,16 @@ fn is_true(members: &Object<'_>, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions() {
+        for version in ["v1", "v2beta1", "v1alpha10", "v10"] {
+            assert!(is_version(version), "{version}");
+        }
+        for other in ["", "v", "v1beta", "vbeta1", "v2ray", "1", "v1alpha1beta1", "V1"] {
+            assert!(!is_version(other), "{other}");
+        }
+    }
 
     #[test]
     fn resource_names() {

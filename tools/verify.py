@@ -4362,7 +4362,7 @@ READ = set().union(*TOLD.values(), *CARRIED) | {
     "protoPayload", "insertId", "textPayload", "jsonPayload", "resource", "type", "serviceName", "@type", "operation", "requestMetadata", "authenticationInfo",
     "callerIp", "methodName", "id", "last", "first", "principalEmail", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
     "status", "authorizationInfo", "granted", "stream", "kubernetes", "container_name", "container", "name", "namespace_name", "namespace", "pod_namespace",
-    "resourceLogs", "streams", "values", "events", "ts", "caller", "logStreamName",
+    "resourceLogs", "streams", "values", "events", "ts", "caller",
 }  # fmt: skip
 
 
@@ -4609,21 +4609,140 @@ def is_refused(found):
     """Returns True if an object is a line that a container other than an API server has printed, or
     any container on its standard error, or a line of another log of an API server. In such a line
     there may be text that looks like an event."""
-    log = found.if_string("logStreamName")
-    if log is not None and not log.startswith("kube-apiserver-audit"):
+    if found.first("ts") and found.first("caller") == '"':
         return True
-    if found.if_string("stream") == "stderr" or found.first("ts") and found.first("caller") == '"':
+    if found.first("kubernetes") == "{" and found.if_object("kubernetes") is NO_MEMBERS:
         return True
-    if found.first("kubernetes") != "{":
+    try:
+        members = json.loads(found.data[found.start : found.end], object_pairs_hook=Pairs, parse_int=str)
+    except (ValueError, RecursionError):
         return False
-    pod = found.if_object("kubernetes")
-    if pod is NO_MEMBERS:
+    told = list(Metadata(members).told())
+    names_container = any(name_of(*names) == "container" and isinstance(value, str) for *names, value in told)
+    return any(is_of_other(name_of(*names), names[1], value, names_container) for *names, value in told)
+
+
+class Pairs(list):
+    """The members of an object."""
+
+    def at(self, name):
+        return next((value for key, value in reversed(self) if key == name), None)
+
+
+class Metadata:
+    """The members of an object that holds an event, without the values that hold it."""
+
+    LEVELS_MAX, MEMBERS_MAX = 6, 4096
+
+    def __init__(self, members):
+        self.members, self.count = members, 0
+        self.held = [path for path in CARRIED if self.may_hold(path)]
+
+    def may_hold(self, path):
+        value = self.members
+        for name in path:
+            value = value.at(name) if isinstance(value, Pairs) else None
+        if isinstance(value, Pairs):
+            return isinstance(value.at("auditID"), str) or isinstance(value.at("kind"), str) and isinstance(value.at("apiVersion"), str)
+        if not isinstance(value, str):
+            return False
+        text = value.strip(WHITE)
+        return text.startswith("{") or after_prefix(text.encode(errors="replace")) is not None
+
+    def told(self):
+        """Yields the compact name of each value with the names around it, alone, that of the
+        object around it, its own name if it is a member of the outermost object, and the value."""
+        return self.of_object(self.members, [], "", "", 1)
+
+    def of_object(self, members, names, path, own, level):
+        key = members.at("key")
+        for name, value in members:
+            self.count += 1
+            here = names + [name]
+            if here in self.held:
+                continue
+            if name == "value" and isinstance(key, str):
+                name, string = key, value.at("stringValue") if isinstance(value, Pairs) else None
+                value = value if string is None else string
+            longer, alone = compact(path, name), compact("", name)
+            yield from self.of_value(value, here, (longer, alone, own, name if level == 1 else None), level)
+
+    def of_value(self, value, names, told, level):
+        if self.count > self.MEMBERS_MAX:
+            yield "containername", "", "", None, None
+        elif isinstance(value, Pairs) and level < self.LEVELS_MAX and not (told[0].endswith("name") and name_of(*told)):
+            yield from self.of_object(value, names, told[0], told[1], level + 1)
+        elif isinstance(value, list) and not isinstance(value, Pairs) and level < self.LEVELS_MAX and name_of(*told) in (None, "pod", "group"):
+            for item in value:
+                self.count += 1
+                yield from self.of_value(item, names, told, level + 1)
+        else:
+            yield *told, value
+
+
+def compact(parent, name):
+    """Only the end of a name is kept, so that a long name is not copied often."""
+    return (parent + re.sub(r"[^a-z0-9]", "", "".join(c.lower() for c in name if c.isascii())))[-64:]
+
+
+NAMED = [
+    ("container", r".*containername", r"(?:kubernetes|k8s|)container"),
+    ("namespace", r".*(?:namespacename|podnamespace|kubernetesnamespace|k8snamespace|kubenamespace)", r"namespace"),
+    ("pod", r".*podname", r"(?:kubernetes|k8s|)pod"),
+    ("unit", r".*(?:systemdunit|syslogidentifier)", r"-"),
+    ("stream", r".*logstream(?:name)?", r"-"),
+    ("group", r".*loggroup(?:name)?", r"-"),
+]
+
+
+def name_of(path, own, parent, outermost):
+    """Returns what the value with these compact names names; None if it is nothing of interest."""
+    if outermost == "Category":
+        return "category"
+    for what, of_path, of_own in NAMED:
+        if re.fullmatch(of_path, path):
+            return what
+        if re.fullmatch(of_own, own) and not (what == "namespace" and parent in ("datastream", "service", "orchestrator", "objectref")):
+            return what
+    return None
+
+
+API_SERVER_PODS = "kube-apiserver", "apiserver-", "openshift-apiserver", "oauth-apiserver", "oauth-server", "oauth-openshift"
+UNITS = "kube-apiserver", "k3s", "rke2-server", "rke2", "snap.microk8s.daemon-kubelite", "microk8s.daemon-kubelite", "k0scontroller", "k0s"
+DOCKER_NAME = re.compile(r"/*k8s_([^_]*)_[^_]*_([^_]*)_[^_]*_.*", re.DOTALL)
+LOG_PATH = re.compile(r"/var/log/(?:pods|containers)/|var\.log\.(?:pods|containers)\.")
+LOG_OF_POD = re.compile(r"(?P<namespace>[^_]*)_[^_]*_[^/.]*[/.](?P<container>[^/.]*)")
+LOG_OF_CONTAINER = re.compile(r"[^_]*_(?P<namespace>[^_]*)_(?P<container>[^.]*)-[^.-]*(?:\.|$)")
+
+
+def is_of_system(container, namespace):
+    return container in API_SERVERS and (namespace == "kube-system" or namespace.startswith("openshift-"))
+
+
+def is_of_other(what, own, value, names_container):
+    """Returns True if a value beside an event says that the event's text is not an API server's."""
+    if not isinstance(value, str):
+        return what in ("container", "namespace", "unit", "stream", "category")
+    docker = DOCKER_NAME.fullmatch(value)
+    if docker and not is_of_system(docker[1], docker[2]) or value.startswith("kube:container:") and value[15:] not in API_SERVERS:
         return True
-    names = pod.if_string("container_name"), pod.if_object("container").if_string("name")
-    spaces = [pod.if_string(name) for name in ("namespace_name", "namespace", "pod_namespace")]
-    return any(name is not None and name not in API_SERVERS for name in names) or any(
-        space is not None and space != "kube-system" and not space.startswith(("openshift-", "kube-apiserver")) for space in spaces
-    )
+    for start in LOG_PATH.finditer(value):
+        path = (LOG_OF_POD if "pods" in start[0] else LOG_OF_CONTAINER).match(value, start.end())
+        if not path or not is_of_system(path["container"], path["namespace"]):
+            return True
+    if value == "stderr" and own.endswith(("stream", "streams", "source")):
+        return True
+    unit = value.removesuffix(".service")
+    return {
+        "container": value not in API_SERVERS and not docker,
+        "namespace": not is_of_system(API_SERVERS[0], value),
+        "pod": not names_container and not value.startswith(API_SERVER_PODS),
+        "unit": unit not in UNITS,
+        "stream": value != "stdout" and not value.startswith("kube-apiserver-audit"),
+        "group": value.startswith("/aws/containerinsights/"),
+        "category": value not in ("kube-audit", "kube-audit-admin", "kube-apiserver"),
+        None: own == "unit" and unit != value and unit not in UNITS,
+    }[what]
 
 
 def lines_of(data):

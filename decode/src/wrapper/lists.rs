@@ -10,7 +10,7 @@
 //! - `gcloud logging read` and many tools print an array of entries or events.
 //!
 //! Invariants:
-//! - Only the values at these places become events. Those beside a name of a container
+//! - Only the values at these places become events. Those whose metadata names a container
 //!   other than an API server, and CLI messages of other log streams, are refused: what workloads
 //!   write is beside the audit log there.
 //! - Each list is parsed once, and its depth is fixed, so nothing here recurses.

@@ -75,7 +75,7 @@ pub(crate) struct Opened<T> {
 }
 
 /// Judges a text, and returns what is made from it if it is an event.
-type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 'j;
+pub(super) type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 'j;
 
 /// Opens the layers of `text` and passes what is in them to `judge`. Returns what `judge` makes
 /// from the first text that it accepts. `refusal` is why `judge` refused `text` itself.

@@ -184,7 +184,7 @@ pub(crate) fn refusal_in_foreign_list(text: &[u8]) -> Refusal {
 pub(crate) fn open<T>(
     text: &[u8],
     refusal: Refusal,
-    judge: &mut dyn FnMut(&[u8], Around) -> Result<T, Refusal>,
+    judge: &mut layers::Judge<'_, T>,
 ) -> Result<Opened<T>, Refusal> {
     layers::open(text, refusal, judge)
 }

@@ -2,8 +2,8 @@
 //!
 //! Runtimes cut long lines at a fixed length. A client can calculate where, so it can place a whole
 //! event of its own choice at the beginning of a later part. Invariants:
-//! - A text whose carrier says that it is a part is never an event, unless the carrier also says
-//!   that it is the first part. The first part begins where the API server began to write.
+//! - A text whose carrier says that it is a part is never an event. Numbers of parts are not used,
+//!   because it is not known for every writer whether they count from 0 or from 1.
 //! - Docker ends the text of each line of its `json-file` log with the line feed that the container
 //!   wrote. A text without one is a part.
 //! - Nothing is kept here. The work is linear in the carrier.
@@ -17,14 +17,12 @@ use crate::reject::{Reason, Refusal};
 /// journald, and of what reads them.
 const FLAGS: [&str; 5] =
     ["_partial", "partial", "partial_message", "CONTAINER_PARTIAL_MESSAGE", "container_partial_message"];
-/// Members that have the number of a part, from 1.
-const ORDINALS: [&str; 3] = ["partial_ordinal", "CONTAINER_PARTIAL_ORDINAL", "container_partial_ordinal"];
 /// The member in which readers of CRI keep the tag `P` or `F` of a line.
 const TAG: &str = "logtag";
 /// Objects in which shippers keep such members.
 const INSIDE: [&str; 3] = ["attributes", "metadata", "container"];
 
-/// Refuses a carrier whose text is a part, but not the first part, of what was written as one line.
+/// Refuses a carrier whose text is a part of what was written as one line.
 pub(super) fn unjoined(carrier: &Members<'_>) -> Option<Refusal> {
     let inner = INSIDE.iter().filter_map(|name| object(carrier, name));
     let is_marked = is_marked(carrier) || inner.into_iter().any(|members| is_marked(&members));
@@ -41,19 +39,11 @@ pub(super) fn refusal() -> Refusal {
 }
 
 fn is_marked(members: &Members<'_>) -> bool {
-    let is_named = |name: &str, names: &[&str]| names.contains(&name);
-    let tagged = members.0.iter().any(|(name, value)| match string(value) {
-        Some(text) => is_tag_of_part(name, &text) || (is_named(name, &FLAGS) && text == "1"),
-        None => is_named(name, &FLAGS) && matches!(value.get(), "true" | "1"),
-    });
-    let mut ordinals = members.0.iter().filter(|(name, _)| is_named(name, &ORDINALS)).peekable();
-    let is_first = ordinals.peek().is_some()
-        && ordinals.all(|(_, value)| value.get() == "1" || string(value).as_deref() == Some("1"));
-    let has_tag = members
-        .0
-        .iter()
-        .any(|(name, value)| name == TAG && string(value).is_some_and(|text| is_tag_of_part(name, &text)));
-    has_tag || (tagged && !is_first)
+    let is_flag = |name: &str| FLAGS.contains(&name);
+    members.0.iter().any(|(name, value)| match string(value) {
+        Some(text) => is_tag_of_part(name, &text) || (is_flag(name) && text == "1"),
+        None => is_flag(name) && matches!(value.get(), "true" | "1"),
+    })
 }
 
 /// Whether the flags that Filebeat keeps of a line have `partial`.

@@ -395,7 +395,7 @@ fn a_part_that_its_shipper_did_not_join_is_not_an_event() {
         r#""partial":"True""#,
         r#""partial_message":"true""#,
         r#""partial_message":"true","partial_ordinal":"2""#,
-        r#""partial_message":"true","partial_ordinal":"1","partial_ordinal":"2""#,
+        r#""partial_message":"true","partial_ordinal":"1""#,
         r#""logtag":"P","partial_ordinal":"1""#,
         r#""CONTAINER_PARTIAL_MESSAGE":"true","CONTAINER_PARTIAL_ORDINAL":"3""#,
         r#""log.flags":["multiline","partial"]"#,
@@ -432,9 +432,4 @@ fn a_part_that_its_shipper_did_not_join_is_not_an_event() {
     ] {
         same_events(&check(carrier(event, mark).as_bytes()), from_ref(event));
     }
-    // The first part begins where the API server began.
-    let first = r#""partial_message":"true","partial_ordinal":"1""#;
-    same_events(&check(carrier(event, first).as_bytes()), from_ref(event));
-    let decoded = check(carrier(&event[..event.len() - 1], first).as_bytes());
-    assert_eq!(plain::row(&decoded.events, 0).faults, Some(vec![": not_json".to_owned()]));
 }

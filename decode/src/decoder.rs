@@ -41,7 +41,7 @@ use crate::rejects::Rejects;
 use crate::rows::{Place, Row, Rows};
 use crate::tape::{Member, Parser};
 use crate::tolerant;
-use crate::wrapper::{self, Around, Content, Opened, Record};
+use crate::wrapper::{self, Around, Content, Damaged, Opened, Record};
 
 /// Bounds of the decoder.
 #[derive(Clone, Debug)]
@@ -371,7 +371,7 @@ impl Decoder {
                 .ok()
                 .and_then(|text| wrapper::records(text, self.config.depth_max).ok());
             if let Some([record]) = records.as_deref() {
-                let end = self.record(whole, record, 0)?;
+                let end = self.record(whole, record, 0, &|text| whole.extent_of(text))?;
                 self.rows.extend_frame_after(&whole.line[end..]);
                 return Ok(record.dialect);
             }
@@ -405,34 +405,68 @@ impl Decoder {
         Ok(dialect)
     }
 
-    /// Decodes one record of a wrapper. The bytes from `frame_from` to the record are its frame.
-    /// Returns where the record's bytes end.
+    /// Decodes one record of a wrapper. `extent_of` returns where a part of the record is in the
+    /// line. The bytes from `frame_from` to the record are its frame. Returns where the record's
+    /// bytes end.
     fn record(
         &mut self,
         whole: &Piece<'_>,
         record: &Record<'_>,
         frame_from: usize,
+        extent_of: &dyn Fn(&str) -> (usize, usize),
     ) -> Result<usize, Refusal> {
-        match &record.content {
-            Content::Event(value) => {
-                let (start, end) = whole.extent_of(value);
-                let place = whole.place(start, frame_from);
-                let value = value.as_bytes();
-                if value.starts_with(b"\"") {
-                    self.in_layers(value, wrapper::not_unicode(), &place, Cut::Taken)?;
-                } else {
-                    self.event(value, &place, Cut::Refused)
-                        .or_else(|refusal| self.in_layers(value, refusal, &place, Cut::Taken).map(drop))?;
-                }
-                Ok(end)
-            }
-            Content::Mapped(event) => {
-                let (start, end) = whole.extent_of(record.item);
-                self.push_mapped(event, record.item.as_bytes(), &whole.place(start, frame_from));
-                Ok(end)
-            }
-            Content::Refused(refusal) => Err(refusal.clone()),
+        let (start, end) = match &record.content {
+            Content::Event(value) => extent_of(value),
+            Content::Mapped(_) => extent_of(record.item),
+            Content::Refused(refusal) => return Err(refusal.clone()),
+        };
+        let (bytes, place) = (&whole.line[start..end], whole.place(start, frame_from));
+        let is_object = matches!(record.content, Content::Event(_)) && !bytes.starts_with(b"\"");
+        if !is_object && std::str::from_utf8(bytes).is_err() {
+            return Err(Refusal::new(Reason::InvalidUtf8, "not UTF-8"));
         }
+        match &record.content {
+            Content::Mapped(event) => self.push_mapped(event, bytes, &place),
+            _ if record.dialect == Dialect::EventList => self.event(bytes, &place, Cut::Refused)?,
+            _ if is_object => self
+                .event(bytes, &place, Cut::Refused)
+                .or_else(|refusal| self.in_layers(bytes, refusal, &place, Cut::Taken).map(drop))?,
+            _ => self.in_layers(bytes, wrapper::not_unicode(), &place, Cut::Taken).map(drop)?,
+        }
+        Ok(end)
+    }
+
+    /// Decodes the elements of the damaged list `line[start..end]`. What follows the last whole
+    /// element becomes a reject. Returns `false` if there is no such list.
+    fn damaged_list(
+        &mut self,
+        whole: &Piece<'_>,
+        frame_from: usize,
+        (start, end): (usize, usize),
+        records_left: &mut usize,
+    ) -> bool {
+        let Some(list) = Damaged::of(&whole.line[start..end]) else { return false };
+        let Some(records) = list.records(self.config.depth_max) else { return false };
+        let Some(left) = records_left.checked_sub(records.len()) else { return false };
+        *records_left = left;
+        let extent_of = |text: &str| {
+            let (from, to) = list.extent_of(text);
+            (start + from, start + to)
+        };
+        let kept = start + list.kept();
+        let is_rest_frame = wrapper::is_frame(&whole.line[kept..end]);
+        let list_end = if is_rest_frame { end } else { kept };
+        let text_of = |record: &Record<'_>| extent_of(record.item);
+        self.each(whole, (frame_from, list_end), &records, text_of, |decoder, record, frame_from| {
+            let end = decoder.record(whole, record, frame_from, &extent_of)?;
+            decoder.dialects.add(record.dialect);
+            Ok(end)
+        });
+        if !is_rest_frame {
+            let torn = format!("a list that is broken or cut, from byte {kept} of the line");
+            self.reject(whole, kept, end, &Refusal::new(Reason::TornLine, torn));
+        }
+        true
     }
 
     /// Decodes the records of the wrapper `line[start..end]`, unless there are more than
@@ -452,7 +486,7 @@ impl Decoder {
             .ok_or_else(|| Refusal::new(Reason::ShortItems, "more records than the line has room for"))?;
         let text_of = |record: &Record<'_>| whole.extent_of(record.item);
         self.each(whole, (frame_from, end), &records, text_of, |decoder, record, frame_from| {
-            let end = decoder.record(whole, record, frame_from)?;
+            let end = decoder.record(whole, record, frame_from, &|text| whole.extent_of(text))?;
             decoder.dialects.add(record.dialect);
             Ok(end)
         });
@@ -549,7 +583,10 @@ impl Decoder {
         let may_be_torn = whole.newline && is_event_torn(&bytes[at..]);
         let last = may_be_torn.then(|| last_event(bytes, at)).flatten().filter(is_whole);
         let cut_end = last.map_or(whole.end, |(head, _)| head);
-        if from < cut_end && !self.cut_event(whole, from, cut_end) {
+        if from < cut_end
+            && !self.damaged_list(whole, from, (at, cut_end), &mut records_left)
+            && !self.cut_event(whole, from, cut_end)
+        {
             let refusal = match last {
                 Some((head, _)) => {
                     let torn = format!("torn before a whole event at byte {head} of the line");
@@ -596,6 +633,14 @@ impl Decoder {
             Ok(dialect) => {
                 self.dialects.add(dialect);
                 true
+            }
+            Err(refusal) if refusal.reason == Reason::InvalidUtf8 => {
+                self.damaged_list(whole, frame_from, extent, records_left)
+            }
+            // A line of an array of arrays. Text that goes on may be a piece of a client's array.
+            Err(_) if wrapper::is_array(&whole.line[start..end]) => {
+                whole.line[end..whole.end].trim_ascii() == b","
+                    && self.wrapped(whole, frame_from, extent, records_left).is_ok()
             }
             Err(_) => false,
         }

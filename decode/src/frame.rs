@@ -36,6 +36,7 @@ use std::sync::Arc;
 
 use memchr::memmem;
 
+use crate::limits::BOM;
 use crate::pages::{self, Page};
 use crate::wrapper::{self, Follows};
 

@@ -19,6 +19,7 @@
 //! event: it is mapped to one, and the whole entry is the record. Nothing is kept here.
 
 mod aks;
+mod damaged;
 mod eks;
 mod gke;
 mod layers;
@@ -33,6 +34,7 @@ use crate::json::{self, Members, WHITE};
 use crate::plain::{self, PlainEvent, Refused};
 use crate::reject::{Reason, Refusal};
 
+pub(crate) use damaged::{Damaged, is_frame};
 pub(crate) use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
 pub(crate) use layers::{Around, Follows, Opened, follows, is_between_parts, is_part};
@@ -149,9 +151,9 @@ fn records_of_object(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>
     Ok(records)
 }
 
-/// Whether `text` begins like a JSON array of objects.
+/// Whether `text` begins like a JSON array.
 pub(crate) fn is_array(text: &[u8]) -> bool {
-    text.trim_ascii_start().strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{"))
+    text.trim_ascii_start().starts_with(b"[")
 }
 
 /// Opens the layers around one event. A text of [`Around::Literal`] or [`Around::Carrier`] may also

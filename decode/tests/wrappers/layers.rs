@@ -313,3 +313,105 @@ fn a_document_may_be_continued_after_any_of_its_events() {
         }
     }
 }
+
+/// Each element of a list on one line is judged on its own, and a list that is cut gives the
+/// elements before the cut.
+#[test]
+fn a_damaged_list_gives_its_whole_elements() {
+    let events = lines(61, 3);
+    let azure = |events: &[String]| {
+        batch(&events.iter().map(|event| aks_string("kube-audit", event)).collect::<Vec<_>>())
+    };
+    let message = |event: &String| format!(r#"{{"timestamp":1,"message":{}}}"#, quoted(event));
+    let messages = |events: &[String]| events.iter().map(message).collect::<Vec<_>>().join(",");
+    let cli = |events: &[String]| format!(r#"{{"events":[{}]}}"#, messages(events));
+    let loki = |events: &[String]| {
+        let values: Vec<_> = events.iter().map(|event| format!(r#"["1",{}]"#, quoted(event))).collect();
+        let labels = r#"{"container":"kube-apiserver"}"#;
+        format!(r#"{{"streams":[{{"stream":{labels},"values":[{}]}}]}}"#, values.join(","))
+    };
+    let otlp = |events: &[String]| {
+        let body = |event: &String| format!(r#"{{"body":{{"stringValue":{}}}}}"#, quoted(event));
+        let records: Vec<_> = events.iter().map(body).collect();
+        format!(
+            r#"{{"resourceLogs":[{{"resource":{{}},"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#,
+            records.join(",")
+        )
+    };
+    let array = |events: &[String]| format!("[{}]", events.join(","));
+    let list = |events: &[String]| {
+        format!(r#"{{"kind":"EventList","metadata":{{}},"items":[{}]}}"#, events.join(","))
+    };
+    // The first line keeps the array from being read as pages.
+    let first = &events[0];
+    for (name, wrap) in [
+        ("azure", &azure as &dyn Fn(&[String]) -> String),
+        ("eks", &|events| eks(events)),
+        ("cli", &cli),
+        ("loki", &loki),
+        ("otlp", &otlp),
+        ("array", &array),
+        ("list", &list),
+    ] {
+        let text = wrap(&events);
+        // A byte that is not UTF-8 in the second event: it costs itself, or is a fault.
+        let audit_id = |event: &String| {
+            let at = event.find(r#""auditID":""#).expect("an ID") + r#""auditID":""#.len();
+            event[at..at + 36].to_owned()
+        };
+        let mut bytes = text.clone().into_bytes();
+        let at = text.find(&audit_id(&events[1])).expect("the second event");
+        bytes[at] = 0xff;
+        let decoded = check(&[first.as_bytes(), b"\n", &bytes, b"\n"].concat());
+        let found = ids(&decoded);
+        assert!(found.contains(&audit_id(&events[2])), "{name} {:?}", details(&decoded));
+        let with_faults = matches!(name, "array" | "list");
+        assert_eq!(decoded.events.num_rows(), 3 + usize::from(with_faults), "{name}");
+        let expected: &[&str] = if with_faults { &[] } else { &["invalid_utf8"] };
+        assert_eq!(reasons(&decoded), expected, "{name}");
+        // Cut in the third event.
+        let third = text.find(&audit_id(&events[2])).expect("the third event");
+        for cut in [third, third + 60, text.len() - 30] {
+            let decoded = check(format!("{first}\n{}\n", &text[..cut]).as_bytes());
+            assert_eq!(decoded.events.num_rows(), 3, "{name} {cut} {:?}", details(&decoded));
+            assert_eq!(reasons(&decoded), ["torn_line"], "{name}");
+        }
+        // Text that is not JSON ends the list.
+        let begin = text[..at].rfind(if with_faults { "{\"kind\"" } else { "{\\\"kind" });
+        let begin = begin.expect("the second event");
+        let broken = format!("{first}\n{}\u{1}{}\n", &text[..begin], &text[begin..]);
+        let decoded = check(broken.as_bytes());
+        assert_eq!(decoded.events.num_rows(), 2, "{name} {:?}", details(&decoded));
+        assert_eq!(reasons(&decoded), ["torn_line"], "{name}");
+        // The head says nothing of the kind.
+        let headless = format!("{first}\n{}\n", &text[3..text.len() - 30]);
+        assert_eq!(check(headless.as_bytes()).events.num_rows(), 1, "{name}");
+    }
+    // A cut list of a pod that names itself behind its lines is not believed.
+    for text in [
+        loki(&events).replace(r#""stream":{"container":"kube-apiserver"},"#, ""),
+        loki(&events).replace("kube-apiserver", "evil"),
+        otlp(&events).replace(r#""resource":{},"#, ""),
+        eks_stream("kube-apiserver-0123", &events),
+    ] {
+        let decoded = check(format!("{first}\n{}\n", &text[..text.len() - 40]).as_bytes());
+        assert_eq!(decoded.events.num_rows(), 1, "{text}");
+    }
+    // Odd elements, and a comma too many.
+    let two = [events[1].as_str(), events[2].as_str()].join(",");
+    for (text, expected) in [
+        (format!("[{two},]"), &[][..]),
+        (format!("[{two}],"), &["torn_line"]),
+        (format!("[1,{two}]"), &["not_an_audit_event"]),
+        (format!("[null,{two},\"x\"]"), &["not_an_audit_event"; 2]),
+    ] {
+        let decoded = check(format!("{first}\n{text}\n").as_bytes());
+        same_events(&decoded, &events);
+        assert_eq!(reasons(&decoded), expected, "{text}");
+    }
+    // What goes on behind the array, as in a piece of a client's body, is not an array of a log.
+    for text in [format!("[{two}],\"a\":1}}"), format!("[{two},],\"a\":1}}"), format!("[{two}]}}")] {
+        let decoded = check(format!("{first}\n{text}\n").as_bytes());
+        assert_eq!(decoded.events.num_rows(), 1, "{text}");
+    }
+}

@@ -193,13 +193,40 @@ impl Decoder {
             match outcome {
                 Ok(dialect) => self.dialects.add(dialect),
                 Err(_) if line.kind == LineKind::Open => consumed = line.at,
-                Err(refusal) => self.recover(&whole, refusal),
+                Err(refusal) => self.refused_line(&whole, refusal),
             }
         }
         let record_hashes = self.rows.take_record_hashes();
         let (events, rejects) = (self.rows.finish()?, self.rejects.finish()?);
         let dialects = std::mem::take(&mut self.dialects);
         Ok(DecodedBlock { events, rejects, record_hashes, consumed, dialects })
+    }
+
+    /// Recovers what can be recovered of a line that was refused. If it is made of the parts of two
+    /// events, because the last part of the first one is missing, they are taken apart.
+    fn refused_line(&mut self, whole: &Piece<'_>, refusal: Refusal) {
+        let Some(at) = wrapper::second_event(whole.line, self.config.depth_max) else {
+            return self.recover(whole, refusal);
+        };
+        let (first, second) = (&whole.line[..at - 1], &whole.line[at..]);
+        self.recover(&Piece { line: first, end: first.len(), newline: true, ..*whole }, refusal);
+        let lines_before = 1 + memchr::memchr_iter(b'\n', first).count();
+        let second = Piece {
+            line: second,
+            number: whole.number + i64::try_from(lines_before).unwrap_or(i64::MAX),
+            offset: whole.offset + at as i64,
+            start: 0,
+            end: second.len(),
+            newline: whole.newline,
+        };
+        let outcome = self
+            .event(second.line, &second.place(0, 0), Cut::Refused)
+            .map(|()| Dialect::Plain)
+            .or_else(|refusal| self.lone_record(&second, refusal, LineKind::Whole));
+        match outcome {
+            Ok(dialect) => self.dialects.add(dialect),
+            Err(refusal) => self.recover(&second, refusal),
+        }
     }
 
     /// Decodes the event of a page. The bytes around the event are its frame.

@@ -198,13 +198,12 @@ fn members(text: &[u8], mut at: usize, path: &[&str]) -> Read {
         let list = LISTS.iter().find(|list| list.name.as_bytes() == name && list.within == path);
         let Some(end) = whole_value(text, value) else {
             let list = list.filter(|list| says_source || list.source.is_none());
-            read.list =
-                list.filter(|_| text.get(value) == Some(&b'[')).map(|list| (list.name, value));
+            read.list = list.filter(|_| text.get(value) == Some(&b'[')).map(|list| (list.name, value));
             return read;
         };
-        says_source |= LISTS.iter().any(|list| {
-            list.within == path && list.source.is_some_and(|source| source.as_bytes() == name)
-        });
+        says_source |= LISTS
+            .iter()
+            .any(|list| list.within == path && list.source.is_some_and(|source| source.as_bytes() == name));
         has_list |= list.is_some_and(|list| says_source || list.source.is_none());
         read.end = has_list.then_some(end);
         at = white(text, end);

@@ -46,6 +46,9 @@ pub const SHORT_ITEMS_MAX: usize = 64;
 /// this bound a short line of empty items would become millions of rows.
 pub const ITEM_BYTES_MIN: usize = 64;
 
+/// Maximum number of parts of a record that are tried as the beginning of a second event.
+const SECOND_EVENTS_MAX: usize = 4;
+
 /// The service that a wrapper comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -154,6 +157,22 @@ fn records_of_object(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>
 /// Whether `text` begins like a JSON array.
 pub(crate) fn is_array(text: &[u8]) -> bool {
     text.trim_ascii_start().starts_with(b"[")
+}
+
+/// Returns where the second of two events begins in a record that was joined from the parts of a
+/// container's lines. The last part of the first one is missing there, and the second one is whole.
+///
+/// A client cannot make a part a second event: the text from a part to the end of its event is not
+/// JSON, because it closes what the parts before it opened.
+pub(crate) fn second_event(record: &[u8], depth_max: usize) -> Option<usize> {
+    memchr::memchr_iter(b'\n', record)
+        .map(|newline| newline + 1)
+        .filter(|at| record.get(*at..).is_some_and(layers::begins_event))
+        .take(SECOND_EVENTS_MAX)
+        .find(|at| {
+            let event = record.get(*at..).map(|rest| decode_alone(rest, depth_max));
+            event.is_some_and(|event| event.is_ok_and(|event| !event.is_cut()))
+        })
 }
 
 /// Opens the layers around one event. A text of [`Around::Literal`] or [`Around::Carrier`] may also

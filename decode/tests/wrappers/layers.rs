@@ -415,3 +415,106 @@ fn a_damaged_list_gives_its_whole_elements() {
         assert_eq!(decoded.events.num_rows(), 1, "{text}");
     }
 }
+
+/// Parts without their last one do not take the next event with them.
+#[test]
+fn parts_without_their_last_one_leave_the_next_event() {
+    let events = lines(62, 3);
+    let cri = |flag: &str, text: &str| format!("{TIME} stdout {flag} {text}\n");
+    let error = format!("{TIME} stderr F E0101 serving\n");
+    let cut = end_of_user(events[0].as_bytes());
+    let (a, b) = events[0][..cut + 20].split_at(cut / 2);
+    let first = format!("{}{}", cri("P", a), cri("P", b));
+    let (c, d) = events[1].split_at(events[1].len() / 2);
+    let in_parts = format!("{}{}", cri("P", c), cri("F", d));
+    for (next, stderr) in [
+        (cri("F", &events[1]), ""),
+        (cri("F", &events[1]), error.as_str()),
+        (in_parts.clone(), ""),
+        (in_parts, error.as_str()),
+    ] {
+        let decoded = check(format!("{first}{stderr}{next}{}", cri("F", &events[2])).as_bytes());
+        assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (3, 0), "{next}");
+        let event = plain::row(&decoded.events, 0);
+        assert_eq!(event.faults, Some(vec![": not_json".to_owned()]));
+        let offsets = decoded.events.column(index::SOURCE_OFFSET).as_primitive::<Int64Type>();
+        assert_eq!(offsets.value(1) as usize, first.len() + stderr.len());
+        for row in [1, 2] {
+            let expected = plain::decode(events[row].as_bytes(), DEPTH_MAX).expect("an event");
+            assert_eq!(plain::row(&decoded.events, row), expected);
+        }
+    }
+    // Of parts that do not say who asked for what, nothing is an event.
+    let decoded = check(format!("{}{}{}", cri("P", &a[..9]), cri("P", "x"), cri("F", &events[1])).as_bytes());
+    same_events(&decoded, &events[1..2]);
+    assert_eq!(decoded.rejects.num_rows(), 1);
+    // A part that a client made begin like an event is not one, whether or not another is missing.
+    let nested = format!(r#"{{"kind":"Event","x":[{},1]}}"#, events[1]);
+    let at = nested.find(&events[1]).expect("it is nested");
+    let end = at + events[1].len();
+    let parts = [cri("P", &nested[..at]), cri("P", &nested[at..end]), cri("F", &nested[end..])];
+    for log in [parts.concat(), parts[..2].concat(), parts[1..].concat(), parts[1].repeat(2)] {
+        assert_eq!(check(log.as_bytes()).events.num_rows(), 0, "{log}");
+    }
+}
+
+/// One odd element of a document of many lines costs itself, and documents of all forms follow
+/// each other.
+#[test]
+fn what_is_odd_in_a_document_costs_itself() {
+    let events = lines(63, 4);
+    let pretty = |event: &String| {
+        let value: serde_json::Value = serde_json::from_str(event).expect("JSON");
+        serde_json::to_string_pretty(&value).expect("JSON")
+    };
+    let texts: Vec<String> = events.iter().map(pretty).collect();
+    let [a, b, c, d] = texts.as_slice() else { unreachable!("four events") };
+    let [_, line_b, _, line_d] = events.as_slice() else { unreachable!("four events") };
+    let array = |texts: &[&str]| format!("[\n{}\n]\n", texts.join(",\n"));
+    let other = ["not_an_audit_event"];
+    for (input, expected) in [
+        (format!("\u{feff}{}", array(&[a, b, c, d])), &[][..]),
+        (format!("\u{feff}{a}\n{b}\n{c}\n{d}\n"), &[]),
+        (array(&[a, "null", b, c, d]), &other),
+        (array(&["null", a, b, c, d]), &other),
+        (array(&[a, b, c, d, "17"]), &other),
+        (format!("[]\n{}", array(&[a, b, c, d])), &[]),
+        (format!("[\n]\n{}[]\n{}", array(&[a, b]), array(&[c, d])), &[]),
+        (format!("{a}\n{line_b}\n{c}\n{line_d}\n"), &[]),
+        (format!("{}{line_b}\n{}{line_d}\n", array(&[a]), array(&[c])), &[]),
+        (format!("{a},\n{b},\n{c},\n{d}\n"), &[]),
+        (format!("{a},\n{line_b},\n{c},\n{line_d}\n"), &[]),
+    ] {
+        let decoded = check(input.as_bytes());
+        assert_eq!(decoded.events.num_rows(), 4, "{input} {:?}", details(&decoded));
+        assert_eq!(reasons(&decoded), expected, "{input}");
+        // The state after any byte is found again from the bytes before.
+        let whole = ids(&decoded);
+        let starts = decoded.events.column(index::SOURCE_OFFSET).as_primitive::<Int64Type>();
+        for at in starts.values().iter().map(|at| *at as usize).filter(|at| *at > 4) {
+            let (head, tail) = input.as_bytes().split_at(at);
+            if head.ends_with(b"[\n") {
+                continue;
+            }
+            for chunk in [1, 7, 1 << 20] {
+                let mut so_far = LineSoFar::default();
+                head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
+                let block = Block {
+                    origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into() }),
+                    offset: at as i64,
+                    first_line: 1,
+                    bytes: tail.to_vec(),
+                    begins: so_far.edge(tail, LINE_BYTES_MAX),
+                    ends: Edge::Line,
+                    open_ended: false,
+                };
+                let mut decoder = Decoder::new(DecoderConfig::default());
+                let rest = decoder.decode(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
+                assert!(rest.events.num_rows() >= 1, "{at} {input}");
+                assert_eq!(ids(&rest), whole[whole.len() - rest.events.num_rows()..], "{at}");
+            }
+        }
+    }
+    // An array of nothing is what it was.
+    assert_eq!(reasons(&check(b"[]\n")), other);
+}

@@ -4755,7 +4755,7 @@ def lines_of(data):
 
 def of_container_runtime(data):
     """Joins the parts of a line that containerd or CRI-O has divided. Returns None if the lines are
-    not the parts of one line."""
+    not the parts of one line. The last part may be missing from a text that is cut."""
     parts, is_last = [], False
     for line in lines_of(data):
         match = CRI_LINE.match(line)
@@ -4764,7 +4764,17 @@ def of_container_runtime(data):
         if match[1] == b"stdout":
             parts.append(line[match.end() :])
             is_last = match[2] == b"F"
-    return b"".join(parts) if is_last and b"\n" in data else None
+    joined = b"".join(parts)
+    if b"\n" not in data or not parts:
+        return None
+    return joined if is_last or not is_one_json(joined) else None
+
+
+def is_one_json(data):
+    """Returns True if the bytes begin with one JSON value."""
+    mask, start = mask_of(data), SPACE.match(data).end()
+    end, deepest = value_end(data, mask, start)
+    return end is not None and is_json(data, mask, start, end, deepest)
 
 
 def of_docker(data):

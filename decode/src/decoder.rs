@@ -41,7 +41,7 @@ use crate::rejects::Rejects;
 use crate::rows::{Place, Row, Rows};
 use crate::tape::{Member, Parser};
 use crate::tolerant;
-use crate::wrapper::{self, Around, AtPath, Content, EventPath, Opened, Record};
+use crate::wrapper::{self, Around, AtPath, Content, Damaged, EventPath, Opened, Record};
 
 /// Bounds of the decoder.
 #[derive(Clone, Debug)]
@@ -213,13 +213,40 @@ impl Decoder {
             match outcome {
                 Ok(dialect) => self.dialects.add(dialect),
                 Err(_) if line.kind == LineKind::Open => consumed = line.at,
-                Err(refusal) => self.recover(&whole, refusal),
+                Err(refusal) => self.refused_line(&whole, refusal),
             }
         }
         let record_hashes = self.rows.take_record_hashes();
         let (events, rejects) = (self.rows.finish()?, self.rejects.finish()?);
         let dialects = std::mem::take(&mut self.dialects);
         Ok(DecodedBlock { events, rejects, record_hashes, consumed, dialects })
+    }
+
+    /// Recovers what can be recovered of a line that was refused. If it is made of the parts of two
+    /// events, because the last part of the first one is missing, they are taken apart.
+    fn refused_line(&mut self, whole: &Piece<'_>, refusal: Refusal) {
+        let Some(at) = wrapper::second_event(whole.line, self.config.depth_max) else {
+            return self.recover(whole, refusal);
+        };
+        let (first, second) = (&whole.line[..at - 1], &whole.line[at..]);
+        self.recover(&Piece { line: first, end: first.len(), newline: true, ..*whole }, refusal);
+        let lines_before = 1 + memchr::memchr_iter(b'\n', first).count();
+        let second = Piece {
+            line: second,
+            number: whole.number + i64::try_from(lines_before).unwrap_or(i64::MAX),
+            offset: whole.offset + at as i64,
+            start: 0,
+            end: second.len(),
+            newline: whole.newline,
+        };
+        let outcome = self
+            .event(second.line, &second.place(0, 0), Cut::Refused)
+            .map(|()| Dialect::Plain)
+            .or_else(|refusal| self.lone_record(&second, refusal, LineKind::Whole));
+        match outcome {
+            Ok(dialect) => self.dialects.add(dialect),
+            Err(refusal) => self.recover(&second, refusal),
+        }
     }
 
     /// Decodes the event of a page. The bytes around the event are its frame.
@@ -430,7 +457,7 @@ impl Decoder {
                 .ok()
                 .and_then(|text| wrapper::records(text, self.config.depth_max).ok());
             if let Some([record]) = records.as_deref() {
-                let end = self.record(whole, record, 0)?;
+                let end = self.record(whole, record, 0, &|text| whole.extent_of(text))?;
                 self.rows.extend_frame_after(&whole.line[end..]);
                 return Ok(record.dialect);
             }
@@ -464,34 +491,68 @@ impl Decoder {
         Ok(dialect)
     }
 
-    /// Decodes one record of a wrapper. The bytes from `frame_from` to the record are its frame.
-    /// Returns where the record's bytes end.
+    /// Decodes one record of a wrapper. `extent_of` returns where a part of the record is in the
+    /// line. The bytes from `frame_from` to the record are its frame. Returns where the record's
+    /// bytes end.
     fn record(
         &mut self,
         whole: &Piece<'_>,
         record: &Record<'_>,
         frame_from: usize,
+        extent_of: &dyn Fn(&str) -> (usize, usize),
     ) -> Result<usize, Refusal> {
-        match &record.content {
-            Content::Event(value) => {
-                let (start, end) = whole.extent_of(value);
-                let place = whole.place(start, frame_from);
-                let value = value.as_bytes();
-                if value.starts_with(b"\"") {
-                    self.in_layers(value, wrapper::not_unicode(), &place, Cut::Taken)?;
-                } else {
-                    self.event(value, &place, Cut::Refused)
-                        .or_else(|refusal| self.in_layers(value, refusal, &place, Cut::Taken).map(drop))?;
-                }
-                Ok(end)
-            }
-            Content::Mapped(event) => {
-                let (start, end) = whole.extent_of(record.item);
-                self.push_mapped(event, record.item.as_bytes(), &whole.place(start, frame_from));
-                Ok(end)
-            }
-            Content::Refused(refusal) => Err(refusal.clone()),
+        let (start, end) = match &record.content {
+            Content::Event(value) => extent_of(value),
+            Content::Mapped(_) => extent_of(record.item),
+            Content::Refused(refusal) => return Err(refusal.clone()),
+        };
+        let (bytes, place) = (&whole.line[start..end], whole.place(start, frame_from));
+        let is_object = matches!(record.content, Content::Event(_)) && !bytes.starts_with(b"\"");
+        if !is_object && std::str::from_utf8(bytes).is_err() {
+            return Err(Refusal::new(Reason::InvalidUtf8, "not UTF-8"));
         }
+        match &record.content {
+            Content::Mapped(event) => self.push_mapped(event, bytes, &place),
+            _ if record.dialect == Dialect::EventList => self.event(bytes, &place, Cut::Refused)?,
+            _ if is_object => self
+                .event(bytes, &place, Cut::Refused)
+                .or_else(|refusal| self.in_layers(bytes, refusal, &place, Cut::Taken).map(drop))?,
+            _ => self.in_layers(bytes, wrapper::not_unicode(), &place, Cut::Taken).map(drop)?,
+        }
+        Ok(end)
+    }
+
+    /// Decodes the elements of the damaged list `line[start..end]`. What follows the last whole
+    /// element becomes a reject. Returns `false` if there is no such list.
+    fn damaged_list(
+        &mut self,
+        whole: &Piece<'_>,
+        frame_from: usize,
+        (start, end): (usize, usize),
+        records_left: &mut usize,
+    ) -> bool {
+        let Some(list) = Damaged::of(&whole.line[start..end]) else { return false };
+        let Some(records) = list.records(self.config.depth_max) else { return false };
+        let Some(left) = records_left.checked_sub(records.len()) else { return false };
+        *records_left = left;
+        let extent_of = |text: &str| {
+            let (from, to) = list.extent_of(text);
+            (start + from, start + to)
+        };
+        let kept = start + list.kept();
+        let is_rest_frame = wrapper::is_frame(&whole.line[kept..end]);
+        let list_end = if is_rest_frame { end } else { kept };
+        let text_of = |record: &Record<'_>| extent_of(record.item);
+        self.each(whole, (frame_from, list_end), &records, text_of, |decoder, record, frame_from| {
+            let end = decoder.record(whole, record, frame_from, &extent_of)?;
+            decoder.dialects.add(record.dialect);
+            Ok(end)
+        });
+        if !is_rest_frame {
+            let torn = format!("a list that is broken or cut, from byte {kept} of the line");
+            self.reject(whole, kept, end, &Refusal::new(Reason::TornLine, torn));
+        }
+        true
     }
 
     /// Decodes the records of the wrapper `line[start..end]`, unless there are more than
@@ -511,7 +572,7 @@ impl Decoder {
             .ok_or_else(|| Refusal::new(Reason::ShortItems, "more records than the line has room for"))?;
         let text_of = |record: &Record<'_>| whole.extent_of(record.item);
         self.each(whole, (frame_from, end), &records, text_of, |decoder, record, frame_from| {
-            let end = decoder.record(whole, record, frame_from)?;
+            let end = decoder.record(whole, record, frame_from, &|text| whole.extent_of(text))?;
             decoder.dialects.add(record.dialect);
             Ok(end)
         });
@@ -619,7 +680,10 @@ impl Decoder {
         let may_be_torn = whole.newline && is_event_torn(&bytes[at..]);
         let last = may_be_torn.then(|| last_event(bytes, at)).flatten().filter(is_whole);
         let cut_end = last.map_or(whole.end, |(head, _)| head);
-        if from < cut_end && !self.cut_event(whole, from, cut_end) {
+        if from < cut_end
+            && !self.damaged_list(whole, from, (at, cut_end), &mut records_left)
+            && !self.cut_event(whole, from, cut_end)
+        {
             let refusal = match last {
                 Some((head, _)) => {
                     let torn = format!("torn before a whole event at byte {head} of the line");
@@ -666,6 +730,14 @@ impl Decoder {
             Ok(dialect) => {
                 self.dialects.add(dialect);
                 true
+            }
+            Err(refusal) if refusal.reason == Reason::InvalidUtf8 => {
+                self.damaged_list(whole, frame_from, extent, records_left)
+            }
+            // A line of an array of arrays. Text that goes on may be a piece of a client's array.
+            Err(_) if wrapper::is_array(&whole.line[start..end]) => {
+                whole.line[end..whole.end].trim_ascii() == b","
+                    && self.wrapped(whole, frame_from, extent, records_left).is_ok()
             }
             Err(_) => false,
         }

@@ -272,6 +272,7 @@ fn open_page<'b>(bytes: &'b [u8], at: &mut usize, number: i64) -> Line<'b> {
 /// first line. The first line names the stream, so nothing can be taken from it before it is whole.
 fn is_open_array(block: &Block) -> bool {
     let text = block.bytes.trim_ascii_end();
+    let text = text.strip_prefix(BOM).unwrap_or(text);
     block.open_ended
         && block.offset == 0
         && text.starts_with(b"[")
@@ -488,8 +489,9 @@ impl PagesSoFar {
                 (taken, within) = (begun.len(), then);
             }
         }
-        let blank = begun[taken..].iter().all(u8::is_ascii_whitespace) && within == Within::Nothing;
-        let begins = within != Within::Nothing || pages::begins(next) != Some(false);
+        let is_between = matches!(within, Within::Nothing | Within::After);
+        let blank = is_between && pages::between(&begun[taken..], within) == begun.len() - taken;
+        let begins = !is_between || pages::begins_within(next, within) != Some(false);
         ((taken == begun.len() || blank) && begins).then_some(within)
     }
 }

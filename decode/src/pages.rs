@@ -4,25 +4,32 @@
 //! first page begins where the document does. It ends where the next event begins, or at the
 //! document's end. Documents are an array of objects; an object over several lines;
 //! `{"events":[…]}` and `{"kind":"EventList",…,"items":[…]}` over several lines. Invariants:
-//! - The pages of a document contain all its bytes. Between the events of an array there may be
-//!   only a comma and white space, so no text that could be a record is treated as frame.
+//! - The pages of a document contain all its bytes. Between the elements of an array there may be
+//!   only a comma and white space, so no text that could be a record is treated as frame. Before a
+//!   document there may also be a byte order mark and empty arrays, and between two documents a
+//!   comma.
+//! - An element that is a string, a number or a word is a page too, and is judged like an event.
 //! - To continue at the end of a page, only the kind of the document must be known: see [`Within`].
 //! - The bytes of the stream alone decide where a page begins and ends. A text that is not a page
 //!   ([`Page::Broken`]) ends the document, and the stream is read as lines from there on.
-//! - A line of one event never begins a document, so streams of such lines cost nothing. JSON has
+//! - A line of one event never begins a stream of documents, so streams of such lines cost nothing.
+//!   After a document it is one itself, if it ends on its line. JSON has
 //!   no line feed in a string. So if a writer stopped inside a string, its document ends at the
 //!   line feed, and the lines after it are not taken for its text.
 //! - A stream may begin inside a list of a client's, where a file was cut. So if the first object of
 //!   an array is not of a log, the others are not taken for events: see [`Within::Foreign`].
 //! - Nothing recurses, and a page has at most as many bytes as a line.
 
+use crate::limits::BOM;
 use crate::wrapper;
 
 /// Where in a document a page begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Within {
-    /// Between two documents, or before the first.
+    /// Before the first document.
     Nothing,
+    /// After a document.
+    After,
     /// In an array, before one of its objects.
     Array,
     /// In an array whose first object is not of a log, before another one of its objects.
@@ -46,19 +53,36 @@ pub(crate) enum Page {
 
 /// Longest text of a list before its first item, and after its last one.
 const FRAME_BYTES_MAX: usize = 64 << 10;
+/// Longest number that may be an element.
+const WORD_BYTES_MAX: usize = 1 << 10;
 
 /// Returns whether a stream that begins with `text` begins with a document; `None` if that depends
 /// on bytes after `text`.
 pub(crate) fn begins(text: &[u8]) -> Option<bool> {
-    let start = blank(text, 0);
+    begins_within(text, Within::Nothing)
+}
+
+/// Like [`begins`], for a text that follows a document or no document.
+pub(crate) fn begins_within(text: &[u8], within: Within) -> Option<bool> {
+    let start = between(text, within);
     match text.get(start) {
-        None if text.len() > FRAME_BYTES_MAX => Some(false),
+        _ if start > FRAME_BYTES_MAX => Some(false),
         None => None,
-        Some(b'[') => match text.get(blank(text, start + 1)) {
-            None if text.len() > FRAME_BYTES_MAX => Some(false),
-            None => None,
-            Some(next) => Some(*next == b'{'),
-        },
+        Some(_) if BOM.starts_with(&text[start..]) => None,
+        Some(b'[') => {
+            let first = blank(text, start + 1);
+            match text.get(first) {
+                None if first - start > FRAME_BYTES_MAX => Some(false),
+                None => None,
+                Some(b'{') => Some(true),
+                Some(next) => Some(is_scalar(*next) && text[start..first].contains(&b'\n')),
+            }
+        }
+        Some(b'{') if within == Within::After => Some(true),
+        Some(b',') if within == Within::After => {
+            let next = blank(text, start + 1);
+            if next == text.len() && next - start <= FRAME_BYTES_MAX { None } else { Some(false) }
+        }
         Some(b'{') => {
             let end = spaces(text, start + 1);
             text.get(end).map(|next| *next == b'\n')
@@ -70,7 +94,7 @@ pub(crate) fn begins(text: &[u8]) -> Option<bool> {
 /// Returns the page at the beginning of `text`.
 pub(crate) fn page(text: &[u8], within: Within, bytes_max: usize) -> Page {
     let found = match within {
-        Within::Nothing => first_page(text, bytes_max),
+        Within::Nothing | Within::After => first_page(text, within, bytes_max),
         Within::Array | Within::Foreign | Within::List => page_at(text, 0, within, bytes_max),
     };
     match found {
@@ -86,12 +110,12 @@ enum Stop {
     Broken,
 }
 
-fn first_page(text: &[u8], bytes_max: usize) -> Result<Page, Stop> {
-    let start = blank(text, 0);
+fn first_page(text: &[u8], within: Within, bytes_max: usize) -> Result<Page, Stop> {
+    let start = between(text, within);
     if start == text.len() {
         return Ok(Page::Blank);
     }
-    match begins(text) {
+    match begins_within(text, within) {
         None => return Err(Stop::End),
         Some(false) => return Err(Stop::Broken),
         Some(true) => {}
@@ -107,20 +131,80 @@ fn first_page(text: &[u8], bytes_max: usize) -> Result<Page, Stop> {
             page => page,
         });
     }
+    if byte(text, spaces(text, start + 1))? != b'\n' {
+        return one_line(text, start, bytes_max);
+    }
     match list_head(text, start)? {
         Some(first) => page_at(text, first, Within::List, bytes_max),
         None => page_at(text, start, Within::Nothing, bytes_max),
     }
 }
 
-/// Returns the page with the event at `start`.
-fn page_at(text: &[u8], start: usize, within: Within, bytes_max: usize) -> Result<Page, Stop> {
-    if byte(text, start)? != b'{' {
-        return Err(Stop::Broken);
+/// Returns the page of an object that must end on the line on which it begins.
+fn one_line(text: &[u8], start: usize, bytes_max: usize) -> Result<Page, Stop> {
+    let rest = text.get(start..).unwrap_or_default();
+    let line_end = start + memchr::memchr(b'\n', rest).ok_or(Stop::End)?;
+    match page_at(&text[..line_end], start, Within::Nothing, bytes_max) {
+        Ok(Page::Whole { length, event, then })
+            if matches!(text[length..line_end].trim_ascii(), b"" | b",") =>
+        {
+            Ok(Page::Whole { length, event, then })
+        }
+        _ => Err(Stop::Broken),
     }
-    let end = object_end(text, start, start.saturating_add(bytes_max))?;
+}
+
+/// Returns where the text after what may stand before a document begins.
+pub(crate) fn between(text: &[u8], within: Within) -> usize {
+    let (mut at, mut comma) = (0, within == Within::After);
+    loop {
+        at = blank(text, at);
+        let rest = text.get(at..).unwrap_or_default();
+        if rest.starts_with(BOM) {
+            at += BOM.len();
+            continue;
+        }
+        let next = blank(text, at + 1);
+        match (rest.first(), text.get(next)) {
+            (Some(b'['), Some(b']')) if next - at <= FRAME_BYTES_MAX => at = next + 1,
+            (Some(b','), Some(b'{' | b'[')) if std::mem::take(&mut comma) => at += 1,
+            _ => return at,
+        }
+    }
+}
+
+/// Whether a string, a number or a word of JSON may begin with this byte.
+fn is_scalar(first: u8) -> bool {
+    matches!(first, b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n')
+}
+
+/// Returns the position after the string, number or word of JSON that begins at `start`.
+fn scalar_end(text: &[u8], start: usize, bytes_max: usize) -> Result<usize, Stop> {
+    let end = match byte(text, start)? {
+        b'"' => string_end(text, start)?,
+        first if is_scalar(first) => {
+            let is_end = |byte: &u8| matches!(byte, b',' | b']' | b' ' | b'\t' | b'\r' | b'\n');
+            let rest = text[start..].iter().take(WORD_BYTES_MAX);
+            match rest.clone().position(|byte| is_end(byte)) {
+                Some(length) => start + length,
+                None if rest.len() == WORD_BYTES_MAX => return Err(Stop::Broken),
+                None => return Err(Stop::End),
+            }
+        }
+        _ => return Err(Stop::Broken),
+    };
+    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&text[start..end]).is_ok();
+    if is_json && end - start <= bytes_max { Ok(end) } else { Err(Stop::Broken) }
+}
+
+/// Returns the page with the element at `start`.
+fn page_at(text: &[u8], start: usize, within: Within, bytes_max: usize) -> Result<Page, Stop> {
+    let end = match byte(text, start)? {
+        b'{' => object_end(text, start, start.saturating_add(bytes_max))?,
+        _ => scalar_end(text, start, bytes_max)?,
+    };
     let event = (start, end);
-    let closed = |end: usize| Page::Whole { length: spaces(text, end), event, then: Within::Nothing };
+    let closed = |end: usize| Page::Whole { length: spaces(text, end), event, then: Within::After };
     if within == Within::Nothing {
         return Ok(closed(end));
     }
@@ -131,7 +215,8 @@ fn page_at(text: &[u8], start: usize, within: Within, bytes_max: usize) -> Resul
     match byte(text, next)? {
         b',' => {
             let first = blank(text, next + 1);
-            if first - next > FRAME_BYTES_MAX || byte(text, first)? != b'{' {
+            let begins = byte(text, first)?;
+            if first - next > FRAME_BYTES_MAX || !(begins == b'{' || is_scalar(begins)) {
                 return Err(Stop::Broken);
             }
             Ok(Page::Whole { length: first, event, then: within })
@@ -295,10 +380,18 @@ mod tests {
                 "{\n \"kind\": \"Event\",\n \"items\": [{}]\n}\n",
                 vec!["{\n \"kind\": \"Event\",\n \"items\": [{}]\n}"],
             ),
+            (
+                "\u{feff}[\n{},\nnull, -1.5e3 ,\n\"],{\",true\n]\n",
+                vec!["{}", "null", "-1.5e3", "\"],{\"", "true"],
+            ),
+            ("[\nnull,{}]\n", vec!["null", "{}"]),
+            ("[]\n[ \n]\n{\n}\n[]\n\u{feff}[{}]\n[]\n", vec!["{\n}", "{}"]),
+            ("{\n}\n{\"a\":1}\n{\n}\n{\"b\":1} \r\n", vec!["{\n}", "{\"a\":1}", "{\n}", "{\"b\":1}"]),
+            ("{\n},\n{\n}\n,{\"a\":1},\n[{}]\n", vec!["{\n}", "{\n}", "{\"a\":1}", "{}"]),
             ("[{\"a\":\"\\\\\"}]\n[{}]", vec!["{\"a\":\"\\\\\"}", "{}"]),
         ] {
             assert_eq!(events(text), (expected, Page::Blank), "{text}");
-            for cut in 0..text.len() {
+            for cut in (0..text.len()).filter(|cut| text.is_char_boundary(*cut)) {
                 assert!(matches!(events(&text[..cut]).1, Page::Blank | Page::Open), "{}", &text[..cut]);
             }
         }
@@ -310,15 +403,21 @@ mod tests {
             "{\"a\":1}\n{\"b\":2}\n",
             "x\n",
             "[1,2]",
-            "[\n\"a\"]",
+            "[\n[1]]",
+            "[\nabc]",
             "[info] {\n",
-            "[]\n",
             "{\n \"a\": \"cut\n{\"b\":2}\n",
         ] {
             assert_eq!(events(text), (vec![], Page::Broken), "{text}");
         }
         // Something other than a comma between two events.
-        assert_eq!(events("[{\"a\":1},7,{\"b\":2}]"), (vec![], Page::Broken));
+        assert_eq!(events("[{\"a\":1},[7],{\"b\":2}]"), (vec![], Page::Broken));
+        assert_eq!(events("[{\"a\":1},7a,{\"b\":2}]"), (vec!["{\"a\":1}"], Page::Broken));
+        // A document on one line that goes on, or is cut.
+        for next in ["{\"b\":1}]\n", "{\"b\":1} {}\n", "{\"b\":1},{}\n", "{\"b\":\n1}\n", "x\n", ",,\n"] {
+            let text = format!("{{\n\"a\":1}}\n{next}");
+            assert_eq!(events(&text), (vec!["{\n\"a\":1}"], Page::Broken), "{next}");
+        }
         assert_eq!(events("[{\"a\":1},{\"b\":2} {}]"), (vec!["{\"a\":1}"], Page::Broken));
         let long = format!("[{{\"a\":\"{}\"}}]", "x".repeat(1 << 20));
         assert_eq!(events(&long), (vec![], Page::Broken));

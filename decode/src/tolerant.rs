@@ -365,7 +365,7 @@ impl<'t> Scanner<'t> {
 }
 
 /// Returns the end of the value that begins at `at`, and how many brackets are open in it at once.
-fn value_end(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+pub(crate) fn value_end(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     match bytes.get(at)? {
         b'"' => Some((string_end(bytes, at)?, 0)),
         b'{' | b'[' => nested_end(bytes, at),

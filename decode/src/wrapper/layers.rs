@@ -352,6 +352,12 @@ pub(crate) fn is_part(line: &[u8]) -> bool {
     }
 }
 
+/// Whether `line` is a part of a container's line, whole or cut, that begins like an event.
+pub(crate) fn begins_event(line: &[u8]) -> bool {
+    prefix::container_line(line)
+        .is_some_and(|line| line.is_stdout && line.content.starts_with(b"{\"kind\":\"Event\""))
+}
+
 /// Whether the parts of a line may continue after `line`, because `line` is such a part or belongs
 /// to the other stream.
 pub(crate) fn is_between_parts(line: &[u8]) -> bool {
@@ -456,7 +462,9 @@ fn joined(record: &[u8]) -> Option<Vec<u8>> {
             }
         }
     }
-    (!is_open).then_some(text)
+    // Without its last part it is a cut event at most: a whole one would be a piece of another.
+    let is_whole = || serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_ok();
+    (!is_open || !is_whole()).then_some(text)
 }
 
 /// Returns the text of a line of docker's `json-file` log, or `Some(None)` if it is one of standard

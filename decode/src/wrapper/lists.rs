@@ -147,11 +147,14 @@ fn is_part_by_attributes(record: &Members<'_>) -> bool {
     attributes.into_iter().any(|attribute| says(attribute).unwrap_or(false))
 }
 
-/// Returns the elements of a JSON array of objects. The elements of a wrapper in it are those of
-/// the array.
+/// Returns the elements of a JSON array with an object in it. The elements of a wrapper in it are
+/// those of the array.
 pub(super) fn array(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
     let elements: Vec<&RawValue> = serde_json::from_str(document)
         .map_err(|_| Refusal::new(Reason::NotAnAuditEvent, "an array that is not JSON"))?;
+    if !elements.iter().any(|element| element.get().starts_with('{')) {
+        return Err(Refusal::new(Reason::NotAnAuditEvent, "an array without an object"));
+    }
     short_items(elements.iter().map(|element| element.get().len()))?;
     let mut records = Vec::new();
     let is_foreign = elements.first().is_some_and(|first| !super::is_of_log(first.get().as_bytes()));

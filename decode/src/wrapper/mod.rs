@@ -19,6 +19,7 @@
 //! event: it is mapped to one, and the whole entry is the record. Nothing is kept here.
 
 mod aks;
+mod damaged;
 mod eks;
 mod gke;
 mod layers;
@@ -38,6 +39,7 @@ use crate::plain::{self, PlainEvent, Refused};
 use crate::reject::{Reason, Refusal};
 use crate::tolerant;
 
+pub(crate) use damaged::{Damaged, is_frame};
 pub(crate) use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
 pub(crate) use layers::{Around, AtPath, Follows, Opened, follows, is_between_parts, is_part, open_at};
@@ -49,6 +51,9 @@ pub const SHORT_ITEMS_MAX: usize = 64;
 /// Smallest mean length of the items of a longer list, in bytes. No audit event is shorter. Without
 /// this bound a short line of empty items would become millions of rows.
 pub const ITEM_BYTES_MIN: usize = 64;
+
+/// Maximum number of parts of a record that are tried as the beginning of a second event.
+const SECOND_EVENTS_MAX: usize = 4;
 
 /// The service that a wrapper comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -155,9 +160,25 @@ fn records_of_object(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>
     Ok(records)
 }
 
-/// Whether `text` begins like a JSON array of objects.
+/// Whether `text` begins like a JSON array.
 pub(crate) fn is_array(text: &[u8]) -> bool {
-    text.trim_ascii_start().strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{"))
+    text.trim_ascii_start().starts_with(b"[")
+}
+
+/// Returns where the second of two events begins in a record that was joined from the parts of a
+/// container's lines. The last part of the first one is missing there, and the second one is whole.
+///
+/// A client cannot make a part a second event: the text from a part to the end of its event is not
+/// JSON, because it closes what the parts before it opened.
+pub(crate) fn second_event(record: &[u8], depth_max: usize) -> Option<usize> {
+    memchr::memchr_iter(b'\n', record)
+        .map(|newline| newline + 1)
+        .filter(|at| record.get(*at..).is_some_and(layers::begins_event))
+        .take(SECOND_EVENTS_MAX)
+        .find(|at| {
+            let event = record.get(*at..).map(|rest| decode_alone(rest, depth_max));
+            event.is_some_and(|event| event.is_ok_and(|event| !event.is_cut()))
+        })
 }
 
 /// Whether `text` is an event, or an object of a log: an entry, a wrapper, or an object that may

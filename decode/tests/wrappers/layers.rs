@@ -433,3 +433,209 @@ fn a_part_that_its_shipper_did_not_join_is_not_an_event() {
         same_events(&check(carrier(event, mark).as_bytes()), from_ref(event));
     }
 }
+
+/// Each element of a list on one line is judged on its own, and a list that is cut gives the
+/// elements before the cut.
+#[test]
+fn a_damaged_list_gives_its_whole_elements() {
+    let events = lines(61, 3);
+    let azure = |events: &[String]| {
+        batch(&events.iter().map(|event| aks_string("kube-audit", event)).collect::<Vec<_>>())
+    };
+    let message = |event: &String| format!(r#"{{"timestamp":1,"message":{}}}"#, quoted(event));
+    let messages = |events: &[String]| events.iter().map(message).collect::<Vec<_>>().join(",");
+    let cli = |events: &[String]| format!(r#"{{"events":[{}]}}"#, messages(events));
+    let loki = |events: &[String]| {
+        let values: Vec<_> = events.iter().map(|event| format!(r#"["1",{}]"#, quoted(event))).collect();
+        let labels = r#"{"container":"kube-apiserver"}"#;
+        format!(r#"{{"streams":[{{"stream":{labels},"values":[{}]}}]}}"#, values.join(","))
+    };
+    let otlp = |events: &[String]| {
+        let body = |event: &String| format!(r#"{{"body":{{"stringValue":{}}}}}"#, quoted(event));
+        let records: Vec<_> = events.iter().map(body).collect();
+        format!(
+            r#"{{"resourceLogs":[{{"resource":{{}},"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#,
+            records.join(",")
+        )
+    };
+    let array = |events: &[String]| format!("[{}]", events.join(","));
+    let list = |events: &[String]| {
+        format!(r#"{{"kind":"EventList","metadata":{{}},"items":[{}]}}"#, events.join(","))
+    };
+    // The first line keeps the array from being read as pages.
+    let first = &events[0];
+    for (name, wrap) in [
+        ("azure", &azure as &dyn Fn(&[String]) -> String),
+        ("eks", &|events| eks(events)),
+        ("cli", &cli),
+        ("loki", &loki),
+        ("otlp", &otlp),
+        ("array", &array),
+        ("list", &list),
+    ] {
+        let text = wrap(&events);
+        // A byte that is not UTF-8 in the second event: it costs itself, or is a fault.
+        let audit_id = |event: &String| {
+            let at = event.find(r#""auditID":""#).expect("an ID") + r#""auditID":""#.len();
+            event[at..at + 36].to_owned()
+        };
+        let mut bytes = text.clone().into_bytes();
+        let at = text.find(&audit_id(&events[1])).expect("the second event");
+        bytes[at] = 0xff;
+        let decoded = check(&[first.as_bytes(), b"\n", &bytes, b"\n"].concat());
+        let found = ids(&decoded);
+        assert!(found.contains(&audit_id(&events[2])), "{name} {:?}", details(&decoded));
+        let with_faults = matches!(name, "array" | "list");
+        assert_eq!(decoded.events.num_rows(), 3 + usize::from(with_faults), "{name}");
+        let expected: &[&str] = if with_faults { &[] } else { &["invalid_utf8"] };
+        assert_eq!(reasons(&decoded), expected, "{name}");
+        // Cut in the third event.
+        let third = text.find(&audit_id(&events[2])).expect("the third event");
+        for cut in [third, third + 60, text.len() - 30] {
+            let decoded = check(format!("{first}\n{}\n", &text[..cut]).as_bytes());
+            assert_eq!(decoded.events.num_rows(), 3, "{name} {cut} {:?}", details(&decoded));
+            assert_eq!(reasons(&decoded), ["torn_line"], "{name}");
+        }
+        // Text that is not JSON ends the list.
+        let begin = text[..at].rfind(if with_faults { "{\"kind\"" } else { "{\\\"kind" });
+        let begin = begin.expect("the second event");
+        let broken = format!("{first}\n{}\u{1}{}\n", &text[..begin], &text[begin..]);
+        let decoded = check(broken.as_bytes());
+        assert_eq!(decoded.events.num_rows(), 2, "{name} {:?}", details(&decoded));
+        assert_eq!(reasons(&decoded), ["torn_line"], "{name}");
+        // The head says nothing of the kind.
+        let headless = format!("{first}\n{}\n", &text[3..text.len() - 30]);
+        assert_eq!(check(headless.as_bytes()).events.num_rows(), 1, "{name}");
+    }
+    // A cut list of a pod that names itself behind its lines is not believed.
+    for text in [
+        loki(&events).replace(r#""stream":{"container":"kube-apiserver"},"#, ""),
+        loki(&events).replace("kube-apiserver", "evil"),
+        otlp(&events).replace(r#""resource":{},"#, ""),
+        eks_stream("kube-apiserver-0123", &events),
+    ] {
+        let decoded = check(format!("{first}\n{}\n", &text[..text.len() - 40]).as_bytes());
+        assert_eq!(decoded.events.num_rows(), 1, "{text}");
+    }
+    // Odd elements, and a comma too many.
+    let two = [events[1].as_str(), events[2].as_str()].join(",");
+    for (text, expected) in [
+        (format!("[{two},]"), &[][..]),
+        (format!("[{two}],"), &["torn_line"]),
+        (format!("[1,{two}]"), &["not_an_audit_event"]),
+        (format!("[null,{two},\"x\"]"), &["not_an_audit_event"; 2]),
+    ] {
+        let decoded = check(format!("{first}\n{text}\n").as_bytes());
+        same_events(&decoded, &events);
+        assert_eq!(reasons(&decoded), expected, "{text}");
+    }
+    // What goes on behind the array, as in a piece of a client's body, is not an array of a log.
+    for text in [format!("[{two}],\"a\":1}}"), format!("[{two},],\"a\":1}}"), format!("[{two}]}}")] {
+        let decoded = check(format!("{first}\n{text}\n").as_bytes());
+        assert_eq!(decoded.events.num_rows(), 1, "{text}");
+    }
+}
+
+/// Parts without their last one do not take the next event with them.
+#[test]
+fn parts_without_their_last_one_leave_the_next_event() {
+    let events = lines(62, 3);
+    let cri = |flag: &str, text: &str| format!("{TIME} stdout {flag} {text}\n");
+    let error = format!("{TIME} stderr F E0101 serving\n");
+    let cut = end_of_user(events[0].as_bytes());
+    let (a, b) = events[0][..cut + 20].split_at(cut / 2);
+    let first = format!("{}{}", cri("P", a), cri("P", b));
+    let (c, d) = events[1].split_at(events[1].len() / 2);
+    let in_parts = format!("{}{}", cri("P", c), cri("F", d));
+    for (next, stderr) in [
+        (cri("F", &events[1]), ""),
+        (cri("F", &events[1]), error.as_str()),
+        (in_parts.clone(), ""),
+        (in_parts, error.as_str()),
+    ] {
+        let decoded = check(format!("{first}{stderr}{next}{}", cri("F", &events[2])).as_bytes());
+        assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (3, 0), "{next}");
+        let event = plain::row(&decoded.events, 0);
+        assert_eq!(event.faults, Some(vec![": not_json".to_owned()]));
+        let offsets = decoded.events.column(index::SOURCE_OFFSET).as_primitive::<Int64Type>();
+        assert_eq!(offsets.value(1) as usize, first.len() + stderr.len());
+        for row in [1, 2] {
+            let expected = plain::decode(events[row].as_bytes(), DEPTH_MAX).expect("an event");
+            assert_eq!(plain::row(&decoded.events, row), expected);
+        }
+    }
+    // Of parts that do not say who asked for what, nothing is an event.
+    let decoded = check(format!("{}{}{}", cri("P", &a[..9]), cri("P", "x"), cri("F", &events[1])).as_bytes());
+    same_events(&decoded, &events[1..2]);
+    assert_eq!(decoded.rejects.num_rows(), 1);
+    // A part that a client made begin like an event is not one, whether or not another is missing.
+    let nested = format!(r#"{{"kind":"Event","x":[{},1]}}"#, events[1]);
+    let at = nested.find(&events[1]).expect("it is nested");
+    let end = at + events[1].len();
+    let parts = [cri("P", &nested[..at]), cri("P", &nested[at..end]), cri("F", &nested[end..])];
+    for log in [parts.concat(), parts[..2].concat(), parts[1..].concat(), parts[1].repeat(2)] {
+        assert_eq!(check(log.as_bytes()).events.num_rows(), 0, "{log}");
+    }
+}
+
+/// One odd element of a document of many lines costs itself, and documents of all forms follow
+/// each other.
+#[test]
+fn what_is_odd_in_a_document_costs_itself() {
+    let events = lines(63, 4);
+    let pretty = |event: &String| {
+        let value: serde_json::Value = serde_json::from_str(event).expect("JSON");
+        serde_json::to_string_pretty(&value).expect("JSON")
+    };
+    let texts: Vec<String> = events.iter().map(pretty).collect();
+    let [a, b, c, d] = texts.as_slice() else { unreachable!("four events") };
+    let [_, line_b, _, line_d] = events.as_slice() else { unreachable!("four events") };
+    let array = |texts: &[&str]| format!("[\n{}\n]\n", texts.join(",\n"));
+    let other = ["not_an_audit_event"];
+    for (input, expected) in [
+        (format!("\u{feff}{}", array(&[a, b, c, d])), &[][..]),
+        (format!("\u{feff}{a}\n{b}\n{c}\n{d}\n"), &[]),
+        (array(&[a, "null", b, c, d]), &other),
+        (array(&["null", a, b, c, d]), &other),
+        (array(&[a, b, c, d, "17"]), &other),
+        (format!("[]\n{}", array(&[a, b, c, d])), &[]),
+        (format!("[\n]\n{}[]\n{}", array(&[a, b]), array(&[c, d])), &[]),
+        (format!("{a}\n{line_b}\n{c}\n{line_d}\n"), &[]),
+        (format!("{}{line_b}\n{}{line_d}\n", array(&[a]), array(&[c])), &[]),
+        (format!("{a},\n{b},\n{c},\n{d}\n"), &[]),
+        (format!("{a},\n{line_b},\n{c},\n{line_d}\n"), &[]),
+    ] {
+        let decoded = check(input.as_bytes());
+        assert_eq!(decoded.events.num_rows(), 4, "{input} {:?}", details(&decoded));
+        assert_eq!(reasons(&decoded), expected, "{input}");
+        // The state after any byte is found again from the bytes before.
+        let whole = ids(&decoded);
+        let starts = decoded.events.column(index::SOURCE_OFFSET).as_primitive::<Int64Type>();
+        for at in starts.values().iter().map(|at| *at as usize).filter(|at| *at > 4) {
+            let (head, tail) = input.as_bytes().split_at(at);
+            // There a page has begun already.
+            if head.ends_with(b"[\n") || (head.ends_with(b",\n") && input.starts_with('{')) {
+                continue;
+            }
+            for chunk in [1, 7, 1 << 20] {
+                let mut so_far = LineSoFar::default();
+                head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
+                let block = Block {
+                    origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
+                    offset: at as i64,
+                    first_line: 1,
+                    bytes: tail.to_vec(),
+                    begins: so_far.edge(tail, LINE_BYTES_MAX),
+                    ends: Edge::Line,
+                    open_ended: false,
+                };
+                let mut decoder = Decoder::new(DecoderConfig::default());
+                let rest = decoder.decode(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
+                assert!(rest.events.num_rows() >= 1, "{at} {input}");
+                assert_eq!(ids(&rest), whole[whole.len() - rest.events.num_rows()..], "{at}");
+            }
+        }
+    }
+    // An array of nothing is what it was.
+    assert_eq!(reasons(&check(b"[]\n")), other);
+}

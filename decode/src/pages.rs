@@ -185,7 +185,7 @@ fn scalar_end(text: &[u8], start: usize, bytes_max: usize) -> Result<usize, Stop
         first if is_scalar(first) => {
             let is_end = |byte: &u8| matches!(byte, b',' | b']' | b' ' | b'\t' | b'\r' | b'\n');
             let rest = text[start..].iter().take(WORD_BYTES_MAX);
-            match rest.clone().position(|byte| is_end(byte)) {
+            match rest.clone().position(is_end) {
                 Some(length) => start + length,
                 None if rest.len() == WORD_BYTES_MAX => return Err(Stop::Broken),
                 None => return Err(Stop::End),

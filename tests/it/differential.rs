@@ -428,7 +428,8 @@ fn single_events_are_judged_as_by_sigma_rust() {
         for (row, ours) in ours.iter().enumerate() {
             // Items of an EventList are inside a line; sigma-rust has nothing to read there.
             let Some(&line) = offsets.get(&row_offsets.value(row)) else { continue };
-            let json: Json = serde_json::from_slice(slices[line]).expect("our decoder read it");
+            // Our decoder also reads events that are damaged or nested deeply.
+            let Ok(json) = serde_json::from_slice::<Json>(slices[line]) else { continue };
             if json.get("verb").is_none() {
                 continue;
             }

@@ -143,7 +143,6 @@ impl Sealed {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the table of cases is what the test is read for")]
 fn every_case_of_the_field_has_its_outcome() {
     let Some(corpus) = corpus::folder("field_cases") else { return };
     let mut wrong = Vec::new();

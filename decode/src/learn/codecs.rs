@@ -233,7 +233,7 @@ impl Codecs {
     /// with the opening bracket. `None` if it is not such a list.
     pub(super) fn of_list(text: &[u8]) -> Option<(Codecs, usize)> {
         let mut codecs = Codecs { formats: STYLES_ALL, ..Codecs::ALL };
-        let mut at = super::scan::skip_white(text, 1);
+        let mut at = skip_white(text, 1);
         let first = text.get(1..at)?;
         if text.get(at) == Some(&b']') {
             codecs.layouts = match first {
@@ -246,7 +246,7 @@ impl Codecs {
         let mut before = first;
         let mut is_first = true;
         loop {
-            let end = super::scan::string_end(text, at)?;
+            let end = string_end(text, at)?;
             codecs.formats &= styles(text.get(at + 1..end - 1)?);
             if !is_first {
                 codecs.layouts &= match before {
@@ -259,7 +259,7 @@ impl Codecs {
                 }
             }
             is_first = false;
-            at = super::scan::skip_white(text, end);
+            at = skip_white(text, end);
             match text.get(at)? {
                 b',' if at == end => {}
                 b']' => {
@@ -269,7 +269,7 @@ impl Codecs {
                 _ => return None,
             }
             let comma = at + 1;
-            at = super::scan::skip_white(text, comma);
+            at = skip_white(text, comma);
             before = &text[comma..at];
         }
     }
@@ -352,6 +352,28 @@ fn lines(first: &[u8], last: &[u8]) -> Option<(u8, u8, u8)> {
     let width = |text: &[u8]| u8::try_from(text.len()).ok().filter(|width| *width <= LIST_INDENT_MAX);
     let is_filled = matches!(fill, b' ' | b'\t') && items.iter().chain(close).all(|byte| *byte == fill);
     if is_filled { Some((fill, width(items)?, width(close)?)) } else { None }
+}
+
+pub(super) fn skip_white(text: &[u8], mut at: usize) -> usize {
+    while matches!(text.get(at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
+        at += 1;
+    }
+    at
+}
+
+/// Returns the end of the string at `start`, after its closing quote. `None` if there is no string.
+pub(super) fn string_end(text: &[u8], start: usize) -> Option<usize> {
+    if text.get(start) != Some(&b'"') {
+        return None;
+    }
+    let mut at = start + 1;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
 }
 
 #[cfg(test)]

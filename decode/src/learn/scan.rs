@@ -15,7 +15,7 @@ use strongroom_schemas::form::{
     item_fits,
 };
 
-use super::codecs::{self, Codecs};
+use super::codecs::{self, Codecs, skip_white, string_end};
 
 /// The columns of a row that a form of the row needs.
 #[derive(Clone, Copy)]
@@ -467,28 +467,6 @@ fn unescaped(literal: &[u8]) -> Option<Cow<'_, str>> {
         return std::str::from_utf8(content).ok().map(Cow::Borrowed);
     }
     serde_json::from_slice::<String>(literal).ok().map(Cow::Owned)
-}
-
-pub(super) fn skip_white(text: &[u8], mut at: usize) -> usize {
-    while matches!(text.get(at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
-        at += 1;
-    }
-    at
-}
-
-/// Returns the end of the string at `start`, after its closing quote. `None` if there is no string.
-pub(super) fn string_end(text: &[u8], start: usize) -> Option<usize> {
-    if text.get(start) != Some(&b'"') {
-        return None;
-    }
-    let mut at = start + 1;
-    loop {
-        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
-        if text[at] == b'"' {
-            return Some(at + 1);
-        }
-        at += 2;
-    }
 }
 
 /// Returns the end of the value at `start`.

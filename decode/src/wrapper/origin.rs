@@ -220,7 +220,7 @@ impl<'w> Walk<'w> {
 
     fn object(&mut self, members: &Members<'_>, at: At<'_>) -> Result<(), Refusal> {
         // OpenTelemetry's `{"key":"k8s.container.name","value":{"stringValue":"…"}}`.
-        let key = json::member(members, "key").and_then(|key| string_of(key));
+        let key = json::member(members, "key").and_then(string_of);
         for (name, value) in &members.0 {
             match &key {
                 Some(key) if name == "value" => {

@@ -31,7 +31,6 @@ const SAMPLES: &[Sample] = &[
 ];
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that looks at less than it could must say so")]
 fn samples_of_the_field() {
     let folder = corpus_folder().join("field");
     if !folder.is_dir() {

@@ -262,8 +262,8 @@ fn documents_of_many_lines_are_cut_into_events() {
         assert_eq!(decoded.events.num_rows(), events.len(), "{input} {:?}", details(&decoded));
         assert_eq!(decoded.rejects.num_rows(), 0, "{input}");
         assert_eq!(ids(&decoded).len(), events.len());
-        for row in 0..events.len() {
-            let expected = plain::decode(events[row].as_bytes(), DEPTH_MAX).expect("an event");
+        for (row, event) in events.iter().enumerate() {
+            let expected = plain::decode(event.as_bytes(), DEPTH_MAX).expect("an event");
             assert_eq!(plain::row(&decoded.events, row).audit_id, expected.audit_id);
         }
     }

@@ -37,6 +37,7 @@ pub(super) struct EncodeJob {
     pub(super) rejects_from: i64,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one answer for a block, and it is moved twice")]
 pub(super) enum Answer {
     Matched { sequence: u64, outcome: Result<Box<Matched>, IngestError> },
     Encoded { outcome: Result<Encoded, IngestError> },

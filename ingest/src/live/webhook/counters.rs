@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::refusals::RefusalKind;
+use super::refusal_kind::RefusalKind;
 
 /// Statuses that requests are answered with.
 pub const STATUSES: [u16; 12] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503];

@@ -27,6 +27,7 @@ mod follow;
 mod push;
 mod recent;
 mod record;
+mod refusal_kind;
 mod refusals;
 mod refused;
 mod server;
@@ -52,7 +53,7 @@ use tokio::sync::{Semaphore, watch};
 pub use self::assertion::{AssertionOptions, GOOGLE, KeysError};
 pub use self::counters::{LATENCY_MS, STATUSES, WebhookCounters};
 pub use self::follow::WebhookSource;
-pub use self::refusals::RefusalKind;
+pub use self::refusal_kind::RefusalKind;
 pub use self::tls::{Identity, TlsError, TlsFiles};
 pub use self::wal::WalError;
 

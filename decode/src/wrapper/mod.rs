@@ -184,6 +184,10 @@ pub(crate) fn second_event(record: &[u8], depth_max: usize) -> Option<usize> {
 /// Whether `text` is an event, or an object of a log: an entry, a wrapper, or an object that may
 /// hold an event.
 pub(crate) fn is_of_log(text: &[u8]) -> bool {
+    // A null or a number says nothing.
+    if !text.starts_with(b"{") && !text.starts_with(b"\"") && !text.starts_with(b"[") {
+        return true;
+    }
     match bare_event(text, DEPTH_MAX) {
         Ok(_) => true,
         Err(refusal) => {

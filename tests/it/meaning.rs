@@ -204,7 +204,12 @@ fn cases() -> Vec<Case> {
         one(Raw, "stage_timestamp", Value::Null),
         // Another record.
         of(Raw, "raw", json!(raw.replace("\"patch\"", "\"get\"")), Some("audit_id, verb")),
-        of(Raw, "raw", json!(raw.replace("\"patch\"", "\"patch\",\"verb\":null")), Some("audit_id, verb")),
+        of(
+            Raw,
+            "raw",
+            json!(raw.replace("\"patch\"", "\"patch\",\"verb\":null")),
+            Some("audit_id, verb, faults"),
+        ),
         of(Raw, "raw", json!("no event"), None),
         of(Raw, "raw", json!(""), None),
         of(Raw, "raw", json!(format!("{{\"auditID\":\"a\",\"x\":{}}}", "[".repeat(100_000))), None),

@@ -11,7 +11,7 @@
 //! avoided: see [`open_parts`]. Parts without a last one are lines of their own. If parts together
 //! are longer than a line may be, it is undefined which of them are joined.
 //!
-//! A stream may begin with a document of many lines or many events, which is cut into [`pages`]. A
+//! A stream may begin with a document of many lines or many events, which is cut into `pages`. A
 //! block then begins and ends between two pages, and [`Within`] is all that must be known to
 //! continue there: it follows from the bytes before, and [`LineSoFar`] finds it again after a
 //! restart.

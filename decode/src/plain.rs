@@ -1,4 +1,4 @@
-//! A second decoder, slow and simple: `serde_json` and [`crate::tolerant`], one struct per event.
+//! A second decoder, slow and simple: `serde_json` and `tolerant`, one struct per event.
 //!
 //! It judges the fast decoder in property tests and fuzzing. It also decodes what the fast decoder
 //! does not handle: lines with a key written with escapes, lines with a part that cannot be read,

@@ -19,7 +19,7 @@
 //!   nothing was added for [`TailOptions::give_up_line`], or the file is gone: its writer died in
 //!   the middle of it. A first line is never given up while its file has a name, because it is the
 //!   stream's name.
-//! - A compressed file is read when nobody has written to it for [`SETTLED`]. One that ends too
+//! - A compressed file is read when nobody has written to it for `SETTLED`. One that ends too
 //!   early is read again when it has changed, and is reported when it stays as it is.
 //!
 //! A crash loses nothing: positions are the archive's, and everything after them is still in the

@@ -100,7 +100,7 @@ pub struct FoundFiles {
     /// Log files, rotated files oldest first.
     pub files: Vec<PathBuf>,
     /// Files in named folders that are not named like logs, and are not read: the first
-    /// [`LEFT_OUT_MAX`].
+    /// `LEFT_OUT_MAX`.
     pub left_out: Vec<PathBuf>,
     /// Paths and patterns that stand for no file now.
     pub without_file: Vec<(String, NoFile)>,

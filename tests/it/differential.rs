@@ -297,7 +297,15 @@ fn event_for_them(line: &Json) -> Json {
     let mut event = line.clone();
     strip_nulls(&mut event);
     let text = |path: &str| line.pointer(path).and_then(Json::as_str).map(str::to_owned);
+    let answer = strongroom_schemas::outcome::Answer {
+        stage: line["stage"].as_str(),
+        response_code: line["responseStatus"]["code"].as_i64().and_then(|code| i32::try_from(code).ok()),
+        response_status: line["responseStatus"]["status"].as_str(),
+        authz_decision: line["annotations"]["authorization.k8s.io/decision"].as_str(),
+        login_decision: line["annotations"]["authentication.openshift.io/decision"].as_str(),
+    };
     let virtuals = [
+        ("outcome", answer.outcome().map(|outcome| outcome.as_str().to_owned())),
         ("actor", text("/impersonatedUser/username").or_else(|| text("/user/username"))),
         (
             "source_ip",

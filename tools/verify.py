@@ -4801,7 +4801,7 @@ class Events:
 
     def __init__(self, version=EVENTS_FORMAT):
         self.remembered, self.version = {}, version
-        self.compared = EVENT_COMPARED if version == 1 else EVENT_COMPARED + ["faults"]
+        self.compared = EVENT_COMPARED if version == 1 else EVENT_COMPARED[:-1] + ["faults"] + EVENT_COMPARED[-1:]
 
     def __call__(self, row, record):
         """Returns the columns that are not what the record says, in order; None if the record is

@@ -580,14 +580,12 @@ class Untouched(InFolder):
         w.commit("rejects/2026", [w.add("rejects/2026", {"file/a": [40, 120, 2]})], {"file/a": (130, 13)})
         self.clean(w)
 
-    def test_files_from_before_the_tags(self):
+    def test_files_without_tags(self):
         w = self.writer()
         w.seal(tagged=False)
-        report = self.clean(w)
-        self.assertIn("files without tags", " ".join(report.not_checked))
-        w.seal()
-        self.clean(w)
-        w.seal(tagged=True, partition="file/other", tags={"sha256": "0" * 64})
+        self.finds("tags", w)
+        w = self.writer()
+        w.seal(tags={"sha256": "0" * 64})
         self.finds("file_changed", w)
 
     def test_witnesses_are_ignored(self):

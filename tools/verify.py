@@ -1669,12 +1669,11 @@ class Progress:
 
 
 class Add:
-    """An `add` action and what its tags say. For a file written before `add` actions had tags,
-    `tagged` is False and `offsets` is None."""
+    """An `add` action and what its tags say: None for what they lack, which is a finding."""
 
     def __init__(self, path, size, date, stats, tags):
         self.path, self.size, self.date, self.stats, self.tags = path, size, date, stats, tags
-        self.tagged, self.sha256, self.record_root, self.rows, self.offsets = False, None, None, None, None
+        self.sha256, self.record_root, self.rows, self.offsets = None, None, None, None
         version = tags.get("version_id") if isinstance(tags, dict) else None
         self.version = version if isinstance(version, str) and version else None  # the object's version, in a bucket
 
@@ -2394,7 +2393,7 @@ class Archive:
 
     def point_7_files(self, volume):
         """Point 7; and points 8 and 16, if there is a Parquet reader."""
-        named, tagged, total = set(), False, sum(len(c.adds) for c in volume.commits)
+        named, total = set(), sum(len(c.adds) for c in volume.commits)
         for commit in volume.commits:
             meaning = self.meaning(volume.table, commit)
             for add in commit.adds:
@@ -2406,12 +2405,6 @@ class Archive:
                     self.report.finding("statistics", where, "`partitionValues.date` is not the day of its path")
                 self.statistics(add, where)
                 self.tags(volume.table, add, where)
-                if add.tagged:
-                    tagged = True
-                elif tagged:
-                    self.report.finding("tags", where, "it has no tags, although earlier files have them")
-                else:
-                    self.report.skipped("bytes, records and positions of files without tags (from before the tags)")
                 self.report.count("files")
                 self.progress.show("%s: file %d of %d" % (volume.name, self.report.checked["files"], total))
                 self.file(volume, add, (commit.timestamp or 0) * 1000, where, meaning)
@@ -2442,17 +2435,13 @@ class Archive:
             self.report.finding("statistics", where, str(e))
 
     def tags(self, table, add, where):
-        """proof.md, Files: an `add` has all four tags, or none. There is one exception: in a
-        bucket, a file written before the other three tags existed has only `sha256`."""
+        """proof.md, Files: an `add` has all four tags."""
         tags = {} if add.tags is None else add.tags
         try:
             if not isinstance(tags, dict) or not all(isinstance(v, str) for v in tags.values()):
                 raise Malformed("`tags` is not an object of strings")
             if "sha256" in tags:
                 add.sha256 = parse_hash(tags["sha256"])
-            if not {"record_root", "rows", "offsets"} & set(tags):
-                return
-            add.tagged = True
             missing = {"sha256", "record_root", "rows", "offsets"} - set(tags)
             if missing:
                 raise Malformed("no tag `%s`" % sorted(missing)[0])
@@ -2469,7 +2458,6 @@ class Archive:
                 raise Malformed("`rows` is %d, and `numRecords` in `stats` is %d" % (add.rows, add.stats["numRecords"]))
             add.offsets = offsets
         except Malformed as e:
-            add.tagged = True
             self.report.finding("tags", where, str(e))
 
     def file(self, volume, add, committed, where, meaning):

@@ -46,7 +46,7 @@ pub(crate) async fn check(
     });
     let mut read = stream::iter(read).buffered(READS_AT_ONCE);
     let (mut commits, mut named) = (Vec::with_capacity(whole), HashSet::new());
-    let (mut time_before, mut tagged, mut closed) = (None, false, false);
+    let (mut time_before, mut closed) = (None, false);
     while let Some(bytes) = read.next().await {
         let place = format!("{}/_delta_log/{:020}.json", log.name(), commits.len());
         let (commit, faults) = facts::parse(&bytes?, commits.is_empty());
@@ -66,11 +66,8 @@ pub(crate) async fn check(
                     format!("{} is in an earlier commit", add.path),
                 );
             }
-            if add.record_root.is_some() {
-                tagged = true;
-            } else if tagged {
-                let detail = format!("{} has no tags, although files before it have them", add.path);
-                report.find(FindingKind::Tags, &place, detail);
+            if add.record_root.is_none() {
+                report.find(FindingKind::Tags, &place, format!("{} has no tags", add.path));
             }
         }
         if let Some(time) = commit.time_ms {

@@ -114,6 +114,13 @@ struct Kept<'r> {
     shape: i32,
 }
 
+/// What is made beside the columns.
+#[derive(Clone, Copy)]
+struct Wanted {
+    hashes: bool,
+    forms: bool,
+}
+
 /// What is done with an event whose text ends, or is not JSON, before the event's end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cut {
@@ -144,8 +151,20 @@ impl Decoder {
     /// # Errors
     /// None that depend on the input: an [`ArrowError`] means that a column was assembled wrongly.
     pub fn decode(&mut self, block: &Block, arrived: DateTime<Utc>) -> Result<DecodedBlock, ArrowError> {
-        self.rows.hash_records(false);
-        self.decode_rows(block, arrived)
+        self.decode_rows(block, arrived, Wanted { hashes: false, forms: true })
+    }
+
+    /// Like [`decode`](Self::decode), for rows that are only matched against rules: a record that
+    /// the columns do not give is kept in `raw`, because learning a form for it takes time.
+    ///
+    /// # Errors
+    /// Like [`decode`](Self::decode).
+    pub fn decode_to_match(
+        &mut self,
+        block: &Block,
+        arrived: DateTime<Utc>,
+    ) -> Result<DecodedBlock, ArrowError> {
+        self.decode_rows(block, arrived, Wanted { hashes: false, forms: false })
     }
 
     /// Like [`decode`](Self::decode), but also hashes the bytes of each event while they are in the
@@ -158,12 +177,17 @@ impl Decoder {
         block: &Block,
         arrived: DateTime<Utc>,
     ) -> Result<DecodedBlock, ArrowError> {
-        self.rows.hash_records(true);
-        self.decode_rows(block, arrived)
+        self.decode_rows(block, arrived, Wanted { hashes: true, forms: true })
     }
 
-    fn decode_rows(&mut self, block: &Block, arrived: DateTime<Utc>) -> Result<DecodedBlock, ArrowError> {
-        self.rows.learn_forms(true);
+    fn decode_rows(
+        &mut self,
+        block: &Block,
+        arrived: DateTime<Utc>,
+        wanted: Wanted,
+    ) -> Result<DecodedBlock, ArrowError> {
+        self.rows.hash_records(wanted.hashes);
+        self.rows.learn_forms(wanted.forms);
         self.rows.begin(&block.origin);
         self.unwrap.clone_from(&block.origin.unwrap);
         self.rejects.begin(&block.origin, arrived.timestamp_micros());

@@ -66,5 +66,5 @@ pub use reject::{Reason, Refusal};
 pub use rejects::reject_batch;
 pub use wrapper::{
     EventPath, ITEM_BYTES_MIN, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_GOOGLE, SHAPE_UNWRAP,
-    SHORT_ITEMS_MAX, decode_alone,
+    SHORT_ITEMS_MAX, decode_alone, decode_alone_at,
 };

@@ -6,6 +6,7 @@
 //! at ingest equals the hash of the bytes given back. Inputs: generated logs, the shared corpus of
 //! real events, and both of them mutated.
 
+mod streams;
 mod wrappers;
 
 use std::convert::Infallible;

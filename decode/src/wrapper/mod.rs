@@ -253,7 +253,29 @@ pub(crate) fn mapped(document: &str, format: u32) -> Result<PlainEvent, Refusal>
 /// # Errors
 /// The [`Refusal`] that the line is rejected with.
 pub fn decode_alone(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
-    bare_event(bytes, depth_max).or_else(|refusal| only_event(bytes, refusal, depth_max))
+    decode_alone_at(bytes, None, depth_max)
+}
+
+/// Like [`decode_alone`], for a source that says where the event is in an object in which no
+/// wrapper is recognised.
+///
+/// # Errors
+/// Like [`decode_alone`].
+pub fn decode_alone_at(
+    bytes: &[u8],
+    unwrap: Option<&EventPath>,
+    depth_max: usize,
+) -> Result<PlainEvent, Refusal> {
+    let refusal = match bare_event(bytes, depth_max) {
+        Ok(event) => return Ok(event),
+        Err(refusal) => refusal,
+    };
+    only_event(bytes, refusal.clone(), depth_max).or_else(|refused| {
+        let at_path = unwrap.and_then(|path| {
+            open_at(bytes, &refusal, path, &mut |text, _| bare_event(text, depth_max)).ok()
+        });
+        at_path.ok_or(refused)
+    })
 }
 
 /// Decodes one bare event with the plain decoder. A document that is a wrapper is refused as

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::slice::from_ref;
 
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use strongroom_decode::SHAPE_GOOGLE;
+use strongroom_decode::{EventPath, SHAPE_GOOGLE};
 use strongroom_decode::frame::PART_BYTES;
 
+mod blocks;
 mod field;
 mod layers;
 mod paths;

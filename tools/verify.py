@@ -4482,9 +4482,9 @@ def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=Tru
         raise NoRecord
     if text.startswith(b'"'):
         string = text_of(text) if is_first else None
-        if string is None or string.lstrip(WHITE).startswith('"'):
+        if string is None or string.lstrip(WHITE.encode()).startswith(b'"'):
             raise NoRecord
-        return unwrap(string.rstrip(WHITE).encode(), version, layers - 1)
+        return unwrap(string.rstrip(WHITE.encode()), version, layers - 1)
     rest = after_prefix(data)
     if rest is None and is_first:
         rest = of_container_runtime(data)
@@ -4493,16 +4493,17 @@ def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=Tru
     return unwrap(rest, version, layers - 1, is_google_allowed=False)
 
 
+ESCAPES = re.compile(rb"(?:\\u[0-9A-Fa-f]{4})+|\\.")
+
+
 def text_of(quoted):
-    """The text of one JSON string."""
+    """The text of one JSON string. Bytes that are not UTF-8 stay in it, and a surrogate that stands
+    alone becomes three such bytes."""
     mask = mask_of(quoted)
     end, _ = value_end(quoted, mask, 0)
-    try:
-        if end != len(quoted) or not is_json(quoted, mask, 0, end, 0):
-            return None
-        return Found.name(quoted)
-    except (NoRecord, UnicodeDecodeError):
+    if end != len(quoted) or not is_json(quoted, mask, 0, end, 0):
         return None
+    return ESCAPES.sub(lambda escapes: json.loads(b'"%s"' % escapes[0]).encode(errors="surrogatepass"), quoted[1:-1])
 
 
 def in_object(data, version, layers, is_google_allowed):

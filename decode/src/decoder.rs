@@ -214,12 +214,7 @@ impl Decoder {
             };
             frame_before = 0;
             if let Some((start, end)) = line.event {
-                if line.kind == LineKind::Foreign {
-                    let refusal = wrapper::refusal_in_foreign_list(&line.bytes[start..end]);
-                    self.reject(&whole, 0, line.bytes.len(), &refusal);
-                    continue;
-                }
-                self.page(&Piece { start, end, newline: false, ..whole });
+                self.page(&Piece { start, end, newline: false, ..whole }, line.kind);
                 continue;
             }
             if matches!(line.kind, LineKind::FirstPiece | LineKind::Piece) {
@@ -274,13 +269,23 @@ impl Decoder {
     }
 
     /// Decodes the event of a page. The bytes around the event are its frame.
-    fn page(&mut self, page: &Piece<'_>) {
-        let event = self
-            .event(&page.line[page.start..page.end], &page.place(page.start, 0), Cut::Refused)
-            .map(|()| Dialect::Document)
-            .or_else(|refusal| self.layered(page, (page.start, page.end), 0, refusal));
+    fn page(&mut self, page: &Piece<'_>, kind: LineKind) {
+        let (text, place) = (&page.line[page.start..page.end], page.place(page.start, 0));
+        let is_list = wrapper::is_array(text);
+        let event = if kind == LineKind::Foreign {
+            self.foreign(text, &place)
+        } else if is_list {
+            Err(Refusal::new(Reason::NotAnAuditEvent, "a list in a list"))
+        } else {
+            self.event(text, &place, Cut::Refused)
+                .map(|()| Dialect::Document)
+                .or_else(|refusal| self.layered(page, (page.start, page.end), 0, refusal))
+        };
         match event {
             Ok(dialect) => self.dialects.add(dialect),
+            Err(refusal) if kind == LineKind::Foreign || is_list => {
+                self.reject(page, 0, page.end, &refusal);
+            }
             Err(refusal) => self.recover(page, refusal),
         }
         let tail = &page.line[page.end..];
@@ -289,6 +294,20 @@ impl Decoder {
         } else {
             self.rows.extend_frame_after(tail);
         }
+    }
+
+    /// Decodes an element of an array whose first element is not of a log. Only the path of the
+    /// source may lead to an event in it.
+    fn foreign(&mut self, text: &[u8], place: &Place<'_>) -> Result<Dialect, Refusal> {
+        let refused = || wrapper::refusal_in_foreign_list(text);
+        let path = self.unwrap.clone().ok_or_else(refused)?;
+        let Err(refusal) = wrapper::bare_event_of(text, self.config.depth_max, self.format) else {
+            return Err(refused());
+        };
+        if wrapper::decode_alone(text, self.config.depth_max).is_ok() {
+            return Err(refused());
+        }
+        self.at_path(text, &path, &refusal, place, Cut::Refused).map_err(|_| refused())
     }
 
     /// Prepares for decoding records one by one, without the bytes around them, by the rules of an
@@ -505,12 +524,12 @@ impl Decoder {
         {
             return Ok(Dialect::TimeAndEvent);
         }
-        let Some(literal) = std::str::from_utf8(bytes).ok().and_then(wrapper::literal) else {
+        let Some(literal) = wrapper::literal(bytes) else {
             return self.in_layers(bytes, refusal, &whole.place(start, frame_from), Cut::Refused);
         };
         let (literal_start, literal_end) = whole.extent_of(literal);
         let place = whole.place(literal_start, frame_from);
-        let dialect = self.in_layers(literal.as_bytes(), refusal, &place, Cut::Refused)?;
+        let dialect = self.in_layers(literal, refusal, &place, Cut::Refused)?;
         self.rows.extend_frame_after(&whole.line[literal_end..end]);
         Ok(dialect)
     }
@@ -527,21 +546,22 @@ impl Decoder {
     ) -> Result<usize, Refusal> {
         let (start, end) = match &record.content {
             Content::Event(value) => extent_of(value),
-            Content::Mapped(_) => extent_of(record.item),
+            Content::Mapped(_) | Content::Foreign => extent_of(record.item),
             Content::Refused(refusal) => return Err(refusal.clone()),
         };
         let (bytes, place) = (&whole.line[start..end], whole.place(start, frame_from));
-        let is_object = matches!(record.content, Content::Event(_)) && !bytes.starts_with(b"\"");
-        if !is_object && std::str::from_utf8(bytes).is_err() {
-            return Err(Refusal::new(Reason::InvalidUtf8, "not UTF-8"));
-        }
+        let is_object = !bytes.starts_with(b"\"");
         match &record.content {
+            Content::Mapped(_) if std::str::from_utf8(bytes).is_err() => {
+                return Err(Refusal::new(Reason::InvalidUtf8, "not UTF-8"));
+            }
             Content::Mapped(event) => self.push_mapped(event, bytes, &place),
+            Content::Foreign => self.foreign(bytes, &place).map(drop)?,
             _ if record.dialect == Dialect::EventList => self.event(bytes, &place, Cut::Refused)?,
             _ if is_object => self
                 .event(bytes, &place, Cut::Refused)
                 .or_else(|refusal| self.in_layers(bytes, refusal, &place, Cut::Taken).map(drop))?,
-            _ => self.in_layers(bytes, wrapper::not_unicode(), &place, Cut::Taken).map(drop)?,
+            _ => self.in_layers(bytes, wrapper::not_a_string(), &place, Cut::Taken).map(drop)?,
         }
         Ok(end)
     }

@@ -8,7 +8,8 @@
 //!   only a comma and white space, so no text that could be a record is treated as frame. Before a
 //!   document there may also be a byte order mark and empty arrays, and between two documents a
 //!   comma.
-//! - An element that is a string, a number or a word is a page too, and is judged like an event.
+//! - An element that is a list, a string, a number or a word is a page too. A list in a list is
+//!   refused, and the others are judged like an event.
 //! - To continue at the end of a page, only the kind of the document must be known: see [`Within`].
 //! - The bytes of the stream alone decide where a page begins and ends. A text that is not a page
 //!   ([`Page::Broken`]) ends the document, and the stream is read as lines from there on.
@@ -75,7 +76,9 @@ pub(crate) fn begins_within(text: &[u8], within: Within) -> Option<bool> {
                 None if first - start > FRAME_BYTES_MAX => Some(false),
                 None => None,
                 Some(b'{') => Some(true),
-                Some(next) => Some(is_scalar(*next) && text[start..first].contains(&b'\n')),
+                Some(next) => {
+                    Some((is_scalar(*next) || *next == b'[') && text[start..first].contains(&b'\n'))
+                }
             }
         }
         Some(b'{') if within == Within::After => Some(true),
@@ -200,7 +203,7 @@ fn scalar_end(text: &[u8], start: usize, bytes_max: usize) -> Result<usize, Stop
 /// Returns the page with the element at `start`.
 fn page_at(text: &[u8], start: usize, within: Within, bytes_max: usize) -> Result<Page, Stop> {
     let end = match byte(text, start)? {
-        b'{' => object_end(text, start, start.saturating_add(bytes_max))?,
+        b'{' | b'[' => object_end(text, start, start.saturating_add(bytes_max))?,
         _ => scalar_end(text, start, bytes_max)?,
     };
     let event = (start, end);
@@ -216,7 +219,7 @@ fn page_at(text: &[u8], start: usize, within: Within, bytes_max: usize) -> Resul
         b',' => {
             let first = blank(text, next + 1);
             let begins = byte(text, first)?;
-            if first - next > FRAME_BYTES_MAX || !(begins == b'{' || is_scalar(begins)) {
+            if first - next > FRAME_BYTES_MAX || !(matches!(begins, b'{' | b'[') || is_scalar(begins)) {
                 return Err(Stop::Broken);
             }
             Ok(Page::Whole { length: first, event, then: within })
@@ -385,6 +388,7 @@ mod tests {
                 vec!["{}", "null", "-1.5e3", "\"],{\"", "true"],
             ),
             ("[\nnull,{}]\n", vec!["null", "{}"]),
+            ("[\n[1, {\"]\":[]}],\n{},[{}]]\n", vec!["[1, {\"]\":[]}]", "{}", "[{}]"]),
             ("[]\n[ \n]\n{\n}\n[]\n\u{feff}[{}]\n[]\n", vec!["{\n}", "{}"]),
             ("{\n}\n{\"a\":1}\n{\n}\n{\"b\":1} \r\n", vec!["{\n}", "{\"a\":1}", "{\n}", "{\"b\":1}"]),
             ("{\n},\n{\n}\n,{\"a\":1},\n[{}]\n", vec!["{\n}", "{\n}", "{\"a\":1}", "{}"]),
@@ -403,7 +407,7 @@ mod tests {
             "{\"a\":1}\n{\"b\":2}\n",
             "x\n",
             "[1,2]",
-            "[\n[1]]",
+            "[[1]]",
             "[\nabc]",
             "[info] {\n",
             "{\n \"a\": \"cut\n{\"b\":2}\n",
@@ -411,7 +415,7 @@ mod tests {
             assert_eq!(events(text), (vec![], Page::Broken), "{text}");
         }
         // Something other than a comma between two events.
-        assert_eq!(events("[{\"a\":1},[7],{\"b\":2}]"), (vec![], Page::Broken));
+        assert_eq!(events("[{\"a\":1};{\"b\":2}]"), (vec![], Page::Broken));
         assert_eq!(events("[{\"a\":1},7a,{\"b\":2}]"), (vec!["{\"a\":1}"], Page::Broken));
         // A document on one line that goes on, or is cut.
         for next in ["{\"b\":1}]\n", "{\"b\":1} {}\n", "{\"b\":1},{}\n", "{\"b\":\n1}\n", "x\n", ",,\n"] {

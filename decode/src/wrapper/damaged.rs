@@ -68,7 +68,7 @@ impl Damaged {
         };
         match records.as_slice() {
             [] => None,
-            [Record { content: Content::Mapped(_) | Content::Refused(_), .. }] => None,
+            [Record { content: Content::Mapped(_) | Content::Foreign | Content::Refused(_), .. }] => None,
             _ => Some(records),
         }
     }

@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use super::origin::{self, standard_error};
 use super::path::EventPath;
 use super::prefix::{self, ContainerLine, Prefix};
-use super::{Kind, eks, keys, literal, parts, unescaped};
+use super::{Kind, eks, keys, literal, parts};
 use crate::dialect::Dialect;
 use crate::json::{self, Members, WHITE};
 use crate::reject::{Reason, Refusal};
@@ -109,14 +109,12 @@ fn opened<T>(
             opened_carrier(&carrier, refusal, layers_left, judge)
         }
         Some(b'"') => {
-            let Some(literal) = std::str::from_utf8(text).ok().and_then(literal) else {
-                return Err(refusal);
-            };
-            let Ok(text) = unescaped(literal) else { return Err(refusal) };
-            if text.trim_start_matches(WHITE).starts_with('"') {
+            let Some(text) = literal(text).and_then(json::unescaped) else { return Err(refusal) };
+            if literal(&text).is_some() {
                 return Err(Refusal::new(Reason::NotAnAuditEvent, "a string in a string"));
             }
-            let event = inside(text.as_bytes(), Around::Literal, layers_left, judge)?;
+            let text = json::trim_end(&text);
+            let event = inside(text, Around::Literal, layers_left, judge)?;
             Ok(Opened { event, dialect: Dialect::StringLiteral })
         }
         Some(_) => match prefix::find(text) {
@@ -198,7 +196,8 @@ fn opened_carrier<T>(
 pub(crate) enum AtPath {
     /// The text is not an object that may be opened.
     Closed,
-    /// The object says that something other than an API server wrote it.
+    /// The object says that something other than an API server wrote it, or that its text is a
+    /// part.
     OtherSource(Refusal),
     /// There is no member at the path, or it is null.
     Absent,
@@ -220,6 +219,9 @@ pub(crate) fn open_at<T>(
     let found = value(&object, &names);
     if let Some(other) = other_source(&object, found.as_slice()) {
         return Err(AtPath::OtherSource(other));
+    }
+    if let Some(part) = parts::unjoined(&object) {
+        return Err(AtPath::OtherSource(part));
     }
     let found = found.ok_or(AtPath::Absent)?.get();
     if found.starts_with('{') {

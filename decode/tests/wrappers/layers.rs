@@ -474,7 +474,7 @@ fn a_damaged_list_gives_its_whole_elements() {
         ("list", &list),
     ] {
         let text = wrap(&events);
-        // A byte that is not UTF-8 in the second event: it costs itself, or is a fault.
+        // A byte that is not UTF-8 in the second event is a fault of its member.
         let audit_id = |event: &String| {
             let at = event.find(r#""auditID":""#).expect("an ID") + r#""auditID":""#.len();
             event[at..at + 36].to_owned()
@@ -485,10 +485,9 @@ fn a_damaged_list_gives_its_whole_elements() {
         let decoded = check(&[first.as_bytes(), b"\n", &bytes, b"\n"].concat());
         let found = ids(&decoded);
         assert!(found.contains(&audit_id(&events[2])), "{name} {:?}", details(&decoded));
-        let with_faults = matches!(name, "array" | "list");
-        assert_eq!(decoded.events.num_rows(), 3 + usize::from(with_faults), "{name}");
-        let expected: &[&str] = if with_faults { &[] } else { &["invalid_utf8"] };
-        assert_eq!(reasons(&decoded), expected, "{name}");
+        assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (4, 0), "{name}");
+        let faults = plain::row(&decoded.events, 2).faults;
+        assert_eq!(faults, Some(vec!["/auditID: not_utf8".to_owned()]), "{name}");
         // Cut in the third event.
         let third = text.find(&audit_id(&events[2])).expect("the third event");
         for cut in [third, third + 60, text.len() - 30] {
@@ -497,7 +496,8 @@ fn a_damaged_list_gives_its_whole_elements() {
             assert_eq!(reasons(&decoded), ["torn_line"], "{name}");
         }
         // Text that is not JSON ends the list.
-        let begin = text[..at].rfind(if with_faults { "{\"kind\"" } else { "{\\\"kind" });
+        let is_bare = matches!(name, "array" | "list");
+        let begin = text[..at].rfind(if is_bare { "{\"kind\"" } else { "{\\\"kind" });
         let begin = begin.expect("the second event");
         let broken = format!("{first}\n{}\u{1}{}\n", &text[..begin], &text[begin..]);
         let decoded = check(broken.as_bytes());

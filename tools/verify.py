@@ -4617,7 +4617,8 @@ def is_refused(found, may_be_part=False):
     """Returns True if an object is a line that a container other than an API server has printed, or
     any container on its standard error, or a line of another log of an API server. In such a line
     there may be text that looks like an event."""
-    if found.first("ts") and found.first("caller") == '"':
+    first = found.first
+    if first("ts") and first("caller") == '"' or first("msg") == '"' and (first("ts") or '"' in (first("caller"), first("level"))):
         return True
     if found.first("kubernetes") == "{" and found.if_object("kubernetes") is NO_MEMBERS:
         return True

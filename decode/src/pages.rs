@@ -417,7 +417,7 @@ mod tests {
         // Something other than a comma between two events.
         assert_eq!(events("[{\"a\":1};{\"b\":2}]"), (vec![], Page::Broken));
         assert_eq!(events("[{\"a\":1},7a,{\"b\":2}]"), (vec!["{\"a\":1}"], Page::Broken));
-        // A document on one line that goes on, or is cut.
+        // A document on one line that is followed by more text, or is cut.
         for next in ["{\"b\":1}]\n", "{\"b\":1} {}\n", "{\"b\":1},{}\n", "{\"b\":\n1}\n", "x\n", ",,\n"] {
             let text = format!("{{\n\"a\":1}}\n{next}");
             assert_eq!(events(&text), (vec!["{\n\"a\":1}"], Page::Broken), "{next}");

@@ -1,6 +1,6 @@
 //! Mutations of an input that keep most of its structure.
 //!
-//! Randomly flipped bytes seldom leave JSON behind, so they test the parser's first lines and
+//! Randomly flipped bytes seldom give JSON, so they test the parser's first lines and
 //! little else. These mutations work on tokens: drop, double, swap or replace one, or insert a
 //! piece of text that once broke a decoder somewhere. The result is a function of input and seed.
 

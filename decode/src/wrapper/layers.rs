@@ -315,10 +315,15 @@ fn text(members: &Members<'_>, path: &[&str]) -> Option<String> {
 /// Refuses a carrier that says that something other than an API server wrote its text. The values in
 /// `holding` hold events.
 fn other_source(carrier: &Members<'_>, holding: &[&RawValue]) -> Option<Refusal> {
-    // Kubernetes' own programs write this with `--logging-format=json`. Clients can put text of
-    // their own into the messages.
-    if value(carrier, &["ts"]).is_some() && text(carrier, &["caller"]).is_some() {
+    // Clients can put text of their own into the messages of programs. Kubernetes' own programs write
+    // these members with `--logging-format=json`, and others write them with the usual libraries.
+    let has = |name| member(carrier, name).is_some();
+    let is_string = |name| member(carrier, name).is_some_and(|value| value.get().starts_with('"'));
+    if has("ts") && is_string("caller") {
         return Some(klog());
+    }
+    if is_string("msg") && (has("ts") || is_string("caller") || is_string("level")) {
+        return Some(Refusal::new(Reason::OtherCategory, "a message in the log of a program"));
     }
     origin::other(carrier, holding)
 }

@@ -274,6 +274,24 @@ fn documents_of_many_lines_are_cut_into_events() {
     assert_eq!(decoded.events.num_rows(), 3, "{:?}", details(&decoded));
 }
 
+/// Decodes what follows `head` in a stream, with what is found again from the bytes of `head`, read
+/// in chunks of this length.
+fn continued(head: &[u8], tail: &[u8], chunk: usize) -> DecodedBlock {
+    let mut so_far = LineSoFar::default();
+    head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
+    let block = Block {
+        origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
+        offset: head.len() as i64,
+        first_line: 1,
+        bytes: tail.to_vec(),
+        begins: so_far.edge(tail, LINE_BYTES_MAX),
+        ends: Edge::Line,
+        open_ended: false,
+    };
+    let mut decoder = Decoder::new(DecoderConfig::default());
+    decoder.decode(&block, chrono::DateTime::UNIX_EPOCH).expect("columns")
+}
+
 /// However a document is divided, the state at each division is found again from the bytes before.
 #[test]
 fn a_document_may_be_continued_after_any_of_its_events() {
@@ -292,19 +310,7 @@ fn a_document_may_be_continued_after_any_of_its_events() {
         for (at, _) in begun.skip(usize::from(is_list)) {
             let (head, tail) = document.as_bytes().split_at(at);
             for chunk in [1, 7, 1 << 20] {
-                let mut so_far = LineSoFar::default();
-                head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
-                let block = Block {
-                    origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
-                    offset: at as i64,
-                    first_line: 1,
-                    bytes: tail.to_vec(),
-                    begins: so_far.edge(tail, LINE_BYTES_MAX),
-                    ends: Edge::Line,
-                    open_ended: false,
-                };
-                let mut decoder = Decoder::new(DecoderConfig::default());
-                let rest = decoder.decode(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
+                let rest = continued(head, tail, chunk);
                 assert_eq!(rest.rejects.num_rows(), 0, "{at} {:?}", details(&rest));
                 let left = ids(&whole)[events.len() - rest.events.num_rows()..].to_vec();
                 assert_eq!(ids(&rest), left, "{at}");
@@ -507,7 +513,7 @@ fn a_damaged_list_gives_its_whole_elements() {
         let headless = format!("{first}\n{}\n", &text[3..text.len() - 30]);
         assert_eq!(check(headless.as_bytes()).events.num_rows(), 1, "{name}");
     }
-    // A cut list of a pod that names itself behind its lines is not believed.
+    // A cut list of a pod that names itself after its lines is not believed.
     for text in [
         loki(&events).replace(r#""stream":{"container":"kube-apiserver"},"#, ""),
         loki(&events).replace("kube-apiserver", "evil"),
@@ -528,7 +534,7 @@ fn a_damaged_list_gives_its_whole_elements() {
         same_events(&decoded, &events);
         assert_eq!(reasons(&decoded), expected, "{text}");
     }
-    // What goes on behind the array, as in a piece of a client's body, is not an array of a log.
+    // An array that is followed by more text, as in a piece of a client's body, is not of a log.
     for text in [format!("[{two}],\"a\":1}}"), format!("[{two},],\"a\":1}}"), format!("[{two}]}}")] {
         let decoded = check(format!("{first}\n{text}\n").as_bytes());
         assert_eq!(decoded.events.num_rows(), 1, "{text}");
@@ -617,19 +623,7 @@ fn what_is_odd_in_a_document_costs_itself() {
                 continue;
             }
             for chunk in [1, 7, 1 << 20] {
-                let mut so_far = LineSoFar::default();
-                head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
-                let block = Block {
-                    origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
-                    offset: at as i64,
-                    first_line: 1,
-                    bytes: tail.to_vec(),
-                    begins: so_far.edge(tail, LINE_BYTES_MAX),
-                    ends: Edge::Line,
-                    open_ended: false,
-                };
-                let mut decoder = Decoder::new(DecoderConfig::default());
-                let rest = decoder.decode(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
+                let rest = continued(head, tail, chunk);
                 assert!(rest.events.num_rows() >= 1, "{at} {input}");
                 assert_eq!(ids(&rest), whole[whole.len() - rest.events.num_rows()..], "{at}");
             }

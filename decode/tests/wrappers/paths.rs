@@ -115,7 +115,7 @@ fn text_of_a_client_does_not_become_an_event() {
         (format!(r#"{{"ts":1,"caller":"x.go:1","x":{text}}}"#), "x"),
         (format!(r#"{{"kubernetes":{{"namespace_name":"default"}},"x":{text}}}"#), "x"),
         (format!(r#"{{"kubernetes":{{"container_name":"app"}},"x":{text}}}"#), "x"),
-        // Text beside the path, behind it, and around the object.
+        // Text beside the path, below it, and around the object.
         (format!(r#"{{"x":{{"y":{text}}},"z":{text}}}"#), "x"),
         (format!(r#"{{"x":{}}}"#, quoted(&format!("GET /?{forged}"))), "x"),
         (format!(r#"I0302 10:00:00.000001       1 x.go:1] {{"x":{text}}}"#), "x"),

@@ -88,8 +88,7 @@ pub fn event(number: usize, draw: &mut Draw<'_>) -> String {
     let mut members = vec![
         (
             "impersonatedUser",
-            chance(draw, 2)
-                .then(|| format!(r#"{{"username":{}{}}}"#, string(draw), groups_and_extra(draw))),
+            chance(draw, 2).then(|| format!(r#"{{"username":{}{}}}"#, string(draw), groups_and_extra(draw))),
         ),
         ("sourceIPs", Some(r#"["203.0.113.9","10.0.0.1"]"#.to_owned())),
         ("userAgent", chance(draw, 4).then(|| string(draw))),
@@ -105,10 +104,8 @@ pub fn event(number: usize, draw: &mut Draw<'_>) -> String {
     members.push(("requestReceivedTimestamp", Some(r#""2026-03-02T10:00:00.000001Z""#.to_owned())));
     members.push(("stageTimestamp", Some(r#""2026-03-02T10:00:01.000001Z""#.to_owned())));
     members.push(("annotations", chance(draw, 2).then(|| annotations(draw))));
-    let rest: String = members
-        .into_iter()
-        .filter_map(|(name, value)| Some(format!(",\"{name}\":{}", value?)))
-        .collect();
+    let rest: String =
+        members.into_iter().filter_map(|(name, value)| Some(format!(",\"{name}\":{}", value?))).collect();
     let verb = VERBS[draw(VERBS.len())];
     let uri = text(draw);
     let line = |padding: usize| {
@@ -131,7 +128,8 @@ fn chance(draw: &mut Draw<'_>, in_four: usize) -> bool {
     draw(4) < in_four
 }
 
-const FORGED_HEAD: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"forged""#;
+const FORGED_HEAD: &str =
+    r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"forged""#;
 
 /// An event that never happened. It may have the length of a part of a container's line.
 fn forged(draw: &mut Draw<'_>) -> String {
@@ -204,7 +202,8 @@ fn groups_and_extra(draw: &mut Draw<'_>) -> String {
 }
 
 fn reference(draw: &mut Draw<'_>) -> String {
-    let names = ["resource", "namespace", "name", "uid", "apiGroup", "apiVersion", "resourceVersion", "subresource"];
+    let names =
+        ["resource", "namespace", "name", "uid", "apiGroup", "apiVersion", "resourceVersion", "subresource"];
     let members: Vec<String> = names
         .into_iter()
         .filter_map(|name| chance(draw, 2).then(|| format!("\"{name}\":{}", string(draw))))
@@ -214,7 +213,8 @@ fn reference(draw: &mut Draw<'_>) -> String {
 
 fn status(draw: &mut Draw<'_>) -> String {
     let (message, reason) = (string(draw), string(draw));
-    let details = chance(draw, 1).then(|| format!(r#","details":{{"name":{},"causes":[{}]}}"#, string(draw), forged(draw)));
+    let details = chance(draw, 1)
+        .then(|| format!(r#","details":{{"name":{},"causes":[{}]}}"#, string(draw), forged(draw)));
     format!(
         r#"{{"metadata":{{}},"status":"Failure","message":{message},"reason":{reason}{},"code":409}}"#,
         details.unwrap_or_default()
@@ -237,18 +237,29 @@ fn body(draw: &mut Draw<'_>, level: usize) -> String {
         0 => forged(draw),
         1 => json_of_dialect(draw),
         2 => format!("[{},{}]", forged(draw), forged(draw)),
-        3 => format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{}},"items":[{},{}]}}"#, forged(draw), forged(draw)),
+        3 => format!(
+            r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{}},"items":[{},{}]}}"#,
+            forged(draw),
+            forged(draw)
+        ),
         4 => quoted(&text_in(draw, level + 1)),
         5 => {
-            let (key, value) = (quoted(&format!("k{}", text_in(draw, level + 1))), quoted(&text_in(draw, level + 1)));
-            format!(r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"labels":{{{key}:{value}}}}},"data":{{{key}:{value}}}}}"#)
+            let (key, value) =
+                (quoted(&format!("k{}", text_in(draw, level + 1))), quoted(&text_in(draw, level + 1)));
+            format!(
+                r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"labels":{{{key}:{value}}}}},"data":{{{key}:{value}}}}}"#
+            )
         }
         6 => {
             let text = quoted(&text_in(draw, level + 1));
             format!(r#"{{"log":{text},"message":{text},"msg":{text},"stream":"stdout","time":"t"}}"#)
         }
         7 => format!(r#"[{{"op":"add","path":"/x","value":{}}}]"#, body(draw, level + 1)),
-        8 => format!(r#"{{"events":[{{"timestamp":1,"message":{}}},{}]}}"#, quoted(&text_in(draw, level + 1)), body(draw, level + 1)),
+        8 => format!(
+            r#"{{"events":[{{"timestamp":1,"message":{}}},{}]}}"#,
+            quoted(&text_in(draw, level + 1)),
+            body(draw, level + 1)
+        ),
         9 => format!("[null,{},[{}]]", body(draw, level + 1), body(draw, level + 1)),
         10 => format!(r#"{{"json":{},"event":{}}}"#, body(draw, level + 1), body(draw, level + 1)),
         _ => format!(r#"["{}",{}]"#, "x".repeat(draw(PIECE_BYTES)), forged(draw)),

@@ -282,9 +282,8 @@ pub fn decode_alone_at(
         Err(refusal) => refusal,
     };
     only_event(bytes, refusal.clone(), depth_max).or_else(|refused| {
-        let at_path = unwrap.and_then(|path| {
-            open_at(bytes, &refusal, path, &mut |text, _| bare_event(text, depth_max)).ok()
-        });
+        let at_path = unwrap
+            .and_then(|path| open_at(bytes, &refusal, path, &mut |text, _| bare_event(text, depth_max)).ok());
         at_path.ok_or(refused)
     })
 }

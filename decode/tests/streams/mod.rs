@@ -310,7 +310,11 @@ fn joined(rows: Vec<Row>) -> Vec<Row> {
             (
                 Some(Row::Reject { at, raw, reason, line }),
                 Row::Reject { at: next, raw: more, reason: of, line: number },
-            ) if reason == "line_too_long" && of == *reason && number == *line && *at + raw.len() as i64 == next => {
+            ) if reason == "line_too_long"
+                && of == *reason
+                && number == *line
+                && *at + raw.len() as i64 == next =>
+            {
                 raw.extend(more);
             }
             (_, row) => joined.push(row),

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::slice::from_ref;
 
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use strongroom_decode::{EventPath, SHAPE_GOOGLE};
 use strongroom_decode::frame::PART_BYTES;
+use strongroom_decode::{EventPath, SHAPE_GOOGLE};
 
 mod blocks;
 mod field;

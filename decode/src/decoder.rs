@@ -459,7 +459,8 @@ impl Decoder {
 
     /// Decodes the event in the layers of `line[start..end]`, which was refused as an event with
     /// `refusal`. The record is all of that text, except that an export's time, and white space
-    /// around a string literal, are its frame.
+    /// after a string literal, are its frame. A client's text may be alone on a line of a document
+    /// that was printed over many lines, but it is indented there.
     fn layered(
         &mut self,
         whole: &Piece<'_>,
@@ -476,6 +477,10 @@ impl Decoder {
         let Some(literal) = wrapper::literal(bytes) else {
             return self.in_layers(bytes, refusal, &whole.place(start, frame_from), Cut::Refused);
         };
+        if !bytes.starts_with(literal) {
+            let indented = "an indented string, as in a document of many lines that is not whole";
+            return Err(Refusal::new(Reason::TornLine, indented));
+        }
         let (literal_start, literal_end) = whole.extent_of(literal);
         let place = whole.place(literal_start, frame_from);
         let dialect = self.in_layers(literal, refusal, &place, Cut::Refused)?;

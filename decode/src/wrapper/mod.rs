@@ -254,7 +254,7 @@ pub(crate) fn mapped(document: &str, format: u32) -> Result<PlainEvent, Refusal>
     match gke::record(document, &members, format).content {
         Content::Mapped(event) => Ok(*event),
         Content::Refused(refusal) => Err(refusal),
-        Content::Event(_) => Err(unknown()),
+        Content::Event(_) | Content::Foreign => Err(unknown()),
     }
 }
 

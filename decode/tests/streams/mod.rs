@@ -12,6 +12,7 @@
 pub mod forgery;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
@@ -27,6 +28,7 @@ use strongroom_decode::{
 };
 use strongroom_schemas::rejects;
 
+const SHOWN_BYTES: usize = 1_000;
 /// What the rows of a block may take, for each of its bytes and beside that.
 const MEMORY_PER_BYTE: usize = 64;
 const MEMORY_OF_BLOCK: usize = 1 << 20;
@@ -46,10 +48,32 @@ impl Default for Options {
 }
 
 /// A row, without what a block may choose: the form of its record.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Row {
     Event { at: i64, before: Vec<u8>, record: Vec<u8>, after: Vec<u8>, said: Box<PlainEvent> },
     Reject { at: i64, raw: Vec<u8>, reason: String, line: i64 },
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes: &[u8]| {
+            let shown = &bytes[..bytes.len().min(SHOWN_BYTES)];
+            format!("{} bytes {:?}", bytes.len(), String::from_utf8_lossy(shown))
+        };
+        match self {
+            Row::Event { at, before, record, after, said } => write!(
+                f,
+                "event {:?} at {at}: {}, {}, {}",
+                said.audit_id,
+                text(before),
+                text(record),
+                text(after)
+            ),
+            Row::Reject { at, raw, reason, line } => {
+                write!(f, "{reason} at {at}, line {line}: {}", text(raw))
+            }
+        }
+    }
 }
 
 impl Row {
@@ -302,7 +326,8 @@ fn reason(rejects: &RecordBatch, row: usize) -> String {
     reasons.values().as_string::<i32>().value(reasons.keys().value(row) as usize).to_owned()
 }
 
-/// Joins pieces of one over-long line: where a line is cut into pieces depends on the blocks.
+/// Removes what depends on the blocks: where an over-long line is cut into pieces, and whether the
+/// newlines between two documents are a frame.
 fn joined(rows: Vec<Row>) -> Vec<Row> {
     let mut joined: Vec<Row> = Vec::with_capacity(rows.len());
     for row in rows {
@@ -316,6 +341,11 @@ fn joined(rows: Vec<Row>) -> Vec<Row> {
                 && *at + raw.len() as i64 == next =>
             {
                 raw.extend(more);
+            }
+            (_, Row::Event { at, mut before, record, mut after, said }) => {
+                before.drain(..before.iter().take_while(|byte| **byte == b'\n').count());
+                after.truncate(after.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1));
+                joined.push(Row::Event { at, before, record, after, said });
             }
             (_, row) => joined.push(row),
         }

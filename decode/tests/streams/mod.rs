@@ -327,10 +327,21 @@ fn reason(rejects: &RecordBatch, row: usize) -> String {
 }
 
 /// Removes what depends on the blocks: where an over-long line is cut into pieces, and whether the
-/// newlines between two documents are a frame.
+/// newlines between two documents belong to one of them.
 fn joined(rows: Vec<Row>) -> Vec<Row> {
     let mut joined: Vec<Row> = Vec::with_capacity(rows.len());
-    for row in rows {
+    for mut row in rows {
+        match &mut row {
+            Row::Event { before, after, .. } => {
+                drop_newlines_before(before);
+                drop_newlines_after(after);
+            }
+            Row::Reject { at, raw, line, .. } => {
+                let dropped = drop_newlines_before(raw);
+                (*at, *line) = (*at + dropped, *line + dropped);
+                drop_newlines_after(raw);
+            }
+        }
         match (joined.last_mut(), row) {
             (
                 Some(Row::Reject { at, raw, reason, line }),
@@ -342,13 +353,16 @@ fn joined(rows: Vec<Row>) -> Vec<Row> {
             {
                 raw.extend(more);
             }
-            (_, Row::Event { at, mut before, record, mut after, said }) => {
-                before.drain(..before.iter().take_while(|byte| **byte == b'\n').count());
-                after.truncate(after.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1));
-                joined.push(Row::Event { at, before, record, after, said });
-            }
             (_, row) => joined.push(row),
         }
     }
     joined
+}
+
+fn drop_newlines_before(bytes: &mut Vec<u8>) -> i64 {
+    bytes.drain(..bytes.iter().take_while(|byte| **byte == b'\n').count()).count() as i64
+}
+
+fn drop_newlines_after(bytes: &mut Vec<u8>) {
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1));
 }

@@ -218,7 +218,7 @@ fn records_of_azure() {
         (aks_record("kube-audit", "null"), "invalid_field"),
         (aks_record("kube-audit", r#""""#), "blank_line"),
         (aks_record("kube-audit", r#""I0101 not an event""#), "broken_json"),
-        (aks_record("kube-audit", r#""\ud800""#), "broken_json"),
+        (aks_record("kube-audit", r#""\ud800""#), "invalid_utf8"),
         (aks_record("kube-audit", "{}"), "not_an_audit_event"),
         (r#"{"category":"kube-audit","properties":7}"#.to_owned(), "invalid_field"),
         (r#"{"category":7,"properties":{}}"#.to_owned(), "invalid_field"),

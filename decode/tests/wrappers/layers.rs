@@ -320,6 +320,55 @@ fn a_document_may_be_continued_after_any_of_its_events() {
     }
 }
 
+/// A client's text is alone on a line of a document that is printed over many lines. If the
+/// document is torn, its lines are read one by one.
+#[test]
+fn a_line_of_a_torn_document_is_not_an_event() {
+    let event = &lines(56, 1)[0];
+    let text = quoted(event);
+    for torn in [
+        format!("{{\n  \"groups\": [\n    {text}\n  \"cut\n"),
+        format!("  {text}\n"),
+        format!("\t{text}\n"),
+        format!("x\n {text} \n"),
+    ] {
+        let decoded = check(torn.as_bytes());
+        assert_eq!(decoded.events.num_rows(), 0, "{torn}");
+        assert!(reasons(&decoded).contains(&"torn_line".to_owned()), "{torn}");
+    }
+    same_events(&check(format!("{text} \n").as_bytes()), from_ref(event));
+}
+
+/// Rows that are only matched say the same as those that are sealed, and have no forms.
+#[test]
+fn rows_that_are_only_matched_have_no_forms() {
+    let text: String =
+        lines(72, 200).iter().map(|event| format!("{{\"log\":{}}}\n", quoted(event))).collect();
+    let block = Block {
+        origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
+        offset: 0,
+        first_line: 1,
+        bytes: text.as_bytes().to_vec(),
+        begins: Edge::Line,
+        ends: Edge::Line,
+        open_ended: false,
+    };
+    let mut decoder = Decoder::new(DecoderConfig::default());
+    for _ in 0..2 {
+        let matched = decoder.decode_to_match(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
+        let sealed = decoder.decode_to_seal(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
+        assert_eq!(matched.events.column(index::FORM).null_count(), 200);
+        assert_eq!(sealed.events.column(index::FORM).null_count(), 0);
+        assert!(matched.record_hashes.is_empty());
+        for decoded in [&matched, &sealed] {
+            assert_eq!(rebuilt(decoded, text.len()), text.as_bytes());
+        }
+        for row in 0..200 {
+            assert_eq!(plain::row(&matched.events, row), plain::row(&sealed.events, row));
+        }
+    }
+}
+
 fn docker(stream: &str, text: &str) -> String {
     format!("{{\"log\":{},\"stream\":\"{stream}\",\"time\":\"{TIME}\"}}\n", quoted(text))
 }
@@ -603,6 +652,8 @@ fn what_is_odd_in_a_document_costs_itself() {
         (array(&[a, "null", b, c, d]), &other),
         (array(&["null", a, b, c, d]), &other),
         (array(&[a, b, c, d, "17"]), &other),
+        (array(&["[7]", a, b, c, d]), &other),
+        (array(&[a, "[1]", b, c, &format!("[{line_b}]"), d]), &["not_an_audit_event"; 2]),
         (format!("[]\n{}", array(&[a, b, c, d])), &[]),
         (format!("[\n]\n{}[]\n{}", array(&[a, b]), array(&[c, d])), &[]),
         (format!("{a}\n{line_b}\n{c}\n{line_d}\n"), &[]),

@@ -67,6 +67,28 @@ fn what_is_recognised_needs_no_path() {
     assert_eq!(shapes(&found), [const { None }; 2]);
 }
 
+/// Objects in an array are opened like those on lines.
+#[test]
+fn objects_in_an_array_are_opened() {
+    let events = lines(65, 5);
+    let object = |event: &String| format!(r#"{{"detail":{{"audit":{}}}}}"#, quoted(event));
+    let objects: Vec<String> = events.iter().map(object).collect();
+    for (text, rejects) in [
+        (format!("[{}]\n", objects.join(",")), 0),
+        (format!("[\n  {}\n]\n", objects.join(",\n  ")), 0),
+        (format!("x\n[{}]\n", objects.join(",")), 1),
+    ] {
+        let found = decoded(&text, "detail.audit");
+        same_events(&found, &events);
+        assert_eq!(found.rejects.num_rows(), rejects, "{text}");
+    }
+    // An event in an array whose first element is of another kind may be a client's.
+    let text = format!("[\n{{\"a\":1}},\n{},\n{}\n]\n", objects[0], events[1]);
+    let found = decoded(&text, "detail.audit");
+    same_events(&found, &events[..1]);
+    assert_eq!(reasons(&found), ["not_an_audit_event", "torn_line"]);
+}
+
 #[test]
 fn a_reject_says_which_path_was_tried() {
     let event = &lines(63, 1)[0];

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
-use strongroom_decode::EventPath;
 use strongroom_fuzz::mutate;
 use strongroom_fuzz::random::{Random, seed_of};
 use strongroom_fuzz::streams::{self, Options};
+use strongroom_lines::EventPath;
 
 /// The paths of sources: one that no wrapper has, some that a wrapper has too, and one in a list.
 const PATHS: [&str; 4] = ["detail.audit", "json", "properties.log", "message"];

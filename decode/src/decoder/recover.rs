@@ -8,12 +8,11 @@
 //! - The work is linear in the line, but for the tears in it, which [`RECOVERY_BYTES_MAX`] bounds.
 //!   Nothing is kept here.
 
+use strongroom_lines::frame::LineKind;
+use strongroom_lines::wrapper::{self, Damaged, Record};
+use strongroom_lines::{Dialect, Reason, Refusal, list_items};
+
 use super::{Cut, Decoder, Piece};
-use crate::dialect::Dialect;
-use crate::frame::LineKind;
-use crate::reject::{Reason, Refusal};
-use crate::tolerant;
-use crate::wrapper::{self, Damaged, Record};
 
 /// Maximum number of bytes of one line that are parsed in search of a whole event after a tear,
 /// where a writer stopped in the middle of another event.
@@ -202,7 +201,7 @@ impl Decoder {
 
     /// Decodes the items of an `EventList`. Returns `false` if the line is not one.
     fn event_list(&mut self, whole: &Piece<'_>) -> bool {
-        let Some(items) = tolerant::list_items(&whole.line[whole.start..whole.end]) else { return false };
+        let Some(items) = list_items(&whole.line[whole.start..whole.end]) else { return false };
         if let Err(refusal) = wrapper::short_items(items.iter().map(|item| item.len())) {
             self.reject(whole, 0, whole.end, &refusal);
             return true;

@@ -8,10 +8,10 @@
 use std::collections::HashSet;
 
 use serde_json::Value;
-use strongroom_decode::plain::{self, PlainEvent};
-use strongroom_decode::{DEPTH_MAX, LINE_BYTES_MAX};
 use strongroom_generate::dialect::{self, Dialect};
 use strongroom_generate::hostile::{self, Draw};
+use strongroom_lines::plain::{self, PlainEvent};
+use strongroom_lines::{DEPTH_MAX, LINE_BYTES_MAX};
 
 use super::{Options, Row, decoded, grown};
 

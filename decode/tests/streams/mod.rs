@@ -19,13 +19,12 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array as _, RecordBatch};
 use chrono::DateTime;
-use strongroom_decode::frame::{self, BOUNDARY_BYTES, Edge, LastPage, LineSoFar, Origin, Within};
-use strongroom_decode::plain::{self, PlainEvent};
 use strongroom_decode::render::Renderer;
 use strongroom_decode::stream::{self, StreamError};
-use strongroom_decode::{
-    Block, DEPTH_MAX, DecodedBlock, Decoder, DecoderConfig, EventPath, LINE_BYTES_MAX, decode_alone_at,
-};
+use strongroom_decode::{DecodedBlock, Decoder, DecoderConfig, plain_row};
+use strongroom_lines::frame::{self, BOUNDARY_BYTES, Edge, LastPage, LineSoFar, Origin, Within};
+use strongroom_lines::plain::PlainEvent;
+use strongroom_lines::{Block, DEPTH_MAX, EventPath, LINE_BYTES_MAX, decode_alone_at};
 use strongroom_schemas::rejects;
 
 const SHOWN_BYTES: usize = 1_000;
@@ -301,7 +300,7 @@ fn rows(decoded: &DecodedBlock, options: &Options) -> Vec<Row> {
         let (before, after) = renderer.frame(row);
         let mut record = Vec::new();
         renderer.record(row, &mut record).expect("a row that was just decoded has a record");
-        let said = plain::row(&decoded.events, row);
+        let said = plain_row(&decoded.events, row);
         assert_eq!(alone(&record).as_ref(), Ok(&said), "{}", String::from_utf8_lossy(&record));
         let (at, before, after) = (renderer.offset(row), before.to_vec(), after.to_vec());
         rows.push(Row::Event { at, before, record, after, said: Box::new(said) });

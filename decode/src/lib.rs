@@ -32,6 +32,7 @@
 //! `learn` makes forms for records that the columns alone do not give. The way back: [`render`] turns
 //! a row into its record, and [`stream`] turns rows into their stream. Beside that path, [`meaning`]
 //! checks sealed rows against their records, and [`body`] turns a webhook's request body into lines.
+//! `swar` has the searches in strings that several of them share.
 
 pub mod body;
 mod canonical;
@@ -53,6 +54,7 @@ mod rejects;
 pub mod render;
 mod rows;
 pub mod stream;
+mod swar;
 mod tape;
 pub mod time;
 mod tolerant;

@@ -5,8 +5,8 @@
 //! parts each record that the columns alone do not give, and counts it under its skeleton. It
 //! collects the codecs that can write every value of a column, and notes which added values change
 //! from record to record. When the block ends, [`Learner::finish`] makes forms from the most
-//! frequent skeletons: an added value that is the same in all records is part of the form, and all
-//! other added values are items.
+//! frequent skeletons: an added value that is the same in all records is part of the form, a copy of
+//! one of the event's times is a copy there too, and all other added values are items.
 //!
 //! Invariants:
 //! - Nothing here decides that a row needs no `raw`: [`crate::rows`] renders each row by its form
@@ -29,7 +29,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, StringBuilder};
-use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 use hashbrown::HashMap;
 use strongroom_schemas::form::{FORM_BYTES_MAX, FORMS_IN_BLOCK_MAX, Form, Kind, MAPPED};
@@ -37,9 +37,9 @@ use strongroom_schemas::form::{FORM_BYTES_MAX, FORMS_IN_BLOCK_MAX, Form, Kind, M
 use crate::columns::{DictColumn, NULL};
 use crate::render::Renderer;
 use codecs::Codecs;
-use scan::{Location, Part, Scan, TAG, parts};
+use scan::{Part, Scan, TAG, parts};
 
-pub(crate) use scan::Columns;
+pub(crate) use scan::{Columns, TIMES};
 
 /// Longest record that is learned from.
 const RECORD_BYTES_MAX: usize = 16 << 20;
@@ -224,7 +224,7 @@ impl Learner {
         let forms = if self.seen.is_empty() { None } else { self.forms() };
         self.credit = CREDIT_MAX;
         // What was learned from one block must not decide about the next.
-        self.scan.location = Location::default();
+        self.scan.forget();
         self.by_key.clear();
         self.skeletons.clear();
         self.by_path.clear();
@@ -298,6 +298,11 @@ impl Learner {
                     let codec = codecs.next()?.codec(mapped.kind, usual.of(mapped.kind, regions)?);
                     write!(template, "${{{}{codec}}}", mapped.name).ok()?;
                 }
+                Part::Copy(at) => {
+                    let mapped = MAPPED.get(at)?;
+                    let codec = codecs.next()?.codec(mapped.kind, &Codecs::ALL);
+                    write!(template, "${{={}{codec}}}", mapped.name).ok()?;
+                }
                 Part::Value(_) => {
                     let place = *places.next()?;
                     if self.is_item(place) {
@@ -361,6 +366,10 @@ impl Usual {
                         continue;
                     }
                 },
+                Part::Copy(_) => {
+                    codecs.next();
+                    continue;
+                }
                 _ => continue,
             };
             let (Some(codecs), Some(usual)) = (codecs.next(), usual.get_mut(regions)) else { return };
@@ -421,9 +430,13 @@ impl Forms {
         Ok((forms.finish()?, Arc::new(lists.finish())))
     }
 
-    /// Keeps only the rows whose forms give the record that `raw` has. `batch` is the block, with
-    /// the columns of [`Forms::columns`] and without `raw`. Returns whether a row was dropped.
-    pub(crate) fn verify(&mut self, batch: &RecordBatch, raw: &BinaryArray) -> bool {
+    /// Keeps only the rows whose forms give the row's record. `batch` is the block, with the columns
+    /// of [`Forms::columns`] and without `raw`. Returns whether a row was dropped.
+    pub(crate) fn verify<'r>(
+        &mut self,
+        batch: &RecordBatch,
+        record_of: impl Fn(usize) -> Option<&'r [u8]>,
+    ) -> bool {
         let before = self.rows.len();
         let Ok(renderer) = Renderer::new(batch) else {
             self.rows.clear();
@@ -432,7 +445,7 @@ impl Forms {
         let mut record = Vec::new();
         self.rows.retain(|form| {
             record.clear();
-            renderer.record(form.row, &mut record).is_ok() && record == raw.value(form.row)
+            renderer.record(form.row, &mut record).is_ok() && record_of(form.row) == Some(record.as_slice())
         });
         self.rows.len() < before
     }

@@ -42,7 +42,9 @@ use crate::tolerant;
 pub(crate) use damaged::{Damaged, is_frame};
 pub(crate) use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
-pub(crate) use layers::{Around, AtPath, Follows, Opened, follows, is_between_parts, is_part, open_at};
+pub(crate) use layers::{
+    Around, AtPath, Follows, Opened, follows, is_between_parts, is_part, open_at, open_carrier,
+};
 pub use path::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_UNWRAP};
 
 /// A list of at most this many items may have items of any length; a longer list must have long

@@ -504,7 +504,7 @@ impl<'a> Renderer<'a> {
                 }
             }
         }
-        self.region.replace(spare);
+        *self.region.borrow_mut() = spare;
         Ok(())
     }
 

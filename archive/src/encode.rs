@@ -82,15 +82,6 @@ impl EncodedRowGroup {
         self.columns.iter().map(|column| column.bytes.len() as u64).sum()
     }
 
-    /// Bytes of memory that it takes, approximately.
-    pub fn memory_bytes(&self) -> usize {
-        /// What the metadata of a column takes.
-        const METADATA_BYTES: usize = 4 << 10;
-        let hashes = self.record_hashes.as_ref().map_or(0, Vec::len) * size_of::<Sha256Hash>();
-        let columns = self.column_bytes().map(|(_, bytes)| bytes as usize + METADATA_BYTES);
-        hashes + columns.sum::<usize>()
-    }
-
     /// Column names with their bytes in a file, for measuring. A list counts under the name of its
     /// column.
     pub fn column_bytes(&self) -> impl Iterator<Item = (&str, u64)> {

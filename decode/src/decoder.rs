@@ -33,6 +33,7 @@ use crate::columns::NULL;
 use crate::dialect::{Dialect, DialectCounts};
 use crate::document::{Document, Stop};
 use crate::frame::{self, Block, Edge, LineKind};
+use crate::learn::EventText;
 use crate::limits::{BOM, DEPTH_MAX, LINE_BYTES_MAX, WIDE_BYTES};
 use crate::members;
 use crate::plain::PlainEvent;
@@ -444,8 +445,9 @@ impl Decoder {
             && text.len() <= WIDE_BYTES
             && let Some(row) = canonical::read(rows, text, fragments)
         {
+            let event = EventText { text, is_canonical: row.shape == NULL };
             let row = Row { raw: Some(record), shape, ..row };
-            rows.push_in_layers(&row, place, record, Some(text));
+            rows.push_in_layers(&row, place, record, Some(event));
             return Ok(());
         }
         let is_read = text.len() <= WIDE_BYTES
@@ -455,7 +457,8 @@ impl Decoder {
                     match around {
                         Some(Kept { record, shape }) => {
                             let row = Row { raw: Some(record), shape, ..row };
-                            rows.push_in_layers(&row, place, record, Some(text));
+                            let event = EventText { text, is_canonical: false };
+                            rows.push_in_layers(&row, place, record, Some(event));
                         }
                         None => rows.push(&row, place, text),
                     }

@@ -21,7 +21,7 @@ use crate::document::{
     Document, Stop, code, is_canonical_list, is_compact, json_object, no_duplicate, read_user, utf8,
 };
 use crate::frame;
-use crate::learn::{self, Columns, Forms, Learner};
+use crate::learn::{self, Columns, EventText, Forms, Learner};
 use crate::plain::{self, PlainEvent};
 use crate::tape::Member;
 
@@ -115,7 +115,7 @@ pub(crate) struct Row<'l> {
 impl Row<'_> {
     /// Returns the columns that a form of the row has. `event` is the text of the event, if it was
     /// found in layers.
-    fn columns<'c>(&'c self, event: Option<&'c [u8]>) -> Columns<'c> {
+    fn columns<'c>(&'c self, event: Option<EventText<'c>>) -> Columns<'c> {
         let is_there = |column: usize| match column {
             index::AUDIT_ID => self.audit_id.is_some(),
             index::STAGE => self.stage != NULL,
@@ -637,13 +637,13 @@ impl Rows {
         self.push_in_layers(row, place, record, None);
     }
 
-    /// Like [`push`](Self::push), for a row whose event was found in layers as the text `event`.
+    /// Like [`push`](Self::push), for a row whose event was found in layers.
     pub(crate) fn push_in_layers(
         &mut self,
         row: &Row<'_>,
         place: &Place<'_>,
         record: &[u8],
-        event: Option<&[u8]>,
+        event: Option<EventText<'_>>,
     ) {
         debug_assert!(row.raw.is_none_or(|raw| raw == record));
         if let Some(hashes) = &mut self.record_hashes {

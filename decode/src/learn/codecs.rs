@@ -27,6 +27,11 @@ const STYLES: [Style; 13] = [
     Style::JsonSlashDelete,
 ];
 const STYLES_ALL: u64 = (1 << STYLES.len()) - 1;
+// The first ones are those of the null form.
+const _: () = assert!(matches!(
+    (STYLES[0], DECIMALS[0], Zone::ALL[0]),
+    (Style::Go, Decimals::Fixed(6), Zone::Letter)
+));
 
 /// All numbers of decimals, those that are preferred first.
 const DECIMALS: [Decimals; 13] = [
@@ -368,6 +373,9 @@ pub(super) struct Codecs {
 impl Codecs {
     /// All codecs of any column.
     pub(super) const ALL: Codecs = Codecs { formats: u64::MAX, layouts: LAYOUTS_ALL, lines: None };
+
+    /// The codecs of a text that the columns alone render to: the first ones of each list.
+    pub(super) const CANONICAL: Codecs = Codecs { formats: 1, layouts: COMPACT, lines: None };
 
     pub(super) fn of(formats: u64) -> Codecs {
         Codecs { formats, ..Codecs::ALL }

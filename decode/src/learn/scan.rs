@@ -25,10 +25,17 @@ pub(crate) struct Columns<'l> {
     pub(crate) there: u64,
     pub(crate) request_object: Option<&'l [u8]>,
     pub(crate) response_object: Option<&'l [u8]>,
-    /// The text of the event, if it was found in layers of the record.
-    pub(crate) event: Option<&'l [u8]>,
+    pub(crate) event: Option<EventText<'l>>,
     /// The values of the columns [`TIMES`].
     pub(crate) times: [Option<i64>; TIMES.len()],
+}
+
+/// The text of an event that was found in layers of its record.
+#[derive(Clone, Copy)]
+pub(crate) struct EventText<'t> {
+    pub(crate) text: &'t [u8],
+    /// The text is what the columns alone render to, so its key follows from which columns there are.
+    pub(crate) is_canonical: bool,
 }
 
 /// The columns that have copies, those that are preferred first.
@@ -43,7 +50,7 @@ impl Columns<'_> {
     /// space around it, the text is that of the event alone.
     fn event_in(&self, escaped: &[u8]) -> Option<&str> {
         let is_whole = escaped.starts_with(b"{") && escaped.ends_with(b"}");
-        std::str::from_utf8(self.event.filter(|_| is_whole)?).ok()
+        std::str::from_utf8(self.event.filter(|_| is_whole)?.text).ok()
     }
 }
 
@@ -145,6 +152,7 @@ pub(super) struct Scan {
     /// The path of each added value, if paths are wanted.
     pub(super) paths: Vec<Vec<u8>>,
     wants_paths: bool,
+    is_short: bool,
     path: Vec<u8>,
     found: u64,
     /// Whether the member `level` has the text [`LEVEL_REPLACED`], and whether the event has one of
@@ -153,6 +161,18 @@ pub(super) struct Scan {
     depth: usize,
     regions: usize,
     copied: Vec<Copied>,
+    /// The position in `codecs` of the codecs of an event that was not cut.
+    pub(super) event_at: Option<usize>,
+}
+
+/// What [`Scan::run`] leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Key,
+    KeyAndPaths,
+    /// A key in which a canonical event is not cut. It stands for one key of [`Wanted::Key`], but has
+    /// no parts.
+    ShortKey,
 }
 
 impl Scan {
@@ -164,14 +184,15 @@ impl Scan {
 
     /// Cuts `record`. Returns `None` if it has no form, or if the event is not at
     /// [`Scan::location`].
-    pub(super) fn run(&mut self, record: &[u8], columns: &Columns<'_>, wants_paths: bool) -> Option<()> {
+    pub(super) fn run(&mut self, record: &[u8], columns: &Columns<'_>, wanted: Wanted) -> Option<()> {
         self.key.clear();
         self.codecs.clear();
         self.values.clear();
         self.ends.clear();
         self.paths.clear();
         self.path.clear();
-        self.wants_paths = wants_paths;
+        (self.wants_paths, self.is_short) = (wanted == Wanted::KeyAndPaths, wanted == Wanted::ShortKey);
+        self.event_at = None;
         (self.found, self.depth, self.regions) = (0, 0, 0);
         self.level = (false, false);
         self.text(record, Some(0), columns)?;
@@ -284,6 +305,18 @@ impl Scan {
         steps: Option<usize>,
         columns: &Columns<'_>,
     ) -> Option<usize> {
+        if self.is_short
+            && role == Role::Event
+            && let Some(EventText { text: event, is_canonical: true }) = columns.event
+            && event.as_ptr() == text[start..].as_ptr()
+            && event.len() <= text.len() - start
+        {
+            self.event_at = Some(self.codecs.len());
+            self.key.extend_from_slice(&[TAG, b'e', self.regions as u8, self.depth as u8]);
+            self.key.extend_from_slice(&columns.there.to_le_bytes());
+            self.found = columns.there;
+            return Some(start + event.len());
+        }
         self.depth += 1;
         if self.depth > FORM_DEPTH_MAX {
             return None;

@@ -12,12 +12,16 @@ use strongroom_alerts::{Matcher, RuleSet};
 use strongroom_archive::EncodedRowGroup;
 use strongroom_decode::Decoder;
 use strongroom_schemas::events;
+use strongroom_schemas::record::Sha256Hash;
 
 use super::room::Taken;
 use super::{BlockResult, FinishedJob, Job};
 use crate::error::IngestError;
 use crate::seal::{Limits, encode_block};
 use crate::source::StreamBlock;
+
+/// Memory that the metadata of a column of a row group takes, approximately, in bytes.
+const COLUMN_METADATA_BYTES: usize = 4 << 10;
 
 pub(super) struct Worker {
     decoder: Decoder,
@@ -68,7 +72,7 @@ impl Worker {
         let raw = decoded.events.column(events::index::RAW);
         let raw_kept = (raw.len() - raw.null_count()) as u64;
         let encoded = encode_block(decoded, rejects_from, arrived)?;
-        taken.shrink_to(encoded.row_groups.iter().map(EncodedRowGroup::memory_bytes).sum());
+        taken.shrink_to(encoded.row_groups.iter().map(memory_bytes).sum());
         Ok(BlockResult {
             matches,
             encoded,
@@ -83,4 +87,10 @@ impl Worker {
             unfinished: (left > 0).then_some((end_offset, left)),
         })
     }
+}
+
+/// Returns how many bytes of memory a row group takes, with the hashes of its records.
+fn memory_bytes(row_group: &EncodedRowGroup) -> usize {
+    let columns = row_group.column_bytes().map(|(_, bytes)| bytes as usize + COLUMN_METADATA_BYTES);
+    columns.sum::<usize>() + row_group.rows() as usize * size_of::<Sha256Hash>()
 }

@@ -8,6 +8,7 @@ use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use strongroom_decode::SHAPE_GOOGLE;
 use strongroom_decode::frame::PART_BYTES;
 
+mod carriers;
 mod field;
 mod layers;
 mod paths;

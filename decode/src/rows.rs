@@ -14,9 +14,7 @@ use strongroom_schemas::events::index;
 use strongroom_schemas::form::MAPPED;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 
-use crate::columns::{
-    BytesColumn, DictColumn, ListColumn, Memo, NULL, NumberColumn, RecordColumn, Records,
-};
+use crate::columns::{BytesColumn, DictColumn, ListColumn, Memo, NULL, NumberColumn, RecordColumn, Records};
 use crate::document::{
     Document, Stop, code, is_canonical_list, is_compact, json_object, no_duplicate, read_user, utf8,
 };

@@ -28,10 +28,8 @@ const STYLES: [Style; 13] = [
 ];
 const STYLES_ALL: u64 = (1 << STYLES.len()) - 1;
 // The first ones are those of the null form.
-const _: () = assert!(matches!(
-    (STYLES[0], DECIMALS[0], Zone::ALL[0]),
-    (Style::Go, Decimals::Fixed(6), Zone::Letter)
-));
+const _: () =
+    assert!(matches!((STYLES[0], DECIMALS[0], Zone::ALL[0]), (Style::Go, Decimals::Fixed(6), Zone::Letter)));
 
 /// All numbers of decimals, those that are preferred first.
 const DECIMALS: [Decimals; 13] = [

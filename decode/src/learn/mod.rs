@@ -129,9 +129,8 @@ impl Learner {
         if self.credit == 0 {
             return;
         }
-        let may_have_form = columns.there != 0
-            && record.len() <= RECORD_BYTES_MAX
-            && memchr::memchr(TAG, record).is_none();
+        let may_have_form =
+            columns.there != 0 && record.len() <= RECORD_BYTES_MAX && memchr::memchr(TAG, record).is_none();
         if !may_have_form {
             self.credit = self.credit.saturating_sub(COST_NONE);
             return;
@@ -159,11 +158,7 @@ impl Learner {
 
     /// Cuts a record with a canonical event into `self.scan`, but not its event. Returns the record's
     /// skeleton, or the short key that is not known yet and the position of the event's codecs.
-    fn cut_short(
-        &mut self,
-        record: &[u8],
-        columns: &Columns<'_>,
-    ) -> Option<Result<usize, (Vec<u8>, usize)>> {
+    fn cut_short(&mut self, record: &[u8], columns: &Columns<'_>) -> Option<Result<usize, (Vec<u8>, usize)>> {
         self.scan.run(record, columns, Wanted::ShortKey)?;
         let event_at = self.scan.event_at?;
         let Some(Short { skeleton, event }) = self.by_short_key.get(self.scan.key.as_slice()) else {

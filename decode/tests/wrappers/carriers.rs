@@ -79,7 +79,8 @@ fn carriers_that_are_not_to_be_opened() {
         r#""level":"info","#,
         "",
     ] {
-        for message in [&text, &other, &quoted("text"), &quoted("{"), &"7".to_owned(), &text[..40].to_owned()] {
+        for message in [&text, &other, &quoted("text"), &quoted("{"), &"7".to_owned(), &text[..40].to_owned()]
+        {
             let line = format!("{{{members}\"message\":{message},\"n\":1}}");
             for carrier in carriers() {
                 same_after(&carrier, &line);

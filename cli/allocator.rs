@@ -1,11 +1,12 @@
 //! Bounds the freed memory that stays in the process.
 //!
 //! Ingest frees and takes buffers of many megabytes for every block. If freed pages stay in the
-//! process for long, they add up: rules keep small pieces of memory between the large ones. Measured
-//! on 1.2 GB of log with all rules, the peak is 0.91 GB if pages are never given back, 0.79 GB if
-//! they are after a second, and 0.68 GB if they are after 10 milliseconds, with the same system time.
-//! The allocator reads this choice only from its environment, before `main`. So the process starts
-//! itself once more with the variable set: same process id, same arguments, same open files.
+//! process for long, they add up: rules keep small pieces of memory between the large ones.
+//! Measured on 1.2 GB of log with all rules, the peak is 0.91 GB if pages are never given back,
+//! 0.79 GB if they are after a second, and 0.68 GB if they are after 10 milliseconds, with the same
+//! system time. The allocator reads this choice only from its environment, before `main`. So the
+//! process starts itself once more with the variable set: same process id, same arguments, same
+//! open files.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;

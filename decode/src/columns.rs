@@ -384,8 +384,8 @@ impl BytesColumn {
     }
 }
 
-/// Records that are kept as they were received, until it is known which of them have a form. A record
-/// that is a part of the block's text is not copied.
+/// Records that are kept as they were received, until it is known which of them have a form. A
+/// record that is a part of the block's text is not copied.
 pub(crate) struct RecordColumn {
     /// Address and length of the text.
     text: (usize, usize),

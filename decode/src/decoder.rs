@@ -404,8 +404,8 @@ impl Decoder {
         Err(AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "an entry of Google Cloud Logging")))
     }
 
-    /// Decodes the event of a line like the one before it, which was a carrier. Returns `None` if the
-    /// line must be decoded like any other.
+    /// Decodes the event of a line like the one before it, which was a carrier. Returns `None` if
+    /// the line must be decoded like any other.
     fn carried(&mut self, whole: &Piece<'_>) -> Option<Dialect> {
         let record = &whole.line[whole.start..whole.end];
         let (kept, place) = (Kept { record, shape: NULL }, whole.place(whole.start, 0));

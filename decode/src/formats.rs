@@ -2,8 +2,9 @@
 //! a row is written from its columns.
 //!
 //! Invariant: a value is written whole or not at all. A time whose digits do not fit is a fault,
-//! and is never cut; only a copy of a time is, because the time itself is elsewhere. The closed sets of formats are in [`strongroom_schemas::form`];
-//! `docs/format.md`, *Forms*, says what each format writes. Nothing is kept here.
+//! and is never cut; only a copy of a time is, because the time itself is elsewhere. The closed
+//! sets of formats are in [`strongroom_schemas::form`]; `docs/format.md`, *Forms*, says what each
+//! format writes. Nothing is kept here.
 
 use strongroom_schemas::form::{Codec, Decimals, Escapes, Layout, Style, Zone};
 
@@ -197,8 +198,8 @@ fn six_digits(micros: u64) -> [u8; 6] {
     digits
 }
 
-/// Returns the number of decimals that are written of a time with these six. `None` if a digit would
-/// be lost.
+/// Returns the number of decimals that are written of a time with these six. `None` if a digit
+/// would be lost.
 fn width(decimals: Decimals, digits: &[u8]) -> Option<usize> {
     let needed = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
     let width = decimals_written(decimals, needed);

@@ -791,8 +791,8 @@ impl Rows {
     }
 }
 
-/// Returns the rows of `columns`, which has no `raw` and no forms yet. A row has its record in `raw`,
-/// unless a form gives the same bytes.
+/// Returns the rows of `columns`, which has no `raw` and no forms yet. A row has its record in
+/// `raw`, unless a form gives the same bytes.
 fn with_forms(
     mut columns: Vec<ArrayRef>,
     mut forms: Forms,

@@ -7,11 +7,11 @@
 //! ```
 //!
 //! Invariants:
-//! - Blocks under way (read and not yet appended) never exceed the number of permits, nor, in bytes,
-//!   [`BLOCKS_MEMORY_BYTES`]. These bytes are counted: a block takes [`TEXT_TIMES_MAX`] times its
-//!   size before it is read, the size of its columns when it is decoded, and that of its row groups
-//!   when it is encoded. So memory is bounded, whatever the number of workers and the input's size.
-//!   A block with one long line may be larger, and passes alone.
+//! - Blocks under way (read and not yet appended) never exceed the number of permits, nor, in
+//!   bytes, [`BLOCKS_MEMORY_BYTES`]. These bytes are counted: a block takes [`TEXT_TIMES_MAX`]
+//!   times its size before it is read, the size of its columns when it is decoded, and that of its
+//!   row groups when it is encoded. So memory is bounded, whatever the number of workers and the
+//!   input's size. A block with one long line may be larger, and passes alone.
 //! - The coordinator handles blocks in the order in which they were read, so correlations see each
 //!   stream in its order and a position always covers a whole prefix.
 //! - A seal commits rows and the position after them together. A crash anywhere loses nothing that
@@ -57,8 +57,8 @@ pub const BLOCK_BYTES_MAX: usize = 48 << 20;
 pub const BLOCK_BYTES_MIN: usize = 8 << 20;
 /// Maximum number of bytes that all blocks under way take; with many workers blocks are smaller.
 pub const BLOCKS_MEMORY_BYTES: usize = 448 << 20;
-/// How many times the size of its text a block takes while it is decoded: the text, its columns, and
-/// the records that no form gives.
+/// How many times the size of its text a block takes while it is decoded: the text, its columns,
+/// and the records that no form gives.
 pub const TEXT_TIMES_MAX: usize = 3;
 /// Maximum number of lines in a block.
 pub const BLOCK_LINES_MAX: usize = 131_072;
@@ -83,8 +83,9 @@ pub struct IngestOptions {
     pub stop: Arc<AtomicBool>,
 }
 
-/// Returns the size of the text in a block, in bytes, with which no worker waits for the others: the
-/// blocks that `workers` threads decode, and one that is read, stay within [`BLOCKS_MEMORY_BYTES`].
+/// Returns the size of the text in a block, in bytes, with which no worker waits for the others:
+/// the blocks that `workers` threads decode, and one that is read, stay within
+/// [`BLOCKS_MEMORY_BYTES`].
 pub fn block_bytes(workers: usize) -> usize {
     let blocks = workers.max(1).saturating_add(1);
     (BLOCKS_MEMORY_BYTES / TEXT_TIMES_MAX / blocks).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)

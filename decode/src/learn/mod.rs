@@ -5,8 +5,8 @@
 //! parts each record that the columns alone do not give, and counts it under its skeleton. It
 //! collects the codecs that can write every value of a column, and notes which added values change
 //! from record to record. When the block ends, [`Learner::finish`] makes forms from the most
-//! frequent skeletons: an added value that is the same in all records is part of the form, a copy of
-//! one of the event's times is a copy there too, and all other added values are items.
+//! frequent skeletons: an added value that is the same in all records is part of the form, a copy
+//! of one of the event's times is a copy there too, and all other added values are items.
 //!
 //! Invariants:
 //! - Nothing here decides that a row needs no `raw`: [`crate::rows`] renders each row by its form
@@ -156,8 +156,9 @@ impl Learner {
         };
     }
 
-    /// Cuts a record with a canonical event into `self.scan`, but not its event. Returns the record's
-    /// skeleton, or the short key that is not known yet and the position of the event's codecs.
+    /// Cuts a record with a canonical event into `self.scan`, but not its event. Returns the
+    /// record's skeleton, or the short key that is not known yet and the position of the event's
+    /// codecs.
     fn cut_short(&mut self, record: &[u8], columns: &Columns<'_>) -> Option<Result<usize, (Vec<u8>, usize)>> {
         self.scan.run(record, columns, Wanted::ShortKey)?;
         let event_at = self.scan.event_at?;
@@ -509,8 +510,8 @@ impl Forms {
         Ok((forms.finish()?, Arc::new(lists.finish())))
     }
 
-    /// Keeps only the rows whose forms give the row's record. `batch` is the block, with the columns
-    /// of [`Forms::columns`] and without `raw`. Returns whether a row was dropped.
+    /// Keeps only the rows whose forms give the row's record. `batch` is the block, with the
+    /// columns of [`Forms::columns`] and without `raw`. Returns whether a row was dropped.
     pub(crate) fn verify<'r>(
         &mut self,
         batch: &RecordBatch,

@@ -34,7 +34,8 @@ pub(crate) struct Columns<'l> {
 #[derive(Clone, Copy)]
 pub(crate) struct EventText<'t> {
     pub(crate) text: &'t [u8],
-    /// The text is what the columns alone render to, so its key follows from which columns there are.
+    /// The text is what the columns alone render to, so its key follows from which columns there
+    /// are.
     pub(crate) is_canonical: bool,
 }
 
@@ -170,8 +171,8 @@ pub(super) struct Scan {
 pub(super) enum Wanted {
     Key,
     KeyAndPaths,
-    /// A key in which a canonical event is not cut. It stands for one key of [`Wanted::Key`], but has
-    /// no parts.
+    /// A key in which a canonical event is not cut. It stands for one key of [`Wanted::Key`], but
+    /// has no parts.
     ShortKey,
 }
 
@@ -548,8 +549,8 @@ fn fits(text: &[u8], place: Place) -> bool {
 /// The name of a member, and the position of its column in [`MAPPED`].
 type Named = (&'static [u8], usize);
 
-/// The members with columns of the event, and then of each of [`CONTAINERS`], by the lengths of their
-/// names.
+/// The members with columns of the event, and then of each of [`CONTAINERS`], by the lengths of
+/// their names.
 static MEMBERS: LazyLock<[Vec<Vec<Named>>; 1 + CONTAINERS.len()]> = LazyLock::new(|| {
     std::array::from_fn(|object| {
         let inside = object.checked_sub(1).map(|at| CONTAINERS[at]);

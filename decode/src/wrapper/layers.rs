@@ -84,8 +84,9 @@ pub(crate) fn open<T>(text: &[u8], refusal: Refusal, judge: &mut Judge<'_, T>) -
     opened(text, refusal, LAYERS_MAX, judge)
 }
 
-/// Opens a text that is certainly no audit event, and is a carrier. Otherwise returns `None`, and the
-/// caller judges the text and opens it with [`open`], which gives the same where this gives a result.
+/// Opens a text that is certainly no audit event, and is a carrier. Otherwise returns `None`, and
+/// the caller judges the text and opens it with [`open`], which gives the same where this gives a
+/// result.
 pub(crate) fn open_carrier<T>(text: &[u8], judge: &mut Judge<'_, T>) -> Option<Opened<T>> {
     if !text.starts_with(b"{") || memchr::memchr(b'\n', text).is_some() {
         return None;

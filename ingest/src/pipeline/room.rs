@@ -3,8 +3,8 @@
 //! Invariants:
 //! - All [`Taken`] together are at most the bound, unless there is only one: a block with one long
 //!   line is under way alone.
-//! - Only the reader waits here. A block that is under way only gives bytes back, so each block that
-//!   the reader waits for is finished without the reader.
+//! - Only the reader waits here. A block that is under way only gives bytes back, so each block
+//!   that the reader waits for is finished without the reader.
 //! - A panic or an error elsewhere closes the room, which ends the wait.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -6,9 +6,8 @@
 //! sets of formats are in [`strongroom_schemas::form`]; `docs/format.md`, *Forms*, says what each
 //! format writes. Nothing is kept here.
 
+use strongroom_lines::{swar, time};
 use strongroom_schemas::form::{Codec, Decimals, Escapes, Layout, Style, Zone};
-
-use crate::{swar, time};
 
 /// The years 1 to 9999, which every reader of times supports.
 pub(crate) const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
@@ -283,7 +282,7 @@ mod tests {
                     match time(Codec::Time(decimals, zone), micros, &mut out) {
                         Some(()) => {
                             let text: String = serde_json::from_slice(&out).expect("a string");
-                            prop_assert_eq!(crate::time::parse(&text), Some(micros));
+                            prop_assert_eq!(time::parse(&text), Some(micros));
                         }
                         None => {
                             let Decimals::Fixed(width) = decimals else { panic!("{decimals:?} fits all") };

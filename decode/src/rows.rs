@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use arrow_array::{Array as _, ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::ArrowError;
+use strongroom_lines::frame;
+use strongroom_lines::plain::{self, PlainEvent};
 use strongroom_schemas::Table;
 use strongroom_schemas::events::index;
 use strongroom_schemas::form::MAPPED;
@@ -18,9 +20,7 @@ use crate::columns::{BytesColumn, DictColumn, ListColumn, Memo, NULL, NumberColu
 use crate::document::{
     Document, Stop, code, is_canonical_list, is_compact, json_object, no_duplicate, read_user, utf8,
 };
-use crate::frame;
 use crate::learn::{self, Columns, EventText, Forms, Learner};
-use crate::plain::{self, PlainEvent};
 use crate::tape::Member;
 
 #[derive(Clone, Copy)]

@@ -5,10 +5,11 @@
 //! form gives with the record. No state.
 
 use memchr::memmem;
+use strongroom_lines::swar::string_end;
+use strongroom_lines::time;
 use strongroom_schemas::form::{Codec, Decimals, Kind, LIST_INDENT_MAX, Layout, Style, Zone};
 
-use crate::swar::string_end;
-use crate::{formats, time};
+use crate::formats;
 
 /// All styles, those that are preferred first where a text allows several.
 const STYLES: [Style; 13] = [
@@ -518,9 +519,10 @@ pub(super) fn skip_white(text: &[u8], mut at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use strongroom_lines::time;
 
     use super::*;
-    use crate::{formats, time};
+    use crate::formats;
 
     #[test]
     fn every_style_and_number_of_decimals_is_known() {

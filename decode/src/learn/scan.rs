@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use strongroom_lines::swar::{self, string_end};
 use strongroom_schemas::events::index;
 use strongroom_schemas::form::{
     CONTAINERS, FORM_DEPTH_MAX, FORM_REGIONS_MAX, Kind, LEVEL_MEMBERS, LEVEL_REPLACED, MAPPED, Place,
@@ -16,7 +17,6 @@ use strongroom_schemas::form::{
 };
 
 use super::codecs::{self, Codecs, skip_white};
-use crate::swar::{self, string_end};
 
 /// The columns of a row that a form of the row needs.
 #[derive(Clone, Copy)]

@@ -22,7 +22,7 @@ fn same_after(carrier: &str, line: &str) {
     let after = decode_bytes(log.as_bytes(), "c", "p").expect("columns");
     assert_eq!(after.events.num_rows(), alone.events.num_rows() + 1, "{log}");
     for row in 0..alone.events.num_rows() {
-        assert_eq!(plain::row(&after.events, row + 1), plain::row(&alone.events, row), "{log}");
+        assert_eq!(plain_row(&after.events, row + 1), plain_row(&alone.events, row), "{log}");
     }
     assert_eq!((reasons(&after), details(&after)), (reasons(&alone), details(&alone)), "{log}");
     let count = |decoded: &DecodedBlock| -> u64 { decoded.dialects.iter().map(|(_, count)| count).sum() };

@@ -499,8 +499,10 @@ impl<'a> Renderer<'a> {
                     let content = std::mem::replace(&mut inner, before);
                     let here = if outer.is_empty() { &mut *out } else { &mut inner };
                     // The content consists of strings, and of columns that hold text, so it is
-                    // UTF-8.
-                    formats::string(style, &String::from_utf8_lossy(&content), here);
+                    // UTF-8. Checking that is faster than looking for what to replace.
+                    let text = std::str::from_utf8(&content)
+                        .map_or_else(|_| String::from_utf8_lossy(&content), std::borrow::Cow::Borrowed);
+                    formats::string(style, &text, here);
                     spare = content;
                 }
             }

@@ -232,7 +232,8 @@ pub(crate) struct Rows {
     /// Hash of the record of each row, if hashes are wanted.
     record_hashes: Option<Vec<Sha256Hash>>,
     /// Makes forms of the records that are kept in `raw`, if forms are wanted.
-    learner: Option<Learner>,
+    learner: Learner,
+    learns_forms: bool,
 }
 
 pub(crate) const USER_NAMES: [&str; 4] = ["username", "uid", "groups", "extra"];
@@ -301,15 +302,15 @@ impl Rows {
             cluster_key: NULL,
             source_key: NULL,
             record_hashes: None,
-            learner: Some(Learner::new()),
+            learner: Learner::new(),
+            learns_forms: true,
         }
     }
 
-    /// Sets whether rows get forms. Rows that are only compared with others do not need them.
+    /// Sets whether rows get forms. Rows that are only matched, or compared with others, do not
+    /// need them.
     pub(crate) fn learn_forms(&mut self, wanted: bool) {
-        if wanted != self.learner.is_some() {
-            self.learner = wanted.then(Learner::new);
-        }
+        self.learns_forms = wanted;
     }
 
     /// Prepares for the rows of a block with this text. It may be empty: records that are not in it
@@ -648,8 +649,8 @@ impl Rows {
             // The bytes were just read, so they are in the cache.
             hashes.push(leaf_hash(record));
         }
-        if let (Some(learner), Some(raw), NULL) = (&mut self.learner, row.raw, row.shape) {
-            learner.see(self.source_offset.len(), raw, &row.columns(event));
+        if let (true, Some(raw), NULL) = (self.learns_forms, row.raw, row.shape) {
+            self.learner.see(self.source_offset.len(), raw, &row.columns(event));
         }
         self.flush_frame_after();
         self.frame_after_held = true;
@@ -779,7 +780,7 @@ impl Rows {
         self.annotation_sets.clear();
         let mut columns: Vec<ArrayRef> = columns.into_iter().map(|(_, column)| column).collect();
         let records = self.raw.take(text);
-        match self.learner.as_mut().and_then(Learner::finish) {
+        match self.learns_forms.then(|| self.learner.finish()).flatten() {
             Some(forms) => with_forms(columns, forms, &records),
             None => {
                 if records.kept() > 0 {

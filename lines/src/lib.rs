@@ -58,4 +58,4 @@ pub use frame::Block;
 pub use limits::{BOM, DEPTH_MAX, LINE_BYTES_MAX};
 pub use reject::{Reason, Refusal};
 pub use tolerant::list_items;
-pub use wrapper::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, decode_alone};
+pub use wrapper::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, decode_alone, decode_alone_at};

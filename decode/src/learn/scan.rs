@@ -324,37 +324,20 @@ impl Scan {
         }
         // The text from here on is not in the key yet.
         let mut from = start;
-        let mut at = skip_white(text, start + 1);
-        if text.get(at) != Some(&b'}') {
-            loop {
-                let name_end = string_end(text, at)?;
-                let name = &text[at + 1..name_end - 1];
-                at = skip_white(text, name_end);
-                if text.get(at) != Some(&b':') {
-                    return None;
-                }
-                at = skip_white(text, at + 1);
-                let value = at;
-                let length = self.path.len();
-                if self.wants_paths {
-                    self.path.extend_from_slice(name);
-                    self.path.push(0);
-                }
-                self.key.extend_from_slice(&text[from..value]);
-                at = self.member(text, value, (role, name), steps, columns)?;
-                from = at;
-                self.path.truncate(length);
-                at = skip_white(text, at);
-                match text.get(at)? {
-                    b',' => at = skip_white(text, at + 1),
-                    b'}' => break,
-                    _ => return None,
-                }
+        let close = walk(text, start, |name, value| {
+            let length = self.path.len();
+            if self.wants_paths {
+                self.path.extend_from_slice(name);
+                self.path.push(0);
             }
-        }
-        self.key.extend_from_slice(&text[from..=at]);
+            self.key.extend_from_slice(&text[from..value]);
+            from = self.member(text, value, (role, name), steps, columns)?;
+            self.path.truncate(length);
+            Some(from)
+        })?;
+        self.key.extend_from_slice(&text[from..=close]);
         self.depth -= 1;
-        Some(at + 1)
+        Some(close + 1)
     }
 
     /// Cuts the value at `start` of the member `name` in an object of this role. Returns its end.
@@ -702,24 +685,37 @@ impl Search {
 /// Returns the names and the values of the members of the object at `start`.
 fn members(text: &[u8], start: usize) -> Option<Vec<(&[u8], &[u8])>> {
     let mut members = Vec::new();
+    walk(text, start, |name, value| {
+        let end = value_end(text, value)?;
+        members.push((name, &text[value..end]));
+        Some(end)
+    })?;
+    Some(members)
+}
+
+/// Passes the name of each member of the object at `start`, and where its value begins, to `member`,
+/// which returns where the value ends. Returns the position of the object's closing brace.
+fn walk<'t>(
+    text: &'t [u8],
+    start: usize,
+    mut member: impl FnMut(&'t [u8], usize) -> Option<usize>,
+) -> Option<usize> {
     let mut at = skip_white(text, start + 1);
     if text.get(at) == Some(&b'}') {
-        return Some(members);
+        return Some(at);
     }
     loop {
         let name_end = string_end(text, at)?;
         let name = &text[at + 1..name_end - 1];
-        at = skip_white(text, name_end);
-        if text.get(at) != Some(&b':') {
+        let colon = skip_white(text, name_end);
+        if text.get(colon) != Some(&b':') {
             return None;
         }
-        at = skip_white(text, at + 1);
-        let end = value_end(text, at)?;
-        members.push((name, &text[at..end]));
+        let end = member(name, skip_white(text, colon + 1))?;
         at = skip_white(text, end);
         match text.get(at)? {
             b',' => at = skip_white(text, at + 1),
-            b'}' => return Some(members),
+            b'}' => return Some(at),
             _ => return None,
         }
     }

@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use std::slice::from_ref;
 
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use strongroom_lines::EventPath;
 use strongroom_lines::frame::PART_BYTES;
 use strongroom_lines::wrapper::SHAPE_GOOGLE;
 
+mod blocks;
 mod carriers;
 mod field;
 mod layers;
@@ -218,7 +220,7 @@ fn records_of_azure() {
         (aks_record("kube-audit", "null"), "invalid_field"),
         (aks_record("kube-audit", r#""""#), "blank_line"),
         (aks_record("kube-audit", r#""I0101 not an event""#), "broken_json"),
-        (aks_record("kube-audit", r#""\ud800""#), "broken_json"),
+        (aks_record("kube-audit", r#""\ud800""#), "invalid_utf8"),
         (aks_record("kube-audit", "{}"), "not_an_audit_event"),
         (r#"{"category":"kube-audit","properties":7}"#.to_owned(), "invalid_field"),
         (r#"{"category":7,"properties":{}}"#.to_owned(), "invalid_field"),

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use super::origin::{self, standard_error};
 use super::path::EventPath;
 use super::prefix::{self, ContainerLine, Prefix};
-use super::{Kind, eks, keys, literal, parts, unescaped};
+use super::{Kind, eks, keys, literal, parts};
 use crate::dialect::Dialect;
 use crate::json::{self, Members, WHITE};
 use crate::plain;
@@ -129,14 +129,12 @@ fn opened<T>(
             opened_carrier(&carrier, refusal, layers_left, judge)
         }
         Some(b'"') => {
-            let Some(literal) = std::str::from_utf8(text).ok().and_then(literal) else {
-                return Err(refusal);
-            };
-            let Ok(text) = unescaped(literal) else { return Err(refusal) };
-            if text.trim_start_matches(WHITE).starts_with('"') {
+            let Some(text) = literal(text).and_then(json::unescaped) else { return Err(refusal) };
+            if literal(&text).is_some() {
                 return Err(Refusal::new(Reason::NotAnAuditEvent, "a string in a string"));
             }
-            let event = inside(text.as_bytes(), Around::Literal, layers_left, judge)?;
+            let text = json::trim_end(&text);
+            let event = inside(text, Around::Literal, layers_left, judge)?;
             Ok(Opened { event, dialect: Dialect::StringLiteral })
         }
         Some(_) => match prefix::find(text) {
@@ -220,7 +218,8 @@ fn opened_carrier<T>(
 pub enum AtPath {
     /// The text is not an object that may be opened.
     Closed,
-    /// The object says that something other than an API server wrote it.
+    /// The object says that something other than an API server wrote it, or that its text is a
+    /// part.
     OtherSource(Refusal),
     /// There is no member at the path, or it is null.
     Absent,
@@ -245,6 +244,9 @@ pub fn open_at<T>(
     let found = value(&object, &names);
     if let Some(other) = other_source(&object, found.as_slice()) {
         return Err(AtPath::OtherSource(other));
+    }
+    if let Some(part) = parts::unjoined(&object) {
+        return Err(AtPath::OtherSource(part));
     }
     let found = found.ok_or(AtPath::Absent)?.get();
     if found.starts_with('{') {
@@ -337,10 +339,15 @@ fn text(members: &Members<'_>, path: &[&str]) -> Option<String> {
 /// Refuses a carrier that says that something other than an API server wrote its text. The values in
 /// `holding` hold events.
 fn other_source(carrier: &Members<'_>, holding: &[&RawValue]) -> Option<Refusal> {
-    // Kubernetes' own programs write this with `--logging-format=json`. Clients can put text of
-    // their own into the messages.
-    if value(carrier, &["ts"]).is_some() && text(carrier, &["caller"]).is_some() {
+    // Clients can put text of their own into the messages of programs. Kubernetes' own programs write
+    // these members with `--logging-format=json`, and others write them with the usual libraries.
+    let has = |name| member(carrier, name).is_some();
+    let is_string = |name| member(carrier, name).is_some_and(|value| value.get().starts_with('"'));
+    if has("ts") && is_string("caller") {
         return Some(klog());
+    }
+    if is_string("msg") && (has("ts") || is_string("caller") || is_string("level")) {
+        return Some(Refusal::new(Reason::OtherCategory, "a message in the log of a program"));
     }
     origin::other(carrier, holding)
 }

@@ -723,3 +723,55 @@ fn requests_without_a_login_are_told_apart() {
     let told: Vec<&str> = told.iter().map(|alert| alert.rule_name.as_str()).collect();
     assert_eq!(told, ["openshift-password-guessing"]);
 }
+
+/// Resources that have no stored object, so that nothing can be applied.
+const NEVER_STORED: &str = "reviews";
+
+/// Returns a creation as server-side apply makes it: a PATCH of the object's own path that is
+/// answered with 201. `None` for events that are no creation of a stored object.
+fn applied(line: &str) -> Option<String> {
+    let mut event: serde_json::Value = serde_json::from_str(line).expect("an event");
+    let object = event.get("objectRef")?;
+    let text = |name: &str| object.get(name).and_then(serde_json::Value::as_str);
+    if event["verb"] != "create" || text("subresource").is_some() || text("resource")?.ends_with(NEVER_STORED) {
+        return None;
+    }
+    let name = text("name").unwrap_or("made").to_owned();
+    let uri = event["requestURI"].as_str().expect("a URI").to_owned();
+    let path = uri.split('?').next().expect("a path");
+    event["requestURI"] = format!("{path}/{name}?fieldManager=kubectl&force=false").into();
+    event["objectRef"]["name"] = name.into();
+    event["verb"] = "patch".into();
+    if event["responseStatus"]["code"].as_i64().is_some_and(|code| code < 400) {
+        event["responseStatus"]["code"] = 201.into();
+    }
+    Some(event.to_string())
+}
+
+/// Goal: an object that server-side apply creates is found like one that is posted.
+#[test]
+fn creations_by_apply_raise_the_same_alerts() {
+    let rules = builtin();
+    let (mut faults, mut tried) = (Vec::new(), 0);
+    for (rule, documents) in files() {
+        let hit = events(&rule, "hit");
+        if is_correlation(&documents) {
+            let lines: Vec<String> =
+                hit.iter().map(|line| applied(line).unwrap_or_else(|| line.clone())).collect();
+            tried += usize::from(lines != hit);
+            let count = fired(&alerts(&rules, &lines), &rule);
+            if count != 1 {
+                faults.push(format!("{rule}: fires {count} times"));
+            }
+            continue;
+        }
+        for line in hit.iter().filter_map(|line| applied(line)) {
+            tried += 1;
+            if fired(&alerts(&rules, &[line]), &rule) != 1 {
+                faults.push(format!("{rule}: is silent"));
+            }
+        }
+    }
+    assert!(tried >= 100, "{tried} creations");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

@@ -82,6 +82,7 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
                     .map(|code| code as i32),
                 response_status: text("/responseStatus/status"),
                 authz_decision: text("/annotations/authorization.k8s.io~1decision"),
+                resource: text("/objectRef/resource"),
                 login_decision: text("/annotations/authentication.openshift.io~1decision"),
             };
             vec![answer.outcome().map(|outcome| json!(outcome.as_str()))]

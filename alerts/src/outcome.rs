@@ -20,8 +20,14 @@ use crate::fields::Field;
 use crate::pattern::{Check, Part, Test};
 
 /// Columns that decide a row's outcome.
-pub(crate) const OUTCOME_COLUMNS: [usize; 5] =
-    [index::STAGE, index::RESPONSE_CODE, index::RESPONSE_STATUS, index::AUTHZ_DECISION, index::ANNOTATIONS];
+pub(crate) const OUTCOME_COLUMNS: [usize; 6] = [
+    index::STAGE,
+    index::RESPONSE_CODE,
+    index::RESPONSE_STATUS,
+    index::AUTHZ_DECISION,
+    index::RESOURCE,
+    index::ANNOTATIONS,
+];
 
 /// Columns that decide whether a row is a dry run.
 pub(crate) const DRY_RUN_COLUMNS: [usize; 5] =
@@ -56,6 +62,8 @@ const CODES: [Option<i32>; 3] = [Some(200), Some(CODE_FAILURE_MIN), None];
 const STATUSES: [Option<&str>; 3] = [Some("Failure"), Some("Success"), None];
 const DECISIONS: [Option<&str>; 3] = [Some("allow"), Some("forbid"), None];
 const LOGINS: [Option<&str>; 3] = [Some("allow"), Some("deny"), None];
+/// The class of the login decision in a request for a resource, which is no login.
+const NO_LOGIN: usize = LOGINS.len() - 1;
 
 fn stage_class(stage: Option<&str>) -> usize {
     match stage {
@@ -98,8 +106,14 @@ static TABLE: LazyLock<Vec<Option<Outcome>>> = LazyLock::new(|| {
             for response_status in STATUSES {
                 for authz_decision in DECISIONS {
                     for login_decision in LOGINS {
-                        let answer =
-                            Answer { stage, response_code, response_status, authz_decision, login_decision };
+                        let answer = Answer {
+                            stage,
+                            response_code,
+                            response_status,
+                            authz_decision,
+                            login_decision,
+                            ..Answer::default()
+                        };
                         table.push(answer.outcome());
                     }
                 }
@@ -144,13 +158,16 @@ fn outcome_of_rows(columns: &Columns<'_>) -> Vec<Option<Outcome>> {
     let statuses = Classes::of(columns.text(index::RESPONSE_STATUS), |value| class_of(STATUSES, value));
     let decisions = Classes::of(columns.text(index::AUTHZ_DECISION), |value| class_of(DECISIONS, value));
     let logins = Classes::of(columns.text(index::ANNOTATIONS), login_class);
+    let resources = columns.text(index::RESOURCE);
     let table = &*TABLE;
     let of_row = |row| {
         let mut at = stages.get(row);
         at = at * CODES.len() + code_class(columns.number(index::RESPONSE_CODE, row));
         at = at * STATUSES.len() + statuses.get(row);
         at = at * DECISIONS.len() + decisions.get(row);
-        at = at * LOGINS.len() + logins.get(row);
+        let login = logins.get(row);
+        let is_login = login != NO_LOGIN && resources.get(row).is_none();
+        at = at * LOGINS.len() + if is_login { login } else { NO_LOGIN };
         table[at]
     };
     (0..columns.rows).map(of_row).collect()
@@ -245,6 +262,7 @@ mod tests {
                                 response_status,
                                 authz_decision,
                                 login_decision,
+                                ..Answer::default()
                             };
                             let annotations = login_decision
                                 .map(|login| serde_json::json!({ LOGIN_DECISION: login }).to_string());

@@ -302,6 +302,7 @@ fn event_for_them(line: &Json) -> Json {
         response_code: line["responseStatus"]["code"].as_i64().and_then(|code| i32::try_from(code).ok()),
         response_status: line["responseStatus"]["status"].as_str(),
         authz_decision: line["annotations"]["authorization.k8s.io/decision"].as_str(),
+        resource: line["objectRef"]["resource"].as_str(),
         login_decision: line["annotations"]["authentication.openshift.io/decision"].as_str(),
     };
     let virtuals = [

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use strongroom_alerts::RuleSet;
+use strongroom_alerts::{RuleError, RuleSet};
 use strongroom_archive::{Archive, SealReport};
 use strongroom_decode::{Dialect, EventPath, Reason};
 use strongroom_ingest::{
@@ -163,9 +163,13 @@ pub fn run(args: Args) -> Result<u8, CliError> {
 
 /// The rules of a run: the built-in ones, and the user's own.
 pub fn load_rules(no_builtin: bool, own: &[PathBuf]) -> Result<RuleSet, CliError> {
-    let hint = "the message names the rule's file, document and line; docs/rules.md describes the format";
     let rules = if no_builtin { RuleSet::load(own) } else { RuleSet::builtin_and(own) };
-    rules.map_err(|error| CliError::input(error).with_hint(hint))
+    rules.map_err(unusable_rules)
+}
+
+pub fn unusable_rules(error: RuleError) -> CliError {
+    let hint = "the message names the rule's file, document and line; docs/rules.md describes the format";
+    CliError::input(error).with_hint(hint)
 }
 
 /// Ctrl-C ends reading; what was read is sealed. A second Ctrl-C ends the process at once.

@@ -3902,7 +3902,21 @@ def google_columns(entry):
     said.update(authz_reason=labels.string(REASON), authz_decision=labels.string(DECISION))
     if said["authz_decision"] is None:
         said["authz_decision"] = google_granted(payload)
+    if said["user_name"] is None and entry.version != 1:
+        said["user_name"] = authentication.string("principalSubject")
+        if said["user_name"] is None and google_is_anonymous(payload.body("authenticationInfo"), said):
+            said["user_name"] = "system:anonymous"
     return said
+
+
+def google_is_anonymous(authentication, said):
+    """Returns True if an entry without a principal is of an anonymous request."""
+    if (said["authz_reason"] or "").endswith((' to User "system:anonymous"', ' to Group "system:unauthenticated"')):
+        return True
+    if 'User "system:anonymous" cannot ' in (said["response_message"] or ""):
+        return True
+    names_nobody = authentication is None or re.fullmatch(r"\{[ \t\r\n]*\}", authentication)
+    return bool(names_nobody) and said["authz_decision"] == "allow"
 
 
 def is_status(response, version):
@@ -4348,7 +4362,7 @@ CARRIED = [
 READ = set().union(*TOLD.values(), *CARRIED) | {
     "kind", "apiVersion", "k8s_audit_level", "openshift_audit_level", "method", "records", "category", "properties", "logEvents", "messageType", "logName",
     "protoPayload", "insertId", "textPayload", "jsonPayload", "resource", "type", "serviceName", "@type", "operation", "requestMetadata", "authenticationInfo",
-    "callerIp", "methodName", "id", "last", "first", "principalEmail", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
+    "callerIp", "methodName", "id", "last", "first", "principalEmail", "principalSubject", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
     "status", "authorizationInfo", "granted", "stream", "kubernetes", "container_name", "container", "name", "namespace_name", "namespace", "pod_namespace",
     "resourceLogs", "streams", "values", "events", "ts", "caller",
 }  # fmt: skip

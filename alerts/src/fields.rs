@@ -8,6 +8,9 @@ use std::fmt;
 
 use strongroom_schemas::events::index;
 
+pub(crate) use crate::exec::Exec;
+use crate::outcome::{DRY_RUN_COLUMNS, OUTCOME_COLUMNS};
+
 /// A path below a JSON value. Its parts are keys. A key with dots is found by joining parts
 /// (`metadata.labels.app.kubernetes.io/name`), or may be written with escaped dots
 /// (`app\.kubernetes\.io/name`).
@@ -39,13 +42,6 @@ pub(crate) enum Body {
     Response,
 }
 
-/// The part of an exec request that a field refers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Exec {
-    Command,
-    Container,
-}
-
 /// The source of a field's value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Field {
@@ -65,9 +61,10 @@ pub(crate) enum Field {
     DryRun,
     /// False for a request body that rules cannot see, or not all of it; null without a body.
     Examined,
-    /// Query parameters of the URI of exec and attach. A command that is not in the URI of an exec
-    /// is the `command` of its body.
+    /// Query parameters of the URI of exec and attach, or what the options in their body say.
     Exec(Exec),
+    /// The program that `userAgent` names first, without its version.
+    Client,
     /// A path in a JSON column that is not a body.
     Json(usize, Path),
     Body(Body, Path),
@@ -83,6 +80,23 @@ impl Field {
     pub(crate) fn is_body(&self) -> bool {
         matches!(self, Field::Body(..) | Field::Pod(_))
     }
+
+    /// Adds the columns that the value is computed from to `out`.
+    pub(crate) fn add_columns(&self, out: &mut Vec<usize>) {
+        match self {
+            Field::Column(at) | Field::Time(at) | Field::List(at) | Field::Json(at, _) => out.push(*at),
+            Field::Actor => out.extend([index::USER_NAME, index::IMPERSONATED_USER_NAME]),
+            Field::SourceIp => out.push(index::SOURCE_IPS),
+            Field::Outcome => out.extend(OUTCOME_COLUMNS),
+            Field::DryRun => out.extend(DRY_RUN_COLUMNS),
+            Field::Examined | Field::Body(Body::Request, _) => out.push(index::REQUEST_OBJECT),
+            Field::Body(Body::Response, _) => out.push(index::RESPONSE_OBJECT),
+            Field::Pod(_) => out.extend([index::REQUEST_OBJECT, index::RESOURCE]),
+            Field::Exec(_) => out.extend([index::REQUEST_URI, index::SUBRESOURCE, index::REQUEST_OBJECT]),
+            Field::Client => out.push(index::USER_AGENT),
+            Field::Element(_) => {}
+        }
+    }
 }
 
 const EXACT: &[(&str, Field)] = &[
@@ -92,6 +106,7 @@ const EXACT: &[(&str, Field)] = &[
     ("authz.reason", Field::Column(index::AUTHZ_REASON)),
     ("annotations.authorization.k8s.io/decision", Field::Column(index::AUTHZ_DECISION)),
     ("annotations.authorization.k8s.io/reason", Field::Column(index::AUTHZ_REASON)),
+    ("client", Field::Client),
     ("cluster", Field::Column(index::CLUSTER)),
     ("dry_run", Field::DryRun),
     ("exec.command", Field::Exec(Exec::Command)),

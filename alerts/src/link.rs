@@ -120,6 +120,7 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
             title: header.title,
             description: header.description,
             severity: header.severity,
+            common: header.common,
             kind,
             alerts: !feeds_only[at] || wants_own_alert[at],
             tactics: header.tactics,
@@ -171,7 +172,7 @@ fn wrong(header: &RuleHeader, message: String) -> RuleError {
 
 /// Returns the name of each document's rule. In each file, one document may lack a name; its rule
 /// has the file's stem as its name.
-fn names_of(documents: &[Document]) -> Result<Vec<String>, RuleError> {
+pub(crate) fn names_of(documents: &[Document]) -> Result<Vec<String>, RuleError> {
     let mut stems: HashMap<&str, &RuleHeader> = HashMap::new();
     documents
         .iter()

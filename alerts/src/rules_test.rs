@@ -382,7 +382,7 @@ const DECISION: &str = "authorization.k8s.io/decision";
 /// event says nothing about the outcome, only alerts of high and critical severity are raised, and
 /// they say so.
 #[test]
-fn an_unknown_outcome_is_told_apart() {
+fn an_unknown_outcome_is_distinguished() {
     let rules = builtin();
     let (mut grave, mut others) = (0, 0);
     for (rule, documents) in files() {
@@ -676,10 +676,10 @@ fn patterns_mean_what_they_say() {
     );
 }
 
-/// What everybody may ask without a login is not told; a Secret is. A login to OpenShift is made
-/// without a login, too: guessing passwords is told once, a login that succeeds is not.
+/// What everybody may ask without a login raises nothing; a Secret does. A login to OpenShift is made
+/// without a login, too: guessing passwords raises one alert, a login that succeeds none.
 #[test]
-fn requests_without_a_login_are_told_apart() {
+fn requests_without_a_login_are_distinguished() {
     let rules = builtin();
     let event = |at: usize, uri: &str, code: u16, annotations: &str| {
         format!(
@@ -700,8 +700,8 @@ fn requests_without_a_login_are_told_apart() {
         "/logout",
     ];
     let open: Vec<String> = open.iter().enumerate().map(|(at, uri)| event(at, uri, 200, "")).collect();
-    let told: Vec<String> = alerts(&rules, &open).into_iter().map(|alert| alert.message).collect();
-    assert!(told.is_empty(), "{}", told.join("\n"));
+    let found: Vec<String> = alerts(&rules, &open).into_iter().map(|alert| alert.message).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
     let secret = alerts(&rules, &[event(0, "/api/v1/namespaces/clinic/secrets", 200, "")]);
     assert_eq!(secret.iter().map(|alert| alert.severity).max(), Some(Severity::High));
 
@@ -719,9 +719,9 @@ fn requests_without_a_login_are_told_apart() {
     assert_eq!(alerts(&rules, std::slice::from_ref(&good)).len(), 0);
     let mut logins: Vec<String> = (0..25).map(|at| login(at, "deny", 302)).collect();
     logins.extend([login(25, "error", 500), login(26, "deny", 401), good]);
-    let told = alerts(&rules, &logins);
-    let told: Vec<&str> = told.iter().map(|alert| alert.rule_name.as_str()).collect();
-    assert_eq!(told, ["openshift-password-guessing"]);
+    let found = alerts(&rules, &logins);
+    let found: Vec<&str> = found.iter().map(|alert| alert.rule_name.as_str()).collect();
+    assert_eq!(found, ["openshift-password-guessing"]);
 }
 
 /// Resources that have no stored object, so that nothing can be applied.

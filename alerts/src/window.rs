@@ -61,7 +61,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use strongroom_schemas::alert::AUDIT_IDS_MAX;
-use strongroom_schemas::{Touch, Touched};
+use strongroom_schemas::{Severity, Touch, Touched};
 
 use crate::rule::Measure;
 use crate::trace::{Trace, Traces};
@@ -115,6 +115,8 @@ pub(crate) struct Crossing {
     pub(crate) count: u64,
     pub(crate) audit_ids: Vec<String>,
     pub(crate) touched: Touched,
+    /// The level of the alert if the group is still being learnt.
+    pub(crate) learning_level: Option<Severity>,
 }
 
 #[derive(Debug)]
@@ -384,6 +386,7 @@ impl Group {
             count: count as u64,
             audit_ids: listed.map(|at| self.events[*at].audit_id.to_string()).collect(),
             touched: self.touched(&counted, rule),
+            learning_level: None,
         })
     }
 

@@ -733,7 +733,8 @@ fn applied(line: &str) -> Option<String> {
     let mut event: serde_json::Value = serde_json::from_str(line).expect("an event");
     let object = event.get("objectRef")?;
     let text = |name: &str| object.get(name).and_then(serde_json::Value::as_str);
-    if event["verb"] != "create" || text("subresource").is_some() || text("resource")?.ends_with(NEVER_STORED) {
+    if event["verb"] != "create" || text("subresource").is_some() || text("resource")?.ends_with(NEVER_STORED)
+    {
         return None;
     }
     let name = text("name").unwrap_or("made").to_owned();

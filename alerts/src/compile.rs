@@ -134,7 +134,7 @@ fn cost_of(field: &Field) -> u8 {
         Field::List(_) => 1,
         Field::Time(_) | Field::Client => 2,
         Field::Json(..) => 3,
-        Field::Body(..) | Field::Pod(_) | Field::Examined | Field::Exec(_) => COST_BODY,
+        Field::Body(..) | Field::Pod(_) | Field::Examined | Field::Removed | Field::Exec(_) => COST_BODY,
     }
 }
 

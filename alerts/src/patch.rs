@@ -13,6 +13,7 @@
 use serde_json::{Map, Value};
 
 use crate::body::{Examined, PARSED_DEPTH_MAX};
+use crate::removed::{REMOVED_MAX, pointer_text};
 
 /// Returns the operations of a JSON patch in an object of Google's, which has no lists at the top:
 /// the list is the only member, `value`, beside `@type`.
@@ -41,10 +42,14 @@ pub(crate) fn patched(operations: Vec<Value>) -> Examined {
     let mut root = Value::Null;
     let mut is_whole = true;
     let mut left = COPIED_MAX;
+    let mut removed = Vec::new();
     for mut operation in operations {
         let keys = |name| operation.get(name).and_then(Value::as_str).and_then(pointer);
         // The API server refuses a patch with such a path.
         let Some(path) = keys("path") else { continue };
+        if removed.len() < REMOVED_MAX {
+            removed.extend(removed_by(&operation, &path));
+        }
         let value = match operation.get("op").and_then(Value::as_str) {
             Some("add" | "replace") => operation.get_mut("value").map(Value::take),
             Some("copy" | "move") => {
@@ -63,7 +68,24 @@ pub(crate) fn patched(operations: Vec<Value>) -> Examined {
             is_whole &= put(&mut root, &path, value, PATCH_DEPTH_MAX, &mut left);
         }
     }
-    Examined { value: root, is_whole }
+    Examined { value: root, is_whole, removed: Some(removed) }
+}
+
+/// Returns the pointer to what an operation removes. To write an object or an array is to remove
+/// what was there.
+fn removed_by(operation: &Value, path: &[String]) -> Option<String> {
+    match operation.get("op").and_then(Value::as_str)? {
+        "remove" => Some(pointer_text(path)),
+        "add" | "replace" => match operation.get("value")? {
+            Value::Null | Value::Object(_) | Value::Array(_) => Some(pointer_text(path)),
+            _ => None,
+        },
+        "copy" => Some(pointer_text(path)),
+        "move" => {
+            operation.get("from").and_then(Value::as_str).and_then(pointer).map(|from| pointer_text(&from))
+        }
+        _ => None,
+    }
 }
 
 /// Returns the keys of a path. Text before the first slash is none of them. `None` if there is text

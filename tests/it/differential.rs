@@ -455,7 +455,10 @@ fn single_events_are_judged_as_by_sigma_rust() {
                 let asks = |names: &[&str]| rule.lines.iter().any(|line| names.contains(&&*line.field));
                 let is_dry = json["requestURI"].as_str().is_some_and(|uri| uri.contains("dryRun"));
                 let is_ours = asks(&["outcome"]) && (is_dry || json["outcome"] == "unknown");
-                if ours == theirs || is_ours || asks(&["dry_run", "faults", "request_examined"]) {
+                if ours == theirs
+                    || is_ours
+                    || asks(&["dry_run", "faults", "request_examined", "request_removes"])
+                {
                     continue;
                 }
                 match Reason::of(rule, &json) {

@@ -130,6 +130,7 @@ fn cost_of(field: &Field) -> u8 {
         | Field::SourceIp
         | Field::Outcome
         | Field::DryRun
+        | Field::Creates
         | Field::Element(_) => 0,
         Field::List(_) => 1,
         Field::Time(_) | Field::Client => 2,

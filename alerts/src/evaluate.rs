@@ -167,6 +167,7 @@ impl Evaluation<'_, '_> {
             Field::Time(at) => test.matches(time_text(columns, *at, row.at).as_deref()),
             Field::Outcome => test.matches(outcome::outcomes(columns)[row.at].map(Outcome::as_str)),
             Field::DryRun => test.matches(Some(outcome::bool_text(outcome::dry_runs(columns)[row.at]))),
+            Field::Creates => test.matches(Some(outcome::bool_text(outcome::creates(columns, row.at)))),
             Field::Examined => test.matches(row.examined().map(outcome::bool_text)),
             Field::Removed => {
                 let removed = row.removed();
@@ -361,6 +362,7 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
             out.extend(outcome::outcomes(columns)[row.at].map(|outcome| outcome.as_str().to_owned()))
         }
         Field::DryRun => out.push(outcome::bool_text(outcome::dry_runs(columns)[row.at]).to_owned()),
+        Field::Creates => out.push(outcome::bool_text(outcome::creates(columns, row.at)).to_owned()),
         Field::Examined => out.extend(row.examined().map(|examined| outcome::bool_text(examined).to_owned())),
         Field::Removed => out.extend(row.removed()),
         Field::Exec(part) => out.extend(row.exec(*part)),

@@ -9,7 +9,7 @@ use std::fmt;
 use strongroom_schemas::events::index;
 
 pub(crate) use crate::exec::Exec;
-use crate::outcome::{DRY_RUN_COLUMNS, OUTCOME_COLUMNS};
+use crate::outcome::{CREATES_COLUMNS, DRY_RUN_COLUMNS, OUTCOME_COLUMNS};
 
 /// A path below a JSON value. Its parts are keys. A key with dots is found by joining parts
 /// (`metadata.labels.app.kubernetes.io/name`), or may be written with escaped dots
@@ -59,6 +59,9 @@ pub(crate) enum Field {
     Outcome,
     /// True for a request that asked the API server to change nothing.
     DryRun,
+    /// True for a request that makes an object which was not there: a `create`, or a server-side
+    /// apply that is answered with 201.
+    Creates,
     /// False for a request body that rules cannot see, or not all of it; null without a body.
     Examined,
     /// JSON pointers to what the request removes from the stored object, see [`crate::removed`].
@@ -91,6 +94,7 @@ impl Field {
             Field::SourceIp => out.push(index::SOURCE_IPS),
             Field::Outcome => out.extend(OUTCOME_COLUMNS),
             Field::DryRun => out.extend(DRY_RUN_COLUMNS),
+            Field::Creates => out.extend(CREATES_COLUMNS),
             Field::Examined | Field::Removed | Field::Body(Body::Request, _) => {
                 out.push(index::REQUEST_OBJECT)
             }
@@ -112,6 +116,7 @@ const EXACT: &[(&str, Field)] = &[
     ("annotations.authorization.k8s.io/reason", Field::Column(index::AUTHZ_REASON)),
     ("client", Field::Client),
     ("cluster", Field::Column(index::CLUSTER)),
+    ("creates", Field::Creates),
     ("dry_run", Field::DryRun),
     ("exec.command", Field::Exec(Exec::Command)),
     ("exec.container", Field::Exec(Exec::Container)),

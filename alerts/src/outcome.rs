@@ -1,4 +1,4 @@
-//! The virtual fields `outcome` and `dry_run`: one value for each row of a batch, and the rules that
+//! The virtual fields `outcome`, `dry_run` and `creates`: one value for each row of a batch, and the rules that
 //! ask for success.
 //!
 //! Invariant: the values are those of [`strongroom_schemas::outcome`]. Each distinct value of a
@@ -32,6 +32,12 @@ pub(crate) const OUTCOME_COLUMNS: [usize; 6] = [
 /// Columns that decide whether a row is a dry run.
 pub(crate) const DRY_RUN_COLUMNS: [usize; 5] =
     [index::REQUEST_URI, index::VERB, index::API_GROUP, index::RESOURCE, index::SUBRESOURCE];
+
+/// Columns that decide whether a request makes an object.
+pub(crate) const CREATES_COLUMNS: [usize; 2] = [index::VERB, index::RESPONSE_CODE];
+
+/// The response code of an apply that makes an object.
+const CODE_CREATED: i64 = 201;
 
 /// The values of the field `outcome`, in the order of their places in a gate.
 pub(crate) const OUTCOMES: [&str; 3] =
@@ -192,6 +198,15 @@ fn dry_run_of_rows(columns: &Columns<'_>) -> Vec<bool> {
             )
     };
     (0..columns.rows).map(of_row).collect()
+}
+
+/// Returns true if the request of a row makes an object.
+pub(crate) fn creates(columns: &Columns<'_>, row: usize) -> bool {
+    match columns.text(index::VERB).get(row) {
+        Some("create") => true,
+        Some("patch") => columns.number(index::RESPONSE_CODE, row) == Some(CODE_CREATED),
+        _ => false,
+    }
 }
 
 /// Returns true if a line of an expression, not negated, accepts an outcome.

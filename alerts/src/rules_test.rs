@@ -682,8 +682,14 @@ fn patterns_mean_what_they_say() {
 fn requests_without_a_login_are_distinguished() {
     let rules = builtin();
     let event = |at: usize, uri: &str, code: u16, annotations: &str| {
+        let object = match uri.split('/').nth(5).and_then(|rest| rest.split('?').next()) {
+            Some(resource) if uri.starts_with("/api/v1/namespaces/") => {
+                format!(r#""objectRef":{{"resource":"{resource}","namespace":"kube-public"}},"#)
+            }
+            _ => String::new(),
+        };
         format!(
-            r#"{{"auditID":"{at}","level":"Metadata","stage":"ResponseComplete","requestURI":"{uri}","verb":"get","user":{{"username":"system:anonymous","groups":["system:unauthenticated"]}},"sourceIPs":["192.0.2.10"],"userAgent":"curl/8","responseStatus":{{"metadata":{{}},"code":{code}}},"requestReceivedTimestamp":"2026-03-02T10:00:00.000000Z","stageTimestamp":"2026-03-02T10:00:00.000000Z","annotations":{{{annotations}"authorization.k8s.io/decision":"allow"}}}}"#
+            r#"{{"auditID":"{at}","level":"Metadata","stage":"ResponseComplete","requestURI":"{uri}","verb":"get","user":{{"username":"system:anonymous","groups":["system:unauthenticated"]}},"sourceIPs":["192.0.2.10"],"userAgent":"curl/8",{object}"responseStatus":{{"metadata":{{}},"code":{code}}},"requestReceivedTimestamp":"2026-03-02T10:00:00.000000Z","stageTimestamp":"2026-03-02T10:00:00.000000Z","annotations":{{{annotations}"authorization.k8s.io/decision":"allow"}}}}"#
         )
     };
     let open = [
@@ -728,9 +734,10 @@ fn requests_without_a_login_are_distinguished() {
 const NEVER_STORED: &str = "reviews";
 
 /// Returns a creation as server-side apply makes it: a PATCH of the object's own path that is
-/// answered with 201. `None` for events that are no creation of a stored object.
+/// answered with 201. `None` for events that are no creation of a stored object, or are nested too
+/// deeply for this test.
 fn applied(line: &str) -> Option<String> {
-    let mut event: serde_json::Value = serde_json::from_str(line).expect("an event");
+    let mut event: serde_json::Value = serde_json::from_str(line).ok()?;
     let object = event.get("objectRef")?;
     let text = |name: &str| object.get(name).and_then(serde_json::Value::as_str);
     if event["verb"] != "create" || text("subresource").is_some() || text("resource")?.ends_with(NEVER_STORED)

@@ -457,7 +457,7 @@ fn single_events_are_judged_as_by_sigma_rust() {
                 let is_ours = asks(&["outcome"]) && (is_dry || json["outcome"] == "unknown");
                 if ours == theirs
                     || is_ours
-                    || asks(&["dry_run", "faults", "request_examined", "request_removes"])
+                    || asks(&["dry_run", "faults", "request_examined", "request_removes", "creates"])
                 {
                     continue;
                 }

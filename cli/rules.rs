@@ -13,9 +13,10 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use strongroom_alerts::{Detector, DetectorConfig, LogKind, Matcher, OwnRules, RuleInfo, RuleKind, RuleSet};
 use strongroom_archive::{Archive, EventSelection};
-use strongroom_decode::frame::{Edge, Origin};
-use strongroom_decode::{Block, Decoder, DecoderConfig};
+use strongroom_decode::{Decoder, DecoderConfig};
 use strongroom_generate::dialect::Dialect;
+use strongroom_lines::Block;
+use strongroom_lines::frame::{Edge, Origin};
 use strongroom_schemas::{Alert, Level, Severity, Table, events};
 
 use crate::exit::{self, CliError, ingest_error};
@@ -452,6 +453,8 @@ fn carried(rules: &Arc<RuleSet>, location: &str, days: u32) -> Result<Vec<Carrie
 
 /// Width of the lists of techniques and safeguards.
 const LINE_CHARS: usize = 96;
+/// Number of names of dialects in a line.
+const NAMES_A_LINE: usize = 7;
 
 fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std::io::Result<()> {
     let mut out = anstream::stdout().lock();
@@ -528,7 +531,10 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
             0 => "every rule finds the columns that it asks for".to_owned(),
             count => format!("{} ask for columns that are not there", term::counted(count, "rule")),
         };
-        writeln!(out, "logs like {} ({}): {lacking}", log.as_str(), names.join(", "))?;
+        writeln!(out, "logs like {}: {lacking}", log.as_str())?;
+        for names in names.chunks(NAMES_A_LINE) {
+            writeln!(out, "  {}", names.join(", "))?;
+        }
     }
     for (title, found) in [("ATT&CK technique", &techniques), ("HIPAA safeguard", &safeguards)] {
         writeln!(out, "\n{}, each with its number of rules", term::counted(found.len(), title))?;

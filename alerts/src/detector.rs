@@ -20,6 +20,10 @@
 //! that matches several base rules of a correlation counts once; for a temporal correlation, once
 //! for each rule.
 //!
+//! **A late step.** An alert of a temporal correlation is about the last step, whichever step arrives
+//! last; its source and offset are those of the event that completed it, because an alert is sealed
+//! with that event.
+//!
 //! **Level.** An alert has the level of its rule, unless the rule says that it is lower while a group
 //! is being learnt, or when such alerts are common (see [`crate::rarity`]).
 //!
@@ -48,6 +52,7 @@ use strongroom_schemas::{Alert, AlertEvent, Stage, Touched};
 use uuid::Uuid;
 
 use crate::closing::{Closed, ClosingLimits, Closings, Waiting};
+use crate::details::Details;
 use crate::history::{Baselines, HistoryLimits, Judgement, Novelties, Novelty};
 use crate::matches::{BatchMatches, Entry, Half, Kept, MatchedEvent, Meaning};
 use crate::message::{self, Subject};
@@ -131,6 +136,7 @@ pub struct Detector {
     novelties: Novelties,
     baselines: Baselines,
     commons: Commons,
+    details: Details,
     shown: Shown,
 }
 
@@ -156,6 +162,7 @@ impl Detector {
             novelties: Novelties::new(history_limits),
             baselines: Baselines::new(history_limits),
             commons: Commons::default(),
+            details: Details::default(),
             correlations: positions(&rules),
             rules,
             requests: Requests::new(config.requests_max),
@@ -251,9 +258,9 @@ impl Detector {
                         touch: matches.touch(event),
                         source_offset: event.source_offset,
                     };
-                    if let Some(crossing) = self.count(definition, group, &counted, event.half) {
-                        let event = matches.alert_event(event);
-                        alerts.push(self.correlated(definition, crossing, group, text(), event));
+                    let whole = || matches.alert_event(event);
+                    if let Some(crossing) = self.count(definition, group, &counted, event.half, &whole) {
+                        alerts.push(self.correlated(definition, crossing, group, text(), whole()));
                     }
                 }
             }
@@ -281,6 +288,11 @@ impl Detector {
         left.into_iter().filter_map(|held| self.released(held)).collect()
     }
 
+    #[cfg(test)]
+    pub(crate) fn forget_details(&mut self) {
+        self.details = Details::default();
+    }
+
     /// Counts an event that no longer waits, and returns its alert.
     fn released(&mut self, held: Held) -> Option<Alert> {
         let Held { correlation, group, group_text, value, request, half, event } = held;
@@ -295,7 +307,7 @@ impl Detector {
         let rules = Arc::clone(&self.rules);
         // A rule that is no longer in the set does not alert.
         let definition = &rules.correlations[*self.correlations.get(&correlation)?];
-        let crossing = self.count(definition, group, &counted, half)?;
+        let crossing = self.count(definition, group, &counted, half, &|| event.clone())?;
         Some(self.correlated(definition, crossing, group, &group_text, event))
     }
 
@@ -307,6 +319,7 @@ impl Detector {
         group: u128,
         counted: &Counted<'_>,
         half: Option<Half>,
+        event: &dyn Fn() -> AlertEvent,
     ) -> Option<Crossing> {
         let (key, timespan_us) = ((correlation.key, group), correlation.timespan_us);
         // A request counts once for a correlation or, if the correlation distinguishes rules, once
@@ -336,6 +349,7 @@ impl Detector {
                     audit_ids: vec![counted.audit_id.to_owned()],
                     touched: Touched::of(counted.touch, counted.source_offset),
                     learning_level,
+                    last: None,
                 })
             }
             Measure::Baseline { floor, factor_thousandths, history_min } => {
@@ -350,9 +364,15 @@ impl Detector {
                     audit_ids: spike.audit_ids,
                     touched: spike.touched,
                     learning_level: None,
+                    last: None,
                 })
             }
             measure => {
+                // The last step of a sequence may have arrived when a late step completes it.
+                let is_last = counted.value + 1 == correlation.bases.len() as u128;
+                if measure == Measure::Rules || (measure == Measure::RulesInOrder && is_last) {
+                    self.details.keep(counted.request, event);
+                }
                 let at_least = correlation.at_least()?;
                 let at_least = usize::try_from(at_least).unwrap_or(usize::MAX);
                 self.windows.count(key, Rule { timespan_us, at_least, measure }, counted)
@@ -399,6 +419,7 @@ impl Detector {
             audit_ids: closed.audit_ids,
             touched: closed.touched,
             learning_level: None,
+            last: None,
         };
         Some(self.correlated(correlation, crossing, closed.group, &closed.group_text, closed.event))
     }
@@ -441,8 +462,16 @@ impl Detector {
         crossing: Crossing,
         group: u128,
         group_text: &str,
-        event: AlertEvent,
+        completing: AlertEvent,
     ) -> Alert {
+        let event = match &crossing.last {
+            None => completing,
+            Some((request, names)) => {
+                let AlertEvent { source, source_offset, .. } = completing;
+                let last = self.details.get(*request).unwrap_or(names).clone();
+                AlertEvent { source, source_offset, ..last }
+            }
+        };
         let rules = Arc::clone(&self.rules);
         let rule = &rules.rules()[correlation.info];
         let timespan = correlation.span_text();

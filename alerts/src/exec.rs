@@ -37,9 +37,9 @@ impl Exec {
     /// Returns the part that a body has, `PodExecOptions` or `PodAttachOptions`. The parts of a
     /// command are joined by spaces, like those of a URI.
     pub(crate) fn of_body(self, body: &Value) -> Option<String> {
-        match body.get(self.name())? {
-            Value::String(text) => Some(text.clone()),
-            Value::Array(parts) if self == Exec::Command => {
+        match (self, body.get(self.name())?) {
+            (Exec::Container, Value::String(name)) => Some(name.clone()),
+            (Exec::Command, Value::Array(parts)) => {
                 let parts: Vec<&str> = parts.iter().filter_map(Value::as_str).collect();
                 (!parts.is_empty()).then(|| parts.join(" "))
             }
@@ -115,7 +115,7 @@ mod tests {
             assert_eq!(Exec::Command.of_body(&other), None, "{other}");
             assert_eq!(Exec::Container.of_body(&other), None, "{other}");
         }
-        assert_eq!(Exec::Command.of_body(&json!({"command": "id"})).as_deref(), Some("id"));
+        assert_eq!(Exec::Command.of_body(&json!({"command": "id"})), None);
         assert!(Exec::Command.is_in_body(Some("exec")) && !Exec::Command.is_in_body(Some("attach")));
         assert!(Exec::Container.is_in_body(Some("attach")) && !Exec::Container.is_in_body(None));
     }

@@ -61,6 +61,7 @@ mod columns;
 mod compile;
 mod condition;
 mod coverage;
+mod details;
 mod detection;
 mod detector;
 #[cfg(test)]

@@ -81,8 +81,7 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
             vec![Some(json!(verb == Some("create") || verb == Some("patch") && code == Some(201)))]
         }
         Field::Removed => {
-            let body =
-                at(event, index::REQUEST_OBJECT).and_then(|body| crate::body::examine(&body.to_string()));
+            let body = at(event, index::REQUEST_OBJECT).and_then(|body| body::examine(&body.to_string()));
             let removed = body.map(|body| crate::removed::removed(&body)).unwrap_or_default();
             if removed.is_empty() {
                 vec![None]

@@ -34,6 +34,9 @@ pub(crate) struct Examined {
     /// False if the request also sets a value that is not in its body: a JSON patch copies it from
     /// the stored object.
     pub(crate) is_whole: bool,
+    /// JSON pointers to what a JSON patch removes or replaces as a whole, at most
+    /// [`REMOVED_MAX`](crate::removed::REMOVED_MAX). `None` if the body is not a JSON patch.
+    pub(crate) removed: Option<Vec<String>>,
 }
 
 /// Parses a body for rules, and turns a JSON patch into the object that it builds. Returns `None`
@@ -55,9 +58,9 @@ pub(crate) fn examine(text: &str) -> Option<Examined> {
         Value::Array(operations) if patch::is_patch(&operations) => patch::patched(operations),
         Value::Object(object) => match patch::listed(&object) {
             Some(operations) => patch::patched(operations.clone()),
-            None => Examined { value: Value::Object(object), is_whole: true },
+            None => Examined { value: Value::Object(object), is_whole: true, removed: None },
         },
-        value => Examined { value, is_whole: true },
+        value => Examined { value, is_whole: true, removed: None },
     })
 }
 

@@ -130,11 +130,12 @@ fn cost_of(field: &Field) -> u8 {
         | Field::SourceIp
         | Field::Outcome
         | Field::DryRun
+        | Field::Creates
         | Field::Element(_) => 0,
         Field::List(_) => 1,
         Field::Time(_) | Field::Client => 2,
         Field::Json(..) => 3,
-        Field::Body(..) | Field::Pod(_) | Field::Examined | Field::Exec(_) => COST_BODY,
+        Field::Body(..) | Field::Pod(_) | Field::Examined | Field::Removed | Field::Exec(_) => COST_BODY,
     }
 }
 

@@ -79,6 +79,8 @@ pub(crate) fn columns_in_field(field: &Field, out: &mut BTreeSet<usize>) {
     match field {
         Field::Actor => columns.push(index::USER_NAME),
         Field::DryRun | Field::Outcome => {}
+        // Only an apply needs the response code.
+        Field::Creates => columns.push(index::VERB),
         other => other.add_columns(&mut columns),
     }
     out.extend(columns);

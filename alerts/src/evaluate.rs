@@ -23,6 +23,7 @@ use crate::memo::Memo;
 use crate::message::first_chars;
 use crate::outcome;
 use crate::pattern::{self, Test};
+use crate::removed;
 use crate::walk::{self, Pod};
 
 /// A row, and the bodies that have been parsed for it.
@@ -63,6 +64,11 @@ impl<'a> Row<'a> {
         let text = self.columns.text(index::REQUEST_OBJECT).get(self.at)?;
         let is_sure = self.request.get().is_none() && body::is_plain(text);
         Some(is_sure || self.examine(Body::Request).is_some_and(|examined| examined.is_whole))
+    }
+
+    /// Returns the places that the request removes.
+    fn removed(&self) -> Vec<String> {
+        self.examine(Body::Request).map(removed::removed).unwrap_or_default()
     }
 
     /// Returns a part of an exec request: what its URI says, else what its body says.
@@ -161,7 +167,15 @@ impl Evaluation<'_, '_> {
             Field::Time(at) => test.matches(time_text(columns, *at, row.at).as_deref()),
             Field::Outcome => test.matches(outcome::outcomes(columns)[row.at].map(Outcome::as_str)),
             Field::DryRun => test.matches(Some(outcome::bool_text(outcome::dry_runs(columns)[row.at]))),
+            Field::Creates => test.matches(Some(outcome::bool_text(outcome::creates(columns, row.at)))),
             Field::Examined => test.matches(row.examined().map(outcome::bool_text)),
+            Field::Removed => {
+                let removed = row.removed();
+                if removed.is_empty() {
+                    return test.matches(None);
+                }
+                removed.iter().any(|place| test.matches(Some(place)))
+            }
             Field::Exec(part) => test.matches(row.exec(*part).as_deref()),
             Field::Client => {
                 let agents = columns.text(index::USER_AGENT);
@@ -348,7 +362,9 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
             out.extend(outcome::outcomes(columns)[row.at].map(|outcome| outcome.as_str().to_owned()))
         }
         Field::DryRun => out.push(outcome::bool_text(outcome::dry_runs(columns)[row.at]).to_owned()),
+        Field::Creates => out.push(outcome::bool_text(outcome::creates(columns, row.at)).to_owned()),
         Field::Examined => out.extend(row.examined().map(|examined| outcome::bool_text(examined).to_owned())),
+        Field::Removed => out.extend(row.removed()),
         Field::Exec(part) => out.extend(row.exec(*part)),
         Field::Client => {
             let agent = columns.text(index::USER_AGENT).get(row.at);

@@ -49,11 +49,11 @@ impl Exec {
 }
 
 /// Returns the values of a query parameter of a URI, decoded and joined by spaces; `None` if the
-/// URI does not have the parameter.
+/// URI does not have the parameter. A pair with a semicolon or a broken escape is none: Go drops it.
 pub(crate) fn query_parameter(uri: &str, name: &str) -> Option<String> {
     let (_, query) = uri.split_once('?')?;
     let mut joined: Option<String> = None;
-    for pair in query.split('&') {
+    for pair in query.split('&').filter(|pair| is_read(pair)) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         if key == name || (key.contains('%') && percent_decoded(key) == name) {
             let joined = match &mut joined {
@@ -67,6 +67,15 @@ pub(crate) fn query_parameter(uri: &str, name: &str) -> Option<String> {
         }
     }
     joined
+}
+
+/// Returns true if Go's `url.ParseQuery` reads a pair.
+fn is_read(pair: &str) -> bool {
+    let is_escape = |after: &str| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    !pair.contains(';') && pair.split('%').skip(1).all(is_escape)
 }
 
 /// Decodes form encoding (`%41` and `+`). Bytes that are not UTF-8 become U+FFFD.
@@ -117,7 +126,13 @@ mod tests {
         assert_eq!(query_parameter(uri, "command").as_deref(), Some("sh -c cat /etc/shadow"));
         assert_eq!(query_parameter(uri, "container").as_deref(), Some("web"));
         assert_eq!(query_parameter(uri, "tty"), None);
-        assert_eq!(query_parameter("/x?command=%", "command").as_deref(), Some("%"));
+        for dropped in
+            ["command=%", "command=true;", "command=%ZZ", "command=%4", "%zzcommand=a", "command=a;b=c"]
+        {
+            assert_eq!(query_parameter(&format!("/x?{dropped}"), "command"), None, "{dropped}");
+            let both = format!("/x?{dropped}&command=sh&{dropped}");
+            assert_eq!(query_parameter(&both, "command").as_deref(), Some("sh"), "{dropped}");
+        }
         assert_eq!(query_parameter("/x?%63ommand=a%C3%A9%ff", "command").as_deref(), Some("aé\u{FFFD}"));
         assert_eq!(query_parameter("/x?command", "command").as_deref(), Some(""));
     }

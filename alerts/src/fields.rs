@@ -9,7 +9,7 @@ use std::fmt;
 use strongroom_schemas::events::index;
 
 pub(crate) use crate::exec::Exec;
-use crate::outcome::{DRY_RUN_COLUMNS, OUTCOME_COLUMNS};
+use crate::outcome::{CREATES_COLUMNS, DRY_RUN_COLUMNS, OUTCOME_COLUMNS};
 
 /// A path below a JSON value. Its parts are keys. A key with dots is found by joining parts
 /// (`metadata.labels.app.kubernetes.io/name`), or may be written with escaped dots
@@ -59,8 +59,13 @@ pub(crate) enum Field {
     Outcome,
     /// True for a request that asked the API server to change nothing.
     DryRun,
+    /// True for a request that makes an object which was not there: a `create`, or a server-side
+    /// apply that is answered with 201.
+    Creates,
     /// False for a request body that rules cannot see, or not all of it; null without a body.
     Examined,
+    /// JSON pointers to what the request removes from the stored object, see [`crate::removed`].
+    Removed,
     /// Query parameters of the URI of exec and attach, or what the options in their body say.
     Exec(Exec),
     /// The program that `userAgent` names first, without its version.
@@ -78,7 +83,7 @@ impl Field {
     /// Returns true if the value is part of a body. A body must be parsed, and an alert must not
     /// carry a part of it.
     pub(crate) fn is_body(&self) -> bool {
-        matches!(self, Field::Body(..) | Field::Pod(_))
+        matches!(self, Field::Body(..) | Field::Pod(_) | Field::Removed)
     }
 
     /// Adds the columns that the value is computed from to `out`.
@@ -89,7 +94,10 @@ impl Field {
             Field::SourceIp => out.push(index::SOURCE_IPS),
             Field::Outcome => out.extend(OUTCOME_COLUMNS),
             Field::DryRun => out.extend(DRY_RUN_COLUMNS),
-            Field::Examined | Field::Body(Body::Request, _) => out.push(index::REQUEST_OBJECT),
+            Field::Creates => out.extend(CREATES_COLUMNS),
+            Field::Examined | Field::Removed | Field::Body(Body::Request, _) => {
+                out.push(index::REQUEST_OBJECT)
+            }
             Field::Body(Body::Response, _) => out.push(index::RESPONSE_OBJECT),
             Field::Pod(_) => out.extend([index::REQUEST_OBJECT, index::RESOURCE]),
             Field::Exec(_) => out.extend([index::REQUEST_URI, index::SUBRESOURCE, index::REQUEST_OBJECT]),
@@ -108,6 +116,7 @@ const EXACT: &[(&str, Field)] = &[
     ("annotations.authorization.k8s.io/reason", Field::Column(index::AUTHZ_REASON)),
     ("client", Field::Client),
     ("cluster", Field::Column(index::CLUSTER)),
+    ("creates", Field::Creates),
     ("dry_run", Field::DryRun),
     ("exec.command", Field::Exec(Exec::Command)),
     ("exec.container", Field::Exec(Exec::Container)),
@@ -125,6 +134,7 @@ const EXACT: &[(&str, Field)] = &[
     ("objectRef.uid", Field::Column(index::OBJECT_UID)),
     ("outcome", Field::Outcome),
     ("request_examined", Field::Examined),
+    ("request_removes", Field::Removed),
     ("requestReceivedTimestamp", Field::Time(index::REQUEST_RECEIVED_TIMESTAMP)),
     ("requestURI", Field::Column(index::REQUEST_URI)),
     ("responseStatus.code", Field::Column(index::RESPONSE_CODE)),

@@ -315,6 +315,9 @@ fn counted(
     let base = &definition.bases[base];
     let mut text = String::new();
     let mut hash = Identity::new();
+    if !definition.across_clusters {
+        hash.text(columns.text(index::CLUSTER).get(row.at));
+    }
     for (field, name) in base.group_by.iter().zip(&definition.group_by) {
         values.clear();
         values_of(columns, field, row, values);

@@ -74,6 +74,21 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
         Field::Actor => {
             vec![at(event, index::IMPERSONATED_USER_NAME).or_else(|| at(event, index::USER_NAME))]
         }
+        Field::Creates => {
+            let verb = at(event, index::VERB);
+            let code = event.pointer("/responseStatus/code").and_then(Value::as_i64);
+            let verb = verb.as_ref().and_then(Value::as_str);
+            vec![Some(json!(verb == Some("create") || verb == Some("patch") && code == Some(201)))]
+        }
+        Field::Removed => {
+            let body = at(event, index::REQUEST_OBJECT).and_then(|body| body::examine(&body.to_string()));
+            let removed = body.map(|body| crate::removed::removed(&body)).unwrap_or_default();
+            if removed.is_empty() {
+                vec![None]
+            } else {
+                removed.into_iter().map(|place| Some(json!(place))).collect()
+            }
+        }
         Field::Outcome => {
             let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
             let answer = Answer {
@@ -84,6 +99,7 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
                     .map(|code| code as i32),
                 response_status: text("/responseStatus/status"),
                 authz_decision: text("/annotations/authorization.k8s.io~1decision"),
+                resource: text("/objectRef/resource"),
                 login_decision: text("/annotations/authentication.openshift.io~1decision"),
             };
             vec![answer.outcome().map(|outcome| json!(outcome.as_str()))]

@@ -209,3 +209,68 @@ fn entries_of_google_raise_the_same_alerts_but_for_what_they_lack() {
     assert!(faults.is_empty(), "{} faults\n{}", faults.len(), faults.join("\n"));
     assert!(listed.len() <= LACKING_MAX, "{} rules", listed.len());
 }
+
+/// Goal: what happens in one cluster neither silences nor completes an alert about another. Method:
+/// each hit happens in two clusters, one after the other, before one detector.
+#[test]
+fn clusters_are_counted_apart() {
+    let mut runner = Runner::new();
+    let mut faults = Vec::new();
+    for (rule, [hit, _]) in fixtures() {
+        let log: String = hit.iter().map(|event| format!("{event}\n")).collect();
+        let mut in_cluster = |cluster: &str| {
+            let decoded = decode_bytes(log.as_bytes(), cluster, cluster).expect("a log");
+            runner.matcher.match_batch(&decoded.events).expect("a batch")
+        };
+        let matches = [in_cluster("dev"), in_cluster("prod")];
+        let mut detector = Detector::new(Arc::clone(&runner.rules), DetectorConfig::default());
+        let fired = matches
+            .map(|matches| detector.observe(matches).iter().filter(|alert| alert.rule_name == rule).count());
+        if fired[0] == 0 || fired[0] != fired[1] {
+            faults.push(format!("{rule}: {fired:?}"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Goal: damage that hides what a request is for raises an alert, whatever outcome is known. Method:
+/// events whose members have other types, and an event that is cut off at every byte.
+#[test]
+fn requests_that_are_not_identified_are_reported() {
+    let mut runner = Runner::new();
+    let rule = "request-not-identified";
+    let event = |uri: &str| {
+        format!(
+            r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"1","stage":"ResponseComplete","requestURI":"{uri}","verb":"list","user":{{"username":"eve"}},"sourceIPs":["203.0.113.42"],"userAgent":"curl/8","objectRef":{{"resource":"secrets","apiVersion":"v1"}},"responseStatus":{{"metadata":{{}},"code":200}},"requestReceivedTimestamp":"2026-03-02T10:00:00.000000Z","stageTimestamp":"2026-03-02T10:00:00.010000Z"}}"#
+        )
+    };
+    let mut reported = |line: &str| {
+        let decoded = decode_bytes(format!("{line}\n").as_bytes(), "test", "test").expect("a log");
+        let rows = decoded.events.num_rows();
+        let matches = runner.matcher.match_batch(&decoded.events).expect("a batch");
+        let alerts = runner.alerts(matches);
+        (rows, alerts.iter().any(|alert| alert.rule_name == rule))
+    };
+    let whole = event("/api/v1/secrets");
+    assert_eq!(reported(&whole), (1, false));
+    for (member, damaged) in [
+        (r#""objectRef":{"resource":"secrets","apiVersion":"v1"}"#, r#""objectRef":[1]"#),
+        (r#""resource":"secrets""#, r#""resource":5"#),
+        (r#""objectRef":{"resource":"secrets","apiVersion":"v1"},"#, ""),
+        (r#""responseStatus":{"metadata":{},"code":200}"#, r#""responseStatus":"ok""#),
+        (r#""code":200"#, r#""code":"200""#),
+    ] {
+        let line = whole.replace(member, damaged);
+        assert_ne!(line, whole);
+        assert_eq!(reported(&line), (1, true), "{line}");
+    }
+    let padded = event(&format!("/api/v1/secrets?x={}", "A".repeat(100)));
+    let answered = padded.find(r#","requestReceivedTimestamp""#).expect("a member");
+    let mut cut = 0;
+    for end in 1..answered {
+        let (rows, is_reported) = reported(&padded[..end]);
+        assert!(rows == 0 || is_reported, "{}", &padded[..end]);
+        cut += rows;
+    }
+    assert!(cut > 100, "{cut} events");
+}

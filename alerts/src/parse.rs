@@ -63,6 +63,8 @@ pub(crate) struct CorrelationDocument {
     pub(crate) fields: Vec<String>,
     pub(crate) rules: Vec<String>,
     pub(crate) group_by: Vec<String>,
+    /// True if the events of several clusters are in one group.
+    pub(crate) across_clusters: bool,
     /// For each alias, and for each base rule of the alias, the field in the events of that rule.
     pub(crate) aliases: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) timespan_us: i64,
@@ -360,7 +362,7 @@ fn texts(map: &Mapping, key: &str) -> Result<Vec<String>, Fault> {
     }
 }
 
-const CORRELATION_KEYS: [&str; 10] = [
+const CORRELATION_KEYS: [&str; 11] = [
     "type",
     "rules",
     "group-by",
@@ -371,6 +373,7 @@ const CORRELATION_KEYS: [&str; 10] = [
     "lateness",
     "learning",
     "learning_level",
+    "across_clusters",
 ];
 const CORRELATION_TYPES: &str =
     "event_count, value_count, temporal, temporal_ordered, first_seen, baseline, unfinished";
@@ -423,10 +426,12 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
             return Err(Fault::new("only first_seen learns").at(key));
         }
     }
-    let generate = match map.get("generate") {
-        None => false,
-        Some(value) => value.as_bool().ok_or_else(|| Fault::new("is not true or false").at("generate"))?,
+    let flag = |name: &'static str| match map.get(name) {
+        None => Ok(false),
+        Some(value) => value.as_bool().ok_or_else(|| Fault::new("is not true or false").at(name)),
     };
+    let generate = flag("generate")?;
+    let across_clusters = flag("across_clusters")?;
     let condition = match map.get("condition") {
         None => None,
         Some(Value::Mapping(condition)) => Some(condition),
@@ -504,6 +509,7 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
         fields,
         rules,
         group_by: texts(map, "group-by")?,
+        across_clusters,
         aliases: aliases(map)?,
         timespan_us,
         lateness_us,

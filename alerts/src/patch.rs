@@ -1,17 +1,19 @@
 //! JSON patches, read as the object that their operations would build, so that a change cannot hide
 //! in another syntax.
 //!
+//! Paths are read as the API server reads them (evanphx/json-patch v4, with its default options):
+//! text before the first slash is ignored, an array's position may have a sign, and a negative one
+//! counts from the end.
+//!
 //! Invariant: what an operation writes is in the result, wherever it writes it; a later operation
-//! never hides an earlier one. What an operation takes from the stored object is not in the event,
-//! and the result says that it is not whole. Depth, array positions and the size of copies are
-//! bounded. No state.
+//! never hides an earlier one in an array, where a position may mean another element by then. What
+//! an operation takes from the stored object is not in the event, and the result says that it is
+//! not whole. Depth and the size of copies are bounded. No state.
 
 use serde_json::{Map, Value};
 
 use crate::body::{Examined, PARSED_DEPTH_MAX};
-
-/// Largest array index that is followed in a JSON patch; a larger one is read as an append.
-const PATCH_INDEX_MAX: usize = 1024;
+use crate::removed::{REMOVED_MAX, pointer_text};
 
 /// Returns the operations of a JSON patch in an object of Google's, which has no lists at the top:
 /// the list is the only member, `value`, beside `@type`.
@@ -28,9 +30,10 @@ pub(crate) fn is_patch(operations: &[Value]) -> bool {
         })
 }
 
-/// Returns the object that the operations of a patch build from nothing. Each array position
-/// becomes an element of its own, which all operations on that position change; the elements need
-/// not be in the order of their positions.
+/// Returns the object that the operations of a patch build from nothing. Each value that is written
+/// to an array position becomes an element of its own. Operations below a position change the
+/// element there, and where one would replace what an earlier one wrote, the element as it was is
+/// kept beside it. The elements need not be in the order of their positions.
 ///
 /// A value that is copied or moved is known if the patch itself wrote it. Nothing is removed from
 /// where it was. If it is a part of the stored object, nothing is written, and the result is not
@@ -39,31 +42,70 @@ pub(crate) fn patched(operations: Vec<Value>) -> Examined {
     let mut root = Value::Null;
     let mut is_whole = true;
     let mut left = COPIED_MAX;
+    let mut removed = Vec::new();
     for mut operation in operations {
-        let keys = |name| pointer(operation.get(name).and_then(Value::as_str).unwrap_or_default());
-        let path = keys("path");
+        let keys = |name| operation.get(name).and_then(Value::as_str).and_then(pointer);
+        // The API server refuses a patch with such a path.
+        let Some(path) = keys("path") else { continue };
+        if removed.len() < REMOVED_MAX {
+            removed.extend(removed_by(&operation, &path));
+        }
         let value = match operation.get("op").and_then(Value::as_str) {
             Some("add" | "replace") => operation.get_mut("value").map(Value::take),
             Some("copy" | "move") => {
                 let from = keys("from");
-                let copy = found(&root, &from).and_then(|from| copied(from, &mut left, PARSED_DEPTH_MAX));
+                let copy = from
+                    .and_then(|from| found(&root, &from))
+                    .and_then(|from| copied(from, &mut left, PARSED_DEPTH_MAX));
                 is_whole &= copy.is_some();
                 copy
             }
             _ => None,
         };
-        if let Some(value) = value {
-            put(&mut root, &path, value, PATCH_DEPTH_MAX);
+        if let Some(value) = value
+            && (!path.is_empty() || value.is_object())
+        {
+            is_whole &= put(&mut root, &path, value, PATCH_DEPTH_MAX, &mut left);
         }
     }
-    Examined { value: root, is_whole }
+    Examined { value: root, is_whole, removed: Some(removed) }
 }
 
-/// Returns the keys of a JSON pointer.
-fn pointer(text: &str) -> Vec<String> {
-    match text.strip_prefix('/') {
-        Some(rest) => rest.split('/').map(|key| key.replace("~1", "/").replace("~0", "~")).collect(),
-        None => vec![],
+/// Returns the pointer to what an operation removes. To write an object or an array is to remove
+/// what was there.
+fn removed_by(operation: &Value, path: &[String]) -> Option<String> {
+    match operation.get("op").and_then(Value::as_str)? {
+        "remove" => Some(pointer_text(path)),
+        "add" | "replace" => match operation.get("value")? {
+            Value::Null | Value::Object(_) | Value::Array(_) => Some(pointer_text(path)),
+            _ => None,
+        },
+        "copy" => Some(pointer_text(path)),
+        "move" => {
+            operation.get("from").and_then(Value::as_str).and_then(pointer).map(|from| pointer_text(&from))
+        }
+        _ => None,
+    }
+}
+
+/// Returns the keys of a path. Text before the first slash is none of them. `None` if there is text
+/// and no slash.
+fn pointer(text: &str) -> Option<Vec<String>> {
+    match text.split_once('/') {
+        Some((_, rest)) => {
+            Some(rest.split('/').map(|key| key.replace("~1", "/").replace("~0", "~")).collect())
+        }
+        None => text.is_empty().then(Vec::new),
+    }
+}
+
+/// Returns the position in an array that a key names. One that counts from the end is read as an
+/// append, because the length of the stored array is unknown.
+fn position(key: &str) -> Option<usize> {
+    const APPEND: usize = usize::MAX;
+    match key {
+        "-" => Some(APPEND),
+        key => key.parse::<i64>().ok().map(|at| usize::try_from(at).unwrap_or(APPEND)),
     }
 }
 
@@ -72,7 +114,7 @@ fn found<'v>(root: &'v Value, keys: &[String]) -> Option<&'v Value> {
     let found = keys.iter().try_fold(root, |at, key| match at {
         Value::Object(object) => object.get(key),
         // The elements need not be at their positions.
-        Value::Array(items) => items.get(key.parse::<usize>().ok()?).or(items.last()),
+        Value::Array(items) => items.get(position(key)?).or(items.last()),
         _ => None,
     });
     found.filter(|value| !value.is_null())
@@ -108,32 +150,49 @@ fn copied(value: &Value, left: &mut usize, depth_left: usize) -> Option<Value> {
 /// Maximum depth of the path of a JSON patch operation that is followed.
 const PATCH_DEPTH_MAX: usize = 64;
 
-fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize) {
+/// Writes a value at a path. Returns false if an element that this changes could not be kept as it
+/// was, because the copies of this patch are too large.
+fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize, left: &mut usize) -> bool {
     let [key, rest @ ..] = keys else {
-        return merge(at, value);
+        merge(at, value);
+        return true;
     };
     if depth_left == 0 {
-        return;
+        return true;
     }
-    let index = if key == "-" { Some(PATCH_INDEX_MAX) } else { key.parse::<usize>().ok() };
     // A number may also be a key of an existing object.
-    if let (Some(index), true) = (index, !at.is_object()) {
+    if let (Some(index), false) = (position(key), at.is_object()) {
         if !at.is_array() {
             *at = Value::Array(vec![]);
         }
-        let Value::Array(items) = at else { return };
-        if index >= PATCH_INDEX_MAX || index >= items.len() {
+        let Value::Array(items) = at else { return true };
+        // An `add` moves the elements from there on, and a `replace` may mean another element than
+        // an earlier operation did.
+        if rest.is_empty() {
+            items.push(value);
+            return true;
+        }
+        if index >= items.len() {
             items.push(Value::Null);
         }
         let index = index.min(items.len() - 1);
-        return put(&mut items[index], rest, value, depth_left - 1);
+        let is_replaced = found(&items[index], rest).is_some();
+        let before = is_replaced.then(|| copied(&items[index], left, PARSED_DEPTH_MAX));
+        let is_whole = put(&mut items[index], rest, value, depth_left - 1, left);
+        return match before {
+            None => is_whole,
+            Some(None) => false,
+            Some(Some(before)) => {
+                items.push(before);
+                is_whole
+            }
+        };
     }
     if !at.is_object() {
         *at = Value::Object(Map::new());
     }
-    if let Value::Object(object) = at {
-        put(object.entry(key.as_str()).or_insert(Value::Null), rest, value, depth_left - 1);
-    }
+    let Value::Object(object) = at else { return true };
+    put(object.entry(key.as_str()).or_insert(Value::Null), rest, value, depth_left - 1, left)
 }
 
 /// Merges a value into what earlier operations wrote, so that a later operation does not hide the
@@ -209,6 +268,60 @@ mod tests {
         assert!(!whole(r#"[{"op":"copy","path":"/spec/hostPID"}]"#).1, "without a source");
         let object = r#"{"@type":"k8s.io/Patch","value":[{"op":"move","from":"/x","path":"/y"}]}"#;
         assert!(!whole(object).1);
+    }
+
+    #[test]
+    fn paths_are_those_of_the_api_server() {
+        let containers = "/spec/template/spec/containers";
+        let privileged = r#"{"name":"a","securityContext":{"privileged":true}}"#;
+        let items = |operations: &str| {
+            let value = parse(operations).expect("a patch");
+            value["spec"]["template"]["spec"]["containers"].as_array().cloned().unwrap_or_default()
+        };
+        let is_privileged = |item: &Value| item["securityContext"]["privileged"] == json!(true);
+        for key in ["0", "-", "-1", "+0", "00", "99999", "-99999"] {
+            for before in ["", "x", "x y"] {
+                let body = format!(
+                    r#"[{{"op":"add","path":"{before}{containers}/{key}","value":{privileged}}},
+                    {{"op":"add","path":"x/metadata/labels/a","value":"b"}}]"#
+                );
+                assert!(items(&body).iter().any(is_privileged), "{body}");
+                let below = format!(
+                    r#"[{{"op":"replace","path":"{before}{containers}/{key}/securityContext",
+                    "value":{{"privileged":true}}}}]"#
+                );
+                assert!(items(&below).iter().any(is_privileged), "{below}");
+            }
+        }
+        // The API server refuses these, so they write nothing.
+        for path in ["x", "spec", ""] {
+            let body = format!(
+                r#"[{{"op":"add","path":"/a","value":"b"}},{{"op":"replace","path":"{path}","value":"c"}}]"#
+            );
+            assert_eq!(parse(&body), Some(json!({"a": "b"})), "{path}");
+        }
+    }
+
+    #[test]
+    fn later_operations_hide_no_element() {
+        let privileged = r#"{"op":"add","path":"/c/0","value":{"s":{"p":true}}}"#;
+        for later in [
+            r#"{"op":"add","path":"/c/0","value":{"s":{"p":false}}}"#,
+            r#"{"op":"add","path":"/c/0","value":{}},{"op":"add","path":"/c/0/s","value":{"p":false}}"#,
+            r#"{"op":"add","path":"/c/0","value":{}},{"op":"add","path":"/c/0/s/p","value":false}"#,
+            r#"{"op":"replace","path":"/c/-1","value":{}}"#,
+        ] {
+            let value = parse(&format!("[{privileged},{later}]")).expect("a patch");
+            let items = value["c"].as_array().expect("an array");
+            assert!(items.iter().any(|item| item["s"]["p"] == json!(true)), "{later}: {value}");
+        }
+        // What one operation writes beside another stays in one element.
+        let beside = format!(r#"[{privileged},{{"op":"add","path":"/c/0/image","value":"i"}}]"#);
+        assert_eq!(parse(&beside), Some(json!({"c": [{"s": {"p": true}, "image": "i"}]})));
+        // Elements that are kept are copies, and bounded as such.
+        let writes: String =
+            (0..100_000).map(|at| format!(r#",{{"op":"add","path":"/c/0/s/p","value":{at}}}"#)).collect();
+        assert!(!examine(&format!("[{privileged}{writes}]")).expect("a patch").is_whole);
     }
 
     #[test]

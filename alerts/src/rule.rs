@@ -186,6 +186,8 @@ pub(crate) struct Correlation {
     pub(crate) bases: Vec<Base>,
     /// Names of the group's fields, as written in the rule.
     pub(crate) group_by: Vec<String>,
+    /// True if the events of several clusters are in one group.
+    pub(crate) across_clusters: bool,
     /// Names of the fields whose values are counted or may be new, as written in the rule.
     pub(crate) value_names: Vec<String>,
     pub(crate) measure: Measure,

@@ -77,7 +77,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
-    allocator::keep_pages();
+    allocator::give_pages_back();
     let config = Config::read(&args.config, args.archive.as_deref())?;
     let rules = Arc::new(ingest::load_rules(!config.builtin_rules, &config.rules)?);
     start_log(&config.log)?;

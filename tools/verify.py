@@ -2862,7 +2862,9 @@ EVENT_NAMES = {
 }  # fmt: skip
 # Where the level may also be, in an event that OpenShift's log forwarder has changed.
 LEVEL_ELSEWHERE = ("k8s_audit_level", "openshift_audit_level")
-TIME_CODEC = re.compile(r"([0-9]|trim|threes|sixes)(Z|\+00:00|\+0000)", re.ASCII)
+TIME_CODEC = re.compile(
+    r"([0-9]|trim|threes|sixes)(Z|\+00:00|\+0000)|s\.([0-9]|trim|threes|sixes)", re.ASCII
+)
 LINES_LAYOUT = re.compile(r"(lines|tabs)-(0|[1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII)
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 ESCAPE = re.compile(r'\\(?:["/bfnrt]|u[0-9a-fA-F]{4})', re.ASCII)
@@ -2919,13 +2921,13 @@ def spell_time(codec, micros):
     if not TIME_MIN <= micros <= TIME_MAX:
         raise BadForm("inexact")
     if codec in ("s", "ms"):
-        count, rest = divmod(micros, 1_000_000 if codec == "s" else 1000)
+        count, rest = divmod(micros, unit_of(codec))
         if rest:
             raise BadForm("inexact")
         return str(count)
     decimals, zone = codec
     text = utc_time(micros)
-    digits = text[20:26]
+    digits = text[20:26] if zone else "%06d" % (abs(micros) % 1_000_000)
     if decimals == "trim":
         kept = digits.rstrip("0")
     elif decimals == "threes":
@@ -2937,7 +2939,34 @@ def spell_time(codec, micros):
         if digits[n:].strip("0"):
             raise BadForm("inexact")
         kept = digits[:n].ljust(n, "0")
-    return '"%s%s%s"' % (text[:19], "." + kept if kept else "", zone)
+    decimals = "." + kept if kept else ""
+    if not zone:
+        return "%s%d%s" % ("-" if micros < 0 else "", abs(micros) // 1_000_000, decimals)
+    return '"%s%s%s"' % (text[:19], decimals, zone)
+
+
+def unit_of(codec):
+    """Returns the unit of the last digit that this codec writes of a time, in microseconds."""
+    if codec in ("s", "ms"):
+        return 1_000_000 if codec == "s" else 1000
+    return 10 ** max(0, 6 - int(codec[0])) if codec[0].isdigit() else 1
+
+
+def parse_time_codec(name):
+    """Returns the codec of a time: `s`, `ms`, or (decimals, zone), where seconds with decimals have
+    no zone. Raises BadForm if there is no such codec."""
+    if name in ("s", "ms"):
+        return name
+    match = TIME_CODEC.fullmatch("6Z" if name is None else name)
+    if not match:
+        raise BadForm("unknown_codec")
+    return match[1] or match[3], match[2]
+
+
+def copier(codec):
+    """Returns the function that writes a copy of a time with this codec."""
+    unit = unit_of(codec)
+    return lambda micros: spell_time(codec, micros - micros % unit)
 
 
 def parse_codec(kind, codec):
@@ -2948,12 +2977,8 @@ def parse_codec(kind, codec):
             raise BadForm("unknown_codec")
         return str if kind == "integer" else same
     if kind == "time":
-        if codec in ("s", "ms"):
-            return lambda value: spell_time(codec, value)
-        match = TIME_CODEC.fullmatch("6Z" if codec is None else codec)
-        if not match:
-            raise BadForm("unknown_codec")
-        return lambda value: spell_time((match[1], match[2]), value)
+        codec = parse_time_codec(codec)
+        return lambda value: spell_time(codec, value)
     style, comma, layout = ("go" if codec is None else codec).partition(",")
     if style not in STYLES or comma and kind == "text":
         raise BadForm("unknown_codec")
@@ -2979,6 +3004,7 @@ class FormReader:
 
     - `literal`: a text that is copied;
     - `column`: (column, function that writes its value);
+    - `copy`: (column of a time, function that writes a copy of it);
     - `item`: where in the record the next item of `form_values` goes (see item_fits);
     - `open`: the start of a region, a part that is written as one string; the value is the function
       that escapes the text;
@@ -2990,6 +3016,7 @@ class FormReader:
         self.parts, self.literal = [], []
         self.holes = self.items = self.depth = self.regions = 0
         self.columns, self.event, self.level_at = set(), None, None
+        self.copied = set()
         self.members = []  # [index of the object in `objects`, name, kind of the value]
         # For each object: [the member whose value it is, or None; index of its first part; index
         # after its last part].
@@ -3004,6 +3031,8 @@ class FormReader:
         self.end_literal()
         if self.event is None:
             raise BadForm("no_column")
+        if self.copied - self.columns:
+            raise BadForm("not_copied")
         self.judge_names()
         return self
 
@@ -3049,9 +3078,14 @@ class FormReader:
             if inside[1:] not in STYLES:
                 raise BadForm("unknown_codec")
             return "open", ESCAPERS[inside[1:]], end + 1
+        is_copy, inside = inside.startswith("="), inside.removeprefix("=")
         column, colon, codec = inside.partition(":")
         if column not in MAPPED:
             raise BadForm("unknown_column")
+        if is_copy:
+            if MAPPED[column][2] != "time":
+                raise BadForm("not_copied")
+            return "copy", (column, copier(parse_time_codec(codec if colon else None))), end + 1
         return "column", (column, parse_codec(MAPPED[column][2], codec if colon else None)), end + 1
 
     def put(self, kind, value, end):
@@ -3084,7 +3118,7 @@ class FormReader:
                 self.take()
                 continue
             kind, _, end = self.hole()
-            if kind == "column":
+            if kind in ("column", "copy"):
                 raise BadForm("misplaced")
             if kind != "item":
                 return
@@ -3127,6 +3161,9 @@ class FormReader:
                 raise BadForm("not_json")
             if kind == "open":
                 self.region()
+            elif kind == "copy":
+                self.copied.add(what[0])
+                self.put("copy", what, end)
             else:
                 self.put("item", "value", end)
         elif c == "{":
@@ -3341,7 +3378,7 @@ def render_form(row, event_only=False):
         out = stack[-1][0]
         if kind == "literal":
             out.append(value)
-        elif kind == "column":
+        elif kind in ("column", "copy"):
             out.append(value[1](row[value[0]]))
         elif kind == "item":
             item = next(rest)
@@ -3905,7 +3942,21 @@ def google_columns(entry):
     said.update(authz_reason=labels.string(REASON), authz_decision=labels.string(DECISION))
     if said["authz_decision"] is None:
         said["authz_decision"] = google_granted(payload)
+    if said["user_name"] is None and entry.version != 1:
+        said["user_name"] = authentication.string("principalSubject")
+        if said["user_name"] is None and google_is_anonymous(payload.body("authenticationInfo"), said):
+            said["user_name"] = "system:anonymous"
     return said
+
+
+def google_is_anonymous(authentication, said):
+    """Returns True if an entry without a principal is of an anonymous request."""
+    if (said["authz_reason"] or "").endswith((' to User "system:anonymous"', ' to Group "system:unauthenticated"')):
+        return True
+    if 'User "system:anonymous" cannot ' in (said["response_message"] or ""):
+        return True
+    names_nobody = authentication is None or re.fullmatch(r"\{[ \t\r\n]*\}", authentication)
+    return bool(names_nobody) and said["authz_decision"] == "allow"
 
 
 def is_status(response, version):
@@ -4356,7 +4407,7 @@ CARRIED = [
 READ = set().union(*TOLD.values(), *CARRIED) | {
     "kind", "apiVersion", "k8s_audit_level", "openshift_audit_level", "method", "records", "category", "properties", "logEvents", "messageType", "logName",
     "protoPayload", "insertId", "textPayload", "jsonPayload", "resource", "type", "serviceName", "@type", "operation", "requestMetadata", "authenticationInfo",
-    "callerIp", "methodName", "id", "last", "first", "principalEmail", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
+    "callerIp", "methodName", "id", "last", "first", "principalEmail", "principalSubject", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
     "status", "authorizationInfo", "granted", "stream", "kubernetes", "container_name", "container", "name", "namespace_name", "namespace", "pod_namespace",
     "resourceLogs", "streams", "values", "events", "ts", "caller",
 }  # fmt: skip

@@ -37,6 +37,7 @@ use strongroom_schemas::record::Sha256Hash;
 use crate::canonical;
 use crate::columns::NULL;
 use crate::document::{Document, Stop};
+use crate::learn::EventText;
 use crate::members;
 use crate::rejects::Rejects;
 use crate::rows::{Place, Row, Rows};
@@ -79,6 +80,12 @@ pub struct DecodedBlock {
 }
 
 impl DecodedBlock {
+    /// Bytes of memory that the rows take.
+    pub fn bytes(&self) -> usize {
+        let columns = self.events.get_array_memory_size() + self.rejects.get_array_memory_size();
+        columns + self.record_hashes.capacity() * size_of::<Sha256Hash>()
+    }
+
     /// Number of records received: every event and every reject is one.
     pub fn records(&self) -> u64 {
         (self.events.num_rows() + self.rejects.num_rows()) as u64
@@ -185,11 +192,12 @@ impl Decoder {
     ) -> Result<DecodedBlock, ArrowError> {
         self.rows.hash_records(wanted.hashes);
         self.rows.learn_forms(wanted.forms);
-        self.rows.begin(&block.origin);
+        self.rows.begin(&block.origin, &block.bytes);
         self.unwrap.clone_from(&block.origin.unwrap);
         self.rejects.begin(&block.origin, arrived.timestamp_micros());
         let mut consumed = block.bytes.len();
         let mut frame_before = 0;
+        let mut is_after_carrier = false;
         for line in frame::lines(block, self.config.line_bytes_max) {
             let offset = block.offset + line.at as i64;
             if line.kind == LineKind::OpenPage {
@@ -222,10 +230,18 @@ impl Decoder {
                 }
                 continue;
             }
+            if is_after_carrier
+                && line.kind == LineKind::Whole
+                && let Some(dialect) = self.carried(&whole)
+            {
+                self.dialects.add(dialect);
+                continue;
+            }
             let outcome = self
                 .event(bytes, &whole.place(whole.start, 0), Cut::Refused)
                 .map(|()| Dialect::Plain)
                 .or_else(|refusal| self.lone_record(&whole, refusal, line.kind));
+            is_after_carrier = matches!(outcome, Ok(dialect) if dialect != Dialect::Plain);
             match outcome {
                 Ok(dialect) => self.dialects.add(dialect),
                 Err(_) if line.kind == LineKind::Open => consumed = line.at,
@@ -233,7 +249,7 @@ impl Decoder {
             }
         }
         let record_hashes = self.rows.take_record_hashes();
-        let (events, rejects) = (self.rows.finish()?, self.rejects.finish()?);
+        let (events, rejects) = (self.rows.finish(&block.bytes)?, self.rejects.finish()?);
         let dialects = std::mem::take(&mut self.dialects);
         Ok(DecodedBlock { events, rejects, record_hashes, consumed, dialects })
     }
@@ -287,7 +303,7 @@ impl Decoder {
         self.rows.hash_records(false);
         self.rows.learn_forms(false);
         let origin = frame::Origin { partition: String::new(), cluster: String::new(), unwrap: None };
-        self.rows.begin(&origin);
+        self.rows.begin(&origin, &[]);
     }
 
     /// Decodes one record of `events` on its own and pushes its row, or returns why it is not one.
@@ -318,7 +334,7 @@ impl Decoder {
 
     /// Returns the rows of the records decoded since the last call, in order.
     pub(crate) fn take_records(&mut self) -> Result<RecordBatch, ArrowError> {
-        let rows = self.rows.finish();
+        let rows = self.rows.finish(&[]);
         self.begin_records(self.format);
         rows
     }
@@ -349,10 +365,8 @@ impl Decoder {
     ) -> Result<Dialect, Refusal> {
         let unwrap = self.unwrap.clone().map(|path| (path, refusal.clone()));
         let kept = Kept { record, shape: NULL };
-        let opened = wrapper::open(record, refusal, &mut |text, around| {
-            self.general(text, Some(kept), place, cut_in(around, cut))
-                .or_else(|refusal| self.mapped_in(text, around, refusal, record, place))
-        });
+        let opened =
+            wrapper::open(record, refusal, &mut |text, around| self.in_layer(text, around, kept, place, cut));
         match (opened, unwrap) {
             (Ok(Opened { dialect, .. }), _) => Ok(dialect),
             (Err(refused), None) => Err(refused),
@@ -384,17 +398,31 @@ impl Decoder {
         Err(AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "an entry of Google Cloud Logging")))
     }
 
-    fn mapped_in(
+    /// Decodes the event of a line like the one before it, which was a carrier. Returns `None` if
+    /// the line must be decoded like any other.
+    fn carried(&mut self, whole: &Piece<'_>) -> Option<Dialect> {
+        let record = &whole.line[whole.start..whole.end];
+        let (kept, place) = (Kept { record, shape: NULL }, whole.place(whole.start, 0));
+        let opened = wrapper::open_carrier(record, &mut |text, around| {
+            self.in_layer(text, around, kept, &place, Cut::Refused)
+        });
+        opened.map(|opened| opened.dialect)
+    }
+
+    /// Decodes `text`, which was found in a layer of a record, as an event or an entry.
+    fn in_layer(
         &mut self,
         text: &[u8],
         around: Around,
-        refusal: Refusal,
-        record: &[u8],
+        kept: Kept<'_>,
         place: &Place<'_>,
+        cut: Cut,
     ) -> Result<(), Refusal> {
-        let event = wrapper::mapped_in(text, around, refusal, self.format)?;
-        self.push_mapped(&event, record, place);
-        Ok(())
+        self.general(text, Some(kept), place, cut_in(around, cut)).or_else(|refusal| {
+            let event = wrapper::mapped_in(text, around, refusal, self.format)?;
+            self.push_mapped(&event, kept.record, place);
+            Ok(())
+        })
     }
 
     /// Decodes an event in any form. The row's record is `around` if the event was in the layers of
@@ -406,14 +434,25 @@ impl Decoder {
         place: &Place<'_>,
         cut: Cut,
     ) -> Result<(), Refusal> {
-        let Decoder { parser, rows, members, config, format, .. } = self;
+        let Decoder { parser, fragments, rows, members, config, format, .. } = self;
+        if let Some(Kept { record, shape }) = around
+            && text.len() <= WIDE_BYTES
+            && let Some(row) = canonical::read(rows, text, fragments)
+        {
+            let event = EventText { text, is_canonical: row.shape == NULL };
+            let row = Row { raw: Some(record), shape, ..row };
+            rows.push_in_layers(&row, place, record, Some(event));
+            return Ok(());
+        }
         let is_read = text.len() <= WIDE_BYTES
             && parser
                 .parse(text, |nodes, base| {
                     let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
                     match around {
                         Some(Kept { record, shape }) => {
-                            rows.push(&Row { raw: Some(record), shape, ..row }, place, record);
+                            let row = Row { raw: Some(record), shape, ..row };
+                            let event = EventText { text, is_canonical: false };
+                            rows.push_in_layers(&row, place, record, Some(event));
                         }
                         None => rows.push(&row, place, text),
                     }

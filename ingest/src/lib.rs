@@ -38,11 +38,13 @@ mod error;
 pub mod export;
 pub mod live;
 pub mod pipeline;
+pub mod redaction;
 pub mod replay;
 mod seal;
 pub mod source;
 
 pub use error::{IngestError, PipelineThread};
+pub use redaction::RedactionCounts;
 pub use pipeline::{IngestOptions, Observer, Progress, Report, ingest};
 pub use seal::{Limits, SEAL_BYTES, SEAL_INTERVAL};
 pub use source::FileError;

@@ -24,6 +24,7 @@ use strongroom_schemas::Table;
 
 use super::{IngestOptions, Job, ReaderMessage, StreamState, lock};
 use crate::export;
+use crate::seal::StoredRejects;
 use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream};
 
 pub(super) struct Reader<'r> {
@@ -55,7 +56,7 @@ pub(super) struct Sent {
 /// What the archive holds of an input.
 enum Found {
     /// Nothing, or its beginning: the stream is positioned after what is stored.
-    Stream { stream: Box<Stream>, state: StreamState, rejects_from: i64 },
+    Stream { stream: Box<Stream>, state: StreamState, rejects: StoredRejects },
     /// All of it, as the beginning of a longer stream.
     Known { records: u64, bytes: u64 },
 }
@@ -129,8 +130,8 @@ impl Reader<'_> {
             }
             Err(error) => return Ok(Err(error)),
         };
-        let (mut stream, state, rejects_from) = match self.find_partition(stream, &identity)? {
-            Ok(Found::Stream { stream, state, rejects_from }) => (stream, state, rejects_from),
+        let (mut stream, state, rejects) = match self.find_partition(stream, &identity)? {
+            Ok(Found::Stream { stream, state, rejects }) => (stream, state, rejects),
             Ok(Found::Known { records, bytes }) => {
                 self.send(ReaderMessage::Known { records, bytes })?;
                 self.send(ReaderMessage::FileKnown)?;
@@ -164,7 +165,8 @@ impl Reader<'_> {
                         // All other blocks are done before this one is sent.
                         self.take_permits(self.permits_max - 1)?;
                     }
-                    let job = Job { sequence: self.sent.blocks, stream: number, block, rejects_from };
+                    let stored = rejects.clone();
+                    let job = Job { sequence: self.sent.blocks, stream: number, block, stored };
                     if self.jobs.send(job).is_err() {
                         return Err(CoordinatorGone);
                     }
@@ -260,8 +262,11 @@ impl Reader<'_> {
         }
         let alerts_ahead = from(alerts) > from(sealed);
         let alerts_stored = HashSet::new();
+        let rejects = StoredRejects::of(self.archive, &partition, sealed, rejects).map_err(|source| {
+            FileError::Compare { label: label.clone(), source: Box::new(CompareError::Archive(source)) }
+        })?;
         let state = StreamState { partition, label, sealed, reached: None, alerts_ahead, alerts_stored };
-        Ok(Comparison::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects_from })))
+        Ok(Comparison::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects })))
     }
 
     /// Returns the fingerprint of the first `length` bytes of a partition and the number of records

@@ -757,13 +757,18 @@ mod tests {
             std::fs::write(folder.path().join(name), text).expect("written");
         }
         std::fs::write(folder.path().join("firehose.key"), "key").expect("written");
+        let redact_key = folder.path().join("redact.key");
+        std::fs::write(&redact_key, "5a".repeat(32)).expect("written");
+        std::fs::set_permissions(&redact_key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("ours");
+        let shown = shown.replace("/etc/strongroom/redact.key", &redact_key.display().to_string());
         let shown = shown.replace("/etc/strongroom/sinks", &folder.path().display().to_string());
         let shown =
             shown.replace("/etc/strongroom/firehose", &folder.path().join("firehose").display().to_string());
         let lines: Vec<&str> = shown.lines().filter(|line| !left_out(line)).collect();
         let config = Config::parse(&lines.join("\n"), None).map_err(|found| format!("{found:?}"));
         let config = config.expect("no mistake");
-        assert!(config.signer.is_some());
+        assert!(config.signer.is_some() && config.redact.is_some());
         assert_eq!((config.witnesses.len(), config.timestamps.len()), (1, 1));
         let sources = [config.tails.len(), config.webhooks.len(), config.kafkas.len()];
         assert_eq!((config.archive.as_str(), sources), ("/var/lib/strongroom", [1, 2, 1]));

@@ -34,6 +34,7 @@
 //! and [`live`] is the driver for sources that never end; the two share `seal`. [`replay`] runs
 //! rules over sealed events, and [`export`] writes sealed streams back.
 
+pub mod alike;
 mod error;
 pub mod export;
 pub mod live;

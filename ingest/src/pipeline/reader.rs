@@ -17,13 +17,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use strongroom_archive::fingerprint::Fingerprint;
-use strongroom_archive::{Archive, ArchiveError, Position, Writer};
+use strongroom_archive::{Archive, Position, Writer};
 use strongroom_decode::frame::Origin;
 use strongroom_schemas::Table;
 
 use super::{IngestOptions, Job, ReaderMessage, StreamState, lock};
-use crate::export;
+use crate::alike;
 use crate::seal::StoredRejects;
 use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream};
 
@@ -145,11 +144,7 @@ impl Reader<'_> {
                 bytes: u64::try_from(known.next_offset).unwrap_or(0),
             })?;
         }
-        let origin = Arc::new(Origin {
-            partition: state.partition.clone(),
-            cluster: self.options.cluster.clone(),
-            unwrap: self.options.unwrap.clone(),
-        });
+        let origin = self.origin(&state.partition);
         self.send(ReaderMessage::Stream(state))?;
         let number = self.sent.streams;
         self.sent.streams += 1;
@@ -249,12 +244,13 @@ impl Reader<'_> {
                 Skipped::To(prefix) if prefix == known.prefix_blake3 => {}
                 Skipped::To(_) => return Ok(Comparison::OtherStream(Box::new(stream.again()?))),
                 Skipped::Short(length, prefix) => {
-                    let stored = self.stored_prefix(&partition, length);
-                    let (found, records) =
-                        stored.map_err(|source| FileError::Compare { label, source: Box::new(source) })?;
-                    if found != prefix {
+                    let origin = self.origin(&partition);
+                    let config = self.options.limits.decoder();
+                    let end = (length, prefix);
+                    let stored = alike::stored_start(self.archive, &stream, &origin, &config, end)?;
+                    let Some(records) = stored else {
                         return Ok(Comparison::OtherStream(Box::new(stream.again()?)));
-                    }
+                    };
                     let bytes = u64::try_from(length).unwrap_or(0);
                     return Ok(Comparison::Found(Box::new(Found::Known { records, bytes })));
                 }
@@ -269,12 +265,11 @@ impl Reader<'_> {
         Ok(Comparison::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects })))
     }
 
-    /// Returns the fingerprint of the first `length` bytes of a partition and the number of records
-    /// in these bytes, computed from the partition's rows.
-    fn stored_prefix(&self, partition: &str, length: i64) -> Result<(Fingerprint, u64), CompareError> {
-        let rows = |table| -> Result<_, ArchiveError> {
-            Ok(self.archive.read_rows(table, partition)?.map(|batch| batch.map_err(CompareError::from)))
-        };
-        export::prefix(rows(Table::Events)?, rows(Table::Rejects)?, length)
+    fn origin(&self, partition: &str) -> Arc<Origin> {
+        Arc::new(Origin {
+            partition: partition.to_owned(),
+            cluster: self.options.cluster.clone(),
+            unwrap: self.options.unwrap.clone(),
+        })
     }
 }

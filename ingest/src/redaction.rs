@@ -45,10 +45,11 @@ pub const REJECT_CONTEXT: &[u8] = b"reject";
 
 /// The columns that a policy can change in an event, by what it changes or by how the record is
 /// written then. For an entry of a cloud, which is mapped, all columns are compared.
-const EDITED: [usize; 19] = [
+const EDITED: [usize; 20] = [
     index::REQUEST_URI,
     index::USER_NAME,
     index::USER_EXTRA,
+    index::IMPERSONATED_USER_NAME,
     index::IMPERSONATED_USER_EXTRA,
     index::RESPONSE_MESSAGE,
     index::RESPONSE_DETAILS,
@@ -82,18 +83,18 @@ const IDENTITY: [usize; 8] = [
 /// The columns that say where a row was found.
 const PLACE: [usize; 3] = [index::CLUSTER, index::SOURCE, index::SOURCE_OFFSET];
 
-/// The column that has a member which a policy may change.
-const fn column_of(root: Root) -> usize {
+/// The columns that have a member which a policy may change.
+const fn columns_of(root: Root) -> &'static [usize] {
     match root {
-        Root::RequestObject => index::REQUEST_OBJECT,
-        Root::ResponseObject => index::RESPONSE_OBJECT,
-        Root::Annotations => index::ANNOTATIONS,
-        Root::StatusMessage => index::RESPONSE_MESSAGE,
-        Root::StatusDetails => index::RESPONSE_DETAILS,
-        Root::UserExtra => index::USER_EXTRA,
-        Root::ImpersonatedUserExtra => index::IMPERSONATED_USER_EXTRA,
-        Root::UserName => index::USER_NAME,
-        Root::RequestUri => index::REQUEST_URI,
+        Root::RequestObject => &[index::REQUEST_OBJECT],
+        Root::ResponseObject => &[index::RESPONSE_OBJECT],
+        Root::Annotations => &[index::ANNOTATIONS, index::AUTHZ_DECISION, index::AUTHZ_REASON],
+        Root::StatusMessage => &[index::RESPONSE_MESSAGE],
+        Root::StatusDetails => &[index::RESPONSE_DETAILS],
+        Root::UserExtra => &[index::USER_EXTRA],
+        Root::ImpersonatedUserExtra => &[index::IMPERSONATED_USER_EXTRA],
+        Root::UserName => &[index::USER_NAME, index::IMPERSONATED_USER_NAME],
+        Root::RequestUri => &[index::REQUEST_URI],
     }
 }
 
@@ -288,23 +289,21 @@ impl Redaction {
             columns.push(take(column, &wanted, None)?);
         }
         let rows = wanted.len();
-        for column in Root::ALL.map(column_of).into_iter().chain([index::AUTHZ_DECISION, index::AUTHZ_REASON])
-        {
-            let is_name = column == index::USER_NAME;
-            if is_name || column == index::REQUEST_URI {
-                continue;
-            }
-            columns[column] = new_null_array(columns[column].data_type(), rows);
+        let roots = Root::ALL.iter().filter(|root| !matches!(root, Root::UserName | Root::RequestUri));
+        for column in roots.flat_map(|root| columns_of(*root)) {
+            columns[*column] = new_null_array(columns[*column].data_type(), rows);
         }
         let names_hidden: Vec<bool> = changes
             .unreadable
             .iter()
             .map(|(row, _)| gate.roots(*row).contains(Root::UserName))
             .collect();
-        let names = column_texts(&columns[index::USER_NAME], |at, name| {
-            if names_hidden[at] { token(&self.redactor, name) } else { name.to_owned() }
-        });
-        columns[index::USER_NAME] = dictionary(&names)?;
+        for column in columns_of(Root::UserName) {
+            let names = column_texts(&columns[*column], |at, name| {
+                if names_hidden[at] { token(&self.redactor, name) } else { name.to_owned() }
+            });
+            columns[*column] = dictionary(&names)?;
+        }
         let paths = column_texts(&columns[index::REQUEST_URI], |_, uri| {
             uri.split(['?', '#']).next().unwrap_or_default().to_owned()
         });
@@ -412,8 +411,7 @@ struct Gate<'g> {
     redactor: &'g Redactor,
     cluster: &'g str,
     names: [Names<'g>; 5],
-    /// For each root, its column.
-    columns: [(Root, &'g ArrayRef); 9],
+    columns: Vec<(Root, &'g ArrayRef)>,
     faults: &'g ArrayRef,
     /// Whether the row is a cloud's entry, which has more than its columns.
     shape: &'g ArrayRef,
@@ -432,7 +430,10 @@ impl<'g> Gate<'g> {
             cluster,
             names: [index::NAMESPACE, index::NAME, index::API_GROUP, index::RESOURCE, index::SUBRESOURCE]
                 .map(names),
-            columns: Root::ALL.map(|root| (root, events.column(column_of(root)))),
+            columns: Root::ALL
+                .iter()
+                .flat_map(|root| columns_of(*root).iter().map(|column| (*root, events.column(*column))))
+                .collect(),
             faults: events.column(index::FAULTS),
             shape: events.column(index::SHAPE),
             known: HashMap::new(),

@@ -35,9 +35,11 @@
 //! rules over sealed events, and [`export`] writes sealed streams back.
 
 mod error;
+pub mod disclose;
 pub mod export;
 pub mod live;
 pub mod pipeline;
+pub mod preview;
 pub mod replay;
 mod seal;
 pub mod source;

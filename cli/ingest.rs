@@ -22,6 +22,7 @@ use strongroom_ingest::{
 use strongroom_schemas::{Alert, Severity, error_chain};
 use strongroom_sinks::finding_line;
 
+use crate::config::redact;
 use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
 use crate::{allocator, term};
@@ -51,6 +52,10 @@ pub struct Args {
     /// from the outermost, separated by dots (\. is a dot in a name)
     #[arg(long, value_name = "PATH", value_parser = EventPath::parse)]
     unwrap: Option<EventPath>,
+    /// Redact events before anything of them is written: the section [redact] of FILE, which may be
+    /// the configuration of `strongroom run`
+    #[arg(long, value_name = "FILE")]
+    redact: Option<PathBuf>,
     /// Append each alert to FILE as an OCSF 1.8 Detection Finding, one JSON object a line
     #[arg(long, value_name = "FILE")]
     alerts_out: Option<PathBuf>,
@@ -115,6 +120,13 @@ pub fn severity(text: &str) -> Result<Severity, String> {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     allocator::keep_pages();
+    let redactor = match &args.redact {
+        Some(file) => Some(redact::redactor(redact::read_policy(file)?)?),
+        None => None,
+    };
+    if redactor.is_some() {
+        redact::spare_core_dumps();
+    }
     let source::Expanded { inputs, left_out } = source::expand(&args.logs).map_err(ingest_error)?;
     let rules = Arc::new(load_rules(args.no_builtin_rules, &args.rules)?);
     if let (Some(first), false) = (left_out.first(), args.quiet) {
@@ -142,6 +154,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     };
     options.complete = args.complete;
     options.unwrap = args.unwrap.map(Arc::new);
+    options.redactor = redactor;
     stop_on_interrupt(&options.stop)?;
 
     let alerts_file = args.alerts_out.as_deref().map(AlertsFile::open).transpose()?;
@@ -419,6 +432,19 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
             .map(|(dialect, count)| format!("{} {dialect}", term::count(count)))
             .collect();
         writeln!(err, "dialects: {}", dialects.join(", "))?;
+    }
+    let redacted = report.redacted;
+    if redacted.events > 0 || redacted.encrypted > 0 {
+        writeln!(
+            err,
+            "redacted: {} event{}, {} value{} dropped, {} tokenised; encrypted whole: {}",
+            term::count(redacted.events),
+            if redacted.events == 1 { "" } else { "s" },
+            term::count(redacted.dropped),
+            if redacted.dropped == 1 { "" } else { "s" },
+            term::count(redacted.tokenised),
+            term::count(redacted.encrypted),
+        )?;
     }
     if !report.alerts.is_empty() {
         let by_severity: Vec<String> = report

@@ -112,7 +112,7 @@ pub use detector::{
 };
 pub use error::{LATENESS_MAX, RULE_FILE_BYTES_MAX, RULES_MAX, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
 pub use hidden::Hidden;
-pub use matcher::Matcher;
+pub use matcher::{Matcher, ShownRows};
 pub use matches::{BatchMatches, FIELD_BYTES_MAX};
 pub use message::{MESSAGE_CHARS_MAX, NEXT_STEPS_CHARS_MAX, VALUE_CHARS_MAX};
 pub use needs::Needs;

@@ -35,6 +35,7 @@
 
 pub mod body;
 mod canonical;
+mod changed;
 mod columns;
 mod decoder;
 mod dialect;
@@ -58,6 +59,7 @@ pub mod time;
 mod tolerant;
 mod wrapper;
 
+pub use changed::{EventText, RecordDecoder};
 pub use decoder::{DecodedBlock, Decoder, DecoderConfig, decode_bytes};
 pub use dialect::{Dialect, DialectCounts};
 pub use frame::Block;

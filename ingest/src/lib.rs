@@ -34,17 +34,20 @@
 //! and [`live`] is the driver for sources that never end; the two share `seal`. [`replay`] runs
 //! rules over sealed events, and [`export`] writes sealed streams back.
 
+pub mod alike;
 mod error;
 pub mod disclose;
 pub mod export;
 pub mod live;
 pub mod pipeline;
 pub mod preview;
+pub mod redaction;
 pub mod replay;
 mod seal;
 pub mod source;
 
 pub use error::{IngestError, PipelineThread};
+pub use redaction::RedactionCounts;
 pub use pipeline::{IngestOptions, Observer, Progress, Report, ingest};
 pub use seal::{Limits, SEAL_BYTES, SEAL_INTERVAL};
 pub use source::FileError;

@@ -264,7 +264,7 @@ impl WebhookSource {
     ) -> Result<usize, Ended> {
         let begins = head.begins.offset;
         let next = cursor.reached.offset + cursor.text.len() as u64;
-        if begins + u64::from(head.text_bytes) <= next && cursor.unconfirmed {
+        if begins + self.wal.clear_bytes(segment, head) <= next && cursor.unconfirmed {
             return Ok(0);
         }
         if begins > next || (begins < next && !cursor.unconfirmed) {
@@ -274,7 +274,7 @@ impl WebhookSource {
             )));
         }
         let text = match wal::read_text(file, segment.byte(at), head) {
-            Ok(Some(text)) => text,
+            Ok(Some(text)) => self.wal.clear_text(segment, text, segment.byte(at) + head.text_at())?,
             Ok(None) => {
                 return Err(damaged(segment, at + head.text_at(), "the text is not what was written").into());
             }

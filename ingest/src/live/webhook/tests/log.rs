@@ -13,6 +13,7 @@ use strongroom_journal::{JournalError, lock, now_ms};
 
 use crate::live::testing::Pipeline;
 use crate::live::webhook::WebhookSource;
+use crate::live::webhook::cipher::TextCipher;
 use crate::live::webhook::counters::WebhookCounters;
 use crate::live::webhook::recent::Lookup;
 use crate::live::webhook::refused::Refused;
@@ -30,6 +31,7 @@ fn options(folder: &Path) -> WalOptions {
         disk_free_bytes_min: 0,
         remembered_max: 1_000,
         remembered_for: Duration::from_secs(60),
+        cipher: TextCipher::default(),
     }
 }
 

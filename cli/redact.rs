@@ -381,13 +381,6 @@ fn print_json(
     preview: &Preview,
     rules: &RuleSet,
 ) -> std::io::Result<()> {
-    let parts: Vec<_> = preview
-        .by_label
-        .iter()
-        .map(|(label, replaced)| {
-            json!({ "part": redactor.label(*label), "values": replaced.values, "events": replaced.events })
-        })
-        .collect();
     let document = json!({
         "policy": format!("{:016x}", redactor.id()),
         "key": redactor.keys().current().id().to_string(),
@@ -395,7 +388,7 @@ fn print_json(
         "changed": preview.changed,
         "dropped": preview.dropped,
         "tokenised": preview.tokenised,
-        "parts": parts,
+        "parts": parts_json(redactor, preview),
         "encrypted": { "events": preview.unreadable, "rejects": preview.rejects },
         "done": preview.done,
         "others": preview.others,
@@ -403,6 +396,14 @@ fn print_json(
         "interrupted": preview.interrupted,
     });
     writeln!(anstream::stdout().lock(), "{document:#}")
+}
+
+/// The parts of a policy that would replace something.
+pub fn parts_json(redactor: &Redactor, preview: &Preview) -> serde_json::Value {
+    let part = |(label, replaced): (&u16, &preview::Replaced)| {
+        json!({ "part": redactor.label(*label), "values": replaced.values, "events": replaced.events })
+    };
+    preview.by_label.iter().map(part).collect()
 }
 
 /// The rules that cannot see a field, with the fields and the numbers of events.

@@ -26,7 +26,8 @@ use strongroom_redact::{
     Form, Key, Keys, Policy, Redactor, Roots, Settings, Target, is_encrypted,
 };
 use strongroom_schemas::events::{self, index};
-use strongroom_schemas::{Table, rejects};
+use strongroom_schemas::marks::Redaction;
+use strongroom_schemas::{Table, marked, rejects};
 
 use crate::error::IngestError;
 use crate::pipeline::{BLOCK_LINES_MAX, block_bytes};
@@ -60,7 +61,8 @@ pub struct Preview {
     pub rejects: u64,
     /// Of an archive: events that this policy has changed already, and rejects that are encrypted.
     pub done: u64,
-    /// Of an archive: events that another policy, or another key, has changed.
+    /// Of an archive: events that another policy, or another key, has changed, so that this one would
+    /// replace nothing but tokens.
     pub others: u64,
     /// By the position of a part of the policy; [`Redactor::label`] names it.
     pub by_label: BTreeMap<u16, Replaced>,
@@ -238,12 +240,10 @@ impl<'r> Previewer<'r> {
             if !is_open(self.redactor, &mut self.known, &rows, row) {
                 continue;
             }
-            if let Some(stored) = stored.filter(|stored| stored.is_valid(row)) {
-                let is_ours = stored.value(row).contains(&format!("{{\"policy\":\"{}\"", self.policy));
-                match is_ours {
-                    true => self.preview.done += 1,
-                    false => self.preview.others += 1,
-                }
+            let stored = stored.filter(|stored| stored.is_valid(row)).map(|stored| stored.value(row));
+            let stored = stored.map(|mark| Redaction::parse(mark).ok());
+            if stored.iter().flatten().any(|mark| mark.policy() == self.policy) {
+                self.preview.done += 1;
                 continue;
             }
             let Some(event) = self.records.event(&renderer, row) else {
@@ -253,7 +253,10 @@ impl<'r> Previewer<'r> {
             let form = if event.is_google { Form::GoogleEntry } else { Form::Event };
             let cluster = rows.cluster.get(row).unwrap_or_default();
             match self.redactor.redact(&event.text, form, cluster, &rows.target(row)) {
-                Ok(None) => {}
+                Ok(None) => self.preview.others += u64::from(stored.is_some()),
+                Ok(Some(redacted)) if stored.is_some() && are_tokens(&redacted.mark, &event.text) => {
+                    self.preview.others += 1;
+                }
                 Err(_) => self.preview.unreadable += 1,
                 Ok(Some(redacted)) => {
                     self.preview.changed += 1;
@@ -278,6 +281,12 @@ impl<'r> Previewer<'r> {
         }
         Ok(())
     }
+}
+
+/// Whether all values that a policy would replace are tokens already.
+fn are_tokens(mark: &Redaction, event: &[u8]) -> bool {
+    let places = mark.dropped().iter().chain(mark.tokenised()).cloned().collect();
+    Redaction::new(0, Vec::new(), places).is_ok_and(|tokens| marked::compare(&tokens, event).is_ok())
 }
 
 /// The columns that [`TargetRows`] reads.

@@ -116,7 +116,7 @@ pub struct ProvenRecord {
     /// The bytes that were written: those received, unless there is a mark.
     pub record: Vec<u8>,
     /// The mark of a record that was redacted before it was written.
-    pub redaction: Option<String>,
+    pub redaction: Option<Redaction>,
     pub file: String,
     pub row: u64,
 }
@@ -161,7 +161,7 @@ pub struct RecordLocation<'a> {
     pub row: u64,
     pub record: Vec<u8>,
     /// The mark of a record that was redacted before it was written.
-    pub redaction: Option<String>,
+    pub redaction: Option<Redaction>,
 }
 
 /// The signatures on a proof.
@@ -560,20 +560,19 @@ pub fn check_each(
         }
         let commit = &proof.commits[part.commit];
         let head = &trees[commit.checkpoint];
-        if let Some(mark) = &part.redaction {
-            check_mark(head.log.table, mark, &record).map_err(|fault| format!("record {at}: {fault}"))?;
-        }
-        let redaction = part.redaction.clone();
+        let redaction = part.redaction.as_ref().map(|mark| check_mark(head.log.table, mark, &record));
+        let redaction = redaction.transpose().map_err(|fault| format!("record {at}: {fault}"))?;
         each(RecordLocation { head, index: commit.index, adds, at: found, row: part.row, record, redaction })?;
     }
     Ok(Signed { chain, heads: trees, cosigned: cosigners, signer })
 }
 
 /// Checks what the redaction mark of a proven record says of it.
-fn check_mark(table: Table, mark: &str, record: &[u8]) -> Result<(), String> {
+fn check_mark(table: Table, mark: &str, record: &[u8]) -> Result<Redaction, String> {
     if table != Table::Events {
         return Err("only events are redacted".to_owned());
     }
     let mark = Redaction::parse(mark).map_err(|error| format!("its redaction is not a mark: {error}"))?;
-    marked::compare(&mark, record).map_err(|differs| differs.to_string())
+    marked::compare(&mark, record).map_err(|differs| differs.to_string())?;
+    Ok(mark)
 }

@@ -384,6 +384,11 @@ impl<'a> Renderer<'a> {
         .flatten()
     }
 
+    /// The mark of a row whose record was changed before it was written, if it is a valid one.
+    pub fn mark(&self, row: usize) -> Option<marks::Redaction> {
+        self.string(index::REDACTION, row).and_then(|mark| marks::Redaction::parse(mark).ok())
+    }
+
     /// Whether the record was changed before it was written.
     #[inline]
     pub fn is_redacted(&self, row: usize) -> bool {

@@ -36,9 +36,11 @@
 
 pub mod alike;
 mod error;
+pub mod disclose;
 pub mod export;
 pub mod live;
 pub mod pipeline;
+pub mod preview;
 pub mod redaction;
 pub mod replay;
 mod seal;

@@ -9,6 +9,7 @@ use arrow_array::{Array as _, Int32Array, RecordBatch, TimestampMicrosecondArray
 use arrow_schema::DataType;
 use strongroom_schemas::Table;
 use strongroom_schemas::events::{self, index};
+use strongroom_schemas::marked;
 
 use super::{Difference, MeaningError, RECORD_BYTES_MAX};
 use crate::decoder::{Decoder, DecoderConfig};
@@ -95,6 +96,9 @@ pub fn compare_events(
         if let Some(fault) = fault {
             found.push((row, Difference::Form(fault.as_str())));
             continue;
+        }
+        if let Some(differs) = rows.renderer.mark(row).and_then(|mark| marked::compare(&mark, &record).err()) {
+            found.push((row, Difference::Redaction(differs)));
         }
         event.clear();
         let is_of_form = rows.renderer.event_of_form(row, &mut event) == Ok(true);

@@ -748,3 +748,6 @@ fn rejects_batch(all: &[Reject], origin: &Origin, arrived: DateTime<Utc>) -> Res
     columns.insert(rejects::index::RECEIVED_TIMESTAMP, Arc::new(received));
     RecordBatch::try_new(Table::Rejects.batch_schema(), columns.into_values().collect())
 }
+
+#[cfg(test)]
+mod tests;

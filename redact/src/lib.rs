@@ -13,8 +13,8 @@
 
 mod cipher;
 mod detect;
-mod edit;
 mod echo;
+mod edit;
 mod json;
 pub mod keys;
 mod path;
@@ -24,11 +24,16 @@ mod presets;
 mod redactor;
 mod token;
 
-pub use cipher::{CipherError, ENCRYPTED_MAGIC, is_encrypted};
+pub use cipher::{CipherError, ENCRYPTED_MAGIC, ENCRYPTED_OVERHEAD, is_encrypted, key_id_of};
+pub use detect::DETECTORS;
 pub use keys::{Key, KeyError, KeyId, KeySource, Keys};
 pub use path::{PathError, Root, Roots};
 pub use policy::{Action, Policy, PolicyError, RuleSettings, Settings};
 pub use presets::PRESETS;
-pub use detect::DETECTORS;
 pub use redactor::{Counts, Form, Redacted, Redactor, Target, Unreadable};
-pub use token::{Token, TokenError};
+pub use token::{TOKEN_BYTES, Token, TokenError};
+
+/// The context with which a reject is encrypted.
+pub const CONTEXT_REJECT: &[u8] = b"reject";
+/// The context with which a record of the write-ahead log is encrypted.
+pub const CONTEXT_WAL: &[u8] = b"wal";

@@ -22,9 +22,7 @@ use strongroom_archive::{Archive, EventSelection};
 use strongroom_decode::frame::Origin;
 use strongroom_decode::render::Renderer;
 use strongroom_decode::{Decoder, DecoderConfig, EventPath, RecordDecoder};
-use strongroom_redact::{
-    Form, Key, Keys, Policy, Redactor, Roots, Settings, Target, is_encrypted,
-};
+use strongroom_redact::{Form, Key, Keys, Policy, Redactor, Roots, Settings, Target, is_encrypted};
 use strongroom_schemas::events::{self, index};
 use strongroom_schemas::marks::Redaction;
 use strongroom_schemas::{Table, marked, rejects};
@@ -104,8 +102,7 @@ pub fn of_logs(
     };
     for input in inputs {
         let label = input.label();
-        let origin =
-            Origin { partition: label.clone(), cluster: cluster.to_owned(), unwrap: unwrap.clone() };
+        let origin = Origin { partition: label.clone(), cluster: cluster.to_owned(), unwrap: unwrap.clone() };
         let origin = Arc::new(origin);
         let opened = Stream::open(input.clone(), bounds, true, Arc::new(AtomicU64::new(0)), Arc::clone(stop));
         let mut stream = match opened {
@@ -128,7 +125,8 @@ pub fn of_logs(
                     break;
                 }
             };
-            let columns = |source| IngestError::Columns { label: label.clone(), offset: block.offset, source };
+            let columns =
+                |source| IngestError::Columns { label: label.clone(), offset: block.offset, source };
             let decoded = decoder.decode(&block, Utc::now()).map_err(columns)?;
             previewer.preview.rejects += decoded.rejects.num_rows() as u64;
             previewer.see(&decoded.events).map_err(columns)?;
@@ -314,13 +312,7 @@ impl<'b> TargetRows<'b> {
         let [_, namespace, name, group, resource, subresource, _] = GATE_COLUMNS;
         Ok(TargetRows {
             cluster: texts(index::CLUSTER)?,
-            names: [
-                texts(namespace)?,
-                texts(name)?,
-                texts(group)?,
-                texts(resource)?,
-                texts(subresource)?,
-            ],
+            names: [texts(namespace)?, texts(name)?, texts(group)?, texts(resource)?, texts(subresource)?],
             faults: batch.column_by_name(events::FAULTS),
         })
     }

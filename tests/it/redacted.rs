@@ -42,7 +42,8 @@ fn event(number: usize) -> String {
             ("", "pods", "create", body.to_string(), String::new())
         }
     };
-    let member = |name: &str, body: &str| if body.is_empty() { String::new() } else { format!(r#","{name}":{body}"#) };
+    let member =
+        |name: &str, body: &str| if body.is_empty() { String::new() } else { format!(r#","{name}":{body}"#) };
     let group = if group.is_empty() { String::new() } else { format!(r#","apiGroup":"{group}""#) };
     format!(
         r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"RequestResponse","auditID":"id-{number}","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/clinic/{resource}","verb":"{verb}","user":{{"username":"user-{user}","groups":["system:authenticated"]}},"sourceIPs":["10.0.0.7"],"userAgent":"kubectl/v1.34","objectRef":{{"resource":"{resource}","namespace":"clinic","name":"o-{number}"{group},"apiVersion":"v1"}},"responseStatus":{{"metadata":{{}},"code":201}}{request}{response},"requestReceivedTimestamp":"2026-03-02T10:{minute:02}:{second:02}.000001Z","stageTimestamp":"2026-03-02T10:{minute:02}:{second:02}.000002Z","annotations":{{"authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":""}}}}"#,
@@ -173,8 +174,13 @@ fn a_preview_has_the_counts_of_the_run_and_no_values() {
     // Of a Secret both members of data are dropped, and each patient has one number.
     let (quarter, events) = (EVENTS as u64 / 4, EVENTS as u64);
     assert_eq!((&logs["events"], &logs["changed"]), (&json!(events), &json!(events)));
-    assert_eq!((&logs["dropped"], &logs["tokenised"]), (&json!(3 * quarter), &json!(2 * quarter)), "{logs:#}");
-    let values: u64 = logs["parts"].as_array().expect("parts").iter().map(|part| part["values"].as_u64().unwrap()).sum();
+    assert_eq!(
+        (&logs["dropped"], &logs["tokenised"]),
+        (&json!(3 * quarter), &json!(2 * quarter)),
+        "{logs:#}"
+    );
+    let values: u64 =
+        logs["parts"].as_array().expect("parts").iter().map(|part| part["values"].as_u64().unwrap()).sum();
     assert_eq!(values, 5 * quarter, "{logs:#}");
     assert!(logs["hidden"]["privileged-container"].is_object(), "{logs:#}");
     assert!(logs["hidden"].get("pod-exec-shell").is_none(), "{logs:#}");
@@ -193,7 +199,8 @@ fn a_preview_has_the_counts_of_the_run_and_no_values() {
     // The run does what the preview said, and then there is nothing left.
     let redacted = site.archive("redacted", true);
     let summary = site.ingest("again", Some(&policy), &log).0;
-    let expected = format!("redacted: {EVENTS} events, {} values dropped, {} tokenised", 3 * quarter, 2 * quarter);
+    let expected =
+        format!("redacted: {EVENTS} events, {} values dropped, {} tokenised", 3 * quarter, 2 * quarter);
     assert!(summary.contains(&expected), "{summary}");
     let mark = logs["policy"].as_str().expect("an id");
     let marked = format!("SELECT count(*) FROM events WHERE redaction LIKE '%{mark}%'");
@@ -246,7 +253,11 @@ fn proofs_and_packs_of_redacted_records_hold_for_both_verifiers() {
     site.verified(&redacted);
     let proof = site.at("proof.json");
     let mut prove = strongroom();
-    prove.args(["prove", "--where", "resource = 'secrets'", "--archive"]).arg(&redacted).arg("-o").arg(&proof);
+    prove
+        .args(["prove", "--where", "resource = 'secrets'", "--archive"])
+        .arg(&redacted)
+        .arg("-o")
+        .arg(&proof);
     let (_, err) = expect_code(&mut prove, 0);
     assert!(err.contains("60 of them were redacted"), "{err}");
     let checked = |proof: &Path, code: i32| {
@@ -256,10 +267,14 @@ fn proofs_and_packs_of_redacted_records_hold_for_both_verifiers() {
         expect_code(verifier(&["proof", "--public-key", &site.public]).arg(proof), code);
         out
     };
-    assert!(checked(&proof, 0).contains("redacted before they were stored: 60 of the records, by the policy "));
+    assert!(
+        checked(&proof, 0).contains("redacted before they were stored: 60 of the records, by the policy ")
+    );
     // A mark that was changed or left out.
     let text = std::fs::read_to_string(&proof).expect("a proof");
-    for (from, to) in [("/requestObject/data/password", "/requestObject/data/passwort"), ("\"redaction\"", "\"claims2\"")] {
+    for (from, to) in
+        [("/requestObject/data/password", "/requestObject/data/passwort"), ("\"redaction\"", "\"claims2\"")]
+    {
         let mut forged = json_of(&text);
         let record = &mut forged["records"][0];
         match to {
@@ -373,13 +388,17 @@ fn a_token_is_revealed_with_the_key_and_a_record() {
     assert_eq!(yes.status.code(), Some(0), "{}", String::from_utf8_lossy(&yes.stderr));
     let line = with_input(&mut reveal(&token, &of_policy), &format!("{}\n", patient(1)));
     assert_eq!(line.status.code(), Some(0), "a typed line");
-    let as_json = with_input(&mut reveal(&token, &["--redact", policy, "--json"]), &format!("\"{}\"", patient(1)));
+    let as_json =
+        with_input(&mut reveal(&token, &["--redact", policy, "--json"]), &format!("\"{}\"", patient(1)));
     assert_eq!(as_json.status.code(), Some(0));
     let no = with_input(&mut reveal(&token, &of_policy), &patient(2));
     assert_eq!(no.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&no.stdout).contains("not the value"));
     for (at, record) in uses(&redacted).iter().enumerate() {
-        assert_eq!((&record["kind"], &record["principal"]), (&json!("break_glass"), &json!("eve@example.com")));
+        assert_eq!(
+            (&record["kind"], &record["principal"]),
+            (&json!("break_glass"), &json!("eve@example.com"))
+        );
         assert_eq!(record["subject"], token.as_str());
         let body = json_of(record["body"].as_str().expect("a body"));
         assert_eq!((&body["use"], &body["reason"]), (&json!("reveal"), &json!("case 4711")));
@@ -392,7 +411,10 @@ fn a_token_is_revealed_with_the_key_and_a_record() {
     let unknown = with_input(&mut reveal(&token, &["--redact", other.to_str().expect("text")]), &patient(1));
     let err = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert_eq!(unknown.status.code(), Some(1));
-    assert!(err.contains(&token[4..12]) && err.contains("tokens of different keys cannot be compared"), "{err}");
+    assert!(
+        err.contains(&token[4..12]) && err.contains("tokens of different keys cannot be compared"),
+        "{err}"
+    );
     assert_eq!(uses(&redacted).len(), 4, "there was no answer");
     let rotated = site.policy("rotated.toml", "b.key", &["a.key"]);
     let old = with_input(&mut reveal(&token, &["--redact", rotated.to_str().expect("text")]), &patient(1));
@@ -451,13 +473,19 @@ fn rejects_are_decrypted_with_the_key_and_a_record() {
     let mut command = decrypt(&["--redact", policy.to_str().expect("text"), "-o"]);
     let (_, err) = expect_code(command.arg(&to), 0);
     assert!(err.contains("decrypted 2 rejects") && !err.contains(MARK), "{err}");
-    assert_eq!(std::fs::read_to_string(&to).expect("clear bytes"), format!("{}\n{}\n", garbage[0], garbage[1]));
+    assert_eq!(
+        std::fs::read_to_string(&to).expect("clear bytes"),
+        format!("{}\n{}\n", garbage[0], garbage[1])
+    );
     let mode = std::fs::metadata(&to).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let records = uses(&archive);
     assert_eq!(records.len(), 1);
     let body = json_of(records[0]["body"].as_str().expect("a body"));
-    assert_eq!((&body["use"], &body["rejects"], &body["reason"]), (&json!("decrypt"), &json!(2), &json!("case 4711")));
+    assert_eq!(
+        (&body["use"], &body["rejects"], &body["reason"]),
+        (&json!("decrypt"), &json!(2), &json!("case 4711"))
+    );
     site.verified(&archive);
 }
 
@@ -510,7 +538,11 @@ fn a_hunt_and_the_coverage_say_what_they_cannot_see() {
         json_of(&expect_code(&mut command, 0).0)
     };
     let seen = coverage(&clear, &[]);
-    assert_eq!((&seen["in_clear"]["events"], &seen["in_clear"]["values"]), (&json!(60), &json!(120)), "Secrets");
+    assert_eq!(
+        (&seen["in_clear"]["events"], &seen["in_clear"]["values"]),
+        (&json!(60), &json!(120)),
+        "Secrets"
+    );
     let policy = site.at("policy.toml");
     let chosen = coverage(&clear, &["--redact", policy.to_str().expect("text")]);
     assert_eq!(chosen["in_clear"]["events"], EVENTS, "and what the policy names");

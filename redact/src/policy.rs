@@ -1,0 +1,542 @@
+//! The policy: what is replaced, where, and how.
+//!
+//! [`Settings`] are what a TOML table says; a [`Policy`] is what of them can be kept. Each rule is
+//! about some clusters, namespaces and resources, and has paths and an action. A preset is a set of
+//! rules. A detector is about the shape of values, in any body.
+//!
+//! Invariant: a policy that exists can be enforced; every mistake, and every rule that could not be
+//! kept, is an error when it is made. It has no key and reads none.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use aws_lc_rs::digest;
+use thiserror::Error;
+
+use crate::detect::{self, Detector};
+use crate::keys::{KEYS_MAX, KeyId, KeySource};
+use crate::path::{Path, Root, Roots, Step};
+use crate::presets::{self, PRESETS};
+use crate::redactor::{Form, Target};
+
+/// Maximum number of rules, those of presets included.
+pub const RULES_MAX: usize = 256;
+/// Maximum number of paths in all rules together, those of presets included.
+pub const PATHS_MAX: usize = 1024;
+/// Maximum length of a glob, in bytes.
+pub const GLOB_BYTES_MAX: usize = 512;
+/// Maximum number of globs in one list of a rule.
+pub const GLOBS_MAX: usize = 256;
+
+const ID_DOMAIN: &[u8] = b"strongroom redaction policy 1\n";
+
+/// A policy as it is written, before it is checked. The caller reads the TOML.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `file:PATH`, `env:NAME` or `command:PROGRAM ARGUMENTS`.
+    pub key: Option<String>,
+    /// Keys of the past, for reveal and decrypt alone.
+    pub old_keys: Vec<String>,
+    /// Of [`PRESETS`].
+    pub presets: Vec<String>,
+    /// Of [`crate::DETECTORS`].
+    pub detectors: Vec<String>,
+    pub rules: Vec<RuleSettings>,
+}
+
+/// One rule as it is written.
+#[derive(Clone, Debug, Default)]
+pub struct RuleSettings {
+    /// Globs; none stands for all.
+    pub clusters: Vec<String>,
+    /// Globs; none stands for all.
+    pub namespaces: Vec<String>,
+    /// Globs, `resource` for any API group, or `group/resource`; none stands for all.
+    pub resources: Vec<String>,
+    pub paths: Vec<String>,
+    /// `drop` or `tokenise`.
+    pub action: String,
+}
+
+/// A mistake in a policy, with its place, such as `rules[2].paths[0]`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{place}: {what}")]
+pub struct PolicyError {
+    pub place: String,
+    pub what: String,
+}
+
+/// What happens to a value. The stronger action is the greater one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// A token takes its place.
+    Tokenise,
+    /// It is removed.
+    Drop,
+}
+
+impl Action {
+    pub const ALL: [Action; 2] = [Action::Tokenise, Action::Drop];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Action::Tokenise => "tokenise",
+            Action::Drop => "drop",
+        }
+    }
+}
+
+/// A path in the form of one kind of record, with what is done at its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) action: Action,
+    /// Index of the label for people.
+    pub(crate) label: u16,
+    /// Number of steps from the record to the body; 0 if the path is not of a body.
+    pub(crate) body_steps: usize,
+}
+
+/// Which requests a rule is about, and its patterns.
+#[derive(Clone, Debug)]
+struct Rule {
+    clusters: Vec<String>,
+    namespaces: Vec<String>,
+    /// Group and resource.
+    resources: Vec<(String, String)>,
+    roots: Roots,
+    of_event: Range<usize>,
+    of_entry: Range<usize>,
+}
+
+/// A policy that can be kept.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    key: KeySource,
+    old_keys: Vec<KeySource>,
+    rules: Vec<Rule>,
+    detectors: Vec<&'static Detector>,
+    of_event: Vec<Pattern>,
+    of_entry: Vec<Pattern>,
+    labels: Vec<String>,
+    /// One text for all spellings of the same policy.
+    text: String,
+}
+
+/// What the editor replaces although no path leads to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Implied {
+    Message,
+    Annotation,
+    Beside,
+    Cells,
+    ManagedFields,
+    Wrapped,
+    Parent,
+    Name,
+    Repeated,
+}
+
+impl Implied {
+    const ALL: [Implied; 9] = [
+        Implied::Message,
+        Implied::Annotation,
+        Implied::Beside,
+        Implied::Cells,
+        Implied::ManagedFields,
+        Implied::Wrapped,
+        Implied::Parent,
+        Implied::Name,
+        Implied::Repeated,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Implied::Message => "message that may quote a value",
+            Implied::Annotation => "annotation that may repeat a value",
+            Implied::Beside => "member beside the event",
+            Implied::Cells => "cells of a table",
+            Implied::ManagedFields => "managed fields that name a value",
+            Implied::Wrapped => "body in another encoding",
+            Implied::Parent => "parent of what the mark has no place for",
+            Implied::Name => "object with a member name of a detected shape",
+            Implied::Repeated => "object with a repeated member",
+        }
+    }
+
+    /// The label's index: these labels are the first ones.
+    pub(crate) const fn label(self) -> u16 {
+        self as u16
+    }
+}
+
+impl Policy {
+    /// Checks settings. Reads no key.
+    ///
+    /// # Errors
+    /// Every mistake, not only the first one.
+    pub fn new(settings: &Settings) -> Result<Policy, Vec<PolicyError>> {
+        let mut maker = Maker::default();
+        maker.labels.extend(Implied::ALL.map(|implied| implied.as_str().to_owned()));
+        let key = settings.key.as_deref().map(|text| maker.source("key", text));
+        if key.is_none() {
+            maker.mistake(
+                "key",
+                "is missing: tokens, rejects and the write-ahead log need one; strongroom redact key new makes it",
+            );
+        }
+        let old_keys = settings.old_keys.iter().enumerate();
+        let old_keys: Vec<_> =
+            old_keys.filter_map(|(at, text)| maker.source(&format!("old_keys[{at}]"), text)).collect();
+        if old_keys.len() >= KEYS_MAX {
+            maker.mistake("old_keys", &format!("has {KEYS_MAX} keys or more"));
+        }
+        for (at, name) in settings.presets.iter().enumerate() {
+            match presets::rules(name) {
+                Some(rules) => rules.for_each(|rule| maker.rule(&format!("presets[{at}]"), &rule)),
+                None => maker.mistake(
+                    &format!("presets[{at}]"),
+                    &format!("{name:?} is not one of {}", PRESETS.join(", ")),
+                ),
+            }
+        }
+        for (at, rule) in settings.rules.iter().enumerate() {
+            maker.rule(&format!("rules[{at}]"), rule);
+        }
+        let mut detectors: Vec<&'static Detector> = Vec::new();
+        for (at, name) in settings.detectors.iter().enumerate() {
+            match detect::find(name) {
+                Some(found) if detectors.iter().any(|known| known.name == found.name) => {}
+                Some(found) => detectors.push(found),
+                None => maker.mistake(
+                    &format!("detectors[{at}]"),
+                    &format!("{name:?} is not one of {}", detect::DETECTORS.join(", ")),
+                ),
+            }
+        }
+        detectors.sort_by_key(|detector| detector.name);
+        if maker.rules.is_empty() && detectors.is_empty() && maker.errors.is_empty() {
+            maker.mistake("rules", "there is no rule, no preset and no detector, so nothing would be replaced");
+        }
+        if maker.rules.len() > RULES_MAX {
+            maker.mistake("rules", &format!("there are more than {RULES_MAX}, presets included"));
+        }
+        if maker.paths > PATHS_MAX {
+            maker.mistake("rules", &format!("they have more than {PATHS_MAX} paths, presets included"));
+        }
+        match key.flatten() {
+            Some(key) if maker.errors.is_empty() => {
+                let mut lines: Vec<String> = maker.lines.into_iter().collect();
+                lines.extend(detectors.iter().map(|detector| format!("detector {}", detector.name)));
+                maker.labels.extend(detectors.iter().map(|detector| format!("detector {}", detector.name)));
+                Ok(Policy {
+                    key,
+                    old_keys,
+                    rules: maker.rules,
+                    detectors,
+                    of_event: maker.of_event,
+                    of_entry: maker.of_entry,
+                    labels: maker.labels,
+                    text: lines.join("\n"),
+                })
+            }
+            _ => Err(maker.errors),
+        }
+    }
+
+    pub fn key(&self) -> &KeySource {
+        &self.key
+    }
+
+    pub fn old_keys(&self) -> &[KeySource] {
+        &self.old_keys
+    }
+
+    /// The members that the policy may change in any event.
+    pub fn roots(&self) -> Roots {
+        self.roots_of(self.rules.iter())
+    }
+
+    /// The members that the policy may change in an event with this target.
+    pub(crate) fn roots_for(&self, cluster: &str, target: &Target<'_>) -> Roots {
+        self.roots_of(self.rules.iter().filter(|rule| rule.is_about(cluster, target)))
+    }
+
+    fn roots_of<'r>(&self, rules: impl Iterator<Item = &'r Rule>) -> Roots {
+        let mut roots = Roots::default();
+        rules.for_each(|rule| roots.add_all(rule.roots));
+        if !self.detectors.is_empty() {
+            roots.add_all(Roots::OF_BODIES);
+        }
+        roots
+    }
+
+    /// The id of the policy with a key of this id: equal for equal policies, whatever the order and
+    /// the spelling of their settings.
+    pub(crate) fn id(&self, key: KeyId) -> u64 {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(ID_DOMAIN);
+        hash.update(&key.0);
+        hash.update(self.text.as_bytes());
+        let hash = hash.finish();
+        hash.as_ref().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
+    }
+
+    /// All patterns for a kind of record.
+    pub(crate) fn patterns(&self, form: Form) -> &[Pattern] {
+        match form {
+            Form::Event => &self.of_event,
+            Form::GoogleEntry => &self.of_entry,
+        }
+    }
+
+    /// The indexes of the patterns that apply to an event with this target.
+    pub(crate) fn applicable(
+        &self,
+        form: Form,
+        cluster: &str,
+        target: &Target<'_>,
+    ) -> impl Iterator<Item = usize> {
+        self.rules.iter().filter(move |rule| rule.is_about(cluster, target)).flat_map(move |rule| match form {
+            Form::Event => rule.of_event.clone(),
+            Form::GoogleEntry => rule.of_entry.clone(),
+        })
+    }
+
+    /// The detectors, each with the index of its label.
+    pub(crate) fn detectors(&self) -> impl Iterator<Item = (&'static Detector, u16)> + '_ {
+        let first = self.labels.len() - self.detectors.len();
+        self.detectors.iter().copied().zip((first..).map(index))
+    }
+
+    /// The index of the label of a path, if the policy has it.
+    pub(crate) fn label_of(&self, path: &str) -> Option<u16> {
+        self.labels.iter().position(|label| label == path).map(index)
+    }
+
+    pub(crate) fn label(&self, index: u16) -> &str {
+        self.labels.get(usize::from(index)).map_or("", String::as_str)
+    }
+}
+
+/// The number of labels is bounded by [`PATHS_MAX`].
+fn index(at: usize) -> u16 {
+    u16::try_from(at).unwrap_or(u16::MAX)
+}
+
+impl Rule {
+    fn is_about(&self, cluster: &str, target: &Target<'_>) -> bool {
+        let any = |globs: &[String], text: &str| globs.is_empty() || globs.iter().any(|glob| matches(glob, text));
+        let namespaces = match (target.namespace, target.name) {
+            (Some(namespace), _) => any(&self.namespaces, namespace),
+            // A named object without a namespace is in none. Without a name, the request may be about
+            // objects of all namespaces.
+            (None, Some(_)) => self.namespaces.is_empty() || self.namespaces.iter().any(|glob| glob == "*"),
+            (None, None) => true,
+        };
+        let resources = || match target.resource {
+            None => true,
+            Some(resource) => {
+                // A core resource has no group, and neither has one whose group cannot be read.
+                let is_group = |own: &str| match target.api_group {
+                    Some(group) if !group.is_empty() => matches(own, group),
+                    _ => true,
+                };
+                self.resources.is_empty()
+                    || self.resources.iter().any(|(group, own)| is_group(group) && matches(own, resource))
+            }
+        };
+        namespaces && any(&self.clusters, cluster) && resources()
+    }
+}
+
+/// Whether a text matches a glob, in which `*` stands for any number of any characters.
+fn matches(glob: &str, text: &str) -> bool {
+    let mut parts = glob.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// Collects rules and mistakes.
+#[derive(Default)]
+struct Maker {
+    errors: Vec<PolicyError>,
+    rules: Vec<Rule>,
+    of_event: Vec<Pattern>,
+    of_entry: Vec<Pattern>,
+    labels: Vec<String>,
+    lines: BTreeSet<String>,
+    paths: usize,
+}
+
+impl Maker {
+    fn mistake(&mut self, place: &str, what: &str) {
+        self.errors.push(PolicyError { place: place.to_owned(), what: what.to_owned() });
+    }
+
+    fn source(&mut self, place: &str, text: &str) -> Option<KeySource> {
+        // The text may be the key itself, so the error does not repeat it.
+        KeySource::parse(text).map_err(|error| self.mistake(place, &error.to_string())).ok()
+    }
+
+    fn rule(&mut self, place: &str, settings: &RuleSettings) {
+        let action = Action::ALL.into_iter().find(|action| action.as_str() == settings.action);
+        if action.is_none() {
+            self.mistake(&format!("{place}.action"), &format!("{:?} is not drop or tokenise", settings.action));
+        }
+        if settings.paths.is_empty() {
+            self.mistake(&format!("{place}.paths"), "has no path");
+        }
+        for (key, globs) in [
+            ("clusters", &settings.clusters),
+            ("namespaces", &settings.namespaces),
+            ("resources", &settings.resources),
+        ] {
+            if globs.len() > GLOBS_MAX {
+                self.mistake(&format!("{place}.{key}"), &format!("has more than {GLOBS_MAX} entries"));
+            }
+            for (at, glob) in globs.iter().enumerate() {
+                if let Some(what) = glob_mistake(key, glob) {
+                    self.mistake(&format!("{place}.{key}[{at}]"), what);
+                }
+            }
+        }
+        let mut paths = Vec::new();
+        for (at, text) in settings.paths.iter().enumerate() {
+            let place = format!("{place}.paths[{at}]");
+            match Path::parse(text) {
+                Err(error) => self.mistake(&place, &error.to_string()),
+                Ok(path) => match action.and_then(|action| unkeepable(&path, action)) {
+                    Some(what) => self.mistake(&place, what),
+                    None => paths.push(path),
+                },
+            }
+        }
+        self.paths += paths.len();
+        let Some(action) = action.filter(|_| self.errors.is_empty()) else { return };
+        let sorted = |globs: &[String]| globs.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+        let (clusters, namespaces, resources) =
+            (sorted(&settings.clusters), sorted(&settings.namespaces), sorted(&settings.resources));
+        let (first_of_event, first_of_entry) = (self.of_event.len(), self.of_entry.len());
+        let mut roots = Roots::default();
+        for path in &paths {
+            let text = path.to_string();
+            self.lines.insert(format!("{} {text} {clusters:?} {namespaces:?} {resources:?}", action.as_str()));
+            let label = self.labels.iter().position(|known| *known == text).unwrap_or_else(|| {
+                self.labels.push(text);
+                self.labels.len() - 1
+            });
+            roots.add(path.root);
+            if matches!(path.root, Root::RequestObject | Root::ResponseObject | Root::UserName) {
+                roots.add_all(Roots::OF_BODIES);
+            }
+            let pattern = |(before, body_steps): &(&[&str], usize)| Pattern {
+                steps: before
+                    .iter()
+                    .map(|name| Step::Name((*name).to_owned()))
+                    .chain(path.steps.iter().cloned())
+                    .collect(),
+                action,
+                label: index(label),
+                body_steps: *body_steps,
+            };
+            self.of_event.extend(in_event(path.root).iter().map(pattern));
+            self.of_entry.extend(in_entry(path.root).iter().map(pattern));
+        }
+        self.rules.push(Rule {
+            clusters,
+            namespaces,
+            resources: resources
+                .iter()
+                .map(|text| {
+                    let (group, resource) = text.split_once('/').unwrap_or(("*", text));
+                    (group.to_owned(), resource.to_owned())
+                })
+                .collect(),
+            roots,
+            of_event: first_of_event..self.of_event.len(),
+            of_entry: first_of_entry..self.of_entry.len(),
+        });
+    }
+}
+
+/// Returns what is wrong with a glob.
+fn glob_mistake(key: &str, glob: &str) -> Option<&'static str> {
+    let slashes = glob.matches('/').count();
+    if glob.is_empty() {
+        Some("is empty; leave the list out for all")
+    } else if glob.len() > GLOB_BYTES_MAX {
+        Some("is too long")
+    } else if key == "resources" && (slashes > 1 || glob.starts_with('/') || glob.ends_with('/')) {
+        Some("is not resource or group/resource; a rule is about all subresources, and the core group is core")
+    } else if key == "namespaces" && slashes > 0 {
+        Some("is not a namespace")
+    } else if key == "resources" && glob.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Some("is not a resource: resources are plural and in lower case, such as secrets")
+    } else {
+        None
+    }
+}
+
+/// Returns why a path cannot be kept with an action: the event would not be one any more.
+fn unkeepable(path: &Path, action: Action) -> Option<&'static str> {
+    match (path.root, action) {
+        (Root::UserName, Action::Drop) => {
+            Some("cannot be dropped, because every rule asks who acted; tokenise it")
+        }
+        (
+            Root::Annotations | Root::UserExtra | Root::ImpersonatedUserExtra | Root::StatusDetails,
+            Action::Tokenise,
+        ) if path.steps.is_empty() => {
+            Some("is an object, which a token cannot stand for; name its members, such as .*, or drop it")
+        }
+        _ => None,
+    }
+}
+
+type Places = &'static [(&'static [&'static str], usize)];
+
+/// Where a root is in an event.
+fn in_event(root: Root) -> Places {
+    match root {
+        Root::RequestObject => &[(&["requestObject"], 1)],
+        Root::ResponseObject => &[(&["responseObject"], 1)],
+        Root::Annotations => &[(&["annotations"], 0)],
+        Root::StatusMessage => &[(&["responseStatus", "message"], 0)],
+        Root::StatusDetails => &[(&["responseStatus", "details"], 0)],
+        Root::UserExtra => &[(&["user", "extra"], 0)],
+        Root::ImpersonatedUserExtra => &[(&["impersonatedUser", "extra"], 0)],
+        Root::UserName => &[(&["user", "username"], 0), (&["impersonatedUser", "username"], 0)],
+        Root::RequestUri => &[(&["requestURI"], 0)],
+    }
+}
+
+/// Where a root is in an entry of Google Cloud Logging, which has no extra and no URI.
+fn in_entry(root: Root) -> Places {
+    match root {
+        Root::RequestObject => &[(&["protoPayload", "request"], 2)],
+        Root::ResponseObject => {
+            &[(&["protoPayload", "response"], 2), (&["protoPayload", "resourceOriginalState"], 2)]
+        }
+        Root::Annotations => &[(&["labels"], 0)],
+        Root::StatusMessage => {
+            &[(&["protoPayload", "status", "message"], 0), (&["protoPayload", "response", "message"], 0)]
+        }
+        Root::StatusDetails => {
+            &[(&["protoPayload", "status", "details"], 0), (&["protoPayload", "response", "details"], 0)]
+        }
+        Root::UserName => &[
+            (&["protoPayload", "authenticationInfo", "principalEmail"], 0),
+            (&["protoPayload", "authenticationInfo", "principalSubject"], 0),
+        ],
+        Root::UserExtra | Root::ImpersonatedUserExtra | Root::RequestUri => &[],
+    }
+}

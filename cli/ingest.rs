@@ -125,7 +125,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         None => None,
     };
     if redactor.is_some() {
-        redact::spare_core_dumps();
+        redact::guard_memory();
     }
     let source::Expanded { inputs, left_out } = source::expand(&args.logs).map_err(ingest_error)?;
     let rules = Arc::new(load_rules(args.no_builtin_rules, &args.rules)?);

@@ -87,7 +87,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let rules = Arc::new(ingest::load_rules(!config.builtin_rules, &config.rules)?);
     start_log(&config.log)?;
     if let Some(redactor) = &redactor {
-        config::redact::spare_core_dumps();
+        config::redact::guard_memory();
         tracing::info!(policy = format!("{:016x}", redactor.id()), "events are redacted before they are written");
     }
     let (output, dropped_alerts, writer) = start_alerts(&config)?;

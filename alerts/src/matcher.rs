@@ -255,18 +255,18 @@ impl Matcher {
         matches: &mut BatchMatches,
     ) {
         let mut last_row = None;
-        let mut hidden: Option<Hidden<'_>> = None;
+        let mut shown_row: Option<ShownRow<'_>> = None;
         let latest = latest_times(columns, &mut matches.latest_us);
         let matched = std::mem::take(&mut matches.matched);
         let mut pair = Vec::new();
         for &(row, rule) in &matched {
             if last_row != Some(row) {
-                hidden = shown.and_then(|(shown, columns)| {
+                shown_row = shown.and_then(|(shown, columns)| {
                     let at = shown.rows.binary_search_by_key(&(row as usize), |(row, _)| *row).ok()?;
-                    Some(Hidden { columns, at: shown.rows[at].1, token: shown.token })
+                    Some(ShownRow { columns, at: shown.rows[at].1, token: shown.token })
                 });
-                let mut event = match &hidden {
-                    Some(hidden) => self.kept_shown.event(hidden.columns, hidden.at, &mut matches.texts),
+                let mut event = match &shown_row {
+                    Some(shown_row) => self.kept_shown.event(shown_row.columns, shown_row.at, &mut matches.texts),
                     None => self.kept.event(columns, row as usize, &mut matches.texts),
                 };
                 event.outcome = outcome::outcomes(columns)[row as usize];
@@ -288,7 +288,7 @@ impl Matcher {
                 if !counts(rules.correlations[correlation].info) {
                     continue;
                 }
-                let fields = Fields { columns, row: Row::new(columns, row as usize), hidden: hidden.as_ref() };
+                let fields = Fields { columns, row: Row::new(columns, row as usize), shown_row: shown_row.as_ref() };
                 if let Some(meaning) =
                     counted(rules, correlation, base, &fields, &mut matches.texts, &mut pair)
                 {
@@ -359,7 +359,7 @@ fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<
 }
 
 /// The row that is shown instead of a matched one.
-struct Hidden<'s> {
+struct ShownRow<'s> {
     columns: &'s Columns<'s>,
     at: usize,
     token: &'s dyn Fn(&str) -> String,
@@ -369,18 +369,18 @@ struct Hidden<'s> {
 struct Fields<'f> {
     columns: &'f Columns<'f>,
     row: Row<'f>,
-    hidden: Option<&'f Hidden<'f>>,
+    shown_row: Option<&'f ShownRow<'f>>,
 }
 
 impl Fields<'_> {
     /// Adds all values of a field, as they may be shown. A value that is not shown any more is
     /// replaced by a token.
     fn values_of(&self, field: &Field, out: &mut Vec<String>) {
-        let Some(hidden) = self.hidden else { return values_of(self.columns, field, &self.row, out) };
-        values_of(hidden.columns, field, &Row::new(hidden.columns, hidden.at), out);
+        let Some(shown_row) = self.shown_row else { return values_of(self.columns, field, &self.row, out) };
+        values_of(shown_row.columns, field, &Row::new(shown_row.columns, shown_row.at), out);
         if out.is_empty() {
             values_of(self.columns, field, &self.row, out);
-            out.iter_mut().for_each(|value| *value = (hidden.token)(value));
+            out.iter_mut().for_each(|value| *value = (shown_row.token)(value));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: a policy with a mistake is never used in part. The key's file or variable is read when
 //! the configuration is; a program that gives a key is started only when the policy is put to use.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -123,8 +124,13 @@ pub fn redactor(policy: Policy) -> Result<Arc<Redactor>, CliError> {
     Ok(Arc::new(Redactor::new(policy, keys)))
 }
 
-/// Leaves the memory of this process out of core dumps, because events are in it in clear.
-pub fn spare_core_dumps() {
+/// Keeps events, which are in memory in clear, out of core dumps and of the texts of panics, which
+/// may quote what they failed on.
+pub fn guard_memory() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
+        let _ = writeln!(std::io::stderr(), "a thread panicked{place}, which is a bug");
+    }));
     // Linux alone has this file. Elsewhere the limit of the shell or the service manager counts.
     if let Err(error) = std::fs::write("/proc/self/coredump_filter", "0") {
         tracing::warn!(%error, "a core dump of this process would have events in clear; set its limit to 0");

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{
-    Array as _, ArrayRef, BinaryArray, BooleanArray, DictionaryArray, Int32Array, Int64Array, RecordBatch,
-    StringArray, TimestampMicrosecondArray, new_null_array,
+    Array as _, ArrayRef, BinaryArray, BooleanArray, DictionaryArray, Int32Array, Int64Array, ListArray,
+    RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::{concat::concat, concat::concat_batches, filter::filter, filter::filter_record_batch};
@@ -32,16 +32,14 @@ use chrono::{DateTime, Utc};
 use strongroom_alerts::{BatchMatches, Matcher, ShownRows};
 use strongroom_decode::frame::Origin;
 use strongroom_decode::render::Renderer;
-use strongroom_decode::{DecodedBlock, DecoderConfig, Reason, RecordDecoder};
-use strongroom_redact::{Form, Redactor, Root, Roots, Target};
+use strongroom_decode::{DecodedBlock, DecoderConfig, Reason, RecordDecoder, SHAPE_GOOGLE};
+use strongroom_redact::{CONTEXT_REJECT, Form, Redactor, Root, Roots, Target};
 use strongroom_schemas::events::index;
+use strongroom_schemas::marks::parse_fault;
 use strongroom_schemas::record::{Sha256Hash, redacted_leaf_hash};
 use strongroom_schemas::{Table, rejects};
 
 use crate::error::IngestError;
-
-/// What is encrypted as a reject is bound to this use.
-pub const REJECT_CONTEXT: &[u8] = b"reject";
 
 /// The columns that a policy can change in an event, by what it changes or by how the record is
 /// written then. For an entry of a cloud, which is mapped, all columns are compared.
@@ -159,7 +157,7 @@ impl Redaction {
         let token = |value: &str| token(&redactor, value);
         matcher.match_batch_shown(events, |rows| {
             let changes = self.changes_of(events, origin, Some(rows))?;
-            self.shown(events, &changes, origin, &token).map(Some)
+            self.shown(events, &changes, origin, &token)
         })
     }
 
@@ -176,7 +174,7 @@ impl Redaction {
     ) -> Result<BatchMatches, IngestError> {
         let redactor = Arc::clone(&self.redactor);
         let token = |value: &str| token(&redactor, value);
-        matcher.match_batch_shown(events, |_| self.shown(events, changes, origin, &token).map(Some))
+        matcher.match_batch_shown(events, |_| self.shown(events, changes, origin, &token))
     }
 
     /// Finds what the policy changes in a block.
@@ -258,7 +256,10 @@ impl Redaction {
         changes: &Changes,
         origin: &Origin,
         token: &'s dyn Fn(&str) -> String,
-    ) -> Result<ShownRows<'s>, IngestError> {
+    ) -> Result<Option<ShownRows<'s>>, IngestError> {
+        if changes.rows.is_empty() && changes.unreadable.is_empty() {
+            return Ok(None);
+        }
         let shown = || -> Result<(RecordBatch, Vec<(usize, usize)>), ArrowError> {
             let placed = with_places(events, changes)?;
             if changes.unreadable.is_empty() {
@@ -272,7 +273,7 @@ impl Redaction {
             Ok((concat_batches(&events.schema(), [&placed, &hidden])?, rows))
         };
         let (events, rows) = shown().map_err(|source| columns_error(origin, source))?;
-        Ok(ShownRows { events, rows, token })
+        Ok(Some(ShownRows { events, rows, token }))
     }
 
     /// Returns the rows that cannot be edited, without all that the policy may change in an event.
@@ -387,7 +388,7 @@ impl Redaction {
     }
 
     fn encrypt(&self, clear: &[u8], origin: &Origin) -> Result<Vec<u8>, IngestError> {
-        self.redactor.encrypt(clear, REJECT_CONTEXT).map_err(|error| IngestError::Encrypt {
+        self.redactor.encrypt(clear, CONTEXT_REJECT).map_err(|error| IngestError::Encrypt {
             label: origin.partition.clone(),
             source: error,
         })
@@ -410,13 +411,14 @@ fn token(redactor: &Redactor, value: &str) -> String {
 struct Gate<'g> {
     redactor: &'g Redactor,
     cluster: &'g str,
-    names: [Names<'g>; 5],
+    names: [Names<'g>; 4],
     columns: Vec<(Root, &'g ArrayRef)>,
-    faults: &'g ArrayRef,
-    /// Whether the row is a cloud's entry, which has more than its columns.
-    shape: &'g ArrayRef,
-    known: HashMap<[i32; 5], Roots>,
-    last: Option<([i32; 5], Roots)>,
+    faults: &'g ListArray,
+    shape: Names<'g>,
+    /// The key in `shape` of a cloud's entry, which has more than its columns.
+    google: Option<i32>,
+    known: HashMap<[i32; 4], Roots>,
+    last: Option<([i32; 4], Roots)>,
 }
 
 /// A column of names that repeat.
@@ -428,14 +430,17 @@ impl<'g> Gate<'g> {
         Gate {
             redactor,
             cluster,
-            names: [index::NAMESPACE, index::NAME, index::API_GROUP, index::RESOURCE, index::SUBRESOURCE]
-                .map(names),
+            names: [index::NAMESPACE, index::NAME, index::API_GROUP, index::RESOURCE].map(names),
             columns: Root::ALL
                 .iter()
                 .flat_map(|root| columns_of(*root).iter().map(|column| (*root, events.column(*column))))
                 .collect(),
-            faults: events.column(index::FAULTS),
-            shape: events.column(index::SHAPE),
+            faults: events.column(index::FAULTS).as_list::<i32>(),
+            google: {
+                let shapes = names(index::SHAPE).values().as_string::<i32>();
+                shapes.iter().position(|shape| shape == Some(SHAPE_GOOGLE)).and_then(|at| i32::try_from(at).ok())
+            },
+            shape: names(index::SHAPE),
             known: HashMap::new(),
             last: None,
         }
@@ -449,11 +454,14 @@ impl<'g> Gate<'g> {
         }
         let roots = self.roots(row);
         !roots.is_empty()
-            && (self.shape.is_valid(row)
+            && (self.google.is_some_and(|key| self.shape.is_valid(row) && self.shape.keys().value(row) == key)
                 || self.columns.iter().any(|(root, column)| roots.contains(*root) && column.is_valid(row)))
     }
 
     fn roots(&mut self, row: usize) -> Roots {
+        if self.faults.is_valid(row) {
+            return self.redactor.roots(self.cluster, &self.target(row));
+        }
         // All objects without a name, and all with one, are alike.
         let key = |names: Names<'_>| if names.is_valid(row) { names.keys().value(row) } else { -1 };
         let mut keys = self.names.map(key);
@@ -474,9 +482,17 @@ impl<'g> Gate<'g> {
     }
 
     fn target(&self, row: usize) -> Target<'g> {
-        let [namespace, name, api_group, resource, subresource] =
-            self.names.map(|names| dictionary_value(names, row));
-        Target { namespace, name, api_group, resource, subresource }
+        // Of an object that could not be read, every rule may be.
+        if self.faults.is_valid(row) {
+            let faults = self.faults.value(row);
+            let is_of_object = |fault: &str| fault.is_empty() || fault.starts_with("/objectRef");
+            let faults = faults.as_string::<i32>().iter().flatten().map(parse_fault);
+            if faults.into_iter().any(|fault| fault.is_none_or(|(path, _)| is_of_object(path))) {
+                return Target::default();
+            }
+        }
+        let [namespace, name, api_group, resource] = self.names.map(|names| dictionary_value(names, row));
+        Target { namespace, name, api_group, resource }
     }
 }
 
@@ -545,13 +561,13 @@ fn replaced(events: &RecordBatch, changes: &Changes) -> Result<RecordBatch, Arro
     let mut columns = events.columns().to_vec();
     let all: Vec<usize> = (0..index::COUNT).filter(|column| !PLACE.contains(column)).collect();
     let mut picks: Option<Vec<(usize, usize)>> = None;
-    for column in if changes.is_google { all.as_slice() } else { &EDITED } {
+    for column in if changes.is_google { all.as_slice() } else { EDITED.as_slice() } {
         let (clear, changed) = (events.column(*column), changes.changed.column(*column));
         let pair = Pair::of(clear, changed);
         if changes.rows.iter().all(|(row, at)| pair.is_equal(*row, *at)) {
             continue;
         }
-        columns[*column] = match (clear.as_dictionary_opt::<Int32Type>(), changed.as_dictionary_opt()) {
+        columns[*column] = match (clear.as_dictionary_opt(), changed.as_dictionary_opt()) {
             (Some(clear), Some(changed)) => with_entries(clear, changed, &pair, &changes.rows)?,
             _ => {
                 let picks = picks.get_or_insert_with(|| {
@@ -732,3 +748,6 @@ fn rejects_batch(all: &[Reject], origin: &Origin, arrived: DateTime<Utc>) -> Res
     columns.insert(rejects::index::RECEIVED_TIMESTAMP, Arc::new(received));
     RecordBatch::try_new(Table::Rejects.batch_schema(), columns.into_values().collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,53 +7,39 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use strongroom_redact::{CipherError, Redactor};
-
-/// What is encrypted as a text of the log is bound to this use.
-const CONTEXT: &[u8] = b"wal";
+use strongroom_redact::{CONTEXT_WAL, CipherError, ENCRYPTED_OVERHEAD, Redactor};
 
 /// The key of a log, if it has one.
 #[derive(Clone, Debug, Default)]
-pub struct TextCipher {
-    redactor: Option<Arc<Redactor>>,
-    /// Bytes by which an encrypted text is longer.
-    overhead: u64,
-}
+pub struct TextCipher(pub Option<Arc<Redactor>>);
 
 impl TextCipher {
-    pub fn new(redactor: Option<Arc<Redactor>>) -> Result<TextCipher, CipherError> {
-        let overhead = match &redactor {
-            Some(redactor) => redactor.encrypt(&[], CONTEXT)?.len() as u64,
-            None => 0,
-        };
-        Ok(TextCipher { redactor, overhead })
-    }
-
     /// Whether texts are encrypted from now on.
     pub fn is_on(&self) -> bool {
-        self.redactor.is_some()
+        self.0.is_some()
     }
 
     /// Bytes that a text takes on disk beyond its own.
     pub fn overhead(&self) -> u64 {
-        self.overhead
+        if self.is_on() { ENCRYPTED_OVERHEAD as u64 } else { 0 }
     }
 
     /// Returns a text as it is written.
     pub fn written<'t>(&self, text: &'t [u8]) -> Result<Cow<'t, [u8]>, CipherError> {
-        match &self.redactor {
-            Some(redactor) => redactor.encrypt(text, CONTEXT).map(Cow::Owned),
+        match &self.0 {
+            Some(redactor) => redactor.encrypt(text, CONTEXT_WAL).map(Cow::Owned),
             None => Ok(Cow::Borrowed(text)),
         }
     }
 
     /// Returns an encrypted text in clear; `None` if there is no key at all.
     pub fn read(&self, written: &[u8]) -> Option<Result<Vec<u8>, CipherError>> {
-        Some(self.redactor.as_ref()?.decrypt(written, CONTEXT))
+        Some(self.0.as_ref()?.decrypt(written, CONTEXT_WAL))
     }
+}
 
-    /// Returns the length in clear of a text that takes `written` bytes on disk.
-    pub fn clear_bytes(&self, is_encrypted: bool, written: u32) -> u64 {
-        u64::from(written).saturating_sub(if is_encrypted { self.overhead } else { 0 })
-    }
+/// Returns the length in clear of a text that takes `written` bytes on disk.
+pub fn clear_bytes(is_encrypted: bool, written: u32) -> u64 {
+    let overhead = if is_encrypted { ENCRYPTED_OVERHEAD as u64 } else { 0 };
+    u64::from(written).saturating_sub(overhead)
 }

@@ -23,6 +23,7 @@ use strongroom_decode::EventPath;
 use strongroom_decode::frame::{Block, Edge, Origin};
 use strongroom_journal::now_ms;
 
+use super::cipher::clear_bytes;
 use super::record::{End, RecordHead};
 use super::wal::{self, Segment, Wal, WalError};
 use crate::live::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
@@ -264,7 +265,7 @@ impl WebhookSource {
     ) -> Result<usize, Ended> {
         let begins = head.begins.offset;
         let next = cursor.reached.offset + cursor.text.len() as u64;
-        if begins + self.wal.clear_bytes(segment, head) <= next && cursor.unconfirmed {
+        if begins + clear_bytes(segment.is_encrypted, head.text_bytes) <= next && cursor.unconfirmed {
             return Ok(0);
         }
         if begins > next || (begins < next && !cursor.unconfirmed) {

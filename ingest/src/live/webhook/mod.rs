@@ -283,9 +283,7 @@ impl Webhook {
             disk_free_bytes_min: options.disk_free_bytes_min,
             remembered_max: options.remembered_max,
             remembered_for: options.remembered_for,
-            cipher: TextCipher::new(options.redactor.clone()).map_err(|source| {
-                no_wal(WalError::Encrypt { path: options.wal_dir.clone(), source })
-            })?,
+            cipher: TextCipher(options.redactor.clone()),
         };
         let (wal, writer) = Wal::open(wal_options, counters).map_err(no_wal)?;
         let mut clusters: BTreeSet<String> = wal.clusters().into_keys().collect();

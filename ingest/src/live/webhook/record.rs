@@ -26,6 +26,7 @@
 
 use strongroom_archive::fingerprint::{Fingerprint, fingerprint};
 use strongroom_journal::checksum;
+use strongroom_redact::ENCRYPTED_OVERHEAD;
 
 pub const SEGMENT_MAGIC: &[u8; 7] = b"\nSRWAL\0";
 /// Versions of a segment: with texts in clear, and with encrypted ones.
@@ -39,8 +40,6 @@ pub const NAME_BYTES_MAX: usize = 253;
 pub const PARTITIONS_MAX: usize = 1024;
 /// Longest text: longest body that is taken, and its newline.
 pub const TEXT_BYTES_MAX: usize = (1 << 30) + 1;
-/// Maximum number of bytes by which an encrypted text is longer.
-const CIPHER_BYTES_MAX: usize = 256;
 const SEGMENT_FIXED_BYTES: usize = 36;
 const END_BYTES: usize = 32;
 /// Longest head of a segment.
@@ -183,7 +182,7 @@ impl RecordHead {
         let (key, text_checksum, sum) = (rest.array()?, rest.array()?, rest.array()?);
         let name = rest.take(name_bytes)?;
         let sound = name_bytes <= NAME_BYTES_MAX
-            && text_bytes as usize <= TEXT_BYTES_MAX + CIPHER_BYTES_MAX
+            && text_bytes as usize <= TEXT_BYTES_MAX + ENCRYPTED_OVERHEAD
             && Self::head_checksum(bytes.get(..RECORD_HEAD_BYTES - 16)?, name) == sum;
         let name = String::from_utf8(name.to_vec()).ok()?;
         sound.then_some(RecordHead { text_bytes, lines, group, received, begins, key, text_checksum, name })

@@ -249,11 +249,6 @@ impl Wal {
         clear_text(&self.options.cipher, segment.is_encrypted, written, &segment.path, byte)
     }
 
-    /// Returns the length of a record's text in clear.
-    pub fn clear_bytes(&self, segment: &Segment, head: &RecordHead) -> u64 {
-        self.options.cipher.clear_bytes(segment.is_encrypted, head.text_bytes)
-    }
-
     /// Returns the positions of the clusters' streams.
     pub fn clusters(&self) -> BTreeMap<String, End> {
         lock(&self.state).clusters.clone()

@@ -288,39 +288,37 @@ fn are_tokens(mark: &Redaction, event: &[u8]) -> bool {
 }
 
 /// The columns that [`TargetRows`] reads.
-const GATE_COLUMNS: [usize; 7] = [
+const GATE_COLUMNS: [usize; 6] = [
     index::CLUSTER,
     index::NAMESPACE,
     index::NAME,
     index::API_GROUP,
     index::RESOURCE,
-    index::SUBRESOURCE,
     index::FAULTS,
 ];
 
 /// What the rows of a batch are about, as far as a policy asks.
 struct TargetRows<'b> {
     cluster: Texts<'b>,
-    /// Namespace, name, group, resource, subresource.
-    names: [Texts<'b>; 5],
+    /// Namespace, name, group, resource.
+    names: [Texts<'b>; 4],
     faults: Option<&'b arrow_array::ArrayRef>,
 }
 
 impl<'b> TargetRows<'b> {
     fn of(batch: &'b RecordBatch) -> Result<TargetRows<'b>, ArrowError> {
         let texts = |at: usize| Texts::of(batch, events::COLUMNS[at]);
-        let [_, namespace, name, group, resource, subresource, _] = GATE_COLUMNS;
+        let [_, namespace, name, group, resource, _] = GATE_COLUMNS;
         Ok(TargetRows {
             cluster: texts(index::CLUSTER)?,
-            names: [texts(namespace)?, texts(name)?, texts(group)?, texts(resource)?, texts(subresource)?],
+            names: [texts(namespace)?, texts(name)?, texts(group)?, texts(resource)?],
             faults: batch.column_by_name(events::FAULTS),
         })
     }
 
     fn target(&self, row: usize) -> Target<'b> {
-        let [namespace, name, api_group, resource, subresource] =
-            [0, 1, 2, 3, 4].map(|at| self.names[at].get(row));
-        Target { namespace, name, api_group, resource, subresource }
+        let [namespace, name, api_group, resource] = [0, 1, 2, 3].map(|at| self.names[at].get(row));
+        Target { namespace, name, api_group, resource }
     }
 }
 
@@ -351,7 +349,7 @@ impl<'b> Texts<'b> {
 }
 
 /// What a policy asks of an event's target.
-type TargetKey = [Option<String>; 6];
+type TargetKey = [Option<String>; 5];
 
 /// Whether a policy may change a row. A row with faults may have more than its columns show.
 fn is_open(
@@ -365,9 +363,9 @@ fn is_open(
     }
     let cluster = rows.cluster.get(row).unwrap_or_default();
     let target = rows.target(row);
-    let Target { namespace, name, api_group, resource, subresource } = target;
+    let Target { namespace, name, api_group, resource } = target;
     // Objects with a name are alike, and so are those without one.
-    let key = [Some(cluster), namespace, name.map(|_| ""), api_group, resource, subresource]
+    let key = [Some(cluster), namespace, name.map(|_| ""), api_group, resource]
         .map(|part| part.map(str::to_owned));
     if let Some(roots) = known.get(&key) {
         return !roots.is_empty();

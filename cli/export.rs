@@ -147,7 +147,8 @@ fn write_sources(
     out: &mut dyn Write,
 ) -> Result<(u64, u64), CliError> {
     let (mut records, mut bytes) = (0, 0);
-    let redacted = export::redacted_partitions(archive).map_err(archive_error)?;
+    let partitions: Vec<&str> = sources.iter().map(|source| source.partition.as_str()).collect();
+    let redacted = export::redacted_partitions(archive, &partitions).map_err(archive_error)?;
     for source in sources.iter().filter(|source| !source.partition.starts_with(EMPTY)) {
         let rows = |table| -> Result<_, ArchiveError> {
             Ok(archive.read_rows(table, &source.partition)?.map(|batch| batch.map_err(anyhow::Error::from)))

@@ -303,7 +303,9 @@ fn decrypt(args: &DecryptArgs) -> Result<u8, CliError> {
 }
 
 fn dry_run(args: PreviewArgs) -> Result<u8, CliError> {
-    let Some(file) = &args.redact else { return Err(CliError::input(anyhow::anyhow!("no policy was given"))) };
+    let Some(file) = &args.redact else {
+        return Err(CliError::input(anyhow::anyhow!("no policy was given")));
+    };
     let redactor = redactor(read_policy(file)?)?;
     let rules = Arc::new(ingest::load_rules(args.no_builtin_rules, &args.rules)?);
     let stop = Arc::new(AtomicBool::new(false));
@@ -376,11 +378,7 @@ fn print(redactor: &Redactor, preview: &Preview, is_archive: bool) -> std::io::R
     Ok(())
 }
 
-fn print_json(
-    redactor: &Redactor,
-    preview: &Preview,
-    rules: &RuleSet,
-) -> std::io::Result<()> {
+fn print_json(redactor: &Redactor, preview: &Preview, rules: &RuleSet) -> std::io::Result<()> {
     let document = json!({
         "policy": format!("{:016x}", redactor.id()),
         "key": redactor.keys().current().id().to_string(),
@@ -400,9 +398,7 @@ fn print_json(
 
 /// The parts of a policy that would replace something.
 pub fn parts_json(redactor: &Redactor, preview: &Preview) -> serde_json::Value {
-    let part = |(label, replaced): (&u16, &preview::Replaced)| {
-        json!({ "part": redactor.label(*label), "values": replaced.values, "events": replaced.events })
-    };
+    let part = |(label, replaced): (&u16, &preview::Replaced)| json!({ "part": redactor.label(*label), "values": replaced.values, "events": replaced.events });
     preview.by_label.iter().map(part).collect()
 }
 

@@ -60,7 +60,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let is_the_value = token == args.token;
     let archive = args.disclosure.archive()?;
     args.disclosure.record(&archive, Disclosure::Reveal { token: args.token.as_str(), is_the_value })?;
-    let answer = if is_the_value { "this is the value of the token" } else { "this is not the value of the token" };
+    let answer =
+        if is_the_value { "this is the value of the token" } else { "this is not the value of the token" };
     writeln!(anstream::stdout(), "{answer}").context("cannot write to standard output")?;
     Ok(if is_the_value { exit::OK } else { exit::FINDING })
 }

@@ -176,7 +176,9 @@ impl Hidden {
 /// Whether one of two places is in the other one, or both are the same.
 fn overlap(one: &str, other: &str) -> bool {
     let is_in = |inner: &str, outer: &str| {
-        inner.strip_prefix(outer).is_some_and(|rest| outer.is_empty() || rest.is_empty() || rest.starts_with('.'))
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| outer.is_empty() || rest.is_empty() || rest.starts_with('.'))
     };
     is_in(one, other) || is_in(other, one)
 }
@@ -190,7 +192,8 @@ fn places(pointers: &[String]) -> Vec<String> {
 }
 
 fn place_of(pointer: &str) -> String {
-    let is_item = |step: &str| step == SOME_ITEMS || (!step.is_empty() && step.bytes().all(|b| b.is_ascii_digit()));
+    let is_item =
+        |step: &str| step == SOME_ITEMS || (!step.is_empty() && step.bytes().all(|b| b.is_ascii_digit()));
     let steps: Vec<String> =
         pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
     let is_body = |steps: &[String]| {
@@ -202,7 +205,8 @@ fn place_of(pointer: &str) -> String {
     let steps = &steps[..patched.unwrap_or(steps.len())];
     let place = steps.iter().filter(|step| !is_item(step)).map(String::as_str).collect::<Vec<_>>().join(".");
     for (google, plain) in GOOGLE {
-        if let Some(rest) = place.strip_prefix(google).filter(|rest| rest.is_empty() || rest.starts_with('.')) {
+        if let Some(rest) = place.strip_prefix(google).filter(|rest| rest.is_empty() || rest.starts_with('.'))
+        {
             return format!("{plain}{rest}");
         }
     }
@@ -261,7 +265,9 @@ fn paths_of(field: &Field) -> Vec<String> {
         Field::Column(index::AUTHZ_DECISION) => one("annotations.authorization.k8s.io/decision"),
         Field::Column(index::AUTHZ_REASON) => one("annotations.authorization.k8s.io/reason"),
         Field::DryRun => one("requestURI.dryRun"),
-        Field::Exec(Exec::Command) => vec!["requestURI.command".to_owned(), "requestObject.command".to_owned()],
+        Field::Exec(Exec::Command) => {
+            vec!["requestURI.command".to_owned(), "requestObject.command".to_owned()]
+        }
         Field::Exec(Exec::Container) => {
             vec!["requestURI.container".to_owned(), "requestObject.container".to_owned()]
         }
@@ -384,7 +390,10 @@ correlation:
         assert_eq!(hidden.events(), marks.iter().flatten().count() as u64);
         let named = |at: usize| {
             let fields = hidden.fields(&rules, at).into_iter();
-            (rules.rules()[at].name.clone(), fields.map(|(field, n)| (field.to_owned(), n)).collect::<Vec<_>>())
+            (
+                rules.rules()[at].name.clone(),
+                fields.map(|(field, n)| (field.to_owned(), n)).collect::<Vec<_>>(),
+            )
         };
         let all = (0..rules.rules().len()).map(named);
         all.filter(|(name, fields)| name != "words" && !fields.is_empty()).collect()
@@ -408,10 +417,7 @@ correlation:
         let patch = [mark(&[], &["/requestObject/0/value"]), mark(&[], &["/protoPayload/request"])];
         assert_eq!(hidden(&patch, "pods"), [one("privileged", privileged, 2)]);
         let label = [mark(&[], &["/requestObject/metadata/labels/app.io~1x"])];
-        assert_eq!(
-            hidden(&label, "secrets"),
-            [one("secret", r"requestObject.metadata.labels.app\.io/x", 1)]
-        );
+        assert_eq!(hidden(&label, "secrets"), [one("secret", r"requestObject.metadata.labels.app\.io/x", 1)]);
         assert_eq!(hidden(&label, "pods"), [], "the rule cannot match an event of another resource");
         assert_eq!(hidden(&[mark(&["/requestObject/metadata/label"], &[])], "secrets"), []);
     }

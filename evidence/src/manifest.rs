@@ -51,7 +51,6 @@ pub struct PackFile {
     pub sha256: String,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_none(count: &u64) -> bool {
     *count == 0
 }

@@ -64,12 +64,12 @@ pub fn sealed_stream<E: From<StreamError> + From<ExportError>>(
     Ok(records)
 }
 
-/// Returns the partitions of which a record was changed before it was stored: an event was redacted,
-/// or a reject encrypted. [`sealed_stream`] cannot give these back.
+/// Returns those of the partitions of which a record was changed before it was stored: an event was
+/// redacted, or a reject encrypted. [`sealed_stream`] cannot give these back.
 ///
 /// # Errors
 /// Those of reading the archive.
-pub fn redacted_partitions(archive: &Archive) -> Result<BTreeSet<String>, ArchiveError> {
+pub fn redacted_partitions(archive: &Archive, wanted: &[&str]) -> Result<BTreeSet<String>, ArchiveError> {
     let mut partitions = BTreeSet::new();
     let columns = [events::SOURCE, events::SOURCE_OFFSET, events::STAGE_TIMESTAMP, events::REDACTION];
     let selection = EventSelection {
@@ -83,17 +83,20 @@ pub fn redacted_partitions(archive: &Archive) -> Result<BTreeSet<String>, Archiv
         let (Some(sources), Some(marks)) = (text(events::SOURCE), text(events::REDACTION)) else { continue };
         let marked = (0..batch.num_rows()).filter(|row| marks.is_valid(*row) && sources.is_valid(*row));
         for source in marked.map(|row| sources.value(row)) {
-            if !partitions.contains(source) {
+            if !partitions.contains(source) && wanted.contains(&source) {
                 partitions.insert(source.to_owned());
             }
         }
     }
-    for source in archive.sources()? {
-        for batch in archive.read_rows(Table::Rejects, &source.partition)? {
+    for source in wanted {
+        if partitions.contains(*source) {
+            continue;
+        }
+        for batch in archive.read_rows(Table::Rejects, source)? {
             let batch = batch?;
             let raws = batch.column_by_name(rejects::RAW).and_then(|raws| raws.as_binary_opt::<i32>());
             if raws.is_some_and(|raws| raws.iter().flatten().any(is_encrypted)) {
-                partitions.insert(source.partition);
+                partitions.insert((*source).to_owned());
                 break;
             }
         }

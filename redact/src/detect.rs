@@ -70,7 +70,8 @@ impl Detector {
 /// Returns the first of the detectors whose shape is in a text, or in what the text is the base64
 /// of, as it is given with its label.
 pub(crate) fn first_in(detectors: &[(&'static Detector, u16)], text: &[u8]) -> Option<u16> {
-    let find = |text: &[u8]| detectors.iter().find(|(detector, _)| detector.finds(text)).map(|(_, label)| *label);
+    let find =
+        |text: &[u8]| detectors.iter().find(|(detector, _)| detector.finds(text)).map(|(_, label)| *label);
     if detectors.is_empty() {
         return None;
     }
@@ -152,14 +153,45 @@ mod tests {
     #[test]
     fn shapes_are_found() {
         for (name, hits, misses) in [
-            ("email", &["a@b.co", "to: Jane.Doe+x@mail.example.org;", "a%40b.co", "é@exämple.org"][..], &["a@b", "@b.co", "user@"][..]),
-            ("us-ssn", &["123-45-6789", "ssn 123 45 6789."], &["000-12-3456", "666-12-3456", "123-00-4567", "923-45-6789", "1123-45-6789", "123456789"]),
-            ("payment-card", &["4111 1111 1111 1111", "4111111111111111", "x 5500-0000-0000-0004"], &["4111111111111112", "1234567890123", "41111111"]),
-            ("iban", &["DE89370400440532013000", "GB82 WEST 1234 5698 7654 32"], &["DE89370400440532013001", "DE89"]),
-            ("jwt", &["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2ln", "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0."], &["eyJhbGciOiJIUzI1NiJ9", "a.b.c"]),
-            ("private-key", &["-----BEGIN RSA PRIVATE KEY-----\n", "-----BEGIN PRIVATE KEY-----"], &["-----BEGIN CERTIFICATE-----"]),
+            (
+                "email",
+                &["a@b.co", "to: Jane.Doe+x@mail.example.org;", "a%40b.co", "é@exämple.org"][..],
+                &["a@b", "@b.co", "user@"][..],
+            ),
+            (
+                "us-ssn",
+                &["123-45-6789", "ssn 123 45 6789."],
+                &["000-12-3456", "666-12-3456", "123-00-4567", "923-45-6789", "1123-45-6789", "123456789"],
+            ),
+            (
+                "payment-card",
+                &["4111 1111 1111 1111", "4111111111111111", "x 5500-0000-0000-0004"],
+                &["4111111111111112", "1234567890123", "41111111"],
+            ),
+            (
+                "iban",
+                &["DE89370400440532013000", "GB82 WEST 1234 5698 7654 32"],
+                &["DE89370400440532013001", "DE89"],
+            ),
+            (
+                "jwt",
+                &[
+                    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2ln",
+                    "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.",
+                ],
+                &["eyJhbGciOiJIUzI1NiJ9", "a.b.c"],
+            ),
+            (
+                "private-key",
+                &["-----BEGIN RSA PRIVATE KEY-----\n", "-----BEGIN PRIVATE KEY-----"],
+                &["-----BEGIN CERTIFICATE-----"],
+            ),
             ("aws-access-key", &["AKIAIOSFODNN7EXAMPLE"], &["AKIAIOSFODNN7", "xAKIAIOSFODNN7EXAMPLE"]),
-            ("us-phone", &["(415) 555-2671", "415-555-2671", "+1 415.555.2671"], &["10.96.0.10", "115-555-2671", "4155552671"]),
+            (
+                "us-phone",
+                &["(415) 555-2671", "415-555-2671", "+1 415.555.2671"],
+                &["10.96.0.10", "115-555-2671", "4155552671"],
+            ),
         ] {
             let detector = [(find(name).expect(name), 7)];
             let is_in = |text: &str| first_in(&detector, text.as_bytes()) == Some(7);

@@ -116,9 +116,8 @@ impl Echoes {
                 self.push(string.trim_ascii());
                 Ok(end)
             }
-            Some(b'{') => {
-                json::each_member(text, at, depth, |_, at, depth| self.collect(text, at, depth)).map(|(_, end)| end)
-            }
+            Some(b'{') => json::each_member(text, at, depth, |_, at, depth| self.collect(text, at, depth))
+                .map(|(_, end)| end),
             Some(b'[') => json::each_element(text, at, depth, |at, depth| self.collect(text, at, depth)),
             _ => {
                 let end = json::scalar_end(text, at)?;
@@ -160,7 +159,8 @@ pub(crate) fn replace_word(text: &[u8], name: &[u8], with: &[u8]) -> Option<Vec<
     for start in memmem::find_iter(text, name) {
         let end = start + name.len();
         let is_part = start < at
-            || (is_letter(name.first()) && is_letter(start.checked_sub(1).and_then(|before| text.get(before))))
+            || (is_letter(name.first())
+                && is_letter(start.checked_sub(1).and_then(|before| text.get(before))))
             || (is_letter(name.last()) && is_letter(text.get(end)));
         if is_part {
             continue;
@@ -225,7 +225,10 @@ mod tests {
         for other in ["", "x", "hunter", "hunter4"] {
             assert!(!echoes.may_be_in(other.as_bytes()), "{other}");
         }
-        let many = format!("[{}]", (0..=ECHOES_MAX).map(|at| (1_000_000 + at).to_string()).collect::<Vec<_>>().join(","));
+        let many = format!(
+            "[{}]",
+            (0..=ECHOES_MAX).map(|at| (1_000_000 + at).to_string()).collect::<Vec<_>>().join(",")
+        );
         assert!(Echoes::of(many.as_bytes(), std::iter::once(0)).may_be_in(b"anything"));
     }
 

@@ -23,8 +23,8 @@ use crate::echo::{self, Origin};
 use crate::json::{self, Broken};
 use crate::keys::Key;
 use crate::path::Step;
-use crate::policy::{Action, Implied, Pattern};
 use crate::pointers::{NodeId, Nodes, Segment};
+use crate::policy::{Action, Implied, Pattern};
 use crate::redactor::Form;
 
 /// How deep texts in texts are read: an annotation that has an object with such an annotation.
@@ -385,10 +385,21 @@ impl<'t, 'c> Walk<'t, 'c> {
         !self.bodies.is_empty()
     }
 
-    fn value(&mut self, at: usize, states: Span, hit: Option<Hit>, place: Place) -> Result<(usize, Fate), Broken> {
+    fn value(
+        &mut self,
+        at: usize,
+        states: Span,
+        hit: Option<Hit>,
+        place: Place,
+    ) -> Result<(usize, Fate), Broken> {
         let forced = match self.context.forced.is_empty() {
             true => None,
             false => self.context.forced.get(&at).map(|label| Hit { action: Action::Drop, label: *label }),
+        };
+        let is_scalar = !matches!(self.text.get(at), Some(b'{' | b'[' | b'n'));
+        let hit = match hit {
+            Some(_) if is_scalar => stronger(hit, self.scalar_hit(states, place)),
+            hit => hit,
         };
         if let Some(hit) = stronger(forced, hit) {
             let end = json::value_end(self.text, at, self.depth)?;
@@ -491,7 +502,8 @@ impl<'t, 'c> Walk<'t, 'c> {
         let end = loop {
             let name_end = json::string_end(text, next)?;
             let name = json::unescape(&text[next..name_end]);
-            let value_at = json::skip_white(text, json::expect(text, json::skip_white(text, name_end), b':')?);
+            let value_at =
+                json::skip_white(text, json::expect(text, json::skip_white(text, name_end), b':')?);
             let (states_end, targets_end) = (self.states.len(), self.targets.len());
             let (inner, hit, inner_place, poison) = self.member(states, place, &name, value_at);
             whole = stronger(whole, poison);
@@ -544,7 +556,8 @@ impl<'t, 'c> Walk<'t, 'c> {
         members.iter().any(|member| {
             let name = json::unescape(&self.text[member.name.0..member.name.1]);
             seen.insert(name, member).is_some_and(|other| {
-                (member.is_edited || other.is_edited) && (member.fate != other.fate || member.fate == Fate::Kept)
+                (member.is_edited || other.is_edited)
+                    && (member.fate != other.fate || member.fate == Fate::Kept)
             })
         })
     }
@@ -627,7 +640,9 @@ impl<'t, 'c> Walk<'t, 'c> {
             let is_known = [&b"op"[..], b"path", b"from"].iter().any(|known| name == *known);
             let is_value = !is_known || self.text.get(value_at) != Some(&b'"');
             return match self.targets.get(target) {
-                Some(target) if is_value => (target.states, target.hit, target.place, self.named(place, name)),
+                Some(target) if is_value => {
+                    (target.states, target.hit, target.place, self.named(place, name))
+                }
                 _ => (Span::EMPTY, None, Place::Plain, None),
             };
         }
@@ -651,7 +666,7 @@ impl<'t, 'c> Walk<'t, 'c> {
             Place::Body(root) => match () {
                 () if is("items") && is_array => Place::Items(root),
                 () if is("rows") && is_array => Place::Rows(root),
-                () if is("object") && is_object => {
+                () if is("object") && (is_object || is_array) => {
                     self.add(inner.start, root);
                     inner.end = self.states.len();
                     Place::Body(root)
@@ -666,7 +681,7 @@ impl<'t, 'c> Walk<'t, 'c> {
                 }
                 () => Place::Plain,
             },
-            Place::Row(root) if is("object") && is_object => {
+            Place::Row(root) if is("object") => {
                 self.add(inner.start, root);
                 inner.end = self.states.len();
                 Place::Body(root)
@@ -747,11 +762,12 @@ impl<'t, 'c> Walk<'t, 'c> {
                 let (inner, hit) = self.step(states, None);
                 let mut is_value = is_hit || hit.is_some();
                 let all = inner.end;
-                let read = json::each_member(keys, json::skip_white(keys, 0), 0, |(start, end), at, depth| {
-                    let (key, hit) = self.step(inner, Some(&json::unescape(&keys[start..end])));
-                    is_value |= hit.is_some() || self.scalar_hit(key, Place::Plain).is_some();
-                    json::value_end(keys, at, depth)
-                });
+                let read =
+                    json::each_member(keys, json::skip_white(keys, 0), 0, |(start, end), at, depth| {
+                        let (key, hit) = self.step(inner, Some(&json::unescape(&keys[start..end])));
+                        is_value |= hit.is_some() || self.scalar_hit(key, Place::Plain).is_some();
+                        json::value_end(keys, at, depth)
+                    });
                 self.states.truncate(all);
                 is_value |= read.is_err() && !states.is_empty();
                 (inner, is_hit, if is_value { has_value } else { None })
@@ -773,13 +789,14 @@ impl<'t, 'c> Walk<'t, 'c> {
         at: usize,
     ) -> Result<(Span, Option<Hit>, Place), Broken> {
         let is_object = self.text.get(at) == Some(&b'{');
+        let is_container = is_object || self.text.get(at) == Some(&b'[');
         if let Place::Patch { root, is_body } = place {
             if is_object && let Some(target) = self.operation(at, root)? {
                 self.targets.push(target);
                 return Ok((Span::EMPTY, None, Place::Operation(self.targets.len() - 1)));
             }
             if is_body {
-                let inner = if is_object { Place::Body(root) } else { Place::Plain };
+                let inner = if is_object { Place::Body(root) } else { place };
                 let hit = match self.text.get(at) {
                     Some(b'{' | b'[' | b'n') => None,
                     _ => self.scalar_hit(root, Place::Body(root)),
@@ -789,7 +806,7 @@ impl<'t, 'c> Walk<'t, 'c> {
         }
         let (mut inner, hit) = self.step(states, None);
         let inner_place = match place {
-            Place::Items(root) if is_object => {
+            Place::Items(root) if is_container => {
                 self.add(inner.start, root);
                 inner.end = self.states.len();
                 Place::Body(root)
@@ -900,7 +917,10 @@ impl<'t, 'c> Walk<'t, 'c> {
     // Strings.
 
     fn string(&mut self, at: usize, end: usize, states: Span, place: Place) -> Option<Hit> {
-        if matches!(place, Place::Skip | Place::Record | Place::Payload | Place::Beside | Place::Fields { .. }) {
+        if matches!(
+            place,
+            Place::Skip | Place::Record | Place::Payload | Place::Beside | Place::Fields { .. }
+        ) {
             return None;
         }
         let literal = &self.text[at..end];
@@ -908,7 +928,8 @@ impl<'t, 'c> Walk<'t, 'c> {
         if matches!(place, Place::User | Place::RequestUri) || hit.is_some() {
             return hit;
         }
-        if self.context.detectors.is_empty() && self.context.names.is_empty() && matches!(place, Place::Plain) {
+        if self.context.detectors.is_empty() && self.context.names.is_empty() && matches!(place, Place::Plain)
+        {
             return None;
         }
         let text = json::unescape(literal);
@@ -950,36 +971,46 @@ impl<'t, 'c> Walk<'t, 'c> {
     }
 
     /// Returns the hit of a text that is JSON and has a value that would be replaced, or looks like
-    /// JSON and cannot be read, or is compressed.
+    /// JSON and cannot be read, or is compressed. JSON may be in a JSON string, or in base64.
     fn hit_in_text(&self, text: &[u8], is_webhook_patch: bool) -> Option<Hit> {
+        if self.has_bodies() || !self.context.detectors.is_empty() {
+            self.hit_in_layers(text, is_webhook_patch, self.context.texts + 1)
+        } else {
+            None
+        }
+    }
+
+    fn hit_in_layers(&self, text: &[u8], is_webhook_patch: bool, texts: usize) -> Option<Hit> {
         const GZIP_IN_BASE64: &[u8] = b"H4sI";
         let text = text.trim_ascii();
         let opaque = self.has_bodies().then(|| Hit::drop(Implied::Annotation));
-        if opaque.is_none() && self.context.detectors.is_empty() {
-            return None;
-        }
-        let decoded;
-        let text = match text.first() {
-            Some(b'{' | b'[') => text,
-            _ if text.starts_with(GZIP_IN_BASE64) => return opaque,
-            // A text that is neither JSON nor base64 of it is no copy of an object.
-            _ => {
-                decoded = from_base64(text)?;
-                let inner = decoded.trim_ascii();
-                match inner.first() {
-                    Some(b'{' | b'[') => inner,
-                    _ => return None,
+        match text.first() {
+            Some(b'{' | b'[' | b'"') if texts > TEXTS_MAX => opaque,
+            Some(b'{' | b'[') => {
+                let no_forced = HashMap::new();
+                let context = Context { texts, forced: &no_forced, names: &[], ..self.context };
+                match Walk::inner(text, context, is_webhook_patch) {
+                    Ok(walk) => {
+                        walk.replaced.first().map(|replaced| Hit { action: Action::Drop, ..replaced.hit })
+                    }
+                    Err(_) => opaque,
                 }
             }
-        };
-        let no_forced = HashMap::new();
-        let context = Context { texts: self.context.texts + 1, forced: &no_forced, names: &[], ..self.context };
-        if context.texts > TEXTS_MAX {
-            return opaque;
-        }
-        match Walk::inner(text, context, is_webhook_patch) {
-            Ok(walk) => walk.replaced.first().map(|replaced| Hit { action: Action::Drop, label: replaced.hit.label }),
-            Err(_) => opaque,
+            Some(b'"') => match json::string_end(text, 0) {
+                Ok(end) if end == text.len() => {
+                    self.hit_in_layers(&json::unescape(text), is_webhook_patch, texts + 1)
+                }
+                _ => opaque,
+            },
+            _ if text.starts_with(GZIP_IN_BASE64) => opaque,
+            // A text that is neither JSON nor base64 of it is no copy of an object.
+            _ => {
+                let decoded = from_base64(text)?;
+                match decoded.trim_ascii().first() {
+                    Some(b'{' | b'[' | b'"') => self.hit_in_layers(&decoded, is_webhook_patch, texts + 1),
+                    _ => None,
+                }
+            }
         }
     }
 
@@ -1101,16 +1132,8 @@ const EVENT_MEMBERS: [&str; 16] = [
     "openshift_audit_level",
     "method",
 ];
-const ENTRY_MEMBERS: [&str; 8] = [
-    "insertId",
-    "logName",
-    "operation",
-    "receiveTimestamp",
-    "resource",
-    "severity",
-    "timestamp",
-    "spanId",
-];
+const ENTRY_MEMBERS: [&str; 8] =
+    ["insertId", "logName", "operation", "receiveTimestamp", "resource", "severity", "timestamp", "spanId"];
 const PAYLOAD_MEMBERS: [&str; 9] = [
     "@type",
     "authorizationInfo",

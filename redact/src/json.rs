@@ -176,11 +176,12 @@ pub(crate) fn unescape(literal: &[u8]) -> Cow<'_, [u8]> {
             b'u' => {
                 let high = unit(inner, at).unwrap_or(0xfffd);
                 at += 4;
-                let low = if (0xd800..0xdc00).contains(&high) && inner[at.min(inner.len())..].starts_with(b"\\u") {
-                    unit(inner, at + 2).filter(|low| (0xdc00..0xe000).contains(low))
-                } else {
-                    None
-                };
+                let low =
+                    if (0xd800..0xdc00).contains(&high) && inner[at.min(inner.len())..].starts_with(b"\\u") {
+                        unit(inner, at + 2).filter(|low| (0xdc00..0xe000).contains(low))
+                    } else {
+                        None
+                    };
                 match low {
                     Some(low) => {
                         at += 6;
@@ -197,16 +198,18 @@ pub(crate) fn unescape(literal: &[u8]) -> Cow<'_, [u8]> {
 
 /// Returns the four hex digits at `at`.
 fn unit(text: &[u8], at: usize) -> Option<u32> {
-    text.get(at..at + 4)?
-        .iter()
-        .try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
+    text.get(at..at + 4)?.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
 }
 
 fn push_code(out: &mut Vec<u8>, code: u32) {
     match char::from_u32(code) {
         Some(character) => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
         // A lone surrogate.
-        None => out.extend([0xe0 | (code >> 12) as u8, 0x80 | (code >> 6 & 0x3f) as u8, 0x80 | (code & 0x3f) as u8]),
+        None => out.extend([
+            0xe0 | (code >> 12) as u8,
+            0x80 | (code >> 6 & 0x3f) as u8,
+            0x80 | (code & 0x3f) as u8,
+        ]),
     }
 }
 
@@ -226,7 +229,14 @@ pub(crate) fn write_string(text: &[u8], out: &mut Vec<u8>) {
                 '\u{c}' => out.extend(b"\\f"),
                 '<' | '>' | '&' | '\0'..='\u{1f}' => {
                     let byte = character as u8;
-                    out.extend([b'\\', b'u', b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                    out.extend([
+                        b'\\',
+                        b'u',
+                        b'0',
+                        b'0',
+                        HEX[usize::from(byte >> 4)],
+                        HEX[usize::from(byte & 15)],
+                    ]);
                 }
                 '\u{2028}' => out.extend(b"\\u2028"),
                 '\u{2029}' => out.extend(b"\\u2029"),
@@ -265,8 +275,30 @@ mod tests {
     #[test]
     fn what_is_no_json_is_refused() {
         for text in [
-            "", "{", "[1,]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "01", "1.", "-", "+1", "1e", ".5", "nul",
-            "\"\\x\"", "\"\\u12g4\"", "\"a", "\"a\nb\"", "[1 2]", "{\"a\":1 \"b\":2}", "[1}", "tru", "NaN", "{,}",
+            "",
+            "{",
+            "[1,]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "01",
+            "1.",
+            "-",
+            "+1",
+            "1e",
+            ".5",
+            "nul",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"a",
+            "\"a\nb\"",
+            "[1 2]",
+            "{\"a\":1 \"b\":2}",
+            "[1}",
+            "tru",
+            "NaN",
+            "{,}",
         ] {
             assert!(!accepts(text), "{text}");
             assert!(serde_json::from_str::<serde::de::IgnoredAny>(text).is_err(), "{text}");

@@ -97,9 +97,9 @@ impl KeySource {
     pub fn load(&self) -> Result<Key, KeyError> {
         let text = match self {
             KeySource::File(path) => read_file(path)?,
-            KeySource::Environment(name) => std::env::var(name)
-                .map(Secret::new)
-                .map_err(|_| KeyError::Variable { name: name.clone() })?,
+            KeySource::Environment(name) => {
+                std::env::var(name).map(Secret::new).map_err(|_| KeyError::Variable { name: name.clone() })?
+            }
             KeySource::Command(command) => ask(command)?,
         };
         Key::parse(text.expose()).map_err(|_| KeyError::Format { place: self.to_string() })

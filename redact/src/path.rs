@@ -262,13 +262,18 @@ mod tests {
         ] {
             assert_eq!(Path::parse(text).expect(text).to_string(), text);
         }
-        assert_eq!(Path::parse(r#"requestObject["data"]"#).expect("a path").to_string(), "requestObject.data");
+        assert_eq!(
+            Path::parse(r#"requestObject["data"]"#).expect("a path").to_string(),
+            "requestObject.data"
+        );
     }
 
     #[test]
     fn what_is_no_path_is_refused() {
         let error = |text: &str| Path::parse(text).expect_err(text);
-        for text in ["", "data", "requestObjects", "user", "user.groups", "responseStatus.code", "objectRef.name"] {
+        for text in
+            ["", "data", "requestObjects", "user", "user.groups", "responseStatus.code", "objectRef.name"]
+        {
             assert_eq!(error(text), PathError::Root, "{text}");
         }
         for (text, at) in [
@@ -298,6 +303,8 @@ mod tests {
         let name = |text: &str| Step::Name(text.to_owned());
         assert!(name("data").is_name(b"Data") && name("env").is_name(b"$setElementOrder/env"));
         assert!(!name("data").is_name(b"data2") && !name("env").is_name(b"x/env"));
-        assert!(Step::AnyMember.is_name(b"") && Step::AnyElement.is_name(b"a") && !Step::AnyDepth.is_name(b"a"));
+        assert!(
+            Step::AnyMember.is_name(b"") && Step::AnyElement.is_name(b"a") && !Step::AnyDepth.is_name(b"a")
+        );
     }
 }

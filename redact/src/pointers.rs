@@ -123,11 +123,20 @@ impl Nodes {
 
 /// Escapes a name for a JSON pointer.
 fn escaped(name: &str) -> Cow<'_, str> {
-    if name.contains(['~', '/']) { Cow::Owned(name.replace('~', "~0").replace('/', "~1")) } else { Cow::Borrowed(name) }
+    if name.contains(['~', '/']) {
+        Cow::Owned(name.replace('~', "~0").replace('/', "~1"))
+    } else {
+        Cow::Borrowed(name)
+    }
 }
 
 /// Makes the mark of what was replaced in `text`.
-pub(crate) fn mark(policy: u64, text: &[u8], nodes: &Nodes, replaced: &[Replaced]) -> Result<Redaction, Unmarked> {
+pub(crate) fn mark(
+    policy: u64,
+    text: &[u8],
+    nodes: &Nodes,
+    replaced: &[Replaced],
+) -> Result<Redaction, Unmarked> {
     let (mut ways, mut forced) = (Vec::with_capacity(replaced.len()), Forced::new());
     for replaced in replaced {
         match nodes.way(text, replaced) {
@@ -161,7 +170,8 @@ pub(crate) fn mark(policy: u64, text: &[u8], nodes: &Nodes, replaced: &[Replaced
         let of = |action: Action| {
             found.iter().filter(|(_, own)| **own == action).map(|(path, _)| path.clone()).collect::<Vec<_>>()
         };
-        return Redaction::new(policy, of(Action::Drop), of(Action::Tokenise)).map_err(|_| Unmarked::Impossible);
+        return Redaction::new(policy, of(Action::Drop), of(Action::Tokenise))
+            .map_err(|_| Unmarked::Impossible);
     }
     merged(ways)
 }

@@ -216,7 +216,10 @@ impl Policy {
         }
         detectors.sort_by_key(|detector| detector.name);
         if maker.rules.is_empty() && detectors.is_empty() && maker.errors.is_empty() {
-            maker.mistake("rules", "there is no rule, no preset and no detector, so nothing would be replaced");
+            maker.mistake(
+                "rules",
+                "there is no rule, no preset and no detector, so nothing would be replaced",
+            );
         }
         if maker.rules.len() > RULES_MAX {
             maker.mistake("rules", &format!("there are more than {RULES_MAX}, presets included"));
@@ -297,10 +300,12 @@ impl Policy {
         cluster: &str,
         target: &Target<'_>,
     ) -> impl Iterator<Item = usize> {
-        self.rules.iter().filter(move |rule| rule.is_about(cluster, target)).flat_map(move |rule| match form {
-            Form::Event => rule.of_event.clone(),
-            Form::GoogleEntry => rule.of_entry.clone(),
-        })
+        self.rules.iter().filter(move |rule| rule.is_about(cluster, target)).flat_map(
+            move |rule| match form {
+                Form::Event => rule.of_event.clone(),
+                Form::GoogleEntry => rule.of_entry.clone(),
+            },
+        )
     }
 
     /// The detectors, each with the index of its label.
@@ -326,7 +331,8 @@ fn index(at: usize) -> u16 {
 
 impl Rule {
     fn is_about(&self, cluster: &str, target: &Target<'_>) -> bool {
-        let any = |globs: &[String], text: &str| globs.is_empty() || globs.iter().any(|glob| matches(glob, text));
+        let any =
+            |globs: &[String], text: &str| globs.is_empty() || globs.iter().any(|glob| matches(glob, text));
         let namespaces = match (target.namespace, target.name) {
             (Some(namespace), _) => any(&self.namespaces, namespace),
             // A named object without a namespace is in none. Without a name, the request may be about
@@ -390,7 +396,10 @@ impl Maker {
     fn rule(&mut self, place: &str, settings: &RuleSettings) {
         let action = Action::ALL.into_iter().find(|action| action.as_str() == settings.action);
         if action.is_none() {
-            self.mistake(&format!("{place}.action"), &format!("{:?} is not drop or tokenise", settings.action));
+            self.mistake(
+                &format!("{place}.action"),
+                &format!("{:?} is not drop or tokenise", settings.action),
+            );
         }
         if settings.paths.is_empty() {
             self.mistake(&format!("{place}.paths"), "has no path");
@@ -422,14 +431,16 @@ impl Maker {
         }
         self.paths += paths.len();
         let Some(action) = action.filter(|_| self.errors.is_empty()) else { return };
-        let sorted = |globs: &[String]| globs.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+        let sorted =
+            |globs: &[String]| globs.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
         let (clusters, namespaces, resources) =
             (sorted(&settings.clusters), sorted(&settings.namespaces), sorted(&settings.resources));
         let (first_of_event, first_of_entry) = (self.of_event.len(), self.of_entry.len());
         let mut roots = Roots::default();
         for path in &paths {
             let text = path.to_string();
-            self.lines.insert(format!("{} {text} {clusters:?} {namespaces:?} {resources:?}", action.as_str()));
+            self.lines
+                .insert(format!("{} {text} {clusters:?} {namespaces:?} {resources:?}", action.as_str()));
             let label = self.labels.iter().position(|known| *known == text).unwrap_or_else(|| {
                 self.labels.push(text);
                 self.labels.len() - 1
@@ -476,7 +487,9 @@ fn glob_mistake(key: &str, glob: &str) -> Option<&'static str> {
     } else if glob.len() > GLOB_BYTES_MAX {
         Some("is too long")
     } else if key == "resources" && (slashes > 1 || glob.starts_with('/') || glob.ends_with('/')) {
-        Some("is not resource or group/resource; a rule is about all subresources, and the core group is core")
+        Some(
+            "is not resource or group/resource; a rule is about all subresources, and the core group is core",
+        )
     } else if key == "namespaces" && slashes > 0 {
         Some("is not a namespace")
     } else if key == "resources" && glob.bytes().any(|byte| byte.is_ascii_uppercase()) {

@@ -14,7 +14,8 @@ pub(crate) struct Preset {
 pub const PRESETS: [&str; 4] = ["secrets", "configmaps", "env", "exec"];
 
 /// Resources with pods, or with templates of pods.
-const WORKLOADS: [&str; 5] = ["core/pods", "core/podtemplates", "core/replicationcontrollers", "apps/*", "batch/*"];
+const WORKLOADS: [&str; 5] =
+    ["core/pods", "core/podtemplates", "core/replicationcontrollers", "apps/*", "batch/*"];
 
 const ALL: [Preset; PRESETS.len()] = [
     Preset {

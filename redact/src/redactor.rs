@@ -196,7 +196,9 @@ impl Redactor {
             let mut more = repeating(&walk);
             if more.is_empty() {
                 match pointers::mark(self.id, event, &walk.nodes, &walk.replaced) {
-                    Ok(mark) => return Ok(Some(Redacted { event: walk.edited(), mark, counts: counts(&walk) })),
+                    Ok(mark) => {
+                        return Ok(Some(Redacted { event: walk.edited(), mark, counts: counts(&walk) }));
+                    }
                     Err(Unmarked::Drop(parents)) => more = parents,
                     Err(Unmarked::Impossible) => return Err(Unreadable::Mark),
                 }

@@ -28,6 +28,7 @@ mod next_steps;
 mod outsiders;
 mod proof;
 mod query;
+mod redacted;
 mod redaction;
 mod retention;
 mod rules;

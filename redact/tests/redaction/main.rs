@@ -1,10 +1,12 @@
 //! Events as they may be written, judged through the interface of the crate.
 
 mod cases;
+mod markers;
+mod oracle;
 
-
-
-use strongroom_redact::{Counts, Form, Key, Keys, Policy, Redacted, Redactor, RuleSettings, Settings, Target, Unreadable};
+use strongroom_redact::{
+    Counts, Form, Key, Keys, Policy, Redacted, Redactor, RuleSettings, Settings, Target, Unreadable,
+};
 
 /// The current key of every test.
 pub fn key() -> Key {
@@ -53,7 +55,8 @@ pub fn edited(redactor: &Redactor, event: &str) -> (String, Option<String>) {
 #[test]
 fn an_event_that_is_no_json_is_not_passed() {
     let redactor = with(vec![rule("drop", &["requestObject.data.*"])], &[], &[]);
-    let event = r#"{"kind":"Event","requestObject":{"data":{"a":"x","b":"y"}},"responseObject":{"data":{"a":"x"}}}"#;
+    let event =
+        r#"{"kind":"Event","requestObject":{"data":{"a":"x","b":"y"}},"responseObject":{"data":{"a":"x"}}}"#;
     let redact = |text: &[u8]| redactor.redact(text, Form::Event, "prod", &SECRET);
     let whole = redact(event.as_bytes()).expect("readable").expect("changed");
     let label = whole.counts.by_label.first().expect("a label").0;
@@ -70,6 +73,10 @@ fn an_event_that_is_no_json_is_not_passed() {
     let twice = r#"{"requestObject":{"data":{"a":"x"}},"requestObject":{"spec":1}}"#;
     assert!(matches!(redact(twice.as_bytes()), Err(Unreadable::Ambiguous)));
     // What no rule is about is not even read.
-    let other = with(vec![RuleSettings { resources: vec!["pods".to_owned()], ..rule("drop", &["requestObject"]) }], &[], &[]);
+    let other = with(
+        vec![RuleSettings { resources: vec!["pods".to_owned()], ..rule("drop", &["requestObject"]) }],
+        &[],
+        &[],
+    );
     assert!(matches!(other.redact(b"{", Form::Event, "prod", &SECRET), Ok(None)));
 }

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use strongroom_alerts::{Hidden, RuleSet};
 use strongroom_archive::Archive;
-use strongroom_decode::EventPath;
+use strongroom_lines::EventPath;
 use strongroom_ingest::disclose::{self, Asked, Disclosure, REASON_BYTES_MAX};
 use strongroom_ingest::preview::{self, Preview};
 use strongroom_redact::CONTEXT_REJECT;

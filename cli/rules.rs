@@ -14,10 +14,11 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use strongroom_alerts::{Detector, DetectorConfig, Hidden, LogKind, Matcher, RuleInfo, RuleKind, RuleSet};
 use strongroom_archive::{Archive, EventSelection};
-use strongroom_decode::frame::{Edge, Origin};
-use strongroom_decode::{Block, Decoder, DecoderConfig};
+use strongroom_decode::{Decoder, DecoderConfig};
 use strongroom_ingest::preview::{self, Preview};
 use strongroom_ingest::replay::{self, Span};
+use strongroom_lines::Block;
+use strongroom_lines::frame::{Edge, Origin};
 use strongroom_redact::Redactor;
 use strongroom_schemas::{Alert, Level, Severity, Table, events};
 

@@ -18,7 +18,7 @@ use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, RecordBatch};
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, ArchiveError};
-use strongroom_decode::frame::Origin;
+use strongroom_lines::frame::Origin;
 use strongroom_decode::render::Renderer;
 use strongroom_decode::{Decoder, DecoderConfig};
 use strongroom_redact::is_encrypted;

@@ -30,9 +30,11 @@ use arrow_select::{concat::concat, concat::concat_batches, filter::filter, filte
 use arrow_select::{interleave::interleave, take::take};
 use chrono::{DateTime, Utc};
 use strongroom_alerts::{BatchMatches, Matcher, ShownRows};
-use strongroom_decode::frame::Origin;
+use strongroom_lines::frame::Origin;
 use strongroom_decode::render::Renderer;
-use strongroom_decode::{DecodedBlock, DecoderConfig, Reason, RecordDecoder, SHAPE_GOOGLE};
+use strongroom_decode::{DecodedBlock, DecoderConfig, RecordDecoder};
+use strongroom_lines::Reason;
+use strongroom_lines::wrapper::SHAPE_GOOGLE;
 use strongroom_redact::{CONTEXT_REJECT, Form, Redactor, Root, Roots, Target};
 use strongroom_schemas::events::index;
 use strongroom_schemas::marks::parse_fault;

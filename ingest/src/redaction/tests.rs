@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use serde_json::json;
-use strongroom_decode::frame::{Edge, LineSoFar};
+use strongroom_lines::frame::{Edge, LineSoFar};
 use strongroom_decode::meaning::compare_events;
-use strongroom_decode::{Block, Decoder, LINE_BYTES_MAX};
+use strongroom_decode::Decoder;
+use strongroom_lines::{Block, LINE_BYTES_MAX};
 use strongroom_redact::{Key, Keys, Policy, RuleSettings, Settings, is_encrypted};
 use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::leaf_hash;

@@ -38,7 +38,7 @@ fn redactor() -> Arc<Redactor> {
     };
     let policy = Policy::new(&settings).expect("a policy");
     let key = Key::parse(&"5a".repeat(32)).expect("a key");
-    Arc::new(Redactor::new(policy, Keys::new(key, Vec::new())))
+    Arc::new(Redactor::new(policy, Keys::new(key, Vec::new()).expect("one id")))
 }
 
 /// An event of a kind; those of kinds from 4 on are not changed.

@@ -357,7 +357,7 @@ fn cipher(digits: &str, old: &[&str]) -> TextCipher {
     let settings =
         Settings { key: Some("env:UNUSED".to_owned()), rules: vec![rule], ..Settings::default() };
     let key = |digits: &str| Key::parse(&digits.repeat(32)).expect("a key");
-    let keys = Keys::new(key(digits), old.iter().map(|digits| key(digits)).collect());
+    let keys = Keys::new(key(digits), old.iter().map(|digits| key(digits)).collect()).expect("two ids");
     TextCipher(Some(Arc::new(Redactor::new(Policy::new(&settings).expect("a policy"), keys))))
 }
 

@@ -17,10 +17,9 @@ use strongroom_archive::Archive;
 use strongroom_decode::EventPath;
 use strongroom_ingest::disclose::{self, Asked, Disclosure, REASON_BYTES_MAX};
 use strongroom_ingest::preview::{self, Preview};
-use strongroom_ingest::redaction::REJECT_CONTEXT;
 use strongroom_ingest::replay::Span;
 use strongroom_ingest::source;
-use strongroom_redact::{Key, KeyError, KeySource, Keys, Redactor};
+use strongroom_redact::{CONTEXT_REJECT, Key, KeyError, KeySource, Keys, Redactor};
 use strongroom_schemas::error_chain;
 
 use crate::config::redact::{read_policy, redactor};
@@ -280,7 +279,7 @@ fn decrypt(args: &DecryptArgs) -> Result<u8, CliError> {
             if keys.find(reject.key).is_none() {
                 continue;
             }
-            let Ok(clear) = keys.decrypt(&reject.bytes, REJECT_CONTEXT) else {
+            let Ok(clear) = keys.decrypt(&reject.bytes, CONTEXT_REJECT) else {
                 damaged += 1;
                 continue;
             };

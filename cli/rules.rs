@@ -14,10 +14,11 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use strongroom_alerts::{Detector, DetectorConfig, Hidden, LogKind, Matcher, RuleInfo, RuleKind, RuleSet};
 use strongroom_archive::{Archive, EventSelection};
-use strongroom_decode::frame::{Edge, Origin};
-use strongroom_decode::{Block, Decoder, DecoderConfig};
+use strongroom_decode::{Decoder, DecoderConfig};
 use strongroom_ingest::preview::{self, Preview};
 use strongroom_ingest::replay::{self, Span};
+use strongroom_lines::Block;
+use strongroom_lines::frame::{Edge, Origin};
 use strongroom_redact::Redactor;
 use strongroom_schemas::{Alert, Level, Severity, Table, events};
 
@@ -416,12 +417,7 @@ struct Seen {
     hidden: Hidden,
 }
 
-fn seen(
-    rules: &Arc<RuleSet>,
-    location: &str,
-    policy: Option<&Path>,
-    days: u32,
-) -> Result<Seen, CliError> {
+fn seen(rules: &Arc<RuleSet>, location: &str, policy: Option<&Path>, days: u32) -> Result<Seen, CliError> {
     let archive = Archive::open(location).map_err(|error| ingest_error(error.into()))?;
     let since_us = since(&archive, days)?;
     let redactor = match policy {
@@ -443,11 +439,7 @@ fn since(archive: &Archive, days: u32) -> Result<Option<i64>, CliError> {
     Ok(newest.map(|newest| newest.saturating_sub(i64::from(days) * 86_400_000_000)))
 }
 
-fn carried(
-    rules: &Arc<RuleSet>,
-    archive: &Archive,
-    since_us: Option<i64>,
-) -> Result<Vec<Carried>, CliError> {
+fn carried(rules: &Arc<RuleSet>, archive: &Archive, since_us: Option<i64>) -> Result<Vec<Carried>, CliError> {
     let mut matcher = Matcher::new(Arc::clone(rules));
     let always = [
         events::index::LEVEL,

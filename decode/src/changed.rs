@@ -8,11 +8,12 @@ use std::borrow::Cow;
 
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
+use strongroom_lines::EventPath;
+use strongroom_lines::frame::Origin;
+use strongroom_lines::wrapper::SHAPE_GOOGLE;
 
 use crate::decoder::{Decoder, DecoderConfig};
-use crate::frame::Origin;
 use crate::render::{Renderer, RowFault};
-use crate::wrapper::{EventPath, SHAPE_GOOGLE};
 
 /// The event of a row, as text without what is around it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,15 +14,16 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{Array as _, RecordBatch};
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array as _, RecordBatch};
 use chrono::{DateTime, Utc};
 use strongroom_alerts::alerts_batch;
 use strongroom_archive::{
     Archive, ArchiveError, EncodedRowGroup, Position, SourcePosition, encode, encode_records,
 };
-use strongroom_decode::{DEPTH_MAX, DecodedBlock, DecoderConfig, DialectCounts, LINE_BYTES_MAX, Reason};
+use strongroom_decode::{DecodedBlock, DecoderConfig};
+use strongroom_lines::{DEPTH_MAX, DialectCounts, LINE_BYTES_MAX, Reason};
 use strongroom_schemas::{Alert, Table, rejects};
 
 use crate::error::IngestError;
@@ -54,7 +55,7 @@ pub struct Limits {
 
 impl Limits {
     /// The defaults, with row groups of up to `block_bytes_max` bytes of text.
-    pub(crate) fn with_blocks_of(block_bytes_max: usize) -> Self {
+    pub fn with_blocks_of(block_bytes_max: usize) -> Self {
         Limits {
             workers: cores(),
             block_bytes_max,
@@ -65,7 +66,8 @@ impl Limits {
         }
     }
 
-    pub(crate) fn decoder(&self) -> DecoderConfig {
+    /// The bounds of a decoder.
+    pub fn decoder(&self) -> DecoderConfig {
         DecoderConfig { line_bytes_max: self.line_bytes_max, depth_max: self.depth_max }
     }
 }
@@ -78,7 +80,10 @@ pub(crate) fn cores() -> usize {
 /// Completes the plan of a seal. Returns the positions of all its streams, and the row groups of
 /// its alerts. `moved` are the streams with new rows; `stored` returns the position in `events` of
 /// a stream that has alerts but no new rows.
-pub(crate) fn seal_plan(
+///
+/// # Errors
+/// If `stored` fails, or if the alerts cannot be encoded.
+pub fn seal_plan(
     moved: Vec<SourcePosition>,
     alerts: &[Alert],
     mut stored: impl FnMut(&str) -> Result<Option<Position>, ArchiveError>,
@@ -146,22 +151,27 @@ impl StoredRejects {
 }
 
 /// A decoded block as row groups and counts.
-pub(crate) struct EncodedBlock {
-    pub(crate) row_groups: Vec<EncodedRowGroup>,
-    pub(crate) events: u64,
-    pub(crate) rejects: u64,
+pub struct EncodedBlock {
+    pub row_groups: Vec<EncodedRowGroup>,
+    pub events: u64,
+    pub rejects: u64,
     /// Events that count as rejects, because they could not be redacted.
-    pub(crate) events_rejected: u64,
-    pub(crate) redacted: RedactionCounts,
-    pub(crate) reasons: BTreeMap<String, u64>,
-    pub(crate) dialects: DialectCounts,
+    pub events_rejected: u64,
+    pub redacted: RedactionCounts,
+    /// Number of rejects of each reason.
+    pub reasons: BTreeMap<String, u64>,
+    pub dialects: DialectCounts,
     /// The first rejects, as text.
-    pub(crate) examples: Vec<String>,
+    pub examples: Vec<String>,
 }
 
 /// Encodes a block that was decoded to be sealed, and redacted if there is a policy, without the
 /// rejects that are stored.
-pub(crate) fn encode_block(
+///
+/// # Errors
+/// If a column cannot be encoded, or if an event that is encrypted now was not when the rejects
+/// beside it were stored.
+pub fn encode_block(
     decoded: DecodedBlock,
     redacted: RedactionCounts,
     stored: &StoredRejects,
@@ -224,11 +234,7 @@ fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
         *reasons.entry(name.to_owned()).or_insert(0) += 1;
         if examples.len() < EXAMPLES_MAX {
             let line = if lines.is_valid(row) { lines.value(row).to_string() } else { "-".to_owned() };
-            examples.push(format!(
-                "{line}: {name}: {} (byte {})",
-                detail.value(row),
-                offsets.value(row)
-            ));
+            examples.push(format!("{line}: {name}: {} (byte {})", detail.value(row), offsets.value(row)));
         }
     }
     (reasons, examples)

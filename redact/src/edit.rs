@@ -615,7 +615,7 @@ impl<'t, 'c> Walk<'t, 'c> {
     }
 
     fn enter(&mut self) -> Result<(), Broken> {
-        if self.depth >= strongroom_decode::DEPTH_MAX {
+        if self.depth >= strongroom_lines::DEPTH_MAX {
             return Err(Broken::TooDeep);
         }
         self.depth += 1;

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use memchr::memchr2;
-use strongroom_decode::DEPTH_MAX;
+use strongroom_lines::DEPTH_MAX;
 
 /// Why a text is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

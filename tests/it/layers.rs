@@ -40,7 +40,9 @@ const EDGES: &[(&str, &[&str])] = &[
             "strongroom-tlog",
         ],
     ),
-    ("strongroom-decode", &["strongroom-schemas"]),
+    ("strongroom-lines", &["strongroom-schemas"]),
+    ("strongroom-decode", &["strongroom-lines", "strongroom-schemas"]),
+    ("strongroom-redact", &["strongroom-lines", "strongroom-schemas"]),
     ("strongroom-sinks", &["strongroom-alerts", "strongroom-journal", "strongroom-schemas"]),
     (
         "strongroom-ingest",
@@ -48,7 +50,20 @@ const EDGES: &[(&str, &[&str])] = &[
             "strongroom-alerts",
             "strongroom-archive",
             "strongroom-decode",
+            "strongroom-lines",
+            "strongroom-redact",
+            "strongroom-schemas",
+        ],
+    ),
+    (
+        "strongroom-live",
+        &[
+            "strongroom-alerts",
+            "strongroom-archive",
+            "strongroom-decode",
+            "strongroom-ingest",
             "strongroom-journal",
+            "strongroom-lines",
             "strongroom-redact",
             "strongroom-schemas",
             "strongroom-sinks",
@@ -64,6 +79,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "strongroom-evidence",
             "strongroom-generate",
             "strongroom-ingest",
+            "strongroom-lines",
+            "strongroom-live",
             "strongroom-proof",
             "strongroom-query",
             "strongroom-redact",
@@ -76,8 +93,8 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// What the tests of a crate may use in addition to [`EDGES`]: the generator, which depends on none
-/// of our crates, the decoder, which depends on the schemas alone, and the crates that judge an
-/// archive.
+/// of our crates, the decoder, which depends on the lines and schemas alone, and the crates that
+/// judge an archive.
 const TEST_EDGES: &[(&str, &[&str])] = &[
     ("strongroom-alerts", &["strongroom-decode", "strongroom-generate"]),
     ("strongroom-decode", &["strongroom-generate"]),
@@ -89,6 +106,7 @@ const TEST_EDGES: &[(&str, &[&str])] = &[
 /// after this one have what they may therefore not depend on and not name.
 const PURE: &[(&str, &str)] = &[
     ("strongroom-schemas", "schemas/src"),
+    ("strongroom-lines", "lines/src"),
     ("strongroom-decode", "decode/src"),
     ("strongroom-generate", "generate/src"),
 ];
@@ -192,6 +210,8 @@ fn all_sources() -> Vec<PathBuf> {
         "generate",
         "ingest",
         "journal",
+        "lines",
+        "live",
         "proof",
         "query",
         "retention",

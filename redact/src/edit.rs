@@ -1,9 +1,8 @@
 //! Walks the bytes of a record once, and notes what is to be replaced.
 //!
-//! Terms: a *state* is a pattern of the policy and how many of its steps have been taken. A value is
-//! visited with the states that lead to it; a pattern whose last step was taken is a *hit*. A
-//! *place* is what the API says about a value, whatever the policy says: a body, its annotations,
-//! the operations of a JSON patch.
+//! Terms: a value is visited with the *states* that the way to it leads to in the graph of the
+//! policy's paths; a path that ends there is a *hit*. A *place* is what the API says about a value,
+//! whatever the policy says: a body, its annotations, the operations of a JSON patch.
 //!
 //! It is hard because a value is not only where a path leads. A body is an object, a list of
 //! objects, a table, a JSON patch, or a text; an annotation repeats an object as text; a name in
@@ -20,22 +19,25 @@ use std::collections::HashMap;
 
 use crate::detect::{Detector, first_in, from_base64};
 use crate::echo::{self, Origin};
+use crate::graph::{Graph, Hit, Patterns, State, stronger};
 use crate::json::{self, Broken};
 use crate::keys::Key;
-use crate::path::Step;
 use crate::pointers::{NodeId, Nodes, Segment};
-use crate::policy::{Action, Implied, Pattern};
+use crate::policy::{Action, Implied};
 use crate::redactor::Form;
 
 /// How deep texts in texts are read: an annotation that has an object with such an annotation.
 const TEXTS_MAX: usize = 4;
 
+/// Maximum number of pairs of members that are compared one by one.
+const PAIRS_MAX: usize = 1024;
+
 /// What the walk needs to know.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'c> {
-    pub(crate) patterns: &'c [Pattern],
+    pub(crate) graph: &'c Graph,
     /// The patterns that apply to this event.
-    pub(crate) applicable: &'c [usize],
+    pub(crate) applicable: &'c Patterns,
     pub(crate) detectors: &'c [(&'static Detector, u16)],
     pub(crate) form: Form,
     /// Cells of a table of this resource show no values.
@@ -52,25 +54,8 @@ pub(crate) struct Context<'c> {
     pub(crate) texts: usize,
 }
 
-/// What is done to a value, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hit {
-    pub(crate) action: Action,
-    pub(crate) label: u16,
-}
-
-impl Hit {
-    fn drop(implied: Implied) -> Hit {
-        Hit { action: Action::Drop, label: implied.label() }
-    }
-}
-
-/// The hit that counts if there are two.
-fn stronger(one: Option<Hit>, other: Option<Hit>) -> Option<Hit> {
-    match (one, other) {
-        (Some(one), Some(other)) if other.action > one.action => Some(other),
-        (one, other) => one.or(other),
-    }
+fn dropped(implied: Implied) -> Hit {
+    Hit { action: Action::Drop, label: implied.label() }
 }
 
 /// A value that is replaced.
@@ -87,12 +72,6 @@ pub(crate) struct Edit {
     start: usize,
     end: usize,
     with: Vec<u8>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct State {
-    pattern: u16,
-    step: u8,
 }
 
 /// A stretch of the stack of states.
@@ -220,7 +199,9 @@ impl<'t, 'c> Walk<'t, 'c> {
     /// Walks over a whole record.
     pub(crate) fn record(text: &'t [u8], context: Context<'c>) -> Result<Walk<'t, 'c>, Broken> {
         let mut walk = Walk::new(text, context);
-        let states = walk.push_all(context.applicable, |_| 0);
+        let start = walk.states.len();
+        context.graph.begin(&mut walk.states, start, context.applicable);
+        let states = Span { start, end: walk.states.len() };
         walk.whole(states, Place::Record)?;
         Ok(walk)
     }
@@ -250,9 +231,7 @@ impl<'t, 'c> Walk<'t, 'c> {
             beside: Vec::new(),
             members: Vec::new(),
         };
-        walk.bodies = walk.push_all(context.applicable, |pattern| pattern.body_steps);
-        // A pattern that is not of a body has no states in one.
-        walk.states.retain(|state| state.step > 0);
+        context.graph.begin_bodies(&mut walk.states, 0, context.applicable);
         walk.bodies.end = walk.states.len();
         walk
     }
@@ -286,17 +265,6 @@ impl<'t, 'c> Walk<'t, 'c> {
 
     // States.
 
-    fn push_all(&mut self, indexes: &[usize], step: impl Fn(&Pattern) -> usize) -> Span {
-        let start = self.states.len();
-        for index in indexes {
-            let Some(pattern) = self.context.patterns.get(*index) else { continue };
-            // The number of patterns and of steps is bounded by the policy.
-            let state = State { pattern: *index as u16, step: step(pattern) as u8 };
-            self.push(start, state);
-        }
-        Span { start, end: self.states.len() }
-    }
-
     fn push(&mut self, start: usize, state: State) {
         if !self.states[start..].contains(&state) {
             self.states.push(state);
@@ -318,52 +286,21 @@ impl<'t, 'c> Walk<'t, 'c> {
     }
 
     fn step_on(&mut self, start: usize, span: Span, name: Option<&[u8]>) -> Option<Hit> {
-        let patterns = self.context.patterns;
+        let Context { graph, applicable, .. } = self.context;
         let mut hit = None;
         for index in span.start..span.end {
             let state = self.states[index];
-            let Some(pattern) = patterns.get(usize::from(state.pattern)) else { continue };
-            let steps = pattern.steps.get(usize::from(state.step)..).unwrap_or_default();
-            let taken = |step: &Step| match name {
-                Some(name) => step.is_name(name),
-                None => matches!(step, Step::AnyElement),
-            };
-            let next = match steps {
-                [Step::AnyDepth, rest @ ..] => {
-                    self.push(start, state);
-                    rest.first().is_some_and(taken).then_some(2)
-                }
-                [step, ..] if taken(step) => Some(1),
-                // A list where a member is named is looked through.
-                [_, ..] if name.is_none() => {
-                    self.push(start, state);
-                    None
-                }
-                _ => None,
-            };
-            let Some(next) = next else { continue };
-            if next == steps.len() {
-                hit = stronger(hit, Some(Hit { action: pattern.action, label: pattern.label }));
-            } else {
-                self.push(start, State { step: state.step + next as u8, ..state });
-            }
+            hit = stronger(hit, graph.step(&mut self.states, start, applicable, state, name));
         }
         hit
     }
 
-    /// Returns the hit of a scalar at which a pattern would continue. In a text that is a whole body,
-    /// anything may be.
+    /// Returns the hit of a scalar at which a path would go on.
     fn scalar_hit(&self, span: Span, place: Place) -> Option<Hit> {
+        let Context { graph, applicable, .. } = self.context;
         let is_body = matches!(place, Place::Body(_));
-        let mut hit = None;
-        for state in &self.states[span.start..span.end] {
-            let Some(pattern) = self.context.patterns.get(usize::from(state.pattern)) else { continue };
-            let steps = pattern.steps.get(usize::from(state.step)..).unwrap_or_default();
-            if is_body || !matches!(steps, [Step::AnyDepth, _, ..]) {
-                hit = stronger(hit, Some(Hit { action: pattern.action, label: pattern.label }));
-            }
-        }
-        hit
+        let states = self.states[span.start..span.end].iter();
+        states.fold(None, |hit, state| stronger(hit, graph.scalar_hit(applicable, *state, is_body)))
     }
 
     // Values.
@@ -423,7 +360,7 @@ impl<'t, 'c> Walk<'t, 'c> {
                 let hit = match place {
                     Place::Skip | Place::Record | Place::Payload | Place::Beside | Place::RequestUri => None,
                     Place::User => self.scalar_hit(states, place),
-                    Place::Message if self.has_bodies() => Some(Hit::drop(Implied::Message)),
+                    Place::Message if self.has_bodies() => Some(dropped(Implied::Message)),
                     _ => self.scalar_hit(states, place).or_else(|| self.detected(text)),
                 };
                 (end, hit)
@@ -538,7 +475,7 @@ impl<'t, 'c> Walk<'t, 'c> {
         };
         self.depth -= 1;
         if self.replaced.len() > edits && self.is_ambiguous(members) {
-            whole = stronger(whole, Some(Hit::drop(Implied::Repeated)));
+            whole = stronger(whole, Some(dropped(Implied::Repeated)));
         }
         self.members.truncate(members);
         match place {
@@ -552,14 +489,22 @@ impl<'t, 'c> Walk<'t, 'c> {
     /// way: no pointer can say which of them was.
     fn is_ambiguous(&self, members: usize) -> bool {
         let members = &self.members[members..];
+        let name = |member: &Member| json::unescape(&self.text[member.name.0..member.name.1]);
+        let differ = |member: &Member, other: &Member| {
+            (member.is_edited || other.is_edited) && (member.fate != other.fate || member.fate == Fate::Kept)
+        };
+        let edited = members.iter().filter(|member| member.is_edited).count();
+        if edited * members.len() <= PAIRS_MAX {
+            return members.iter().enumerate().filter(|(_, member)| member.is_edited).any(|(at, member)| {
+                let own = name(member);
+                let mut others = members.iter().enumerate().filter(|(other, _)| *other != at);
+                others.any(|(_, other)| differ(member, other) && name(other) == own)
+            });
+        }
         let mut seen: HashMap<Cow<'_, [u8]>, &Member> = HashMap::with_capacity(members.len());
-        members.iter().any(|member| {
-            let name = json::unescape(&self.text[member.name.0..member.name.1]);
-            seen.insert(name, member).is_some_and(|other| {
-                (member.is_edited || other.is_edited)
-                    && (member.fate != other.fate || member.fate == Fate::Kept)
-            })
-        })
+        members
+            .iter()
+            .any(|member| seen.insert(name(member), member).is_some_and(|other| differ(member, other)))
     }
 
     fn member_value(
@@ -676,7 +621,7 @@ impl<'t, 'c> Walk<'t, 'c> {
                 () if is("message") && !self.context.keeps_messages => Place::Message,
                 () if is("details") && !self.context.keeps_messages => Place::Details,
                 () if is("raw") && !root.is_empty() && !is_object && !is_array => {
-                    hit = stronger(hit, Some(Hit::drop(Implied::Wrapped)));
+                    hit = stronger(hit, Some(dropped(Implied::Wrapped)));
                     Place::Plain
                 }
                 () => Place::Plain,
@@ -687,7 +632,7 @@ impl<'t, 'c> Walk<'t, 'c> {
                 Place::Body(root)
             }
             Place::Row(root) if is("cells") && !root.is_empty() && !self.context.keeps_cells => {
-                hit = stronger(hit, Some(Hit::drop(Implied::Cells)));
+                hit = stronger(hit, Some(dropped(Implied::Cells)));
                 Place::Plain
             }
             Place::Metadata if is("annotations") => Place::Annotations,
@@ -720,6 +665,9 @@ impl<'t, 'c> Walk<'t, 'c> {
             Form::Event => &EVENT_MEMBERS[..],
             Form::GoogleEntry => &ENTRY_MEMBERS[..],
         };
+        if self.context.form == Form::Event && EVENT_MEMBERS.iter().any(|known| known.as_bytes() == name) {
+            return Place::Skip;
+        }
         match self.context.form {
             Form::Event if is("requestObject") || is("responseObject") => Place::Body(inner),
             Form::Event if is("annotations") => Place::AuditAnnotations,
@@ -740,13 +688,13 @@ impl<'t, 'c> Walk<'t, 'c> {
         if !is_seen || self.context.detectors.is_empty() {
             return None;
         }
-        first_in(self.context.detectors, name).map(|_| Hit::drop(Implied::Name))
+        first_in(self.context.detectors, name).map(|_| dropped(Implied::Name))
     }
 
     /// A field of `managedFields`. Its names stand for members (`f:name`) or are values themselves:
     /// of the element of a set (`v:…`), or of the keys of an element (`k:{…}`).
     fn field(&mut self, states: Span, is_hit: bool, name: &[u8]) -> (Span, Option<Hit>, Place, Option<Hit>) {
-        let has_value = Some(Hit::drop(Implied::ManagedFields));
+        let has_value = Some(dropped(Implied::ManagedFields));
         let named = self.named(Place::Plain, name);
         let (inner, is_hit, whole) = match (name.first_chunk::<2>(), name.get(2..)) {
             (Some(b"f:"), Some(rest)) => {
@@ -938,11 +886,11 @@ impl<'t, 'c> Walk<'t, 'c> {
         }
         let candidate = match place {
             Place::Message if !self.has_bodies() || echo::is_plain_message(&text) => None,
-            Place::Message => return Some(Hit::drop(Implied::Message)),
+            Place::Message => return Some(dropped(Implied::Message)),
             Place::Details if self.has_bodies() => Some(Implied::Message),
             Place::AuditAnnotation(Origin::Server) => None,
             Place::AuditAnnotation(Origin::Quoting) if self.has_bodies() => {
-                return Some(Hit::drop(Implied::Annotation));
+                return Some(dropped(Implied::Annotation));
             }
             Place::AuditAnnotation(_) | Place::Annotation => {
                 let is_patch = matches!(place, Place::AuditAnnotation(Origin::WebhookPatch));
@@ -983,7 +931,7 @@ impl<'t, 'c> Walk<'t, 'c> {
     fn hit_in_layers(&self, text: &[u8], is_webhook_patch: bool, texts: usize) -> Option<Hit> {
         const GZIP_IN_BASE64: &[u8] = b"H4sI";
         let text = text.trim_ascii();
-        let opaque = self.has_bodies().then(|| Hit::drop(Implied::Annotation));
+        let opaque = self.has_bodies().then(|| dropped(Implied::Annotation));
         match text.first() {
             Some(b'{' | b'[' | b'"') if texts > TEXTS_MAX => opaque,
             Some(b'{' | b'[') => {
@@ -1052,7 +1000,7 @@ impl<'t, 'c> Walk<'t, 'c> {
                 .iter()
                 .any(|name| memchr::memmem::find(value, name.as_bytes()).is_some());
             if self.has_bodies() && is_copy {
-                return Ok((end, self.replace(at, end, Hit::drop(Implied::Beside))));
+                return Ok((end, self.replace(at, end, dropped(Implied::Beside))));
             }
             self.beside.push(at);
         }

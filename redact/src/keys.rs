@@ -20,6 +20,7 @@ use strongroom_schemas::Secret;
 use thiserror::Error;
 
 use crate::policy::Policy;
+use crate::token::TOKEN_PREFIX;
 
 /// Length of a key, in bytes.
 pub const KEY_BYTES: usize = 32;
@@ -225,6 +226,8 @@ pub(crate) fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 #[derive(Clone)]
 pub struct Key {
     id: KeyId,
+    /// What each token begins with.
+    pub(crate) head: String,
     bytes: [u8; KEY_BYTES],
     pub(crate) tokens: hmac::Key,
     pub(crate) encryption: hmac::Key,
@@ -269,7 +272,14 @@ impl Key {
         id.copy_from_slice(&hash.as_ref()[..4]);
         let main = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let derived = |domain| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&main, domain).as_ref());
-        Key { id: KeyId(id), bytes, tokens: derived(TOKEN_DOMAIN), encryption: derived(ENCRYPTION_DOMAIN) }
+        let head = format!("{TOKEN_PREFIX}{}:", KeyId(id));
+        Key {
+            id: KeyId(id),
+            head,
+            bytes,
+            tokens: derived(TOKEN_DOMAIN),
+            encryption: derived(ENCRYPTION_DOMAIN),
+        }
     }
 }
 

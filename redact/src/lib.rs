@@ -15,6 +15,7 @@ mod cipher;
 mod detect;
 mod echo;
 mod edit;
+mod graph;
 mod json;
 pub mod keys;
 mod path;

@@ -14,6 +14,7 @@ use aws_lc_rs::digest;
 use thiserror::Error;
 
 use crate::detect::{self, Detector};
+use crate::graph::{Graph, Patterns};
 use crate::keys::{KEYS_MAX, KeyId, KeySource};
 use crate::path::{Path, Root, Roots, Step};
 use crate::presets::{self, PRESETS};
@@ -100,10 +101,11 @@ pub(crate) struct Pattern {
 /// Which requests a rule is about, and its patterns.
 #[derive(Clone, Debug)]
 struct Rule {
-    clusters: Vec<String>,
-    namespaces: Vec<String>,
+    /// None stands for all, here and in the next two.
+    clusters: Vec<Glob>,
+    namespaces: Vec<Glob>,
     /// Group and resource.
-    resources: Vec<(String, String)>,
+    resources: Vec<(Glob, Glob)>,
     roots: Roots,
     of_event: Range<usize>,
     of_entry: Range<usize>,
@@ -116,8 +118,8 @@ pub struct Policy {
     old_keys: Vec<KeySource>,
     rules: Vec<Rule>,
     detectors: Vec<&'static Detector>,
-    of_event: Vec<Pattern>,
-    of_entry: Vec<Pattern>,
+    of_event: Graph,
+    of_entry: Graph,
     labels: Vec<String>,
     /// One text for all spellings of the same policy.
     text: String,
@@ -237,8 +239,8 @@ impl Policy {
                     old_keys,
                     rules: maker.rules,
                     detectors,
-                    of_event: maker.of_event,
-                    of_entry: maker.of_entry,
+                    of_event: Graph::new(&maker.of_event),
+                    of_entry: Graph::new(&maker.of_entry),
                     labels: maker.labels,
                     text: lines.join("\n"),
                 })
@@ -285,27 +287,25 @@ impl Policy {
         hash.as_ref().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
     }
 
-    /// All patterns for a kind of record.
-    pub(crate) fn patterns(&self, form: Form) -> &[Pattern] {
+    /// The paths for a kind of record.
+    pub(crate) fn graph(&self, form: Form) -> &Graph {
         match form {
             Form::Event => &self.of_event,
             Form::GoogleEntry => &self.of_entry,
         }
     }
 
-    /// The indexes of the patterns that apply to an event with this target.
-    pub(crate) fn applicable(
-        &self,
-        form: Form,
-        cluster: &str,
-        target: &Target<'_>,
-    ) -> impl Iterator<Item = usize> {
-        self.rules.iter().filter(move |rule| rule.is_about(cluster, target)).flat_map(
-            move |rule| match form {
+    /// The patterns that apply to an event with this target.
+    pub(crate) fn applicable(&self, form: Form, cluster: &str, target: &Target<'_>) -> Patterns {
+        let mut patterns = Patterns::default();
+        for rule in self.rules.iter().filter(|rule| rule.is_about(cluster, target)) {
+            let own = match form {
                 Form::Event => rule.of_event.clone(),
                 Form::GoogleEntry => rule.of_entry.clone(),
-            },
-        )
+            };
+            own.for_each(|index| patterns.add(index));
+        }
+        patterns
     }
 
     /// The detectors, each with the index of its label.
@@ -330,45 +330,68 @@ fn index(at: usize) -> u16 {
 }
 
 impl Rule {
+    /// Asked for every row, so what tells most apart is compared first.
     fn is_about(&self, cluster: &str, target: &Target<'_>) -> bool {
         let any =
-            |globs: &[String], text: &str| globs.is_empty() || globs.iter().any(|glob| matches(glob, text));
-        let namespaces = match (target.namespace, target.name) {
-            (Some(namespace), _) => any(&self.namespaces, namespace),
-            // A named object without a namespace is in none. Without a name, the request may be about
-            // objects of all namespaces.
-            (None, Some(_)) => self.namespaces.is_empty() || self.namespaces.iter().any(|glob| glob == "*"),
-            (None, None) => true,
-        };
-        let resources = || match target.resource {
+            |globs: &[Glob], text: &str| globs.is_empty() || globs.iter().any(|glob| glob.matches(text));
+        let is_resource = match target.resource {
             None => true,
             Some(resource) => {
                 // A core resource has no group, and neither has one whose group cannot be read.
-                let is_group = |own: &str| match target.api_group {
-                    Some(group) if !group.is_empty() => matches(own, group),
+                let is_group = |own: &Glob| match target.api_group {
+                    Some(group) if !group.is_empty() => own.matches(group),
                     _ => true,
                 };
                 self.resources.is_empty()
-                    || self.resources.iter().any(|(group, own)| is_group(group) && matches(own, resource))
+                    || self.resources.iter().any(|(group, own)| own.matches(resource) && is_group(group))
             }
         };
-        namespaces && any(&self.clusters, cluster) && resources()
+        is_resource
+            && match (target.namespace, target.name) {
+                (Some(namespace), _) => any(&self.namespaces, namespace),
+                // A named object without a namespace is in none. Without a name, the request may be
+                // about objects of all namespaces.
+                (None, Some(_)) => self.namespaces.is_empty() || self.namespaces.contains(&Glob::Any),
+                (None, None) => true,
+            }
+            && any(&self.clusters, cluster)
     }
 }
 
-/// Whether a text matches a glob, in which `*` stands for any number of any characters.
-fn matches(glob: &str, text: &str) -> bool {
-    let mut parts = glob.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
+/// A text in which `*` stands for any number of any characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Glob {
+    Any,
+    Text(String),
+    /// The parts between the stars: at least two.
+    Parts(Vec<String>),
+}
+
+impl Glob {
+    fn new(text: &str) -> Glob {
+        match text {
+            "*" => Glob::Any,
+            text if text.contains('*') => Glob::Parts(text.split('*').map(str::to_owned).collect()),
+            text => Glob::Text(text.to_owned()),
         }
     }
-    rest.ends_with(last)
+
+    fn matches(&self, text: &str) -> bool {
+        let parts = match self {
+            Glob::Any => return true,
+            Glob::Text(own) => return own == text,
+            Glob::Parts(parts) => parts,
+        };
+        let [first, middle @ .., last] = parts.as_slice() else { return false };
+        let Some(mut rest) = text.strip_prefix(first.as_str()) else { return false };
+        for part in middle {
+            match rest.find(part.as_str()) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        rest.ends_with(last.as_str())
+    }
 }
 
 /// Collects rules and mistakes.
@@ -463,13 +486,13 @@ impl Maker {
             self.of_entry.extend(in_entry(path.root).iter().map(pattern));
         }
         self.rules.push(Rule {
-            clusters,
-            namespaces,
+            clusters: clusters.iter().map(|text| Glob::new(text)).collect(),
+            namespaces: namespaces.iter().map(|text| Glob::new(text)).collect(),
             resources: resources
                 .iter()
                 .map(|text| {
                     let (group, resource) = text.split_once('/').unwrap_or(("*", text));
-                    (group.to_owned(), resource.to_owned())
+                    (Glob::new(group), Glob::new(resource))
                 })
                 .collect(),
             roots,
@@ -551,5 +574,120 @@ fn in_entry(root: Root) -> Places {
             (&["protoPayload", "authenticationInfo", "principalSubject"], 0),
         ],
         Root::UserExtra | Root::ImpersonatedUserExtra | Root::RequestUri => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            key: Some("env:KEY".to_owned()),
+            presets: vec!["secrets".to_owned()],
+            ..Settings::default()
+        }
+    }
+
+    fn places(settings: &Settings) -> Vec<String> {
+        let errors = Policy::new(settings).map(|_| ()).expect_err("mistakes");
+        errors.into_iter().map(|error| error.place).collect()
+    }
+
+    fn rule(action: &str, paths: &[&str]) -> RuleSettings {
+        RuleSettings {
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+            action: action.to_owned(),
+            ..RuleSettings::default()
+        }
+    }
+
+    #[test]
+    fn globs() {
+        for (glob, text, expected) in [
+            ("*", "", true),
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("a*", "a", true),
+            ("a*", "ba", false),
+            ("*a", "ba", true),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "acb", false),
+            ("**", "x", true),
+        ] {
+            assert_eq!(Glob::new(glob).matches(text), expected, "{glob} {text}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_has_its_place() {
+        assert!(Policy::new(&settings()).is_ok());
+        let mut wrong = Settings {
+            key: Some("/etc/key".to_owned()),
+            old_keys: vec!["env:OLD".to_owned(), String::new()],
+            presets: vec!["secret".to_owned()],
+            detectors: vec!["email".to_owned(), "phone".to_owned()],
+            rules: vec![
+                RuleSettings { clusters: vec![String::new()], ..rule("hash", &[]) },
+                RuleSettings {
+                    namespaces: vec!["a/b".to_owned()],
+                    resources: vec!["Secrets".to_owned(), "a/b/c".to_owned(), "pods".to_owned()],
+                    ..rule("drop", &["requestObject.data.*", "data", "user.username"])
+                },
+                rule("tokenise", &["annotations", "user.username", "user.extra.*"]),
+            ],
+        };
+        assert_eq!(
+            places(&wrong),
+            [
+                "key",
+                "old_keys[1]",
+                "presets[0]",
+                "rules[0].action",
+                "rules[0].paths",
+                "rules[0].clusters[0]",
+                "rules[1].namespaces[0]",
+                "rules[1].resources[0]",
+                "rules[1].resources[1]",
+                "rules[1].paths[1]",
+                "rules[1].paths[2]",
+                "rules[2].paths[0]",
+                "detectors[1]",
+            ]
+        );
+        wrong = Settings { key: None, ..settings() };
+        assert_eq!(places(&wrong), ["key"]);
+        assert_eq!(places(&Settings { presets: Vec::new(), ..settings() }), ["rules"]);
+        let many = vec![rule("drop", &["requestObject.a"]); RULES_MAX];
+        assert_eq!(places(&Settings { rules: many, ..settings() }), ["rules"]);
+        let paths: Vec<String> = (0..=PATHS_MAX).map(|at| format!("requestObject.a{at}")).collect();
+        let long = RuleSettings { paths, ..rule("drop", &[]) };
+        assert_eq!(places(&Settings { rules: vec![long], ..settings() }), ["rules"]);
+    }
+
+    #[test]
+    fn no_error_repeats_a_key() {
+        let secret = "0123456789abcdef".repeat(4);
+        let errors =
+            Policy::new(&Settings { key: Some(secret.clone()), ..settings() }).expect_err("a mistake");
+        assert!(!format!("{errors:?}").contains(&secret));
+    }
+
+    #[test]
+    fn labels_are_for_people() {
+        let policy = Policy::new(&Settings {
+            detectors: vec!["us-ssn".to_owned(), "email".to_owned(), "email".to_owned()],
+            rules: vec![rule("tokenise", &["user.username"])],
+            ..settings()
+        })
+        .expect("a policy");
+        let label = policy.label_of("user.username").expect("a label");
+        assert_eq!(policy.label(label), "user.username");
+        let detectors: Vec<&str> = policy.detectors().map(|(_, label)| policy.label(label)).collect();
+        assert_eq!(detectors, ["detector email", "detector us-ssn"]);
+        assert_eq!(policy.label(Implied::Message.label()), "message that may quote a value");
+        assert_eq!(policy.label(u16::MAX), "");
     }
 }

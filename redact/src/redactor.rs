@@ -157,7 +157,7 @@ impl Redactor {
         cluster: &str,
         target: &Target<'_>,
     ) -> Result<Option<Redacted>, Unreadable> {
-        let applicable: Vec<usize> = self.policy.applicable(form, cluster, target).collect();
+        let applicable = self.policy.applicable(form, cluster, target);
         if applicable.is_empty() && self.detectors.is_empty() {
             return Ok(None);
         }
@@ -170,7 +170,7 @@ impl Redactor {
             let walk = Walk::record(
                 event,
                 Context {
-                    patterns: self.policy.patterns(form),
+                    graph: self.policy.graph(form),
                     applicable: &applicable,
                     detectors: &self.detectors,
                     form,

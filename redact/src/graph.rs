@@ -10,7 +10,37 @@
 //! state but what is given.
 
 use crate::path::Step;
-use crate::policy::{Action, Pattern};
+
+/// What happens to a value. The stronger action is the greater one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// A token takes its place.
+    Tokenise,
+    /// It is removed.
+    Drop,
+}
+
+impl Action {
+    pub const ALL: [Action; 2] = [Action::Tokenise, Action::Drop];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Action::Tokenise => "tokenise",
+            Action::Drop => "drop",
+        }
+    }
+}
+
+/// A path in the form of one kind of record, with what is done at its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) action: Action,
+    /// Index of the label for people.
+    pub(crate) label: u16,
+    /// Number of steps from the record to the body; 0 if the path is not of a body.
+    pub(crate) body_steps: usize,
+}
 
 /// A set of patterns, by their indexes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -19,9 +19,6 @@ use aws_lc_rs::{digest, hmac};
 use strongroom_schemas::Secret;
 use thiserror::Error;
 
-use crate::policy::Policy;
-use crate::token::TOKEN_PREFIX;
-
 /// Length of a key, in bytes.
 pub const KEY_BYTES: usize = 32;
 /// Maximum number of keys that a policy names.
@@ -31,6 +28,9 @@ const TEXT_BYTES_MAX: u64 = 4096;
 /// Time limit for a program that prints a key.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 const COMMAND_POLL: Duration = Duration::from_millis(5);
+
+/// What the text of every token begins with.
+pub(crate) const TOKEN_PREFIX: &str = "rt1:";
 
 const ID_DOMAIN: &[u8] = b"strongroom redaction key id 1\n";
 const TOKEN_DOMAIN: &[u8] = b"strongroom redaction tokens 1\n";
@@ -309,26 +309,6 @@ impl Keys {
             keys.push(key);
         }
         Ok(Keys { keys, current })
-    }
-
-    /// Loads the keys that a policy names.
-    ///
-    /// # Errors
-    /// Every [`KeyError`], not only the first one.
-    pub fn load(policy: &Policy) -> Result<Keys, Vec<KeyError>> {
-        let mut errors = Vec::new();
-        let mut loaded = Vec::new();
-        for source in std::iter::once(policy.key()).chain(policy.old_keys()) {
-            match source.load() {
-                Ok(key) => loaded.push(key),
-                Err(error) => errors.push(error),
-            }
-        }
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        let current = loaded.remove(0);
-        Keys::new(current, loaded).map_err(|error| vec![error])
     }
 
     pub fn current(&self) -> &Key {

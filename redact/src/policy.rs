@@ -14,11 +14,13 @@ use aws_lc_rs::digest;
 use thiserror::Error;
 
 use crate::detect::{self, Detector};
-use crate::graph::{Graph, Patterns};
-use crate::keys::{KEYS_MAX, KeyId, KeySource};
+use crate::graph::{Action, Graph, Pattern, Patterns};
+use crate::implied::Implied;
+use crate::keys::{KEYS_MAX, KeyError, KeyId, KeySource, Keys};
 use crate::path::{Path, Root, Roots, Step};
 use crate::presets::{self, PRESETS};
-use crate::redactor::{Form, Target};
+use crate::settings::{RuleSettings, Settings};
+use crate::target::{Form, Target};
 
 /// Maximum number of rules, those of presets included.
 pub const RULES_MAX: usize = 256;
@@ -31,71 +33,12 @@ pub const GLOBS_MAX: usize = 256;
 
 const ID_DOMAIN: &[u8] = b"strongroom redaction policy 1\n";
 
-/// A policy as it is written, before it is checked. The caller reads the TOML.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// `file:PATH`, `env:NAME` or `command:PROGRAM ARGUMENTS`.
-    pub key: Option<String>,
-    /// Keys of the past, for reveal and decrypt alone.
-    pub old_keys: Vec<String>,
-    /// Of [`PRESETS`].
-    pub presets: Vec<String>,
-    /// Of [`crate::DETECTORS`].
-    pub detectors: Vec<String>,
-    pub rules: Vec<RuleSettings>,
-}
-
-/// One rule as it is written.
-#[derive(Clone, Debug, Default)]
-pub struct RuleSettings {
-    /// Globs; none stands for all.
-    pub clusters: Vec<String>,
-    /// Globs; none stands for all.
-    pub namespaces: Vec<String>,
-    /// Globs, `resource` for any API group, or `group/resource`; none stands for all.
-    pub resources: Vec<String>,
-    pub paths: Vec<String>,
-    /// `drop` or `tokenise`.
-    pub action: String,
-}
-
 /// A mistake in a policy, with its place, such as `rules[2].paths[0]`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{place}: {what}")]
 pub struct PolicyError {
     pub place: String,
     pub what: String,
-}
-
-/// What happens to a value. The stronger action is the greater one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Action {
-    /// A token takes its place.
-    Tokenise,
-    /// It is removed.
-    Drop,
-}
-
-impl Action {
-    pub const ALL: [Action; 2] = [Action::Tokenise, Action::Drop];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Action::Tokenise => "tokenise",
-            Action::Drop => "drop",
-        }
-    }
-}
-
-/// A path in the form of one kind of record, with what is done at its end.
-#[derive(Clone, Debug)]
-pub(crate) struct Pattern {
-    pub(crate) steps: Vec<Step>,
-    pub(crate) action: Action,
-    /// Index of the label for people.
-    pub(crate) label: u16,
-    /// Number of steps from the record to the body; 0 if the path is not of a body.
-    pub(crate) body_steps: usize,
 }
 
 /// Which requests a rule is about, and its patterns.
@@ -123,53 +66,6 @@ pub struct Policy {
     labels: Vec<String>,
     /// One text for all spellings of the same policy.
     text: String,
-}
-
-/// What the editor replaces although no path leads to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Implied {
-    Message,
-    Annotation,
-    Beside,
-    Cells,
-    ManagedFields,
-    Wrapped,
-    Parent,
-    Name,
-    Repeated,
-}
-
-impl Implied {
-    const ALL: [Implied; 9] = [
-        Implied::Message,
-        Implied::Annotation,
-        Implied::Beside,
-        Implied::Cells,
-        Implied::ManagedFields,
-        Implied::Wrapped,
-        Implied::Parent,
-        Implied::Name,
-        Implied::Repeated,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Implied::Message => "message that may quote a value",
-            Implied::Annotation => "annotation that may repeat a value",
-            Implied::Beside => "member beside the event",
-            Implied::Cells => "cells of a table",
-            Implied::ManagedFields => "managed fields that name a value",
-            Implied::Wrapped => "body in another encoding",
-            Implied::Parent => "parent of what the mark has no place for",
-            Implied::Name => "object with a member name of a detected shape",
-            Implied::Repeated => "object with a repeated member",
-        }
-    }
-
-    /// The label's index: these labels are the first ones.
-    pub(crate) const fn label(self) -> u16 {
-        self as u16
-    }
 }
 
 impl Policy {
@@ -321,6 +217,28 @@ impl Policy {
 
     pub(crate) fn label(&self, index: u16) -> &str {
         self.labels.get(usize::from(index)).map_or("", String::as_str)
+    }
+}
+
+impl Keys {
+    /// Loads the keys that a policy names.
+    ///
+    /// # Errors
+    /// Every [`KeyError`], not only the first one.
+    pub fn load(policy: &Policy) -> Result<Keys, Vec<KeyError>> {
+        let mut errors = Vec::new();
+        let mut loaded = Vec::new();
+        for source in std::iter::once(policy.key()).chain(policy.old_keys()) {
+            match source.load() {
+                Ok(key) => loaded.push(key),
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let current = loaded.remove(0);
+        Keys::new(current, loaded).map_err(|error| vec![error])
     }
 }
 

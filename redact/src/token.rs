@@ -15,9 +15,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::json;
-use crate::keys::{Key, KeyId, Keys, hex};
+use crate::keys::{Key, KeyId, Keys, TOKEN_PREFIX, hex};
 
-pub(crate) const TOKEN_PREFIX: &str = "rt1:";
 /// Length of a token's text.
 pub const TOKEN_BYTES: usize = TOKEN_PREFIX.len() + 8 + 1 + 32;
 const DIGEST_BYTES: usize = 16;

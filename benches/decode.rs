@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use strongroom_decode::frame::{Edge, Origin};
-use strongroom_decode::{Block, DEPTH_MAX, Decoder, DecoderConfig, plain};
+use strongroom_decode::{Decoder, DecoderConfig};
 use strongroom_generate::{Generator, GeneratorOptions};
+use strongroom_lines::frame::{Edge, Origin};
+use strongroom_lines::{Block, DEPTH_MAX, plain};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

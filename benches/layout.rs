@@ -17,9 +17,10 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use chrono::{DateTime, Utc};
 use strongroom_archive::{Layout, RowOrder, encode_with};
-use strongroom_decode::frame::{Edge, Origin};
-use strongroom_decode::{Block, Decoder, DecoderConfig};
+use strongroom_decode::{Decoder, DecoderConfig};
 use strongroom_generate::{Generator, GeneratorOptions};
+use strongroom_lines::Block;
+use strongroom_lines::frame::{Edge, Origin};
 use strongroom_schemas::Table;
 
 #[global_allocator]

@@ -15,9 +15,10 @@ use arrow_array::RecordBatch;
 use chrono::DateTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
-use strongroom_decode::frame::{Edge, Origin};
-use strongroom_decode::{Block, Decoder, DecoderConfig};
+use strongroom_decode::{Decoder, DecoderConfig};
 use strongroom_generate::{Generator, GeneratorOptions};
+use strongroom_lines::Block;
+use strongroom_lines::frame::{Edge, Origin};
 
 const EVENTS: u64 = 131_072;
 const SEED: u64 = 7;

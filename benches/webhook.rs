@@ -21,9 +21,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use strongroom_archive::Position;
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::live::testing::Pipeline;
-use strongroom_ingest::live::webhook::{Route, RouteFormat, TlsFiles, Webhook, WebhookOptions};
-use strongroom_ingest::live::{Secret, Source};
+use strongroom_live::testing::Pipeline;
+use strongroom_live::webhook::{Route, RouteFormat, TlsFiles, Webhook, WebhookOptions};
+use strongroom_live::{Secret, Source};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 

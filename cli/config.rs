@@ -17,13 +17,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Subcommand;
 use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
-use strongroom_decode::{DEPTH_MAX, EventPath, LINE_BYTES_MAX};
-use strongroom_ingest::live::kafka::{self, KafkaOptions, KafkaSource};
-use strongroom_ingest::live::webhook::{
-    self, AssertionOptions, Route, RouteFormat, TlsFiles, WebhookOptions,
-};
-use strongroom_ingest::live::{LiveOptions, Secret, TailOptions, tail};
-use strongroom_ingest::{SEAL_BYTES, SEAL_INTERVAL, live};
+use strongroom_ingest::{SEAL_BYTES, SEAL_INTERVAL};
+use strongroom_lines::{DEPTH_MAX, EventPath, LINE_BYTES_MAX};
+use strongroom_live::kafka::{self, KafkaOptions, KafkaSource};
+use strongroom_live::webhook::{self, AssertionOptions, Route, RouteFormat, TlsFiles, WebhookOptions};
+use strongroom_live::{DRAIN, LiveOptions, Secret, TEXT_BYTES_MAX, TailOptions, tail};
 use strongroom_schemas::{Severity, error_chain};
 use strongroom_sinks::{OutboxOptions, TlsOptions};
 use strongroom_tlog::{PrivateKey, PublicKey, Signer, WitnessKey};
@@ -264,14 +262,13 @@ fn limits(root: &Section<'_>) -> (LiveOptions, Option<Arc<Signer>>) {
     if let Ok(threads @ 1..) = usize::try_from(threads) {
         options.limits.workers = threads;
     }
-    options.text_bytes_max = section.bytes("text", live::TEXT_BYTES_MAX, 64 << 20..=1 << 40);
+    options.text_bytes_max = section.bytes("text", TEXT_BYTES_MAX, 64 << 20..=1 << 40);
     let line = section.bytes("line", LINE_BYTES_MAX as u64, 64 << 10..=64 << 20);
     options.limits.line_bytes_max = usize::try_from(line).unwrap_or(usize::MAX);
     // What a record says does not depend on settings, so there is only one valid depth.
     let depth = section.integer("depth", DEPTH_MAX as u64, DEPTH_MAX as u64..=DEPTH_MAX as u64);
     options.limits.depth_max = usize::try_from(depth).unwrap_or(DEPTH_MAX);
-    options.drain =
-        section.duration("drain", live::DRAIN, Duration::from_secs(1)..=Duration::from_secs(3600));
+    options.drain = section.duration("drain", DRAIN, Duration::from_secs(1)..=Duration::from_secs(3600));
     section.finish();
     let section = root.section("seal");
     options.limits.seal_bytes = section.bytes("bytes", SEAL_BYTES, 1 << 20..=4 << 30);

@@ -17,8 +17,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use strongroom_ingest::live::webhook::WebhookCounters;
-use strongroom_ingest::live::{BUCKETS, Histogram, Metrics, Secret};
+use strongroom_live::webhook::WebhookCounters;
+use strongroom_live::{BUCKETS, Histogram, Metrics, Secret};
 use strongroom_sinks::{OutboxCounters, SinkCounters};
 
 use crate::anchor::AnchorCounters;
@@ -303,15 +303,13 @@ fn exposition(state: &State) -> String {
         out.sample("dialect_events_total", &[("dialect", dialect.as_str())], count as f64);
     }
     let sources = metrics.sources();
-    let mut each = |name: &str,
-                    kind: &str,
-                    help: &str,
-                    value: &dyn Fn(&strongroom_ingest::live::SourceCounters) -> f64| {
-        out.family(name, kind, help);
-        for (source, counters) in &sources {
-            out.sample(name, &[("source", source)], value(counters));
-        }
-    };
+    let mut each =
+        |name: &str, kind: &str, help: &str, value: &dyn Fn(&strongroom_live::SourceCounters) -> f64| {
+            out.family(name, kind, help);
+            for (source, counters) in &sources {
+                out.sample(name, &[("source", source)], value(counters));
+            }
+        };
     each("source_bytes_total", "counter", "Text read from a source.", &|c| get(&c.bytes));
     each("source_duplicates_total", "counter", "Records that arrived again.", &|c| get(&c.duplicates));
     each("source_lag", "gauge", "What waits at the source: bytes, or messages of a broker.", &|c| {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use strongroom_alerts::RuleSet;
-use strongroom_ingest::live::{LiveRules, Metrics};
+use strongroom_live::{LiveRules, Metrics};
 use strongroom_schemas::error_chain;
 
 use crate::exit::CliError;

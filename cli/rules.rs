@@ -13,8 +13,9 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use strongroom_alerts::{Detector, DetectorConfig, LogKind, Matcher, RuleInfo, RuleKind, RuleSet};
 use strongroom_archive::{Archive, EventSelection};
-use strongroom_decode::frame::{Edge, Origin};
-use strongroom_decode::{Block, Decoder, DecoderConfig};
+use strongroom_decode::{Decoder, DecoderConfig};
+use strongroom_lines::Block;
+use strongroom_lines::frame::{Edge, Origin};
 use strongroom_schemas::{Alert, Level, Severity, Table, events};
 
 use crate::exit::{self, CliError, ingest_error};

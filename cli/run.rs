@@ -18,10 +18,10 @@ use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_alerts::own;
 use strongroom_archive::{Archive, Counts, SealReport};
-use strongroom_ingest::live::kafka::KafkaSource;
-use strongroom_ingest::live::webhook::Webhook;
-use strongroom_ingest::live::{
-    self, ArchiveHistory, Drained, LiveObserver, LiveRules, Metrics, Source, Tail, mark_of,
+use strongroom_live::kafka::KafkaSource;
+use strongroom_live::webhook::Webhook;
+use strongroom_live::{
+    self as live, ArchiveHistory, Drained, LiveObserver, LiveRules, Metrics, Source, Tail, mark_of,
 };
 use strongroom_proof::Anchors;
 use strongroom_schemas::Alert;

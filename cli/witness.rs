@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use strongroom_ingest::live::webhook::{Identity, TlsFiles};
+use strongroom_live::webhook::{Identity, TlsFiles};
 use strongroom_proof::{REQUEST_BYTES_MAX, TrustedLog, Witness, WitnessAnswer};
 use strongroom_schemas::error_chain;
 use strongroom_tlog::{Signer, WitnessKey};

@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use strongroom_ingest::live::Secret;
-use strongroom_ingest::live::kafka::{KafkaSink, KafkaSinkOptions};
+use strongroom_live::Secret;
+use strongroom_live::kafka::{KafkaSink, KafkaSinkOptions};
 use strongroom_schemas::{Severity, error_chain};
 use strongroom_sinks::http::HttpOptions;
 use strongroom_sinks::{

@@ -20,6 +20,7 @@
 use std::sync::LazyLock;
 
 use memchr::memmem::{Finder, FinderRev};
+use strongroom_lines::time;
 use strongroom_schemas::{Level, Stage};
 
 use crate::columns::{DictColumn, Memo, NULL};
@@ -30,7 +31,6 @@ use crate::rows::{
     Rows, StatusKeys,
 };
 use crate::tape::{Member, Parser};
-use crate::time;
 
 static SOURCE_IPS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#","sourceIPs":["#));
 static IMPERSONATED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#","impersonatedUser":{"#));

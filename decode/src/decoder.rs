@@ -6,15 +6,15 @@
 //!   `frame_before` and `frame_after`, the *frame* of a row.
 //! - A row is pushed whole or not at all: everything that can be refused is decoded before the
 //!   first column is changed.
-//! - The result equals that of [`crate::decode_alone`] on every input.
+//! - The result equals that of [`strongroom_lines::decode_alone`] on every input.
 //!
 //! There are three readers, and a line that one of them does not read goes to the next. `canonical`
 //! reads a line that is written as kube-apiserver writes it. `members` reads members in any order
-//! and format from a simd-json tape. [`crate::plain`] reads the rest: among it lines that are cut or
-//! have a part that cannot be read, and lines longer than [`WIDE_BYTES`]. Objects that repeat (`user`,
-//! `annotations`, `sourceIPs`, `responseStatus`, `objectRef`) are looked up by their text and
-//! decoded once per block. Bodies are not decoded into values; they are slices of the line. The
-//! positions of the members show whether a line is canonical, so that `raw` can be left out: the
+//! and format from a simd-json tape. [`strongroom_lines::plain`] reads the rest: among it lines that
+//! are cut or have a part that cannot be read, and lines longer than [`WIDE_BYTES`]. Objects that
+//! repeat (`user`, `annotations`, `sourceIPs`, `responseStatus`, `objectRef`) are looked up by their
+//! text and decoded once per block. Bodies are not decoded into values; they are slices of the line.
+//! The positions of the members show whether a line is canonical, so that `raw` can be left out: the
 //! text between the values, and the text of each value, must be what [`crate::render`] writes.
 //!
 //! The decoder keeps nothing between blocks but its buffers, so after a crash a block is decoded
@@ -25,23 +25,24 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
 use chrono::{DateTime, Utc};
+use strongroom_lines::frame::{self, Block, Edge, LineKind};
+use strongroom_lines::plain::PlainEvent;
+use strongroom_lines::wrapper::{self, Around, AtPath, Content, Damaged, EventPath, Opened, Record};
+use strongroom_lines::{BOM, DEPTH_MAX, Dialect, DialectCounts, LINE_BYTES_MAX, Reason, Refusal, list_items};
 use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::Sha256Hash;
 
 use crate::canonical;
 use crate::columns::NULL;
-use crate::dialect::{Dialect, DialectCounts};
 use crate::document::{Document, Stop};
-use crate::frame::{self, Block, Edge, LineKind};
-use crate::limits::{BOM, DEPTH_MAX, LINE_BYTES_MAX, WIDE_BYTES};
 use crate::members;
-use crate::plain::PlainEvent;
-use crate::reject::{Reason, Refusal};
 use crate::rejects::Rejects;
 use crate::rows::{Place, Row, Rows};
 use crate::tape::{Member, Parser};
-use crate::tolerant;
-use crate::wrapper::{self, Around, AtPath, Content, Damaged, EventPath, Opened, Record};
+
+/// Longest text that simd-json parses: 4 MiB. It needs many times the memory of the text, so longer
+/// ones are left to [`strongroom_lines::plain`].
+const WIDE_BYTES: usize = 4 << 20;
 
 /// Bounds of the decoder.
 #[derive(Clone, Debug)]
@@ -745,7 +746,7 @@ impl Decoder {
 
     /// Decodes the items of an `EventList`. Returns `false` if the line is not one.
     fn event_list(&mut self, whole: &Piece<'_>) -> bool {
-        let Some(items) = tolerant::list_items(&whole.line[whole.start..whole.end]) else { return false };
+        let Some(items) = list_items(&whole.line[whole.start..whole.end]) else { return false };
         if let Err(refusal) = wrapper::short_items(items.iter().map(|item| item.len())) {
             self.reject(whole, 0, whole.end, &refusal);
             return true;

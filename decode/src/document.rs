@@ -1,19 +1,18 @@
 //! Reads a line that simd-json has parsed, member by member.
 //!
-//! Invariant: what is read here is what [`crate::plain`] reads from the same bytes. Where that is
-//! not certain, [`Stop`] hands the line over to the plain decoder. The text of a value is checked
-//! together with the value: `raw` can be left out only if the text is what [`crate::render`] will
-//! write. Nothing is kept here.
+//! Invariant: what is read here is what [`strongroom_lines::plain`] reads from the same bytes. Where
+//! that is not certain, [`Stop`] hands the line over to the plain decoder. The text of a value is
+//! checked together with the value: `raw` can be left out only if the text is what [`crate::render`]
+//! will write. Nothing is kept here.
 
 use simd_json::{Node, StaticNode};
+use strongroom_lines::{Refusal, time};
 
-use crate::reject::Refusal;
 use crate::render::{self, go_string};
 use crate::tape::{self, Member, Odd};
-use crate::time;
 
-/// Says that this reader does not read the line. [`crate::plain`] then decides whether the line is
-/// an event, and why it is refused if it is not.
+/// Says that this reader does not read the line. [`strongroom_lines::plain`] then decides whether
+/// the line is an event, and why it is refused if it is not.
 pub(crate) struct Stop;
 
 impl From<Refusal> for Stop {

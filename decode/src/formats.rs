@@ -5,9 +5,8 @@
 //! and is never cut. The closed sets of formats are in [`strongroom_schemas::form`];
 //! `docs/format.md`, *Forms*, says what each format writes. Nothing is kept here.
 
+use strongroom_lines::time;
 use strongroom_schemas::form::{Decimals, Layout, Style, Zone};
-
-use crate::time;
 
 /// The years 1 to 9999, which every reader of times supports.
 const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;

@@ -21,50 +21,33 @@
 //! Invariants of this crate:
 //! - Every byte of a stream is in exactly one event, one reject, or the frame around them, and
 //!   [`stream`] writes all of them back.
-//! - On every input, the fast decoder gives the same result as [`decode_alone`], which is slow and
-//!   simple.
+//! - On every input, the fast decoder gives the same result as [`strongroom_lines::decode_alone`],
+//!   which is slow and simple.
 //! - The crate does no IO, and keeps no state between blocks but buffers. It depends on
-//!   `strongroom-schemas`, the Arrow arrays that it fills, and the two JSON parsers.
+//!   `strongroom-lines`, `strongroom-schemas`, the Arrow arrays that it fills, and simd-json.
 //!
-//! The path of an event: [`frame`] cuts blocks into lines. `decoder` reads a line with `canonical`,
-//! with `members`, or with [`plain`], which reads damaged events with `tolerant`. `wrapper` unwraps
+//! The path of an event: `strongroom-lines` cuts blocks into lines. `decoder` reads a line with
+//! `canonical`, with `members`, or with the plain reader of `strongroom-lines`, which also unwraps
 //! what clouds, shippers and loggers put around events. `rows` and `rejects` build the columns, and
 //! `learn` makes forms for records that the columns alone do not give. The way back: [`render`] turns
 //! a row into its record, and [`stream`] turns rows into their stream. Beside that path, [`meaning`]
-//! checks sealed rows against their records, and [`body`] turns a webhook's request body into lines.
+//! checks sealed rows against their records.
 
-pub mod body;
 mod canonical;
 mod columns;
 mod decoder;
-mod dialect;
 mod document;
 mod formats;
-pub mod frame;
-mod json;
 mod learn;
-mod limits;
 pub mod meaning;
 mod members;
-mod pages;
-pub mod plain;
-mod reject;
+mod plain_row;
 mod rejects;
 pub mod render;
 mod rows;
 pub mod stream;
 mod tape;
-pub mod time;
-mod tolerant;
-mod wrapper;
 
 pub use decoder::{DecodedBlock, Decoder, DecoderConfig, decode_bytes};
-pub use dialect::{Dialect, DialectCounts};
-pub use frame::Block;
-pub use limits::{DEPTH_MAX, LINE_BYTES_MAX};
-pub use reject::{Reason, Refusal};
+pub use plain_row::plain_row;
 pub use rejects::reject_batch;
-pub use wrapper::{
-    EventPath, ITEM_BYTES_MIN, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_GOOGLE, SHAPE_UNWRAP,
-    SHORT_ITEMS_MAX, decode_alone,
-};

@@ -1,19 +1,17 @@
 //! Reads an event from its parsed members, in any order and format.
 //!
-//! Invariant: a row is returned only if [`crate::plain`] reads the same from the line. The row has
-//! no `raw` only if rendering the row gives the line. Nothing is kept here.
+//! Invariant: a row is returned only if [`plain`] reads the same from the line. The row has no `raw`
+//! only if rendering the row gives the line. Nothing is kept here.
 
 use simd_json::{Node, StaticNode};
+use strongroom_lines::{Reason, Refusal, plain, wrapper};
 use strongroom_schemas::events::SHAPE_DEFAULT;
 use strongroom_schemas::{Level, Stage};
 
 use crate::columns::NULL;
 use crate::document::{Document, Stop, timestamp};
-use crate::plain;
-use crate::reject::{Reason, Refusal};
 use crate::rows::{ListKeys, NO_ANNOTATIONS, NO_OBJECT, NO_STATUS, NO_USER, Row, Rows, UserKeys};
 use crate::tape::{self, Member};
-use crate::wrapper;
 
 /// Longest `shape` that is stored; a line with a longer head is kept in `raw`.
 const SHAPE_BYTES_MAX: usize = 256;
@@ -89,8 +87,7 @@ fn may_be_other_user(user: &[u8]) -> bool {
     [&b"\"name\""[..], b"\\u"].iter().any(|text| memchr::memmem::find(user, text).is_some())
 }
 
-/// Reads the event in `document`. Returns [`Stop`] if [`crate::plain`] must decide what the line
-/// is.
+/// Reads the event in `document`. Returns [`Stop`] if [`plain`] must decide what the line is.
 pub(crate) fn read<'d>(
     rows: &mut Rows,
     document: &Document<'d, 'd>,

@@ -8,11 +8,10 @@
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
 use chrono::{DateTime, Utc};
+use strongroom_lines::{Refusal, frame};
 use strongroom_schemas::Table;
 
 use crate::columns::{BytesColumn, DictColumn, NULL, NumberColumn};
-use crate::frame;
-use crate::reject::Refusal;
 
 /// The rejects of a block.
 pub(crate) struct Rejects {

@@ -27,6 +27,7 @@ use arrow_array::{
     TimestampMicrosecondArray,
 };
 use arrow_schema::DataType;
+use strongroom_lines::time;
 use strongroom_schemas::events::{self, index};
 use strongroom_schemas::form::{
     Codec, FORM_ITEMS_BYTES_MAX, FORMS_IN_BLOCK_MAX, Form, FormError, Kind, MAPPED, Mapped, Segment,
@@ -35,7 +36,7 @@ use strongroom_schemas::form::{
 use strongroom_schemas::marks;
 use thiserror::Error;
 
-use crate::{formats, time};
+use crate::formats;
 
 /// Appends `text` as Go's `encoding/json` writes a string, quotes included.
 pub fn go_string(text: &str, out: &mut Vec<u8>) {

@@ -8,6 +8,8 @@
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::ArrowError;
+use strongroom_lines::frame;
+use strongroom_lines::plain::{self, PlainEvent};
 use strongroom_schemas::Table;
 use strongroom_schemas::events::index;
 use strongroom_schemas::form::MAPPED;
@@ -17,9 +19,7 @@ use crate::columns::{BytesColumn, DictColumn, ListColumn, Memo, NULL, NumberColu
 use crate::document::{
     Document, Stop, code, is_canonical_list, is_compact, json_object, no_duplicate, read_user, utf8,
 };
-use crate::frame;
 use crate::learn::{Columns, Forms, Learner};
-use crate::plain::{self, PlainEvent};
 use crate::tape::Member;
 
 #[derive(Clone, Copy)]

@@ -17,14 +17,12 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array as _, RecordBatch};
 use proptest::prelude::*;
-use strongroom_decode::frame::{Edge, LineSoFar, Origin};
 use strongroom_decode::render::Renderer;
 use strongroom_decode::stream::{self, StreamError};
-use strongroom_decode::{
-    Block, DEPTH_MAX, DecodedBlock, Decoder, DecoderConfig, LINE_BYTES_MAX, Reason, decode_alone,
-    decode_bytes, plain,
-};
+use strongroom_decode::{DecodedBlock, Decoder, DecoderConfig, decode_bytes, plain_row};
 use strongroom_generate::{Generator, GeneratorOptions};
+use strongroom_lines::frame::{Edge, LineSoFar, Origin};
+use strongroom_lines::{Block, DEPTH_MAX, LINE_BYTES_MAX, Reason, decode_alone, plain};
 use strongroom_schemas::events::index;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 use strongroom_schemas::rejects;
@@ -157,7 +155,7 @@ fn check_bounded(input: &[u8], line_bytes_max: usize) -> DecodedBlock {
         assert_eq!(hash, leaf_hash(&record), "{}", String::from_utf8_lossy(&record));
         let expected = decode_alone(&record, DEPTH_MAX)
             .unwrap_or_else(|refusal| panic!("{refusal:?}: {}", String::from_utf8_lossy(&record)));
-        assert_eq!(plain::row(&decoded.events, row), expected, "{}", String::from_utf8_lossy(&record));
+        assert_eq!(plain_row(&decoded.events, row), expected, "{}", String::from_utf8_lossy(&record));
         let keeps = raw.is_valid(row) || decoded.events.column(index::FORM).is_valid(row);
         assert!(faults.is_null(row) || keeps, "the bytes of an event with faults are lost");
         // A line with an escape in a name, with faults, or perhaps with a lone surrogate, is left to
@@ -311,7 +309,7 @@ fn a_torn_line_glued_to_the_next_gives_up_the_whole_event() {
             let glued = [&pair[0][..cut], pair[1], b"\n"].concat();
             let decoded = check(&glued);
             let whole = pair[1];
-            let record = |row: usize| plain::row(&decoded.events, row);
+            let record = |row: usize| plain_row(&decoded.events, row);
             let names_request = cut >= end_of_user(pair[0]);
             assert_eq!(record(usize::from(names_request)), decode_alone(whole, DEPTH_MAX).expect("an event"));
             if names_request {
@@ -479,7 +477,7 @@ fn a_cut_event_says_nothing_of_what_a_client_put_into_it() {
             let decoded = check(line.as_bytes());
             assert!(decoded.events.num_rows() <= 1, "{line}");
             for row in 0..decoded.events.num_rows() {
-                let event = plain::row(&decoded.events, row);
+                let event = plain_row(&decoded.events, row);
                 assert_eq!(event.audit_id.as_deref(), Some("outer"), "cut at {cut}");
                 assert_eq!((event.verb.as_deref(), event.user_name.as_deref()), (Some("get"), Some("u")));
             }
@@ -658,7 +656,7 @@ fn the_beginning_of_an_over_long_line_is_a_cut_event() {
     assert_eq!(decoded.events.num_rows(), 3);
     assert!(reasons(&decoded).iter().all(|reason| reason == "line_too_long"));
     assert_eq!(reasons(&decoded).len(), long.len().div_ceil(max) - 1);
-    let event = plain::row(&decoded.events, 1);
+    let event = plain_row(&decoded.events, 1);
     assert_eq!(event.faults, Some(vec![": not_json".to_owned()]));
     let whole = decode_alone(lines[0], DEPTH_MAX).expect("an event");
     assert_eq!(plain::PlainEvent { faults: None, ..event }, whole);
@@ -681,12 +679,12 @@ fn a_wide_line_is_an_event() {
     let wide = [open, br#","requestObject":{"a":""#, &padding, br#""}}"#].concat();
     let decoded = check(&[&wide, &b"\n"[..], line].concat());
     assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (2, 0));
-    let (first, second) = (plain::row(&decoded.events, 0), plain::row(&decoded.events, 1));
+    let (first, second) = (plain_row(&decoded.events, 0), plain_row(&decoded.events, 1));
     assert!(first.request_object.as_ref().is_some_and(|body| body.len() > 5 << 20));
     assert_eq!(plain::PlainEvent { request_object: None, ..first }, second);
     // Cut in its body, it is an event with a fault.
     let decoded = check(&wide[..wide.len() - 100]);
-    assert_eq!(plain::row(&decoded.events, 0).faults, Some(vec![": not_json".to_owned()]));
+    assert_eq!(plain_row(&decoded.events, 0).faults, Some(vec![": not_json".to_owned()]));
 }
 
 /// One item of a list that is not UTF-8 costs itself, and none of its neighbours.
@@ -698,7 +696,7 @@ fn a_list_with_an_item_that_is_not_utf8() {
     let list = [br#"{"kind":"EventList","items":["#, lines[0], b" , ", odd, b",", lines[1], b"]}\n"].concat();
     let decoded = check(&list);
     assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (3, 0));
-    let event = plain::row(&decoded.events, 1);
+    let event = plain_row(&decoded.events, 1);
     assert_eq!(event.faults, Some(vec!["/verb: not_utf8".to_owned()]));
     assert_eq!((event.verb, event.user_agent.as_deref()), (None, Some("k")));
     // The same for documents on one line.

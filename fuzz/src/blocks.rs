@@ -1,6 +1,6 @@
 //! Checks the promises of the decoder on one block of bytes.
 //!
-//! The plain decoder is `strongroom_decode::plain`, a simple one to compare with.
+//! The plain decoder is `strongroom_lines::plain`, a simple one to compare with.
 //!
 //! 1. Every byte that the decoder consumes is kept: events, rejects, their frames and newlines
 //!    together give these bytes again.
@@ -16,9 +16,10 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array as _, RecordBatch};
 use chrono::DateTime;
-use strongroom_decode::frame::{self, Edge, LineKind, Origin};
 use strongroom_decode::render::Renderer;
-use strongroom_decode::{Block, DecodedBlock, Decoder, DecoderConfig, Reason, decode_alone, plain};
+use strongroom_decode::{DecodedBlock, Decoder, DecoderConfig, plain_row};
+use strongroom_lines::frame::{self, Edge, LineKind, Origin};
+use strongroom_lines::{Block, Reason, decode_alone, plain};
 use strongroom_schemas::rejects;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -149,7 +150,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                 What::Event { row } => {
                     let record = &kept.bytes[kept.before..kept.bytes.len() - kept.after];
                     let event = decode_alone(record, config.depth_max);
-                    assert_eq!(Ok(plain::row(&decoded.events, *row)), event, "the decoders differ");
+                    assert_eq!(Ok(plain_row(&decoded.events, *row)), event, "the decoders differ");
                 }
                 What::Reject { line: number, .. } => assert_eq!(*number, line.number, "line number"),
             }
@@ -199,7 +200,11 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                             || text.trim_ascii_start().starts_with(b"["));
                     // A line may also be a piece of a longer one.
                     let is_piece = *reason == Reason::TornLine.as_str();
-                    assert!(is_list || is_piece || *reason == refusal.reason.as_str(), "{reason} {}", refusal.reason);
+                    assert!(
+                        is_list || is_piece || *reason == refusal.reason.as_str(),
+                        "{reason} {}",
+                        refusal.reason
+                    );
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Ingests audit logs: sources, the pipelines that decode, match and seal, and the way back.
+//! Ingests audit logs: files, the pipeline that decodes, matches and seals, and the way back.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -31,15 +31,14 @@
 //!
 //! The path of an event: [`source`] finds files and undoes compression, `strongroom-decode` turns
 //! lines into rows, and [`pipeline`] runs workers and seals. [`pipeline`] is the driver for files,
-//! and [`live`] is the driver for sources that never end; the two share `seal`. [`replay`] runs
-//! rules over sealed events, and [`export`] writes sealed streams back.
+//! and `strongroom-live` has the driver for sources that never end; the two share [`seal`].
+//! [`replay`] runs rules over sealed events, and [`export`] writes sealed streams back.
 
 mod error;
 pub mod export;
-pub mod live;
 pub mod pipeline;
 pub mod replay;
-mod seal;
+pub mod seal;
 pub mod source;
 
 pub use error::{IngestError, PipelineThread};

@@ -36,8 +36,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, RuleSet};
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, Counts, Position, SealReport, SourcePosition, Writer};
-use strongroom_decode::frame::Origin;
-use strongroom_decode::{DialectCounts, EventPath, Reason, Refusal, reject_batch};
+use strongroom_decode::reject_batch;
+use strongroom_lines::frame::Origin;
+use strongroom_lines::{DialectCounts, EventPath, Reason, Refusal};
 use strongroom_schemas::{Alert, Severity, Table};
 
 use self::reader::{Reader, Sent};

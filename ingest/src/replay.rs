@@ -130,7 +130,10 @@ pub fn store(archive: &Archive, alerts: Vec<Alert>) -> Result<Option<u64>, Inges
 }
 
 /// Returns the ids of the alerts that the archive has of a partition.
-pub(crate) fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
+///
+/// # Errors
+/// If the archive cannot be read.
+pub fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
     let mut ids = HashSet::new();
     for batch in archive.read_rows(Table::Alerts, partition)? {
         let batch = batch?;
@@ -143,11 +146,10 @@ pub(crate) fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSe
 
 /// Rebuilds what a detector remembers from the newest events in the archive. Their alerts were
 /// raised when the events arrived.
-pub(crate) fn warm_up(
-    archive: &Archive,
-    rules: &Arc<RuleSet>,
-    detector: &mut Detector,
-) -> Result<(), IngestError> {
+///
+/// # Errors
+/// If the archive cannot be read, or the rules cannot be applied to a block.
+pub fn warm_up(archive: &Archive, rules: &Arc<RuleSet>, detector: &mut Detector) -> Result<(), IngestError> {
     let window = i64::try_from(rules.rebuild_span().as_micros()).unwrap_or(i64::MAX);
     if window == 0 && rules.history_max().is_zero() {
         return Ok(());

@@ -17,7 +17,8 @@ use arrow_array::types::{Int32Type, Int64Type};
 use chrono::{DateTime, Utc};
 use strongroom_alerts::alerts_batch;
 use strongroom_archive::{ArchiveError, EncodedRowGroup, Position, SourcePosition, encode, encode_records};
-use strongroom_decode::{DEPTH_MAX, DecodedBlock, DecoderConfig, DialectCounts, LINE_BYTES_MAX};
+use strongroom_decode::{DecodedBlock, DecoderConfig};
+use strongroom_lines::{DEPTH_MAX, DialectCounts, LINE_BYTES_MAX};
 use strongroom_schemas::{Alert, Table, rejects};
 
 use crate::error::IngestError;
@@ -48,7 +49,7 @@ pub struct Limits {
 
 impl Limits {
     /// The defaults, with row groups of up to `block_bytes_max` bytes of text.
-    pub(crate) fn with_blocks_of(block_bytes_max: usize) -> Self {
+    pub fn with_blocks_of(block_bytes_max: usize) -> Self {
         Limits {
             workers: cores(),
             block_bytes_max,
@@ -59,7 +60,8 @@ impl Limits {
         }
     }
 
-    pub(crate) fn decoder(&self) -> DecoderConfig {
+    /// The bounds of a decoder.
+    pub fn decoder(&self) -> DecoderConfig {
         DecoderConfig { line_bytes_max: self.line_bytes_max, depth_max: self.depth_max }
     }
 }
@@ -72,7 +74,10 @@ pub(crate) fn cores() -> usize {
 /// Completes the plan of a seal. Returns the positions of all its streams, and the row groups of
 /// its alerts. `moved` are the streams with new rows; `stored` returns the position in `events` of
 /// a stream that has alerts but no new rows.
-pub(crate) fn seal_plan(
+///
+/// # Errors
+/// If `stored` fails, or if the alerts cannot be encoded.
+pub fn seal_plan(
     moved: Vec<SourcePosition>,
     alerts: &[Alert],
     mut stored: impl FnMut(&str) -> Result<Option<Position>, ArchiveError>,
@@ -93,18 +98,22 @@ pub(crate) fn seal_plan(
 }
 
 /// A decoded block as row groups and counts.
-pub(crate) struct EncodedBlock {
-    pub(crate) row_groups: Vec<EncodedRowGroup>,
-    pub(crate) events: u64,
-    pub(crate) rejects: u64,
-    pub(crate) reasons: BTreeMap<String, u64>,
-    pub(crate) dialects: DialectCounts,
+pub struct EncodedBlock {
+    pub row_groups: Vec<EncodedRowGroup>,
+    pub events: u64,
+    pub rejects: u64,
+    /// Number of rejects of each reason.
+    pub reasons: BTreeMap<String, u64>,
+    pub dialects: DialectCounts,
     /// The first rejects, as text.
-    pub(crate) examples: Vec<String>,
+    pub examples: Vec<String>,
 }
 
 /// Encodes a block that was decoded to be sealed, without the rejects before offset `rejects_from`.
-pub(crate) fn encode_block(
+///
+/// # Errors
+/// If a column cannot be encoded.
+pub fn encode_block(
     decoded: DecodedBlock,
     rejects_from: i64,
     arrived: DateTime<Utc>,

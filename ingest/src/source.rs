@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use strongroom_archive::fingerprint::{Fingerprint, fingerprint};
-use strongroom_decode::frame::{self, Block, Edge, LineSoFar, Origin};
+use strongroom_lines::frame::{self, Block, Edge, LineSoFar, Origin};
 
 pub use self::error::{CompareError, FileError};
 pub use self::names::{Expanded, FoundFiles, NoFile, expand, find};

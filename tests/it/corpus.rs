@@ -12,9 +12,10 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use chrono::DateTime;
 use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
-use strongroom_decode::frame::{Edge, Origin};
-use strongroom_decode::{Block, Decoder, DecoderConfig};
+use strongroom_decode::{Decoder, DecoderConfig};
 use strongroom_generate::{Generator, GeneratorOptions, PlantedAttack};
+use strongroom_lines::Block;
+use strongroom_lines::frame::{Edge, Origin};
 use strongroom_schemas::Alert;
 
 /// Number of events in a batch; small enough that several batches are needed, as in a real run.
@@ -167,14 +168,14 @@ pub fn alerts_of_background(rules: &Arc<RuleSet>, seed: u64, events: u64) -> Vec
 /// batch, in the other with one record on each line.
 #[test]
 fn events_in_the_wrappers_of_azure_are_read_whole() {
-    use strongroom_decode::plain;
+    use strongroom_decode::plain_row;
 
     let Some(folder) = folder("corpus") else { return };
     let file = |name: &str| {
         let text = read(&folder.join("sysdig-aks").join(name));
         let (batches, rejects) = decode(&lines(&text));
         assert_eq!((batches.len(), rejects), (1, 0), "{name}");
-        (0..batches[0].num_rows()).map(|row| plain::row(&batches[0], row)).collect::<Vec<_>>()
+        (0..batches[0].num_rows()).map(|row| plain_row(&batches[0], row)).collect::<Vec<_>>()
     };
     let batch = file("event_hub_batch_as_is.ndjson");
     assert_eq!(batch.len(), 22);

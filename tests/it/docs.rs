@@ -2,7 +2,7 @@
 //! columns and all reasons for rejects.
 
 use strongroom_alerts::RuleSet;
-use strongroom_decode::Reason;
+use strongroom_lines::Reason;
 use strongroom_schemas::Table;
 
 fn document(name: &str) -> String {

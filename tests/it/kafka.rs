@@ -10,11 +10,9 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use strongroom_archive::Position;
-use strongroom_ingest::live::kafka::{
-    Assignor, KafkaOptions, KafkaSource, Mechanism, OnGap, Sasl, Security, Start,
-};
-use strongroom_ingest::live::testing::{Archive, Driver, SealPolicy};
-use strongroom_ingest::live::{Secret, Source as _};
+use strongroom_live::kafka::{Assignor, KafkaOptions, KafkaSource, Mechanism, OnGap, Sasl, Security, Start};
+use strongroom_live::testing::{Archive, Driver, SealPolicy};
+use strongroom_live::{Secret, Source as _};
 
 use crate::services::tansu::Tansu;
 

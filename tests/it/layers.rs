@@ -40,7 +40,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "strongroom-tlog",
         ],
     ),
-    ("strongroom-decode", &["strongroom-schemas"]),
+    ("strongroom-lines", &["strongroom-schemas"]),
+    ("strongroom-decode", &["strongroom-lines", "strongroom-schemas"]),
     ("strongroom-sinks", &["strongroom-alerts", "strongroom-journal", "strongroom-schemas"]),
     (
         "strongroom-ingest",
@@ -48,7 +49,19 @@ const EDGES: &[(&str, &[&str])] = &[
             "strongroom-alerts",
             "strongroom-archive",
             "strongroom-decode",
+            "strongroom-lines",
+            "strongroom-schemas",
+        ],
+    ),
+    (
+        "strongroom-live",
+        &[
+            "strongroom-alerts",
+            "strongroom-archive",
+            "strongroom-decode",
+            "strongroom-ingest",
             "strongroom-journal",
+            "strongroom-lines",
             "strongroom-schemas",
             "strongroom-sinks",
         ],
@@ -63,6 +76,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "strongroom-evidence",
             "strongroom-generate",
             "strongroom-ingest",
+            "strongroom-lines",
+            "strongroom-live",
             "strongroom-proof",
             "strongroom-query",
             "strongroom-retention",
@@ -74,8 +89,8 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// What the tests of a crate may use in addition to [`EDGES`]: the generator, which depends on none
-/// of our crates, the decoder, which depends on the schemas alone, and the crates that judge an
-/// archive.
+/// of our crates, the decoder, which depends on the lines and schemas alone, and the crates that
+/// judge an archive.
 const TEST_EDGES: &[(&str, &[&str])] = &[
     ("strongroom-alerts", &["strongroom-decode", "strongroom-generate"]),
     ("strongroom-decode", &["strongroom-generate"]),
@@ -87,6 +102,7 @@ const TEST_EDGES: &[(&str, &[&str])] = &[
 /// after this one have what they may therefore not depend on and not name.
 const PURE: &[(&str, &str)] = &[
     ("strongroom-schemas", "schemas/src"),
+    ("strongroom-lines", "lines/src"),
     ("strongroom-decode", "decode/src"),
     ("strongroom-generate", "generate/src"),
 ];
@@ -190,6 +206,8 @@ fn all_sources() -> Vec<PathBuf> {
         "generate",
         "ingest",
         "journal",
+        "lines",
+        "live",
         "proof",
         "query",
         "retention",

@@ -20,8 +20,8 @@ use datafusion::parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use strongroom_archive::Records as _;
-use strongroom_decode::time;
 use strongroom_ingest::export::EventRecords;
+use strongroom_lines::time;
 use strongroom_schemas::record::leaf_hash;
 
 use crate::proof::{

@@ -20,8 +20,8 @@ use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::{Value, json};
-use strongroom_ingest::live::Secret;
-use strongroom_ingest::live::kafka::{KafkaSink, KafkaSinkOptions, Security};
+use strongroom_live::Secret;
+use strongroom_live::kafka::{KafkaSink, KafkaSinkOptions, Security};
 use strongroom_schemas::{Alert, AlertEvent};
 use strongroom_sinks::http::HttpOptions;
 use strongroom_sinks::{

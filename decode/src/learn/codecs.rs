@@ -379,9 +379,10 @@ pub(super) fn string_end(text: &[u8], start: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use strongroom_lines::time;
 
     use super::*;
-    use crate::{formats, time};
+    use crate::formats;
 
     #[test]
     fn every_style_and_number_of_decimals_is_known() {

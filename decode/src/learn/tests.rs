@@ -10,13 +10,13 @@ use arrow_array::{Array as _, RecordBatch};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 use strongroom_generate::{Generator, GeneratorOptions};
+use strongroom_lines::{DEPTH_MAX, plain};
 use strongroom_schemas::events::index;
 use strongroom_schemas::form::{FORMS_IN_BLOCK_MAX, Form};
 
 use super::*;
-use crate::plain;
+use crate::decode_bytes;
 use crate::rows::{Place as At, Rows};
-use crate::{DEPTH_MAX, decode_bytes};
 
 fn lines(events: u64, seed: u64) -> Vec<String> {
     let options = GeneratorOptions { events, seed, ..GeneratorOptions::default() };
@@ -139,7 +139,7 @@ impl Writer {
 
 /// Returns the members of an event in the order of its text.
 fn members(line: &str) -> Vec<(String, Json)> {
-    let crate::json::Members(members) = serde_json::from_str(line).expect("an object");
+    let strongroom_lines::json::Members(members) = serde_json::from_str(line).expect("an object");
     members
         .into_iter()
         .map(|(name, value)| (name.into_owned(), serde_json::from_str(value.get()).expect("JSON")))

@@ -9,11 +9,11 @@ use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::DataType;
 use serde_json::value::RawValue;
+use strongroom_lines::DEPTH_MAX;
+use strongroom_lines::json::{self, Members};
 use strongroom_schemas::{Severity, alerts, ocsf};
 
 use super::{Difference, MeaningError, RECORD_BYTES_MAX};
-use crate::json::{self, Members};
-use crate::limits::DEPTH_MAX;
 use crate::render::WrongColumn;
 
 /// The values of a finding, looked up by path. A value that is absent or has another type is not

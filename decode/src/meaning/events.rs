@@ -7,16 +7,16 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, Int32Array, RecordBatch, TimestampMicrosecondArray};
 use arrow_schema::DataType;
+use strongroom_lines::json::Members;
+use strongroom_lines::plain::FORMAT_OF_FAULTS;
+use strongroom_lines::wrapper::{EventPath, SHAPE_GOOGLE, SHAPE_UNWRAP};
 use strongroom_schemas::Table;
 use strongroom_schemas::events::{self, index};
 
 use super::{Difference, MeaningError, RECORD_BYTES_MAX};
 use crate::decoder::{Decoder, DecoderConfig};
-use crate::json::Members;
 use crate::members;
-use crate::plain::FORMAT_OF_FAULTS;
 use crate::render::{Lists, Renderer, Strings, WrongColumn};
-use crate::wrapper::{EventPath, SHAPE_GOOGLE, SHAPE_UNWRAP};
 
 /// Number of bytes of records that are decoded before their rows are compared.
 const CHUNK_BYTES: usize = 64 << 20;

@@ -1,6 +1,6 @@
 //! What the field sends: each sample of the corpus has as many events and rejects as it should.
 
-use strongroom_decode::Dialect;
+use strongroom_lines::Dialect;
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Events that shippers, runtimes and loggers have wrapped, and documents of many lines.
 
-use strongroom_decode::Dialect;
+use strongroom_lines::Dialect;
 
 use super::*;
 
@@ -264,7 +264,7 @@ fn documents_of_many_lines_are_cut_into_events() {
         assert_eq!(ids(&decoded).len(), events.len());
         for (row, event) in events.iter().enumerate() {
             let expected = plain::decode(event.as_bytes(), DEPTH_MAX).expect("an event");
-            assert_eq!(plain::row(&decoded.events, row).audit_id, expected.audit_id);
+            assert_eq!(plain_row(&decoded.events, row).audit_id, expected.audit_id);
         }
     }
     // One element that is not an event, and a document that is torn before lines.
@@ -345,12 +345,12 @@ fn standard_error_between_the_parts_of_docker_costs_nothing() {
     assert_eq!(ids(&decoded)[..1], ["real"]);
     assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (2, 2), "{:?}", details(&decoded));
     assert!(reasons(&decoded).iter().all(|reason| reason == "other_category"));
-    assert_eq!(plain::row(&decoded.events, 0).faults, None);
+    assert_eq!(plain_row(&decoded.events, 0).faults, None);
     // A block that ends between the parts is cut before the first of them.
     let first = error.len();
     for parts in 1..=5 {
         let end = log.match_indices('\n').nth(parts).expect("a line").0 + 1;
-        let begins = strongroom_decode::frame::open_parts(&log.as_bytes()[..end], LINE_BYTES_MAX);
+        let begins = strongroom_lines::frame::open_parts(&log.as_bytes()[..end], LINE_BYTES_MAX);
         assert_eq!(begins, Some(first), "after {parts}");
     }
 }
@@ -554,13 +554,13 @@ fn parts_without_their_last_one_leave_the_next_event() {
     ] {
         let decoded = check(format!("{first}{stderr}{next}{}", cri("F", &events[2])).as_bytes());
         assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (3, 0), "{next}");
-        let event = plain::row(&decoded.events, 0);
+        let event = plain_row(&decoded.events, 0);
         assert_eq!(event.faults, Some(vec![": not_json".to_owned()]));
         let offsets = decoded.events.column(index::SOURCE_OFFSET).as_primitive::<Int64Type>();
         assert_eq!(offsets.value(1) as usize, first.len() + stderr.len());
         for row in [1, 2] {
             let expected = plain::decode(events[row].as_bytes(), DEPTH_MAX).expect("an event");
-            assert_eq!(plain::row(&decoded.events, row), expected);
+            assert_eq!(plain_row(&decoded.events, row), expected);
         }
     }
     // Of parts that do not say who asked for what, nothing is an event.

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::slice::from_ref;
 
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use strongroom_decode::SHAPE_GOOGLE;
-use strongroom_decode::frame::PART_BYTES;
+use strongroom_lines::frame::PART_BYTES;
+use strongroom_lines::wrapper::SHAPE_GOOGLE;
 
 mod field;
 mod layers;
@@ -72,7 +72,7 @@ fn same_events(wrapped: &DecodedBlock, bare: &[String]) {
     assert_eq!(direct.events.num_rows(), bare.len());
     assert_eq!(wrapped.events.num_rows(), bare.len(), "{:?}", reasons(wrapped));
     for row in 0..bare.len() {
-        assert_eq!(plain::row(&wrapped.events, row), plain::row(&direct.events, row), "row {row}");
+        assert_eq!(plain_row(&wrapped.events, row), plain_row(&direct.events, row), "row {row}");
     }
 }
 
@@ -194,7 +194,7 @@ fn exported_lines_need_no_raw() {
     .to_vec();
     let decoded = check(export_lines(&bad).as_bytes());
     assert_eq!(reasons(&decoded), ["not_an_audit_event", "wrapped", "truncated_by_cloud"]);
-    let faults = |row: usize| plain::row(&decoded.events, row).faults;
+    let faults = |row: usize| plain_row(&decoded.events, row).faults;
     assert_eq!(decoded.events.num_rows(), 2);
     assert_eq!(faults(0), Some(vec!["/verb: wrong_type".to_owned()]));
     assert_eq!(faults(1), Some(vec![": not_json".to_owned()]));
@@ -430,7 +430,7 @@ fn a_deep_event_refuses_itself_and_not_its_neighbours() {
             assert_eq!(decoded.events.num_rows(), kept, "{}", &input[..80]);
             let deep_fault = Some(vec!["/requestObject: too_deep".to_owned()]);
             for row in 0..kept {
-                let event = plain::row(&decoded.events, row);
+                let event = plain_row(&decoded.events, row);
                 let is_deep = event.audit_id.as_deref() == Some("deep");
                 assert_eq!(event.faults, deep_fault.clone().filter(|_| is_deep));
             }
@@ -565,14 +565,14 @@ fn entries_of_google_are_mapped_and_marked() {
         // There is no code: none was sent.
         ..plain::PlainEvent::default()
     };
-    assert_eq!(plain::row(&decoded.events, 0), expected);
+    assert_eq!(plain_row(&decoded.events, 0), expected);
     // Bare events are not marked.
     assert_eq!(check(&generated(5, 40)).events.column(index::SHAPE).null_count(), 5);
 }
 
 #[test]
 fn a_google_entry_has_no_code_but_that_of_a_status() {
-    let event = |entry: &str| plain::row(&check(entry.as_bytes()).events, 0);
+    let event = |entry: &str| plain_row(&check(entry.as_bytes()).events, 0);
     let grpc = event(&google("a", r#","status":{"code":7,"message":"pods is forbidden"}"#));
     assert_eq!((grpc.response_code, grpc.response_message.as_deref()), (None, Some("pods is forbidden")));
     assert_eq!(grpc.response_status.as_deref(), Some("Failure"));

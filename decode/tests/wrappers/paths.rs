@@ -1,7 +1,7 @@
 //! Events at a path that a source is configured with.
 
 use strongroom_decode::meaning::compare_events;
-use strongroom_decode::{Dialect, EventPath};
+use strongroom_lines::{Dialect, EventPath};
 use strongroom_schemas::format::EVENTS_FORMAT;
 
 use super::*;

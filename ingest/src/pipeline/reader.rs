@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, ArchiveError, Position, Writer};
-use strongroom_decode::frame::Origin;
+use strongroom_lines::frame::Origin;
 use strongroom_schemas::Table;
 
 use super::{IngestOptions, Job, ReaderMessage, StreamState, lock};

@@ -1,0 +1,123 @@
+//! Reads members of JSON objects, and their values, with `serde_json`.
+//!
+//! Invariant: the last value of a repeated member counts, and a refusal never repeats a value.
+//! [`crate::plain`] and [`crate::wrapper`] both read with these functions, and the plain decoder
+//! uses nothing of the decoder that it judges. Nothing is kept here.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::reject::{Reason, Refusal};
+
+/// White space of JSON.
+pub(crate) const WHITE: [char; 4] = [' ', '\t', '\r', '\n'];
+
+/// Members of a JSON object in order, keys unescaped, values as text.
+pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Text(key), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+                    members.push((key, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+/// Returns the value of the last member of this name.
+pub fn member<'a>(members: &Members<'a>, name: &str) -> Option<&'a RawValue> {
+    members.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
+}
+
+pub(crate) fn string(name: &str, value: &RawValue) -> Result<Option<String>, Refusal> {
+    serde_json::from_str::<Option<String>>(value.get()).map_err(|_| Refusal::field(name, "a string"))
+}
+
+pub(crate) fn field(name: &str, members: &Members<'_>, key: &str) -> Result<Option<String>, Refusal> {
+    member(members, key).map_or(Ok(None), |value| string(name, value))
+}
+
+pub(crate) fn object<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option<Members<'a>>, Refusal> {
+    let Some(value) = value.filter(|value| value.get() != "null") else { return Ok(None) };
+    serde_json::from_str(value.get()).map(Some).map_err(|_| Refusal::field(name, "an object"))
+}
+
+/// Returns the JSON value at the start of `text`, and the text after the value.
+pub(crate) fn first_value(text: &str) -> Option<(&str, &str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    let value = values.next()?.ok()?;
+    Some((value.get(), &text[values.byte_offset()..]))
+}
+
+/// Nesting depth of a JSON text: how many containers are open at the deepest point.
+pub fn depth(text: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in text {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+        } else {
+            match byte {
+                b'"' => in_string = true,
+                b'{' | b'[' => {
+                    depth += 1;
+                    deepest = deepest.max(depth);
+                }
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+    deepest
+}
+
+/// Refuses text that is nested deeper than `depth_max`.
+pub(crate) fn bounded_depth(text: &[u8], depth_max: usize) -> Result<(), Refusal> {
+    let deepest = depth(text);
+    if deepest > depth_max {
+        return Err(Refusal::new(
+            Reason::TooDeep,
+            format!("nested {deepest} levels deep, at most {depth_max} are decoded"),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Why bytes became a reject.
+//!
+//! Invariant: the names are stored, so they are part of the format: none is changed or reused. A
+//! detail never repeats the input.
+
+use std::fmt;
+
+/// Reason of a reject, stored in `rejects.reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// Not JSON; `detail` says where the parser stopped.
+    BrokenJson,
+    /// Not UTF-8.
+    InvalidUtf8,
+    /// Contains a NUL byte: a gap of zeros left by a crash, or a binary file.
+    NulByte,
+    /// A piece of a line, or of a document in one, that is longer than the line bound.
+    LineTooLong,
+    /// Nested deeper than the bound, and not an event.
+    TooDeep,
+    /// JSON, but not an `audit.k8s.io` `Event`.
+    NotAnAuditEvent,
+    /// A wrapper with a field of the wrong type.
+    InvalidField,
+    /// The beginning of a record whose rest is missing, and which does not say who asked for what;
+    /// or what follows a whole event on its line.
+    TornLine,
+    /// Only white space.
+    BlankLine,
+    /// An `EventList` without items.
+    EmptyEventList,
+    /// An `EventList` of many items too short to be events.
+    ShortItems,
+    /// An empty file.
+    EmptyFile,
+    /// Truncated by a cloud's log service, which marks it with `[Truncated...]`, before it says who
+    /// asked for what.
+    TruncatedByCloud,
+    /// A cloud's wrapper that has no record, or that is not opened here; `detail` names the
+    /// wrapper.
+    Wrapped,
+    /// A cloud's record of a log other than the audit log; `detail` says which one, where that is
+    /// known.
+    OtherCategory,
+    /// The text format of `--audit-log-format=legacy`, removed from Kubernetes.
+    LegacyFormat,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 16] = [
+        Reason::BrokenJson,
+        Reason::InvalidUtf8,
+        Reason::NulByte,
+        Reason::LineTooLong,
+        Reason::TooDeep,
+        Reason::NotAnAuditEvent,
+        Reason::InvalidField,
+        Reason::TornLine,
+        Reason::BlankLine,
+        Reason::EmptyEventList,
+        Reason::ShortItems,
+        Reason::EmptyFile,
+        Reason::TruncatedByCloud,
+        Reason::Wrapped,
+        Reason::OtherCategory,
+        Reason::LegacyFormat,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::BrokenJson => "broken_json",
+            Reason::InvalidUtf8 => "invalid_utf8",
+            Reason::NulByte => "nul_byte",
+            Reason::LineTooLong => "line_too_long",
+            Reason::TooDeep => "too_deep",
+            Reason::NotAnAuditEvent => "not_an_audit_event",
+            Reason::InvalidField => "invalid_field",
+            Reason::TornLine => "torn_line",
+            Reason::BlankLine => "blank_line",
+            Reason::EmptyEventList => "empty_event_list",
+            Reason::ShortItems => "short_items",
+            Reason::EmptyFile => "empty_file",
+            Reason::TruncatedByCloud => "truncated_by_cloud",
+            Reason::Wrapped => "wrapped",
+            Reason::OtherCategory => "other_category",
+            Reason::LegacyFormat => "legacy_format",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a piece of input is not an event. `detail` never repeats the input, which may contain a
+/// Secret. The exception is the `auditID` of a truncated event, by which the event can be found
+/// elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub detail: String,
+}
+
+impl Refusal {
+    /// The caller promises that `detail` does not repeat the input.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Refusal { reason, detail: detail.into() }
+    }
+
+    /// Refuses a field that is not what it has to be.
+    pub fn field(field: &str, expected: &str) -> Self {
+        Refusal::new(Reason::InvalidField, format!("{field} is not {expected}"))
+    }
+}

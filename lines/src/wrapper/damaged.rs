@@ -1,0 +1,249 @@
+//! Reads lists of events that are damaged, so that each element is judged on its own.
+//!
+//! A damaged list is a document that is not UTF-8 or ends too early, or that has text which is not
+//! JSON. From it a text is made that is JSON, and in which every element is at the same place:
+//! - Bytes that are not UTF-8 are replaced, one by one, by a character that no name here has.
+//! - The text ends after the last element before the first text that is not JSON, and the open
+//!   brackets are closed there. Nothing says how later bytes belong together, so none is used.
+//!
+//! Invariants:
+//! - Only the structure is read from that text. An element's own bytes are judged by the caller.
+//! - A list is cut only where its head says what kind of list it is, and who wrote it if a list of
+//!   that kind says so. Text after a document's end is never part of it.
+//! - The work is linear in the document, and nothing recurses. Nothing is kept here.
+
+use serde::de::IgnoredAny;
+
+use super::{Content, Record};
+use crate::dialect::Dialect;
+use crate::tolerant::{self, value_end};
+
+/// Stands for a byte that is not UTF-8. It is not white space, and no JSON outside a string.
+const REPLACED: u8 = 0x7f;
+
+/// A damaged list that can be read.
+pub struct Damaged {
+    text: String,
+    /// Up to here the text has the bytes of the document.
+    kept: usize,
+}
+
+impl Damaged {
+    /// Returns the list in `document`; `None` if it is not damaged, or not a list as far as its
+    /// head says.
+    pub fn of(document: &[u8]) -> Option<Damaged> {
+        let (mut bytes, is_changed) = replaced(document);
+        let mut kept = bytes.len();
+        if !is_json(&bytes) {
+            let (end, closers) = last_element(&bytes)?;
+            // A comma too many before the end is odd, but text behind the end of a document is not
+            // a part of it.
+            let rest = bytes.get(end..)?.trim_ascii_start();
+            let rest = rest.strip_prefix(b",").unwrap_or(rest).trim_ascii_start();
+            if rest.starts_with(b"]") && !is_frame(rest) {
+                return None;
+            }
+            bytes.truncate(end);
+            bytes.extend(closers.iter().rev());
+            kept = end;
+        } else if !is_changed {
+            return None;
+        }
+        Some(Damaged { text: String::from_utf8(bytes).ok()?, kept })
+    }
+
+    /// Number of the document's bytes that the list has. The rest belongs to no element.
+    pub fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// Returns the elements, if there are several or the only one may be an event.
+    pub fn records(&self, depth_max: usize) -> Option<Vec<Record<'_>>> {
+        let records = match tolerant::list_items(self.text.as_bytes()) {
+            Some(items) => {
+                super::short_items(items.iter().map(|item| item.len())).ok()?;
+                items.into_iter().filter_map(|item| std::str::from_utf8(item).ok()).map(list_item).collect()
+            }
+            None => super::records(&self.text, depth_max).ok()?,
+        };
+        match records.as_slice() {
+            [] => None,
+            [Record { content: Content::Mapped(_) | Content::Refused(_), .. }] => None,
+            _ => Some(records),
+        }
+    }
+
+    /// Returns where in the document `part`, which is a slice of the text, begins and ends.
+    pub fn extent_of(&self, part: &str) -> (usize, usize) {
+        let start = part.as_ptr() as usize - self.text.as_ptr() as usize;
+        (start.min(self.kept), (start + part.len()).min(self.kept))
+    }
+}
+
+fn list_item(item: &str) -> Record<'_> {
+    Record { item, content: Content::Event(item), dialect: Dialect::EventList }
+}
+
+/// Whether `text` has only what may follow the last element of a list.
+pub fn is_frame(text: &[u8]) -> bool {
+    text.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b']' | b'}'))
+}
+
+/// Returns `document` with each byte that is not UTF-8 replaced, and whether there was one.
+fn replaced(document: &[u8]) -> (Vec<u8>, bool) {
+    let mut bytes = document.to_vec();
+    let mut at = 0;
+    for chunk in document.utf8_chunks() {
+        at += chunk.valid().len();
+        let end = at + chunk.invalid().len();
+        bytes[at..end].fill(REPLACED);
+        at = end;
+    }
+    let is_changed = bytes != document;
+    (bytes, is_changed)
+}
+
+fn is_json(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
+}
+
+/// Returns the end of the last whole element before the first text that is not JSON, and the
+/// brackets that close what is open there, the outermost first.
+fn last_element(text: &[u8]) -> Option<(usize, Vec<u8>)> {
+    let mut at = white(text, 0);
+    let mut closers = Vec::new();
+    let (mut path, mut found) = (Vec::new(), None);
+    loop {
+        let bracket = *text.get(at)?;
+        at += 1;
+        closers.push(if bracket == b'[' { b']' } else { b'}' });
+        let stopped_at = match bracket {
+            b'[' => {
+                let (end, broken) = elements(text, at);
+                found = end.map(|end| (end, closers.clone())).or(found);
+                if closers.len() == 1 && broken.is_none() && has(text, end?, b']') {
+                    return None;
+                }
+                // An element that is not whole may have a list of its own.
+                broken.filter(|at| closers.len() > 1 && text.get(*at) == Some(&b'{'))
+            }
+            b'{' => {
+                let members = members(text, at, &path);
+                if closers.len() == 1 && members.is_closed {
+                    return None;
+                }
+                found = members.end.map(|end| (end, closers.clone())).or(found);
+                members.list.map(|(name, list)| {
+                    path.push(name);
+                    list
+                })
+            }
+            _ => None,
+        };
+        match stopped_at {
+            Some(next) => at = next,
+            None => return found,
+        }
+    }
+}
+
+fn has(text: &[u8], at: usize, byte: u8) -> bool {
+    text.get(white(text, at)) == Some(&byte)
+}
+
+/// Returns the end of the last whole element of the list that begins at `at`, and where the first
+/// one begins that is not whole.
+fn elements(text: &[u8], mut at: usize) -> (Option<usize>, Option<usize>) {
+    let mut last = None;
+    loop {
+        at = white(text, at);
+        let Some(end) = whole_value(text, at) else { return (last, Some(at)) };
+        last = Some(end);
+        at = white(text, end);
+        if text.get(at) != Some(&b',') {
+            return (last, None);
+        }
+        at += 1;
+    }
+}
+
+/// What was read of an object that is not whole.
+struct Read {
+    /// The end of the last whole member, if a list is among the members before it.
+    end: Option<usize>,
+    /// The list in which the reading stopped, and where it begins.
+    list: Option<(&'static str, usize)>,
+    is_closed: bool,
+}
+
+/// Reads the members of an object from `at` on. `path` has the names of the lists around it.
+fn members(text: &[u8], mut at: usize, path: &[&str]) -> Read {
+    let mut read = Read { end: None, list: None, is_closed: false };
+    let (mut has_list, mut says_source) = (false, false);
+    loop {
+        at = white(text, at);
+        if text.get(at) == Some(&b'}') {
+            read.is_closed = true;
+            return read;
+        }
+        let Some(name_end) = whole_value(text, at).filter(|_| text.get(at) == Some(&b'"')) else {
+            return read;
+        };
+        let name = text.get(at + 1..name_end - 1).unwrap_or_default();
+        let colon = white(text, name_end);
+        if text.get(colon) != Some(&b':') {
+            return read;
+        }
+        let value = white(text, colon + 1);
+        let list = LISTS.iter().find(|list| list.name.as_bytes() == name && list.within == path);
+        let Some(end) = whole_value(text, value) else {
+            let list = list.filter(|list| says_source || list.source.is_none());
+            read.list = list.filter(|_| text.get(value) == Some(&b'[')).map(|list| (list.name, value));
+            return read;
+        };
+        says_source |= LISTS
+            .iter()
+            .any(|list| list.within == path && list.source.is_some_and(|source| source.as_bytes() == name));
+        has_list |= list.is_some_and(|list| says_source || list.source.is_none());
+        read.end = has_list.then_some(end);
+        at = white(text, end);
+        if text.get(at) == Some(&b',') {
+            at += 1;
+        } else if text.get(at) != Some(&b'}') {
+            return read;
+        }
+    }
+}
+
+/// A list of a wrapper.
+struct List {
+    name: &'static str,
+    /// The names of the lists around it.
+    within: &'static [&'static str],
+    /// The member of its object that says who wrote the elements. It must stand before the list.
+    source: Option<&'static str>,
+}
+
+const LISTS: [List; 10] = [
+    List { name: "records", within: &[], source: None },
+    List { name: "logEvents", within: &[], source: Some("logStream") },
+    List { name: "events", within: &[], source: None },
+    List { name: "items", within: &[], source: Some("kind") },
+    List { name: "values", within: &[], source: Some("stream") },
+    List { name: "streams", within: &[], source: None },
+    List { name: "values", within: &["streams"], source: Some("stream") },
+    List { name: "resourceLogs", within: &[], source: None },
+    List { name: "scopeLogs", within: &["resourceLogs"], source: Some("resource") },
+    List { name: "logRecords", within: &["resourceLogs", "scopeLogs"], source: None },
+];
+
+/// Returns the end of the value that begins at `at`, if the value is JSON.
+fn whole_value(text: &[u8], at: usize) -> Option<usize> {
+    let (end, _) = value_end(text, at)?;
+    is_json(text.get(at..end)?).then_some(end)
+}
+
+fn white(text: &[u8], from: usize) -> usize {
+    let rest = text.get(from..).unwrap_or_default();
+    from + rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count()
+}

@@ -1,0 +1,492 @@
+//! Takes an event out of what shippers, runtimes and loggers put around it, layer by layer.
+//!
+//! A layer is a string literal, a [`prefix`], or a *carrier*: an object that has the event, as an
+//! object or as text, in one of the members [`PATHS`]. Invariants:
+//! - A text that is an audit event is never opened, so what a client sends stays a body.
+//! - Nothing is searched. A text is opened as a whole, at places that are listed here.
+//! - What a container other than an API server writes is refused, see [`origin`], because any pod may
+//!   print text that looks like an event. Standard error is refused too, because the API server logs
+//!   there what clients send.
+//! - At most [`LAYERS_MAX`] layers are opened. Every layer is linear in its text, and the texts in
+//!   one layer do not overlap, so the work is linear. Nothing is kept here.
+//!
+//! The caller judges each text: the decoder pushes a row for the event, and [`super::decode_alone`]
+//! returns it. So both open the same layers.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::origin::{self, standard_error};
+use super::path::EventPath;
+use super::prefix::{self, ContainerLine, Prefix};
+use super::{Kind, eks, keys, literal, parts, unescaped};
+use crate::dialect::Dialect;
+use crate::json::{self, Members, WHITE};
+use crate::reject::{Reason, Refusal};
+
+/// Maximum number of layers around an event.
+const LAYERS_MAX: usize = 4;
+
+/// The members that hold the event of a carrier, as paths of names. The first path that leads to an
+/// event is used.
+const PATHS: [&[&str]; 17] = [
+    &["log"],
+    &["message"],
+    &["MESSAGE"],
+    &["msg"],
+    &["event"],
+    &["event", "original"],
+    &["json"],
+    &["log_processed"],
+    &["structured"],
+    &["kubernetes", "audit"],
+    &["body"],
+    &["body", "stringValue"],
+    &["payload"],
+    &["data"],
+    &["log_s"],
+    &["line"],
+    &["_raw"],
+];
+
+/// The layer that a text was found in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Around {
+    /// A string in which the text is escaped.
+    Literal,
+    /// What a logger or a runtime writes before the text, on its line.
+    Prefix,
+    /// An object of a shipper that has the text as a member.
+    Carrier,
+}
+
+/// What was found in the layers of a text.
+pub struct Opened<T> {
+    pub event: T,
+    /// The dialect of the outermost layer.
+    pub dialect: Dialect,
+}
+
+/// Judges a text, and returns what is made from it if it is an event.
+pub(super) type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 'j;
+
+/// Opens the layers of `text` and passes what is in them to `judge`. Returns what `judge` makes
+/// from the first text that it accepts. `refusal` is why `judge` refused `text` itself.
+///
+/// # Errors
+/// Why the innermost text is not an event, or `refusal` if there is no layer.
+pub(crate) fn open<T>(text: &[u8], refusal: Refusal, judge: &mut Judge<'_, T>) -> Result<Opened<T>, Refusal> {
+    if memchr::memchr(b'\n', text).is_some()
+        && let Some(joined) = joined(text)
+        && joined.trim_ascii_start().starts_with(b"{")
+    {
+        let dialect = if text.starts_with(b"{") { Dialect::Docker } else { Dialect::Cri };
+        return inside(&joined, Around::Prefix, LAYERS_MAX, judge).map(|event| Opened { event, dialect });
+    }
+    opened(text, refusal, LAYERS_MAX, judge)
+}
+
+/// Judges `text`, which was in a layer, and opens its layers if it is not an event itself.
+fn inside<T>(
+    text: &[u8],
+    around: Around,
+    layers_left: usize,
+    judge: &mut Judge<'_, T>,
+) -> Result<T, Refusal> {
+    judge(text, around)
+        .or_else(|refusal| opened(text, refusal, layers_left - 1, judge).map(|opened| opened.event))
+}
+
+fn opened<T>(
+    text: &[u8],
+    refusal: Refusal,
+    layers_left: usize,
+    judge: &mut Judge<'_, T>,
+) -> Result<Opened<T>, Refusal> {
+    match text.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
+        None => Err(refusal),
+        Some(_) if layers_left == 0 => Err(refusal),
+        Some(b'{') => {
+            let Some(carrier) = carrier(text, &refusal) else { return Err(refusal) };
+            opened_carrier(&carrier, refusal, layers_left, judge)
+        }
+        Some(b'"') => {
+            let Some(literal) = std::str::from_utf8(text).ok().and_then(literal) else {
+                return Err(refusal);
+            };
+            let Ok(text) = unescaped(literal) else { return Err(refusal) };
+            if text.trim_start_matches(WHITE).starts_with('"') {
+                return Err(Refusal::new(Reason::NotAnAuditEvent, "a string in a string"));
+            }
+            let event = inside(text.as_bytes(), Around::Literal, layers_left, judge)?;
+            Ok(Opened { event, dialect: Dialect::StringLiteral })
+        }
+        Some(_) => match prefix::find(text) {
+            Some((prefix, length)) => {
+                let event = inside(&text[length..], Around::Prefix, layers_left, judge)?;
+                let dialect = match prefix {
+                    Prefix::Syslog => Dialect::Syslog,
+                    Prefix::Time => Dialect::TimeAndEvent,
+                    Prefix::CloudWatchTail => Dialect::CloudWatchTail,
+                    Prefix::Container => Dialect::Cri,
+                };
+                Ok(Opened { event, dialect })
+            }
+            None => Err(other_line(text).unwrap_or(refusal)),
+        },
+    }
+}
+
+/// Returns the members of `text` if it may be a carrier. `refusal` is why it is not an event.
+fn carrier<'t>(text: &'t [u8], refusal: &Refusal) -> Option<Members<'t>> {
+    // If a text is refused for another reason, it is an audit event or a wrapper, or is not JSON.
+    if !matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::TooDeep) {
+        return None;
+    }
+    let text = std::str::from_utf8(text).ok()?;
+    let members: Members<'t> = serde_json::from_str(text).ok()?;
+    // Objects of Kubernetes have these members. Clients write the other members of such objects:
+    // the message of an event of the core API, or the data of a ConfigMap.
+    let is_of_kubernetes =
+        ["kind", "apiVersion", "auditID"].iter().any(|name| member(&members, name).is_some());
+    (!is_of_kubernetes && Kind::of(&keys(&members)).is_none()).then_some(members)
+}
+
+/// Whether `text` is an object that may hold an event in one of its members.
+pub(super) fn is_carrier(text: &[u8]) -> bool {
+    let Ok(members) = serde_json::from_slice::<Members<'_>>(text) else { return false };
+    PATHS.iter().any(|path| value(&members, path).is_some_and(|value| value.get().starts_with(['"', '{'])))
+}
+
+fn opened_carrier<T>(
+    carrier: &Members<'_>,
+    refusal: Refusal,
+    layers_left: usize,
+    judge: &mut Judge<'_, T>,
+) -> Result<Opened<T>, Refusal> {
+    let values: Vec<(&str, &RawValue)> =
+        PATHS.iter().filter_map(|path| Some((path[0], value(carrier, path)?))).collect();
+    if values.is_empty() {
+        return Err(refusal);
+    }
+    let holding: Vec<&RawValue> =
+        values.iter().map(|(_, value)| *value).filter(|value| may_hold(value)).collect();
+    if let Some(other) = other_source(carrier, &holding) {
+        return Err(other);
+    }
+    if let Some(part) = parts::unjoined(carrier) {
+        return Err(part);
+    }
+    let (mut first, mut other) = (None, None);
+    for (name, value) in values {
+        let outcome = match held(value) {
+            Some(Held::Object(text)) => judge(text.as_bytes(), Around::Carrier),
+            Some(Held::Text(text)) => inside(text.as_bytes(), Around::Carrier, layers_left, judge),
+            Some(Held::Other(refusal)) => {
+                other.get_or_insert(refusal);
+                continue;
+            }
+            None => continue,
+        };
+        match outcome {
+            Ok(event) => return Ok(Opened { event, dialect: dialect(carrier, name) }),
+            Err(refusal) => first = first.or(Some(refusal)),
+        }
+    }
+    Err(first.or(other).unwrap_or(refusal))
+}
+
+/// Why there is no event at a path that is configured.
+pub enum AtPath {
+    /// The text is not an object that may be opened.
+    Closed,
+    /// The object says that something other than an API server wrote it.
+    OtherSource(Refusal),
+    /// There is no member at the path, or it is null.
+    Absent,
+    /// What is there is not an event.
+    Refused(Refusal),
+}
+
+/// Opens what is at `path` in the object `text`, which was refused as an event with `refusal`, and
+/// in which no layer has an event. The same objects are opened as carriers are, and the value is an
+/// event, or a string with an event in its layers. Nothing is searched.
+///
+/// # Errors
+/// Why there is no event.
+pub fn open_at<T>(
+    text: &[u8],
+    refusal: &Refusal,
+    path: &EventPath,
+    judge: &mut Judge<'_, T>,
+) -> Result<T, AtPath> {
+    let object = carrier(text, refusal).ok_or(AtPath::Closed)?;
+    let names: Vec<&str> = path.names().collect();
+    let found = value(&object, &names);
+    if let Some(other) = other_source(&object, found.as_slice()) {
+        return Err(AtPath::OtherSource(other));
+    }
+    let found = found.ok_or(AtPath::Absent)?.get();
+    if found.starts_with('{') {
+        return judge(found.as_bytes(), Around::Carrier).map_err(AtPath::Refused);
+    }
+    let not_event =
+        || AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "neither an object nor its text"));
+    let text: String = serde_json::from_str(found).map_err(|_| not_event())?;
+    let text = text.trim_matches(WHITE);
+    if !text.starts_with('{') && prefix::find(text.as_bytes()).is_none() {
+        return Err(other_line(text.as_bytes()).map_or_else(not_event, AtPath::Refused));
+    }
+    inside(text.as_bytes(), Around::Carrier, LAYERS_MAX, judge).map_err(AtPath::Refused)
+}
+
+/// Returns the dialect of a carrier that has its event in the member `name`, judged by its other
+/// members.
+fn dialect(carrier: &Members<'_>, name: &str) -> Dialect {
+    let has = |name: &str| json::member(carrier, name).is_some();
+    match name {
+        "MESSAGE" => Dialect::Journald,
+        "structured" => Dialect::OpenShiftViaq,
+        "log_s" => Dialect::AzureLogAnalytics,
+        "_raw" => Dialect::Splunk,
+        "event" if has("sourcetype") || has("index") || has("time") => Dialect::Splunk,
+        "log_processed" => Dialect::FluentBit,
+        "message" if has("logStreamName") => Dialect::CloudWatchCli,
+        _ if has("@version") => Dialect::Logstash,
+        _ if has("elastic_agent") || has("data_stream") => Dialect::ElasticAgent,
+        "json" | "event" | "message" | "kubernetes" if has("@timestamp") => Dialect::Filebeat,
+        "message" if has("source_type") || has("file") => Dialect::Vector,
+        "log" if has("stream") && has("time") && !has("kubernetes") && !has("date") => Dialect::Docker,
+        "log" => Dialect::FluentBit,
+        "body" => Dialect::OpenTelemetry,
+        "line" => Dialect::Loki,
+        _ => Dialect::OtherWrapper,
+    }
+}
+
+/// What a member of a carrier holds.
+enum Held<'t> {
+    Object(&'t str),
+    Text(Cow<'t, str>),
+    /// The line of another log, which is refused.
+    Other(Refusal),
+}
+
+fn held(value: &RawValue) -> Option<Held<'_>> {
+    let text = value.get();
+    if text.starts_with('{') {
+        let members: Members<'_> = serde_json::from_str(text).ok()?;
+        let is_string = |name| member(&members, name).is_some_and(|value| value.get().starts_with('"'));
+        let is_event = is_string("auditID") || (is_string("kind") && is_string("apiVersion"));
+        return is_event.then_some(Held::Object(text));
+    }
+    if !text.starts_with('"') {
+        return None;
+    }
+    let text: String = serde_json::from_str(text).ok()?;
+    let trimmed = text.trim_matches(WHITE);
+    if trimmed.starts_with('{') || prefix::find(trimmed.as_bytes()).is_some() {
+        return Some(Held::Text(Cow::Owned(trimmed.to_owned())));
+    }
+    other_line(trimmed.as_bytes()).map(Held::Other)
+}
+
+/// Whether `value` is an event or a text that may hold one.
+fn may_hold(value: &RawValue) -> bool {
+    matches!(held(value), Some(Held::Object(_) | Held::Text(_)))
+}
+
+/// Returns the last member `name`, unless it is null.
+fn member<'t>(members: &Members<'t>, name: &str) -> Option<&'t RawValue> {
+    json::member(members, name).filter(|value| value.get() != "null")
+}
+
+/// Returns the value at `path`, if each member on the way is an object.
+fn value<'t>(members: &Members<'t>, path: &[&str]) -> Option<&'t RawValue> {
+    let (name, rest) = path.split_first()?;
+    let found = member(members, name)?;
+    if rest.is_empty() {
+        return Some(found);
+    }
+    value(&serde_json::from_str::<Members<'t>>(found.get()).ok()?, rest)
+}
+
+fn text(members: &Members<'_>, path: &[&str]) -> Option<String> {
+    serde_json::from_str(value(members, path)?.get()).ok()
+}
+
+/// Refuses a carrier that says that something other than an API server wrote its text. The values in
+/// `holding` hold events.
+fn other_source(carrier: &Members<'_>, holding: &[&RawValue]) -> Option<Refusal> {
+    // Kubernetes' own programs write this with `--logging-format=json`. Clients can put text of
+    // their own into the messages.
+    if value(carrier, &["ts"]).is_some() && text(carrier, &["caller"]).is_some() {
+        return Some(klog());
+    }
+    origin::other(carrier, holding)
+}
+
+fn klog() -> Refusal {
+    Refusal::new(Reason::OtherCategory, "a line of klog, the log of Kubernetes' own programs")
+}
+
+/// Returns the refusal of a line that belongs to another log, if that log is known.
+fn other_line(line: &[u8]) -> Option<Refusal> {
+    if prefix::is_klog(line) {
+        return Some(klog());
+    }
+    let Some(line) = prefix::container_line(line) else { return eks::other_export_line(line) };
+    match line {
+        ContainerLine { is_stdout: false, .. } => Some(standard_error()),
+        ContainerLine { content, .. } if prefix::is_klog(content) => Some(klog()),
+        ContainerLine { is_full: false, .. } => {
+            Some(Refusal::new(Reason::TornLine, "a part of a container's line, without the parts after it"))
+        }
+        ContainerLine { .. } => {
+            Some(Refusal::new(Reason::OtherCategory, "a line of a container that is not an event"))
+        }
+    }
+}
+
+/// Whether `line` is a part of what a container wrote as one line, and another part follows.
+pub(crate) fn is_part(line: &[u8]) -> bool {
+    match line.first() {
+        Some(b'{') => docker_line(line) == Some(DockerLine::Part),
+        Some(b'0'..=b'9') => prefix::container_line(line).is_some_and(|line| line.is_stdout && !line.is_full),
+        _ => false,
+    }
+}
+
+/// Whether `line` is a part of a container's line, whole or cut, that begins like an event.
+pub(crate) fn begins_event(line: &[u8]) -> bool {
+    prefix::container_line(line)
+        .is_some_and(|line| line.is_stdout && line.content.starts_with(b"{\"kind\":\"Event\""))
+}
+
+/// Whether the parts of a line may continue after `line`, because `line` is such a part or belongs
+/// to the other stream.
+pub(crate) fn is_between_parts(line: &[u8]) -> bool {
+    match line.first() {
+        Some(b'{') => docker_line(line).is_some_and(|line| line != DockerLine::Last),
+        Some(b'0'..=b'9') => {
+            prefix::container_line(line).is_some_and(|line| !(line.is_stdout && line.is_full))
+        }
+        _ => false,
+    }
+}
+
+/// What a line means for the parts before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Follows {
+    /// Another part, or a line of the other stream: the event continues.
+    Continues,
+    /// The last part.
+    Ends,
+    /// A line that is not of the same log.
+    Breaks,
+}
+
+/// Returns what `line` means for parts that began with the line `first`.
+pub(crate) fn follows(first: &[u8], line: &[u8]) -> Follows {
+    if first.starts_with(b"{") {
+        return match docker_line(line) {
+            Some(DockerLine::Part | DockerLine::StandardError) => Follows::Continues,
+            Some(DockerLine::Last) => Follows::Ends,
+            None => Follows::Breaks,
+        };
+    }
+    match prefix::container_line(line) {
+        Some(line) if line.is_stdout && line.is_full => Follows::Ends,
+        Some(_) => Follows::Continues,
+        None => Follows::Breaks,
+    }
+}
+
+/// A line of docker's `json-file` log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DockerLine {
+    /// Docker cut the text, so that it does not end in a line feed.
+    Part,
+    /// The text ends in a line feed.
+    Last,
+    /// A line of standard error, which docker copies beside the parts of standard output.
+    StandardError,
+}
+
+/// Reads a line of docker's `json-file` log. `None` for lines of other logs.
+fn docker_line(line: &[u8]) -> Option<DockerLine> {
+    const HEAD: &[u8] = b"{\"log\":\"";
+    let text = line.strip_prefix(HEAD)?;
+    let mut from = 0;
+    let end = loop {
+        let found = memchr::memchr2(b'"', b'\\', &text[from..])? + from;
+        if text[found] == b'"' {
+            break found;
+        }
+        from = (found + 2).min(text.len());
+    };
+    let rest = &text[end + 1..];
+    // Docker writes only these members, and perhaps attributes. Other writers do not cut.
+    if rest.starts_with(b",\"stream\":\"stderr\",") {
+        return Some(DockerLine::StandardError);
+    }
+    if !rest.starts_with(b",\"stream\":\"stdout\",") {
+        return None;
+    }
+    let backslashes = text[..end]
+        .strip_suffix(b"n")
+        .map_or(0, |head| head.iter().rev().take_while(|byte| **byte == b'\\').count());
+    Some(if backslashes % 2 == 0 { DockerLine::Part } else { DockerLine::Last })
+}
+
+/// Returns the text of a record that has several lines with a part of the text in each. `None` for
+/// any other record.
+fn joined(record: &[u8]) -> Option<Vec<u8>> {
+    let lines = || record.split(|byte| *byte == b'\n');
+    let mut text = Vec::with_capacity(record.len());
+    let mut is_open = true;
+    if record.starts_with(b"{") {
+        for line in lines() {
+            let part = docker_part(line)?;
+            if !is_open {
+                return None;
+            }
+            let Some(part) = part else { continue };
+            is_open = !part.ends_with('\n');
+            text.extend_from_slice(part.as_bytes());
+        }
+    } else {
+        for line in lines() {
+            let part = prefix::container_line(line)?;
+            if !is_open {
+                return None;
+            }
+            if part.is_stdout {
+                is_open = !part.is_full;
+                text.extend_from_slice(part.content);
+            }
+        }
+    }
+    // Without its last part it is a cut event at most: a whole one would be a piece of another.
+    let is_whole = || serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_ok();
+    (!is_open || !is_whole()).then_some(text)
+}
+
+/// Returns the text of a line of docker's `json-file` log, or `Some(None)` if it is one of standard
+/// error.
+#[expect(clippy::option_option, reason = "a line of standard error is known, and has no text")]
+fn docker_part(line: &[u8]) -> Option<Option<String>> {
+    let members: Members<'_> = serde_json::from_slice(line).ok()?;
+    let log = member(&members, "log")?;
+    let part = text(&members, &["log"])?;
+    let stream = match member(&members, "stream") {
+        Some(_) => Some(text(&members, &["stream"])?),
+        None => None,
+    };
+    match stream.as_deref() {
+        Some("stderr") => Some(None),
+        None | Some("stdout") if other_source(&members, &[log]).is_none() => Some(Some(part)),
+        _ => None,
+    }
+}

@@ -1,0 +1,392 @@
+//! Unwraps what clouds, shippers, runtimes and loggers put around events.
+//!
+//! A cloud delivers audit events inside its own documents: many events per document, the text of an
+//! event escaped into a string, other logs beside them. [`records`] finds them there. What is around
+//! one event on its line is opened by `layers`. Invariants:
+//! - A document that is not an audit event is recognised as a wrapper by its members. Its events
+//!   are found where the cloud puts them, and deeper levels are not searched. So what a client
+//!   sends stays a body. A list inside a list is not opened, except in a JSON array.
+//! - Each element of a wrapper is one [`Record`]: an event, or refused with a reason. An element of
+//!   another log is refused as [`Reason::OtherCategory`], so it is counted and kept. The log of an
+//!   element is known from the cloud's name for the log, not from the element's content, because
+//!   writers to other logs could forge events.
+//! - The depth of an event does not include the wrapper around it. Nothing here recurses.
+//! - The work is linear in the document, and a document of n bytes gives at most `SHORT_ITEMS_MAX +
+//!   n / ITEM_BYTES_MIN` records.
+//!
+//! The archive's record is the value that contains the event: an object, or a string literal, which
+//! is then the row's `raw`. The bytes around that value are frame. A Google `LogEntry` contains no
+//! event: it is mapped to one, and the whole entry is the record. Nothing is kept here.
+
+mod aks;
+mod damaged;
+mod eks;
+mod gke;
+mod layers;
+mod lists;
+mod origin;
+mod parts;
+mod path;
+mod prefix;
+
+use serde_json::value::RawValue;
+use strongroom_schemas::format::EVENTS_FORMAT;
+
+use crate::dialect::Dialect;
+use crate::json::{self, Members, WHITE};
+use crate::limits::DEPTH_MAX;
+use crate::plain::{self, PlainEvent, Refused};
+use crate::reject::{Reason, Refusal};
+use crate::tolerant;
+
+pub use damaged::{Damaged, is_frame};
+pub use eks::export_head;
+pub use gke::SHAPE as SHAPE_GOOGLE;
+pub use layers::{Around, AtPath, Opened, open_at};
+pub(crate) use layers::{Follows, follows, is_between_parts, is_part};
+pub use path::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_UNWRAP};
+
+/// A list of at most this many items may have items of any length; a longer list must have long
+/// items, see [`ITEM_BYTES_MIN`]. The API server sends lists of some hundreds.
+pub const SHORT_ITEMS_MAX: usize = 64;
+/// Smallest mean length of the items of a longer list, in bytes. No audit event is shorter. Without
+/// this bound a short line of empty items would become millions of rows.
+pub const ITEM_BYTES_MIN: usize = 64;
+
+/// Maximum number of parts of a record that are tried as the beginning of a second event.
+const SECOND_EVENTS_MAX: usize = 4;
+
+/// The service that a wrapper comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Azure,
+    CloudWatch,
+    CloudWatchCli,
+    Firehose,
+    Google,
+    Loki,
+    OpenTelemetry,
+}
+
+impl Kind {
+    /// Returns the kind of wrapper that has these members.
+    pub(crate) fn of(keys: &[&str]) -> Option<Kind> {
+        let has = |key: &str| keys.contains(&key);
+        // No cloud's document has these members. A document with one of them comes from Kubernetes,
+        // and is judged as such.
+        if has("kind") || has("auditID") {
+            return None;
+        }
+        if has("requestId") && has("records") {
+            Some(Kind::Firehose)
+        } else if has("records") || (has("category") && has("properties")) {
+            Some(Kind::Azure)
+        } else if has("logEvents") && has("messageType") {
+            Some(Kind::CloudWatch)
+        } else if has("resourceLogs") {
+            Some(Kind::OpenTelemetry)
+        } else if has("streams") || (has("stream") && has("values")) {
+            Some(Kind::Loki)
+        } else if has("events") {
+            Some(Kind::CloudWatchCli)
+        } else if has("logName")
+            && (has("protoPayload") || (has("insertId") && (has("textPayload") || has("jsonPayload"))))
+        {
+            Some(Kind::Google)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Kind::Azure => "wrapped by Azure diagnostic settings (Event Hub or blob export)",
+            Kind::CloudWatch => "wrapped by an AWS CloudWatch Logs subscription",
+            Kind::CloudWatchCli => "wrapped by the command line of AWS CloudWatch Logs",
+            Kind::Firehose => "wrapped by AWS Firehose for an HTTP endpoint",
+            Kind::Google => "wrapped by Google Cloud Logging",
+            Kind::Loki => "wrapped by Grafana Loki",
+            Kind::OpenTelemetry => "wrapped by OpenTelemetry",
+        }
+    }
+}
+
+/// One element of a wrapper.
+pub struct Record<'d> {
+    /// The element's text, a slice of the document.
+    pub item: &'d str,
+    pub content: Content<'d>,
+    /// The dialect of an event in this element.
+    pub dialect: Dialect,
+}
+
+/// What an element has.
+pub enum Content<'d> {
+    /// The value that contains the event, a slice of `item`: an object, or a string in which it is
+    /// escaped.
+    Event(&'d str),
+    /// The event that an entry was mapped to. The entry says the same, or some of it, in other
+    /// words.
+    Mapped(Box<PlainEvent>),
+    Refused(Refusal),
+}
+
+/// Returns the records of `document`, in order. There is at least one. Depth is checked only for
+/// entries that are mapped.
+///
+/// # Errors
+/// If the document is not a wrapper that is opened, or is nested too deeply.
+pub fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
+    let document = document.trim_matches(WHITE);
+    match is_array(document.as_bytes()) {
+        true => lists::array(document, depth_max),
+        false => records_of_object(document, depth_max),
+    }
+}
+
+fn records_of_object(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
+    let unknown = || Refusal::new(Reason::Wrapped, "an unknown wrapper");
+    let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
+    let kind = Kind::of(&keys(&members)).ok_or_else(unknown)?;
+    let records = match kind {
+        Kind::Azure => aks::records(document, &members)?,
+        Kind::CloudWatch => eks::records(document, &members)?,
+        Kind::CloudWatchCli => lists::cloud_watch_cli(&members)?,
+        Kind::Google => {
+            json::bounded_depth(document.as_bytes(), depth_max)?;
+            vec![gke::record(document, &members, EVENTS_FORMAT)]
+        }
+        Kind::Loki => lists::loki(&members)?,
+        Kind::OpenTelemetry => lists::open_telemetry(&members)?,
+        Kind::Firehose => return Err(Refusal::new(Reason::Wrapped, kind.name())),
+    };
+    if records.is_empty() {
+        return Err(Refusal::new(Reason::Wrapped, format!("{}, without a record", kind.name())));
+    }
+    Ok(records)
+}
+
+/// Whether `text` begins like a JSON array.
+pub fn is_array(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"[")
+}
+
+/// Returns where the second of two events begins in a record that was joined from the parts of a
+/// container's lines. The last part of the first one is missing there, and the second one is whole.
+///
+/// A client cannot make a part a second event: the text from a part to the end of its event is not
+/// JSON, because it closes what the parts before it opened.
+pub fn second_event(record: &[u8], depth_max: usize) -> Option<usize> {
+    memchr::memchr_iter(b'\n', record)
+        .map(|newline| newline + 1)
+        .filter(|at| record.get(*at..).is_some_and(layers::begins_event))
+        .take(SECOND_EVENTS_MAX)
+        .find(|at| {
+            let event = record.get(*at..).map(|rest| decode_alone(rest, depth_max));
+            event.is_some_and(|event| event.is_ok_and(|event| !event.is_cut()))
+        })
+}
+
+/// Whether `text` is an event, or an object of a log: an entry, a wrapper, or an object that may
+/// hold an event.
+pub(crate) fn is_of_log(text: &[u8]) -> bool {
+    // A null or a number says nothing.
+    if !text.starts_with(b"{") && !text.starts_with(b"\"") && !text.starts_with(b"[") {
+        return true;
+    }
+    match bare_event(text, DEPTH_MAX) {
+        Ok(_) => true,
+        Err(refusal) => {
+            refusal.reason == Reason::Wrapped
+                || layers::is_carrier(text)
+                || tolerant::list_items(text).is_some()
+        }
+    }
+}
+
+/// Returns why `text` is not taken. It is in an array whose first element is not of a log, as in a
+/// list that a client sent and that was cut out of its event.
+pub fn refusal_in_foreign_list(text: &[u8]) -> Refusal {
+    match is_of_log(text) {
+        true => Refusal::new(Reason::TornLine, "in an array whose first element is not of an audit log"),
+        false => Refusal::new(Reason::NotAnAuditEvent, "in an array that is not of an audit log"),
+    }
+}
+
+/// Opens the layers around one event. A text of [`Around::Literal`] or [`Around::Carrier`] may also
+/// be an entry that is mapped. `judge` gets what is in the layers; `refusal` is why it refused `text`
+/// itself.
+///
+/// # Errors
+/// Why the innermost text is not an event, or `refusal` if there is no layer.
+pub fn open<T>(
+    text: &[u8],
+    refusal: Refusal,
+    judge: &mut layers::Judge<'_, T>,
+) -> Result<Opened<T>, Refusal> {
+    layers::open(text, refusal, judge)
+}
+
+/// Returns the event that a text in a layer is mapped to, if it may be an entry. `refusal` says why
+/// it is not an event.
+///
+/// # Errors
+/// Why the entry is not mapped, or `refusal` if the text is not an entry.
+pub fn mapped_in(text: &[u8], around: Around, refusal: Refusal, format: u32) -> Result<PlainEvent, Refusal> {
+    match std::str::from_utf8(text) {
+        Ok(text) if refusal.reason == Reason::Wrapped && around != Around::Prefix => mapped(text, format)
+            .map_err(|other| if other.reason == Reason::Wrapped { refusal } else { other }),
+        _ => Err(refusal),
+    }
+}
+
+/// Returns the event that `document` is mapped to by the rules of an `eventsFormat`, if it is an
+/// entry of Google Cloud Logging. The caller has checked its depth.
+///
+/// # Errors
+/// Why the document is not mapped.
+pub fn mapped(document: &str, format: u32) -> Result<PlainEvent, Refusal> {
+    let unknown = || Refusal::new(Reason::Wrapped, "a wrapper that is not a record");
+    let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
+    if Kind::of(&keys(&members)) != Some(Kind::Google) {
+        return Err(unknown());
+    }
+    match gke::record(document, &members, format).content {
+        Content::Mapped(event) => Ok(*event),
+        Content::Refused(refusal) => Err(refusal),
+        Content::Event(_) => Err(unknown()),
+    }
+}
+
+/// Decodes one event, bare or alone in a wrapper, with the plain decoder. Tests and fuzzing compare
+/// the fast decoder with this function.
+///
+/// # Errors
+/// The [`Refusal`] that the line is rejected with.
+pub fn decode_alone(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
+    bare_event(bytes, depth_max).or_else(|refusal| only_event(bytes, refusal, depth_max))
+}
+
+/// Decodes one bare event with the plain decoder. A document that is a wrapper is refused as
+/// [`Reason::Wrapped`].
+///
+/// # Errors
+/// The [`Refusal`] that the bytes are rejected with.
+pub fn bare_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
+    bare_event_of(bytes, depth_max, EVENTS_FORMAT)
+}
+
+/// Like [`bare_event`], by the rules of an `eventsFormat`.
+///
+/// # Errors
+/// Like [`bare_event`].
+pub fn bare_event_of(bytes: &[u8], depth_max: usize, format: u32) -> Result<PlainEvent, Refusal> {
+    plain::read(bytes, depth_max, format, &other_beside).map_err(|Refused { refusal, members }| {
+        let kind = members.and_then(|members| Kind::of(&keys(&members)));
+        kind.map_or(refusal, |kind| Refusal::new(Reason::Wrapped, kind.name()))
+    })
+}
+
+/// Refuses an event for a member beside its own, if that names another writer than an API server.
+pub fn other_beside(name: &str, value: &str) -> Option<Refusal> {
+    origin::other_beside(name, serde_json::from_str(value).ok()?)
+}
+
+/// Returns the refusal of a cut event that is not taken.
+pub fn refusal_of_cut(bytes: &[u8], depth_max: usize) -> Refusal {
+    plain::members(bytes, depth_max).err().unwrap_or_else(|| Refusal::new(Reason::BrokenJson, "cut"))
+}
+
+fn keys<'m>(members: &'m Members<'_>) -> Vec<&'m str> {
+    members.0.iter().map(|(key, _)| key.as_ref()).collect()
+}
+
+/// Returns the event of a line with exactly one record, or of the record itself, by the same rules
+/// as the decoder.
+fn only_event(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEvent, Refusal> {
+    let is_list = matches!(refusal.reason, Reason::Wrapped | Reason::TooDeep);
+    if let (true, Ok(text)) = (is_list, std::str::from_utf8(bytes)) {
+        match records_of_object(text.trim_matches(WHITE), depth_max) {
+            Err(_) if refusal.reason == Reason::TooDeep => {}
+            records => return only_record(records?, refusal, depth_max),
+        }
+    }
+    in_layers(bytes, refusal, depth_max)
+}
+
+fn only_record(
+    mut records: Vec<Record<'_>>,
+    refusal: Refusal,
+    depth_max: usize,
+) -> Result<PlainEvent, Refusal> {
+    match (records.pop().map(|record| record.content), records.is_empty()) {
+        (Some(Content::Event(value)), true) if value.starts_with('"') => {
+            in_layers(value.as_bytes(), not_unicode(), depth_max)
+        }
+        (Some(Content::Event(value)), true) => bare_event(value.as_bytes(), depth_max)
+            .or_else(|refusal| in_layers(value.as_bytes(), refusal, depth_max)),
+        (Some(Content::Mapped(event)), true) => Ok(*event),
+        (Some(Content::Refused(refusal)), true) => Err(refusal),
+        _ => Err(refusal),
+    }
+}
+
+fn in_layers(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEvent, Refusal> {
+    open(bytes, refusal, &mut |text, around| {
+        bare_event(text, depth_max).or_else(|refusal| mapped_in(text, around, refusal, EVENTS_FORMAT))
+    })
+    .map(|opened| opened.event)
+}
+
+/// Returns `text` without the white space around it, if it begins like a string literal.
+pub fn literal(text: &str) -> Option<&str> {
+    Some(text.trim_matches(WHITE)).filter(|text| text.starts_with('"'))
+}
+
+/// Returns the text of an event that is escaped in a string literal.
+pub(crate) fn unescaped(literal: &str) -> Result<String, Refusal> {
+    let mut text: String = serde_json::from_str(literal).map_err(|_| not_unicode())?;
+    text.truncate(text.trim_end_matches(WHITE).len());
+    Ok(text)
+}
+
+/// Refuses a string literal that is not Unicode.
+pub fn not_unicode() -> Refusal {
+    Refusal::new(Reason::BrokenJson, "an escaped event that is not Unicode")
+}
+
+/// Refuses a list of many items, of these lengths, that are too short to be events.
+///
+/// # Errors
+/// The [`Refusal`] of the list.
+pub fn short_items(lengths: impl ExactSizeIterator<Item = usize>) -> Result<(), Refusal> {
+    let count = lengths.len();
+    if count <= SHORT_ITEMS_MAX {
+        return Ok(());
+    }
+    let mean = lengths.sum::<usize>() / count;
+    if mean < ITEM_BYTES_MIN {
+        return Err(Refusal::new(Reason::ShortItems, format!("{count} items of {mean} bytes on average")));
+    }
+    Ok(())
+}
+
+/// Returns the elements of the list in the member `name`. There are none if the member is absent or
+/// null.
+fn items<'d>(name: &str, members: &Members<'d>) -> Result<Vec<&'d RawValue>, Refusal> {
+    let Some(value) = json::member(members, name) else { return Ok(Vec::new()) };
+    let items: Option<Vec<&RawValue>> =
+        serde_json::from_str(value.get()).map_err(|_| Refusal::field(name, "an array"))?;
+    let items = items.unwrap_or_default();
+    short_items(items.iter().map(|item| item.get().len()))?;
+    Ok(items)
+}
+
+/// Takes `value` as the value that contains an event, if it is an object or a string. Otherwise
+/// refuses it.
+fn event<'d>(name: &str, value: Option<&'d RawValue>) -> Content<'d> {
+    match value.map(RawValue::get) {
+        Some(value) if value.starts_with(['"', '{']) => Content::Event(value),
+        _ => Content::Refused(Refusal::field(name, "an event, as an object or in a string")),
+    }
+}

@@ -1,0 +1,201 @@
+//! The thread that has the archive's writer.
+//!
+//! Invariants:
+//! - A batch is sealed whole and once, or not at all. After a failure a new writer says how far the
+//!   archive has got, and rows of the batch that the archive already has are left out.
+//! - A failure that may pass is waited for, with the batch kept; only a position that another
+//!   process has moved ends the run, because the batch is then no longer what comes next.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use strongroom_archive::{
+    Archive, ArchiveError, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer,
+    WriterOptions,
+};
+use strongroom_schemas::{Table, error_chain};
+
+use crate::Metrics;
+
+/// First wait after a failed seal; it doubles up to [`RETRY_WAIT_MAX`].
+const RETRY_WAIT: Duration = Duration::from_millis(500);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How often a waiting sealer checks whether to give up.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What one seal makes durable.
+pub(super) struct SealBatch {
+    pub(super) epoch: u64,
+    pub(super) row_groups: Vec<EncodedRowGroup>,
+    pub(super) positions: Vec<SourcePosition>,
+    pub(super) counts: Counts,
+}
+
+pub(super) enum Order {
+    Seal(SealBatch),
+    /// Read all positions again.
+    Refresh,
+}
+
+pub(super) enum Sealed {
+    Batch { epoch: u64, outcome: Result<SealReport, ArchiveError>, took: Duration },
+    Refreshed(Result<HashMap<Table, HashMap<String, Position>>, ArchiveError>),
+}
+
+pub(super) struct Sealer<'s> {
+    pub(super) archive: &'s Archive,
+    pub(super) writer: Option<Writer>,
+    pub(super) metrics: &'s Metrics,
+    /// Set when the driver no longer waits.
+    pub(super) give_up: Arc<AtomicBool>,
+}
+
+/// Whether another process has moved a position that this process considered its own.
+pub(super) fn is_fenced(error: &ArchiveError) -> bool {
+    matches!(
+        error,
+        ArchiveError::PositionAhead { .. }
+            | ArchiveError::PositionBehind { .. }
+            | ArchiveError::PositionDiffers { .. }
+            | ArchiveError::RowsRepeated { .. }
+    )
+}
+
+/// Whether a failure is a bug in the program, which trying again does not mend.
+fn is_bug(error: &ArchiveError) -> bool {
+    matches!(
+        error,
+        ArchiveError::RowsBeyondPosition { .. }
+            | ArchiveError::RowsWithoutPosition { .. }
+            | ArchiveError::PartitionTwice { .. }
+            | ArchiveError::PartitionName { .. }
+    )
+}
+
+impl Sealer<'_> {
+    pub(super) fn run(mut self, orders: &Receiver<Order>, answers: &Sender<Sealed>) {
+        for order in orders {
+            let answer = match order {
+                Order::Seal(batch) => {
+                    let begun = Instant::now();
+                    let outcome = self.seal(&batch);
+                    Sealed::Batch { epoch: batch.epoch, outcome, took: begun.elapsed() }
+                }
+                Order::Refresh => Sealed::Refreshed(self.refresh()),
+            };
+            if answers.send(answer).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Seals, however long it takes.
+    fn seal(&mut self, batch: &SealBatch) -> Result<SealReport, ArchiveError> {
+        let mut wait = RETRY_WAIT;
+        loop {
+            let error = match self.try_seal(batch) {
+                Ok(report) => {
+                    if self.metrics.trouble().is_some() {
+                        tracing::info!("sealing recovered");
+                        self.metrics.set_trouble(None);
+                    }
+                    return Ok(report);
+                }
+                Err(error) => error,
+            };
+            self.writer = None;
+            if is_fenced(&error) || is_bug(&error) || self.give_up.load(Ordering::Relaxed) {
+                return Err(error);
+            }
+            self.metrics.seal_failures.fetch_add(1, Ordering::Relaxed);
+            let text = error_chain(&error);
+            let hint = error.hint().unwrap_or_default();
+            tracing::error!(error = %text, hint, retry_in_ms = wait.as_millis() as u64, "cannot seal; trying again");
+            self.metrics.set_trouble(Some(text));
+            let until = Instant::now() + wait;
+            while Instant::now() < until {
+                if self.give_up.load(Ordering::Relaxed) {
+                    return Err(error);
+                }
+                std::thread::sleep(TICK);
+            }
+            wait = (wait * 2).min(RETRY_WAIT_MAX);
+        }
+    }
+
+    fn try_seal(&mut self, batch: &SealBatch) -> Result<SealReport, ArchiveError> {
+        let mut stored = Vec::new();
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => {
+                let mut writer = open_writer(self.archive, &self.give_up)?;
+                // An earlier attempt may have been partly successful. Each table is committed
+                // whole. So a table has this batch if it has every stream of the batch up to the
+                // position where the batch ends. A table that may be ahead (any but `events`) may
+                // have more. A single stream proves nothing: another process may have sealed it up
+                // to the same position.
+                for table in [Table::Rejects, Table::Alerts, Table::Events] {
+                    let mut moved = 0;
+                    let mut there = 0;
+                    for given in batch.positions.iter().filter(|given| Some(given.position) != given.previous)
+                    {
+                        moved += 1;
+                        let found = writer.position(table, &given.partition)?;
+                        let is_there = found.is_some_and(|found| {
+                            found == given.position
+                                || (table != Table::Events && found.next_offset > given.position.next_offset)
+                        });
+                        there += usize::from(is_there);
+                    }
+                    if moved > 0 && there == moved {
+                        stored.push(table);
+                    }
+                }
+                none.insert(writer)
+            }
+        };
+        if stored.contains(&Table::Events) {
+            // The batch was committed, and only the answer was lost.
+            return Ok(SealReport::default());
+        }
+        for row_group in batch.row_groups.iter().filter(|row_group| !stored.contains(&row_group.table())) {
+            writer.append(row_group.clone())?;
+        }
+        writer.seal(&batch.positions, batch.counts)
+    }
+
+    fn refresh(&mut self) -> Result<HashMap<Table, HashMap<String, Position>>, ArchiveError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert(open_writer(self.archive, &self.give_up)?),
+        };
+        writer.refresh()?;
+        Ok(Table::ALL.map(|table| (table, positions(writer, table))).into())
+    }
+}
+
+/// Opens the archive's writer. If only one process may have the writer and another has it, waits
+/// until it is free or `stop` is set.
+pub(super) fn open_writer(archive: &Archive, stop: &AtomicBool) -> Result<Writer, ArchiveError> {
+    let mut is_logged = false;
+    loop {
+        if let Some(writer) = archive.try_writer(WriterOptions::default())? {
+            return Ok(writer);
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err(ArchiveError::Held { root: archive.root().to_owned() });
+        }
+        if !std::mem::replace(&mut is_logged, true) {
+            tracing::warn!("another process writes to the archive; waiting for it");
+        }
+        std::thread::sleep(TICK);
+    }
+}
+
+/// Returns the newest position of each partition of a table.
+pub(super) fn positions(writer: &Writer, table: Table) -> HashMap<String, Position> {
+    writer.positions(table).map(|(partition, position)| (partition.to_owned(), position)).collect()
+}

@@ -156,8 +156,7 @@ fn write_sources(
         let events = rows(Table::Events).map_err(archive_error)?;
         let rejects = rows(Table::Rejects).map_err(archive_error)?;
         let (position, start) = (&source.position, source.dropped_before);
-        let cannot =
-            || format!("cannot export {} ({})", source.partition, term::printable(&source.label));
+        let cannot = || format!("cannot export {} ({})", source.partition, term::printable(&source.label));
         if redacted.contains(&source.partition) {
             let lines = export::redacted_stream(events, rejects, start, position, &mut *out);
             let lines = lines.with_context(cannot)?;

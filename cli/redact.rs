@@ -14,13 +14,12 @@ use anyhow::Context as _;
 use serde_json::json;
 use strongroom_alerts::{Hidden, RuleSet};
 use strongroom_archive::Archive;
-use strongroom_lines::EventPath;
 use strongroom_ingest::disclose::{self, Asked, Disclosure, REASON_BYTES_MAX};
 use strongroom_ingest::preview::{self, Preview};
-use strongroom_redact::CONTEXT_REJECT;
 use strongroom_ingest::replay::Span;
 use strongroom_ingest::source;
-use strongroom_redact::{Key, KeyError, KeySource, Keys, Redactor};
+use strongroom_lines::EventPath;
+use strongroom_redact::{CONTEXT_REJECT, Key, KeyError, KeySource, Keys, Redactor};
 use strongroom_schemas::error_chain;
 
 use crate::config::redact::{read_policy, redactor};

@@ -417,12 +417,7 @@ struct Seen {
     hidden: Hidden,
 }
 
-fn seen(
-    rules: &Arc<RuleSet>,
-    location: &str,
-    policy: Option<&Path>,
-    days: u32,
-) -> Result<Seen, CliError> {
+fn seen(rules: &Arc<RuleSet>, location: &str, policy: Option<&Path>, days: u32) -> Result<Seen, CliError> {
     let archive = Archive::open(location).map_err(|error| ingest_error(error.into()))?;
     let since_us = since(&archive, days)?;
     let redactor = match policy {
@@ -444,11 +439,7 @@ fn since(archive: &Archive, days: u32) -> Result<Option<i64>, CliError> {
     Ok(newest.map(|newest| newest.saturating_sub(i64::from(days) * 86_400_000_000)))
 }
 
-fn carried(
-    rules: &Arc<RuleSet>,
-    archive: &Archive,
-    since_us: Option<i64>,
-) -> Result<Vec<Carried>, CliError> {
+fn carried(rules: &Arc<RuleSet>, archive: &Archive, since_us: Option<i64>) -> Result<Vec<Carried>, CliError> {
     let mut matcher = Matcher::new(Arc::clone(rules));
     let always = [
         events::index::LEVEL,

@@ -88,7 +88,10 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     start_log(&config.log)?;
     if let Some(redactor) = &redactor {
         config::redact::guard_memory();
-        tracing::info!(policy = format!("{:016x}", redactor.id()), "events are redacted before they are written");
+        tracing::info!(
+            policy = format!("{:016x}", redactor.id()),
+            "events are redacted before they are written"
+        );
     }
     let (output, dropped_alerts, writer) = start_alerts(&config)?;
     let metrics = Arc::new(Metrics::default());

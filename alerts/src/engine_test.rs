@@ -1051,7 +1051,8 @@ fn a_match_carries_what_is_shown() {
         "name: t\nmessage: '{{user.username}} {{requestURI}}'\n{}{counted}",
         selection("user.username: eve\nrequestObject.pin: '1234'")
     ));
-    let clear = [line("bob", "/x?pin=1", r#"{"pin":"1234"}"#), line("eve", "/x?pin=1234", r#"{"pin":"1234"}"#)];
+    let clear =
+        [line("bob", "/x?pin=1", r#"{"pin":"1234"}"#), line("eve", "/x?pin=1234", r#"{"pin":"1234"}"#)];
     let batch = batch_of(&clear.iter().map(String::as_str).collect::<Vec<_>>());
     let shown = line("rt1:eve", "/x", "{}");
     let mut matcher = Matcher::new(Arc::clone(&rules));
@@ -1068,9 +1069,15 @@ fn a_match_carries_what_is_shown() {
     for alert in &found {
         let text = format!("{alert:?}");
         assert!(!text.contains("1234") && !text.contains("\"eve\""), "{text}");
-        assert_eq!((alert.event.user_name.as_str(), alert.event.request_uri.as_deref()), ("rt1:eve", Some("/x")));
+        assert_eq!(
+            (alert.event.user_name.as_str(), alert.event.request_uri.as_deref()),
+            ("rt1:eve", Some("/x"))
+        );
     }
-    assert!(found.iter().all(|alert| alert.rule_name != "c" || alert.group_key == "user.username=rt1:eve, requestObject.pin=<4>"));
+    assert!(
+        found.iter().all(|alert| alert.rule_name != "c"
+            || alert.group_key == "user.username=rt1:eve, requestObject.pin=<4>")
+    );
     // The identity of the request is that of the shown row, so a replay raises the same ids.
     let single = found.iter().find(|alert| alert.rule_name == "t");
     let replayed = set(&format!("name: t\nmessage: '{{user.username}}'\n{}", selection("verb: create")));

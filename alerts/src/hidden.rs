@@ -42,6 +42,8 @@ const GOOGLE: &[(&str, &str)] = &[
 
 /// The places of the pod spec in a body, and of the metadata beside it.
 const PODS: &[&str] = &["", ".spec.template", ".spec.jobTemplate.spec.template", ".template"];
+/// The text whose parts are members of a pointer.
+const URI: &str = "requestURI";
 const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
 /// A field of a rule that may be hidden in an event.
@@ -82,7 +84,7 @@ impl Hidden {
                     base: rule.info,
                     field: name,
                     paths: paths_of(field),
-                    is_body: field.is_body(),
+                    is_body: field.is_body() || *field == KEYWORDS,
                     is_compared_with_itself: false,
                 });
             });
@@ -160,8 +162,9 @@ impl Hidden {
             Err(_) => (vec![String::new()], Vec::new()),
         };
         let hides = |asked: &Asked| {
-            let overlaps = |place: &String| asked.paths.iter().any(|path| overlap(path, place));
-            dropped.iter().any(overlaps) || (!asked.is_compared_with_itself && tokenised.iter().any(overlaps))
+            let is_hidden = |place: &String| asked.paths.iter().any(|path| hides(place, path));
+            dropped.iter().any(is_hidden)
+                || (!asked.is_compared_with_itself && tokenised.iter().any(is_hidden))
         };
         let hidden = self.asked.iter().enumerate().filter(|(_, asked)| hides(asked)).map(|(at, _)| at);
         let hidden: Arc<[usize]> = hidden.collect();
@@ -173,14 +176,15 @@ impl Hidden {
     }
 }
 
-/// Whether one of two places is in the other one, or both are the same.
-fn overlap(one: &str, other: &str) -> bool {
+/// Whether a value at `path` may be hidden by what was redacted at `place`: there, around it, or
+/// inside it where the value is text. An object of which a member was redacted is still there.
+fn hides(place: &str, path: &str) -> bool {
     let is_in = |inner: &str, outer: &str| {
         inner
             .strip_prefix(outer)
             .is_some_and(|rest| outer.is_empty() || rest.is_empty() || rest.starts_with('.'))
     };
-    is_in(one, other) || is_in(other, one)
+    is_in(path, place) || ((path.is_empty() || path == URI) && is_in(place, path))
 }
 
 /// Returns the places of pointers, as names that are joined by dots, without the numbers of items.
@@ -191,9 +195,12 @@ fn places(pointers: &[String]) -> Vec<String> {
     places
 }
 
+/// Whether a step of a path is the number of an item.
+fn is_item(step: &str) -> bool {
+    step == SOME_ITEMS || (!step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 fn place_of(pointer: &str) -> String {
-    let is_item =
-        |step: &str| step == SOME_ITEMS || (!step.is_empty() && step.bytes().all(|b| b.is_ascii_digit()));
     let steps: Vec<String> =
         pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
     let is_body = |steps: &[String]| {
@@ -255,12 +262,13 @@ fn below(scope: &Field, path: &Path) -> Option<Field> {
 /// Where the value of a field may be, of those places that can be redacted.
 fn paths_of(field: &Field) -> Vec<String> {
     let at = |root: &str, path: &Path| {
-        std::iter::once(root).chain(path.0.iter().map(String::as_str)).collect::<Vec<_>>().join(".")
+        let parts = path.0.iter().map(String::as_str).filter(|part| !is_item(part));
+        std::iter::once(root).chain(parts).collect::<Vec<_>>().join(".")
     };
     let one = |path: &str| vec![path.to_owned()];
     match field {
         Field::Actor | Field::Column(index::USER_NAME) => one("user.username"),
-        Field::Column(index::REQUEST_URI) => one("requestURI"),
+        Field::Column(index::REQUEST_URI) => one(URI),
         Field::Column(index::RESPONSE_MESSAGE) => one("responseStatus.message"),
         Field::Column(index::AUTHZ_DECISION) => one("annotations.authorization.k8s.io/decision"),
         Field::Column(index::AUTHZ_REASON) => one("annotations.authorization.k8s.io/reason"),
@@ -443,8 +451,9 @@ correlation:
         ] {
             assert_eq!(place_of(pointer), place, "{pointer}");
         }
-        assert!(overlap("a.b", "a") && overlap("a", "a.b") && overlap("a", "a") && overlap("", "a"));
-        assert!(!overlap("a.b", "a.bc") && !overlap("ab", "a"));
+        assert!(hides("a", "a.b") && hides("a", "a") && hides("a", "") && hides("", "a"));
+        assert!(!hides("a.b", "a") && !hides("a.bc", "a.b") && !hides("a", "ab"));
+        assert!(hides("requestURI.a", "requestURI") && !hides("requestURI.a", "requestURI.b"));
     }
 
     #[test]

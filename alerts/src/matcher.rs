@@ -164,7 +164,12 @@ impl Matcher {
             None => None,
         };
         self.kept.start(&columns);
-        self.collect_matches(&rules, &columns, shown.as_ref().map(|(shown, columns)| (*shown, columns)), &mut matches);
+        self.collect_matches(
+            &rules,
+            &columns,
+            shown.as_ref().map(|(shown, columns)| (*shown, columns)),
+            &mut matches,
+        );
         Ok(matches)
     }
 
@@ -266,7 +271,9 @@ impl Matcher {
                     Some(ShownRow { columns, at: shown.rows[at].1, token: shown.token })
                 });
                 let mut event = match &shown_row {
-                    Some(shown_row) => self.kept_shown.event(shown_row.columns, shown_row.at, &mut matches.texts),
+                    Some(shown_row) => {
+                        self.kept_shown.event(shown_row.columns, shown_row.at, &mut matches.texts)
+                    }
                     None => self.kept.event(columns, row as usize, &mut matches.texts),
                 };
                 event.outcome = outcome::outcomes(columns)[row as usize];
@@ -288,7 +295,8 @@ impl Matcher {
                 if !counts(rules.correlations[correlation].info) {
                     continue;
                 }
-                let fields = Fields { columns, row: Row::new(columns, row as usize), shown_row: shown_row.as_ref() };
+                let fields =
+                    Fields { columns, row: Row::new(columns, row as usize), shown_row: shown_row.as_ref() };
                 if let Some(meaning) =
                     counted(rules, correlation, base, &fields, &mut matches.texts, &mut pair)
                 {

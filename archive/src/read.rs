@@ -454,7 +454,8 @@ fn may_lack(row_group: &RowGroupMetaData, name: &str) -> bool {
 
 /// Returns true if a column has no value in a row group: it is missing, or known to be all nulls.
 fn has_none(row_group: &RowGroupMetaData, name: &str) -> bool {
-    let is_column = |column: &ColumnChunkMetaData| column.column_path().parts().first().is_some_and(|root| root == name);
+    let is_column =
+        |column: &ColumnChunkMetaData| column.column_path().parts().first().is_some_and(|root| root == name);
     let rows = u64::try_from(row_group.num_rows()).ok();
     let nulls = statistics(row_group, name).and_then(Statistics::null_count_opt);
     !row_group.columns().iter().any(is_column) || (rows.is_some() && nulls == rows)

@@ -234,7 +234,11 @@ mod tests {
         let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
         let columns = |marks: &ArrayRef| {
             let others = (STATISTICS_SOURCE, STATISTICS_OFFSET);
-            [(others.0, Arc::clone(&text)), (others.1, Arc::clone(&text)), (events::REDACTION, Arc::clone(marks))]
+            [
+                (others.0, Arc::clone(&text)),
+                (others.1, Arc::clone(&text)),
+                (events::REDACTION, Arc::clone(marks)),
+            ]
         };
         let rows = sealed(Table::Events, columns(&text));
         let marks = rows.marks().expect("marks");

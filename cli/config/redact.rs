@@ -161,7 +161,10 @@ mod tests {
         let found = mistakes(&format!("{key}{}", rule.replace("requestObject", "level")));
         assert!(found[0].starts_with("line 4: redact.rules[1].paths: "), "{found:?}");
         let found = mistakes(&format!("{key}path = 'x'\n"));
-        assert_eq!(found, ["line 3: redact.path: is not a key here; the keys are detectors, key, old_keys, presets, rules"]);
+        assert_eq!(
+            found,
+            ["line 3: redact.path: is not a key here; the keys are detectors, key, old_keys, presets, rules"]
+        );
         let found = mistakes(&format!("{}{rule}", key.replace("/key", "/other")));
         assert!(found[0].starts_with("line 2: redact.key: "), "{found:?}");
         assert_eq!(mistakes("a = 1"), ["there is no section [redact]"]);

@@ -18,9 +18,9 @@ use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, RecordBatch};
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, ArchiveError};
-use strongroom_lines::frame::Origin;
 use strongroom_decode::render::Renderer;
 use strongroom_decode::{Decoder, DecoderConfig};
+use strongroom_lines::frame::Origin;
 use strongroom_redact::is_encrypted;
 use strongroom_schemas::events::index;
 use strongroom_schemas::{Table, events, rejects};
@@ -42,14 +42,16 @@ pub fn stored_start(
     (length, prefix): (i64, Fingerprint),
 ) -> Result<Option<u64>, FileError> {
     let label = stream.input().label();
-    let compare = |source: CompareError| FileError::Compare { label: label.clone(), source: Box::new(source) };
+    let compare =
+        |source: CompareError| FileError::Compare { label: label.clone(), source: Box::new(source) };
     let rows = |table| -> Result<_, FileError> {
         let rows = archive.read_rows(table, &origin.partition).map_err(|error| compare(error.into()))?;
         Ok(rows.map(|batch: Result<RecordBatch, ArchiveError>| batch.map_err(CompareError::from)))
     };
     let is_changed = Cell::new(false);
     let events = rows(Table::Events)?.inspect(|batch| is_changed.set(is_changed.get() || has_marks(batch)));
-    let sealed = rows(Table::Rejects)?.inspect(|batch| is_changed.set(is_changed.get() || has_ciphers(batch)));
+    let sealed =
+        rows(Table::Rejects)?.inspect(|batch| is_changed.set(is_changed.get() || has_ciphers(batch)));
     let found = export::prefix(events, sealed, length);
     if !is_changed.get() {
         let (found, records) = found.map_err(compare)?;

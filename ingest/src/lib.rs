@@ -35,8 +35,8 @@
 //! [`replay`] runs rules over sealed events, and [`export`] writes sealed streams back.
 
 pub mod alike;
-mod error;
 pub mod disclose;
+mod error;
 pub mod export;
 pub mod pipeline;
 pub mod preview;
@@ -46,7 +46,7 @@ pub mod seal;
 pub mod source;
 
 pub use error::{IngestError, PipelineThread};
-pub use redaction::RedactionCounts;
 pub use pipeline::{IngestOptions, Observer, Progress, Report, ingest};
+pub use redaction::RedactionCounts;
 pub use seal::{Limits, SEAL_BYTES, SEAL_INTERVAL};
 pub use source::FileError;

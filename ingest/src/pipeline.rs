@@ -45,8 +45,8 @@ use strongroom_schemas::{Alert, Severity, Table};
 use self::reader::{Reader, Sent};
 use self::worker::Worker;
 use crate::error::{IngestError, PipelineThread};
-use crate::replay::{stored_alerts, warm_up};
 use crate::redaction::RedactionCounts;
+use crate::replay::{stored_alerts, warm_up};
 use crate::seal::{
     EXAMPLES_MAX, EncodedBlock, Limits, SEAL_ALERTS_MAX, StoredRejects, cores, encode_rejects, seal_plan,
 };
@@ -285,7 +285,8 @@ pub fn ingest(
         });
         for _ in 0..workers {
             let (jobs, done) = (job_receiver.clone(), done_sender.clone());
-            let mut worker = Worker::new(rules, &options.limits, options.redactor.as_ref(), buffer_sender.clone());
+            let mut worker =
+                Worker::new(rules, &options.limits, options.redactor.as_ref(), buffer_sender.clone());
             scope.spawn(move || {
                 for job in jobs {
                     // Without an answer the coordinator would wait forever.

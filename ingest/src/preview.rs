@@ -19,10 +19,10 @@ use arrow_schema::ArrowError;
 use chrono::Utc;
 use strongroom_alerts::{Hidden, Matcher, RuleSet};
 use strongroom_archive::{Archive, EventSelection};
-use strongroom_lines::frame::Origin;
 use strongroom_decode::render::Renderer;
 use strongroom_decode::{Decoder, DecoderConfig, RecordDecoder};
 use strongroom_lines::EventPath;
+use strongroom_lines::frame::Origin;
 use strongroom_redact::{Form, Key, Keys, Policy, Redactor, Roots, Settings, Target, is_encrypted};
 use strongroom_schemas::events::{self, index};
 use strongroom_schemas::marks::Redaction;
@@ -289,14 +289,8 @@ fn are_tokens(mark: &Redaction, event: &[u8]) -> bool {
 }
 
 /// The columns that [`TargetRows`] reads.
-const GATE_COLUMNS: [usize; 6] = [
-    index::CLUSTER,
-    index::NAMESPACE,
-    index::NAME,
-    index::API_GROUP,
-    index::RESOURCE,
-    index::FAULTS,
-];
+const GATE_COLUMNS: [usize; 6] =
+    [index::CLUSTER, index::NAMESPACE, index::NAME, index::API_GROUP, index::RESOURCE, index::FAULTS];
 
 /// What the rows of a batch are about, as far as a policy asks.
 struct TargetRows<'b> {
@@ -366,8 +360,8 @@ fn is_open(
     let target = rows.target(row);
     let Target { namespace, name, api_group, resource } = target;
     // Objects with a name are alike, and so are those without one.
-    let key = [Some(cluster), namespace, name.map(|_| ""), api_group, resource]
-        .map(|part| part.map(str::to_owned));
+    let key =
+        [Some(cluster), namespace, name.map(|_| ""), api_group, resource].map(|part| part.map(str::to_owned));
     if let Some(roots) = known.get(&key) {
         return !roots.is_empty();
     }

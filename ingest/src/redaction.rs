@@ -30,10 +30,10 @@ use arrow_select::{concat::concat, concat::concat_batches, filter::filter, filte
 use arrow_select::{interleave::interleave, take::take};
 use chrono::{DateTime, Utc};
 use strongroom_alerts::{BatchMatches, Matcher, ShownRows};
-use strongroom_lines::frame::Origin;
 use strongroom_decode::render::Renderer;
 use strongroom_decode::{DecodedBlock, DecoderConfig, RecordDecoder};
 use strongroom_lines::Reason;
+use strongroom_lines::frame::Origin;
 use strongroom_lines::wrapper::SHAPE_GOOGLE;
 use strongroom_redact::{CONTEXT_REJECT, Form, Redactor, Root, Roots, Target};
 use strongroom_schemas::events::index;
@@ -205,7 +205,8 @@ impl Redaction {
         let renderer = Renderer::new(events).map_err(|error| ArrowError::SchemaError(error.to_string()))?;
         let mut gate = Gate::new(&self.redactor, &origin.cluster, events);
         let mut counts = RedactionCounts::default();
-        let (mut rows, mut marks, mut hashes, mut unreadable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut marks, mut hashes, mut unreadable) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut is_google = false;
         self.records.begin(origin);
         let all = 0..if only.is_none() { events.num_rows() } else { 0 };
@@ -296,11 +297,8 @@ impl Redaction {
         for column in roots.flat_map(|root| columns_of(*root)) {
             columns[*column] = new_null_array(columns[*column].data_type(), rows);
         }
-        let names_hidden: Vec<bool> = changes
-            .unreadable
-            .iter()
-            .map(|(row, _)| gate.roots(*row).contains(Root::UserName))
-            .collect();
+        let names_hidden: Vec<bool> =
+            changes.unreadable.iter().map(|(row, _)| gate.roots(*row).contains(Root::UserName)).collect();
         for column in columns_of(Root::UserName) {
             let names = column_texts(&columns[*column], |at, name| {
                 if names_hidden[at] { token(&self.redactor, name) } else { name.to_owned() }
@@ -353,8 +351,8 @@ impl Redaction {
             return Ok(rejects.clone());
         }
         let assembled = |source| columns_error(origin, source);
-        let renderer = Renderer::new(events)
-            .map_err(|error| assembled(ArrowError::SchemaError(error.to_string())))?;
+        let renderer =
+            Renderer::new(events).map_err(|error| assembled(ArrowError::SchemaError(error.to_string())))?;
         let mut all: Vec<Reject> = Vec::with_capacity(rejects.num_rows() + unreadable.len());
         let raw = rejects.column(rejects::index::RAW).as_binary::<i32>();
         let reason = rejects.column(rejects::index::REASON).as_dictionary::<Int32Type>();
@@ -390,10 +388,9 @@ impl Redaction {
     }
 
     fn encrypt(&self, clear: &[u8], origin: &Origin) -> Result<Vec<u8>, IngestError> {
-        self.redactor.encrypt(clear, CONTEXT_REJECT).map_err(|error| IngestError::Encrypt {
-            label: origin.partition.clone(),
-            source: error,
-        })
+        self.redactor
+            .encrypt(clear, CONTEXT_REJECT)
+            .map_err(|error| IngestError::Encrypt { label: origin.partition.clone(), source: error })
     }
 }
 
@@ -440,7 +437,10 @@ impl<'g> Gate<'g> {
             faults: events.column(index::FAULTS).as_list::<i32>(),
             google: {
                 let shapes = names(index::SHAPE).values().as_string::<i32>();
-                shapes.iter().position(|shape| shape == Some(SHAPE_GOOGLE)).and_then(|at| i32::try_from(at).ok())
+                shapes
+                    .iter()
+                    .position(|shape| shape == Some(SHAPE_GOOGLE))
+                    .and_then(|at| i32::try_from(at).ok())
             },
             shape: names(index::SHAPE),
             known: HashMap::new(),
@@ -456,7 +456,9 @@ impl<'g> Gate<'g> {
         }
         let roots = self.roots(row);
         !roots.is_empty()
-            && (self.google.is_some_and(|key| self.shape.is_valid(row) && self.shape.keys().value(row) == key)
+            && (self
+                .google
+                .is_some_and(|key| self.shape.is_valid(row) && self.shape.keys().value(row) == key)
                 || self.columns.iter().any(|(root, column)| roots.contains(*root) && column.is_valid(row)))
     }
 
@@ -513,8 +515,7 @@ impl Changes {
         let alike: Vec<Pair<'_>> =
             IDENTITY.iter().map(|at| Pair::of(events.column(*at), self.changed.column(*at))).collect();
         let is_same = |row: usize, at: usize| alike.iter().all(|pair| pair.is_equal(row, at));
-        if self.changed.num_rows() == self.rows.len()
-            && self.rows.iter().all(|(row, at)| is_same(*row, *at))
+        if self.changed.num_rows() == self.rows.len() && self.rows.iter().all(|(row, at)| is_same(*row, *at))
         {
             return Ok(());
         }

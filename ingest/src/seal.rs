@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{Array as _, RecordBatch};
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array as _, RecordBatch};
 use chrono::{DateTime, Utc};
 use strongroom_alerts::alerts_batch;
 use strongroom_archive::{
@@ -234,11 +234,7 @@ fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
         *reasons.entry(name.to_owned()).or_insert(0) += 1;
         if examples.len() < EXAMPLES_MAX {
             let line = if lines.is_valid(row) { lines.value(row).to_string() } else { "-".to_owned() };
-            examples.push(format!(
-                "{line}: {name}: {} (byte {})",
-                detail.value(row),
-                offsets.value(row)
-            ));
+            examples.push(format!("{line}: {name}: {} (byte {})", detail.value(row), offsets.value(row)));
         }
     }
     (reasons, examples)

@@ -228,7 +228,8 @@ pub fn run(
         for _ in 0..workers {
             let (match_jobs, encode_jobs) = (match_jobs.clone(), encode_jobs.clone());
             let answers = answer_sender.clone();
-            let worker = Worker::new(&first_rules, &options.limits, options.redactor.as_ref(), Arc::clone(&wide));
+            let worker =
+                Worker::new(&first_rules, &options.limits, options.redactor.as_ref(), Arc::clone(&wide));
             scope.spawn(move || worker.run(&match_jobs, &encode_jobs, &answers));
         }
         drop((match_jobs, encode_jobs, answer_sender));

@@ -532,8 +532,7 @@ impl Files<'_> {
             cluster: self.options.cluster.clone(),
             unwrap: self.options.unwrap.clone(),
         });
-        let config =
-            DecoderConfig { line_bytes_max: self.feed.line_bytes_max, ..DecoderConfig::default() };
+        let config = DecoderConfig { line_bytes_max: self.feed.line_bytes_max, ..DecoderConfig::default() };
         Ok(Some(alike::stored_start(archive, stream, &origin, &config, end)?.is_some()))
     }
 

@@ -562,7 +562,15 @@ pub fn check_each(
         let head = &trees[commit.checkpoint];
         let redaction = part.redaction.as_ref().map(|mark| check_mark(head.log.table, mark, &record));
         let redaction = redaction.transpose().map_err(|fault| format!("record {at}: {fault}"))?;
-        each(RecordLocation { head, index: commit.index, adds, at: found, row: part.row, record, redaction })?;
+        each(RecordLocation {
+            head,
+            index: commit.index,
+            adds,
+            at: found,
+            row: part.row,
+            record,
+            redaction,
+        })?;
     }
     Ok(Signed { chain, heads: trees, cosigned: cosigners, signer })
 }

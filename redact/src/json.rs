@@ -10,6 +10,9 @@ use std::borrow::Cow;
 use memchr::memchr2;
 use strongroom_lines::DEPTH_MAX;
 
+/// Number of bytes of a string that are looked at one by one.
+const SHORT_BYTES: usize = 24;
+
 /// Why a text is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
@@ -35,6 +38,15 @@ pub(crate) fn expect(text: &[u8], at: usize, byte: u8) -> Result<usize, Broken> 
 /// Returns where the string that begins at `at` ends, after its closing quote.
 pub(crate) fn string_end(text: &[u8], at: usize) -> Result<usize, Broken> {
     let mut at = expect(text, at, b'"')?;
+    // Most strings are short: calling the search for long ones would cost more than these steps.
+    for byte in text.get(at..).unwrap_or_default().iter().take(SHORT_BYTES) {
+        match byte {
+            b'"' => return Ok(at + 1),
+            b'\\' => break,
+            0..0x20 => return Err(Broken::NotJson),
+            _ => at += 1,
+        }
+    }
     loop {
         let rest = text.get(at..).unwrap_or_default();
         let Some(found) = memchr2(b'"', b'\\', rest) else { return Err(Broken::NotJson) };

@@ -19,8 +19,6 @@ use aws_lc_rs::{digest, hmac};
 use strongroom_schemas::Secret;
 use thiserror::Error;
 
-use crate::policy::Policy;
-
 /// Length of a key, in bytes.
 pub const KEY_BYTES: usize = 32;
 /// Maximum number of keys that a policy names.
@@ -30,6 +28,9 @@ const TEXT_BYTES_MAX: u64 = 4096;
 /// Time limit for a program that prints a key.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 const COMMAND_POLL: Duration = Duration::from_millis(5);
+
+/// What the text of every token begins with.
+pub(crate) const TOKEN_PREFIX: &str = "rt1:";
 
 const ID_DOMAIN: &[u8] = b"strongroom redaction key id 1\n";
 const TOKEN_DOMAIN: &[u8] = b"strongroom redaction tokens 1\n";
@@ -225,6 +226,8 @@ pub(crate) fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 #[derive(Clone)]
 pub struct Key {
     id: KeyId,
+    /// What each token begins with.
+    pub(crate) head: String,
     bytes: [u8; KEY_BYTES],
     pub(crate) tokens: hmac::Key,
     pub(crate) encryption: hmac::Key,
@@ -269,7 +272,14 @@ impl Key {
         id.copy_from_slice(&hash.as_ref()[..4]);
         let main = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let derived = |domain| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&main, domain).as_ref());
-        Key { id: KeyId(id), bytes, tokens: derived(TOKEN_DOMAIN), encryption: derived(ENCRYPTION_DOMAIN) }
+        let head = format!("{TOKEN_PREFIX}{}:", KeyId(id));
+        Key {
+            id: KeyId(id),
+            head,
+            bytes,
+            tokens: derived(TOKEN_DOMAIN),
+            encryption: derived(ENCRYPTION_DOMAIN),
+        }
     }
 }
 
@@ -299,26 +309,6 @@ impl Keys {
             keys.push(key);
         }
         Ok(Keys { keys, current })
-    }
-
-    /// Loads the keys that a policy names.
-    ///
-    /// # Errors
-    /// Every [`KeyError`], not only the first one.
-    pub fn load(policy: &Policy) -> Result<Keys, Vec<KeyError>> {
-        let mut errors = Vec::new();
-        let mut loaded = Vec::new();
-        for source in std::iter::once(policy.key()).chain(policy.old_keys()) {
-            match source.load() {
-                Ok(key) => loaded.push(key),
-                Err(error) => errors.push(error),
-            }
-        }
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        let current = loaded.remove(0);
-        Keys::new(current, loaded).map_err(|error| vec![error])
     }
 
     pub fn current(&self) -> &Key {

@@ -15,6 +15,8 @@ mod cipher;
 mod detect;
 mod echo;
 mod edit;
+mod graph;
+mod implied;
 mod json;
 pub mod keys;
 mod path;
@@ -22,15 +24,20 @@ mod pointers;
 mod policy;
 mod presets;
 mod redactor;
+mod settings;
+mod target;
 mod token;
 
 pub use cipher::{CipherError, ENCRYPTED_MAGIC, ENCRYPTED_OVERHEAD, is_encrypted, key_id_of};
 pub use detect::DETECTORS;
+pub use graph::Action;
 pub use keys::{Key, KeyError, KeyId, KeySource, Keys};
 pub use path::{PathError, Root, Roots};
-pub use policy::{Action, Policy, PolicyError, RuleSettings, Settings};
+pub use policy::{Policy, PolicyError};
 pub use presets::PRESETS;
-pub use redactor::{Counts, Form, Redacted, Redactor, Target, Unreadable};
+pub use redactor::{Counts, Redacted, Redactor, Unreadable};
+pub use settings::{RuleSettings, Settings};
+pub use target::{Form, Target};
 pub use token::{TOKEN_BYTES, Token, TokenError};
 
 /// The context with which a reject is encrypted.

@@ -105,27 +105,6 @@ pub(crate) enum Step {
     AnyDepth,
 }
 
-impl Step {
-    /// Whether the step goes to a member of this name. In an object, `[]` stands for any member, in
-    /// case a list is written as an object.
-    pub(crate) fn is_name(&self, name: &[u8]) -> bool {
-        match self {
-            Step::Name(own) => own.as_bytes().eq_ignore_ascii_case(directed(name)),
-            Step::AnyMember | Step::AnyElement => true,
-            Step::AnyDepth => false,
-        }
-    }
-}
-
-/// Returns the member that a directive of a strategic merge patch is about:
-/// `$setElementOrder/env` and `$deleteFromPrimitiveList/env` have values of `env`.
-fn directed(name: &[u8]) -> &[u8] {
-    match name.first() {
-        Some(b'$') => memchr::memchr(b'/', name).map_or(name, |at| &name[at + 1..]),
-        _ => name,
-    }
-}
-
 /// Why a text is not a path.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PathError {
@@ -296,15 +275,5 @@ mod tests {
         }
         assert_eq!(error(&format!("requestObject.{}", "a".repeat(500))), PathError::TooLong);
         assert_eq!(error(&format!("requestObject{}", "[]".repeat(33))), PathError::TooLong);
-    }
-
-    #[test]
-    fn steps_match_names() {
-        let name = |text: &str| Step::Name(text.to_owned());
-        assert!(name("data").is_name(b"Data") && name("env").is_name(b"$setElementOrder/env"));
-        assert!(!name("data").is_name(b"data2") && !name("env").is_name(b"x/env"));
-        assert!(
-            Step::AnyMember.is_name(b"") && Step::AnyElement.is_name(b"a") && !Step::AnyDepth.is_name(b"a")
-        );
     }
 }

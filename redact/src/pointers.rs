@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use strongroom_schemas::marks::{PATH_BYTES_MAX, REDACTED_PATHS_MAX, REDACTION_BYTES_MAX, Redaction};
 
-use crate::edit::Replaced;
+use crate::graph::{Action, Hit};
+use crate::implied::Implied;
 use crate::json;
-use crate::policy::{Action, Implied};
 
 /// The step that stands for one or more elements of an array.
 const ANY_ELEMENT: &str = "-";
@@ -58,6 +58,15 @@ pub(crate) enum Unmarked {
     /// These values have to be dropped first.
     Drop(Forced),
     Impossible,
+}
+
+/// A value that is replaced.
+pub(crate) struct Replaced {
+    pub(crate) node: NodeId,
+    pub(crate) hit: Hit,
+    /// Extent of the value.
+    pub(crate) start: usize,
+    pub(crate) end: usize,
 }
 
 /// The way from the record to a value: the position of each value, and the step to it.

@@ -14,10 +14,13 @@ use aws_lc_rs::digest;
 use thiserror::Error;
 
 use crate::detect::{self, Detector};
-use crate::keys::{KEYS_MAX, KeyId, KeySource};
+use crate::graph::{Action, Graph, Pattern, Patterns};
+use crate::implied::Implied;
+use crate::keys::{KEYS_MAX, KeyError, KeyId, KeySource, Keys};
 use crate::path::{Path, Root, Roots, Step};
 use crate::presets::{self, PRESETS};
-use crate::redactor::{Form, Target};
+use crate::settings::{RuleSettings, Settings};
+use crate::target::{Form, Target};
 
 /// Maximum number of rules, those of presets included.
 pub const RULES_MAX: usize = 256;
@@ -30,34 +33,6 @@ pub const GLOBS_MAX: usize = 256;
 
 const ID_DOMAIN: &[u8] = b"strongroom redaction policy 1\n";
 
-/// A policy as it is written, before it is checked. The caller reads the TOML.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// `file:PATH`, `env:NAME` or `command:PROGRAM ARGUMENTS`.
-    pub key: Option<String>,
-    /// Keys of the past, for reveal and decrypt alone.
-    pub old_keys: Vec<String>,
-    /// Of [`PRESETS`].
-    pub presets: Vec<String>,
-    /// Of [`crate::DETECTORS`].
-    pub detectors: Vec<String>,
-    pub rules: Vec<RuleSettings>,
-}
-
-/// One rule as it is written.
-#[derive(Clone, Debug, Default)]
-pub struct RuleSettings {
-    /// Globs; none stands for all.
-    pub clusters: Vec<String>,
-    /// Globs; none stands for all.
-    pub namespaces: Vec<String>,
-    /// Globs, `resource` for any API group, or `group/resource`; none stands for all.
-    pub resources: Vec<String>,
-    pub paths: Vec<String>,
-    /// `drop` or `tokenise`.
-    pub action: String,
-}
-
 /// A mistake in a policy, with its place, such as `rules[2].paths[0]`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{place}: {what}")]
@@ -66,44 +41,14 @@ pub struct PolicyError {
     pub what: String,
 }
 
-/// What happens to a value. The stronger action is the greater one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Action {
-    /// A token takes its place.
-    Tokenise,
-    /// It is removed.
-    Drop,
-}
-
-impl Action {
-    pub const ALL: [Action; 2] = [Action::Tokenise, Action::Drop];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Action::Tokenise => "tokenise",
-            Action::Drop => "drop",
-        }
-    }
-}
-
-/// A path in the form of one kind of record, with what is done at its end.
-#[derive(Clone, Debug)]
-pub(crate) struct Pattern {
-    pub(crate) steps: Vec<Step>,
-    pub(crate) action: Action,
-    /// Index of the label for people.
-    pub(crate) label: u16,
-    /// Number of steps from the record to the body; 0 if the path is not of a body.
-    pub(crate) body_steps: usize,
-}
-
 /// Which requests a rule is about, and its patterns.
 #[derive(Clone, Debug)]
 struct Rule {
-    clusters: Vec<String>,
-    namespaces: Vec<String>,
+    /// None stands for all, here and in the next two.
+    clusters: Vec<Glob>,
+    namespaces: Vec<Glob>,
     /// Group and resource.
-    resources: Vec<(String, String)>,
+    resources: Vec<(Glob, Glob)>,
     roots: Roots,
     of_event: Range<usize>,
     of_entry: Range<usize>,
@@ -116,58 +61,11 @@ pub struct Policy {
     old_keys: Vec<KeySource>,
     rules: Vec<Rule>,
     detectors: Vec<&'static Detector>,
-    of_event: Vec<Pattern>,
-    of_entry: Vec<Pattern>,
+    of_event: Graph,
+    of_entry: Graph,
     labels: Vec<String>,
     /// One text for all spellings of the same policy.
     text: String,
-}
-
-/// What the editor replaces although no path leads to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Implied {
-    Message,
-    Annotation,
-    Beside,
-    Cells,
-    ManagedFields,
-    Wrapped,
-    Parent,
-    Name,
-    Repeated,
-}
-
-impl Implied {
-    const ALL: [Implied; 9] = [
-        Implied::Message,
-        Implied::Annotation,
-        Implied::Beside,
-        Implied::Cells,
-        Implied::ManagedFields,
-        Implied::Wrapped,
-        Implied::Parent,
-        Implied::Name,
-        Implied::Repeated,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Implied::Message => "message that may quote a value",
-            Implied::Annotation => "annotation that may repeat a value",
-            Implied::Beside => "member beside the event",
-            Implied::Cells => "cells of a table",
-            Implied::ManagedFields => "managed fields that name a value",
-            Implied::Wrapped => "body in another encoding",
-            Implied::Parent => "parent of what the mark has no place for",
-            Implied::Name => "object with a member name of a detected shape",
-            Implied::Repeated => "object with a repeated member",
-        }
-    }
-
-    /// The label's index: these labels are the first ones.
-    pub(crate) const fn label(self) -> u16 {
-        self as u16
-    }
 }
 
 impl Policy {
@@ -237,8 +135,8 @@ impl Policy {
                     old_keys,
                     rules: maker.rules,
                     detectors,
-                    of_event: maker.of_event,
-                    of_entry: maker.of_entry,
+                    of_event: Graph::new(&maker.of_event),
+                    of_entry: Graph::new(&maker.of_entry),
                     labels: maker.labels,
                     text: lines.join("\n"),
                 })
@@ -285,27 +183,25 @@ impl Policy {
         hash.as_ref().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
     }
 
-    /// All patterns for a kind of record.
-    pub(crate) fn patterns(&self, form: Form) -> &[Pattern] {
+    /// The paths for a kind of record.
+    pub(crate) fn graph(&self, form: Form) -> &Graph {
         match form {
             Form::Event => &self.of_event,
             Form::GoogleEntry => &self.of_entry,
         }
     }
 
-    /// The indexes of the patterns that apply to an event with this target.
-    pub(crate) fn applicable(
-        &self,
-        form: Form,
-        cluster: &str,
-        target: &Target<'_>,
-    ) -> impl Iterator<Item = usize> {
-        self.rules.iter().filter(move |rule| rule.is_about(cluster, target)).flat_map(
-            move |rule| match form {
+    /// The patterns that apply to an event with this target.
+    pub(crate) fn applicable(&self, form: Form, cluster: &str, target: &Target<'_>) -> Patterns {
+        let mut patterns = Patterns::default();
+        for rule in self.rules.iter().filter(|rule| rule.is_about(cluster, target)) {
+            let own = match form {
                 Form::Event => rule.of_event.clone(),
                 Form::GoogleEntry => rule.of_entry.clone(),
-            },
-        )
+            };
+            own.for_each(|index| patterns.add(index));
+        }
+        patterns
     }
 
     /// The detectors, each with the index of its label.
@@ -324,51 +220,96 @@ impl Policy {
     }
 }
 
+impl Keys {
+    /// Loads the keys that a policy names.
+    ///
+    /// # Errors
+    /// Every [`KeyError`], not only the first one.
+    pub fn load(policy: &Policy) -> Result<Keys, Vec<KeyError>> {
+        let mut errors = Vec::new();
+        let mut loaded = Vec::new();
+        for source in std::iter::once(policy.key()).chain(policy.old_keys()) {
+            match source.load() {
+                Ok(key) => loaded.push(key),
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let current = loaded.remove(0);
+        Keys::new(current, loaded).map_err(|error| vec![error])
+    }
+}
+
 /// The number of labels is bounded by [`PATHS_MAX`].
 fn index(at: usize) -> u16 {
     u16::try_from(at).unwrap_or(u16::MAX)
 }
 
 impl Rule {
+    /// Asked for every row, so what tells most apart is compared first.
     fn is_about(&self, cluster: &str, target: &Target<'_>) -> bool {
         let any =
-            |globs: &[String], text: &str| globs.is_empty() || globs.iter().any(|glob| matches(glob, text));
-        let namespaces = match (target.namespace, target.name) {
-            (Some(namespace), _) => any(&self.namespaces, namespace),
-            // A named object without a namespace is in none. Without a name, the request may be about
-            // objects of all namespaces.
-            (None, Some(_)) => self.namespaces.is_empty() || self.namespaces.iter().any(|glob| glob == "*"),
-            (None, None) => true,
-        };
-        let resources = || match target.resource {
+            |globs: &[Glob], text: &str| globs.is_empty() || globs.iter().any(|glob| glob.matches(text));
+        let is_resource = match target.resource {
             None => true,
             Some(resource) => {
                 // A core resource has no group, and neither has one whose group cannot be read.
-                let is_group = |own: &str| match target.api_group {
-                    Some(group) if !group.is_empty() => matches(own, group),
+                let is_group = |own: &Glob| match target.api_group {
+                    Some(group) if !group.is_empty() => own.matches(group),
                     _ => true,
                 };
                 self.resources.is_empty()
-                    || self.resources.iter().any(|(group, own)| is_group(group) && matches(own, resource))
+                    || self.resources.iter().any(|(group, own)| own.matches(resource) && is_group(group))
             }
         };
-        namespaces && any(&self.clusters, cluster) && resources()
+        is_resource
+            && match (target.namespace, target.name) {
+                (Some(namespace), _) => any(&self.namespaces, namespace),
+                // A named object without a namespace is in none. Without a name, the request may be
+                // about objects of all namespaces.
+                (None, Some(_)) => self.namespaces.is_empty() || self.namespaces.contains(&Glob::Any),
+                (None, None) => true,
+            }
+            && any(&self.clusters, cluster)
     }
 }
 
-/// Whether a text matches a glob, in which `*` stands for any number of any characters.
-fn matches(glob: &str, text: &str) -> bool {
-    let mut parts = glob.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
+/// A text in which `*` stands for any number of any characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Glob {
+    Any,
+    Text(String),
+    /// The parts between the stars: at least two.
+    Parts(Vec<String>),
+}
+
+impl Glob {
+    fn new(text: &str) -> Glob {
+        match text {
+            "*" => Glob::Any,
+            text if text.contains('*') => Glob::Parts(text.split('*').map(str::to_owned).collect()),
+            text => Glob::Text(text.to_owned()),
         }
     }
-    rest.ends_with(last)
+
+    fn matches(&self, text: &str) -> bool {
+        let parts = match self {
+            Glob::Any => return true,
+            Glob::Text(own) => return own == text,
+            Glob::Parts(parts) => parts,
+        };
+        let [first, middle @ .., last] = parts.as_slice() else { return false };
+        let Some(mut rest) = text.strip_prefix(first.as_str()) else { return false };
+        for part in middle {
+            match rest.find(part.as_str()) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        rest.ends_with(last.as_str())
+    }
 }
 
 /// Collects rules and mistakes.
@@ -463,13 +404,13 @@ impl Maker {
             self.of_entry.extend(in_entry(path.root).iter().map(pattern));
         }
         self.rules.push(Rule {
-            clusters,
-            namespaces,
+            clusters: clusters.iter().map(|text| Glob::new(text)).collect(),
+            namespaces: namespaces.iter().map(|text| Glob::new(text)).collect(),
             resources: resources
                 .iter()
                 .map(|text| {
                     let (group, resource) = text.split_once('/').unwrap_or(("*", text));
-                    (group.to_owned(), resource.to_owned())
+                    (Glob::new(group), Glob::new(resource))
                 })
                 .collect(),
             roots,
@@ -551,5 +492,120 @@ fn in_entry(root: Root) -> Places {
             (&["protoPayload", "authenticationInfo", "principalSubject"], 0),
         ],
         Root::UserExtra | Root::ImpersonatedUserExtra | Root::RequestUri => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            key: Some("env:KEY".to_owned()),
+            presets: vec!["secrets".to_owned()],
+            ..Settings::default()
+        }
+    }
+
+    fn places(settings: &Settings) -> Vec<String> {
+        let errors = Policy::new(settings).map(|_| ()).expect_err("mistakes");
+        errors.into_iter().map(|error| error.place).collect()
+    }
+
+    fn rule(action: &str, paths: &[&str]) -> RuleSettings {
+        RuleSettings {
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+            action: action.to_owned(),
+            ..RuleSettings::default()
+        }
+    }
+
+    #[test]
+    fn globs() {
+        for (glob, text, expected) in [
+            ("*", "", true),
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("a*", "a", true),
+            ("a*", "ba", false),
+            ("*a", "ba", true),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "acb", false),
+            ("**", "x", true),
+        ] {
+            assert_eq!(Glob::new(glob).matches(text), expected, "{glob} {text}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_has_its_place() {
+        assert!(Policy::new(&settings()).is_ok());
+        let mut wrong = Settings {
+            key: Some("/etc/key".to_owned()),
+            old_keys: vec!["env:OLD".to_owned(), String::new()],
+            presets: vec!["secret".to_owned()],
+            detectors: vec!["email".to_owned(), "phone".to_owned()],
+            rules: vec![
+                RuleSettings { clusters: vec![String::new()], ..rule("hash", &[]) },
+                RuleSettings {
+                    namespaces: vec!["a/b".to_owned()],
+                    resources: vec!["Secrets".to_owned(), "a/b/c".to_owned(), "pods".to_owned()],
+                    ..rule("drop", &["requestObject.data.*", "data", "user.username"])
+                },
+                rule("tokenise", &["annotations", "user.username", "user.extra.*"]),
+            ],
+        };
+        assert_eq!(
+            places(&wrong),
+            [
+                "key",
+                "old_keys[1]",
+                "presets[0]",
+                "rules[0].action",
+                "rules[0].paths",
+                "rules[0].clusters[0]",
+                "rules[1].namespaces[0]",
+                "rules[1].resources[0]",
+                "rules[1].resources[1]",
+                "rules[1].paths[1]",
+                "rules[1].paths[2]",
+                "rules[2].paths[0]",
+                "detectors[1]",
+            ]
+        );
+        wrong = Settings { key: None, ..settings() };
+        assert_eq!(places(&wrong), ["key"]);
+        assert_eq!(places(&Settings { presets: Vec::new(), ..settings() }), ["rules"]);
+        let many = vec![rule("drop", &["requestObject.a"]); RULES_MAX];
+        assert_eq!(places(&Settings { rules: many, ..settings() }), ["rules"]);
+        let paths: Vec<String> = (0..=PATHS_MAX).map(|at| format!("requestObject.a{at}")).collect();
+        let long = RuleSettings { paths, ..rule("drop", &[]) };
+        assert_eq!(places(&Settings { rules: vec![long], ..settings() }), ["rules"]);
+    }
+
+    #[test]
+    fn no_error_repeats_a_key() {
+        let secret = "0123456789abcdef".repeat(4);
+        let errors =
+            Policy::new(&Settings { key: Some(secret.clone()), ..settings() }).expect_err("a mistake");
+        assert!(!format!("{errors:?}").contains(&secret));
+    }
+
+    #[test]
+    fn labels_are_for_people() {
+        let policy = Policy::new(&Settings {
+            detectors: vec!["us-ssn".to_owned(), "email".to_owned(), "email".to_owned()],
+            rules: vec![rule("tokenise", &["user.username"])],
+            ..settings()
+        })
+        .expect("a policy");
+        let label = policy.label_of("user.username").expect("a label");
+        assert_eq!(policy.label(label), "user.username");
+        let detectors: Vec<&str> = policy.detectors().map(|(_, label)| policy.label(label)).collect();
+        assert_eq!(detectors, ["detector email", "detector us-ssn"]);
+        assert_eq!(policy.label(Implied::Message.label()), "message that may quote a value");
+        assert_eq!(policy.label(u16::MAX), "");
     }
 }

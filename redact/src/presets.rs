@@ -2,7 +2,7 @@
 //!
 //! Invariant: every preset is a set of rules that [`crate::Policy`] accepts; a test checks that.
 
-use crate::policy::RuleSettings;
+use crate::settings::RuleSettings;
 
 /// A named set of rules. Its values are dropped.
 pub(crate) struct Preset {

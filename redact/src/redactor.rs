@@ -17,37 +17,18 @@ use crate::cipher::CipherError;
 use crate::detect::Detector;
 use crate::echo::Echoes;
 use crate::edit::{Context, Walk};
+use crate::graph::Action;
+use crate::implied::Implied;
 use crate::json::{self, Broken};
 use crate::keys::{KeyId, Keys};
 use crate::path::{Root, Roots};
 use crate::pointers::{self, Forced, Unmarked};
-use crate::policy::{Action, Implied, Policy};
+use crate::policy::Policy;
+use crate::target::{Form, Target};
 use crate::token::Token;
 
 /// Maximum number of walks over one event.
 const WALKS_MAX: usize = 8;
-
-/// What an event is about, as far as a policy asks. `None` stands for a member that is absent or
-/// cannot be read. Take the values from the decoded columns, and none at all (the default) if
-/// `objectRef` could not be read: then every rule applies that may.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Target<'a> {
-    /// Without a namespace and a name, the request may be about objects of all namespaces.
-    pub namespace: Option<&'a str>,
-    /// With a name and without a namespace, the object is in no namespace.
-    pub name: Option<&'a str>,
-    pub api_group: Option<&'a str>,
-    pub resource: Option<&'a str>,
-}
-
-/// What the bytes of a record are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// An audit event, without what was around it.
-    Event,
-    /// An audit entry of Google Cloud Logging.
-    GoogleEntry,
-}
 
 /// Why an event cannot be written under the policy: what the policy names may be in it, and cannot
 /// be found for certain. The event has to be encrypted whole.
@@ -157,7 +138,7 @@ impl Redactor {
         cluster: &str,
         target: &Target<'_>,
     ) -> Result<Option<Redacted>, Unreadable> {
-        let applicable: Vec<usize> = self.policy.applicable(form, cluster, target).collect();
+        let applicable = self.policy.applicable(form, cluster, target);
         if applicable.is_empty() && self.detectors.is_empty() {
             return Ok(None);
         }
@@ -170,7 +151,7 @@ impl Redactor {
             let walk = Walk::record(
                 event,
                 Context {
-                    patterns: self.policy.patterns(form),
+                    graph: self.policy.graph(form),
                     applicable: &applicable,
                     detectors: &self.detectors,
                     form,

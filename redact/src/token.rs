@@ -15,11 +15,10 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::json;
-use crate::keys::{Key, KeyId, Keys, hex};
+use crate::keys::{Key, KeyId, Keys, TOKEN_PREFIX, hex};
 
-const PREFIX: &str = "rt1:";
 /// Length of a token's text.
-pub const TOKEN_BYTES: usize = PREFIX.len() + 8 + 1 + 32;
+pub const TOKEN_BYTES: usize = TOKEN_PREFIX.len() + 8 + 1 + 32;
 const DIGEST_BYTES: usize = 16;
 /// Every integer below this is exact in a double.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
@@ -45,8 +44,10 @@ impl Token {
     /// # Errors
     /// [`TokenError::Format`].
     pub fn parse(text: &str) -> Result<Token, TokenError> {
-        let (id, digest) =
-            text.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':')).ok_or(TokenError::Format)?;
+        let (id, digest) = text
+            .strip_prefix(TOKEN_PREFIX)
+            .and_then(|rest| rest.split_once(':'))
+            .ok_or(TokenError::Format)?;
         if hex::<4>(id).is_none() || hex::<DIGEST_BYTES>(digest).is_none() {
             return Err(TokenError::Format);
         }
@@ -59,7 +60,7 @@ impl Token {
 
     /// The id of the key that the token was made with.
     pub fn key_id(&self) -> KeyId {
-        let id = self.0.get(PREFIX.len()..PREFIX.len() + 8).and_then(hex).unwrap_or_default();
+        let id = self.0.get(TOKEN_PREFIX.len()..TOKEN_PREFIX.len() + 8).and_then(hex).unwrap_or_default();
         KeyId(id)
     }
 }
@@ -124,16 +125,16 @@ impl Key {
     }
 
     fn digest(&self, kind: Kind, text: &[u8]) -> Token {
-        use fmt::Write as _;
+        const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut context = hmac::Context::with_key(&self.tokens);
         context.update(&[kind as u8]);
         context.update(text);
         let tag = context.sign();
         let mut out = String::with_capacity(TOKEN_BYTES);
-        // Writing to a string does not fail.
-        let _ = write!(out, "{PREFIX}{}:", self.id());
+        out.push_str(&self.head);
         for byte in &tag.as_ref()[..DIGEST_BYTES] {
-            let _ = write!(out, "{byte:02x}");
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
         }
         Token(out)
     }

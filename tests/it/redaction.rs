@@ -63,8 +63,9 @@ fn event(number: usize) -> String {
             ("", "secrets", "patch", Some(patch), Some(body), String::new())
         }
         2 => {
-            let items: Vec<Value> =
-                (0..3).map(|at| json!({"metadata": {"name": format!("s{at}")}, "data": {"k": mark()}})).collect();
+            let items: Vec<Value> = (0..3)
+                .map(|at| json!({"metadata": {"name": format!("s{at}")}, "data": {"k": mark()}}))
+                .collect();
             let list = json!({"kind": "SecretList", "items": items});
             ("", "secrets", "list", None, Some(list), String::new())
         }
@@ -79,19 +80,30 @@ fn event(number: usize) -> String {
         }
         5 => {
             let body = json!({"kind": "Status", "status": "Failure", "message": format!("bad {}", mark())});
-            ("example.org", "patients", "update", Some(json!({"spec": {"ssn": mark()}})), Some(body), String::new())
+            (
+                "example.org",
+                "patients",
+                "update",
+                Some(json!({"spec": {"ssn": mark()}})),
+                Some(body),
+                String::new(),
+            )
         }
         6 => ("", "pods", "create", None, None, String::new()),
         _ => ("", "nodes", "list", None, None, String::new()),
     };
     let user = if number % 16 == 3 { mark() } else { format!("user-{}", number % 7) };
-    let query = if resource == "pods" { format!("/exec?command={}&container=app", mark()) } else { String::new() };
+    let query =
+        if resource == "pods" { format!("/exec?command={}&container=app", mark()) } else { String::new() };
     let subresource = if resource == "pods" { r#","subresource":"exec""# } else { "" };
     let api_group = if group.is_empty() { String::new() } else { format!(r#","apiGroup":"{group}""#) };
-    let body = |name: &str, body: Option<Value>| {
-        body.map_or(String::new(), |body| format!(r#","{name}":{body}"#))
+    let body =
+        |name: &str, body: Option<Value>| body.map_or(String::new(), |body| format!(r#","{name}":{body}"#));
+    let message = if number % 8 == 5 {
+        format!(r#","message":"spec.ssn: Invalid value: \"{}\""#, mark())
+    } else {
+        String::new()
     };
-    let message = if number % 8 == 5 { format!(r#","message":"spec.ssn: Invalid value: \"{}\""#, mark()) } else { String::new() };
     let code = if number % 8 == 5 { 422 } else { 201 };
     format!(
         r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"RequestResponse","auditID":"id-{number}","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/phi-1/{resource}{query}","verb":"{verb}","user":{{"username":"{user}","groups":["system:authenticated"],"extra":{{"example.org/claim":["{claim}"]}}}},"sourceIPs":["10.0.0.7"],"userAgent":"kubectl/v1.34","objectRef":{{"resource":"{resource}","namespace":"phi-1","name":"o-{number}"{api_group},"apiVersion":"v1"{subresource}}},"responseStatus":{{"metadata":{{}}{message},"code":{code}}}{request}{response},"requestReceivedTimestamp":"2026-03-02T10:{minute:02}:{second:02}.000001Z","stageTimestamp":"2026-03-02T10:{minute:02}:{second:02}.{micro:06}Z","annotations":{{"authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":""{more}}}}}"#,
@@ -113,7 +125,8 @@ fn lines(numbers: std::ops::Range<usize>, wrapped: bool) -> (Vec<u8>, usize) {
         let text = event(number);
         let line = match number % 31 {
             _ if !wrapped => text,
-            1 => json!({"@timestamp": "2026-03-02T10:00:00Z", "message": text, "event": {"original": text}}).to_string(),
+            1 => json!({"@timestamp": "2026-03-02T10:00:00Z", "message": text, "event": {"original": text}})
+                .to_string(),
             2 => {
                 let (second, third) = (event(numbers.end + number), event(2 * numbers.end + number));
                 records += 2;
@@ -121,7 +134,8 @@ fn lines(numbers: std::ops::Range<usize>, wrapped: bool) -> (Vec<u8>, usize) {
                     .iter()
                     .map(|text| serde_json::from_str(text).expect("JSON"))
                     .collect();
-                json!({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": items}).to_string()
+                json!({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": items})
+                    .to_string()
             }
             3 => format!("Mar  2 10:00:00 master kube-apiserver[1]: {text}"),
             4 => format!("2026-03-02T10:00:00.000000001Z stdout F {text}"),
@@ -140,7 +154,11 @@ fn lines(numbers: std::ops::Range<usize>, wrapped: bool) -> (Vec<u8>, usize) {
             9 => text.replacen(r#"{"kind":"Secret""#, r#"{"kind":"Secret","x":tru"#, 1),
             10 => {
                 let deep = format!("{}\"{}\"{}", "[".repeat(200), marker(number * 10), "]".repeat(200));
-                text.replacen(r#","requestReceivedTimestamp""#, &format!(r#","requestObject":{deep},"requestReceivedTimestamp""#), 1)
+                text.replacen(
+                    r#","requestReceivedTimestamp""#,
+                    &format!(r#","requestObject":{deep},"requestReceivedTimestamp""#),
+                    1,
+                )
             }
             // Written again by another program.
             11 => serde_json::from_str::<Value>(&text).expect("JSON").to_string(),
@@ -258,7 +276,9 @@ fn no_marker_of_a_file_is_on_disk_and_nothing_is_lost() {
     let (archive, policy) = (at("archive"), at("policy.toml"));
     let run = || {
         let mut command = ingest(&archive, Some(&policy), &[&log]);
-        command.args(["--seal-bytes", "256KiB", "--block-bytes", "1MiB", "--alerts-out"]).arg(at("alerts.jsonl"));
+        command
+            .args(["--seal-bytes", "256KiB", "--block-bytes", "1MiB", "--alerts-out"])
+            .arg(at("alerts.jsonl"));
         command.arg("--rules").arg(at("every.yml"));
         command
     };
@@ -280,7 +300,8 @@ fn no_marker_of_a_file_is_on_disk_and_nothing_is_lost() {
         (count(&archive, "SELECT count(*) FROM events"), count(&archive, "SELECT count(*) FROM rejects"));
     assert_eq!(events + rejects, records, "{err}");
     assert!(count(&archive, "SELECT count(*) FROM rejects WHERE reason = 'encrypted'") > 0);
-    let clear = "SELECT count(*) FROM rejects WHERE arrow_cast(raw, 'Binary') NOT LIKE 'strongroom-encrypted-1%'";
+    let clear =
+        "SELECT count(*) FROM rejects WHERE arrow_cast(raw, 'Binary') NOT LIKE 'strongroom-encrypted-1%'";
     let _ = clear;
     for sql in [
         "SELECT count(*) FROM events WHERE redaction IS NULL AND (resource = 'secrets' OR resource = 'patients')",
@@ -438,7 +459,8 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
     let events = sent + if tansu.is_some() { count_each } else { 0 };
     wait_until("everything is sealed", || {
         daemon.metric("unsealed_records") == 0.0
-            && count(&archive, "SELECT count(*) FROM events") + count(&archive, "SELECT count(*) FROM rejects")
+            && count(&archive, "SELECT count(*) FROM events")
+                + count(&archive, "SELECT count(*) FROM rejects")
                 == events
     });
     assert_eq!(daemon.metric("conservation_failures_total"), 0.0);
@@ -446,7 +468,13 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
     assert!(daemon.metric("redacted_values_total{action=\"drop\"}") > 0.0);
     let alerts = number(&archive, "SELECT count(*) FROM alerts");
     assert!(alerts >= i64::try_from(events).expect("small"), "{alerts}");
-    let stdout = daemon.alerts.lock().expect("no panic holds it").iter().map(|(_, line)| line.clone()).collect::<Vec<_>>();
+    let stdout = daemon
+        .alerts
+        .lock()
+        .expect("no panic holds it")
+        .iter()
+        .map(|(_, line)| line.clone())
+        .collect::<Vec<_>>();
     let (status, log) = daemon.terminate();
     assert!(status.success(), "{log}");
     logs.push(log);
@@ -496,7 +524,8 @@ fn the_write_ahead_log_is_encrypted_and_read_with_its_key_only() {
     assert_eq!(files_with_markers(folder.path()), Vec::<PathBuf>::new());
     // Without a policy, and with another key, nothing is read, and nothing is lost.
     let other = std::fs::read_to_string(policy_of_other_key(folder.path())).expect("a policy");
-    for (policy, says) in [("", "no redaction policy gives its key"), (other.as_str(), "cannot be decrypted")] {
+    for (policy, says) in [("", "no redaction policy gives its key"), (other.as_str(), "cannot be decrypted")]
+    {
         let config = config(folder.path(), &location, &rest("300ms", policy));
         let (_, err) = expect_code(strongroom().args(["run", "--config"]).arg(config), 2);
         assert!(err.contains(says), "{err}");

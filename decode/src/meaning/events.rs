@@ -97,7 +97,8 @@ pub fn compare_events(
             found.push((row, Difference::Form(fault.as_str())));
             continue;
         }
-        if let Some(differs) = rows.renderer.mark(row).and_then(|mark| marked::compare(&mark, &record).err()) {
+        if let Some(differs) = rows.renderer.mark(row).and_then(|mark| marked::compare(&mark, &record).err())
+        {
             found.push((row, Difference::Redaction(differs)));
         }
         event.clear();

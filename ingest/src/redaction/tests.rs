@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use serde_json::json;
-use strongroom_lines::frame::{Edge, LineSoFar};
-use strongroom_decode::meaning::compare_events;
 use strongroom_decode::Decoder;
+use strongroom_decode::meaning::compare_events;
+use strongroom_lines::frame::{Edge, LineSoFar};
 use strongroom_lines::{Block, LINE_BYTES_MAX};
 use strongroom_redact::{Key, Keys, Policy, RuleSettings, Settings, is_encrypted};
 use strongroom_schemas::format::EVENTS_FORMAT;
@@ -100,7 +100,8 @@ fn has_marker(batch: &RecordBatch) -> bool {
         match column.data_type() {
             DataType::Dictionary(..) => {
                 let column = column.as_dictionary::<Int32Type>();
-                (0..column.len()).any(|row| dictionary_value(column, row).is_some_and(|text| text.contains(MARK)))
+                (0..column.len())
+                    .any(|row| dictionary_value(column, row).is_some_and(|text| text.contains(MARK)))
             }
             DataType::Utf8 => column.as_string::<i32>().iter().flatten().any(|text| text.contains(MARK)),
             DataType::Binary => column

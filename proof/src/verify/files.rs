@@ -364,7 +364,9 @@ fn take(rows: &SealedBatch, job: &Job<'_>, records: &dyn Records, seen: &mut See
             };
             records.compare(*table, batch, job.format, each, &mut differs).map_err(wrong)?;
         }
-        None => rows.each_record(records, &mut |row, record| leaves.push(record_hash(marks.of(row), record)))?,
+        None => {
+            rows.each_record(records, &mut |row, record| leaves.push(record_hash(marks.of(row), record)))?
+        }
     }
     seen.redacted += marks.count();
     let (times, offsets) = (rows.times()?, rows.offsets()?);

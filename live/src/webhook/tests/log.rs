@@ -354,8 +354,7 @@ fn cipher(digits: &str, old: &[&str]) -> TextCipher {
         action: "drop".to_owned(),
         ..RuleSettings::default()
     };
-    let settings =
-        Settings { key: Some("env:UNUSED".to_owned()), rules: vec![rule], ..Settings::default() };
+    let settings = Settings { key: Some("env:UNUSED".to_owned()), rules: vec![rule], ..Settings::default() };
     let key = |digits: &str| Key::parse(&digits.repeat(32)).expect("a key");
     let keys = Keys::new(key(digits), old.iter().map(|digits| key(digits)).collect()).expect("two ids");
     TextCipher(Some(Arc::new(Redactor::new(Policy::new(&settings).expect("a policy"), keys))))
@@ -380,11 +379,17 @@ fn an_encrypted_log_is_read_with_its_key_only() {
     let (wal, writer) = open(with(&second)).expect("opens");
     let read = run(&wal, &HashMap::new());
     assert!(read.ended.is_ok());
-    let text = |cluster: &str| read.texts.iter().find(|(name, _)| name.ends_with(cluster)).map(|(_, text)| text.as_str());
-    assert_eq!((text("/a"), text("/b")), (Some("clear 1\nhidden 2\nhidden 4\nhidden 5\n"), Some("hidden 3\n")));
+    let text = |cluster: &str| {
+        read.texts.iter().find(|(name, _)| name.ends_with(cluster)).map(|(_, text)| text.as_str())
+    };
+    assert_eq!(
+        (text("/a"), text("/b")),
+        (Some("clear 1\nhidden 2\nhidden 4\nhidden 5\n"), Some("hidden 3\n"))
+    );
     drop((wal, writer));
     // The last segment is cut at every byte: what is whole is read, and nothing else.
-    let newest = strongroom_journal::numbered(folder.path(), "log").expect("a folder").pop().expect("a segment").1;
+    let newest =
+        strongroom_journal::numbered(folder.path(), "log").expect("a folder").pop().expect("a segment").1;
     let whole = std::fs::read(&newest).expect("a file");
     for length in (0..whole.len()).rev() {
         std::fs::write(&newest, &whole[..length]).expect("written");

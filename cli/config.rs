@@ -32,7 +32,7 @@ use self::reader::{Mistake, Mistakes, Section, parse};
 use self::sinks::SinkConfig;
 use crate::anchor::{TimestampConfig, WITNESSES_MAX, WitnessConfig, timestamp_authorities};
 use crate::exit::{self, CliError};
-use crate::ingest::cluster_name;
+use crate::cluster::cluster_name;
 
 /// Every key, with its default and its meaning.
 pub const DEFAULT: &str = include_str!("default.toml");

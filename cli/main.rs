@@ -8,6 +8,7 @@ mod allocator;
 mod anchor;
 mod archive;
 mod clock;
+mod cluster;
 mod config;
 mod demo;
 mod evidence;

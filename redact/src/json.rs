@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use memchr::memchr2;
-use strongroom_decode::DEPTH_MAX;
+use strongroom_lines::DEPTH_MAX;
 
 /// Number of bytes of a string that are looked at one by one.
 const SHORT_BYTES: usize = 24;

@@ -22,7 +22,7 @@ use strongroom_lines::{Dialect, EventPath, Reason};
 use strongroom_schemas::{Alert, Severity, error_chain};
 use strongroom_sinks::finding_line;
 
-use crate::config::redact;
+use crate::config::{self, redact};
 use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
 use crate::{allocator, term};
@@ -39,7 +39,7 @@ Examples:
   zcat audit.log.gz | strongroom ingest --cluster prod --archive ./archive -")]
 pub struct Args {
     /// Name of the cluster that the logs come from; events do not carry it
-    #[arg(long, value_name = "NAME", value_parser = cluster_name)]
+    #[arg(long, value_name = "NAME", value_parser = config::cluster_name)]
     cluster: String,
     /// The archive: a folder, a file:// or an s3:// URL, made if it does not exist
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
@@ -90,18 +90,6 @@ pub struct Args {
     quiet: bool,
     #[command(flatten)]
     key: KeyArgs,
-}
-
-/// Longest name of a cluster.
-const CLUSTER_CHARS_MAX: usize = 253;
-
-pub fn cluster_name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > CLUSTER_CHARS_MAX || text.chars().any(char::is_control) {
-        return Err(format!(
-            "a cluster's name has 1 to {CLUSTER_CHARS_MAX} characters, none of them control characters"
-        ));
-    }
-    Ok(text.to_owned())
 }
 
 /// Maximum size of a block's text. Offsets in a batch have 32 bits, and the text may be in a batch

@@ -22,6 +22,7 @@ use strongroom_lines::EventPath;
 use strongroom_redact::{CONTEXT_REJECT, Key, KeyError, KeySource, Keys, Redactor};
 use strongroom_schemas::error_chain;
 
+use crate::config::cluster_name;
 use crate::config::redact::{read_policy, redactor};
 use crate::exit::{self, CliError, archive_error, ingest_error};
 use crate::hunt::{self, time};
@@ -58,7 +59,7 @@ struct PreviewArgs {
     #[arg(long, value_name = "FILE", required = true)]
     redact: Option<PathBuf>,
     /// Name of the cluster that the logs come from
-    #[arg(long, value_name = "NAME", value_parser = ingest::cluster_name, required_unless_present = "archive")]
+    #[arg(long, value_name = "NAME", value_parser = cluster_name, required_unless_present = "archive")]
     cluster: Option<String>,
     /// Look at an archive instead of logs: what is in it that the policy would have replaced
     #[arg(long, value_name = "LOCATION", conflicts_with_all = ["cluster", "logs", "unwrap"])]

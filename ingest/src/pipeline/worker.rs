@@ -10,38 +10,48 @@ use chrono::Utc;
 use crossbeam_channel::Sender;
 use strongroom_alerts::{Matcher, RuleSet};
 use strongroom_decode::Decoder;
+use strongroom_redact::Redactor;
 use strongroom_schemas::events;
 
 use super::{BlockResult, FinishedJob, Job};
 use crate::error::IngestError;
-use crate::seal::{Limits, encode_block};
+use crate::redaction::{Redaction, RedactionCounts};
+use crate::seal::{Limits, StoredRejects, encode_block};
 use crate::source::StreamBlock;
 
 pub(super) struct Worker {
     decoder: Decoder,
     matcher: Matcher,
+    redaction: Option<Redaction>,
     buffers: Sender<Vec<u8>>,
     /// Longer buffers are not kept for reuse.
     buffer_bytes_max: usize,
 }
 
 impl Worker {
-    pub(super) fn new(rules: &Arc<RuleSet>, limits: &Limits, buffers: Sender<Vec<u8>>) -> Self {
+    pub(super) fn new(
+        rules: &Arc<RuleSet>,
+        limits: &Limits,
+        redactor: Option<&Arc<Redactor>>,
+        buffers: Sender<Vec<u8>>,
+    ) -> Self {
+        let redaction = redactor.map(|redactor| Redaction::new(Arc::clone(redactor), limits.decoder()));
         Worker {
             buffers,
             buffer_bytes_max: limits.block_bytes_max,
+            redaction,
             decoder: Decoder::new(limits.decoder()),
             matcher: Matcher::new(Arc::clone(rules)),
         }
     }
 
     pub(super) fn work(&mut self, job: Job) -> FinishedJob {
-        let Job { sequence, stream, block, rejects_from } = job;
-        let outcome = self.work_on(block, rejects_from);
+        let Job { sequence, stream, block, stored } = job;
+        let outcome = self.work_on(block, &stored);
         FinishedJob { sequence, stream, outcome }
     }
 
-    fn work_on(&mut self, read: StreamBlock, rejects_from: i64) -> Result<BlockResult, IngestError> {
+    fn work_on(&mut self, read: StreamBlock, stored: &StoredRejects) -> Result<BlockResult, IngestError> {
         let arrived = Utc::now();
         let block = read.block;
         let decoded = self.decoder.decode_to_seal(&block, arrived).map_err(|source| {
@@ -56,12 +66,21 @@ impl Worker {
         } else {
             drop(block.bytes);
         }
-        let matches = self.matcher.match_batch(&decoded.events)?;
+        let (matches, decoded, redacted) = match &mut self.redaction {
+            None => (self.matcher.match_batch(&decoded.events)?, decoded, RedactionCounts::default()),
+            Some(redaction) => {
+                let changes = redaction.changes(&decoded.events, &block.origin)?;
+                let matches =
+                    redaction.match_changed(&mut self.matcher, &decoded.events, &changes, &block.origin)?;
+                let (decoded, redacted) = redaction.apply(decoded, changes, &block.origin, arrived)?;
+                (matches, decoded, redacted)
+            }
+        };
         let raw = decoded.events.column(events::index::RAW);
         let raw_kept = (raw.len() - raw.null_count()) as u64;
         Ok(BlockResult {
             matches,
-            encoded: encode_block(decoded, rejects_from, arrived)?,
+            encoded: encode_block(decoded, redacted, stored, arrived)?,
             raw_kept,
             bytes: consumed as u64,
             end_offset,

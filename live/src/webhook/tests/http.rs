@@ -782,7 +782,7 @@ fn what_was_acknowledged_is_there_once_whenever_the_process_is_killed() {
     for round in 0..8_u64 {
         let _ = std::fs::remove_file(folder.path().join("address"));
         let mut child = Command::new(std::env::current_exe().expect("a path"))
-            .args(["--exact", "live::webhook::tests::http::child"])
+            .args(["--exact", "webhook::tests::http::child"])
             .env(CHILD, folder.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -32,7 +32,6 @@ use self::reader::{Mistake, Mistakes, Section, parse};
 use self::sinks::SinkConfig;
 use crate::anchor::{TimestampConfig, WITNESSES_MAX, WitnessConfig, timestamp_authorities};
 use crate::exit::{self, CliError};
-use crate::cluster::cluster_name;
 
 /// Every key, with its default and its meaning.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -40,6 +39,18 @@ pub const DEFAULT: &str = include_str!("default.toml");
 /// Longest configuration file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 pub(crate) const NAME_CHARS_MAX: usize = 64;
+
+/// Longest name of a cluster.
+const CLUSTER_CHARS_MAX: usize = 253;
+
+pub fn cluster_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > CLUSTER_CHARS_MAX || text.chars().any(char::is_control) {
+        return Err(format!(
+            "a cluster's name has 1 to {CLUSTER_CHARS_MAX} characters, none of them control characters"
+        ));
+    }
+    Ok(text.to_owned())
+}
 
 /// Print the configuration with every key and its default, or check a file.
 #[derive(clap::Args)]

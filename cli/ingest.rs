@@ -22,8 +22,7 @@ use strongroom_lines::{Dialect, EventPath, Reason};
 use strongroom_schemas::{Alert, Severity, error_chain};
 use strongroom_sinks::finding_line;
 
-use crate::cluster::cluster_name;
-use crate::config::redact;
+use crate::config::{self, redact};
 use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
 use crate::{allocator, term};
@@ -40,7 +39,7 @@ Examples:
   zcat audit.log.gz | strongroom ingest --cluster prod --archive ./archive -")]
 pub struct Args {
     /// Name of the cluster that the logs come from; events do not carry it
-    #[arg(long, value_name = "NAME", value_parser = cluster_name)]
+    #[arg(long, value_name = "NAME", value_parser = config::cluster_name)]
     cluster: String,
     /// The archive: a folder, a file:// or an s3:// URL, made if it does not exist
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]

@@ -8,7 +8,6 @@ mod allocator;
 mod anchor;
 mod archive;
 mod clock;
-mod cluster;
 mod config;
 mod demo;
 mod evidence;

@@ -22,11 +22,11 @@ use strongroom_lines::EventPath;
 use strongroom_redact::{CONTEXT_REJECT, Key, KeyError, KeySource, Keys, Redactor};
 use strongroom_schemas::error_chain;
 
+use crate::config::cluster_name;
 use crate::config::redact::{read_policy, redactor};
 use crate::exit::{self, CliError, archive_error, ingest_error};
 use crate::hunt::{self, time};
 use crate::key::{KeyArgs, open};
-use crate::cluster::cluster_name;
 use crate::{ingest, term};
 
 /// Show what a redaction policy would replace; make keys; decrypt rejects.

@@ -21,6 +21,10 @@ pub(crate) const ECHO_BYTES_MIN: usize = 6;
 /// might repeat one is dropped without a search.
 pub(crate) const ECHOES_MAX: usize = 1024;
 
+/// Maximum number of bytes that are searched in one event: of all texts that were replaced, times
+/// those that are searched for them. A client chooses both.
+const SEARCH_BYTES_MAX: usize = 4 << 20;
+
 /// Messages of the API server that name objects and users, and quote nothing else.
 static PLAIN_MESSAGES: LazyLock<RegexSet> = LazyLock::new(|| {
     RegexSet::new([
@@ -85,6 +89,8 @@ pub(crate) fn origin(name: &[u8]) -> Origin {
 pub(crate) struct Echoes {
     texts: Vec<Vec<u8>>,
     is_full: bool,
+    /// How many bytes may still be searched.
+    left: usize,
 }
 
 impl Echoes {
@@ -92,7 +98,7 @@ impl Echoes {
     /// the base64 of. They begin at `starts`, and are known
     /// to be JSON.
     pub(crate) fn of(text: &[u8], starts: impl Iterator<Item = usize>) -> Echoes {
-        let mut echoes = Echoes { texts: Vec::new(), is_full: false };
+        let mut echoes = Echoes { texts: Vec::new(), is_full: false, left: SEARCH_BYTES_MAX };
         for start in starts {
             // The values were read before, so nothing fails here.
             let _ = echoes.collect(text, start, 0);
@@ -139,10 +145,14 @@ impl Echoes {
     }
 
     /// Whether a text may contain a replaced one.
-    pub(crate) fn may_be_in(&self, text: &[u8]) -> bool {
-        if text.len() < ECHO_BYTES_MIN {
-            return false;
+    pub(crate) fn may_be_in(&mut self, text: &[u8]) -> bool {
+        if text.len() < ECHO_BYTES_MIN || self.texts.is_empty() {
+            return self.is_full;
         }
+        let Some(left) = self.left.checked_sub(self.texts.len().saturating_mul(text.len())) else {
+            return true;
+        };
+        self.left = left;
         let is_in = |text: &[u8]| self.texts.iter().any(|echo| memmem::find(text, echo).is_some());
         self.is_full || is_in(text) || from_base64(text).is_some_and(|decoded| is_in(&decoded))
     }
@@ -218,7 +228,7 @@ mod tests {
     #[test]
     fn replaced_texts_are_found_again() {
         let text = br#"{"a":["hunter\u0032","aHVudGVyMw=="],"n":1234567,"s":"x"}"#;
-        let echoes = Echoes::of(text, std::iter::once(0));
+        let mut echoes = Echoes::of(text, std::iter::once(0));
         for found in ["is hunter2.", "hunter3", "aHVudGVyMw==", "aHVudGVyMg==", "n=1234567"] {
             assert!(echoes.may_be_in(found.as_bytes()), "{found}");
         }
@@ -230,6 +240,10 @@ mod tests {
             (0..=ECHOES_MAX).map(|at| (1_000_000 + at).to_string()).collect::<Vec<_>>().join(",")
         );
         assert!(Echoes::of(many.as_bytes(), std::iter::once(0)).may_be_in(b"anything"));
+        // What is too much to be searched counts as found.
+        let long = vec![b' '; SEARCH_BYTES_MAX / 2];
+        assert!(!Echoes::of(b"\"hunter2\"", std::iter::once(0)).may_be_in(&long));
+        assert!(Echoes::of(b"[\"hunter2\",\"hunter3\",\"hunter4\"]", std::iter::once(0)).may_be_in(&long));
     }
 
     #[test]

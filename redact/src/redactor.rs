@@ -240,7 +240,7 @@ impl Redactor {
 fn repeating(walk: &Walk<'_, '_>) -> Forced {
     let mut more: Forced = walk.beside.iter().map(|at| (*at, Implied::Beside.label())).collect();
     if !walk.candidates.is_empty() {
-        let echoes = Echoes::of(walk.text(), walk.replaced.iter().map(|replaced| replaced.start));
+        let mut echoes = Echoes::of(walk.text(), walk.replaced.iter().map(|replaced| replaced.start));
         for (start, end, label) in &walk.candidates {
             if echoes.may_be_in(&json::unescape(&walk.text()[*start..*end])) {
                 more.insert(*start, *label);

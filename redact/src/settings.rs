@@ -9,7 +9,7 @@ pub struct Settings {
     pub key: Option<String>,
     /// Keys of the past, for reveal and decrypt alone.
     pub old_keys: Vec<String>,
-    /// Of [`PRESETS`].
+    /// Of [`crate::PRESETS`].
     pub presets: Vec<String>,
     /// Of [`crate::DETECTORS`].
     pub detectors: Vec<String>,

@@ -104,7 +104,7 @@ fn findings(archive: &Archive, folder: &Path) -> Vec<(String, String)> {
         let other = report["findings"].as_array().expect("a list").iter();
         let details = |report: &mut dyn Iterator<Item = &Json>| -> BTreeSet<String> {
             let differ = report.filter(|finding| finding["kind"] == "columns_differ");
-            differ.map(|finding| finding["detail"].as_str().expect("text").to_owned()).collect()
+            differ.map(|finding| finding["detail"].as_str().expect("text").replace('`', "")).collect()
         };
         let ours = judged(archive).to_json();
         let mut ours = ours["findings"].as_array().expect("a list").iter();

@@ -65,7 +65,7 @@ pub(crate) struct Edit {
     with: Vec<u8>,
 }
 
-/// A stretch of the stack of states.
+/// A stretch of the stack of states, or of the text.
 #[derive(Clone, Copy)]
 struct Span {
     start: usize,
@@ -170,6 +170,8 @@ pub(crate) struct Walk<'t, 'c> {
     text: &'t [u8],
     context: Context<'c>,
     states: Vec<State>,
+    /// Where the object begins and ends.
+    whole: Span,
     /// The states at the root of any body.
     bodies: Span,
     targets: Vec<Target>,
@@ -211,6 +213,7 @@ impl<'t, 'c> Walk<'t, 'c> {
             text,
             context,
             states: Vec::new(),
+            whole: Span::EMPTY,
             bodies: Span::EMPTY,
             targets: Vec::new(),
             frames: Vec::new(),
@@ -227,16 +230,16 @@ impl<'t, 'c> Walk<'t, 'c> {
         walk
     }
 
-    /// Returns the text with its edits.
+    /// Returns the object with its edits, without white space around it.
     pub(crate) fn edited(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.text.len());
-        let mut at = 0;
+        let mut at = self.whole.start;
         for edit in &self.edits {
             out.extend_from_slice(&self.text[at..edit.start]);
             out.extend_from_slice(&edit.with);
             at = edit.end;
         }
-        out.extend_from_slice(&self.text[at..]);
+        out.extend_from_slice(&self.text[at..self.whole.end]);
         out
     }
 
@@ -251,6 +254,7 @@ impl<'t, 'c> Walk<'t, 'c> {
         }
         self.frames.push(Frame { segment: Segment::Root, at, node: None });
         let (end, _) = self.value(at, states, None, place)?;
+        self.whole = Span { start: at, end };
         if json::skip_white(self.text, end) == self.text.len() { Ok(()) } else { Err(Broken::NotJson) }
     }
 
@@ -365,7 +369,8 @@ impl<'t, 'c> Walk<'t, 'c> {
     /// Notes that the value of the current frame is replaced.
     fn replace(&mut self, at: usize, end: usize, hit: Hit) -> Fate {
         let value = &self.text[at..end];
-        if value == b"null" && hit.action == Action::Tokenise {
+        let is_element = matches!(self.frames.last(), Some(Frame { segment: Segment::Index(_), .. }));
+        if value == b"null" && (hit.action == Action::Tokenise || is_element) {
             return Fate::Kept;
         }
         self.note(hit, at, end);

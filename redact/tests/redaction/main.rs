@@ -72,6 +72,8 @@ fn an_event_that_is_no_json_is_not_passed() {
     assert!(matches!(redact(deep.as_bytes()), Err(Unreadable::TooDeep)));
     let twice = r#"{"requestObject":{"data":{"a":"x"}},"requestObject":{"spec":1}}"#;
     assert!(matches!(redact(twice.as_bytes()), Err(Unreadable::Ambiguous)));
+    let spaced = redact(format!(" \n{event}\t ").as_bytes()).expect("readable").expect("changed");
+    assert_eq!(spaced.event, whole.event);
     // What no rule is about is not even read.
     let other = with(
         vec![RuleSettings { resources: vec!["pods".to_owned()], ..rule("drop", &["requestObject"]) }],

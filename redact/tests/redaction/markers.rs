@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use strongroom_redact::{Form, Token, Unreadable};
+use strongroom_schemas::marked;
 use strongroom_schemas::marks::Redaction;
 
 use crate::{SECRET, edited, rule, with};
@@ -69,6 +70,8 @@ fn values<'v>(value: &'v Value, steps: &[&str]) -> Vec<&'v Value> {
 /// Panics if a mark is not true of an edited event.
 pub fn assert_true(mark: &str, event: &str) {
     let mark = Redaction::parse(mark).expect("a mark");
+    // What both verifiers ask of every redacted row.
+    assert_eq!(marked::compare(&mark, event.as_bytes()), Ok(()), "{mark} {event}");
     let event: Value = serde_json::from_str(event).expect("JSON");
     let find = |pointer: &String| {
         let steps: Vec<&str> = pointer.split('/').skip(1).collect();

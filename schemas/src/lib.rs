@@ -23,6 +23,7 @@ mod error;
 pub mod event;
 pub mod form;
 pub mod format;
+pub mod marked;
 pub mod marks;
 pub mod ocsf;
 pub mod outcome;

@@ -3414,8 +3414,6 @@ class Place:
         """Judges a value, or NOTHING, and everything in it. Where a member is repeated, all its
         values count. An item of a list that was removed is null, and a step SOME_ITEMS means one
         or more items of a list."""
-        if isinstance(value, str):
-            value.encode()  # a lone surrogate is a ValueError
         if self.said == "dropped":
             is_so = value is NOTHING or (is_item and value is None)
         elif self.said == "tokenised" and value is not NOTHING and value is not None:
@@ -3423,9 +3421,6 @@ class Place:
         else:
             is_so = None
         self.holds, self.fails, self.is_folded = self.holds or is_so is True, self.fails or is_so is False, self.is_folded or is_folded
-        if self.inside and isinstance(value, Members):
-            for name, _ in value:
-                name.encode()
         for step, place in self.inside.items():
             if isinstance(value, Members):
                 for inner in [v for name, v in value if name == step] or [NOTHING]:

@@ -111,7 +111,9 @@ impl Node {
             Some(Said::Dropped) => Some(is_gone),
             // No value has no token.
             Some(Said::Tokenised) if value.is_none_or(|value| value == "null") => None,
-            Some(Said::Tokenised) => Some(string.is_some_and(|Text(text)| token_in(&text).is_some())),
+            Some(Said::Tokenised) => {
+                Some(string.is_some_and(|Text(text)| token_in(&String::from_utf8_lossy(&text)).is_some()))
+            }
             None => None,
         };
         self.holds |= is_so == Some(true);
@@ -125,7 +127,7 @@ impl Node {
                 let Members(members) = serde_json::from_str(value).map_err(unreadable)?;
                 let place = Place { is_item: false, ..place };
                 for (step, node) in &mut self.inside {
-                    let mut values = members.iter().filter(|(name, _)| name == step).peekable();
+                    let mut values = members.iter().filter(|(name, _)| **name == *step.as_bytes()).peekable();
                     if values.peek().is_none() {
                         node.judge(place, None)?;
                     }
@@ -191,9 +193,11 @@ fn depth(text: &[u8]) -> usize {
 }
 
 /// Members of an object in order, names unescaped, values as text.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct Members<'a>(Vec<(Cow<'a, [u8]>, &'a RawValue)>);
 
-struct Text<'a>(Cow<'a, str>);
+/// What a string says. It is bytes, because a lone surrogate, which a client may send, is in no
+/// `str`.
+struct Text<'a>(Cow<'a, [u8]>);
 
 impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -203,14 +207,14 @@ impl<'de> Deserialize<'de> for Text<'de> {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+            fn visit_borrowed_bytes<E>(self, text: &'de [u8]) -> Result<Text<'de>, E> {
                 Ok(Text(Cow::Borrowed(text)))
             }
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+            fn visit_bytes<E>(self, text: &[u8]) -> Result<Text<'de>, E> {
                 Ok(Text(Cow::Owned(text.to_owned())))
             }
         }
-        deserializer.deserialize_str(TextVisitor)
+        deserializer.deserialize_bytes(TextVisitor)
     }
 }
 

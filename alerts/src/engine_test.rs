@@ -1046,13 +1046,13 @@ fn a_match_carries_what_is_shown() {
             r#"{{"auditID":"1","stage":"ResponseComplete","verb":"create","requestURI":"{uri}","user":{{"username":"{user}"}},"objectRef":{{"resource":"pods","name":"a"}},"requestObject":{body},"requestReceivedTimestamp":"2026-03-02T10:00:00.000000Z","stageTimestamp":"2026-03-02T10:00:00.000000Z","responseStatus":{{"code":201}}}}"#
         )
     };
-    let counted = "\n---\ntitle: c\nname: c\ncorrelation: {type: first_seen, rules: [t], group-by: user.username, timespan: 10d, learning: 0s, condition: {field: requestObject.pin}}\n";
+    let counted = "\n---\ntitle: c\nname: c\ncorrelation: {type: first_seen, rules: [t], group-by: user.username, timespan: 10d, learning: 1s, condition: {field: exec.command}, generate: true}\n";
     let rules = set(&format!(
         "name: t\nmessage: '{{user.username}} {{requestURI}}'\n{}{counted}",
         selection("user.username: eve\nrequestObject.pin: '1234'")
     ));
     let clear =
-        [line("bob", "/x?pin=1", r#"{"pin":"1234"}"#), line("eve", "/x?pin=1234", r#"{"pin":"1234"}"#)];
+        [line("bob", "/x?command=1", r#"{"pin":"1234"}"#), line("eve", "/x?command=1234", r#"{"pin":"1234"}"#)];
     let batch = batch_of(&clear.iter().map(String::as_str).collect::<Vec<_>>());
     let shown = line("rt1:eve", "/x", "{}");
     let mut matcher = Matcher::new(Arc::clone(&rules));
@@ -1076,7 +1076,7 @@ fn a_match_carries_what_is_shown() {
     }
     assert!(
         found.iter().all(|alert| alert.rule_name != "c"
-            || alert.group_key == "user.username=rt1:eve, requestObject.pin=<4>")
+            || alert.group_key == "user.username=rt1:eve, exec.command=<4>")
     );
     // The identity of the request is that of the shown row, so a replay raises the same ids.
     let single = found.iter().find(|alert| alert.rule_name == "t");

@@ -406,6 +406,22 @@ fn token(redactor: &Redactor, value: &str) -> String {
     redactor.token(&serde_json::Value::String(value.to_owned())).as_str().to_owned()
 }
 
+/// The annotations in which the API server says how it decided.
+const OF_AUTHORIZATION: [&str; 2] = ["authorization.k8s.io/decision", "authorization.k8s.io/reason"];
+
+/// What a policy may change in an event, and what of it is named by the policy.
+#[derive(Clone, Copy)]
+struct Opening {
+    roots: Roots,
+    named: Roots,
+}
+
+impl Opening {
+    fn of(redactor: &Redactor, cluster: &str, target: &Target<'_>) -> Opening {
+        Opening { roots: redactor.roots(cluster, target), named: redactor.named_roots(cluster, target) }
+    }
+}
+
 /// Decides from the columns of a block which rows a policy may change.
 struct Gate<'g> {
     redactor: &'g Redactor,
@@ -416,8 +432,11 @@ struct Gate<'g> {
     shape: Names<'g>,
     /// The key in `shape` of a cloud's entry, which has more than its columns.
     google: Option<i32>,
-    known: HashMap<[i32; 4], Roots>,
-    last: Option<([i32; 4], Roots)>,
+    known: HashMap<[i32; 4], Opening>,
+    last: Option<([i32; 4], Opening)>,
+    annotations: Names<'g>,
+    /// For each entry of `annotations`, whether it has more than the API server's own.
+    has_more: Vec<Option<bool>>,
 }
 
 /// A column of names that repeat.
@@ -445,6 +464,8 @@ impl<'g> Gate<'g> {
             shape: names(index::SHAPE),
             known: HashMap::new(),
             last: None,
+            annotations: names(index::ANNOTATIONS),
+            has_more: Vec::new(),
         }
     }
 
@@ -454,35 +475,67 @@ impl<'g> Gate<'g> {
         if self.faults.is_valid(row) {
             return true;
         }
-        let roots = self.roots(row);
-        !roots.is_empty()
-            && (self
-                .google
-                .is_some_and(|key| self.shape.is_valid(row) && self.shape.keys().value(row) == key)
-                || self.columns.iter().any(|(root, column)| roots.contains(*root) && column.is_valid(row)))
+        let opening = self.opening(row);
+        if opening.roots.is_empty() {
+            return false;
+        }
+        if self.google.is_some_and(|key| self.shape.is_valid(row) && self.shape.keys().value(row) == key) {
+            return true;
+        }
+        (0..self.columns.len()).any(|at| {
+            let (root, column) = self.columns[at];
+            opening.roots.contains(root)
+                && column.is_valid(row)
+                && match root {
+                    Root::RequestUri => {
+                        dictionary_value(column.as_dictionary(), row).is_some_and(|uri| uri.contains('?'))
+                    }
+                    Root::Annotations if !opening.named.contains(root) => self.has_more_annotations(row),
+                    _ => true,
+                }
+        })
+    }
+
+    /// Whether a row has annotations other than those in which the API server says how it decided.
+    fn has_more_annotations(&mut self, row: usize) -> bool {
+        if self.annotations.is_null(row) {
+            return false;
+        }
+        let Ok(key) = usize::try_from(self.annotations.keys().value(row)) else { return true };
+        self.has_more.resize(self.annotations.values().len(), None);
+        *self.has_more[key].get_or_insert_with(|| {
+            let text = self.annotations.values().as_string::<i32>().value(key);
+            let members = serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(text);
+            let is_own = |name: &String| OF_AUTHORIZATION.contains(&name.as_str());
+            members.map_or(true, |members| !members.keys().all(is_own))
+        })
     }
 
     fn roots(&mut self, row: usize) -> Roots {
+        self.opening(row).roots
+    }
+
+    fn opening(&mut self, row: usize) -> Opening {
         if self.faults.is_valid(row) {
-            return self.redactor.roots(self.cluster, &self.target(row));
+            return Opening::of(self.redactor, self.cluster, &self.target(row));
         }
         // All objects without a name, and all with one, are alike.
         let key = |names: Names<'_>| if names.is_valid(row) { names.keys().value(row) } else { -1 };
         let mut keys = self.names.map(key);
         keys[1] = keys[1].min(0);
-        if let Some((_, roots)) = self.last.filter(|(known, _)| *known == keys) {
-            return roots;
+        if let Some((_, opening)) = self.last.filter(|(known, _)| *known == keys) {
+            return opening;
         }
-        let roots = match self.known.get(&keys) {
-            Some(roots) => *roots,
+        let opening = match self.known.get(&keys) {
+            Some(opening) => *opening,
             None => {
-                let roots = self.redactor.roots(self.cluster, &self.target(row));
-                self.known.insert(keys, roots);
-                roots
+                let opening = Opening::of(self.redactor, self.cluster, &self.target(row));
+                self.known.insert(keys, opening);
+                opening
             }
         };
-        self.last = Some((keys, roots));
-        roots
+        self.last = Some((keys, opening));
+        opening
     }
 
     fn target(&self, row: usize) -> Target<'g> {

@@ -50,6 +50,8 @@ struct Rule {
     /// Group and resource.
     resources: Vec<(Glob, Glob)>,
     roots: Roots,
+    /// The roots of its own paths.
+    named: Roots,
     of_event: Range<usize>,
     of_entry: Range<usize>,
 }
@@ -161,6 +163,18 @@ impl Policy {
     /// The members that the policy may change in an event with this target.
     pub(crate) fn roots_for(&self, cluster: &str, target: &Target<'_>) -> Roots {
         self.roots_of(self.rules.iter().filter(|rule| rule.is_about(cluster, target)))
+    }
+
+    /// The members that the policy changes on their own account in an event with this target, and
+    /// not only because they may repeat what is in others.
+    pub(crate) fn named_for(&self, cluster: &str, target: &Target<'_>) -> Roots {
+        let mut named = Roots::default();
+        let rules = self.rules.iter().filter(|rule| rule.is_about(cluster, target));
+        rules.for_each(|rule| named.add_all(rule.named));
+        if !self.detectors.is_empty() {
+            named.add_all(Roots::OF_BODIES);
+        }
+        named
     }
 
     fn roots_of<'r>(&self, rules: impl Iterator<Item = &'r Rule>) -> Roots {
@@ -377,7 +391,7 @@ impl Maker {
         let (clusters, namespaces, resources) =
             (sorted(&settings.clusters), sorted(&settings.namespaces), sorted(&settings.resources));
         let (first_of_event, first_of_entry) = (self.of_event.len(), self.of_entry.len());
-        let mut roots = Roots::default();
+        let (mut roots, mut named) = (Roots::default(), Roots::default());
         for path in &paths {
             let text = path.to_string();
             self.lines
@@ -387,6 +401,7 @@ impl Maker {
                 self.labels.len() - 1
             });
             roots.add(path.root);
+            named.add(path.root);
             if matches!(path.root, Root::RequestObject | Root::ResponseObject | Root::UserName) {
                 roots.add_all(Roots::OF_BODIES);
             }
@@ -414,6 +429,7 @@ impl Maker {
                 })
                 .collect(),
             roots,
+            named,
             of_event: first_of_event..self.of_event.len(),
             of_entry: first_of_entry..self.of_entry.len(),
         });

@@ -122,6 +122,12 @@ impl Redactor {
         self.policy.roots_for(cluster, target)
     }
 
+    /// Returns those of [`roots`](Self::roots) that the policy names itself. The others are changed
+    /// only because they may repeat what is in a body.
+    pub fn named_roots(&self, cluster: &str, target: &Target<'_>) -> Roots {
+        self.policy.named_for(cluster, target)
+    }
+
     /// Whether an event with this target may be changed.
     pub fn may_change(&self, cluster: &str, target: &Target<'_>) -> bool {
         !self.roots(cluster, target).is_empty()

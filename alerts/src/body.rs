@@ -60,7 +60,8 @@ pub(crate) fn examine(text: &str) -> Option<Examined> {
             Some(operations) => patch::patched(operations.clone()),
             None => Examined { value: Value::Object(object), is_whole: true, removed: None },
         },
-        value => Examined { value, is_whole: true, removed: None },
+        // A body that is a text is not the object that the API server read.
+        value => Examined { is_whole: !value.is_string(), value, removed: None },
     })
 }
 

@@ -413,7 +413,7 @@ fn counted(
     let mut text = String::new();
     let mut hash = Identity::new();
     if !definition.across_clusters {
-        hash.text(columns.text(index::CLUSTER).get(row.at));
+        hash.text(fields.columns.text(index::CLUSTER).get(fields.row.at));
     }
     for (field, name) in base.group_by.iter().zip(&definition.group_by) {
         values.clear();

@@ -10,7 +10,7 @@
 //! - Blocks of a stream are handed out in order, without gaps, with the hash of all bytes before
 //!   their end, so that a position can be written after any of them.
 //!
-//! A pipe (standard input, a FIFO) may be live: whole lines of it are handed out after
+//! A pipe (standard input, a FIFO) may be live: whole records of it are handed out after
 //! [`LIVE_WAIT`] at the latest. A pipe cannot be read twice, so it is refused if a second reading
 //! is needed.
 //!
@@ -470,7 +470,8 @@ impl Stream {
             if self.is_pipe {
                 // The rest of an interrupted pipe is unknown, so its last line may not be complete.
                 stopped = self.stop.load(Ordering::Relaxed);
-                if stopped || (lines > 0 && started.elapsed() >= LIVE_WAIT) {
+                let is_late = lines > 0 && started.elapsed() >= LIVE_WAIT;
+                if stopped || (is_late && !self.is_one_record(&bytes[..filled], lines)) {
                     break;
                 }
             }
@@ -517,6 +518,9 @@ impl Stream {
         if end == bytes.len() && bytes[end - 1] != b'\n' {
             if (self.at_end && !self.follows) || at_cut {
                 is_last = true;
+            } else if let Some(page_end) = last_page_end(&bytes, begins, line_bytes_max) {
+                // A line may end in the next block, and have the end of this page in this one.
+                end = page_end;
             } else if let Some(newline) = memchr::memrchr(b'\n', &bytes) {
                 end = newline + 1;
             } else if let Some(cut) = cut {
@@ -590,6 +594,12 @@ impl Stream {
             if end == whole { lines } else { memchr::memchr_iter(b'\n', &block.bytes).count() } as i64;
         Ok(Some(StreamBlock { prefix: fingerprint(&self.hasher), prefix_before_open_line, block }))
     }
+}
+
+/// Returns where the last whole page of a block ends, if the block begins with one.
+fn last_page_end(bytes: &[u8], begins: Edge, line_bytes_max: usize) -> Option<usize> {
+    let Edge::Page(within) = begins else { return None };
+    frame::last_page(bytes, within, line_bytes_max).map(|(end, _)| end).filter(|end| *end > 0)
 }
 
 #[cfg(test)]
@@ -679,7 +689,8 @@ mod tests {
         let pretty = format!("[\n  {}\n]\n", elements.join(",\n  "));
         let list = format!("{{\n  \"events\": [ {} ],\n  \"x\": [ 1 ]\n}}\n", elements.join(" ,\n"));
         let line = format!("[{}]", (0..90).map(|at| format!("{{\"a\":{at}}}")).collect::<Vec<_>>().join(","));
-        let objects = elements.join("\n");
+        // Objects of no list are not indented.
+        let objects = elements.join("\n").replace("\n  ", "\n");
         let long =
             format!("[\n{},\n{{\"a\":\"{}\"}},\n{{}}\n]\nlast\n", elements[..9].join(","), "x".repeat(400));
         for document in [
@@ -759,6 +770,23 @@ mod tests {
         let hash = blake3::hash(text.as_bytes()).as_bytes()[..16].try_into().expect("16 bytes");
         let short = Skipped::Short(text.len() as i64, hash);
         assert_eq!(stream.skip_to(text.len() as i64 + 1).expect("readable"), short);
+    }
+
+    /// Whatever the size of a block, it ends between two pages, also inside a line.
+    #[test]
+    fn blocks_of_documents_end_between_pages() {
+        for text in ["{\n\"a\":1\n}\n{\n\"b\":22\n}\n{\n\"c\":3\n}\n", "[\n{\"a\":1},{\"b\":22},{\"c\":3}]\n"]
+        {
+            for bytes_max in 1..text.len() {
+                let bounds = BlockBounds { bytes_max, lines_max: 30, line_bytes_max: 200 };
+                let file = file(text.as_bytes());
+                let (cuts, all) = read_all(file.path(), bounds).expect("readable");
+                assert_eq!(all, text.as_bytes());
+                let pages = cuts.iter().flat_map(|cut| frame::lines(&cut.block, bounds.line_bytes_max));
+                let pages: Vec<_> = pages.filter(|line| line.event.is_some()).collect();
+                assert_eq!(pages.len(), 3, "{bytes_max}: {text}");
+            }
+        }
     }
 
     #[test]

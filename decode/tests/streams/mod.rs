@@ -209,7 +209,13 @@ impl<'o> Reader<'o> {
         let begins = so_far.edge(bytes, max);
         let (mut end, mut ends) = (filled, Edge::Line);
         if filled < rest.len() && !bytes.ends_with(b"\n") {
-            if let Some(newline) = memchr::memrchr(b'\n', bytes) {
+            let pages = match begins {
+                Edge::Page(within) => frame::last_page(bytes, within, max).filter(|(end, _)| *end > 0),
+                _ => None,
+            };
+            if let Some((page_end, _)) = pages {
+                end = page_end;
+            } else if let Some(newline) = memchr::memrchr(b'\n', bytes) {
                 end = newline + 1;
             } else if begins != Edge::Line || frame::is_long(bytes, max) {
                 (end, ends) = frame::last_cut(bytes, begins, max);

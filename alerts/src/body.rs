@@ -51,14 +51,17 @@ pub(crate) fn examine(text: &str) -> Option<Examined> {
         json.end().ok()?;
         Some(value)
     })?;
-    Some(match value {
-        Value::Array(operations) if patch::is_patch(&operations) => patch::patched(operations),
+    let (value, is_whole) = match value {
+        Value::Array(operations) if patch::is_patch(&operations) => {
+            patch::patched(operations, PARSED_DEPTH_MAX)
+        }
         Value::Object(object) => match patch::listed(&object) {
-            Some(operations) => patch::patched(operations.clone()),
-            None => Examined { value: Value::Object(object), is_whole: true },
+            Some(operations) => patch::patched(operations.clone(), PARSED_DEPTH_MAX),
+            None => (Value::Object(object), true),
         },
-        value => Examined { value, is_whole: true },
-    })
+        value => (value, true),
+    };
+    Some(Examined { value, is_whole })
 }
 
 /// Returns true if [`examine`] is sure to read a whole body, without reading it into memory. A body
@@ -75,7 +78,7 @@ pub(crate) fn is_plain(text: &str) -> bool {
 }
 
 /// Maximum depth of a text that the parser reads.
-pub(crate) const PARSED_DEPTH_MAX: usize = 127;
+const PARSED_DEPTH_MAX: usize = 127;
 
 /// Parses a JSON value of an event that is not a body.
 pub(crate) fn value(text: &str) -> Option<Value> {

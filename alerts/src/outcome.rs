@@ -19,14 +19,6 @@ use crate::expr::Expr;
 use crate::fields::Field;
 use crate::pattern::{Check, Part, Test};
 
-/// Columns that decide a row's outcome.
-pub(crate) const OUTCOME_COLUMNS: [usize; 5] =
-    [index::STAGE, index::RESPONSE_CODE, index::RESPONSE_STATUS, index::AUTHZ_DECISION, index::ANNOTATIONS];
-
-/// Columns that decide whether a row is a dry run.
-pub(crate) const DRY_RUN_COLUMNS: [usize; 5] =
-    [index::REQUEST_URI, index::VERB, index::API_GROUP, index::RESOURCE, index::SUBRESOURCE];
-
 /// The values of the field `outcome`, in the order of their places in a gate.
 pub(crate) const OUTCOMES: [&str; 3] =
     [Outcome::Success.as_str(), Outcome::Failure.as_str(), Outcome::Unknown.as_str()];

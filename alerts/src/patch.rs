@@ -8,8 +8,6 @@
 
 use serde_json::{Map, Value};
 
-use crate::body::{Examined, PARSED_DEPTH_MAX};
-
 /// Largest array index that is followed in a JSON patch; a larger one is read as an append.
 const PATCH_INDEX_MAX: usize = 1024;
 
@@ -28,14 +26,14 @@ pub(crate) fn is_patch(operations: &[Value]) -> bool {
         })
 }
 
-/// Returns the object that the operations of a patch build from nothing. Each array position
-/// becomes an element of its own, which all operations on that position change; the elements need
-/// not be in the order of their positions.
+/// Returns the object that the operations of a patch build from nothing, and whether it is whole.
+/// Each array position becomes an element of its own, which all operations on that position change;
+/// the elements need not be in the order of their positions.
 ///
 /// A value that is copied or moved is known if the patch itself wrote it. Nothing is removed from
-/// where it was. If it is a part of the stored object, nothing is written, and the result is not
-/// whole.
-pub(crate) fn patched(operations: Vec<Value>) -> Examined {
+/// where it was. If it is a part of the stored object, or deeper than `depth_max`, nothing is
+/// written, and the result is not whole.
+pub(crate) fn patched(operations: Vec<Value>, depth_max: usize) -> (Value, bool) {
     let mut root = Value::Null;
     let mut is_whole = true;
     let mut left = COPIED_MAX;
@@ -46,7 +44,7 @@ pub(crate) fn patched(operations: Vec<Value>) -> Examined {
             Some("add" | "replace") => operation.get_mut("value").map(Value::take),
             Some("copy" | "move") => {
                 let from = keys("from");
-                let copy = found(&root, &from).and_then(|from| copied(from, &mut left, PARSED_DEPTH_MAX));
+                let copy = found(&root, &from).and_then(|from| copied(from, &mut left, depth_max));
                 is_whole &= copy.is_some();
                 copy
             }
@@ -56,7 +54,7 @@ pub(crate) fn patched(operations: Vec<Value>) -> Examined {
             put(&mut root, &path, value, PATCH_DEPTH_MAX);
         }
     }
-    Examined { value: root, is_whole }
+    (root, is_whole)
 }
 
 /// Returns the keys of a JSON pointer.

@@ -82,7 +82,7 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
         }
         Field::Removed => {
             let body = at(event, index::REQUEST_OBJECT).and_then(|body| body::examine(&body.to_string()));
-            let removed = body.map(|body| crate::removed::removed(&body)).unwrap_or_default();
+            let removed = body.map(|body| body.removes()).unwrap_or_default();
             if removed.is_empty() {
                 vec![None]
             } else {

@@ -313,6 +313,7 @@ fn event_for_them(line: &Json) -> Json {
             line["sourceIPs"].as_array().and_then(|ips| ips.last()).and_then(Json::as_str).map(str::to_owned),
         ),
         ("exec.command", command(line)),
+        ("client", client(line)),
         ("authz.decision", text("/annotations/authorization.k8s.io~1decision")),
         ("authz.reason", text("/annotations/authorization.k8s.io~1reason")),
     ];
@@ -334,12 +335,25 @@ fn strip_nulls(value: &mut Json) {
     }
 }
 
-/// `command=` parameters of a request URI, form-decoded and joined by spaces.
+/// `command=` parameters of a request URI, form-decoded and joined by spaces; without them, the
+/// command in the body of an exec.
 fn command(line: &Json) -> Option<String> {
-    let (_, query) = line["requestURI"].as_str()?.split_once('?')?;
-    let words: Vec<String> =
-        url_pairs(query).filter(|(key, _)| key == "command").map(|(_, value)| value).collect();
+    let query = line["requestURI"].as_str().and_then(|uri| uri.split_once('?'));
+    let pairs = query.into_iter().flat_map(|(_, query)| url_pairs(query));
+    let words: Vec<String> = pairs.filter(|(key, _)| key == "command").map(|(_, value)| value).collect();
+    if !words.is_empty() || line["objectRef"]["subresource"] != "exec" {
+        return (!words.is_empty()).then(|| words.join(" "));
+    }
+    let words = line["requestObject"]["command"].as_array()?;
+    let words: Vec<&str> = words.iter().filter_map(Json::as_str).collect();
     (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// The program that a user agent names first.
+fn client(line: &Json) -> Option<String> {
+    let agent = line["userAgent"].as_str()?.trim_start();
+    let name = agent.split(|c: char| c == '/' || c == '(' || c.is_ascii_whitespace()).next()?;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 fn url_pairs(query: &str) -> impl Iterator<Item = (String, String)> {

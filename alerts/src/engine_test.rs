@@ -1051,8 +1051,10 @@ fn a_match_carries_what_is_shown() {
         "name: t\nmessage: '{{user.username}} {{requestURI}}'\n{}{counted}",
         selection("user.username: eve\nrequestObject.pin: '1234'")
     ));
-    let clear =
-        [line("bob", "/x?command=1", r#"{"pin":"1234"}"#), line("eve", "/x?command=1234", r#"{"pin":"1234"}"#)];
+    let clear = [
+        line("bob", "/x?command=1", r#"{"pin":"1234"}"#),
+        line("eve", "/x?command=1234", r#"{"pin":"1234"}"#),
+    ];
     let batch = batch_of(&clear.iter().map(String::as_str).collect::<Vec<_>>());
     let shown = line("rt1:eve", "/x", "{}");
     let mut matcher = Matcher::new(Arc::clone(&rules));
@@ -1075,8 +1077,10 @@ fn a_match_carries_what_is_shown() {
         );
     }
     assert!(
-        found.iter().all(|alert| alert.rule_name != "c"
-            || alert.group_key == "user.username=rt1:eve, exec.command=<4>")
+        found
+            .iter()
+            .all(|alert| alert.rule_name != "c"
+                || alert.group_key == "user.username=rt1:eve, exec.command=<4>")
     );
     // The identity of the request is that of the shown row, so a replay raises the same ids.
     let single = found.iter().find(|alert| alert.rule_name == "t");

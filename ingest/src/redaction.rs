@@ -487,9 +487,8 @@ impl<'g> Gate<'g> {
             opening.roots.contains(root)
                 && column.is_valid(row)
                 && match root {
-                    Root::RequestUri => {
-                        dictionary_value(column.as_dictionary(), row).is_some_and(|uri| uri.contains('?'))
-                    }
+                    Root::RequestUri => dictionary_value(column.as_dictionary(), row)
+                        .is_some_and(|uri| self.redactor.may_change_uri(uri)),
                     Root::Annotations if !opening.named.contains(root) => self.has_more_annotations(row),
                     _ => true,
                 }

@@ -229,6 +229,16 @@ impl Policy {
         self.labels.iter().position(|label| label == path).map(index)
     }
 
+    /// The names of the query parameters that the policy may change, in lower case; `None` if it may
+    /// change any.
+    pub(crate) fn parameters(&self) -> Option<Vec<String>> {
+        let paths = self.labels.iter().filter_map(|label| label.strip_prefix(Root::RequestUri.as_str()));
+        let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        paths
+            .map(|path| path.strip_prefix('.').filter(|name| is_plain(name)).map(str::to_ascii_lowercase))
+            .collect()
+    }
+
     pub(crate) fn label(&self, index: u16) -> &str {
         self.labels.get(usize::from(index)).map_or("", String::as_str)
     }

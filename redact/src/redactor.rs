@@ -83,6 +83,8 @@ pub struct Redactor {
     detectors: Vec<(&'static Detector, u16)>,
     /// The label of the path to the user's name, if the policy has it.
     names_label: Option<u16>,
+    /// The query parameters that the policy may change; `None` if it may change any.
+    parameters: Option<Vec<String>>,
 }
 
 impl Redactor {
@@ -90,7 +92,8 @@ impl Redactor {
         let id = policy.id(keys.current().id());
         let detectors = policy.detectors().collect();
         let names_label = policy.label_of(Root::UserName.as_str());
-        Redactor { policy, keys, id, detectors, names_label }
+        let parameters = policy.parameters();
+        Redactor { policy, keys, id, detectors, names_label, parameters }
     }
 
     pub fn policy(&self) -> &Policy {
@@ -126,6 +129,17 @@ impl Redactor {
     /// only because they may repeat what is in a body.
     pub fn named_roots(&self, cluster: &str, target: &Target<'_>) -> Roots {
         self.policy.named_for(cluster, target)
+    }
+
+    /// Whether the policy may change a request URI, for any target. A parameter whose name is encoded
+    /// may be any.
+    pub fn may_change_uri(&self, uri: &str) -> bool {
+        let Some((_, query)) = uri.split_once('?') else { return false };
+        let Some(names) = &self.parameters else { return true };
+        let has = |name: &String| {
+            query.as_bytes().windows(name.len().max(1)).any(|part| part.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        !query.is_ascii() || query.contains('%') || names.iter().any(has)
     }
 
     /// Whether an event with this target may be changed.

@@ -380,10 +380,7 @@ fn an_encrypted_log_is_read_with_its_key_only() {
     let read = run(&wal, &HashMap::new());
     assert!(read.ended.is_ok());
     let text = |cluster: &str| read.texts.get(cluster).map(String::as_str);
-    assert_eq!(
-        (text("a"), text("b")),
-        (Some("clear 1\nhidden 2\nhidden 4\nhidden 5\n"), Some("hidden 3\n"))
-    );
+    assert_eq!((text("a"), text("b")), (Some("clear 1\nhidden 2\nhidden 4\nhidden 5\n"), Some("hidden 3\n")));
     drop((wal, writer));
     // The last segment is cut at every byte: what is whole is read, and nothing else.
     let newest =

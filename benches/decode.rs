@@ -3,10 +3,11 @@
 //!
 //! Data: one block of the generated log (seed 1), some 52,000 events and 64 MiB of text.
 //! `canonical` decodes it as it is. `general` decodes it with an added blank in each line.
-//! kube-apiserver would not write this blank, so the line takes the general path and is kept as
-//! `raw`. The peers get the lines of `canonical`: `plain` is the decoder that tests compare ours
-//! with, with one struct per event and no columns; `serde_json` builds a tree of values and reads
-//! nothing from it.
+//! kube-apiserver would not write this blank, so the line takes the general path and gets a form.
+//! `in a string` decodes each line as the text of a member, as shippers write it beside members of
+//! their own. The peers get the lines of `canonical`: `plain` is the decoder that tests compare
+//! ours with, with one struct per event and no columns; `serde_json` builds a tree of values and
+//! reads nothing from it.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -48,14 +49,20 @@ fn decode(criterion: &mut Criterion) {
         .split_inclusive(|byte| *byte == b'\n')
         .flat_map(|line| [b"{ ".as_slice(), &line[1..]].concat())
         .collect();
-    let (canonical, spaced) = (block(text), block(spaced));
+    let mut in_strings = Vec::new();
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let line = std::str::from_utf8(line).expect("the generator writes text");
+        let message = serde_json::to_string(line).expect("a string");
+        in_strings.extend_from_slice(format!("{{\"message\":{message},\"host\":\"cp-1\"}}\n").as_bytes());
+    }
+    let (canonical, spaced, in_strings) = (block(text), block(spaced), block(in_strings));
     let lines: Vec<&[u8]> =
         canonical.bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let arrived = DateTime::from_timestamp(1_800_000_000, 0).expect("a time in 2027");
 
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::Bytes(canonical.bytes.len() as u64)).sample_size(20);
-    for (name, block) in [("canonical", &canonical), ("general", &spaced)] {
+    for (name, block) in [("canonical", &canonical), ("general", &spaced), ("in a string", &in_strings)] {
         let mut decoder = Decoder::new(DecoderConfig::default());
         group.bench_function(name, |bencher| {
             bencher.iter(|| {

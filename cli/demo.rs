@@ -89,7 +89,7 @@ ORDER BY stage_timestamp",
 ];
 
 pub fn run(args: Args) -> Result<u8, CliError> {
-    crate::allocator::keep_pages();
+    crate::allocator::give_pages_back();
     let started = Instant::now();
     prepare(&args.dir)?;
     let log = args.dir.join(LOG);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use strongroom_alerts::RuleSet;
+use strongroom_alerts::{RuleError, RuleSet};
 use strongroom_archive::{Archive, SealReport};
 use strongroom_ingest::{
     FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest, pipeline, source,
@@ -81,8 +81,8 @@ pub struct Args {
     /// Seal when the oldest row is this old
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     seal_seconds: u64,
-    /// Maximum size of the text in a block, which becomes one row group [default: 64MiB, less with
-    /// more than three threads]
+    /// Maximum size of the text in a block, which becomes one row group [default: 48MiB, less with
+    /// more than two threads]
     #[arg(long, value_name = "BYTES", value_parser = block_bytes, hide_short_help = true)]
     block_bytes: Option<u64>,
     /// Print no progress bar, and no summary unless something needs attention
@@ -107,7 +107,7 @@ pub fn severity(text: &str) -> Result<Severity, String> {
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
-    allocator::keep_pages();
+    allocator::give_pages_back();
     let redactor = match &args.redact {
         Some(file) => Some(redact::redactor(redact::read_policy(file)?)?),
         None => None,
@@ -164,9 +164,13 @@ pub fn run(args: Args) -> Result<u8, CliError> {
 
 /// The rules of a run: the built-in ones, and the user's own.
 pub fn load_rules(no_builtin: bool, own: &[PathBuf]) -> Result<RuleSet, CliError> {
-    let hint = "the message names the rule's file, document and line; docs/rules.md describes the format";
     let rules = if no_builtin { RuleSet::load(own) } else { RuleSet::builtin_and(own) };
-    rules.map_err(|error| CliError::input(error).with_hint(hint))
+    rules.map_err(unusable_rules)
+}
+
+pub fn unusable_rules(error: RuleError) -> CliError {
+    let hint = "the message names the rule's file, document and line; docs/rules.md describes the format";
+    CliError::input(error).with_hint(hint)
 }
 
 /// Ctrl-C ends reading; what was read is sealed. A second Ctrl-C ends the process at once.

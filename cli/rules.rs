@@ -12,9 +12,12 @@ use arrow_array::Array as _;
 use arrow_array::cast::AsArray as _;
 use chrono::Utc;
 use serde_json::{Value, json};
-use strongroom_alerts::{Detector, DetectorConfig, Hidden, LogKind, Matcher, RuleInfo, RuleKind, RuleSet};
+use strongroom_alerts::{
+    Detector, DetectorConfig, Hidden, LogKind, Matcher, OwnRules, RuleInfo, RuleKind, RuleSet,
+};
 use strongroom_archive::{Archive, EventSelection};
 use strongroom_decode::{Decoder, DecoderConfig};
+use strongroom_generate::dialect::Dialect;
 use strongroom_ingest::preview::{self, Preview};
 use strongroom_ingest::replay::{self, Span};
 use strongroom_lines::Block;
@@ -109,7 +112,7 @@ enum Command {
         #[command(flatten)]
         given: Given,
         /// An archive of the stream
-        #[arg(long, value_name = "LOCATION")]
+        #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
         archive: Option<String>,
         /// Values that must not be in the archive: the section [redact] of a TOML file, whose paths
         /// are looked for [default: contents of Secrets, and tokens]
@@ -265,16 +268,28 @@ fn printable_lines(text: &str) -> String {
     text.lines().map(term::printable).collect::<Vec<_>>().join("\n")
 }
 
+/// Loads the rules to check, in place of built-in rules with the same names.
+fn own_rules(paths: &[PathBuf], no_builtin: bool) -> Result<OwnRules, CliError> {
+    if no_builtin {
+        let rules = ingest::load_rules(true, paths)?;
+        return Ok(OwnRules { rules, first: 0, changed: BTreeSet::new() });
+    }
+    RuleSet::in_place_of_builtin(paths).map_err(ingest::unusable_rules)
+}
+
 fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
-    let before = if no_builtin { 0 } else { ingest::load_rules(false, &[])?.rules().len() };
-    let rules = ingest::load_rules(no_builtin, paths)?;
+    let OwnRules { rules, first, changed } = own_rules(paths, no_builtin)?;
     let mut out = anstream::stdout().lock();
     let mut faults = 0;
-    let own = &rules.rules()[before..];
+    let own = &rules.rules()[first..];
     for rule in own {
         let missing = |what: &'static str, is: bool| is.then_some(what);
         let uuid = rule.id.len() == 36 && rule.id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
         let found = [
+            missing(
+                "is another text of a built-in rule: it loads only with --no-builtin-rules",
+                changed.contains(&rule.name) || changed.contains(&rule.id),
+            ),
             missing("has no UUID as its id: ids of its alerts depend on its name", !uuid),
             missing("has no description", rule.alerts && rule.description.is_empty()),
             missing("has no tag of an ATT&CK technique", rule.alerts && rule.techniques.is_empty()),
@@ -290,7 +305,8 @@ fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
                 .context("cannot write to standard output")?;
         }
     }
-    let _ = writeln!(anstream::stderr(), "{} rules read, {faults} remarks", own.len());
+    let (read, remarks) = (term::counted(own.len(), "rule"), term::counted(faults, "remark"));
+    let _ = writeln!(anstream::stderr(), "{read} read, {remarks}");
     Ok(if faults > 0 { exit::FINDING } else { exit::OK })
 }
 
@@ -298,11 +314,11 @@ fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
 /// the hit must alone raise one alert. For a correlation, the events of the hit together must raise
 /// one alert. Near misses must raise none.
 fn test(paths: &[PathBuf], fixtures: Option<&Path>, no_builtin: bool) -> Result<u8, CliError> {
-    let before = if no_builtin { 0 } else { ingest::load_rules(false, &[])?.rules().len() };
-    let rules = Arc::new(ingest::load_rules(no_builtin, paths)?);
+    let OwnRules { rules, first, .. } = own_rules(paths, no_builtin)?;
+    let rules = Arc::new(rules);
     let mut out = anstream::stdout().lock();
     let (mut tested, mut failed) = (0, 0);
-    for rule in rules.rules()[before..].iter().filter(|rule| rule.alerts) {
+    for rule in rules.rules()[first..].iter().filter(|rule| rule.alerts) {
         let beside = Path::new(&rule.file).parent().unwrap_or(Path::new(".")).join("fixtures");
         let folder = fixtures.unwrap_or(&beside);
         tested += 1;
@@ -322,7 +338,7 @@ fn test(paths: &[PathBuf], fixtures: Option<&Path>, no_builtin: bool) -> Result<
             writeln!(out, "      {}", term::printable(&fault)).context("cannot write to standard output")?;
         }
     }
-    let _ = writeln!(anstream::stderr(), "{tested} rules tested, {failed} failed");
+    let _ = writeln!(anstream::stderr(), "{} tested, {failed} failed", term::counted(tested, "rule"));
     Ok(if failed > 0 { exit::FINDING } else { exit::OK })
 }
 
@@ -351,6 +367,7 @@ fn faults(rules: &Arc<RuleSet>, rule: &RuleInfo, hit: &[String], miss: &[String]
     }
     let mut expect_one = |what: String, lines: &[String]| match fired(lines) {
         Ok(1) => {}
+        Ok(0) => faults.push(format!("{what} does not fire")),
         Ok(count) => faults.push(format!("{what} fires {count} times, not once")),
         Err(error) => faults.push(format!("{what}: {error}")),
     };
@@ -364,6 +381,7 @@ fn faults(rules: &Arc<RuleSet>, rule: &RuleInfo, hit: &[String], miss: &[String]
     }
     match fired(miss) {
         Ok(0) => {}
+        Ok(1) => faults.push("the near miss fires once".to_owned()),
         Ok(count) => faults.push(format!("the near miss fires {count} times")),
         Err(error) => faults.push(format!("the near miss: {error}")),
     }
@@ -388,7 +406,10 @@ fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Result<Vec<Alert>, String> 
     let mut decoder = Decoder::new(DecoderConfig::default());
     let decoded = decoder.decode(&block, Utc::now()).map_err(|error| error.to_string())?;
     if decoded.rejects.num_rows() > 0 {
-        return Err(format!("{} lines are not audit events", decoded.rejects.num_rows()));
+        return Err(match decoded.rejects.num_rows() {
+            1 => "a line is not an audit event".to_owned(),
+            lines => format!("{lines} lines are not audit events"),
+        });
     }
     let matches = Matcher::new(Arc::clone(rules)).match_batch(&decoded.events);
     let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
@@ -469,6 +490,11 @@ fn carried(rules: &Arc<RuleSet>, archive: &Archive, since_us: Option<i64>) -> Re
     Ok(carried)
 }
 
+/// Width of the lists of techniques and safeguards.
+const LINE_CHARS: usize = 96;
+/// Number of names of dialects in a line.
+const NAMES_A_LINE: usize = 7;
+
 fn coverage(rules: &RuleSet, seen: Option<&Seen>, as_json: bool) -> std::io::Result<()> {
     let mut out = anstream::stdout().lock();
     let alerting: Vec<usize> = (0..rules.rules().len()).filter(|at| rules.rules()[*at].alerts).collect();
@@ -540,43 +566,77 @@ fn coverage(rules: &RuleSet, seen: Option<&Seen>, as_json: bool) -> std::io::Res
             "  set the audit level of these resources to Metadata, or redact them: docs/redaction.md\n"
         )?;
     }
-    for (title, found) in [("ATT&CK technique", &techniques), ("HIPAA safeguard", &safeguards)] {
-        writeln!(out, "{title}: {} of them", found.len())?;
-        for (key, rules) in found {
-            writeln!(out, "  {key:24} {:3}  {}", rules.len(), term::printable(&rules.join(", ")))?;
-        }
-        writeln!(out)?;
-    }
-    writeln!(out, "Audit level that rules need")?;
-    for &at in &alerting {
-        let (rule, needs) = (&rules.rules()[at], rules.needs(at));
-        let stream = match state(at) {
-            None => String::new(),
-            Some((word, Carried { seen, whole })) => {
-                format!("{word:9} {} of {} events  ", term::count(whole), term::count(seen))
-            }
-        };
-        let resources =
-            if needs.resources.is_empty() { "any".to_owned() } else { needs.resources.join(", ") };
-        let (name, level) = (term::printable(&rule.name), needs.level.as_str());
-        writeln!(out, "  {name:40} {level:16} {stream}{resources}")?;
+    let of_level = |level: Level| alerting.iter().filter(|at| rules.needs(**at).level == level).count();
+    let levels = [Level::Metadata, Level::Request, Level::RequestResponse]
+        .map(|level| format!("{} {}", of_level(level), level.as_str()));
+    writeln!(
+        out,
+        "{} that alert; they need the audit level: {}",
+        term::counted(alerting.len(), "rule"),
+        levels.join(", ")
+    )?;
+    if seen.is_some() {
+        let words: Vec<&str> = alerting.iter().filter_map(|at| Some(state(*at)?.0)).collect();
+        let counts = ["carried", "partly", "BLIND", "not seen"]
+            .map(|word| format!("{} {word}", words.iter().filter(|found| **found == word).count()));
+        writeln!(out, "in the archive: {}", counts.join(", "))?;
     }
     for log in LogKind::ALL {
-        let lacking = alerting.iter().map(|at| (&rules.rules()[*at].name, rules.lacking(*at, log)));
-        let lacking: Vec<_> = lacking.filter(|(_, lacking)| !lacking.is_empty()).collect();
-        if lacking.is_empty() {
-            continue;
-        }
-        writeln!(
-            out,
-            "\nColumns that rules ask for and a log of {} lacks: {} rules",
-            log.as_str(),
-            lacking.len()
-        )?;
-        for (name, columns) in lacking {
-            writeln!(out, "  {:40} {}", term::printable(name), columns.join(", "))?;
+        let lacking = alerting.iter().filter(|at| !rules.lacking(**at, log).is_empty()).count();
+        let names =
+            Dialect::ALL.into_iter().filter(|dialect| dialect.is_mapped() == (log == LogKind::Google));
+        let names: Vec<&str> = names.map(Dialect::name).collect();
+        let lacking = match lacking {
+            0 => "every rule finds the columns that it asks for".to_owned(),
+            count => format!("{} ask for columns that are not there", term::counted(count, "rule")),
+        };
+        writeln!(out, "logs like {}: {lacking}", log.as_str())?;
+        for names in names.chunks(NAMES_A_LINE) {
+            writeln!(out, "  {}", names.join(", "))?;
         }
     }
+    for (title, found) in [("ATT&CK technique", &techniques), ("HIPAA safeguard", &safeguards)] {
+        writeln!(out, "\n{}, each with its number of rules", term::counted(found.len(), title))?;
+        let width = found.keys().map(|key| key.chars().count()).max().unwrap_or(0);
+        let cells: Vec<String> = found
+            .iter()
+            .map(|(key, rules)| format!("{:width$} {:4}", term::printable(key), rules.len()))
+            .collect();
+        let across = (LINE_CHARS / (width + 8)).max(1);
+        for line in cells.chunks(across) {
+            writeln!(out, "  {}", line.join("   "))?;
+        }
+    }
+    writeln!(out, "\nRules by the audit level that they need, and by log: the columns that a log lacks")?;
+    let width = alerting.iter().map(|at| rules.rules()[*at].name.chars().count()).max().unwrap_or(0);
+    let seen_of = |at: usize| {
+        state(at).map(|(word, Carried { seen, whole })| {
+            format!("{word} ({} of {})", term::count(whole), term::count(seen))
+        })
+    };
+    let events_seen: Vec<Option<String>> = alerting.iter().map(|at| seen_of(*at)).collect();
+    let seen_width =
+        events_seen.iter().flatten().map(String::len).max().map_or(0, |width| width.max("events".len()));
+    let row = |name: &str, level: &str, seen: &str, logs: &[String]| {
+        let seen = if seen_width == 0 { String::new() } else { format!("{seen:seen_width$}  ") };
+        format!("  {name:width$}  {level:15}  {seen}{}", logs.join("  ")).trim_end().to_owned()
+    };
+    let kinds = LogKind::ALL.map(|log| format!("{:10}", log.as_str()));
+    writeln!(out, "{}", row("rule", "level", "events", &kinds))?;
+    for (&at, seen) in alerting.iter().zip(&events_seen) {
+        let rule = &rules.rules()[at];
+        let logs = LogKind::ALL.map(|log| match rules.lacking(at, log) {
+            lacking if lacking.is_empty() => format!("{:10}", "yes"),
+            lacking => format!("lacks {}", lacking.join(", ")),
+        });
+        let level = rules.needs(at).level;
+        let seen = seen.as_deref().unwrap_or_default();
+        writeln!(out, "{}", row(&term::printable(&rule.name), level.as_str(), seen, &logs))?;
+    }
+    writeln!(
+        out,
+        "\n`strongroom rules list --technique T1609` or `--hipaa '164.312(b)'` names the rules of one."
+    )?;
     let hidden = seen.map(|seen| hidden_json(rules, &seen.hidden)).unwrap_or_default();
     let hidden = hidden.as_object().into_iter().flatten();
     for (at, (name, fields)) in hidden.enumerate() {

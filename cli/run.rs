@@ -77,7 +77,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
-    allocator::keep_pages();
+    allocator::give_pages_back();
     let mut config = Config::read(&args.config, args.archive.as_deref())?;
     let redactor = config.redact.take().map(config::redact::redactor).transpose()?;
     for webhook in &mut config.webhooks {

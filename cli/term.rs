@@ -13,6 +13,12 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// `1 rule`, `1,234 rules`.
+pub fn counted(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", count(number as u64))
+}
+
 /// Bytes in binary units with one decimal: `1.5 MiB`.
 pub fn bytes(number: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -65,6 +71,10 @@ mod tests {
         assert_eq!(super::count(0), "0");
         assert_eq!(super::count(999), "999");
         assert_eq!(super::count(1_234_567), "1,234,567");
+        assert_eq!(
+            (super::counted(1, "rule"), super::counted(1000, "rule")),
+            ("1 rule".into(), "1,000 rules".into())
+        );
         assert_eq!(super::bytes(1023), "1023 B");
         assert_eq!(super::bytes(1536), "1.5 KiB");
     }

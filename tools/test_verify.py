@@ -2904,7 +2904,7 @@ def records(version):
         for case in cases:
             data = base64.b64decode(case["base64"]) if "base64" in case else case["record"].encode()
             of_case, says = case.get("format", 2), case["says"]
-            if version == 1 and of_case == 2 and not LATER.search(data):
+            if version == 1 and "format" not in case and not LATER.search(data):
                 of_case, says = 1, says and {k: v for k, v in says.items() if k != "faults"}
             if version == of_case:
                 yield case["what"], data, case.get("rendered", False), says, case.get("shape") or (says or {}).get("shape")

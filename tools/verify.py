@@ -2867,7 +2867,9 @@ EVENT_NAMES = {
 }  # fmt: skip
 # Where the level may also be, in an event that OpenShift's log forwarder has changed.
 LEVEL_ELSEWHERE = ("k8s_audit_level", "openshift_audit_level")
-TIME_CODEC = re.compile(r"([0-9]|trim|threes|sixes)(Z|\+00:00|\+0000)", re.ASCII)
+TIME_CODEC = re.compile(
+    r"([0-9]|trim|threes|sixes)(Z|\+00:00|\+0000)|s\.([0-9]|trim|threes|sixes)", re.ASCII
+)
 LINES_LAYOUT = re.compile(r"(lines|tabs)-(0|[1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII)
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 ESCAPE = re.compile(r'\\(?:["/bfnrt]|u[0-9a-fA-F]{4})', re.ASCII)
@@ -2924,13 +2926,13 @@ def spell_time(codec, micros):
     if not TIME_MIN <= micros <= TIME_MAX:
         raise BadForm("inexact")
     if codec in ("s", "ms"):
-        count, rest = divmod(micros, 1_000_000 if codec == "s" else 1000)
+        count, rest = divmod(micros, unit_of(codec))
         if rest:
             raise BadForm("inexact")
         return str(count)
     decimals, zone = codec
     text = utc_time(micros)
-    digits = text[20:26]
+    digits = text[20:26] if zone else "%06d" % (abs(micros) % 1_000_000)
     if decimals == "trim":
         kept = digits.rstrip("0")
     elif decimals == "threes":
@@ -2942,7 +2944,34 @@ def spell_time(codec, micros):
         if digits[n:].strip("0"):
             raise BadForm("inexact")
         kept = digits[:n].ljust(n, "0")
-    return '"%s%s%s"' % (text[:19], "." + kept if kept else "", zone)
+    decimals = "." + kept if kept else ""
+    if not zone:
+        return "%s%d%s" % ("-" if micros < 0 else "", abs(micros) // 1_000_000, decimals)
+    return '"%s%s%s"' % (text[:19], decimals, zone)
+
+
+def unit_of(codec):
+    """Returns the unit of the last digit that this codec writes of a time, in microseconds."""
+    if codec in ("s", "ms"):
+        return 1_000_000 if codec == "s" else 1000
+    return 10 ** max(0, 6 - int(codec[0])) if codec[0].isdigit() else 1
+
+
+def parse_time_codec(name):
+    """Returns the codec of a time: `s`, `ms`, or (decimals, zone), where seconds with decimals have
+    no zone. Raises BadForm if there is no such codec."""
+    if name in ("s", "ms"):
+        return name
+    match = TIME_CODEC.fullmatch("6Z" if name is None else name)
+    if not match:
+        raise BadForm("unknown_codec")
+    return match[1] or match[3], match[2]
+
+
+def copier(codec):
+    """Returns the function that writes a copy of a time with this codec."""
+    unit = unit_of(codec)
+    return lambda micros: spell_time(codec, micros - micros % unit)
 
 
 def parse_codec(kind, codec):
@@ -2953,12 +2982,8 @@ def parse_codec(kind, codec):
             raise BadForm("unknown_codec")
         return str if kind == "integer" else same
     if kind == "time":
-        if codec in ("s", "ms"):
-            return lambda value: spell_time(codec, value)
-        match = TIME_CODEC.fullmatch("6Z" if codec is None else codec)
-        if not match:
-            raise BadForm("unknown_codec")
-        return lambda value: spell_time((match[1], match[2]), value)
+        codec = parse_time_codec(codec)
+        return lambda value: spell_time(codec, value)
     style, comma, layout = ("go" if codec is None else codec).partition(",")
     if style not in STYLES or comma and kind == "text":
         raise BadForm("unknown_codec")
@@ -2984,6 +3009,7 @@ class FormReader:
 
     - `literal`: a text that is copied;
     - `column`: (column, function that writes its value);
+    - `copy`: (column of a time, function that writes a copy of it);
     - `item`: where in the record the next item of `form_values` goes (see item_fits);
     - `open`: the start of a region, a part that is written as one string; the value is the function
       that escapes the text;
@@ -2995,6 +3021,7 @@ class FormReader:
         self.parts, self.literal = [], []
         self.holes = self.items = self.depth = self.regions = 0
         self.columns, self.event, self.level_at = set(), None, None
+        self.copied = set()
         self.members = []  # [index of the object in `objects`, name, kind of the value]
         # For each object: [the member whose value it is, or None; index of its first part; index
         # after its last part].
@@ -3009,6 +3036,8 @@ class FormReader:
         self.end_literal()
         if self.event is None:
             raise BadForm("no_column")
+        if self.copied - self.columns:
+            raise BadForm("not_copied")
         self.judge_names()
         return self
 
@@ -3054,9 +3083,14 @@ class FormReader:
             if inside[1:] not in STYLES:
                 raise BadForm("unknown_codec")
             return "open", ESCAPERS[inside[1:]], end + 1
+        is_copy, inside = inside.startswith("="), inside.removeprefix("=")
         column, colon, codec = inside.partition(":")
         if column not in MAPPED:
             raise BadForm("unknown_column")
+        if is_copy:
+            if MAPPED[column][2] != "time":
+                raise BadForm("not_copied")
+            return "copy", (column, copier(parse_time_codec(codec if colon else None))), end + 1
         return "column", (column, parse_codec(MAPPED[column][2], codec if colon else None)), end + 1
 
     def put(self, kind, value, end):
@@ -3089,7 +3123,7 @@ class FormReader:
                 self.take()
                 continue
             kind, _, end = self.hole()
-            if kind == "column":
+            if kind in ("column", "copy"):
                 raise BadForm("misplaced")
             if kind != "item":
                 return
@@ -3132,6 +3166,9 @@ class FormReader:
                 raise BadForm("not_json")
             if kind == "open":
                 self.region()
+            elif kind == "copy":
+                self.copied.add(what[0])
+                self.put("copy", what, end)
             else:
                 self.put("item", "value", end)
         elif c == "{":
@@ -3346,7 +3383,7 @@ def render_form(row, event_only=False):
         out = stack[-1][0]
         if kind == "literal":
             out.append(value)
-        elif kind == "column":
+        elif kind in ("column", "copy"):
             out.append(value[1](row[value[0]]))
         elif kind == "item":
             item = next(rest)
@@ -3907,6 +3944,9 @@ EVENT_MEMBERS = {key for key, _ in EVENT_STRINGS} | {
 }  # fmt: skip
 
 
+NOT_BESIDE = EVENT_MEMBERS | {"kind", "apiVersion", "metadata", "authenticationMetadata"}  # what an API server writes
+
+
 def is_event(found):
     """Returns True if an object is an audit event, judged only by its `kind`, `apiVersion` and
     `auditID`."""
@@ -3998,7 +4038,21 @@ def google_columns(entry):
     said.update(authz_reason=labels.string(REASON), authz_decision=labels.string(DECISION))
     if said["authz_decision"] is None:
         said["authz_decision"] = google_granted(payload)
+    if said["user_name"] is None and entry.version != 1:
+        said["user_name"] = authentication.string("principalSubject")
+        if said["user_name"] is None and google_is_anonymous(payload.body("authenticationInfo"), said):
+            said["user_name"] = "system:anonymous"
     return said
+
+
+def google_is_anonymous(authentication, said):
+    """Returns True if an entry without a principal is of an anonymous request."""
+    if (said["authz_reason"] or "").endswith((' to User "system:anonymous"', ' to Group "system:unauthenticated"')):
+        return True
+    if 'User "system:anonymous" cannot ' in (said["response_message"] or ""):
+        return True
+    names_nobody = authentication is None or re.fullmatch(r"\{[ \t\r\n]*\}", authentication)
+    return bool(names_nobody) and said["authz_decision"] == "allow"
 
 
 def is_status(response, version):
@@ -4173,6 +4227,8 @@ class Found:
     - `end`: where the object ends; None if the text ends before that, or breaks.
     - `is_whole`: True if all of it is JSON in UTF-8. `is_odd`: a name in it is not readable.
       `is_deep`: a value in it is nested too deep.
+    - `beside`: (name, where its value starts and ends) of each member that can be read and that no
+      API server writes.
     - `within`: the object that this one is in. What that has read is JSON, so it is not judged
       again.
     - `version`: the `eventsFormat` whose rules apply. `also`: names that are kept beside READ."""
@@ -4182,6 +4238,7 @@ class Found:
         self.faults, self.pointer = (within.faults, within.pointer_to(name)) if within else (set(), "")
         self.told = TOLD.get(self.pointer, ())
         self.list, self.values, self.end, self.is_whole, self.is_odd, self.is_deep = [], {}, None, True, False, False
+        self.beside = []
         self.is_carrier, self.version = False, within.version if within else version
         self.also = within.also if within else also
         self.read(start + 1)
@@ -4255,6 +4312,8 @@ class Found:
                 self.list.append((name, quote))
         if name in READ or name in self.also:
             self.values[name] = start, end, fault
+        if not fault and not self.is_judged and name not in NOT_BESIDE:
+            self.beside.append((name, start, end))
 
     @staticmethod
     def name(quoted):
@@ -4444,7 +4503,7 @@ CARRIED = [
 READ = set().union(*TOLD.values(), *CARRIED) | {
     "kind", "apiVersion", "k8s_audit_level", "openshift_audit_level", "method", "records", "category", "properties", "logEvents", "messageType", "logName",
     "protoPayload", "insertId", "textPayload", "jsonPayload", "resource", "type", "serviceName", "@type", "operation", "requestMetadata", "authenticationInfo",
-    "callerIp", "methodName", "id", "last", "first", "principalEmail", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
+    "callerIp", "methodName", "id", "last", "first", "principalEmail", "principalSubject", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
     "status", "authorizationInfo", "granted", "stream", "kubernetes", "container_name", "container", "name", "namespace_name", "namespace", "pod_namespace",
     "resourceLogs", "streams", "values", "events", "ts", "caller",
 }  # fmt: skip
@@ -4487,6 +4546,14 @@ def is_of_rancher(found):
     return bool(user.first("name")) and not user.first("username")
 
 
+def columns_of(event):
+    """The columns of an audit event, unless what stands beside its members says that something
+    other than an API server wrote it."""
+    if event.version != 1 and is_of_other_writer(event):
+        raise NoRecord
+    return with_faults(event_columns(event), event)
+
+
 def with_faults(said, found):
     faults = sorted(found.faults, key=str.encode)[:FAULTS_MAX]
     return dict(said, faults=faults or None)
@@ -4506,6 +4573,9 @@ def plain_columns(text):
                 return None
         if any(isinstance(value(name), dict) and event.object(name).repeats() for name in (*CONTAINERS, "annotations")):
             return None
+        for name in event.values.keys() - NOT_BESIDE:
+            if isinstance(value(name), (dict, list)) or tells_of_other(name, value(name)):
+                return None
         return dict(event_columns(event), faults=None)
     except NoRecord:
         return None
@@ -4559,9 +4629,9 @@ def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=Tru
         raise NoRecord
     if text.startswith(b'"'):
         string = text_of(text) if is_first else None
-        if string is None or string.lstrip(WHITE).startswith('"'):
+        if string is None or string.lstrip(WHITE.encode()).startswith(b'"'):
             raise NoRecord
-        return unwrap(string.rstrip(WHITE).encode(), version, layers - 1)
+        return unwrap(string.rstrip(WHITE.encode()), version, layers - 1)
     rest = after_prefix(data)
     if rest is None and is_first:
         rest = of_container_runtime(data)
@@ -4570,16 +4640,17 @@ def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=Tru
     return unwrap(rest, version, layers - 1, is_google_allowed=False)
 
 
+ESCAPES = re.compile(rb"(?:\\u[0-9A-Fa-f]{4})+|\\.")
+
+
 def text_of(quoted):
-    """The text of one JSON string."""
+    """The text of one JSON string. Bytes that are not UTF-8 stay in it, and a surrogate that stands
+    alone becomes three such bytes."""
     mask = mask_of(quoted)
     end, _ = value_end(quoted, mask, 0)
-    try:
-        if end != len(quoted) or not is_json(quoted, mask, 0, end, 0):
-            return None
-        return Found.name(quoted)
-    except (NoRecord, UnicodeDecodeError):
+    if end != len(quoted) or not is_json(quoted, mask, 0, end, 0):
         return None
+    return ESCAPES.sub(lambda escapes: json.loads(b'"%s"' % escapes[0]).encode(errors="surrogatepass"), quoted[1:-1])
 
 
 def in_object(data, version, layers, is_google_allowed):
@@ -4598,7 +4669,7 @@ def in_object(data, version, layers, is_google_allowed):
             raise NoRecord
         return unwrap(rest, version, layers - 1)
     if is_audit_event(found):
-        return with_faults(event_columns(found), found)
+        return columns_of(found)
     if not found.is_whole:
         raise NoRecord
     if is_google(found):
@@ -4635,7 +4706,7 @@ def in_carrier(found, layers):
             if first == "{":
                 event = read_event(holder.bytes(path[-1]), found.version)
                 if event is not None and holds_event(event) and is_audit_event(event):
-                    return with_faults(event_columns(event), event)
+                    return columns_of(event)
             elif first == '"':
                 text = (holder.if_string(path[-1]) or "").strip(WHITE).encode()
                 if text.startswith(b"{") or after_prefix(text) is not None:
@@ -4673,7 +4744,7 @@ def at_path(data, path, version):
     if first == "{":
         event = read_event(holder.bytes(path[-1]), version)
         if event is not None and is_audit_event(event):
-            return with_faults(event_columns(event), event)
+            return columns_of(event)
     elif first == '"':
         text = (holder.if_string(path[-1]) or "").strip(WHITE).encode()
         if text.startswith(b"{") or after_prefix(text) is not None:
@@ -4689,21 +4760,70 @@ def holds_event(found):
     return found.if_string("auditID") is not None or kind == "Event" and version is not None and version.startswith("audit.k8s.io/")
 
 
-def is_refused(found):
+def is_refused(found, may_be_part=False):
     """Returns True if an object is a line that a container other than an API server has printed, or
     any container on its standard error, or a line of another log of an API server. In such a line
     there may be text that looks like an event."""
-    if found.first("ts") and found.first("caller") == '"':
+    first = found.first
+    if first("ts") and first("caller") == '"' or first("msg") == '"' and (first("ts") or '"' in (first("caller"), first("level"))):
         return True
     if found.first("kubernetes") == "{" and found.if_object("kubernetes") is NO_MEMBERS:
         return True
     try:
-        members = json.loads(found.data[found.start : found.end], object_pairs_hook=Pairs, parse_int=str)
+        members = pairs_of(found.data[found.start : found.end])
     except (ValueError, RecursionError):
         return False
     told = list(Metadata(members).told())
-    names_container = any(name_of(*names) == "container" and isinstance(value, str) for *names, value in told)
-    return any(is_of_other(name_of(*names), names[1], value, names_container) for *names, value in told)
+    names_container = any(what == "container" and isinstance(value, str) for what, _, value in told)
+    if any(is_of_other(what, own, value, names_container) for what, own, value in told):
+        return True
+    return not may_be_part and is_part(members)
+
+
+def is_of_other_writer(event):
+    """Returns True if a member beside those of an event names another container, a log of one, or
+    standard error. Shippers put such members there. Only what certainly names them counts."""
+    return any(tells_of_other(name, pairs_of(event.data[start:end])) for name, start, end in event.beside)
+
+
+def tells_of_other(name, value):
+    told = Metadata(Pairs([(name, value)]), is_event=True).told()
+    return any(is_of_other(what, own, value, True) for what, own, value in told)
+
+
+PART_FLAGS = "_partial", "partial", "partial_message", "CONTAINER_PARTIAL_MESSAGE", "container_partial_message"
+
+
+def is_part(carrier):
+    """Returns True if a carrier says that its text is a part of a line, or is a line of docker's
+    `json-file` log whose text has no line feed."""
+    inner = (carrier.at(name) for name in ("attributes", "metadata", "container"))
+    if any(has_mark(members) for members in (carrier, *inner) if isinstance(members, Pairs)):
+        return True
+    log = carrier.at("log")
+    if has_partial(carrier.at("log.flags")) or isinstance(log, Pairs) and has_partial(log.at("flags")):
+        return True
+    has_tag = any(name in ("logtag", "_p") for name, _ in carrier)
+    of_docker = all(isinstance(carrier.at(name), str) for name in ("stream", "time", "log"))
+    return not has_tag and of_docker and not log.endswith("\n")
+
+
+def has_mark(members):
+    def is_mark(name, value):
+        if isinstance(value, str):
+            return name == "logtag" and value.startswith("P") or name in PART_FLAGS and (value == "1" or value.isascii() and value.lower() == "true")
+        return name in PART_FLAGS and (value is True or value == b"1")
+
+    return any(is_mark(name, value) for name, value in members)
+
+
+def has_partial(flags):
+    return flags == "partial" or isinstance(flags, list) and "partial" in flags and all(isinstance(flag, str) for flag in flags)
+
+
+def pairs_of(data):
+    """Parses JSON. An object becomes Pairs, and an integer its digits, as bytes."""
+    return json.loads(data, object_pairs_hook=Pairs, parse_int=str.encode)
 
 
 class Pairs(list):
@@ -4714,13 +4834,14 @@ class Pairs(list):
 
 
 class Metadata:
-    """The members of an object that holds an event, without the values that hold it."""
+    """The members of an object that holds an event, without the values that hold it; or, with
+    `is_event`, members beside those of an event."""
 
     LEVELS_MAX, MEMBERS_MAX = 6, 4096
 
-    def __init__(self, members):
-        self.members, self.count = members, 0
-        self.held = [path for path in CARRIED if self.may_hold(path)]
+    def __init__(self, members, is_event=False):
+        self.members, self.count, self.is_event = members, 0, is_event
+        self.held = [] if is_event else [path for path in CARRIED if self.may_hold(path)]
 
     def may_hold(self, path):
         value = self.members
@@ -4734,14 +4855,12 @@ class Metadata:
         return text.startswith("{") or after_prefix(text.encode(errors="replace")) is not None
 
     def told(self):
-        """Yields the compact name of each value with the names around it, alone, that of the
-        object around it, its own name if it is a member of the outermost object, and the value."""
+        """Yields what each value names, its compact name without those around it, and the value."""
         return self.of_object(self.members, [], "", "", 1)
 
     def of_object(self, members, names, path, own, level):
         key = members.at("key")
         for name, value in members:
-            self.count += 1
             here = names + [name]
             if here in self.held:
                 continue
@@ -4749,19 +4868,27 @@ class Metadata:
                 name, string = key, value.at("stringValue") if isinstance(value, Pairs) else None
                 value = value if string is None else string
             longer, alone = compact(path, name), compact("", name)
-            yield from self.of_value(value, here, (longer, alone, own, name if level == 1 else None), level)
+            what = name_of(longer, alone, own, name if level == 1 else None)
+            yield from self.of_value(value, here, (self.counted(what, longer), longer, alone), level)
+
+    def counted(self, what, path):
+        """Beside the members of an event, other people's members may have any name."""
+        is_certain = what == "container" or what == "namespace" and path != "namespace" or what == "unit" and path.endswith("systemdunit")
+        return what if is_certain or not self.is_event else None
 
     def of_value(self, value, names, told, level):
+        what, path, own = told
+        self.count += 1
+        is_name = what in MUST_BE_TEXT
         if self.count > self.MEMBERS_MAX:
-            yield "containername", "", "", None, None
-        elif isinstance(value, Pairs) and level < self.LEVELS_MAX and not (told[0].endswith("name") and name_of(*told)):
-            yield from self.of_object(value, names, told[0], told[1], level + 1)
-        elif isinstance(value, list) and not isinstance(value, Pairs) and level < self.LEVELS_MAX and name_of(*told) in (None, "pod", "group"):
+            yield "container", "", None
+        elif isinstance(value, Pairs) and level < self.LEVELS_MAX and not (is_name and path.endswith("name")):
+            yield from self.of_object(value, names, path, own, level + 1)
+        elif isinstance(value, list) and not isinstance(value, Pairs) and level < self.LEVELS_MAX and not is_name:
             for item in value:
-                self.count += 1
                 yield from self.of_value(item, names, told, level + 1)
         else:
-            yield *told, value
+            yield what, "" if self.is_event and own == "unit" else own, value
 
 
 def compact(parent, name):
@@ -4791,6 +4918,7 @@ def name_of(path, own, parent, outermost):
     return None
 
 
+MUST_BE_TEXT = "container", "namespace", "unit", "stream", "category"
 API_SERVER_PODS = "kube-apiserver", "apiserver-", "openshift-apiserver", "oauth-apiserver", "oauth-server", "oauth-openshift"
 UNITS = "kube-apiserver", "k3s", "rke2-server", "rke2", "snap.microk8s.daemon-kubelite", "microk8s.daemon-kubelite", "k0scontroller", "k0s"
 DOCKER_NAME = re.compile(r"/*k8s_([^_]*)_[^_]*_([^_]*)_[^_]*_.*", re.DOTALL)
@@ -4805,8 +4933,8 @@ def is_of_system(container, namespace):
 
 def is_of_other(what, own, value, names_container):
     """Returns True if a value beside an event says that the event's text is not an API server's."""
-    if not isinstance(value, str):
-        return what in ("container", "namespace", "unit", "stream", "category")
+    if not isinstance(value, str) or not is_unicode(value):
+        return what in MUST_BE_TEXT
     docker = DOCKER_NAME.fullmatch(value)
     if docker and not is_of_system(docker[1], docker[2]) or value.startswith("kube:container:") and value[15:] not in API_SERVERS:
         return True
@@ -4825,7 +4953,7 @@ def is_of_other(what, own, value, names_container):
         "stream": value != "stdout" and not value.startswith("kube-apiserver-audit"),
         "group": value.startswith("/aws/containerinsights/"),
         "category": value not in ("kube-audit", "kube-audit-admin", "kube-apiserver"),
-        None: own == "unit" and unit != value and unit not in UNITS,
+        None: own == "unit" and unit != value and unit not in UNITS or own == "logtype" and value in ("application", "infrastructure"),
     }[what]
 
 
@@ -4873,7 +5001,7 @@ def of_docker(data):
             return None
         if found.if_string("stream") == "stderr":
             continue
-        if is_refused(found) or found.first("stream") and found.if_string("stream") != "stdout":
+        if is_refused(found, may_be_part=True) or found.first("stream") and found.if_string("stream") != "stdout":
             return None
         texts.append(found.if_string("log"))
     return "".join(texts).encode() if b"\n" in data and texts and texts[-1].endswith("\n") else None

@@ -110,6 +110,8 @@ struct Metadata {
 struct Unmapped {
     authenticated_user: Option<String>,
     authorization_decision: Option<String>,
+    exec_command: Option<String>,
+    exec_container: Option<String>,
     faults: Vec<String>,
     outcome: Option<Outcome>,
     stage: Option<String>,
@@ -244,6 +246,8 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
             name: take(alerts::NAME),
             response_code: evidence.api.response.map(|response| response.code),
             authz_decision: finding.unmapped.authorization_decision,
+            exec_command: finding.unmapped.exec_command,
+            exec_container: finding.unmapped.exec_container,
             outcome: finding.unmapped.outcome,
             faults: finding.unmapped.faults,
         };
@@ -314,6 +318,8 @@ mod tests {
                 name: given(),
                 response_code: Some(200),
                 authz_decision: given(),
+                exec_command: given(),
+                exec_container: given(),
                 outcome: Some(Outcome::Unknown),
                 faults: vec!["/verb: duplicate_member".to_owned()],
             },

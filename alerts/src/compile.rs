@@ -14,8 +14,7 @@ use std::sync::Arc;
 use strongroom_schemas::events::index;
 
 use crate::expr::{Comparison, Expr, Quantifier};
-use crate::fields::{Exec, Field};
-use crate::outcome::{DRY_RUN_COLUMNS, OUTCOME_COLUMNS};
+use crate::fields::Field;
 use crate::pattern::Test;
 use crate::rule::{Correlation, EventRule};
 
@@ -131,11 +130,12 @@ fn cost_of(field: &Field) -> u8 {
         | Field::SourceIp
         | Field::Outcome
         | Field::DryRun
+        | Field::Creates
         | Field::Element(_) => 0,
         Field::List(_) => 1,
-        Field::Time(_) | Field::Exec(Exec::Container) => 2,
+        Field::Time(_) | Field::Client => 2,
         Field::Json(..) => 3,
-        Field::Body(..) | Field::Pod(_) | Field::Examined | Field::Exec(Exec::Command) => COST_BODY,
+        Field::Body(..) | Field::Pod(_) | Field::Examined | Field::Removed | Field::Exec(_) => COST_BODY,
     }
 }
 
@@ -215,19 +215,19 @@ impl Program {
         {
             for (base_at, base) in correlation.bases.iter().enumerate() {
                 feeds.entry(base.rule).or_default().push((at, base_at));
-                base.group_by.iter().chain(&base.values).for_each(|field| columns_of(field, &mut columns));
+                base.group_by.iter().chain(&base.values).for_each(|field| field.add_columns(&mut columns));
             }
         }
         let mut cheap_columns = Vec::new();
         for leaf in &leaves {
             let mut read = Vec::new();
             match &leaf.question {
-                Question::Test(field, _) | Question::Scope(field, ..) => columns_of(field, &mut read),
+                Question::Test(field, _) | Question::Scope(field, ..) => field.add_columns(&mut read),
                 Question::Compare(left, _, right) => {
-                    columns_of(left, &mut read);
-                    columns_of(right, &mut read);
+                    left.add_columns(&mut read);
+                    right.add_columns(&mut read);
                 }
-                Question::Keyword(_) => read.extend(KEYWORD_COLUMNS),
+                Question::Keyword(_) => read.extend(keyword_columns()),
             }
             if !leaf.deferred {
                 cheap_columns.extend_from_slice(&read);
@@ -242,58 +242,10 @@ impl Program {
     }
 }
 
-/// Columns whose values are searched for keywords.
-pub(crate) const KEYWORD_COLUMNS: [usize; 29] = [
-    index::AUDIT_ID,
-    index::STAGE,
-    index::LEVEL,
-    index::VERB,
-    index::REQUEST_URI,
-    index::USER_NAME,
-    index::USER_UID,
-    index::USER_GROUPS,
-    index::USER_EXTRA,
-    index::IMPERSONATED_USER_NAME,
-    index::IMPERSONATED_USER_GROUPS,
-    index::IMPERSONATED_USER_EXTRA,
-    index::SOURCE_IPS,
-    index::USER_AGENT,
-    index::RESOURCE,
-    index::SUBRESOURCE,
-    index::NAMESPACE,
-    index::NAME,
-    index::API_GROUP,
-    index::API_VERSION,
-    index::OBJECT_UID,
-    index::RESPONSE_CODE,
-    index::RESPONSE_STATUS,
-    index::RESPONSE_REASON,
-    index::RESPONSE_MESSAGE,
-    index::RESPONSE_DETAILS,
-    index::REQUEST_OBJECT,
-    index::RESPONSE_OBJECT,
-    index::ANNOTATIONS,
-];
-
-pub(crate) fn columns_of(field: &Field, out: &mut Vec<usize>) {
-    match field {
-        Field::Column(at) | Field::Time(at) | Field::List(at) | Field::Json(at, _) => out.push(*at),
-        Field::Actor => out.extend([index::USER_NAME, index::IMPERSONATED_USER_NAME]),
-        Field::SourceIp => out.push(index::SOURCE_IPS),
-        Field::Outcome => out.extend(OUTCOME_COLUMNS),
-        Field::DryRun => out.extend(DRY_RUN_COLUMNS),
-        Field::Examined => out.push(index::REQUEST_OBJECT),
-        Field::Exec(Exec::Command) => {
-            out.extend([index::REQUEST_URI, index::SUBRESOURCE, index::REQUEST_OBJECT]);
-        }
-        Field::Exec(Exec::Container) => out.push(index::REQUEST_URI),
-        Field::Body(body, _) => out.push(match body {
-            crate::fields::Body::Request => index::REQUEST_OBJECT,
-            crate::fields::Body::Response => index::RESPONSE_OBJECT,
-        }),
-        Field::Pod(_) => out.extend([index::REQUEST_OBJECT, index::RESOURCE]),
-        Field::Element(_) => {}
-    }
+/// Returns the columns whose values are searched for keywords: all that an event's members fill,
+/// except a version that changes with every write.
+pub(crate) fn keyword_columns() -> impl Iterator<Item = usize> {
+    (index::AUDIT_ID..=index::ANNOTATIONS).filter(|at| *at != index::RESOURCE_VERSION)
 }
 
 /// The leaves compiled so far; equal tests share one leaf.

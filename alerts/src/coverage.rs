@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 
 use strongroom_schemas::events::{self, index};
 
-use crate::compile::columns_of;
 use crate::expr::Expr;
 use crate::fields::Field;
 
@@ -66,33 +65,23 @@ const SUCCESSES: [&str; 5] = ["101", "200", "201", "202", "302"];
 /// Adds the columns of the fields in an expression to `out`. A line about the response code counts
 /// only if it asks for the code of a success.
 pub(crate) fn columns_in(expr: &Expr, out: &mut BTreeSet<usize>) {
-    match expr {
-        Expr::All(exprs) | Expr::Any(exprs) => exprs.iter().for_each(|expr| columns_in(expr, out)),
-        Expr::Not(expr) => columns_in(expr, out),
-        Expr::Field(Field::Column(index::RESPONSE_CODE), test) => {
-            if SUCCESSES.iter().any(|code| test.matches(Some(code))) {
-                out.insert(index::RESPONSE_CODE);
-            }
-        }
-        Expr::Field(field, _) | Expr::Scope(field, ..) => columns_in_field(field, out),
-        Expr::Fields(left, _, right) => {
-            columns_in_field(left, out);
-            columns_in_field(right, out);
-        }
-        Expr::Keyword(_) => {}
-    }
+    expr.leaves(&mut |leaf, _| match leaf {
+        Expr::Field(Field::Column(index::RESPONSE_CODE), test)
+            if !SUCCESSES.iter().any(|code| test.matches(Some(code))) => {}
+        leaf => leaf.fields().for_each(|field| columns_in_field(field, out)),
+    });
 }
 
 /// Adds the columns of a field to `out`. `actor` needs no impersonated user, and `dry_run` no URI:
 /// without them, they are the user and false. `outcome` is known in every log.
 pub(crate) fn columns_in_field(field: &Field, out: &mut BTreeSet<usize>) {
+    let mut columns = Vec::new();
     match field {
-        Field::Actor => drop(out.insert(index::USER_NAME)),
+        Field::Actor => columns.push(index::USER_NAME),
         Field::DryRun | Field::Outcome => {}
-        other => {
-            let mut columns = Vec::new();
-            columns_of(other, &mut columns);
-            out.extend(columns);
-        }
+        // Only an apply needs the response code.
+        Field::Creates => columns.push(index::VERB),
+        other => other.add_columns(&mut columns),
     }
+    out.extend(columns);
 }

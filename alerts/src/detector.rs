@@ -20,6 +20,13 @@
 //! that matches several base rules of a correlation counts once; for a temporal correlation, once
 //! for each rule.
 //!
+//! **A late step.** An alert of a temporal correlation is about the last step, whichever step arrives
+//! last; its source and offset are those of the event that completed it, because an alert is sealed
+//! with that event.
+//!
+//! **Level.** An alert has the level of its rule, unless the rule says that it is lower while a group
+//! is being learnt, or when such alerts are common (see [`crate::rarity`]).
+//!
 //! **An event without a time,** because its line was cut off, has the latest time that its source
 //! has shown before it: for its alert, and for the windows that it counts in. The id of an alert
 //! about one event does not depend on it. If its source has shown no time, the event counts as one
@@ -45,11 +52,13 @@ use strongroom_schemas::{Alert, AlertEvent, Stage, Touched};
 use uuid::Uuid;
 
 use crate::closing::{Closed, ClosingLimits, Closings, Waiting};
-use crate::history::{Baselines, HistoryLimits, Judgement, Novelties};
+use crate::details::Details;
+use crate::history::{Baselines, HistoryLimits, Judgement, Novelties, Novelty};
 use crate::matches::{BatchMatches, Entry, Half, Kept, MatchedEvent, Meaning};
 use crate::message::{self, Subject};
+use crate::rarity::Commons;
 use crate::reorder::{Held, Reorder};
-use crate::rule::{Correlation, Measure};
+use crate::rule::{Correlation, Measure, RuleInfo};
 use crate::ruleset::RuleSet;
 use crate::window::{Counted, Crossing, Rule, WindowLimits, Windows};
 
@@ -126,6 +135,8 @@ pub struct Detector {
     reorder: Reorder,
     novelties: Novelties,
     baselines: Baselines,
+    commons: Commons,
+    details: Details,
     shown: Shown,
 }
 
@@ -150,6 +161,8 @@ impl Detector {
             reorder: Reorder::new(config.events_max),
             novelties: Novelties::new(history_limits),
             baselines: Baselines::new(history_limits),
+            commons: Commons::default(),
+            details: Details::default(),
             correlations: positions(&rules),
             rules,
             requests: Requests::new(config.requests_max),
@@ -245,9 +258,9 @@ impl Detector {
                         touch: matches.touch(event),
                         source_offset: event.source_offset,
                     };
-                    if let Some(crossing) = self.count(definition, group, &counted, event.half) {
-                        let event = matches.alert_event(event);
-                        alerts.push(self.correlated(definition, crossing, group, text(), event));
+                    let whole = || matches.alert_event(event);
+                    if let Some(crossing) = self.count(definition, group, &counted, event.half, &whole) {
+                        alerts.push(self.correlated(definition, crossing, group, text(), whole()));
                     }
                 }
             }
@@ -275,6 +288,11 @@ impl Detector {
         left.into_iter().filter_map(|held| self.released(held)).collect()
     }
 
+    #[cfg(test)]
+    pub(crate) fn forget_details(&mut self) {
+        self.details = Details::default();
+    }
+
     /// Counts an event that no longer waits, and returns its alert.
     fn released(&mut self, held: Held) -> Option<Alert> {
         let Held { correlation, group, group_text, value, request, half, event } = held;
@@ -289,7 +307,7 @@ impl Detector {
         let rules = Arc::clone(&self.rules);
         // A rule that is no longer in the set does not alert.
         let definition = &rules.correlations[*self.correlations.get(&correlation)?];
-        let crossing = self.count(definition, group, &counted, half)?;
+        let crossing = self.count(definition, group, &counted, half, &|| event.clone())?;
         Some(self.correlated(definition, crossing, group, &group_text, event))
     }
 
@@ -301,6 +319,7 @@ impl Detector {
         group: u128,
         counted: &Counted<'_>,
         half: Option<Half>,
+        event: &dyn Fn() -> AlertEvent,
     ) -> Option<Crossing> {
         let (key, timespan_us) = ((correlation.key, group), correlation.timespan_us);
         // A request counts once for a correlation or, if the correlation distinguishes rules, once
@@ -315,16 +334,22 @@ impl Detector {
             return None;
         }
         match correlation.measure {
-            Measure::FirstSeen { learning_us } => {
+            Measure::FirstSeen { learning_us, learning_level } => {
                 let spans = (timespan_us, learning_us);
-                let is_new = self.novelties.see(key, counted.value, counted.time_us, spans);
-                is_new.then(|| Crossing {
+                let learning_level = match self.novelties.see(key, counted.value, counted.time_us, spans) {
+                    Novelty::Known => return None,
+                    Novelty::Learnt => Some(learning_level?),
+                    Novelty::New => None,
+                };
+                Some(Crossing {
                     first_request: counted.request,
                     start_us: counted.time_us,
                     end_us: counted.time_us,
                     count: 1,
                     audit_ids: vec![counted.audit_id.to_owned()],
                     touched: Touched::of(counted.touch, counted.source_offset),
+                    learning_level,
+                    last: None,
                 })
             }
             Measure::Baseline { floor, factor_thousandths, history_min } => {
@@ -338,9 +363,16 @@ impl Detector {
                     count: spike.count,
                     audit_ids: spike.audit_ids,
                     touched: spike.touched,
+                    learning_level: None,
+                    last: None,
                 })
             }
             measure => {
+                // The last step of a sequence may have arrived when a late step completes it.
+                let is_last = counted.value + 1 == correlation.bases.len() as u128;
+                if measure == Measure::Rules || (measure == Measure::RulesInOrder && is_last) {
+                    self.details.keep(counted.request, event);
+                }
                 let at_least = correlation.at_least()?;
                 let at_least = usize::try_from(at_least).unwrap_or(usize::MAX);
                 self.windows.count(key, Rule { timespan_us, at_least, measure }, counted)
@@ -386,20 +418,23 @@ impl Detector {
             count: closed.count,
             audit_ids: closed.audit_ids,
             touched: closed.touched,
+            learning_level: None,
+            last: None,
         };
         Some(self.correlated(correlation, crossing, closed.group, &closed.group_text, closed.event))
     }
 
-    fn single(&self, entry: &Entry, event: &MatchedEvent, matches: &BatchMatches) -> Alert {
-        let rule = &self.rules.rules()[entry.rule as usize];
+    fn single(&mut self, entry: &Entry, event: &MatchedEvent, matches: &BatchMatches) -> Alert {
+        let rules = Arc::clone(&self.rules);
+        let rule = &rules.rules()[entry.rule as usize];
         let own_us = event.time_us.filter(|_| !event.is_dated_by_source);
         let received_us = event.request_received_us.or(own_us).unwrap_or_default();
         let alert_id = alert_id(&rule.id, 0, received_us, event.request);
         let event = matches.alert_event(event);
         let subject = Subject { event: &event, count: 1, group: "", timespan: "" };
-        let definition = self.rules.event_rule(entry.rule as usize);
+        let definition = rules.event_rule(entry.rule as usize);
         let message = message::message(definition.message.as_ref(), &subject, definition.names_outcome);
-        Alert {
+        let alert = Alert {
             alert_id,
             rule_id: rule.id.clone(),
             rule_name: rule.name.clone(),
@@ -417,28 +452,41 @@ impl Detector {
             next_steps: definition.next_steps.render_next_steps(&subject),
             touched: Touched::of(event.touch(), event.source_offset),
             event,
-        }
+        };
+        self.judged_by_rate(rule, alert)
     }
 
     fn correlated(
-        &self,
+        &mut self,
         correlation: &Correlation,
         crossing: Crossing,
         group: u128,
         group_text: &str,
-        event: AlertEvent,
+        completing: AlertEvent,
     ) -> Alert {
-        let rule = &self.rules.rules()[correlation.info];
+        let event = match &crossing.last {
+            None => completing,
+            Some((request, names)) => {
+                let AlertEvent { source, source_offset, .. } = completing;
+                let last = self.details.get(*request).unwrap_or(names).clone();
+                AlertEvent { source, source_offset, ..last }
+            }
+        };
+        let rules = Arc::clone(&self.rules);
+        let rule = &rules.rules()[correlation.info];
         let timespan = correlation.span_text();
         let subject =
             Subject { event: &event, count: crossing.count, group: group_text, timespan: &timespan };
-        let message = message::message(correlation.message.as_ref(), &subject, correlation.names_outcome);
-        Alert {
+        let mut message = message::message(correlation.message.as_ref(), &subject, correlation.names_outcome);
+        if crossing.learning_level.is_some() {
+            message::append(&mut message, LEARNING);
+        }
+        let alert = Alert {
             alert_id: alert_id(&rule.id, group, crossing.start_us, crossing.first_request),
             rule_id: rule.id.clone(),
             rule_name: rule.name.clone(),
             title: rule.title.clone(),
-            severity: rule.severity,
+            severity: crossing.learning_level.unwrap_or(rule.severity),
             time_us: event.time_us,
             window_start_us: crossing.start_us,
             window_end_us: crossing.end_us,
@@ -451,9 +499,21 @@ impl Detector {
             next_steps: correlation.next_steps.render_next_steps(&subject),
             touched: crossing.touched,
             event,
+        };
+        self.judged_by_rate(rule, alert)
+    }
+
+    /// Lowers the level of an alert if its rule says that so many are common.
+    fn judged_by_rate(&mut self, rule: &RuleInfo, mut alert: Alert) -> Alert {
+        if let Some(common) = rule.common {
+            self.commons.judge(common, &mut alert);
         }
+        alert
     }
 }
+
+/// What the message of an alert says if its group is still being learnt.
+const LEARNING: &str = "; the log is too young to know what is usual";
 
 /// Maximum number of sources whose latest times are remembered.
 const SOURCES_MAX: usize = 1024;

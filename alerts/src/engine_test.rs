@@ -412,7 +412,7 @@ fn a_dry_run_is_left_out_of_rules_about_success() {
     assert!(hits(&selection("outcome: success"), &event("delete", "?dryRun=All")), "its body decides");
 }
 
-/// `generateName` leaves the name to the API server, which tells it in its response.
+/// `generateName` leaves the name to the API server, which names it in its response.
 #[test]
 fn a_generated_name_comes_from_the_response() {
     let event = |object: &str, response: &str| {
@@ -467,9 +467,9 @@ fn unreadable_scalars_hide_nothing() {
     assert!(alerts(&rules, &[&harmless]).is_empty());
 }
 
-/// What a JSON patch copies from the stored object is not in its event, and this is told.
+/// What a JSON patch copies from the stored object is not in its event, and this is reported.
 #[test]
-fn patches_that_copy_from_the_stored_object_are_told() {
+fn patches_that_copy_from_the_stored_object_are_found() {
     let event = |operations: &str| {
         format!(
             r#"{{"verb":"patch","objectRef":{{"resource":"pods"}},"requestObject":[{{"op":"add","path":"/metadata/annotations/a","value":true}}{operations}]}}"#
@@ -552,7 +552,7 @@ fn events_without_a_time_count_where_their_source_stands() {
     assert_ne!(late[0].time_us, alone[0].time_us);
 }
 
-/// A body that is padded with escapes is examined; one with too many values is told.
+/// A body that is padded with escapes is examined; one with too many values is reported.
 #[test]
 fn padding_hides_no_body() {
     let event = |pad: &str| {
@@ -975,15 +975,15 @@ fn stage_of(audit_id: &str, user: &str, stage: &str, received: u32, ended: u32, 
 }
 
 #[test]
-fn unfinished_requests_are_told_by_group() {
+fn unfinished_requests_are_reported_by_group() {
     let rules = set(UNFINISHED);
     let received = |id: &str, user: &str, at: u32| stage_of(id, user, "RequestReceived", at, at, "");
     let ended =
         |id: &str, user: &str, from: u32, at: u32, stage: &str| stage_of(id, user, stage, from, at, "");
-    let told = |events: &[String]| -> Vec<(String, Vec<String>)> {
+    let found = |events: &[String]| -> Vec<(String, Vec<String>)> {
         let lines: Vec<&str> = events.iter().map(String::as_str).collect();
         let whole = alerts(&rules, &lines);
-        // Other batches tell the same.
+        // Other batches give the same.
         let mut matcher = Matcher::new(Arc::clone(&rules));
         let mut detector = Detector::new(Arc::clone(&rules), DetectorConfig::default());
         let mut apart = Vec::new();
@@ -998,29 +998,29 @@ fn unfinished_requests_are_told_by_group() {
     let later = received("later", "zoe", 30);
 
     let lost = received("1", "eve", 0);
-    assert_eq!(told(&[lost.clone(), later.clone()]), one("eve 1 5m", "1"));
-    assert_eq!(told(std::slice::from_ref(&lost)), [], "its time is not over");
+    assert_eq!(found(&[lost.clone(), later.clone()]), one("eve 1 5m", "1"));
+    assert_eq!(found(std::slice::from_ref(&lost)), [], "its time is not over");
     for stage in ["ResponseStarted", "ResponseComplete", "Panic"] {
-        assert_eq!(told(&[lost.clone(), ended("1", "eve", 0, 1, stage), later.clone()]), [], "{stage}");
+        assert_eq!(found(&[lost.clone(), ended("1", "eve", 0, 1, stage), later.clone()]), [], "{stage}");
     }
     // A client chooses the audit id. Neither another request with it, nor one that was received at
     // another time, ends a request.
     let borrowed = [lost.clone(), ended("1", "bob", 0, 1, "ResponseComplete"), later.clone()];
-    assert_eq!(told(&borrowed), one("eve 1 5m", "1"));
+    assert_eq!(found(&borrowed), one("eve 1 5m", "1"));
     let again =
         [lost.clone(), received("1", "eve", 1), ended("1", "eve", 1, 2, "ResponseComplete"), later.clone()];
-    assert_eq!(told(&again), one("eve 1 5m", "1"));
+    assert_eq!(found(&again), one("eve 1 5m", "1"));
     // When a request is received, nobody knows yet that it impersonates somebody.
     let impersonated = r#""impersonatedUser":{"username":"bob"},"#;
     let borrowing =
         [lost.clone(), stage_of("1", "eve", "ResponseComplete", 0, 1, impersonated), later.clone()];
-    assert_eq!(told(&borrowing), []);
+    assert_eq!(found(&borrowing), []);
     // One alert for a burst of one user, one for another user, one for a later burst.
     let many: Vec<String> = (0..5)
         .map(|at| received(&format!("e{at}"), "eve", at))
         .chain([received("b", "bob", 3), received("e9", "eve", 20), received("later", "zoe", 59)])
         .collect();
-    let many: Vec<String> = told(&many).into_iter().map(|(_, ids)| ids.join(" ")).collect();
+    let many: Vec<String> = found(&many).into_iter().map(|(_, ids)| ids.join(" ")).collect();
     assert_eq!(many, ["e0", "b", "e9"]);
 }
 

@@ -12,16 +12,19 @@ use serde_json::Value;
 use strongroom_schemas::Outcome;
 use strongroom_schemas::events::index;
 
-use crate::body::{self, Examined, Pod};
+use crate::body::{self, Examined};
 use crate::columns::{Column, Columns, Text};
-use crate::compile::{KEYWORD_COLUMNS, Program, Question};
+use crate::compile::{Program, Question, keyword_columns};
+use crate::exec::Exec;
 use crate::expr::{Comparison, Expr, Quantifier};
-use crate::fields::{Body, Exec, Field, Path};
+use crate::fields::{Body, Field, Path};
 use crate::gate::OpenGate;
 use crate::memo::Memo;
 use crate::message::first_chars;
 use crate::outcome;
 use crate::pattern::{self, Test};
+use crate::removed;
+use crate::walk::{self, Pod};
 
 /// A row, and the bodies that have been parsed for it.
 pub(crate) struct Row<'a> {
@@ -63,14 +66,19 @@ impl<'a> Row<'a> {
         Some(is_sure || self.examine(Body::Request).is_some_and(|examined| examined.is_whole))
     }
 
-    /// Returns the command in the URI. Some clouds have it in the body of an exec request instead.
-    fn exec_command(&self) -> Option<String> {
+    /// Returns the places that the request removes.
+    fn removed(&self) -> Vec<String> {
+        self.examine(Body::Request).map(removed::removed).unwrap_or_default()
+    }
+
+    /// Returns a part of an exec request: what its URI says, else what its body says.
+    fn exec(&self, part: Exec) -> Option<String> {
         let text = |column| self.columns.text(column).get(self.at);
-        let of_uri = text(index::REQUEST_URI).and_then(|uri| body::query_parameter(uri, "command"));
-        if of_uri.is_some() || text(index::SUBRESOURCE) != Some("exec") {
+        let of_uri = text(index::REQUEST_URI).and_then(|uri| part.of_uri(uri));
+        if of_uri.is_some() || !part.is_in_body(text(index::SUBRESOURCE)) {
             return of_uri;
         }
-        body::exec_command(self.body(Body::Request)?)
+        part.of_body(self.body(Body::Request)?)
     }
 
     fn pod(&self) -> Pod<'_> {
@@ -159,20 +167,28 @@ impl Evaluation<'_, '_> {
             Field::Time(at) => test.matches(time_text(columns, *at, row.at).as_deref()),
             Field::Outcome => test.matches(outcome::outcomes(columns)[row.at].map(Outcome::as_str)),
             Field::DryRun => test.matches(Some(outcome::bool_text(outcome::dry_runs(columns)[row.at]))),
+            Field::Creates => test.matches(Some(outcome::bool_text(outcome::creates(columns, row.at)))),
             Field::Examined => test.matches(row.examined().map(outcome::bool_text)),
-            Field::Exec(Exec::Command) => test.matches(row.exec_command().as_deref()),
-            Field::Exec(Exec::Container) => {
-                let uris = columns.text(index::REQUEST_URI);
-                remembered(&mut self.memos[leaf], uris, row.at, |uri| {
-                    test.matches(uri.and_then(container).as_deref())
+            Field::Removed => {
+                let removed = row.removed();
+                if removed.is_empty() {
+                    return test.matches(None);
+                }
+                removed.iter().any(|place| test.matches(Some(place)))
+            }
+            Field::Exec(part) => test.matches(row.exec(*part).as_deref()),
+            Field::Client => {
+                let agents = columns.text(index::USER_AGENT);
+                remembered(&mut self.memos[leaf], agents, row.at, |agent| {
+                    test.matches(agent.and_then(client))
                 })
             }
             Field::Json(at, path) => remembered(&mut self.memos[leaf], columns.text(*at), row.at, |text| {
                 let value: Option<Value> = text.and_then(body::value);
-                body::any_at(value.as_ref(), &path.0, &mut |value| test.matches_json(value))
+                walk::any_at(value.as_ref(), &path.0, &mut |value| test.matches_json(value))
             }),
             Field::Body(body, path) => {
-                body::any_at(row.body(*body), &path.0, &mut |value| test.matches_json(value))
+                walk::any_at(row.body(*body), &path.0, &mut |value| test.matches_json(value))
             }
             Field::Pod(path) => row.pod().any_at(path, &mut |value| test.matches_json(value)),
             Field::Element(_) => unreachable!("elements are evaluated inside their scope"),
@@ -202,11 +218,11 @@ impl Evaluation<'_, '_> {
             Field::Json(at, path) => remembered(&mut self.memos[leaf], columns.text(*at), row.at, |text| {
                 let value: Option<Value> = text.and_then(body::value);
                 let mut items = Vec::new();
-                body::elements(value.as_ref(), &path.0, &mut items);
+                walk::elements(value.as_ref(), &path.0, &mut items);
                 quantified(items)
             }),
             Field::Body(body, path) => {
-                body::elements(row.body(*body), &path.0, &mut items);
+                walk::elements(row.body(*body), &path.0, &mut items);
                 quantified(items)
             }
             Field::Pod(path) => {
@@ -221,9 +237,9 @@ impl Evaluation<'_, '_> {
     fn keyword(&self, test: &Test, row: &Row<'_>) -> bool {
         let columns = self.columns;
         let in_json = |value: Option<&Value>| {
-            value.is_some_and(|value| body::any_text(value, &mut |scalar| test.matches_json(Some(scalar))))
+            value.is_some_and(|value| walk::any_text(value, &mut |scalar| test.matches_json(Some(scalar))))
         };
-        KEYWORD_COLUMNS.into_iter().any(|at| match at {
+        keyword_columns().any(|at| match at {
             index::REQUEST_OBJECT => in_json(row.body(Body::Request)),
             index::RESPONSE_OBJECT => in_json(row.body(Body::Response)),
             index::ANNOTATIONS
@@ -281,7 +297,7 @@ fn element(expr: &Expr, item: Element<'_>) -> bool {
         Expr::Field(Field::Element(path), test) => match item {
             Element::Text(text) if path.0.is_empty() => test.matches(text),
             Element::Text(_) => test.matches(None),
-            Element::Json(value) => body::any_at(Some(value), &path.0, &mut |value| test.matches_json(value)),
+            Element::Json(value) => walk::any_at(Some(value), &path.0, &mut |value| test.matches_json(value)),
         },
         Expr::Fields(Field::Element(left), comparison, Field::Element(right)) => {
             let (lefts, rights) = (element_texts(item, left), element_texts(item, right));
@@ -290,7 +306,7 @@ fn element(expr: &Expr, item: Element<'_>) -> bool {
         Expr::Scope(Field::Element(path), quantifier, inner) => {
             let mut items = Vec::new();
             if let Element::Json(value) = item {
-                body::elements(Some(value), &path.0, &mut items);
+                walk::elements(Some(value), &path.0, &mut items);
             }
             holds(*quantifier, items.len(), items.iter().map(|item| element(inner, Element::Json(item))))
         }
@@ -309,7 +325,7 @@ fn element_texts(item: Element<'_>, path: &Path) -> Vec<String> {
 }
 
 fn scalar_texts(value: Option<&Value>, path: &Path, out: &mut Vec<String>) {
-    body::any_at(value, &path.0, &mut |value| {
+    walk::any_at(value, &path.0, &mut |value| {
         let mut text = String::new();
         if value.is_some_and(|value| pattern::scalar_text(value, &mut text)) {
             out.push(text);
@@ -346,10 +362,13 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
             out.extend(outcome::outcomes(columns)[row.at].map(|outcome| outcome.as_str().to_owned()))
         }
         Field::DryRun => out.push(outcome::bool_text(outcome::dry_runs(columns)[row.at]).to_owned()),
+        Field::Creates => out.push(outcome::bool_text(outcome::creates(columns, row.at)).to_owned()),
         Field::Examined => out.extend(row.examined().map(|examined| outcome::bool_text(examined).to_owned())),
-        Field::Exec(Exec::Command) => out.extend(row.exec_command()),
-        Field::Exec(Exec::Container) => {
-            out.extend(columns.text(index::REQUEST_URI).get(row.at).and_then(container));
+        Field::Removed => out.extend(row.removed()),
+        Field::Exec(part) => out.extend(row.exec(*part)),
+        Field::Client => {
+            let agent = columns.text(index::USER_AGENT).get(row.at);
+            out.extend(agent.and_then(client).map(str::to_owned));
         }
         Field::Json(at, path) => {
             let text = columns.text(*at).get(row.at);
@@ -382,9 +401,12 @@ fn time_text(columns: &Columns<'_>, at: usize, row: usize) -> Option<String> {
     Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// Returns the container that the URI of an exec or attach request names.
-fn container(uri: &str) -> Option<String> {
-    body::query_parameter(uri, "container")
+/// Returns the program that a user agent names first: `kubectl` of `kubectl/v1.31.2 (linux/amd64)`;
+/// `None` if it names none.
+pub(crate) fn client(agent: &str) -> Option<&str> {
+    let agent = agent.trim_ascii_start();
+    let end = agent.find(|c: char| c == '/' || c == '(' || c.is_ascii_whitespace()).unwrap_or(agent.len());
+    (end > 0).then(|| &agent[..end])
 }
 
 /// Adds one `name=value` pair of a group to `out`, in the format of alerts.

@@ -24,6 +24,33 @@ pub(crate) enum Expr {
     Keyword(Arc<Test>),
 }
 
+impl Expr {
+    /// Calls `see` with each leaf, and with true for leaves below an odd number of negations.
+    pub(crate) fn leaves<'e>(&'e self, see: &mut impl FnMut(&'e Expr, bool)) {
+        self.leaves_below(false, see);
+    }
+
+    fn leaves_below<'e>(&'e self, negated: bool, see: &mut impl FnMut(&'e Expr, bool)) {
+        match self {
+            Expr::All(exprs) | Expr::Any(exprs) => {
+                exprs.iter().for_each(|expr| expr.leaves_below(negated, see));
+            }
+            Expr::Not(expr) => expr.leaves_below(!negated, see),
+            leaf => see(leaf, negated),
+        }
+    }
+
+    /// Returns the fields that a leaf compares. What a scope says of its elements is not among them.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &Field> {
+        let (first, second) = match self {
+            Expr::Field(field, _) | Expr::Scope(field, ..) => (Some(field), None),
+            Expr::Fields(left, _, right) => (Some(left), Some(right)),
+            Expr::All(_) | Expr::Any(_) | Expr::Not(_) | Expr::Keyword(_) => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
+}
+
 /// The comparison of a `fieldref`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Comparison {

@@ -8,6 +8,9 @@ use std::fmt;
 
 use strongroom_schemas::events::index;
 
+pub(crate) use crate::exec::Exec;
+use crate::outcome::{CREATES_COLUMNS, DRY_RUN_COLUMNS, OUTCOME_COLUMNS};
+
 /// A path below a JSON value. Its parts are keys. A key with dots is found by joining parts
 /// (`metadata.labels.app.kubernetes.io/name`), or may be written with escaped dots
 /// (`app\.kubernetes\.io/name`).
@@ -39,13 +42,6 @@ pub(crate) enum Body {
     Response,
 }
 
-/// The part of an exec request that a field refers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Exec {
-    Command,
-    Container,
-}
-
 /// The source of a field's value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Field {
@@ -63,11 +59,17 @@ pub(crate) enum Field {
     Outcome,
     /// True for a request that asked the API server to change nothing.
     DryRun,
+    /// True for a request that makes an object which was not there: a `create`, or a server-side
+    /// apply that is answered with 201.
+    Creates,
     /// False for a request body that rules cannot see, or not all of it; null without a body.
     Examined,
-    /// Query parameters of the URI of exec and attach. A command that is not in the URI of an exec
-    /// is the `command` of its body.
+    /// JSON pointers to what the request removes from the stored object, see [`crate::removed`].
+    Removed,
+    /// Query parameters of the URI of exec and attach, or what the options in their body say.
     Exec(Exec),
+    /// The program that `userAgent` names first, without its version.
+    Client,
     /// A path in a JSON column that is not a body.
     Json(usize, Path),
     Body(Body, Path),
@@ -81,7 +83,27 @@ impl Field {
     /// Returns true if the value is part of a body. A body must be parsed, and an alert must not
     /// carry a part of it.
     pub(crate) fn is_body(&self) -> bool {
-        matches!(self, Field::Body(..) | Field::Pod(_))
+        matches!(self, Field::Body(..) | Field::Pod(_) | Field::Removed)
+    }
+
+    /// Adds the columns that the value is computed from to `out`.
+    pub(crate) fn add_columns(&self, out: &mut Vec<usize>) {
+        match self {
+            Field::Column(at) | Field::Time(at) | Field::List(at) | Field::Json(at, _) => out.push(*at),
+            Field::Actor => out.extend([index::USER_NAME, index::IMPERSONATED_USER_NAME]),
+            Field::SourceIp => out.push(index::SOURCE_IPS),
+            Field::Outcome => out.extend(OUTCOME_COLUMNS),
+            Field::DryRun => out.extend(DRY_RUN_COLUMNS),
+            Field::Creates => out.extend(CREATES_COLUMNS),
+            Field::Examined | Field::Removed | Field::Body(Body::Request, _) => {
+                out.push(index::REQUEST_OBJECT)
+            }
+            Field::Body(Body::Response, _) => out.push(index::RESPONSE_OBJECT),
+            Field::Pod(_) => out.extend([index::REQUEST_OBJECT, index::RESOURCE]),
+            Field::Exec(_) => out.extend([index::REQUEST_URI, index::SUBRESOURCE, index::REQUEST_OBJECT]),
+            Field::Client => out.push(index::USER_AGENT),
+            Field::Element(_) => {}
+        }
     }
 }
 
@@ -92,7 +114,9 @@ const EXACT: &[(&str, Field)] = &[
     ("authz.reason", Field::Column(index::AUTHZ_REASON)),
     ("annotations.authorization.k8s.io/decision", Field::Column(index::AUTHZ_DECISION)),
     ("annotations.authorization.k8s.io/reason", Field::Column(index::AUTHZ_REASON)),
+    ("client", Field::Client),
     ("cluster", Field::Column(index::CLUSTER)),
+    ("creates", Field::Creates),
     ("dry_run", Field::DryRun),
     ("exec.command", Field::Exec(Exec::Command)),
     ("exec.container", Field::Exec(Exec::Container)),
@@ -110,6 +134,7 @@ const EXACT: &[(&str, Field)] = &[
     ("objectRef.uid", Field::Column(index::OBJECT_UID)),
     ("outcome", Field::Outcome),
     ("request_examined", Field::Examined),
+    ("request_removes", Field::Removed),
     ("requestReceivedTimestamp", Field::Time(index::REQUEST_RECEIVED_TIMESTAMP)),
     ("requestURI", Field::Column(index::REQUEST_URI)),
     ("responseStatus.code", Field::Column(index::RESPONSE_CODE)),

@@ -2,9 +2,9 @@
 //! (`baseline`).
 //!
 //! **First seen.** A value is new for its group if the group did not have it within the rule's
-//! timespan before or after the event. A group does not alert while it is being learnt, that is,
-//! until `learning` has passed since its first event. A group that was silent for the timespan is
-//! learnt again.
+//! timespan before or after the event. A group is being learnt until `learning` has passed since its
+//! first event. Until then a new value raises no alert, or one of the rule's `learning_level`. A
+//! group that was silent for the timespan is learnt again.
 //!
 //! **Baseline.** Events of a group are counted by hour of event time, UTC. An hour alerts once,
 //! when its count reaches the floor and is more than `factor` times the usual count. The usual
@@ -61,6 +61,16 @@ pub(crate) struct HistoryLimits {
     pub(crate) hours_max: usize,
 }
 
+/// What a value is to its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Novelty {
+    Known,
+    /// New, in a group that is still being learnt.
+    Learnt,
+    /// New, in a group whose usual values are known.
+    New,
+}
+
 /// Values that groups have had.
 #[derive(Debug)]
 pub(crate) struct Novelties {
@@ -84,15 +94,14 @@ impl Novelties {
         }
     }
 
-    /// Adds a value that a group had at a time. Returns true if the value is new and the group has
-    /// been learnt.
+    /// Adds a value that a group had at a time, and returns what it was to the group before.
     pub(crate) fn see(
         &mut self,
         group: GroupKey,
         value: u128,
         time_us: i64,
         (timespan_us, learning_us): (i64, i64),
-    ) -> bool {
+    ) -> Novelty {
         let apart = |a: i64, b: i64| a.saturating_sub(b).saturating_abs() > timespan_us;
         let known = self.groups.get(&group).copied();
         let known = known.filter(|(_, last_us)| time_us.saturating_sub(*last_us) <= timespan_us);
@@ -114,7 +123,11 @@ impl Novelties {
         {
             self.values.remove(&(group, value));
         }
-        is_new && learnt
+        match (is_new, learnt) {
+            (false, _) => Novelty::Known,
+            (true, false) => Novelty::Learnt,
+            (true, true) => Novelty::New,
+        }
     }
 
     fn note_group(&mut self, group: GroupKey, span: (i64, i64)) {
@@ -350,7 +363,7 @@ mod tests {
 
     fn news(events: &[(i64, u128)]) -> Vec<(i64, u128)> {
         let mut novelties = Novelties::new(LIMITS);
-        let new = |event: &&(i64, u128)| novelties.see(GROUP, event.1, event.0, (100, 30));
+        let new = |event: &&(i64, u128)| novelties.see(GROUP, event.1, event.0, (100, 30)) == Novelty::New;
         events.iter().filter(new).copied().collect()
     }
 

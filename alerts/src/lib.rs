@@ -38,9 +38,10 @@
 //!
 //! Where Sigma leaves room, this crate decides:
 //! - Fields have the audit event's JSON names. There are also virtual fields: `actor`, `source_ip`,
-//!   `outcome`, `dry_run`, `authz.decision`, `authz.reason`, `exec.command`, `exec.container`,
-//!   `cluster`, `faults`, `request_examined`, and `pod.…` for the pod spec of a pod or of any workload's template. `pod.containers` joins all kinds of
-//!   containers, and `pod.metadata` is the metadata of the pod or of the template.
+//!   `outcome`, `dry_run`, `creates`, `authz.decision`, `authz.reason`, `exec.command`, `exec.container`,
+//!   `client`, `cluster`, `faults`, `request_examined`, `request_removes`, and `pod.…` for the pod spec of a pod or of
+//!   any workload's template. `pod.containers` joins all kinds of containers, and `pod.metadata` is
+//!   the metadata of the pod or of the template.
 //! - A path through an array matches if any element does; each line of a rule may match a different
 //!   element. To make several lines apply to the same element, write a scope:
 //!   `requestObject.rules[any]:` with a map below it. Other scopes are `[all]` (which needs at
@@ -49,8 +50,8 @@
 //!   per request ([`Detector`]). A rule that asks for `outcome: success` matches no dry run, unless
 //!   it names `dry_run`; one of high or critical severity also matches an unknown outcome, and its
 //!   alert says that it is unconfirmed.
-//! - `message` (with `{field}` for the fields that an alert carries) and `next_steps` are our own
-//!   keys.
+//! - `message` (with `{field}` for the fields that an alert carries), `next_steps` and `common` are
+//!   our own keys.
 
 mod batch;
 mod body;
@@ -60,12 +61,14 @@ mod columns;
 mod compile;
 mod condition;
 mod coverage;
+mod details;
 mod detection;
 mod detector;
 #[cfg(test)]
 mod engine_test;
 mod error;
 mod evaluate;
+mod exec;
 mod expr;
 mod fields;
 mod gate;
@@ -75,6 +78,8 @@ mod history;
 mod kube_system_test;
 #[cfg(test)]
 mod labelled_test;
+#[cfg(test)]
+mod level_test;
 mod link;
 mod matcher;
 mod matches;
@@ -88,7 +93,10 @@ pub mod own;
 #[cfg(test)]
 mod parity_test;
 mod parse;
+mod patch;
 mod pattern;
+mod rarity;
+mod removed;
 mod reorder;
 mod rule;
 #[cfg(test)]
@@ -101,6 +109,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod touched_test;
 mod trace;
+mod walk;
 mod window;
 
 pub use batch::{alerts_batch, alerts_of_batch};
@@ -116,5 +125,6 @@ pub use matcher::{Matcher, ShownRows};
 pub use matches::{BatchMatches, FIELD_BYTES_MAX};
 pub use message::{MESSAGE_CHARS_MAX, NEXT_STEPS_CHARS_MAX, VALUE_CHARS_MAX};
 pub use needs::Needs;
+pub use rarity::Common;
 pub use rule::{RuleInfo, RuleKind};
-pub use ruleset::RuleSet;
+pub use ruleset::{OwnRules, RuleSet};

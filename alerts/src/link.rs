@@ -120,6 +120,7 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
             title: header.title,
             description: header.description,
             severity: header.severity,
+            common: header.common,
             kind,
             alerts: !feeds_only[at] || wants_own_alert[at],
             tactics: header.tactics,
@@ -153,11 +154,19 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
             (found.map(|event| &event.condition), &base.group_by, &base.values)
         });
         let bases: Vec<_> = bases.collect();
-        let Correlation { group_by, value_names, measure, timespan_us, lateness_us, bounds, .. } =
-            correlation;
+        let Correlation {
+            group_by,
+            across_clusters,
+            value_names,
+            measure,
+            timespan_us,
+            lateness_us,
+            bounds,
+            ..
+        } = correlation;
         let id = &infos[correlation.info].id;
         let content = format!(
-            "{id:?}{bases:?}{group_by:?}{value_names:?}{measure:?}{timespan_us}/{lateness_us}{bounds:?}"
+            "{id:?}{bases:?}{group_by:?}{across_clusters}{value_names:?}{measure:?}{timespan_us}/{lateness_us}{bounds:?}"
         );
         let hash = blake3::hash(content.as_bytes());
         correlation.key = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"));
@@ -171,7 +180,7 @@ fn wrong(header: &RuleHeader, message: String) -> RuleError {
 
 /// Returns the name of each document's rule. In each file, one document may lack a name; its rule
 /// has the file's stem as its name.
-fn names_of(documents: &[Document]) -> Result<Vec<String>, RuleError> {
+pub(crate) fn names_of(documents: &[Document]) -> Result<Vec<String>, RuleError> {
     let mut stems: HashMap<&str, &RuleHeader> = HashMap::new();
     documents
         .iter()
@@ -236,6 +245,7 @@ fn linked_correlation(
         key: 0,
         bases,
         group_by: correlation.group_by.clone(),
+        across_clusters: correlation.across_clusters,
         value_names: correlation.fields.clone(),
         measure: correlation.measure,
         timespan_us: correlation.timespan_us,

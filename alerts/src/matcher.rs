@@ -22,6 +22,7 @@ use crate::body;
 use crate::columns::{Columns, MatchError, Text};
 use crate::compile::Program;
 use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
+use crate::exec::Exec;
 use crate::fields::Field;
 use crate::gate::{self, OpenGate, OpenRows};
 use crate::matches::{BatchMatches, Entry, Half, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
@@ -96,6 +97,9 @@ impl Matcher {
         let mut columns = [ALERT_COLUMNS.as_slice(), &rules.program.columns].concat();
         if rules.rules().iter().any(|rule| rule.alerts) {
             columns.push(index::RESPONSE_OBJECT);
+        }
+        if rules.names_exec() {
+            columns.push(index::REQUEST_OBJECT);
         }
         columns.sort_unstable();
         columns.dedup();
@@ -408,6 +412,9 @@ fn counted(
     let base = &definition.bases[base];
     let mut text = String::new();
     let mut hash = Identity::new();
+    if !definition.across_clusters {
+        hash.text(fields.columns.text(index::CLUSTER).get(fields.row.at));
+    }
     for (field, name) in base.group_by.iter().zip(&definition.group_by) {
         values.clear();
         fields.values_of(field, values);
@@ -525,6 +532,11 @@ impl KeptSymbols {
         {
             symbols[Kept::Name as usize] = texts.add(&name);
         }
+        for (kept, part) in [(Kept::ExecCommand, Exec::Command), (Kept::ExecContainer, Exec::Container)] {
+            if let Some(text) = exec_of_body(columns, row, part) {
+                symbols[kept as usize] = texts.add(&text);
+            }
+        }
         let faults = columns.lists(index::FAULTS);
         let faults = faults.range(row).filter_map(|item| faults.items.get(item)).take(FAULTS_MAX);
         let faults = faults.map(|fault| texts.add(fault)).collect();
@@ -560,6 +572,15 @@ fn created_name(columns: &Columns<'_>, row: usize) -> Option<String> {
         && text(index::SUBRESOURCE).is_none();
     let response = columns.optional_text(index::RESPONSE_OBJECT)?;
     body::object_name(response.get(row).filter(|_| creates)?)
+}
+
+/// Returns a part of an exec or attach request that its URI does not have, from its body.
+fn exec_of_body(columns: &Columns<'_>, row: usize, part: Exec) -> Option<String> {
+    let text = |column| columns.text(column).get(row);
+    let is_needed = part.is_in_body(text(index::SUBRESOURCE))
+        && text(index::REQUEST_URI).and_then(|uri| part.of_uri(uri)).is_none();
+    let request = columns.optional_text(index::REQUEST_OBJECT)?;
+    part.of_body(&body::examine(request.get(row).filter(|_| is_needed)?)?.value)
 }
 
 /// Returns the half of a request that an event is: one with an audit id and a time of its own, but

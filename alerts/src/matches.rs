@@ -2,7 +2,8 @@
 //! batch.
 //!
 //! Invariant: entries are in row order, and the rules of a row are in the order of the set, so the
-//! alerts do not depend on where batches were cut. No body is copied. A crash loses matches; the
+//! alerts do not depend on where batches were cut. Of bodies, no more is copied than the name of a
+//! created object and the command and container of an exec. A crash loses matches; the
 //! source delivers their events again.
 
 use std::sync::Arc;
@@ -52,7 +53,7 @@ impl Texts {
     }
 }
 
-/// Columns that an alert's event copies, as positions in [`MatchedEvent::texts`].
+/// Texts that an alert's event copies, as positions in [`MatchedEvent::texts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
     AuditId,
@@ -71,9 +72,12 @@ pub(crate) enum Kept {
     Namespace,
     Name,
     AuthzDecision,
+    /// From the body of an exec whose URI does not have it, like the container.
+    ExecCommand,
+    ExecContainer,
 }
 
-pub(crate) const KEPT: usize = Kept::AuthzDecision as usize + 1;
+pub(crate) const KEPT: usize = Kept::ExecContainer as usize + 1;
 
 /// An event that a rule matched.
 #[derive(Clone, Debug)]
@@ -205,6 +209,8 @@ impl BatchMatches {
             name: optional(Kept::Name),
             response_code: event.response_code,
             authz_decision: optional(Kept::AuthzDecision),
+            exec_command: optional(Kept::ExecCommand),
+            exec_container: optional(Kept::ExecContainer),
             outcome: event.outcome,
             faults: event
                 .faults

@@ -11,7 +11,7 @@ use std::fmt::Write;
 use strongroom_schemas::marks::{Unread, parse_fault};
 use strongroom_schemas::{AlertEvent, Outcome};
 
-use crate::body::query_parameter;
+use crate::exec::Exec;
 
 /// Longest value in a message, in characters.
 pub const VALUE_CHARS_MAX: usize = 256;
@@ -77,6 +77,12 @@ enum Piece {
     Value(Placeholder),
 }
 
+impl Piece {
+    fn is_of_exec(&self) -> bool {
+        matches!(self, Piece::Value(Placeholder::ExecCommand | Placeholder::ExecContainer))
+    }
+}
+
 /// A template of a rule: text with `{field}` in it. `{{` and `}}` are literal braces.
 #[derive(Clone, Debug)]
 pub(crate) struct Template(Vec<Piece>);
@@ -109,6 +115,11 @@ impl Template {
         }
         pieces.push(Piece::Text(rest.to_owned()));
         Ok(Template(pieces))
+    }
+
+    /// Returns true if the template names a part of an exec request, which may be in its body.
+    pub(crate) fn names_exec(&self) -> bool {
+        self.0.iter().any(Piece::is_of_exec)
     }
 
     /// Renders the message of an alert.
@@ -193,8 +204,8 @@ impl Placeholder {
             Placeholder::AuditId => event.audit_id.clone(),
             Placeholder::Cluster => event.cluster.clone(),
             Placeholder::Decision => optional(&event.authz_decision),
-            Placeholder::ExecCommand => query(event, "command").unwrap_or_default(),
-            Placeholder::ExecContainer => query(event, "container").unwrap_or_default(),
+            Placeholder::ExecCommand => exec(event, Exec::Command).unwrap_or_default(),
+            Placeholder::ExecContainer => exec(event, Exec::Container).unwrap_or_default(),
             Placeholder::ApiGroup => optional(&event.api_group),
             Placeholder::Group => subject.group.to_owned(),
             Placeholder::Name => optional(&event.name),
@@ -233,8 +244,8 @@ impl Placeholder {
             },
             Placeholder::Count => write!(out, "{}", subject.count).expect("writing to a String"),
             Placeholder::Decision => optional(&event.authz_decision, out),
-            Placeholder::ExecCommand => optional(&query(event, "command"), out),
-            Placeholder::ExecContainer => optional(&query(event, "container"), out),
+            Placeholder::ExecCommand => optional(&exec(event, Exec::Command), out),
+            Placeholder::ExecContainer => optional(&exec(event, Exec::Container), out),
             Placeholder::ApiGroup => optional(&event.api_group, out),
             Placeholder::Group => value(subject.group, out),
             Placeholder::Name => optional(&event.name, out),
@@ -254,8 +265,13 @@ impl Placeholder {
     }
 }
 
-fn query(event: &AlertEvent, name: &str) -> Option<String> {
-    query_parameter(event.request_uri.as_deref()?, name)
+/// Returns a part of an exec request: what its URI says, else what the event has from its body.
+fn exec(event: &AlertEvent, part: Exec) -> Option<String> {
+    let of_body = match part {
+        Exec::Command => &event.exec_command,
+        Exec::Container => &event.exec_container,
+    };
+    event.request_uri.as_deref().and_then(|uri| part.of_uri(uri)).or_else(|| of_body.clone())
 }
 
 fn optional(field: &Option<String>, out: &mut String) {
@@ -339,7 +355,7 @@ fn request(event: &AlertEvent, both: bool, out: &mut String) {
 /// Maximum number of members that a message lists as given more than once.
 const REPEATED_MAX: usize = 3;
 
-/// Returns the message of an alert. It says if the log does not tell that the request succeeded,
+/// Returns the message of an alert. It says if the log does not say that the request succeeded,
 /// for a rule that names the outcome; and which members the event gives more than once, because the
 /// rules looked at the last value only.
 pub(crate) fn message(template: Option<&Template>, subject: &Subject<'_>, names_outcome: bool) -> String {
@@ -378,6 +394,13 @@ fn default_message(subject: &Subject<'_>) -> String {
     }
     request(subject.event, true, &mut text);
     bounded(text, MESSAGE_CHARS_MAX)
+}
+
+/// Appends a remark to a message; the message is cut if it is too long with the remark.
+pub(crate) fn append(message: &mut String, remark: &str) {
+    let room = MESSAGE_CHARS_MAX.saturating_sub(remark.chars().count());
+    *message = bounded(std::mem::take(message), room);
+    message.push_str(remark);
 }
 
 fn bounded(text: String, chars_max: usize) -> String {

@@ -27,7 +27,7 @@ impl Needs {
     pub(crate) fn of<'e>(conditions: impl Iterator<Item = &'e Expr>) -> Needs {
         let mut mentioned =
             Mentioned { level: Level::Metadata, resources: BTreeSet::new(), verbs: BTreeSet::new() };
-        conditions.for_each(|condition| mentioned.expr(condition, false));
+        conditions.for_each(|condition| condition.leaves(&mut |leaf, negated| mentioned.leaf(leaf, negated)));
         let Mentioned { level, resources, verbs } = mentioned;
         Needs { level, resources: resources.into_iter().collect(), verbs: verbs.into_iter().collect() }
     }
@@ -40,39 +40,29 @@ struct Mentioned {
 }
 
 impl Mentioned {
-    fn expr(&mut self, expr: &Expr, negated: bool) {
-        match expr {
-            Expr::All(exprs) | Expr::Any(exprs) => exprs.iter().for_each(|expr| self.expr(expr, negated)),
-            Expr::Not(expr) => self.expr(expr, !negated),
-            Expr::Field(field, test) => {
-                self.field(field);
-                let named = match field {
-                    Field::Column(index::RESOURCE) => &mut self.resources,
-                    Field::Column(index::VERB) => &mut self.verbs,
-                    _ => return,
-                };
-                if !negated {
-                    named.extend(test.exact().map(str::to_owned));
-                }
-            }
-            Expr::Fields(left, _, right) => {
-                self.field(left);
-                self.field(right);
-            }
-            // The conditions inside the scope are about elements of this field, so they need the
-            // same level.
-            Expr::Scope(field, ..) => self.field(field),
-            Expr::Keyword(_) => {}
+    /// Notes what a leaf of a condition names.
+    fn leaf(&mut self, leaf: &Expr, negated: bool) {
+        // What a scope says of its elements needs the level of the scope's field.
+        for field in leaf.fields() {
+            self.level = self.level.max(level(field));
+        }
+        let Expr::Field(field, test) = leaf else { return };
+        let named = match field {
+            Field::Column(index::RESOURCE) => &mut self.resources,
+            Field::Column(index::VERB) => &mut self.verbs,
+            _ => return,
+        };
+        if !negated {
+            named.extend(test.exact().map(str::to_owned));
         }
     }
+}
 
-    fn field(&mut self, field: &Field) {
-        let level = match field {
-            Field::Body(Body::Response, _) => Level::RequestResponse,
-            Field::Body(Body::Request, _) | Field::Pod(_) | Field::Examined => Level::Request,
-            _ => Level::Metadata,
-        };
-        self.level = self.level.max(level);
+fn level(field: &Field) -> Level {
+    match field {
+        Field::Body(Body::Response, _) => Level::RequestResponse,
+        Field::Body(Body::Request, _) | Field::Pod(_) | Field::Examined | Field::Removed => Level::Request,
+        _ => Level::Metadata,
     }
 }
 

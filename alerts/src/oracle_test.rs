@@ -13,11 +13,13 @@ use serde_json::{Value, json};
 use strongroom_schemas::events::index;
 use strongroom_schemas::outcome::{Answer, asks_dry_run, obeys_dry_run};
 
-use crate::body::{self, Pod};
+use crate::body;
+use crate::exec::{Exec, query_parameter};
 use crate::expr::{Comparison, Expr, Quantifier};
-use crate::fields::{Body, Exec, Field, Path};
+use crate::fields::{Body, Field, Path};
 use crate::pattern::{fold, scalar_text};
 use crate::testing::{CLUSTER, batch_of, file_batch_of, view_batch_of};
+use crate::walk::{self, Pod};
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 
 /// Returns the JSON pointer to a column's value in the event.
@@ -57,11 +59,11 @@ fn at(event: &Value, column: usize) -> Option<Value> {
 fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
     let uri = |name: &str| {
         let uri = at(event, index::REQUEST_URI)?;
-        body::query_parameter(uri.as_str()?, name).map(Value::String)
+        query_parameter(uri.as_str()?, name).map(Value::String)
     };
     let below = |value: Option<Value>, path: &Path| {
         let mut found = Vec::new();
-        body::any_at(value.as_ref(), &path.0, &mut |value| {
+        walk::any_at(value.as_ref(), &path.0, &mut |value| {
             found.push(value.cloned());
             false
         });
@@ -71,6 +73,21 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
         Field::Column(column) => vec![at(event, *column)],
         Field::Actor => {
             vec![at(event, index::IMPERSONATED_USER_NAME).or_else(|| at(event, index::USER_NAME))]
+        }
+        Field::Creates => {
+            let verb = at(event, index::VERB);
+            let code = event.pointer("/responseStatus/code").and_then(Value::as_i64);
+            let verb = verb.as_ref().and_then(Value::as_str);
+            vec![Some(json!(verb == Some("create") || verb == Some("patch") && code == Some(201)))]
+        }
+        Field::Removed => {
+            let body = at(event, index::REQUEST_OBJECT).and_then(|body| body::examine(&body.to_string()));
+            let removed = body.map(|body| crate::removed::removed(&body)).unwrap_or_default();
+            if removed.is_empty() {
+                vec![None]
+            } else {
+                removed.into_iter().map(|place| Some(json!(place))).collect()
+            }
         }
         Field::Outcome => {
             let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
@@ -82,6 +99,7 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
                     .map(|code| code as i32),
                 response_status: text("/responseStatus/status"),
                 authz_decision: text("/annotations/authorization.k8s.io~1decision"),
+                resource: text("/objectRef/resource"),
                 login_decision: text("/annotations/authentication.openshift.io~1decision"),
             };
             vec![answer.outcome().map(|outcome| json!(outcome.as_str()))]
@@ -112,7 +130,20 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
             let is_exec = at(event, index::SUBRESOURCE) == Some(json!("exec"));
             vec![uri("command").or_else(|| is_exec.then(of_body).flatten())]
         }
-        Field::Exec(Exec::Container) => vec![uri("container")],
+        Field::Exec(Exec::Container) => {
+            let of_body =
+                || parsed(event, Body::Request)?.get("container").filter(|name| name.is_string()).cloned();
+            let has_body =
+                [json!("exec"), json!("attach")].map(Some).contains(&at(event, index::SUBRESOURCE));
+            vec![uri("container").or_else(|| has_body.then(of_body).flatten())]
+        }
+        Field::Client => {
+            let agent = at(event, index::USER_AGENT);
+            let agent = agent.as_ref().and_then(Value::as_str).unwrap_or_default();
+            let is_part = |c: &char| !matches!(c, '/' | '(') && !c.is_ascii_whitespace();
+            let word: String = agent.trim_ascii_start().chars().take_while(is_part).collect();
+            vec![(!word.is_empty()).then(|| json!(word))]
+        }
         Field::Json(column, path) => below(at(event, *column), path),
         Field::Body(body, path) => below(parsed(event, *body), path),
         Field::Pod(path) => {
@@ -189,7 +220,7 @@ fn is_true(expr: &Expr, event: &Value) -> bool {
             let mut event = event.clone();
             event["stageTimestamp"].take();
             event["requestReceivedTimestamp"].take();
-            body::any_text(&event, &mut |value| test.matches_json(Some(value)))
+            walk::any_text(&event, &mut |value| test.matches_json(Some(value)))
         }
     }
 }
@@ -200,7 +231,7 @@ fn element_is_true(expr: &Expr, item: &Value) -> bool {
         Expr::Any(exprs) => exprs.iter().any(|expr| element_is_true(expr, item)),
         Expr::Not(expr) => !element_is_true(expr, item),
         Expr::Field(Field::Element(path), test) => {
-            body::any_at(Some(item), &path.0, &mut |value| test.matches_json(value))
+            walk::any_at(Some(item), &path.0, &mut |value| test.matches_json(value))
         }
         other => panic!("no scope of the test has {other:?}"),
     }
@@ -235,6 +266,8 @@ const LINES: &[&str] = &[
     "user.groups: null",
     "user.groups[none]|startswith: 'system:'",
     "userAgent|contains: [curl, wget, python, go-http]",
+    "client: kubectl",
+    "client: null",
     "responseStatus.code: 403",
     "responseStatus.code|gte: 400",
     "responseStatus.code: null",
@@ -251,6 +284,8 @@ const LINES: &[&str] = &[
     "stage: ResponseStarted",
     "stage|neq: RequestReceived",
     "exec.command|contains: shadow",
+    "exec.container: web",
+    "exec.container: null",
     "requestObject.kind: Pod",
     "requestObject.rules.verbs: '\\*'",
     "requestObject.rules[any]: {verbs: '\\*', resources: secrets}",
@@ -321,6 +356,7 @@ fn event() -> impl Strategy<Value = Value> {
         json!({"rules": [{"verbs": ["*"], "resources": ["pods"]}, {"verbs": ["get"], "resources": ["secrets"]}]}),
         json!({"rules": [{"verbs": ["get", "*"], "resources": ["secrets"]}]}),
         json!({"rules": []}),
+        json!({"command": ["cat", "/etc/shadow"], "container": "web"}),
         json!([{"op": "add", "path": "/spec/hostNetwork", "value": true}]),
     ]);
     (
@@ -353,7 +389,7 @@ fn event() -> impl Strategy<Value = Value> {
             json!(["10.0.0.1", "8.8.8.8"]),
             json!(["8.8.8.8", "10.0.0.1"]),
         ])),
-        of(choices(vec![Value::Null, json!("curl/8"), json!("kubectl/v1 evil")])),
+        of(choices(vec![Value::Null, json!("curl/8"), json!("kubectl/v1 evil"), json!(" (x)")])),
         of(choices(vec![
             Value::Null,
             json!({"code": 200}),
@@ -378,6 +414,7 @@ fn event() -> impl Strategy<Value = Value> {
             of(choices(vec![
                 Value::Null,
                 json!("/exec?command=cat&command=%2Fetc%2Fshadow"),
+                json!("/exec?container=web"),
                 json!("/api?dryRun=All"),
             ])),
             of(choices(vec![Value::Null, json!({"kind": "Table"})])),

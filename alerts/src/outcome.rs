@@ -1,4 +1,4 @@
-//! The virtual fields `outcome` and `dry_run`: one value for each row of a batch, and the rules that
+//! The virtual fields `outcome`, `dry_run` and `creates`: one value for each row of a batch, and the rules that
 //! ask for success.
 //!
 //! Invariant: the values are those of [`strongroom_schemas::outcome`]. Each distinct value of a
@@ -20,12 +20,24 @@ use crate::fields::Field;
 use crate::pattern::{Check, Part, Test};
 
 /// Columns that decide a row's outcome.
-pub(crate) const OUTCOME_COLUMNS: [usize; 5] =
-    [index::STAGE, index::RESPONSE_CODE, index::RESPONSE_STATUS, index::AUTHZ_DECISION, index::ANNOTATIONS];
+pub(crate) const OUTCOME_COLUMNS: [usize; 6] = [
+    index::STAGE,
+    index::RESPONSE_CODE,
+    index::RESPONSE_STATUS,
+    index::AUTHZ_DECISION,
+    index::RESOURCE,
+    index::ANNOTATIONS,
+];
 
 /// Columns that decide whether a row is a dry run.
 pub(crate) const DRY_RUN_COLUMNS: [usize; 5] =
     [index::REQUEST_URI, index::VERB, index::API_GROUP, index::RESOURCE, index::SUBRESOURCE];
+
+/// Columns that decide whether a request makes an object.
+pub(crate) const CREATES_COLUMNS: [usize; 2] = [index::VERB, index::RESPONSE_CODE];
+
+/// The response code of an apply that makes an object.
+const CODE_CREATED: i64 = 201;
 
 /// The values of the field `outcome`, in the order of their places in a gate.
 pub(crate) const OUTCOMES: [&str; 3] =
@@ -56,6 +68,8 @@ const CODES: [Option<i32>; 3] = [Some(200), Some(CODE_FAILURE_MIN), None];
 const STATUSES: [Option<&str>; 3] = [Some("Failure"), Some("Success"), None];
 const DECISIONS: [Option<&str>; 3] = [Some("allow"), Some("forbid"), None];
 const LOGINS: [Option<&str>; 3] = [Some("allow"), Some("deny"), None];
+/// The class of the login decision in a request for a resource, which is no login.
+const NO_LOGIN: usize = LOGINS.len() - 1;
 
 fn stage_class(stage: Option<&str>) -> usize {
     match stage {
@@ -98,8 +112,14 @@ static TABLE: LazyLock<Vec<Option<Outcome>>> = LazyLock::new(|| {
             for response_status in STATUSES {
                 for authz_decision in DECISIONS {
                     for login_decision in LOGINS {
-                        let answer =
-                            Answer { stage, response_code, response_status, authz_decision, login_decision };
+                        let answer = Answer {
+                            stage,
+                            response_code,
+                            response_status,
+                            authz_decision,
+                            login_decision,
+                            ..Answer::default()
+                        };
                         table.push(answer.outcome());
                     }
                 }
@@ -144,13 +164,16 @@ fn outcome_of_rows(columns: &Columns<'_>) -> Vec<Option<Outcome>> {
     let statuses = Classes::of(columns.text(index::RESPONSE_STATUS), |value| class_of(STATUSES, value));
     let decisions = Classes::of(columns.text(index::AUTHZ_DECISION), |value| class_of(DECISIONS, value));
     let logins = Classes::of(columns.text(index::ANNOTATIONS), login_class);
+    let resources = columns.text(index::RESOURCE);
     let table = &*TABLE;
     let of_row = |row| {
         let mut at = stages.get(row);
         at = at * CODES.len() + code_class(columns.number(index::RESPONSE_CODE, row));
         at = at * STATUSES.len() + statuses.get(row);
         at = at * DECISIONS.len() + decisions.get(row);
-        at = at * LOGINS.len() + logins.get(row);
+        let login = logins.get(row);
+        let is_login = login != NO_LOGIN && resources.get(row).is_none();
+        at = at * LOGINS.len() + if is_login { login } else { NO_LOGIN };
         table[at]
     };
     (0..columns.rows).map(of_row).collect()
@@ -175,6 +198,15 @@ fn dry_run_of_rows(columns: &Columns<'_>) -> Vec<bool> {
             )
     };
     (0..columns.rows).map(of_row).collect()
+}
+
+/// Returns true if the request of a row makes an object.
+pub(crate) fn creates(columns: &Columns<'_>, row: usize) -> bool {
+    match columns.text(index::VERB).get(row) {
+        Some("create") => true,
+        Some("patch") => columns.number(index::RESPONSE_CODE, row) == Some(CODE_CREATED),
+        _ => false,
+    }
 }
 
 /// Returns true if a line of an expression, not negated, accepts an outcome.
@@ -245,6 +277,7 @@ mod tests {
                                 response_status,
                                 authz_decision,
                                 login_decision,
+                                ..Answer::default()
                             };
                             let annotations = login_decision
                                 .map(|login| serde_json::json!({ LOGIN_DECISION: login }).to_string());

@@ -17,6 +17,7 @@ use crate::detection::{self, Fault};
 use crate::error::{LATENESS_MAX, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
 use crate::expr::Expr;
 use crate::message::Template;
+use crate::rarity::{ALERTS_MAX, Common};
 use crate::rule::{Bound, Measure};
 
 /// Maximum number of queries in a rule's runbook.
@@ -34,6 +35,7 @@ pub(crate) struct RuleHeader {
     pub(crate) title: String,
     pub(crate) description: String,
     pub(crate) severity: Severity,
+    pub(crate) common: Option<Common>,
     pub(crate) tactics: Vec<String>,
     pub(crate) techniques: Vec<String>,
     pub(crate) next_steps: String,
@@ -61,6 +63,8 @@ pub(crate) struct CorrelationDocument {
     pub(crate) fields: Vec<String>,
     pub(crate) rules: Vec<String>,
     pub(crate) group_by: Vec<String>,
+    /// True if the events of several clusters are in one group.
+    pub(crate) across_clusters: bool,
     /// For each alias, and for each base rule of the alias, the field in the events of that rule.
     pub(crate) aliases: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) timespan_us: i64,
@@ -233,11 +237,9 @@ fn logsource(logsource: Option<&Mapping>) -> Result<(), Fault> {
 fn header(file: &str, line: usize, map: &Mapping) -> Result<RuleHeader, Fault> {
     let text = |key: &str| optional_text(map, key);
     let title = text("title")?.ok_or_else(|| Fault::new("has no title"))?;
-    let level = text("level")?;
-    let severity = match level.as_deref() {
-        None => Severity::Medium,
-        Some(level) => level.parse().map_err(|error| Fault::new(format!("{error}")).at("level"))?,
-    };
+    let severity = severity(map, "level")?.unwrap_or(Severity::Medium);
+    let common = section(map, "common")?.map(|common| self::common(common, severity));
+    let common = common.transpose().map_err(|fault| fault.at("common"))?;
     let template = |key: &str, text: &str| Template::parse(text).map_err(|error| Fault::new(error).at(key));
     let message = text("message")?.map(|text| template("message", &text)).transpose()?;
     let next_steps = text("next_steps")?.unwrap_or_default().trim().to_owned();
@@ -274,6 +276,7 @@ fn header(file: &str, line: usize, map: &Mapping) -> Result<RuleHeader, Fault> {
         title,
         description: text("description")?.unwrap_or_default().trim().to_owned(),
         severity,
+        common,
         tactics,
         techniques,
         next_steps_template: template("next_steps", &next_steps)?,
@@ -284,6 +287,27 @@ fn header(file: &str, line: usize, map: &Mapping) -> Result<RuleHeader, Fault> {
         runbook_templates,
         message,
     })
+}
+
+fn severity(map: &Mapping, key: &str) -> Result<Option<Severity>, Fault> {
+    let level = optional_text(map, key)?.map(|level| level.parse());
+    level.transpose().map_err(|error| Fault::new(format!("{error}")).at(key))
+}
+
+/// Returns from when on the alerts of a rule are common.
+fn common(map: &Mapping, severity: Severity) -> Result<Common, Fault> {
+    only(map, &["alerts", "timespan", "level"])?;
+    let alerts = map.get("alerts").and_then(Value::as_u64).and_then(|alerts| usize::try_from(alerts).ok());
+    let alerts = alerts.filter(|alerts| (1..=ALERTS_MAX).contains(alerts));
+    let alerts = alerts
+        .ok_or_else(|| Fault::new(format!("is not a whole number from 1 to {ALERTS_MAX}")).at("alerts"))?;
+    let timespan = optional_text(map, "timespan")?.ok_or_else(|| Fault::new("has no timespan"))?;
+    let timespan_us = timespan_us(&timespan).map_err(|fault| fault.at("timespan"))?;
+    let level = self::severity(map, "level")?.ok_or_else(|| Fault::new("has no level"))?;
+    if level >= severity {
+        return Err(Fault::new(format!("{level} is not below {severity}, the level of the rule")).at("level"));
+    }
+    Ok(Common { alerts, timespan_us, level })
 }
 
 /// Returns true if a text is a reference to a section of 45 CFR part 164 or to a paragraph of it.
@@ -338,8 +362,19 @@ fn texts(map: &Mapping, key: &str) -> Result<Vec<String>, Fault> {
     }
 }
 
-const CORRELATION_KEYS: [&str; 9] =
-    ["type", "rules", "group-by", "timespan", "condition", "aliases", "generate", "lateness", "learning"];
+const CORRELATION_KEYS: [&str; 11] = [
+    "type",
+    "rules",
+    "group-by",
+    "timespan",
+    "condition",
+    "aliases",
+    "generate",
+    "lateness",
+    "learning",
+    "learning_level",
+    "across_clusters",
+];
 const CORRELATION_TYPES: &str =
     "event_count, value_count, temporal, temporal_ordered, first_seen, baseline, unfinished";
 /// Minimum and maximum number of rules that a temporal correlation joins.
@@ -386,13 +421,17 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
         let longest = LATENESS_MAX.as_secs() / 60;
         return Err(Fault::new(format!("is longer than {longest}m")).at("lateness"));
     }
-    if map.contains_key("learning") && kind != "first_seen" {
-        return Err(Fault::new("only first_seen has a learning time").at("learning"));
+    for key in ["learning", "learning_level"] {
+        if map.contains_key(key) && kind != "first_seen" {
+            return Err(Fault::new("only first_seen learns").at(key));
+        }
     }
-    let generate = match map.get("generate") {
-        None => false,
-        Some(value) => value.as_bool().ok_or_else(|| Fault::new("is not true or false").at("generate"))?,
+    let flag = |name: &'static str| match map.get(name) {
+        None => Ok(false),
+        Some(value) => value.as_bool().ok_or_else(|| Fault::new("is not true or false").at(name)),
     };
+    let generate = flag("generate")?;
+    let across_clusters = flag("across_clusters")?;
     let condition = match map.get("condition") {
         None => None,
         Some(Value::Mapping(condition)) => Some(condition),
@@ -438,7 +477,8 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
             if learning_us > timespan_us {
                 return Err(Fault::new(format!("is longer than the timespan {timespan}")).at("learning"));
             }
-            (Measure::FirstSeen { learning_us }, fields, Vec::new())
+            let learning_level = severity(map, "learning_level")?;
+            (Measure::FirstSeen { learning_us, learning_level }, fields, Vec::new())
         }
         "unfinished" => {
             let bounds = match condition {
@@ -469,6 +509,7 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
         fields,
         rules,
         group_by: texts(map, "group-by")?,
+        across_clusters,
         aliases: aliases(map)?,
         timespan_us,
         lateness_us,

@@ -8,6 +8,7 @@ use strongroom_schemas::Severity;
 use crate::expr::Expr;
 use crate::fields::Field;
 use crate::message::{Template, timespan_text};
+use crate::rarity::Common;
 
 /// What a rule detects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +59,9 @@ pub(crate) enum Measure {
     /// Values that were not seen within the timespan, in groups known for at least `learning_us`.
     FirstSeen {
         learning_us: i64,
+        /// The level of alerts about groups that are known for a shorter time; `None` if there are
+        /// no such alerts.
+        learning_level: Option<Severity>,
     },
     /// Events counted by hour, and compared with earlier hours within the timespan.
     Baseline {
@@ -99,6 +103,8 @@ pub struct RuleInfo {
     pub title: String,
     pub description: String,
     pub severity: Severity,
+    /// From when on the rule's alerts have a lower level; `None` if they never have.
+    pub common: Option<Common>,
     pub kind: RuleKind,
     /// False for a rule that only feeds correlations.
     pub alerts: bool,
@@ -180,6 +186,8 @@ pub(crate) struct Correlation {
     pub(crate) bases: Vec<Base>,
     /// Names of the group's fields, as written in the rule.
     pub(crate) group_by: Vec<String>,
+    /// True if the events of several clusters are in one group.
+    pub(crate) across_clusters: bool,
     /// Names of the fields whose values are counted or may be new, as written in the rule.
     pub(crate) value_names: Vec<String>,
     pub(crate) measure: Measure,

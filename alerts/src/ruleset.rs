@@ -17,9 +17,9 @@ use crate::compile::Program;
 use crate::coverage::{self, LogKind};
 use crate::error::{RULES_MAX, RuleError};
 use crate::link::{self, Linked};
-use crate::message::Subject;
+use crate::message::{Subject, Template};
 use crate::needs::Needs;
-use crate::parse;
+use crate::parse::{self, Document};
 use crate::rule::{Correlation, EventRule, RuleInfo};
 
 /// Rules that are ready to run, shared by every [`crate::Matcher`] and [`crate::Detector`].
@@ -32,6 +32,16 @@ pub struct RuleSet {
     pub(crate) events: Vec<EventRule>,
     pub(crate) correlations: Vec<Correlation>,
     pub(crate) program: Program,
+}
+
+/// Rules of somebody's own, beside those built-in rules that they do not replace.
+#[derive(Debug)]
+pub struct OwnRules {
+    pub rules: RuleSet,
+    /// Position in [`RuleSet::rules`] of the first of the own rules; all after it are own rules, too.
+    pub first: usize,
+    /// Names and ids of built-in rules that the own rules replace with another text.
+    pub changed: BTreeSet<String>,
 }
 
 impl RuleSet {
@@ -60,6 +70,42 @@ impl RuleSet {
     /// rule.
     pub fn builtin_and(paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
         RuleSet::load_beside(builtin::RULES, paths)
+    }
+
+    /// Reads rules like [`RuleSet::builtin_and`]; but a file with the name or the id of a built-in
+    /// rule takes the place of the built-in file with that rule. With this, the shipped rules can be
+    /// checked and tested.
+    ///
+    /// # Errors
+    /// Those of [`RuleSet::load`].
+    pub fn in_place_of_builtin(paths: &[PathBuf]) -> Result<OwnRules, RuleError> {
+        let mut read = Vec::new();
+        for path in paths {
+            builtin::read_rules(path, &mut read)?;
+        }
+        let mut own = Vec::new();
+        for (file, text) in &read {
+            parse::documents(file, text, &mut own)?;
+        }
+        let keys_of = |documents: &[Document]| -> Result<Vec<String>, RuleError> {
+            let ids = documents.iter().filter_map(|document| document.header.id.clone());
+            Ok(link::names_of(documents)?.into_iter().chain(ids).collect())
+        };
+        let known: BTreeSet<String> = keys_of(&own)?.into_iter().collect();
+        let (mut documents, mut changed) = (Vec::new(), BTreeSet::new());
+        for (file, text) in builtin::RULES {
+            let mut of_file = Vec::new();
+            parse::documents(file, text, &mut of_file)?;
+            let keys = keys_of(&of_file)?;
+            if !keys.iter().any(|key| known.contains(key)) {
+                documents.append(&mut of_file);
+            } else if !read.iter().any(|(_, given)| given == text) {
+                changed.extend(keys);
+            }
+        }
+        let first = documents.len();
+        documents.append(&mut own);
+        Ok(OwnRules { rules: RuleSet::of(documents)?, first, changed })
     }
 
     fn load_beside(texts: &[(&str, &str)], paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
@@ -140,6 +186,10 @@ impl RuleSet {
         for (file, text) in texts {
             parse::documents(&file, text, &mut documents)?;
         }
+        RuleSet::of(documents)
+    }
+
+    fn of(documents: Vec<Document>) -> Result<RuleSet, RuleError> {
         if documents.len() > RULES_MAX {
             return Err(RuleError::TooMany { count: documents.len() });
         }
@@ -197,9 +247,26 @@ impl RuleSet {
     /// Returns the time before the last event whose events must be observed again after a restart,
     /// to restore the windows. It is two windows, plus the time that events may wait for late
     /// events. The earlier of the two windows is needed because it decides whether a burst has
-    /// alerted already.
+    /// alerted already. Rules whose alerts may be common need the alerts of their timespan.
     pub fn rebuild_span(&self) -> Duration {
-        2 * self.window_max() + self.lateness_max()
+        (2 * self.window_max()).max(self.common_max()) + self.lateness_max()
+    }
+
+    /// Returns the longest timespan in which a rule counts its own alerts; zero if none does.
+    fn common_max(&self) -> Duration {
+        let timespans = self.infos.iter().filter_map(|info| info.common).map(|common| common.timespan_us);
+        Duration::from_micros(timespans.max().unwrap_or(0).unsigned_abs())
+    }
+
+    /// Returns true if the text of an alert may name the command or the container of an exec, which
+    /// some logs have in the request body.
+    pub(crate) fn names_exec(&self) -> bool {
+        let events = self.events.iter().map(|rule| (&rule.message, &rule.next_steps, &rule.runbook));
+        let correlations =
+            self.correlations.iter().map(|rule| (&rule.message, &rule.next_steps, &rule.runbook));
+        events.chain(correlations).any(|(message, next_steps, runbook)| {
+            message.iter().chain([next_steps]).chain(runbook).any(Template::names_exec)
+        })
     }
 
     /// Returns true if a rule needs the time of every event, including the events that no rule

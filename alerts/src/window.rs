@@ -61,7 +61,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use strongroom_schemas::alert::AUDIT_IDS_MAX;
-use strongroom_schemas::{Touch, Touched};
+use strongroom_schemas::{AlertEvent, Severity, Touch, Touched};
 
 use crate::rule::Measure;
 use crate::trace::{Trace, Traces};
@@ -115,6 +115,11 @@ pub(crate) struct Crossing {
     pub(crate) count: u64,
     pub(crate) audit_ids: Vec<String>,
     pub(crate) touched: Touched,
+    /// The level of the alert if the group is still being learnt.
+    pub(crate) learning_level: Option<Severity>,
+    /// The last event of a temporal rule's crossing, with its request, if a late event completed the
+    /// crossing. It has no more than what windows keep.
+    pub(crate) last: Option<(u128, AlertEvent)>,
 }
 
 #[derive(Debug)]
@@ -143,6 +148,23 @@ struct Thinned {
 }
 
 impl Seen {
+    /// Returns the request of this event, and what is known of the event.
+    fn as_event(&self) -> (u128, AlertEvent) {
+        let Touch { namespace, actor, user_name, cluster, source } = self.trace.touch();
+        let event = AlertEvent {
+            audit_id: self.audit_id.to_string(),
+            time_us: self.time_us,
+            cluster: cluster.to_owned(),
+            source: source.to_owned(),
+            source_offset: self.source_offset,
+            actor: actor.to_owned(),
+            user_name: user_name.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            ..AlertEvent::default()
+        };
+        (self.request, event)
+    }
+
     /// Returns what the next occurrence of the same value keeps of this occurrence and of those
     /// that were thinned out before it.
     fn into_thinned(self) -> Vec<Thinned> {
@@ -384,6 +406,8 @@ impl Group {
             count: count as u64,
             audit_ids: listed.map(|at| self.events[*at].audit_id.to_string()).collect(),
             touched: self.touched(&counted, rule),
+            learning_level: None,
+            last: (rule.measure.distinguishes_rules() && end != at).then(|| self.events[end].as_event()),
         })
     }
 

@@ -45,7 +45,8 @@ pub(crate) fn push(rows: &mut Rows, line: &[u8], place: &Place<'_>, fragments: &
     true
 }
 
-fn read<'l>(rows: &mut Rows, line: &'l [u8], fragments: &mut Parser) -> Option<Row<'l>> {
+/// Returns the row of a canonical line. `None` if the general reader must read the line.
+pub(crate) fn read<'l>(rows: &mut Rows, line: &'l [u8], fragments: &mut Parser) -> Option<Row<'l>> {
     let mut cursor = Cursor { line, at: 0 };
     let has_default_shape = cursor.eat(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":""#);
     if !has_default_shape {

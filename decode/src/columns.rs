@@ -12,6 +12,7 @@
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
+use arrow_array::builder::BinaryBuilder;
 use arrow_array::types::Int32Type;
 use arrow_array::{
     Array as _, ArrayRef, BinaryArray, DictionaryArray, Int32Array, Int64Array, ListArray, StringArray,
@@ -380,6 +381,99 @@ impl BytesColumn {
     pub(crate) fn finish_binary(&mut self) -> Result<ArrayRef, ArrowError> {
         let (offsets, bytes, nulls) = self.take();
         Ok(Arc::new(BinaryArray::try_new(offsets, bytes, nulls)?))
+    }
+}
+
+/// Records that are kept as they were received, until it is known which of them have a form. A
+/// record that is a part of the block's text is not copied.
+pub(crate) struct RecordColumn {
+    /// Address and length of the text.
+    text: (usize, usize),
+    /// Records that are not in the text, one after the other.
+    copies: Vec<u8>,
+    /// For each row, where its record begins in the text with `copies` after it, and its length.
+    /// A block is far smaller than 2 GiB, so both fit a u32.
+    extents: Vec<(u32, u32)>,
+    kept: usize,
+}
+
+/// The extent of a row without a record.
+const NO_RECORD: (u32, u32) = (u32::MAX, 0);
+
+impl RecordColumn {
+    pub(crate) fn new() -> Self {
+        RecordColumn { text: (0, 0), copies: Vec::new(), extents: Vec::new(), kept: 0 }
+    }
+
+    pub(crate) fn begin(&mut self, text: &[u8]) {
+        self.text = (text.as_ptr() as usize, text.len());
+    }
+
+    pub(crate) fn push(&mut self, record: Option<&[u8]>) {
+        let Some(record) = record else {
+            self.extents.push(NO_RECORD);
+            return;
+        };
+        let (address, length) = self.text;
+        // While the text is borrowed, nothing else has its addresses.
+        let at = (record.as_ptr() as usize).wrapping_sub(address);
+        let start = if at.checked_add(record.len()).is_some_and(|end| end <= length) {
+            at
+        } else {
+            self.copies.extend_from_slice(record);
+            length + self.copies.len() - record.len()
+        };
+        self.kept += 1;
+        self.extents.push((start as u32, record.len() as u32));
+    }
+
+    /// Returns the records of all rows. `text` is the text that [`begin`](Self::begin) was given.
+    pub(crate) fn take<'t>(&mut self, text: &'t [u8]) -> Records<'t> {
+        debug_assert_eq!(self.text.1, text.len());
+        let extents = Vec::with_capacity(roomy(self.extents.len()));
+        self.text = (0, 0);
+        Records {
+            text,
+            copies: std::mem::take(&mut self.copies),
+            extents: std::mem::replace(&mut self.extents, extents),
+            kept: std::mem::take(&mut self.kept),
+        }
+    }
+}
+
+/// What [`RecordColumn`] collected.
+pub(crate) struct Records<'t> {
+    text: &'t [u8],
+    copies: Vec<u8>,
+    extents: Vec<(u32, u32)>,
+    kept: usize,
+}
+
+impl Records<'_> {
+    /// Number of rows that have a record.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
+    }
+
+    pub(crate) fn get(&self, row: usize) -> Option<&[u8]> {
+        let (start, length) = self.extents.get(row).filter(|extent| **extent != NO_RECORD)?;
+        let (start, length) = (*start as usize, *length as usize);
+        match start.checked_sub(self.text.len()) {
+            Some(start) => self.copies.get(start..start + length),
+            None => self.text.get(start..start + length),
+        }
+    }
+
+    /// Returns the column with the records of the rows that `is_wanted` returns true for.
+    pub(crate) fn column(&self, mut is_wanted: impl FnMut(usize) -> bool) -> ArrayRef {
+        let rows = 0..self.extents.len();
+        let wanted: Vec<Option<&[u8]>> = rows.map(|row| self.get(row).filter(|_| is_wanted(row))).collect();
+        let bytes = wanted.iter().flatten().map(|record| record.len()).sum();
+        let mut column = BinaryBuilder::with_capacity(wanted.len(), bytes);
+        for record in wanted {
+            column.append_option(record);
+        }
+        Arc::new(column.finish())
     }
 }
 

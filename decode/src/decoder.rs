@@ -20,6 +20,8 @@
 //! The decoder keeps nothing between blocks but its buffers, so after a crash a block is decoded
 //! again with the same result.
 
+mod recover;
+
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -27,14 +29,15 @@ use arrow_schema::ArrowError;
 use chrono::{DateTime, Utc};
 use strongroom_lines::frame::{self, Block, Edge, LineKind};
 use strongroom_lines::plain::PlainEvent;
-use strongroom_lines::wrapper::{self, Around, AtPath, Content, Damaged, EventPath, Opened, Record};
-use strongroom_lines::{BOM, DEPTH_MAX, Dialect, DialectCounts, LINE_BYTES_MAX, Reason, Refusal, list_items};
+use strongroom_lines::wrapper::{self, Around, AtPath, Content, EventPath, Opened, Record};
+use strongroom_lines::{BOM, DEPTH_MAX, Dialect, DialectCounts, LINE_BYTES_MAX, Reason, Refusal};
 use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::Sha256Hash;
 
 use crate::canonical;
 use crate::columns::NULL;
 use crate::document::{Document, Stop};
+use crate::learn::EventText;
 use crate::members;
 use crate::rejects::Rejects;
 use crate::rows::{Place, Row, Rows};
@@ -52,12 +55,6 @@ pub struct DecoderConfig {
     /// Maximum nesting depth that is decoded. Default: [`DEPTH_MAX`].
     pub depth_max: usize,
 }
-
-/// Maximum number of bytes of one line that are parsed in search of a whole event after a tear,
-/// where a writer stopped in the middle of another event.
-const RECOVERY_BYTES_MAX: usize = 64 << 20;
-/// Maximum number of brackets that are open in a torn text before an event that is believed.
-const TORN_DEPTH_MAX: usize = 1 << 20;
 
 impl Default for DecoderConfig {
     fn default() -> Self {
@@ -83,6 +80,12 @@ pub struct DecodedBlock {
 }
 
 impl DecodedBlock {
+    /// Bytes of memory that the rows take.
+    pub fn bytes(&self) -> usize {
+        let columns = self.events.get_array_memory_size() + self.rejects.get_array_memory_size();
+        columns + self.record_hashes.capacity() * size_of::<Sha256Hash>()
+    }
+
     /// Number of records received: every event and every reject is one.
     pub fn records(&self) -> u64 {
         (self.events.num_rows() + self.rejects.num_rows()) as u64
@@ -117,6 +120,13 @@ struct Kept<'r> {
     shape: i32,
 }
 
+/// What is made beside the columns.
+#[derive(Clone, Copy)]
+struct Wanted {
+    hashes: bool,
+    forms: bool,
+}
+
 /// What is done with an event whose text ends, or is not JSON, before the event's end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cut {
@@ -148,8 +158,20 @@ impl Decoder {
     /// # Errors
     /// None that depend on the input: an [`ArrowError`] means that a column was assembled wrongly.
     pub fn decode(&mut self, block: &Block, arrived: DateTime<Utc>) -> Result<DecodedBlock, ArrowError> {
-        self.rows.hash_records(false);
-        self.decode_rows(block, arrived)
+        self.decode_rows(block, arrived, Wanted { hashes: false, forms: true })
+    }
+
+    /// Like [`decode`](Self::decode), for rows that are only matched against rules: a record that
+    /// the columns do not give is kept in `raw`, because learning a form for it takes time.
+    ///
+    /// # Errors
+    /// Like [`decode`](Self::decode).
+    pub fn decode_to_match(
+        &mut self,
+        block: &Block,
+        arrived: DateTime<Utc>,
+    ) -> Result<DecodedBlock, ArrowError> {
+        self.decode_rows(block, arrived, Wanted { hashes: false, forms: false })
     }
 
     /// Like [`decode`](Self::decode), but also hashes the bytes of each event while they are in the
@@ -162,17 +184,23 @@ impl Decoder {
         block: &Block,
         arrived: DateTime<Utc>,
     ) -> Result<DecodedBlock, ArrowError> {
-        self.rows.hash_records(true);
-        self.decode_rows(block, arrived)
+        self.decode_rows(block, arrived, Wanted { hashes: true, forms: true })
     }
 
-    fn decode_rows(&mut self, block: &Block, arrived: DateTime<Utc>) -> Result<DecodedBlock, ArrowError> {
-        self.rows.learn_forms(true);
-        self.rows.begin(&block.origin);
+    fn decode_rows(
+        &mut self,
+        block: &Block,
+        arrived: DateTime<Utc>,
+        wanted: Wanted,
+    ) -> Result<DecodedBlock, ArrowError> {
+        self.rows.hash_records(wanted.hashes);
+        self.rows.learn_forms(wanted.forms);
+        self.rows.begin(&block.origin, &block.bytes);
         self.unwrap.clone_from(&block.origin.unwrap);
         self.rejects.begin(&block.origin, arrived.timestamp_micros());
         let mut consumed = block.bytes.len();
         let mut frame_before = 0;
+        let mut is_after_carrier = false;
         for line in frame::lines(block, self.config.line_bytes_max) {
             let offset = block.offset + line.at as i64;
             if line.kind == LineKind::OpenPage {
@@ -194,12 +222,7 @@ impl Decoder {
             };
             frame_before = 0;
             if let Some((start, end)) = line.event {
-                if line.kind == LineKind::Foreign {
-                    let refusal = wrapper::refusal_in_foreign_list(&line.bytes[start..end]);
-                    self.reject(&whole, 0, line.bytes.len(), &refusal);
-                    continue;
-                }
-                self.page(&Piece { start, end, newline: false, ..whole });
+                self.page(&Piece { start, end, newline: false, ..whole }, line.kind);
                 continue;
             }
             if matches!(line.kind, LineKind::FirstPiece | LineKind::Piece) {
@@ -210,10 +233,18 @@ impl Decoder {
                 }
                 continue;
             }
+            if is_after_carrier
+                && line.kind == LineKind::Whole
+                && let Some(dialect) = self.carried(&whole)
+            {
+                self.dialects.add(dialect);
+                continue;
+            }
             let outcome = self
                 .event(bytes, &whole.place(whole.start, 0), Cut::Refused)
                 .map(|()| Dialect::Plain)
                 .or_else(|refusal| self.lone_record(&whole, refusal, line.kind));
+            is_after_carrier = matches!(outcome, Ok(dialect) if dialect != Dialect::Plain);
             match outcome {
                 Ok(dialect) => self.dialects.add(dialect),
                 Err(_) if line.kind == LineKind::Open => consumed = line.at,
@@ -221,46 +252,29 @@ impl Decoder {
             }
         }
         let record_hashes = self.rows.take_record_hashes();
-        let (events, rejects) = (self.rows.finish()?, self.rejects.finish()?);
+        let (events, rejects) = (self.rows.finish(&block.bytes)?, self.rejects.finish()?);
         let dialects = std::mem::take(&mut self.dialects);
         Ok(DecodedBlock { events, rejects, record_hashes, consumed, dialects })
     }
 
-    /// Recovers what can be recovered of a line that was refused. If it is made of the parts of two
-    /// events, because the last part of the first one is missing, they are taken apart.
-    fn refused_line(&mut self, whole: &Piece<'_>, refusal: Refusal) {
-        let Some(at) = wrapper::second_event(whole.line, self.config.depth_max) else {
-            return self.recover(whole, refusal);
-        };
-        let (first, second) = (&whole.line[..at - 1], &whole.line[at..]);
-        self.recover(&Piece { line: first, end: first.len(), newline: true, ..*whole }, refusal);
-        let lines_before = 1 + memchr::memchr_iter(b'\n', first).count();
-        let second = Piece {
-            line: second,
-            number: whole.number + i64::try_from(lines_before).unwrap_or(i64::MAX),
-            offset: whole.offset + at as i64,
-            start: 0,
-            end: second.len(),
-            newline: whole.newline,
-        };
-        let outcome = self
-            .event(second.line, &second.place(0, 0), Cut::Refused)
-            .map(|()| Dialect::Plain)
-            .or_else(|refusal| self.lone_record(&second, refusal, LineKind::Whole));
-        match outcome {
-            Ok(dialect) => self.dialects.add(dialect),
-            Err(refusal) => self.recover(&second, refusal),
-        }
-    }
-
     /// Decodes the event of a page. The bytes around the event are its frame.
-    fn page(&mut self, page: &Piece<'_>) {
-        let event = self
-            .event(&page.line[page.start..page.end], &page.place(page.start, 0), Cut::Refused)
-            .map(|()| Dialect::Document)
-            .or_else(|refusal| self.layered(page, (page.start, page.end), 0, refusal));
+    fn page(&mut self, page: &Piece<'_>, kind: LineKind) {
+        let (text, place) = (&page.line[page.start..page.end], page.place(page.start, 0));
+        let is_list = wrapper::is_array(text);
+        let event = if kind == LineKind::Foreign {
+            self.foreign(text, &place)
+        } else if is_list {
+            Err(Refusal::new(Reason::NotAnAuditEvent, "a list in a list"))
+        } else {
+            self.event(text, &place, Cut::Refused)
+                .map(|()| Dialect::Document)
+                .or_else(|refusal| self.layered(page, (page.start, page.end), 0, refusal))
+        };
         match event {
             Ok(dialect) => self.dialects.add(dialect),
+            Err(refusal) if kind == LineKind::Foreign || is_list => {
+                self.reject(page, 0, page.end, &refusal);
+            }
             Err(refusal) => self.recover(page, refusal),
         }
         let tail = &page.line[page.end..];
@@ -271,6 +285,20 @@ impl Decoder {
         }
     }
 
+    /// Decodes an element of an array whose first element is not of a log. Only the path of the
+    /// source may lead to an event in it.
+    fn foreign(&mut self, text: &[u8], place: &Place<'_>) -> Result<Dialect, Refusal> {
+        let refused = || wrapper::refusal_in_foreign_list(text);
+        let path = self.unwrap.clone().ok_or_else(refused)?;
+        let Err(refusal) = wrapper::bare_event_of(text, self.config.depth_max, self.format) else {
+            return Err(refused());
+        };
+        if wrapper::decode_alone(text, self.config.depth_max).is_ok() {
+            return Err(refused());
+        }
+        self.at_path(text, &path, &refusal, place, Cut::Refused).map_err(|_| refused())
+    }
+
     /// Prepares for decoding records one by one, without the bytes around them, by the rules of an
     /// `eventsFormat`.
     pub(crate) fn begin_records(&mut self, format: u32) {
@@ -278,7 +306,7 @@ impl Decoder {
         self.rows.hash_records(false);
         self.rows.learn_forms(false);
         let origin = frame::Origin { partition: String::new(), cluster: String::new(), unwrap: None };
-        self.rows.begin(&origin);
+        self.rows.begin(&origin, &[]);
     }
 
     /// Prepares for decoding records that are not what was received: like
@@ -287,12 +315,12 @@ impl Decoder {
         self.format = EVENTS_FORMAT;
         self.rows.hash_records(false);
         self.rows.learn_forms(true);
-        self.rows.begin(origin);
+        self.rows.begin(origin, &[]);
     }
 
     /// Returns the rows of the records decoded since [`begin_changed`](Self::begin_changed).
     pub(crate) fn take_changed(&mut self) -> Result<RecordBatch, ArrowError> {
-        self.rows.finish()
+        self.rows.finish(&[])
     }
 
     /// Like [`record_alone`](Self::record_alone), but returns the event that was found in the layers
@@ -336,7 +364,7 @@ impl Decoder {
 
     /// Returns the rows of the records decoded since the last call, in order.
     pub(crate) fn take_records(&mut self) -> Result<RecordBatch, ArrowError> {
-        let rows = self.rows.finish();
+        let rows = self.rows.finish(&[]);
         self.begin_records(self.format);
         rows
     }
@@ -355,25 +383,6 @@ impl Decoder {
         self.general(bytes, None, place, cut)
     }
 
-    /// Takes `line[from..end]` as an event whose text is cut, perhaps in layers. Returns `false` if
-    /// it is not one.
-    fn cut_event(&mut self, whole: &Piece<'_>, from: usize, end: usize) -> bool {
-        let start = from.max(whole.start);
-        let bytes = &whole.line[start..end];
-        if let Some(head) = wrapper::export_head(bytes)
-            && self.event(&bytes[head..], &whole.place(start + head, from), Cut::Taken).is_ok()
-        {
-            self.dialects.add(Dialect::TimeAndEvent);
-            return true;
-        }
-        let place = whole.place(start, from);
-        let dialect = self
-            .event(bytes, &place, Cut::Taken)
-            .map(|()| Dialect::Plain)
-            .or_else(|refusal| self.in_layers(bytes, refusal, &place, Cut::Taken));
-        dialect.map(|dialect| self.dialects.add(dialect)).is_ok()
-    }
-
     /// Decodes the event in the layers of `record`, which was refused as an event with `refusal`.
     /// All of `record` becomes the record. An event that is cut is taken where it is a complete
     /// string; elsewhere `cut` says what is done with it.
@@ -386,10 +395,8 @@ impl Decoder {
     ) -> Result<Dialect, Refusal> {
         let unwrap = self.unwrap.clone().map(|path| (path, refusal.clone()));
         let kept = Kept { record, shape: NULL };
-        let opened = wrapper::open(record, refusal, &mut |text, around| {
-            self.general(text, Some(kept), place, cut_in(around, cut))
-                .or_else(|refusal| self.mapped_in(text, around, refusal, record, place))
-        });
+        let opened =
+            wrapper::open(record, refusal, &mut |text, around| self.in_layer(text, around, kept, place, cut));
         match (opened, unwrap) {
             (Ok(Opened { dialect, .. }), _) => Ok(dialect),
             (Err(refused), None) => Err(refused),
@@ -421,18 +428,32 @@ impl Decoder {
         Err(AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "an entry of Google Cloud Logging")))
     }
 
-    fn mapped_in(
+    /// Decodes the event of a line like the one before it, which was a carrier. Returns `None` if
+    /// the line must be decoded like any other.
+    fn carried(&mut self, whole: &Piece<'_>) -> Option<Dialect> {
+        let record = &whole.line[whole.start..whole.end];
+        let (kept, place) = (Kept { record, shape: NULL }, whole.place(whole.start, 0));
+        let opened = wrapper::open_carrier(record, &mut |text, around| {
+            self.in_layer(text, around, kept, &place, Cut::Refused)
+        });
+        opened.map(|opened| opened.dialect)
+    }
+
+    /// Decodes `text`, which was found in a layer of a record, as an event or an entry.
+    fn in_layer(
         &mut self,
         text: &[u8],
         around: Around,
-        refusal: Refusal,
-        record: &[u8],
+        kept: Kept<'_>,
         place: &Place<'_>,
+        cut: Cut,
     ) -> Result<(), Refusal> {
-        let event = wrapper::mapped_in(text, around, refusal, self.format)?;
-        self.push_mapped(&event, record, place);
-        self.see_opened(text);
-        Ok(())
+        self.general(text, Some(kept), place, cut_in(around, cut)).or_else(|refusal| {
+            let event = wrapper::mapped_in(text, around, refusal, self.format)?;
+            self.push_mapped(&event, kept.record, place);
+            self.see_opened(text);
+            Ok(())
+        })
     }
 
     fn see_opened(&mut self, event: &[u8]) {
@@ -451,14 +472,26 @@ impl Decoder {
         place: &Place<'_>,
         cut: Cut,
     ) -> Result<(), Refusal> {
-        let Decoder { parser, rows, members, config, format, .. } = self;
+        let Decoder { parser, fragments, rows, members, config, format, .. } = self;
+        if let Some(Kept { record, shape }) = around
+            && text.len() <= WIDE_BYTES
+            && let Some(row) = canonical::read(rows, text, fragments)
+        {
+            let event = EventText { text, is_canonical: row.shape == NULL };
+            let row = Row { raw: Some(record), shape, ..row };
+            rows.push_in_layers(&row, place, record, Some(event));
+            self.see_opened(text);
+            return Ok(());
+        }
         let is_read = text.len() <= WIDE_BYTES
             && parser
                 .parse(text, |nodes, base| {
                     let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
                     match around {
                         Some(Kept { record, shape }) => {
-                            rows.push(&Row { raw: Some(record), shape, ..row }, place, record);
+                            let row = Row { raw: Some(record), shape, ..row };
+                            let event = EventText { text, is_canonical: false };
+                            rows.push_in_layers(&row, place, record, Some(event));
                         }
                         None => rows.push(&row, place, text),
                     }
@@ -512,7 +545,8 @@ impl Decoder {
 
     /// Decodes the event in the layers of `line[start..end]`, which was refused as an event with
     /// `refusal`. The record is all of that text, except that an export's time, and white space
-    /// around a string literal, are its frame.
+    /// after a string literal, are its frame. A client's text may be alone on a line of a document
+    /// that was printed over many lines, but it is indented there.
     fn layered(
         &mut self,
         whole: &Piece<'_>,
@@ -526,12 +560,16 @@ impl Decoder {
         {
             return Ok(Dialect::TimeAndEvent);
         }
-        let Some(literal) = std::str::from_utf8(bytes).ok().and_then(wrapper::literal) else {
+        let Some(literal) = wrapper::literal(bytes) else {
             return self.in_layers(bytes, refusal, &whole.place(start, frame_from), Cut::Refused);
         };
+        if !bytes.starts_with(literal) {
+            let indented = "an indented string, as in a document of many lines that is not whole";
+            return Err(Refusal::new(Reason::TornLine, indented));
+        }
         let (literal_start, literal_end) = whole.extent_of(literal);
         let place = whole.place(literal_start, frame_from);
-        let dialect = self.in_layers(literal.as_bytes(), refusal, &place, Cut::Refused)?;
+        let dialect = self.in_layers(literal, refusal, &place, Cut::Refused)?;
         self.rows.extend_frame_after(&whole.line[literal_end..end]);
         Ok(dialect)
     }
@@ -548,56 +586,24 @@ impl Decoder {
     ) -> Result<usize, Refusal> {
         let (start, end) = match &record.content {
             Content::Event(value) => extent_of(value),
-            Content::Mapped(_) => extent_of(record.item),
+            Content::Mapped(_) | Content::Foreign => extent_of(record.item),
             Content::Refused(refusal) => return Err(refusal.clone()),
         };
         let (bytes, place) = (&whole.line[start..end], whole.place(start, frame_from));
-        let is_object = matches!(record.content, Content::Event(_)) && !bytes.starts_with(b"\"");
-        if !is_object && std::str::from_utf8(bytes).is_err() {
-            return Err(Refusal::new(Reason::InvalidUtf8, "not UTF-8"));
-        }
+        let is_object = !bytes.starts_with(b"\"");
         match &record.content {
+            Content::Mapped(_) if std::str::from_utf8(bytes).is_err() => {
+                return Err(Refusal::new(Reason::InvalidUtf8, "not UTF-8"));
+            }
             Content::Mapped(event) => self.push_mapped(event, bytes, &place),
+            Content::Foreign => self.foreign(bytes, &place).map(drop)?,
             _ if record.dialect == Dialect::EventList => self.event(bytes, &place, Cut::Refused)?,
             _ if is_object => self
                 .event(bytes, &place, Cut::Refused)
                 .or_else(|refusal| self.in_layers(bytes, refusal, &place, Cut::Taken).map(drop))?,
-            _ => self.in_layers(bytes, wrapper::not_unicode(), &place, Cut::Taken).map(drop)?,
+            _ => self.in_layers(bytes, wrapper::not_a_string(), &place, Cut::Taken).map(drop)?,
         }
         Ok(end)
-    }
-
-    /// Decodes the elements of the damaged list `line[start..end]`. What follows the last whole
-    /// element becomes a reject. Returns `false` if there is no such list.
-    fn damaged_list(
-        &mut self,
-        whole: &Piece<'_>,
-        frame_from: usize,
-        (start, end): (usize, usize),
-        records_left: &mut usize,
-    ) -> bool {
-        let Some(list) = Damaged::of(&whole.line[start..end]) else { return false };
-        let Some(records) = list.records(self.config.depth_max) else { return false };
-        let Some(left) = records_left.checked_sub(records.len()) else { return false };
-        *records_left = left;
-        let extent_of = |text: &str| {
-            let (from, to) = list.extent_of(text);
-            (start + from, start + to)
-        };
-        let kept = start + list.kept();
-        let is_rest_frame = wrapper::is_frame(&whole.line[kept..end]);
-        let list_end = if is_rest_frame { end } else { kept };
-        let text_of = |record: &Record<'_>| extent_of(record.item);
-        self.each(whole, (frame_from, list_end), &records, text_of, |decoder, record, frame_from| {
-            let end = decoder.record(whole, record, frame_from, &extent_of)?;
-            decoder.dialects.add(record.dialect);
-            Ok(end)
-        });
-        if !is_rest_frame {
-            let torn = format!("a list that is broken or cut, from byte {kept} of the line");
-            self.reject(whole, kept, end, &Refusal::new(Reason::TornLine, torn));
-        }
-        true
     }
 
     /// Decodes the records of the wrapper `line[start..end]`, unless there are more than
@@ -656,160 +662,6 @@ impl Decoder {
         }
     }
 
-    /// Recovers events from a line that is not one: it may be an `EventList`, or contain whole
-    /// events beside broken text.
-    ///
-    /// A client can send text that looks like an event: a body may contain one. So only two kinds
-    /// of events are believed: events that follow each other from the line's first byte, and, after
-    /// a tear, the one event that ends where the line does. The line may be a piece of a longer one
-    /// that was cut behind a client's text, or before it. So the event after a tear is not believed
-    /// where JSON allows a value in the torn text before it, and a document that is followed by what
-    /// continues or closes another text is not believed either. Members of a list or a
-    /// wrapper, and documents on a line, are judged one by one, so that a member that is refused
-    /// does not cost the others. What is left may be the beginning of an event. It is a cut event
-    /// if it names a request and who made it; its text ends where the next event begins.
-    fn recover(&mut self, whole: &Piece<'_>, refusal: Refusal) {
-        // Encoding and depth of a line are checked before anything else. So nothing else is known
-        // yet of a line that is refused for them, and a single member may be the cause.
-        let too_deep = refusal.reason == Reason::TooDeep;
-        let may_be_list = too_deep || matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::InvalidUtf8);
-        if may_be_list && self.event_list(whole) {
-            return;
-        }
-        let mut records_left = wrapper::SHORT_ITEMS_MAX + whole.line.len() / wrapper::ITEM_BYTES_MIN;
-        if wrapper::is_array(&whole.line[whole.start..whole.end])
-            && self.wrapped(whole, 0, (whole.start, whole.end), &mut records_left).is_ok()
-        {
-            return;
-        }
-        if refusal.reason == Reason::Wrapped {
-            let extent = (whole.start, whole.end);
-            if let Err(refusal) = self.wrapped(whole, 0, extent, &mut records_left) {
-                self.reject(whole, 0, whole.end, &refusal);
-            }
-            return;
-        }
-        if too_deep && self.wrapped(whole, 0, (whole.start, whole.end), &mut records_left).is_ok() {
-            return;
-        }
-        let broken = matches!(
-            refusal.reason,
-            Reason::BrokenJson | Reason::InvalidUtf8 | Reason::NulByte | Reason::TruncatedByCloud
-        );
-        if !broken && !too_deep {
-            return self.reject(whole, 0, whole.end, &refusal);
-        }
-        let bytes = whole.line;
-        let mut at = whole.start;
-        let mut is_inside = false;
-        while let Some(length) = document_end(&bytes[at..])
-            // The line as a whole was refused already.
-            && (at > whole.start || at + length < whole.end)
-        {
-            is_inside = continues_text(&bytes[at + length..whole.end]);
-            if is_inside || !self.document(whole, (at, at + length), &mut records_left) {
-                break;
-            }
-            at += length;
-        }
-        let from = if at == whole.start { 0 } else { at };
-        if is_inside {
-            let inside =
-                format!("a piece of a longer text: byte {from} of the line begins a value inside it");
-            return self.reject(whole, from, whole.end, &Refusal::new(Reason::TornLine, inside));
-        }
-        let is_whole = |(head, end): &(usize, usize)| {
-            let event = wrapper::bare_event(&bytes[*head..*end], self.config.depth_max);
-            event.is_ok_and(|event| !event.is_cut())
-        };
-        let may_be_torn = whole.newline && is_event_torn(&bytes[at..]);
-        let last = may_be_torn.then(|| last_event(bytes, at)).flatten().filter(is_whole);
-        let cut_end = last.map_or(whole.end, |(head, _)| head);
-        if from < cut_end
-            && !self.damaged_list(whole, from, (at, cut_end), &mut records_left)
-            && !self.cut_event(whole, from, cut_end)
-        {
-            let refusal = match last {
-                Some((head, _)) => {
-                    let torn = format!("torn before a whole event at byte {head} of the line");
-                    Refusal::new(Reason::TornLine, torn)
-                }
-                None if from == 0 => refusal,
-                None => {
-                    let broken = format!("broken after a whole event, from byte {from} of the line");
-                    Refusal::new(Reason::TornLine, broken)
-                }
-            };
-            self.reject(whole, from, cut_end, &refusal);
-        }
-        if let Some((head, end)) = last {
-            match self.event(&bytes[head..end], &whole.place(head, head), Cut::Refused) {
-                Ok(()) => {
-                    self.dialects.add(Dialect::Plain);
-                    self.rows.extend_frame_after(&bytes[end..whole.end]);
-                }
-                Err(refusal) => self.reject(whole, head, whole.end, &refusal),
-            }
-        }
-    }
-
-    /// Decodes one of several documents on a line. Returns `false` if the document is neither an
-    /// event, nor a wrapper, nor too deep.
-    fn document(&mut self, whole: &Piece<'_>, extent: (usize, usize), records_left: &mut usize) -> bool {
-        let (start, end) = extent;
-        let frame_from = if start == whole.start { 0 } else { start };
-        let outcome = self
-            .event(&whole.line[start..end], &whole.place(start, frame_from), Cut::Refused)
-            .map(|()| Dialect::Plain)
-            .or_else(|refusal| self.layered(whole, extent, frame_from, refusal));
-        match outcome {
-            Err(refusal) if refusal.reason == Reason::Wrapped => {
-                self.wrapped(whole, frame_from, extent, records_left).is_ok()
-            }
-            Err(refusal) if refusal.reason == Reason::TooDeep => {
-                if self.wrapped(whole, frame_from, extent, records_left).is_err() {
-                    self.reject(whole, frame_from, end, &refusal);
-                }
-                true
-            }
-            Ok(dialect) => {
-                self.dialects.add(dialect);
-                true
-            }
-            Err(refusal) if refusal.reason == Reason::InvalidUtf8 => {
-                self.damaged_list(whole, frame_from, extent, records_left)
-            }
-            // A line of an array of arrays. Text that goes on may be a piece of a client's array.
-            Err(_) if wrapper::is_array(&whole.line[start..end]) => {
-                whole.line[end..whole.end].trim_ascii() == b","
-                    && self.wrapped(whole, frame_from, extent, records_left).is_ok()
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Decodes the items of an `EventList`. Returns `false` if the line is not one.
-    fn event_list(&mut self, whole: &Piece<'_>) -> bool {
-        let Some(items) = list_items(&whole.line[whole.start..whole.end]) else { return false };
-        if let Err(refusal) = wrapper::short_items(items.iter().map(|item| item.len())) {
-            self.reject(whole, 0, whole.end, &refusal);
-            return true;
-        }
-        if items.is_empty() {
-            let empty = Refusal::new(Reason::EmptyEventList, "an EventList without items");
-            self.reject(whole, 0, whole.end, &empty);
-            return true;
-        }
-        let extent_of = |item: &&[u8]| whole.extent_of(item);
-        self.each(whole, (0, whole.end), &items, extent_of, |decoder, item, frame_from| {
-            let (start, end) = whole.extent_of(item);
-            decoder.event(item, &whole.place(start, frame_from), Cut::Refused)?;
-            decoder.dialects.add(Dialect::EventList);
-            Ok(end)
-        });
-        true
-    }
-
     fn reject(&mut self, whole: &Piece<'_>, start: usize, end: usize, refusal: &Refusal) {
         self.rejects.push(&whole.line[start..end], refusal, whole.offset + start as i64, whole.number);
     }
@@ -858,107 +710,6 @@ impl<'l> Piece<'l> {
     /// are its frame.
     fn place(&self, start: usize, frame_from: usize) -> Place<'l> {
         Place { offset: self.offset + start as i64, before: &self.line[frame_from..start] }
-    }
-}
-
-/// Whether `text` may be the beginning of an event whose writer stopped, or the zeros that a crash
-/// left. Other text, such as a line of klog, may contain a whole event that a client sent.
-fn is_event_torn(text: &[u8]) -> bool {
-    text.iter().find(|byte| !matches!(byte, 0 | b' ' | b'\t' | b'\r')) == Some(&b'{')
-}
-
-/// Whether `text`, which follows a value, continues or closes a text that the value is in.
-fn continues_text(text: &[u8]) -> bool {
-    text.iter().find(|byte| !is_white(**byte)).is_some_and(|byte| matches!(byte, b',' | b']' | b'}'))
-}
-
-fn is_white(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
-}
-
-/// Returns the extent of the first text at or after `from` that begins like an event and whose
-/// document ends where `line` does, apart from white space. `None` if that event may be nested in
-/// the text from `from` on, or from any beginning of an event before it.
-fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
-    let text_end = line.trim_ascii_end().len();
-    let mut bytes_left = RECOVERY_BYTES_MAX;
-    let torn = from + line[from..].iter().position(|byte| *byte == b'{')?;
-    // A writer may have stopped more than once. Each event before the last may be around it.
-    let mut begun = vec![torn];
-    for head in memchr::memmem::find_iter(&line[from..], b"{\"kind\":\"Event") {
-        let head = from + head;
-        let length = document_end(&line[head..]);
-        if length.is_some_and(|length| head + length == text_end) {
-            begun.dedup();
-            for start in begun.into_iter().filter(|start| *start < head) {
-                bytes_left = bytes_left.checked_sub(head - start)?;
-                if may_be_nested(&line[start..head], start == torn) {
-                    return None;
-                }
-            }
-            return Some((head, text_end));
-        }
-        bytes_left = bytes_left.checked_sub(length.unwrap_or(line.len() - head))?;
-        begun.push(head);
-    }
-    None
-}
-
-/// Whether a value that follows `torn`, which begins with an object, may be inside of that object.
-/// If that object `is_outermost`, the value must not be inside of a text around it either.
-fn may_be_nested(torn: &[u8], is_outermost: bool) -> bool {
-    // For each bracket that is open, whether it is a list's.
-    let mut open: Vec<bool> = Vec::new();
-    // The last byte that is not white space. A string counts as its closing quote.
-    let mut last = b' ';
-    let mut at = 0;
-    while let Some(byte) = torn.get(at) {
-        at += 1;
-        if is_white(*byte) {
-            continue;
-        }
-        last = *byte;
-        match byte {
-            b'"' => match string_end(&torn[at..]) {
-                Some(length) => at += length,
-                // The text is torn in a string.
-                None => return false,
-            },
-            b'{' | b'[' if open.len() >= TORN_DEPTH_MAX => return true,
-            b'{' => open.push(false),
-            b'[' => open.push(true),
-            // Only the text around the object can continue after it in this way.
-            b'}' | b']' | b',' if open.is_empty() => return is_outermost,
-            b'}' | b']' => drop(open.pop()),
-            _ => {}
-        }
-    }
-    match last {
-        b':' | b'[' => true,
-        b',' => open.last() != Some(&false),
-        _ => false,
-    }
-}
-
-/// Returns the length of the rest of a string, up to its closing quote.
-fn string_end(text: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
-        if text[at] == b'"' {
-            return Some(at + 1);
-        }
-        at += 2;
-    }
-}
-
-/// Returns the length of the JSON document at the start of `bytes`; `None` if there is none. Its
-/// strings may be not UTF-8.
-fn document_end(bytes: &[u8]) -> Option<usize> {
-    let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter::<serde::de::IgnoredAny>();
-    match documents.next() {
-        Some(Ok(_)) => Some(documents.byte_offset()),
-        _ => None,
     }
 }
 

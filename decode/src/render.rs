@@ -26,12 +26,12 @@ use arrow_array::{
     Array as _, ArrayRef, BinaryArray, Int32Array, Int64Array, ListArray, RecordBatch,
     TimestampMicrosecondArray,
 };
+use arrow_buffer::NullBuffer;
 use arrow_schema::DataType;
 use strongroom_lines::time;
 use strongroom_schemas::events::{self, index};
 use strongroom_schemas::form::{
-    Codec, FORM_ITEMS_BYTES_MAX, FORMS_IN_BLOCK_MAX, Form, FormError, Kind, MAPPED, Mapped, Segment,
-    item_fits,
+    Codec, FORM_ITEMS_BYTES_MAX, FORMS_IN_BLOCK_MAX, Form, FormError, MAPPED, Segment, item_fits,
 };
 use strongroom_schemas::marks;
 use thiserror::Error;
@@ -250,6 +250,11 @@ pub struct Renderer<'a> {
     /// `redaction`.
     form_values: Option<Lists<'a>>,
     faults: Option<Lists<'a>>,
+    /// The columns of [`MAPPED`] without nulls, as bits, and those with some.
+    always: u64,
+    partly: Vec<(usize, &'a NullBuffer)>,
+    /// A buffer for regions.
+    region: RefCell<Vec<u8>>,
     /// Parsed forms; there are few.
     forms: RefCell<HashMap<&'a str, Result<Rc<Form>, FormError>>>,
 }
@@ -277,7 +282,19 @@ impl<'a> Renderer<'a> {
         let binary = |at: usize| column(at).as_binary_opt::<i32>().ok_or_else(|| wrong(at));
         let timestamps =
             |at: usize| column(at).as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| wrong(at));
+        let (mut always, mut partly) = (0, Vec::new());
+        for (at, mapped) in MAPPED.iter().enumerate() {
+            let array = column(mapped.column);
+            match array.nulls() {
+                None => always |= 1 << at,
+                Some(nulls) if nulls.null_count() == 0 => always |= 1 << at,
+                Some(nulls) if nulls.null_count() < array.len() => partly.push((at, nulls)),
+                Some(_) => {}
+            }
+        }
         Ok(Renderer {
+            always,
+            partly,
             strings,
             groups: Lists::of(column(index::USER_GROUPS))?,
             impersonated_groups: Lists::of(column(index::IMPERSONATED_USER_GROUPS))?,
@@ -295,6 +312,7 @@ impl<'a> Renderer<'a> {
             frame_after: binary(index::FRAME_AFTER)?,
             form_values: later(index::FORM_VALUES)?,
             faults: later(index::FAULTS)?,
+            region: RefCell::default(),
             forms: RefCell::default(),
         })
     }
@@ -423,13 +441,10 @@ impl<'a> Renderer<'a> {
         times.is_valid(row).then(|| times.value(row))
     }
 
-    fn is_there(&self, mapped: &Mapped, row: usize) -> bool {
-        match mapped.kind {
-            Kind::Text | Kind::Json => self.string(mapped.column, row).is_some(),
-            Kind::List => self.list(mapped.column).is_some_and(|lists| lists.lists.is_valid(row)),
-            Kind::Integer => self.code.is_valid(row),
-            Kind::Time => self.time(mapped.column, row).is_some(),
-        }
+    /// Returns a set of bits: bit `n` is 1 if the column `MAPPED[n]` is not null in this row.
+    fn there(&self, row: usize) -> u64 {
+        let bits = self.partly.iter().map(|(at, nulls)| u64::from(nulls.is_valid(row)) << at);
+        bits.fold(self.always, |there, bit| there | bit)
     }
 
     /// Appends what the segments `wanted` of a form give, with the columns and items of a row.
@@ -446,10 +461,7 @@ impl<'a> Renderer<'a> {
         if self.string(index::SHAPE, row).is_some() {
             return Err(RowFault::BesideShape);
         }
-        let mut there = 0;
-        for (at, mapped) in MAPPED.iter().enumerate() {
-            there |= u64::from(self.is_there(mapped, row)) << at;
-        }
+        let there = self.there(row);
         if there & !form.columns() != 0 {
             return Err(RowFault::ColumnLeftOut);
         }
@@ -469,6 +481,8 @@ impl<'a> Renderer<'a> {
         // what was written so far in the innermost region.
         let mut outer = Vec::new();
         let mut inner = Vec::new();
+        // A buffer for the next region.
+        let mut spare = self.region.take();
         let (before, segments) = (&form.segments()[..wanted.start], &form.segments()[wanted]);
         for _ in before.iter().filter(|segment| matches!(segment, Segment::Item(_))) {
             items.next();
@@ -478,6 +492,10 @@ impl<'a> Renderer<'a> {
             match segment {
                 Segment::Literal(literal) => here.extend_from_slice(literal.as_bytes()),
                 Segment::Column(at, codec) => self.write_column(MAPPED[*at].column, *codec, row, here)?,
+                Segment::Copy(at, codec) => {
+                    let time = self.time(MAPPED[*at].column, row).ok_or(RowFault::ColumnNull)?;
+                    formats::copy(*codec, time, here).ok_or(RowFault::Inexact)?;
+                }
                 Segment::Item(place) => {
                     let item = items.next().flatten().ok_or(RowFault::Item)?;
                     bytes += item.len();
@@ -486,17 +504,24 @@ impl<'a> Renderer<'a> {
                     }
                     here.extend_from_slice(item.as_bytes());
                 }
-                Segment::Open(style) => outer.push((*style, std::mem::take(&mut inner))),
+                Segment::Open(style) => {
+                    spare.clear();
+                    outer.push((*style, std::mem::replace(&mut inner, std::mem::take(&mut spare))));
+                }
                 Segment::Close => {
                     let Some((style, before)) = outer.pop() else { continue };
                     let content = std::mem::replace(&mut inner, before);
                     let here = if outer.is_empty() { &mut *out } else { &mut inner };
                     // The content consists of strings, and of columns that hold text, so it is
-                    // UTF-8.
-                    formats::string(style, &String::from_utf8_lossy(&content), here);
+                    // UTF-8. Checking that is faster than looking for what to replace.
+                    let text = std::str::from_utf8(&content)
+                        .map_or_else(|_| String::from_utf8_lossy(&content), std::borrow::Cow::Borrowed);
+                    formats::string(style, &text, here);
+                    spare = content;
                 }
             }
         }
+        *self.region.borrow_mut() = spare;
         Ok(())
     }
 
@@ -507,7 +532,6 @@ impl<'a> Renderer<'a> {
         row: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), RowFault> {
-        let time = || self.time(column, row).unwrap_or_default();
         match codec {
             Codec::Text(style) => formats::string(style, self.string(column, row).unwrap_or_default(), out),
             Codec::Json => {
@@ -520,11 +544,10 @@ impl<'a> Renderer<'a> {
             Codec::Integer => {
                 out.extend_from_slice(itoa::Buffer::new().format(self.code.value(row)).as_bytes());
             }
-            Codec::Time(decimals, zone) => {
-                formats::time(decimals, zone, time(), out).ok_or(RowFault::Inexact)?;
+            Codec::Time(..) | Codec::Seconds | Codec::Milliseconds | Codec::DecimalSeconds(_) => {
+                let time = self.time(column, row).unwrap_or_default();
+                formats::time(codec, time, out).ok_or(RowFault::Inexact)?;
             }
-            Codec::Seconds => formats::epoch(1_000_000, time(), out).ok_or(RowFault::Inexact)?,
-            Codec::Milliseconds => formats::epoch(1_000, time(), out).ok_or(RowFault::Inexact)?,
         }
         Ok(())
     }

@@ -5,7 +5,8 @@
 //! Their memos are keyed by text, and contain only text that was valid. Builders live in memory
 //! only; after a crash the block is read again.
 
-use arrow_array::cast::AsArray as _;
+use std::sync::Arc;
+
 use arrow_array::{Array as _, ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::ArrowError;
 use strongroom_lines::frame;
@@ -15,11 +16,11 @@ use strongroom_schemas::events::index;
 use strongroom_schemas::form::MAPPED;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 
-use crate::columns::{BytesColumn, DictColumn, ListColumn, Memo, NULL, NumberColumn};
+use crate::columns::{BytesColumn, DictColumn, ListColumn, Memo, NULL, NumberColumn, RecordColumn, Records};
 use crate::document::{
     Document, Stop, code, is_canonical_list, is_compact, json_object, no_duplicate, read_user, utf8,
 };
-use crate::learn::{Columns, Forms, Learner};
+use crate::learn::{self, Columns, EventText, Forms, Learner};
 use crate::tape::Member;
 
 #[derive(Clone, Copy)]
@@ -110,8 +111,9 @@ pub(crate) struct Row<'l> {
 }
 
 impl Row<'_> {
-    /// Returns the columns that a form of the row has.
-    fn columns(&self) -> Columns<'_> {
+    /// Returns the columns that a form of the row has. `event` is the text of the event, if it was
+    /// found in layers.
+    fn columns<'c>(&'c self, event: Option<EventText<'c>>) -> Columns<'c> {
         let is_there = |column: usize| match column {
             index::AUDIT_ID => self.audit_id.is_some(),
             index::STAGE => self.stage != NULL,
@@ -152,6 +154,11 @@ impl Row<'_> {
             there: there.fold(0, |all, bit| all | bit),
             request_object: self.request_object,
             response_object: self.response_object,
+            event,
+            times: learn::TIMES.map(|column| match column {
+                index::STAGE_TIMESTAMP => self.stage_time,
+                _ => self.received,
+            }),
         }
     }
 }
@@ -201,7 +208,7 @@ pub(crate) struct Rows {
     pub(crate) cluster: DictColumn,
     pub(crate) source: DictColumn,
     pub(crate) source_offset: NumberColumn,
-    pub(crate) raw: BytesColumn,
+    pub(crate) raw: RecordColumn,
     pub(crate) shape: DictColumn,
     pub(crate) frame_before: BytesColumn,
     pub(crate) frame_after: BytesColumn,
@@ -225,7 +232,8 @@ pub(crate) struct Rows {
     /// Hash of the record of each row, if hashes are wanted.
     record_hashes: Option<Vec<Sha256Hash>>,
     /// Makes forms of the records that are kept in `raw`, if forms are wanted.
-    learner: Option<Learner>,
+    learner: Learner,
+    learns_forms: bool,
 }
 
 pub(crate) const USER_NAMES: [&str; 4] = ["username", "uid", "groups", "extra"];
@@ -274,7 +282,7 @@ impl Rows {
             cluster: DictColumn::new(),
             source: DictColumn::new(),
             source_offset: NumberColumn::new(),
-            raw: BytesColumn::new(),
+            raw: RecordColumn::new(),
             shape: DictColumn::new(),
             frame_before: BytesColumn::new(),
             frame_after: BytesColumn::new(),
@@ -294,18 +302,21 @@ impl Rows {
             cluster_key: NULL,
             source_key: NULL,
             record_hashes: None,
-            learner: Some(Learner::new()),
+            learner: Learner::new(),
+            learns_forms: true,
         }
     }
 
-    /// Sets whether rows get forms. Rows that are only compared with others do not need them.
+    /// Sets whether rows get forms. Rows that are only matched, or compared with others, do not
+    /// need them.
     pub(crate) fn learn_forms(&mut self, wanted: bool) {
-        if wanted != self.learner.is_some() {
-            self.learner = wanted.then(Learner::new);
-        }
+        self.learns_forms = wanted;
     }
 
-    pub(crate) fn begin(&mut self, origin: &frame::Origin) {
+    /// Prepares for the rows of a block with this text. It may be empty: records that are not in it
+    /// are copied.
+    pub(crate) fn begin(&mut self, origin: &frame::Origin, text: &[u8]) {
+        self.raw.begin(text);
         self.cluster_key = self.cluster.dictionary.intern(&origin.cluster);
         self.source_key = self.source.dictionary.intern(&origin.partition);
         self.last_offset = -1;
@@ -622,13 +633,24 @@ impl Rows {
     /// Adds a row to every column. `record` is what the row gives back: its `raw`, or what it
     /// renders to.
     pub(crate) fn push(&mut self, row: &Row<'_>, place: &Place<'_>, record: &[u8]) {
+        self.push_in_layers(row, place, record, None);
+    }
+
+    /// Like [`push`](Self::push), for a row whose event was found in layers.
+    pub(crate) fn push_in_layers(
+        &mut self,
+        row: &Row<'_>,
+        place: &Place<'_>,
+        record: &[u8],
+        event: Option<EventText<'_>>,
+    ) {
         debug_assert!(row.raw.is_none_or(|raw| raw == record));
         if let Some(hashes) = &mut self.record_hashes {
             // The bytes were just read, so they are in the cache.
             hashes.push(leaf_hash(record));
         }
-        if let (Some(learner), Some(raw), NULL) = (&mut self.learner, row.raw, row.shape) {
-            learner.see(self.source_offset.len(), raw, &row.columns());
+        if let (true, Some(raw), NULL) = (self.learns_forms, row.raw, row.shape) {
+            self.learner.see(self.source_offset.len(), raw, &row.columns(event));
         }
         self.flush_frame_after();
         self.frame_after_held = true;
@@ -691,7 +713,8 @@ impl Rows {
         }
     }
 
-    pub(crate) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+    /// Returns the rows. `text` is the text that they [began](Self::begin) with.
+    pub(crate) fn finish(&mut self, text: &[u8]) -> Result<RecordBatch, ArrowError> {
         self.flush_frame_after();
         let rows = self.source_offset.len();
         let schema = Table::Events.batch_schema();
@@ -734,7 +757,7 @@ impl Rows {
             (index::CLUSTER, self.cluster.finish()?),
             (index::SOURCE, self.source.finish()?),
             (index::SOURCE_OFFSET, self.source_offset.finish_i64()),
-            (index::RAW, self.raw.finish_binary()?),
+            null(index::RAW),
             (index::SHAPE, self.shape.finish()?),
             (index::FRAME_BEFORE, self.frame_before.finish_binary()?),
             (index::FRAME_AFTER, self.frame_after.finish_binary()?),
@@ -755,38 +778,42 @@ impl Rows {
         self.objects.clear();
         self.statuses.clear();
         self.annotation_sets.clear();
-        let columns = columns.into_iter().map(|(_, column)| column).collect();
-        let batch = RecordBatch::try_new(schema, columns)?;
-        match self.learner.as_mut().and_then(Learner::finish) {
-            Some(forms) => with_forms(batch, forms),
-            None => Ok(batch),
+        let mut columns: Vec<ArrayRef> = columns.into_iter().map(|(_, column)| column).collect();
+        let records = self.raw.take(text);
+        match self.learns_forms.then(|| self.learner.finish()).flatten() {
+            Some(forms) => with_forms(columns, forms, &records),
+            None => {
+                if records.kept() > 0 {
+                    columns[index::RAW] = records.column(|_| true);
+                }
+                RecordBatch::try_new(schema, columns)
+            }
         }
     }
 }
 
-/// Replaces the `raw` of rows by a form where the form gives the same bytes.
-fn with_forms(batch: RecordBatch, mut forms: Forms) -> Result<RecordBatch, ArrowError> {
-    let Some(raw) = batch.column(index::RAW).as_binary_opt::<i32>() else { return Ok(batch) };
-    let rows = batch.num_rows();
-    let formed = |raw: ArrayRef, forms: &Forms| {
-        let mut columns = batch.columns().to_vec();
-        columns[index::RAW] = raw;
-        (columns[index::FORM], columns[index::FORM_VALUES]) = forms.columns(rows)?;
-        RecordBatch::try_new(batch.schema(), columns)
-    };
-    let without_raw = formed(new_null_array(raw.data_type(), rows), &forms)?;
-    let are_all = !forms.verify(&without_raw, raw);
-    if are_all && forms.rows().count() + raw.null_count() == rows {
+/// Returns the rows of `columns`, which has no `raw` and no forms yet. A row has its record in
+/// `raw`, unless a form gives the same bytes.
+fn with_forms(
+    mut columns: Vec<ArrayRef>,
+    mut forms: Forms,
+    records: &Records<'_>,
+) -> Result<RecordBatch, ArrowError> {
+    let schema = Table::Events.batch_schema();
+    let rows = columns[index::RAW].len();
+    (columns[index::FORM], columns[index::FORM_VALUES]) = forms.columns(rows)?;
+    let without_raw = RecordBatch::try_new(Arc::clone(&schema), columns.clone())?;
+    let is_wrong = forms.verify(&without_raw, |row| records.get(row));
+    if !is_wrong && forms.rows().count() == records.kept() {
         return Ok(without_raw);
     }
-    let mut kept = BytesColumn::new();
-    let mut formed_rows = forms.rows().peekable();
-    for row in 0..rows {
-        let has_form = formed_rows.next_if_eq(&row).is_some();
-        kept.push((!has_form && raw.is_valid(row)).then(|| raw.value(row)));
+    if is_wrong {
+        (columns[index::FORM], columns[index::FORM_VALUES]) = forms.columns(rows)?;
     }
+    let mut formed_rows = forms.rows().peekable();
+    columns[index::RAW] = records.column(|row| formed_rows.next_if_eq(&row).is_none());
     drop(formed_rows);
-    formed(kept.finish_binary()?, &forms)
+    RecordBatch::try_new(schema, columns)
 }
 
 pub(crate) const OBJECT_FIELDS: [&str; 8] = [

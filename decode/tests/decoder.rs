@@ -6,6 +6,7 @@
 //! at ingest equals the hash of the bytes given back. Inputs: generated logs, the shared corpus of
 //! real events, and both of them mutated.
 
+mod streams;
 mod wrappers;
 
 use std::convert::Infallible;
@@ -364,7 +365,7 @@ fn takes_a_value(text: &str, forged: &str) -> bool {
     text.ends_with([':', '[']) || text.ends_with(&format!("{forged},"))
 }
 
-/// A writer that cuts long lines may cut right before or behind a client's event.
+/// A writer that cuts long lines may cut right before or after a client's event.
 #[test]
 fn an_event_at_a_cut_is_believed_only_where_it_cannot_be_nested() {
     let event = |id: &str, rest: &str| {
@@ -373,7 +374,7 @@ fn an_event_at_a_cut_is_believed_only_where_it_cannot_be_nested() {
         )
     };
     let (forged, real) = (event("forged", ""), event("real", ""));
-    let cut_behind = |before: &str| {
+    let cut_after_client = |before: &str| {
         let whole = event("outer", &format!(r#","requestObject":{before}{forged}"#));
         whole[..whole.len() - 1].to_owned()
     };
@@ -386,22 +387,22 @@ fn an_event_at_a_cut_is_believed_only_where_it_cannot_be_nested() {
     let after_comma = &event("torn", r#","x":1,"#)[..event("torn", r#","x":1,"#).len() - 1];
     for (line, expected) in [
         // A merge patch, an item of a list, a member in a list, and each of them with white space.
-        (cut_behind(""), vec!["outer"]),
-        (cut_behind(" "), vec!["outer"]),
-        (cut_behind("["), vec!["outer"]),
-        (cut_behind("[1, "), vec!["outer"]),
-        (cut_behind(r#"[{"op":"add","value": "#), vec!["outer"]),
-        (cut_behind(r#"{"a":["]\"}",{"b":{}},"#), vec!["outer"]),
-        (format!("\0\0{}", cut_behind("[")), vec![]),
-        (format!("{}   ", cut_behind("[")), vec!["outer"]),
+        (cut_after_client(""), vec!["outer"]),
+        (cut_after_client(" "), vec!["outer"]),
+        (cut_after_client("["), vec!["outer"]),
+        (cut_after_client("[1, "), vec!["outer"]),
+        (cut_after_client(r#"[{"op":"add","value": "#), vec!["outer"]),
+        (cut_after_client(r#"{"a":["]\"}",{"b":{}},"#), vec!["outer"]),
+        (format!("\0\0{}", cut_after_client("[")), vec![]),
+        (format!("{}   ", cut_after_client("[")), vec!["outer"]),
         // The writer stopped before, in a string.
-        (format!("{torn_in_string}{}", cut_behind("[")), vec!["torn"]),
+        (format!("{torn_in_string}{}", cut_after_client("[")), vec!["torn"]),
         // Two tears; or one where JSON allows no value.
         (format!("{torn_in_string}{real}"), vec!["torn", "real"]),
         (format!("{after_comma}{real}"), vec!["torn", "real"]),
-        (format!("{}]{real}", cut_behind("[")), vec!["outer", "real"]),
-        (format!("{}{real}", cut_behind("[")), vec!["outer", "real"]),
-        (format!("{}\0\0{real}", cut_behind("[")), vec!["outer", "real"]),
+        (format!("{}]{real}", cut_after_client("[")), vec!["outer", "real"]),
+        (format!("{}{real}", cut_after_client("[")), vec!["outer", "real"]),
+        (format!("{}\0\0{real}", cut_after_client("[")), vec!["outer", "real"]),
         // A piece that begins with the client's event.
         (format!(r#"{forged}],"requestReceivedTimestamp":null}}"#), vec![]),
         (format!("{forged} }}"), vec![]),

@@ -19,7 +19,7 @@ use chrono::DateTime;
 use strongroom_decode::render::Renderer;
 use strongroom_decode::{DecodedBlock, Decoder, DecoderConfig, plain_row};
 use strongroom_lines::frame::{self, Edge, LineKind, Origin};
-use strongroom_lines::{Block, Reason, decode_alone, plain};
+use strongroom_lines::{Block, Reason, Refusal, decode_alone, plain};
 use strongroom_schemas::rejects;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -159,7 +159,14 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             Some(text) if block.offset == 0 && line.at == 0 => text,
             _ => line.bytes,
         };
-        match (line.kind, decode_alone(text, config.depth_max)) {
+        let alone = match text.first() {
+            // A string that is indented is refused for what it may be in.
+            Some(b' ' | b'\t' | b'\r') if text.trim_ascii_start().starts_with(b"\"") => {
+                Err(Refusal { reason: Reason::TornLine, detail: String::new() })
+            }
+            _ => decode_alone(text, config.depth_max),
+        };
+        match (line.kind, alone) {
             // Its text may be an event.
             (LineKind::FirstPiece, _) => assert_eq!(mine.len(), 1, "a piece is lost"),
             (LineKind::Piece, _) => {

@@ -1,8 +1,12 @@
 //! What the fuzz targets check, apart from the fuzzer that calls them.
 //!
-//! Invariant: only `strongroom-decode` and `strongroom-alerts` are compiled here, with what they
-//! depend on. Neither reaches Delta or Parquet, which would add minutes of instrumented build that
+//! Invariant: only `strongroom-decode`, `strongroom-alerts` and `strongroom-generate` are compiled
+//! here, with what they depend on. Neither reaches Delta or Parquet, which would add minutes of instrumented build that
 //! no input ever runs.
 
 pub mod blocks;
 pub mod mutate;
+pub mod random;
+/// The checks of whole streams, which the tests of `strongroom-decode` make too.
+#[path = "../../decode/tests/streams/mod.rs"]
+pub mod streams;

@@ -1,10 +1,12 @@
 //! Mutations of an input that keep most of its structure.
 //!
-//! Randomly flipped bytes seldom leave JSON behind, so they test the parser's first lines and
+//! Randomly flipped bytes seldom give JSON, so they test the parser's first lines and
 //! little else. These mutations work on tokens: drop, double, swap or replace one, or insert a
 //! piece of text that once broke a decoder somewhere. The result is a function of input and seed.
 
 use std::ops::Range;
+
+use crate::random::Random;
 
 /// Text that has meaning to a decoder of audit logs, or that decoders are known to trip over.
 const AUDIT_WORDS: &[&str] = &[
@@ -317,17 +319,4 @@ fn tokens(text: &[u8]) -> Vec<Range<usize>> {
         tokens.push(start..at);
     }
     tokens
-}
-
-/// SplitMix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).expect("less than a usize")
-    }
 }

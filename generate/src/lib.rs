@@ -18,7 +18,8 @@
 //! background is the same with and without attacks, whose lines are inserted into it. No IO happens
 //! here.
 //!
-//! [`dialect`] renders an event as clouds, shippers and other tools put it on the wire.
+//! [`dialect`] renders an event as clouds, shippers and other tools put it on the wire. [`hostile`]
+//! makes events of a client whose text looks like a log.
 //!
 //! `line` owns the form of the lines (field order), and `go` owns the escaping. `traffic` says,
 //! with reasons, how often each activity happens. `attacks` has the planted stories.
@@ -28,6 +29,7 @@ mod bodies;
 mod cluster;
 pub mod dialect;
 mod go;
+pub mod hostile;
 mod line;
 mod random;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One request and the audit events it leaves behind, as kube-apiserver's log backend writes them.
+//! One request and the audit events it causes, as kube-apiserver's log backend writes them.
 //!
 //! Invariant: fields appear in the order of the Go struct `Event` (k8s.io/apiserver
 //! `pkg/apis/audit/v1/types.go`), a field that Go would omit when empty is absent when empty, and

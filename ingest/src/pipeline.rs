@@ -7,10 +7,11 @@
 //! ```
 //!
 //! Invariants:
-//! - Blocks under way (read and not yet appended) never exceed the number of permits. The text of a
-//!   block is held only until it is decoded: each worker holds one text, and the reader another. So
-//!   memory is bounded by the number of workers and the block size, whatever the input's size. A
-//!   block with one long line may be larger, and passes alone.
+//! - Blocks under way (read and not yet appended) never exceed the number of permits, nor, in
+//!   bytes, [`BLOCKS_MEMORY_BYTES`]. These bytes are counted: a block takes [`TEXT_TIMES_MAX`]
+//!   times its size before it is read, the size of its columns when it is decoded, and that of its
+//!   row groups when it is encoded. So memory is bounded, whatever the number of workers and the
+//!   input's size. A block with one long line may be larger, and passes alone.
 //! - The coordinator handles blocks in the order in which they were read, so correlations see each
 //!   stream in its order and a position always covers a whole prefix.
 //! - A seal commits rows and the position after them together. A crash anywhere loses nothing that
@@ -23,6 +24,7 @@
 //! event long before the event that completed the alert.
 
 mod reader;
+mod room;
 mod worker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -43,6 +45,7 @@ use strongroom_redact::Redactor;
 use strongroom_schemas::{Alert, Severity, Table};
 
 use self::reader::{Reader, Sent};
+use self::room::{ClosesRoom, Room, Taken};
 use self::worker::Worker;
 use crate::error::{IngestError, PipelineThread};
 use crate::redaction::RedactionCounts;
@@ -53,13 +56,15 @@ use crate::seal::{
 use crate::source::{FileError, Input, StreamBlock};
 
 /// Maximum size of the text in a block, in bytes; only a longer line makes a longer block. A block
-/// becomes one row group. While it is decoded, a log that was written again takes three and a half
-/// times its text: the text, the records that may be kept in `raw`, and the other columns.
+/// becomes one row group.
 pub const BLOCK_BYTES_MAX: usize = 48 << 20;
 /// Minimum size: smaller row groups compress badly and make queries slow.
 pub const BLOCK_BYTES_MIN: usize = 8 << 20;
-/// Memory that all blocks under way may take; with many workers blocks are smaller.
-pub const BLOCKS_MEMORY_BYTES: usize = 600 << 20;
+/// Maximum number of bytes that all blocks under way take; with many workers blocks are smaller.
+pub const BLOCKS_MEMORY_BYTES: usize = 448 << 20;
+/// How many times the size of its text a block takes while it is decoded: the text, its columns,
+/// and the records that no form gives.
+pub const TEXT_TIMES_MAX: usize = 3;
 /// Maximum number of lines in a block.
 pub const BLOCK_LINES_MAX: usize = 131_072;
 /// Maximum number of messages of the reader that wait for the coordinator.
@@ -85,11 +90,12 @@ pub struct IngestOptions {
     pub stop: Arc<AtomicBool>,
 }
 
-/// Returns the size of the text in a block, in bytes, with which the blocks of `workers` threads
-/// stay within [`BLOCKS_MEMORY_BYTES`]. Each worker holds a text, and columns of one and a half
-/// times its size; the reader holds one more text.
+/// Returns the size of the text in a block, in bytes, with which no worker waits for the others:
+/// the blocks that `workers` threads decode, and one that is read, stay within
+/// [`BLOCKS_MEMORY_BYTES`].
 pub fn block_bytes(workers: usize) -> usize {
-    (2 * BLOCKS_MEMORY_BYTES / (5 * workers.max(1) + 2)).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
+    let blocks = workers.max(1).saturating_add(1);
+    (BLOCKS_MEMORY_BYTES / TEXT_TIMES_MAX / blocks).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
 }
 
 impl IngestOptions {
@@ -184,6 +190,7 @@ struct Job {
     block: StreamBlock,
     /// The table `rejects` already has the stream's rejects before this offset.
     stored: StoredRejects,
+    taken: Taken,
 }
 
 /// A worker's answer to a [`Job`].
@@ -202,6 +209,7 @@ struct BlockResult {
     end_offset: i64,
     end_prefix: Fingerprint,
     unfinished: Option<(i64, usize)>,
+    taken: Taken,
 }
 
 enum ReaderMessage {
@@ -263,6 +271,7 @@ pub fn ingest(
         permit_sender.send(()).expect("the channel has room for every permit and both ends are here");
     }
     let (buffer_sender, buffer_receiver) = bounded::<Vec<u8>>(permits);
+    let room = Room::new(BLOCKS_MEMORY_BYTES);
     let writer = Mutex::new(writer);
     let bytes_read = Arc::new(AtomicU64::new(0));
 
@@ -276,6 +285,7 @@ pub fn ingest(
             permits: permit_receiver,
             permits_max: permits,
             buffers: buffer_receiver,
+            room: Arc::clone(&room),
             bytes_read: Arc::clone(&bytes_read),
             sent: Sent::default(),
         };
@@ -309,6 +319,7 @@ pub fn ingest(
         // Owned here, so that an error drops them, which ends reader and workers before they are
         // waited for.
         let (message_receiver, done_receiver) = (message_receiver, done_receiver);
+        let _closes_room = ClosesRoom(room);
         let mut coordinator = Coordinator {
             options,
             archive,
@@ -486,6 +497,7 @@ impl Coordinator<'_> {
                 writer.append(row_group)?;
             }
         }
+        drop(block.taken);
         self.counts.received += records;
         self.counts.events += encoded.events;
         self.counts.rejects += encoded.rejects;

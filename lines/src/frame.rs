@@ -193,15 +193,15 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
                     number += 1;
                     continue;
                 }
-                let goes_on = at == 0 && block.begins == Edge::InPart;
-                let part_end = match (in_parts, goes_on) {
+                let is_continued = at == 0 && block.begins == Edge::InPart;
+                let part_end = match (in_parts, is_continued) {
                     (true, true) => cuts.first(&bytes[..end], 0).unwrap_or(end),
                     (true, false) => cuts.part_end(&bytes[..end], at),
                     (false, _) => end,
                 };
                 let last = part_end == bytes.len();
                 if !in_parts
-                    || goes_on
+                    || is_continued
                     || part_end - at > line_bytes_max
                     || (last && matches!(block.ends, Edge::InPart | Edge::InLine))
                 {
@@ -651,7 +651,7 @@ mod tests {
     }
 
     #[test]
-    fn an_over_long_line_of_documents_is_cut_where_one_begins_behind_another() {
+    fn an_over_long_line_of_documents_is_cut_where_one_follows_another() {
         let parts = |bytes: &[u8], max| {
             lines(&block(bytes), max).map(|l| (l.at, l.number, l.bytes.len(), l.kind)).collect::<Vec<_>>()
         };

@@ -7,13 +7,53 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::reject::{Reason, Refusal};
 
 /// White space of JSON.
 pub(crate) const WHITE: [char; 4] = [' ', '\t', '\r', '\n'];
+
+fn is_white(byte: u8) -> bool {
+    WHITE.contains(&char::from(byte))
+}
+
+pub(crate) fn trim_start(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|byte| !is_white(*byte));
+    &text[start.unwrap_or(text.len())..]
+}
+
+pub(crate) fn trim_end(text: &[u8]) -> &[u8] {
+    let last = text.iter().rposition(|byte| !is_white(*byte));
+    &text[..last.map_or(0, |last| last + 1)]
+}
+
+/// Returns `text` without the white space around it.
+pub(crate) fn trim(text: &[u8]) -> &[u8] {
+    trim_end(trim_start(text))
+}
+
+/// Returns the text of a string literal; `None` if it is not JSON. Bytes that are not UTF-8 stay in
+/// the text. A surrogate that stands alone becomes three such bytes.
+pub(crate) fn unescaped(literal: &[u8]) -> Option<Vec<u8>> {
+    struct BytesVisitor;
+    impl Visitor<'_> for BytesVisitor {
+        type Value = Vec<u8>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+    }
+    if !literal.starts_with(b"\"") {
+        return None;
+    }
+    // Control characters are not checked when bytes are read.
+    serde_json::from_slice::<IgnoredAny>(literal).ok()?;
+    serde_json::Deserializer::from_slice(literal).deserialize_bytes(BytesVisitor).ok()
+}
 
 /// Members of a JSON object in order, keys unescaped, values as text.
 pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);

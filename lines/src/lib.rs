@@ -37,7 +37,8 @@
 //! [`frame`] cuts a stream into blocks and lines, and `pages` cuts documents of many lines.
 //! [`wrapper`] opens what clouds, shippers and loggers put around events. [`plain`] reads one event,
 //! slowly and simply, with [`json`], [`time`] and `tolerant`, which reads damaged events. [`body`]
-//! turns a webhook's request body into lines.
+//! turns a webhook's request body into lines. [`swar`] has searches in strings that other crates
+//! share.
 
 pub mod body;
 mod dialect;
@@ -47,6 +48,7 @@ mod limits;
 mod pages;
 pub mod plain;
 mod reject;
+pub mod swar;
 pub mod time;
 mod tolerant;
 pub mod wrapper;
@@ -56,4 +58,4 @@ pub use frame::Block;
 pub use limits::{BOM, DEPTH_MAX, LINE_BYTES_MAX};
 pub use reject::{Reason, Refusal};
 pub use tolerant::list_items;
-pub use wrapper::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, decode_alone};
+pub use wrapper::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, decode_alone, decode_alone_at};

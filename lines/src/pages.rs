@@ -8,7 +8,8 @@
 //!   only a comma and white space, so no text that could be a record is treated as frame. Before a
 //!   document there may also be a byte order mark and empty arrays, and between two documents a
 //!   comma.
-//! - An element that is a string, a number or a word is a page too, and is judged like an event.
+//! - An element that is a list, a string, a number or a word is a page too. A list in a list is
+//!   refused, and the others are judged like an event.
 //! - To continue at the end of a page, only the kind of the document must be known: see [`Within`].
 //! - The bytes of the stream alone decide where a page begins and ends. A text that is not a page
 //!   ([`Page::Broken`]) ends the document, and the stream is read as lines from there on.
@@ -17,7 +18,8 @@
 //!   no line feed in a string. So if a writer stopped inside a string, its document ends at the
 //!   line feed, and the lines after it are not taken for its text.
 //! - A stream may begin inside a list of a client's, where a file was cut. So if the first object of
-//!   an array is not of a log, the others are not taken for events: see [`Within::Foreign`].
+//!   an array is not of a log, the others are not taken for events: see [`Within::Foreign`]. Nor is
+//!   a stream read as documents whose first object is indented more deeply than in a whole document.
 //! - Nothing recurses, and a page has at most as many bytes as a line.
 
 use crate::limits::BOM;
@@ -75,7 +77,9 @@ pub(crate) fn begins_within(text: &[u8], within: Within) -> Option<bool> {
                 None if first - start > FRAME_BYTES_MAX => Some(false),
                 None => None,
                 Some(b'{') => Some(true),
-                Some(next) => Some(is_scalar(*next) && text[start..first].contains(&b'\n')),
+                Some(next) => {
+                    Some((is_scalar(*next) || *next == b'[') && text[start..first].contains(&b'\n'))
+                }
             }
         }
         Some(b'{') if within == Within::After => Some(true),
@@ -95,7 +99,7 @@ pub(crate) fn begins_within(text: &[u8], within: Within) -> Option<bool> {
 pub(crate) fn page(text: &[u8], within: Within, bytes_max: usize) -> Page {
     let found = match within {
         Within::Nothing | Within::After => first_page(text, within, bytes_max),
-        Within::Array | Within::Foreign | Within::List => page_at(text, 0, within, bytes_max),
+        Within::Array | Within::Foreign | Within::List => page_at(text, 0, within, None, bytes_max),
     };
     match found {
         Ok(page) => page,
@@ -120,8 +124,9 @@ fn first_page(text: &[u8], within: Within, bytes_max: usize) -> Result<Page, Sto
         Some(false) => return Err(Stop::Broken),
         Some(true) => {}
     }
+    let levels = |levels| (within == Within::Nothing).then_some(levels);
     if text[start] == b'[' {
-        let page = page_at(text, blank(text, start + 1), Within::Array, bytes_max)?;
+        let page = page_at(text, blank(text, start + 1), Within::Array, levels(1), bytes_max)?;
         return Ok(match page {
             Page::Whole { length, event, then: Within::Array }
                 if !wrapper::is_of_log(&text[event.0..event.1]) =>
@@ -135,16 +140,31 @@ fn first_page(text: &[u8], within: Within, bytes_max: usize) -> Result<Page, Sto
         return one_line(text, start, bytes_max);
     }
     match list_head(text, start)? {
-        Some(first) => page_at(text, first, Within::List, bytes_max),
-        None => page_at(text, start, Within::Nothing, bytes_max),
+        Some(first) => page_at(text, first, Within::List, levels(2), bytes_max),
+        None => page_at(text, start, Within::Nothing, levels(0), bytes_max),
     }
+}
+
+/// Whether the object `text` is indented more deeply than one in so many others. What is deeper is a
+/// part of a document whose beginning is missing: there a client's body may be printed over many
+/// lines.
+fn is_deeper(text: &[u8], levels: usize) -> bool {
+    let indent = |line: &[u8]| line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let lines = |at: Option<usize>| at.map(|newline| &text[newline + 1..]);
+    let (Some(first), Some(last)) = (lines(memchr::memchr(b'\n', text)), lines(memchr::memrchr(b'\n', text)))
+    else {
+        return false;
+    };
+    let (inner, own) = (indent(first), indent(last));
+    // Only a brace that is alone on its line says how deep it is.
+    own + 1 == last.len() && own > levels * inner.saturating_sub(own)
 }
 
 /// Returns the page of an object that must end on the line on which it begins.
 fn one_line(text: &[u8], start: usize, bytes_max: usize) -> Result<Page, Stop> {
     let rest = text.get(start..).unwrap_or_default();
     let line_end = start + memchr::memchr(b'\n', rest).ok_or(Stop::End)?;
-    match page_at(&text[..line_end], start, Within::Nothing, bytes_max) {
+    match page_at(&text[..line_end], start, Within::Nothing, None, bytes_max) {
         Ok(Page::Whole { length, event, then })
             if matches!(text[length..line_end].trim_ascii(), b"" | b",") =>
         {
@@ -197,13 +217,25 @@ fn scalar_end(text: &[u8], start: usize, bytes_max: usize) -> Result<usize, Stop
     if is_json && end - start <= bytes_max { Ok(end) } else { Err(Stop::Broken) }
 }
 
-/// Returns the page with the element at `start`.
-fn page_at(text: &[u8], start: usize, within: Within, bytes_max: usize) -> Result<Page, Stop> {
+/// Returns the page with the element at `start`, the first one of a stream if `levels` says in how
+/// many objects and lists it is.
+fn page_at(
+    text: &[u8],
+    start: usize,
+    within: Within,
+    levels: Option<usize>,
+    bytes_max: usize,
+) -> Result<Page, Stop> {
     let end = match byte(text, start)? {
-        b'{' => object_end(text, start, start.saturating_add(bytes_max))?,
+        b'{' | b'[' => object_end(text, start, start.saturating_add(bytes_max))?,
         _ => scalar_end(text, start, bytes_max)?,
     };
     let event = (start, end);
+    if let Some(levels) = levels
+        && is_deeper(&text[start..end], levels)
+    {
+        return Err(Stop::Broken);
+    }
     let closed = |end: usize| Page::Whole { length: spaces(text, end), event, then: Within::After };
     if within == Within::Nothing {
         return Ok(closed(end));
@@ -216,7 +248,7 @@ fn page_at(text: &[u8], start: usize, within: Within, bytes_max: usize) -> Resul
         b',' => {
             let first = blank(text, next + 1);
             let begins = byte(text, first)?;
-            if first - next > FRAME_BYTES_MAX || !(begins == b'{' || is_scalar(begins)) {
+            if first - next > FRAME_BYTES_MAX || !(matches!(begins, b'{' | b'[') || is_scalar(begins)) {
                 return Err(Stop::Broken);
             }
             Ok(Page::Whole { length: first, event, then: within })
@@ -385,6 +417,7 @@ mod tests {
                 vec!["{}", "null", "-1.5e3", "\"],{\"", "true"],
             ),
             ("[\nnull,{}]\n", vec!["null", "{}"]),
+            ("[\n[1, {\"]\":[]}],\n{},[{}]]\n", vec!["[1, {\"]\":[]}]", "{}", "[{}]"]),
             ("[]\n[ \n]\n{\n}\n[]\n\u{feff}[{}]\n[]\n", vec!["{\n}", "{}"]),
             ("{\n}\n{\"a\":1}\n{\n}\n{\"b\":1} \r\n", vec!["{\n}", "{\"a\":1}", "{\n}", "{\"b\":1}"]),
             ("{\n},\n{\n}\n,{\"a\":1},\n[{}]\n", vec!["{\n}", "{\n}", "{\"a\":1}", "{}"]),
@@ -403,17 +436,27 @@ mod tests {
             "{\"a\":1}\n{\"b\":2}\n",
             "x\n",
             "[1,2]",
-            "[\n[1]]",
+            "[[1]]",
             "[\nabc]",
             "[info] {\n",
             "{\n \"a\": \"cut\n{\"b\":2}\n",
         ] {
             assert_eq!(events(text), (vec![], Page::Broken), "{text}");
         }
+        // The rest of a document of which the beginning is missing.
+        let object = "{\n      \"kind\": \"Event\"\n    }";
+        for (head, deepest) in [("", 0), ("[\n    ", 1), ("{\n  \"events\": [\n    ", 2)] {
+            for levels in 0..5 {
+                let indented = object.replace("\n    ", &format!("\n{}", "  ".repeat(levels)));
+                let pages = events(&format!("{head}{indented}")).1;
+                let is_broken = pages == Page::Broken;
+                assert_eq!(is_broken, levels > deepest, "{head}{indented}");
+            }
+        }
         // Something other than a comma between two events.
-        assert_eq!(events("[{\"a\":1},[7],{\"b\":2}]"), (vec![], Page::Broken));
+        assert_eq!(events("[{\"a\":1};{\"b\":2}]"), (vec![], Page::Broken));
         assert_eq!(events("[{\"a\":1},7a,{\"b\":2}]"), (vec!["{\"a\":1}"], Page::Broken));
-        // A document on one line that goes on, or is cut.
+        // A document on one line that is followed by more text, or is cut.
         for next in ["{\"b\":1}]\n", "{\"b\":1} {}\n", "{\"b\":1},{}\n", "{\"b\":\n1}\n", "x\n", ",,\n"] {
             let text = format!("{{\n\"a\":1}}\n{next}");
             assert_eq!(events(&text), (vec!["{\n\"a\":1}"], Page::Broken), "{next}");

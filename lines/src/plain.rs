@@ -144,7 +144,7 @@ pub(crate) fn read<'t>(
 }
 
 /// Whether a member of this name is one of an audit event.
-fn is_of_event(name: &str) -> bool {
+pub(crate) fn is_of_event(name: &str) -> bool {
     MEMBERS.contains(&name) || ["kind", "apiVersion", "metadata", "authenticationMetadata"].contains(&name)
 }
 

@@ -218,7 +218,7 @@ impl Worker {
         let decoded = if to_seal {
             self.decoder.decode_to_seal(block, arrived)
         } else {
-            self.decoder.decode(block, arrived)
+            self.decoder.decode_to_match(block, arrived)
         }
         .map_err(|source| IngestError::Columns {
             label: stream.label.clone(),

@@ -94,13 +94,25 @@ impl ScalarUDFImpl for UriParameter {
 fn parameter(uri: &str, name: &str, wanted: Wanted) -> Option<String> {
     let (_, query) = uri.split_once('?')?;
     let query = query.split_once('#').map_or(query, |(query, _)| query);
-    let mut values = form_urlencoded::parse(query.as_bytes())
+    let mut values = query
+        .split('&')
+        .filter(|pair| is_read(pair))
+        .flat_map(|pair| form_urlencoded::parse(pair.as_bytes()))
         .filter(|(key, _)| key == name)
         .map(|(_, value)| value.into_owned());
     match wanted {
         Wanted::First => values.next(),
         Wanted::All => values.map(shell_word).reduce(|line, word| line + " " + &word),
     }
+}
+
+/// Returns true if the API server reads a pair: Go drops one with a semicolon or a broken escape.
+fn is_read(pair: &str) -> bool {
+    let is_escape = |after: &str| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    !pair.contains(';') && pair.split('%').skip(1).all(is_escape)
 }
 
 /// `value` as one word of a shell command line.
@@ -171,9 +183,13 @@ mod tests {
             Some("'it'\\''s' ''")
         );
         assert_eq!(
-            parameter("/x?command=%zz%ff#command=no", "command", Wanted::All).as_deref(),
-            Some("'%zz\u{fffd}'")
+            parameter("/x?command=%ff#command=no", "command", Wanted::All).as_deref(),
+            Some("'\u{fffd}'")
         );
+        for dropped in ["command=true;", "command=%ZZ", "command=%4"] {
+            let uri = format!("/x?{dropped}&command=sh");
+            assert_eq!(parameter(&uri, "command", Wanted::All).as_deref(), Some("sh"), "{uri}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(crate) const OUTCOME: &str = "outcome";
 /// | what is known | outcome |
 /// |---|---|
 /// | stage RequestReceived | null |
-/// | OpenShift's login decision | allow: success; deny, error: failure |
+/// | no resource, OpenShift's login decision | allow: success; deny, error: failure |
 /// | stage Panic, decision forbid, a code of 400 or more | failure |
 /// | a code from 100 to 399 | success |
 /// | no code, a status of Failure or Success | that |
@@ -24,9 +24,9 @@ pub(crate) const OUTCOME: &str = "outcome";
 /// The annotations are parsed only if they contain the name of the login decision.
 const SQL: &str = "
 CASE WHEN stage = 'RequestReceived' THEN NULL
-     WHEN strpos(annotations, 'authentication.openshift.io/decision') > 0
+     WHEN resource IS NULL AND strpos(annotations, 'authentication.openshift.io/decision') > 0
           AND json_get_str(annotations, 'authentication.openshift.io/decision') = 'allow' THEN 'success'
-     WHEN strpos(annotations, 'authentication.openshift.io/decision') > 0
+     WHEN resource IS NULL AND strpos(annotations, 'authentication.openshift.io/decision') > 0
           AND json_get_str(annotations, 'authentication.openshift.io/decision') IN ('deny', 'error') THEN 'failure'
      WHEN stage = 'Panic' OR authz_decision = 'forbid' OR response_code >= 400 THEN 'failure'
      WHEN response_code >= 100 THEN 'success'
@@ -62,18 +62,22 @@ mod tests {
         let statuses = [None, Some("Success"), Some("Failure"), Some("failure"), Some("")];
         let decisions = [None, Some("allow"), Some("forbid"), Some("Allow"), Some("")];
         let logins = [None, Some("allow"), Some("deny"), Some("error"), Some("other")];
+        let resources = [None, Some("pods")];
         let mut answers = Vec::new();
         for stage in stages {
             for response_code in codes {
                 for response_status in statuses {
                     for authz_decision in decisions {
-                        answers.extend(logins.map(|login_decision| Answer {
-                            stage,
-                            response_code,
-                            response_status,
-                            authz_decision,
-                            login_decision,
-                        }));
+                        for resource in resources {
+                            answers.extend(logins.map(|login_decision| Answer {
+                                stage,
+                                response_code,
+                                response_status,
+                                authz_decision,
+                                resource,
+                                login_decision,
+                            }));
+                        }
                     }
                 }
             }
@@ -93,6 +97,7 @@ mod tests {
             (events::RESPONSE_CODE, codes, true),
             (events::RESPONSE_STATUS, text(|answer| answer.response_status), true),
             (events::AUTHZ_DECISION, text(|answer| answer.authz_decision), true),
+            (events::RESOURCE, text(|answer| answer.resource), true),
             (events::ANNOTATIONS, annotations, true),
         ])
         .unwrap();

@@ -99,7 +99,7 @@ WHERE api_group = 'rbac.authorization.k8s.io'
         about: "requests refused: not authenticated, not authorised, or not admitted; and failed logins to OpenShift",
         sql: "
 SELECT stage_timestamp, cluster, actor, authenticated_user, user_name, impersonated_user_name, source_ip,
-       CASE WHEN strpos(annotations, 'authentication.openshift.io/decision') > 0
+       CASE WHEN resource IS NULL AND strpos(annotations, 'authentication.openshift.io/decision') > 0
                  AND json_get_str(annotations, 'authentication.openshift.io/decision') IN ('deny', 'error') THEN 'login'
             WHEN response_code = 401 THEN 'unauthenticated' WHEN authz_decision = 'allow' THEN 'not admitted'
             ELSE 'forbidden' END AS failure,
@@ -108,7 +108,7 @@ SELECT stage_timestamp, cluster, actor, authenticated_user, user_name, impersona
        authz_decision, authz_reason, user_agent, request_uri, stage, level, audit_id, source, source_offset, date
 FROM events
 WHERE response_code IN (401, 403) OR authz_decision = 'forbid'
-      OR (strpos(annotations, 'authentication.openshift.io/decision') > 0
+      OR (resource IS NULL AND strpos(annotations, 'authentication.openshift.io/decision') > 0
           AND json_get_str(annotations, 'authentication.openshift.io/decision') IN ('deny', 'error'))",
     },
     View {

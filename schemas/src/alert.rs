@@ -1,7 +1,8 @@
 //! An alert: the finding of a rule, in the form that every sink and the `alerts` table share.
 //!
 //! Invariant: an alert carries references and short, listed fields, never a request or response
-//! body, so no secret of a cluster gets out through a SIEM. Its `alert_id` depends only on rule,
+//! body, so no secret of a cluster gets out through a SIEM. Of a body it has at most the command and
+//! the container of an exec, which kube-apiserver has in the URI. Its `alert_id` depends only on rule,
 //! group, window start and first event, so a replay raises the same id, even after a crash.
 
 use std::fmt;
@@ -93,6 +94,10 @@ pub struct AlertEvent {
     pub name: Option<String>,
     pub response_code: Option<i32>,
     pub authz_decision: Option<String>,
+    /// The command of an exec whose URI has none, from the options in its body.
+    pub exec_command: Option<String>,
+    /// The container of an exec or attach whose URI has none, from the options in its body.
+    pub exec_container: Option<String>,
     /// Whether the request succeeded; `None` in older alerts, which lack this field.
     pub outcome: Option<Outcome>,
     /// Parts of the event that could not be read, as in the column `faults`.

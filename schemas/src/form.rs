@@ -2,8 +2,9 @@
 //!
 //! Terms. A *hole* is a part `${…}` of a template that is replaced when a row is rendered. The hole
 //! of a *column* is replaced by the row's value in that column, and the hole of an *item* by the
-//! row's next item of `form_values`. Two holes mark a *region*: the text between them is filled,
-//! and is then written as one JSON string.
+//! row's next item of `form_values`. The hole of a *copy* is replaced by the time in a column that
+//! has its own hole elsewhere. Two holes mark a *region*: the text between them is filled, and is
+//! then written as one JSON string.
 //!
 //! Invariant: a [`Form`] exists only for a template that cannot contain a value that belongs in a
 //! column. The template is one JSON document with text around it. Each column has at most one hole,
@@ -27,7 +28,7 @@ use crate::table::events::index;
 
 /// Maximum size of a form, in bytes.
 pub const FORM_BYTES_MAX: usize = 16 << 10;
-/// Maximum number of holes in a form: columns, items and regions.
+/// Maximum number of holes in a form: columns, items, copies and regions.
 pub const FORM_HOLES_MAX: usize = 128;
 /// Maximum nesting depth of objects, lists and regions in a form or an item.
 pub const FORM_DEPTH_MAX: usize = 32;
@@ -324,6 +325,31 @@ pub enum Decimals {
     Sixes,
 }
 
+impl fmt::Display for Decimals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Decimals::Fixed(digits) => write!(f, "{digits}"),
+            Decimals::Trimmed => f.write_str("trim"),
+            Decimals::Threes => f.write_str("threes"),
+            Decimals::Sixes => f.write_str("sixes"),
+        }
+    }
+}
+
+impl Decimals {
+    fn parse(name: &str) -> Option<Decimals> {
+        Some(match name {
+            "trim" => Decimals::Trimmed,
+            "threes" => Decimals::Threes,
+            "sixes" => Decimals::Sixes,
+            digit => match digit.as_bytes() {
+                [digit @ b'0'..=b'9'] => Decimals::Fixed(digit - b'0'),
+                _ => return None,
+            },
+        })
+    }
+}
+
 /// The text for UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zone {
@@ -360,6 +386,8 @@ pub enum Codec {
     Seconds,
     /// Whole milliseconds since 1970, as a number.
     Milliseconds,
+    /// Seconds since 1970 with decimals, as a number.
+    DecimalSeconds(Decimals),
 }
 
 /// Writes what follows the column's name in a hole: nothing for the codec of a hole that names none,
@@ -372,12 +400,10 @@ impl fmt::Display for Codec {
             Codec::Time(Decimals::Fixed(6), Zone::Letter) => Ok(()),
             Codec::Text(style) | Codec::List(style, Layout::Compact) => write!(f, ":{}", style.as_str()),
             Codec::List(style, layout) => write!(f, ":{},{layout}", style.as_str()),
-            Codec::Time(Decimals::Fixed(digits), zone) => write!(f, ":{digits}{}", zone.as_str()),
-            Codec::Time(Decimals::Trimmed, zone) => write!(f, ":trim{}", zone.as_str()),
-            Codec::Time(Decimals::Threes, zone) => write!(f, ":threes{}", zone.as_str()),
-            Codec::Time(Decimals::Sixes, zone) => write!(f, ":sixes{}", zone.as_str()),
+            Codec::Time(decimals, zone) => write!(f, ":{decimals}{}", zone.as_str()),
             Codec::Seconds => f.write_str(":s"),
             Codec::Milliseconds => f.write_str(":ms"),
+            Codec::DecimalSeconds(decimals) => write!(f, ":s.{decimals}"),
         }
     }
 }
@@ -398,19 +424,13 @@ impl Codec {
             (Kind::Time, None) => Codec::Time(Decimals::Fixed(6), Zone::Letter),
             (Kind::Time, Some("s")) => Codec::Seconds,
             (Kind::Time, Some("ms")) => Codec::Milliseconds,
-            (Kind::Time, Some(name)) => {
-                let zone = Zone::ALL.into_iter().find(|zone| name.ends_with(zone.as_str()))?;
-                let decimals = match &name[..name.len() - zone.as_str().len()] {
-                    "trim" => Decimals::Trimmed,
-                    "threes" => Decimals::Threes,
-                    "sixes" => Decimals::Sixes,
-                    digit => match digit.as_bytes() {
-                        [digit @ b'0'..=b'9'] => Decimals::Fixed(digit - b'0'),
-                        _ => return None,
-                    },
-                };
-                Codec::Time(decimals, zone)
-            }
+            (Kind::Time, Some(name)) => match name.strip_prefix("s.") {
+                Some(decimals) => Codec::DecimalSeconds(Decimals::parse(decimals)?),
+                None => {
+                    let zone = Zone::ALL.into_iter().find(|zone| name.ends_with(zone.as_str()))?;
+                    Codec::Time(Decimals::parse(&name[..name.len() - zone.as_str().len()])?, zone)
+                }
+            },
         })
     }
 }
@@ -432,6 +452,9 @@ pub enum Segment {
     Literal(String),
     /// The value of a column, given by its position in [`MAPPED`].
     Column(usize, Codec),
+    /// The time in a column that has its own segment, given by its position in [`MAPPED`]. Digits
+    /// that the codec does not write are left out.
+    Copy(usize, Codec),
     /// The next item of `form_values`.
     Item(Place),
     /// The start of a region: the segments up to the matching [`Segment::Close`] are written as one
@@ -449,6 +472,7 @@ pub enum Fault {
     UnknownCodec,
     ColumnTwice,
     NoColumn,
+    NotCopied,
     Misplaced,
     Named,
     NameTwice,
@@ -468,6 +492,7 @@ impl Fault {
             Fault::UnknownCodec => "unknown_codec",
             Fault::ColumnTwice => "column_twice",
             Fault::NoColumn => "no_column",
+            Fault::NotCopied => "not_copied",
             Fault::Misplaced => "misplaced",
             Fault::Named => "named",
             Fault::NameTwice => "name_twice",
@@ -486,6 +511,7 @@ impl Fault {
             Fault::UnknownCodec => "a format that is unknown, or not one of this column",
             Fault::ColumnTwice => "a column that has a hole already",
             Fault::NoColumn => "the form has no column",
+            Fault::NotCopied => "a copy of a column that is not a time, or that has no hole of its own",
             Fault::Misplaced => "a hole that is not the value of its column's member in the event",
             Fault::Named => "a member that has a column's name and another value",
             Fault::NameTwice => "a name that the object has already",
@@ -541,6 +567,9 @@ impl Form {
         }
         reader.end_literal();
         let Some(event) = reader.event else { return Err(FormError { at: 0, fault: Fault::NoColumn }) };
+        if reader.copied & !reader.columns != 0 {
+            return Err(FormError { at: 0, fault: Fault::NotCopied });
+        }
         reader.judge_names(Some(event))?;
         let event = reader.objects[event].segments.clone();
         Ok(Form { segments: reader.segments, columns: reader.columns, items: reader.items, event })
@@ -573,6 +602,8 @@ impl Form {
 pub fn item_fits(item: &str, place: Place) -> bool {
     match place {
         Place::Around => !item.contains('{'),
+        Place::Text if is_plain(item) => true,
+        Place::Value if is_whole_number(item) => true,
         Place::Text => {
             let mut reader = Reader::new(item, false);
             reader.characters().is_ok() && matches!(reader.peek(), Peek::End)
@@ -586,6 +617,20 @@ pub fn item_fits(item: &str, place: Place) -> bool {
     }
 }
 
+/// Returns true if `text` has only characters that are a part of any string. The loop has no early
+/// exit, so that it is vectorised.
+fn is_plain(text: &str) -> bool {
+    let is_special = |byte: u8| {
+        u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte == b'{')
+    };
+    text.bytes().fold(0, |found, byte| found | is_special(byte)) == 0
+}
+
+fn is_whole_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text.len() == 1 || text.starts_with(|first: char| first != '0'))
+}
+
 /// The next part of a template.
 enum Peek {
     End,
@@ -595,6 +640,7 @@ enum Peek {
 
 enum Hole {
     Column(usize, Codec),
+    Copy(usize, Codec),
     Item,
     Open(Style),
     Close,
@@ -634,6 +680,8 @@ struct Reader<'t> {
     holes: usize,
     items: usize,
     columns: u64,
+    /// The columns that have copies.
+    copied: u64,
     members: Vec<Member>,
     objects: Vec<Object>,
     depth: usize,
@@ -653,6 +701,7 @@ impl<'t> Reader<'t> {
             holes: 0,
             items: 0,
             columns: 0,
+            copied: 0,
             members: Vec::new(),
             objects: Vec::new(),
             depth: 0,
@@ -723,12 +772,17 @@ impl<'t> Reader<'t> {
                 None => wrong(Fault::UnknownCodec),
             };
         }
+        let (is_copy, inside) = inside.strip_prefix('=').map_or((false, inside), |inside| (true, inside));
         let (name, codec) =
             inside.split_once(':').map_or((inside, None), |(name, codec)| (name, Some(codec)));
         let Some(at) = MAPPED.iter().position(|mapped| mapped.name == name) else {
             return wrong(Fault::UnknownColumn);
         };
+        if is_copy && MAPPED[at].kind != Kind::Time {
+            return wrong(Fault::NotCopied);
+        }
         match Codec::parse(MAPPED[at].kind, codec) {
+            Some(codec) if is_copy => Ok((Hole::Copy(at, codec), end)),
             Some(codec) => Ok((Hole::Column(at, codec), end)),
             None => wrong(Fault::UnknownCodec),
         }
@@ -777,7 +831,7 @@ impl<'t> Reader<'t> {
                 Peek::Byte(_) => self.take(),
                 Peek::Hole => match self.hole()? {
                     (Hole::Item, end) => self.put(Segment::Item(Place::Around), end)?,
-                    (Hole::Column(..), _) => return Err(self.fault(Fault::Misplaced)),
+                    (Hole::Column(..) | Hole::Copy(..), _) => return Err(self.fault(Fault::Misplaced)),
                     (Hole::Open(_) | Hole::Close, _) => return Ok(()),
                 },
             }
@@ -824,6 +878,10 @@ impl<'t> Reader<'t> {
                     self.column(at, member)?;
                     self.put(Segment::Column(at, codec), end)?;
                     return Ok(Value::Column);
+                }
+                (Hole::Copy(at, codec), end) => {
+                    self.copied |= 1 << at;
+                    self.put(Segment::Copy(at, codec), end)?;
                 }
                 (Hole::Item, end) => self.put(Segment::Item(Place::Value), end)?,
                 (Hole::Open(style), end) => self.region(style, end)?,

@@ -209,6 +209,10 @@ struct Unmapped<'a> {
     cluster: &'a str,
     clusters: &'a [String],
     event_ranges: Vec<EventRange<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exec_command: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exec_container: Option<&'a str>,
     /// Parts of the event that could not be read.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     faults: &'a [String],
@@ -307,6 +311,8 @@ pub fn detection_finding(alert: &Alert) -> DetectionFinding<'_> {
                 .ranges()
                 .map(|(source, first, last)| EventRange { first, last, source })
                 .collect(),
+            exec_command: event.exec_command.as_deref(),
+            exec_container: event.exec_container.as_deref(),
             faults: &event.faults,
             group_key: &alert.group_key,
             impersonated_user: event.impersonated_user(),

@@ -6,8 +6,8 @@
 //! | what is known | outcome |
 //! |---|---|
 //! | stage `RequestReceived` | none yet |
-//! | annotation `authentication.openshift.io/decision`: `allow` | success |
-//! | that annotation: `deny`, `error` | failure |
+//! | no resource, annotation `authentication.openshift.io/decision`: `allow` | success |
+//! | no resource, that annotation: `deny`, `error` | failure |
 //! | stage `Panic`, or authorization decision `forbid` | failure |
 //! | response code of 400 or more | failure |
 //! | response code from 100 to 399 | success |
@@ -44,7 +44,8 @@ impl Outcome {
 
 /// The annotation in which OpenShift's OAuth server says how a login ended: `allow`, `deny` or
 /// `error`. The response code does not say how, because the answer to a refused login is the login
-/// page.
+/// page. A login is no request for a resource. In an event of one, whoever may create an admission
+/// policy or webhook can write this annotation, so it says nothing there.
 pub const LOGIN_DECISION: &str = "authentication.openshift.io/decision";
 
 /// The smallest response code; the API server and the clouds write 0 for no code.
@@ -59,6 +60,7 @@ pub struct Answer<'a> {
     pub response_code: Option<i32>,
     pub response_status: Option<&'a str>,
     pub authz_decision: Option<&'a str>,
+    pub resource: Option<&'a str>,
     /// Value of the annotation [`LOGIN_DECISION`].
     pub login_decision: Option<&'a str>,
 }
@@ -70,7 +72,7 @@ impl Answer<'_> {
         if self.stage == Some("RequestReceived") {
             return None;
         }
-        let login = match self.login_decision {
+        let login = match self.login_decision.filter(|_| self.resource.is_none()) {
             Some("allow") => Some(Success),
             Some("deny" | "error") => Some(Failure),
             _ => None,
@@ -108,6 +110,10 @@ const DRY_SUBRESOURCES: [&str; 8] =
 
 /// API groups of resources that are not stored: they answer a question.
 const ANSWERING_GROUPS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
+
+/// End of the names of OpenShift's API groups. Its API server passes some requests on without their
+/// options, so that a dry run there may store an object.
+const OPENSHIFT_GROUPS: &str = ".openshift.io";
 
 /// Returns true if a URI asks for a dry run: `dryRun=All` in its query.
 pub fn asks_dry_run(uri: &str) -> bool {
@@ -151,7 +157,8 @@ pub fn obeys_dry_run(
     verb.is_some_and(|verb| DRY_VERBS.contains(&verb))
         && resource.is_some()
         && subresource.is_none_or(|subresource| DRY_SUBRESOURCES.contains(&subresource))
-        && api_group.is_none_or(|group| !ANSWERING_GROUPS.contains(&group))
+        && api_group
+            .is_none_or(|group| !ANSWERING_GROUPS.contains(&group) && !group.ends_with(OPENSHIFT_GROUPS))
 }
 
 #[cfg(test)]
@@ -186,6 +193,8 @@ mod tests {
             (login("deny", 200), Some(Failure)),
             (login("error", 302), Some(Failure)),
             (login("other", 302), Some(Success)),
+            (Answer { resource: Some("pods"), ..login("deny", 201) }, Some(Success)),
+            (Answer { resource: Some("pods"), ..login("allow", 403) }, Some(Failure)),
             (Answer { authz_decision: Some("forbid"), ..code(200) }, Some(Failure)),
             (Answer { authz_decision: Some("forbid"), ..none }, Some(Failure)),
             (Answer { stage: Some("Panic"), ..allowed }, Some(Failure)),

@@ -82,6 +82,7 @@ pub fn ecs(alert: &Alert) -> Value {
             "api_group": event.api_group,
             "subresource": event.subresource,
             "authorization_decision": event.authz_decision,
+            "exec": {"command": event.exec_command, "container": event.exec_container},
             "next_steps": alert.next_steps,
             "source": event.source,
             "source_offset": event.source_offset,

@@ -302,6 +302,7 @@ fn event_for_them(line: &Json) -> Json {
         response_code: line["responseStatus"]["code"].as_i64().and_then(|code| i32::try_from(code).ok()),
         response_status: line["responseStatus"]["status"].as_str(),
         authz_decision: line["annotations"]["authorization.k8s.io/decision"].as_str(),
+        resource: line["objectRef"]["resource"].as_str(),
         login_decision: line["annotations"]["authentication.openshift.io/decision"].as_str(),
     };
     let virtuals = [
@@ -454,7 +455,10 @@ fn single_events_are_judged_as_by_sigma_rust() {
                 let asks = |names: &[&str]| rule.lines.iter().any(|line| names.contains(&&*line.field));
                 let is_dry = json["requestURI"].as_str().is_some_and(|uri| uri.contains("dryRun"));
                 let is_ours = asks(&["outcome"]) && (is_dry || json["outcome"] == "unknown");
-                if ours == theirs || is_ours || asks(&["dry_run", "faults", "request_examined"]) {
+                if ours == theirs
+                    || is_ours
+                    || asks(&["dry_run", "faults", "request_examined", "request_removes", "creates"])
+                {
                     continue;
                 }
                 match Reason::of(rule, &json) {

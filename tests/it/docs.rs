@@ -19,7 +19,7 @@ fn rules_of_the_guide_load() {
         .filter_map(|block| block.split("```").next())
         .filter(|block| block.starts_with("title:") && !block.contains("\nfilter:"))
         .collect();
-    assert_eq!(examples.len(), 4, "examples that are whole rules");
+    assert_eq!(examples.len(), 5, "examples that are whole rules");
     for example in examples {
         let rules = RuleSet::from_yaml("docs/rules.md", example).unwrap_or_else(|error| panic!("{error}"));
         assert!(rules.rules().iter().any(|rule| rule.alerts), "an example that never alerts");

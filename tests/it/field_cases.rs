@@ -185,3 +185,26 @@ fn an_attack_raises_the_same_alerts_as_googles_entries() {
     assert_eq!(entries, events);
     assert!(events.len() >= 3, "{events:?}");
 }
+
+/// Two logs with events of the same times. A sequence that the one begins and the other ends is
+/// about the user of its last step, whichever log is read first.
+#[test]
+fn a_sequence_over_two_logs_names_the_user_of_its_last_step() {
+    let Some(corpus) = corpus::folder("field_cases") else { return };
+    let files = ["18-impersonated-in-one-stage.ndjson", "26-oauth-logins.ndjson"];
+    for order in [[files[0], files[1]], [files[1], files[0]]] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let archive = folder.path().join("archive");
+        let paths = order.map(|file| corpus.join("field").join(file));
+        let ran = output(ingest(&archive, &[&paths[0], &paths[1]]).arg("--complete"));
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let mut query = strongroom();
+        query.args(["query", "--format", "csv", "--archive"]).arg(&archive).arg(
+            "SELECT message FROM alerts WHERE rule_name = 'sequence-anonymous-then-token' \
+             AND actor = 'u-abc123'",
+        );
+        let (out, _) = expect_code(&mut query, 0);
+        let named = "system:serviceaccount:cattle-system:rancher as u-abc123 works there with kubectl";
+        assert!(out.contains(named), "{order:?}: {out}");
+    }
+}

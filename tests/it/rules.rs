@@ -136,7 +136,19 @@ fn rules_are_listed_shown_linted_and_tested() {
     let own = write(folder.path(), "own.yml", rule("own", "get", "secrets").as_bytes());
     let (out, err) = expect_code(strongroom().args(["rules", "lint"]).arg(&own), FINDING);
     assert!(out.contains("own.yml:1: own: has no UUID as its id"), "{out}");
-    assert!(err.contains("1 rules read"), "{err}");
+    assert!(err.contains("1 rule read, 5 remarks"), "{err}");
+    // The shipped rules are checked in place of the built-in ones.
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts/rules");
+    let (out, err) = expect_code(strongroom().args(["rules", "lint"]).arg(&shipped), OK);
+    assert!(out.is_empty() && err.contains("rules read, 0 remarks"), "{out}{err}");
+    let (out, err) = expect_code(strongroom().args(["rules", "test"]).arg(&shipped), OK);
+    assert!(out.contains("ok    pod-exec-shell") && err.contains("rules tested, 0 failed"), "{err}");
+    let copy =
+        std::fs::read_to_string(shipped.join("pod-exec.yml")).expect("a rule").replace("pods", "services");
+    let copy = write(folder.path(), "pod-exec.yml", copy.as_bytes());
+    let (out, _) = expect_code(strongroom().args(["rules", "lint"]).arg(&copy), FINDING);
+    assert!(out.contains("pod-exec: is another text of a built-in rule"), "{out}");
+
     let broken = write(folder.path(), "broken.yml", b"title: x\nlogsource: {product: kubernetes, service: audit}\ndetection:\n  a: {verbs: get}\n  condition: a\n");
     let (_, err) = expect_code(strongroom().args(["rules", "lint"]).arg(&broken), FINDING);
     assert!(
@@ -151,10 +163,10 @@ fn rules_are_listed_shown_linted_and_tested() {
     write(&fixtures, "own.hit.ndjson", event(1, 0, "get", "secrets", "a").as_bytes());
     write(&fixtures, "own.near-miss.ndjson", event(1, 0, "list", "secrets", "a").as_bytes());
     let (out, err) = expect_code(strongroom().args(["rules", "test"]).arg(&own), OK);
-    assert!(out.contains("ok    own") && err.contains("1 rules tested, 0 failed"), "{out}{err}");
+    assert!(out.contains("ok    own") && err.contains("1 rule tested, 0 failed"), "{out}{err}");
     write(&fixtures, "own.near-miss.ndjson", event(1, 0, "get", "secrets", "a").as_bytes());
     let (out, _) = expect_code(strongroom().args(["rules", "test"]).arg(&own), FINDING);
-    assert!(out.contains("the near miss fires 1 times"), "{out}");
+    assert!(out.contains("the near miss fires once"), "{out}");
 }
 
 /// If the audit policy leaves out bodies, rules about bodies can never fire, and the coverage says
@@ -185,8 +197,26 @@ fn coverage_names_rules_that_the_stream_cannot_trigger() {
         .map(|rule| (rule["rule"].as_str().unwrap_or(""), rule["stream"]["state"].as_str().unwrap_or("")))
         .collect();
     assert_eq!(states, [("reads", "carried"), ("host", "blind"), ("nodes", "not seen")]);
+    // The table has a line for each rule that alerts, and a column for each kind of log.
+    let (list, _) = expect_code(strongroom().args(["rules", "list", "--json"]), OK);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    let alerting = list.as_array().expect("a list").iter().filter(|rule| rule["alerts"] == true);
     let (out, _) = expect_code(strongroom().args(["rules", "coverage"]), OK);
-    assert!(out.contains("T1609") && out.contains("RequestResponse") || out.contains("Request"), "{out}");
+    let table: Vec<&str> = out.lines().skip_while(|line| !line.starts_with("  rule  ")).skip(1).collect();
+    let table: Vec<&str> = table.into_iter().take_while(|line| !line.is_empty()).collect();
+    let names: Vec<&str> = table.iter().filter_map(|line| line.split_whitespace().next()).collect();
+    let expected: Vec<&str> = alerting.filter_map(|rule| rule["name"].as_str()).collect();
+    assert_eq!(names, expected, "{out}");
+    let lacks = table.iter().find(|line| line.contains(" pod-exec-shell ")).expect("a line");
+    assert!(lacks.contains("Metadata") && lacks.contains("yes         lacks request_uri"), "{lacks}");
+    let starts: BTreeSet<Option<usize>> =
+        table.iter().map(|line| line.find(" yes ").or(line.find(" yes"))).collect();
+    assert_eq!(starts.len(), 1, "one column");
+    assert!(
+        out.contains("T1609") && out.contains("logs like gke: ") && out.contains("  gke, gcloud-read\n"),
+        "{out}"
+    );
+    assert!(out.lines().all(|line| line.chars().count() < 240), "{out}");
 }
 
 /// Goal: when rules are replaced, no event is lost or counted twice, and the counts of correlations

@@ -4,7 +4,12 @@
 //! the set was made from. The set says nothing of the value itself: the caller compares what the
 //! form gives with the record. No state.
 
+use memchr::memmem;
+use strongroom_lines::swar::string_end;
+use strongroom_lines::time;
 use strongroom_schemas::form::{Codec, Decimals, Kind, LIST_INDENT_MAX, Layout, Style, Zone};
+
+use crate::formats;
 
 /// All styles, those that are preferred first where a text allows several.
 const STYLES: [Style; 13] = [
@@ -23,6 +28,9 @@ const STYLES: [Style; 13] = [
     Style::JsonSlashDelete,
 ];
 const STYLES_ALL: u64 = (1 << STYLES.len()) - 1;
+// The first ones are those of the null form.
+const _: () =
+    assert!(matches!((STYLES[0], DECIMALS[0], Zone::ALL[0]), (Style::Go, Decimals::Fixed(6), Zone::Letter)));
 
 /// All numbers of decimals, those that are preferred first.
 const DECIMALS: [Decimals; 13] = [
@@ -40,8 +48,12 @@ const DECIMALS: [Decimals; 13] = [
     Decimals::Fixed(7),
     Decimals::Fixed(8),
 ];
-const SECONDS: u64 = 1 << (Zone::ALL.len() * DECIMALS.len());
+/// The bits of all times with a zone come first, and then those of numbers.
+const NUMBERS: usize = Zone::ALL.len() * DECIMALS.len();
+const SECONDS: u64 = 1 << NUMBERS;
 const MILLISECONDS: u64 = SECONDS << 1;
+/// Position of the first bit of seconds with decimals.
+const DECIMAL_SECONDS: usize = NUMBERS + 2;
 /// Digits of the first whole number that is milliseconds, and not seconds, since 1970.
 const MILLISECONDS_DIGITS_MIN: usize = 12;
 
@@ -100,6 +112,99 @@ const fn bare() -> [u16; 256] {
 
 /// Returns the styles that write the text between the quotes of a string.
 pub(super) fn styles(content: &[u8]) -> u64 {
+    let met = Met::of(content);
+    if met.escapes_other {
+        return styles_of_each(content);
+    }
+    let mut set = STYLES_ALL;
+    for (is_met, styles) in [
+        (met.html, !with(Trait::Html)),
+        (met.slash, !with(Trait::Slash)),
+        (met.delete, !with(Trait::Delete)),
+        (met.non_ascii, !with(Trait::NonAscii)),
+        (met.unwritable, 0),
+    ] {
+        if is_met {
+            set &= styles;
+        }
+    }
+    if met.non_ascii && LINE_SEPARATORS.iter().any(|text| memmem::find(content, text).is_some()) {
+        set &= !with(Trait::LineSeparators);
+    }
+    if met.escapes_code {
+        for at in memmem::find_iter(content, b"\\u") {
+            // After an odd number of backslashes, this one is text.
+            let before = content[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+            if before % 2 == 0 {
+                set &= escape(&content[at..]).0;
+            }
+        }
+    }
+    set
+}
+
+/// U+2028 and U+2029.
+const LINE_SEPARATORS: [&[u8]; 2] = [b"\xe2\x80\xa8", b"\xe2\x80\xa9"];
+
+/// Which kinds of characters there are in a text, bare or in escapes.
+struct Met {
+    html: bool,
+    slash: bool,
+    delete: bool,
+    non_ascii: bool,
+    /// Characters that are always escaped.
+    unwritable: bool,
+    /// A backslash before a `u`.
+    escapes_code: bool,
+    /// A backslash before a character that not all styles have after one.
+    escapes_other: bool,
+}
+
+impl Met {
+    /// The loops have no early exit, so that they are vectorised.
+    fn of(content: &[u8]) -> Met {
+        let (mut html, mut slash, mut delete, mut non_ascii, mut backslash) = (0, 0, 0, 0, 0);
+        let (mut control, mut quote) = (0, 0);
+        for byte in content {
+            html |= u8::from(*byte == b'<') | u8::from(*byte == b'>') | u8::from(*byte == b'&');
+            slash |= u8::from(*byte == b'/');
+            delete |= u8::from(*byte == 0x7f);
+            non_ascii |= *byte & 0x80;
+            backslash |= u8::from(*byte == b'\\');
+            control |= u8::from(*byte < b' ');
+            quote |= u8::from(*byte == b'"');
+        }
+        let (mut code, mut other, mut bare_quote) = (0, 0, quote);
+        if backslash != 0 {
+            bare_quote = u8::from(content.first() == Some(&b'"'));
+            other = u8::from(content.last() == Some(&b'\\') && !content.ends_with(b"\\\\"));
+            for (first, second) in content.iter().zip(&content[1..]) {
+                let is_escape = u8::from(*first == b'\\');
+                let is_simple = u8::from(*second == b'"')
+                    | u8::from(*second == b'\\')
+                    | u8::from(*second == b'n')
+                    | u8::from(*second == b'r')
+                    | u8::from(*second == b't');
+                let is_code = u8::from(*second == b'u');
+                code |= is_escape & is_code;
+                other |= is_escape & !(is_simple | is_code);
+                bare_quote |= (1 - is_escape) & u8::from(*second == b'"');
+            }
+        }
+        Met {
+            html: html != 0,
+            slash: slash != 0,
+            delete: delete != 0,
+            non_ascii: non_ascii != 0,
+            unwritable: control | bare_quote != 0,
+            escapes_code: code != 0,
+            escapes_other: other & 1 != 0,
+        }
+    }
+}
+
+/// Like [`styles`], byte by byte.
+fn styles_of_each(content: &[u8]) -> u64 {
     let (mut set, mut at) = (STYLES_ALL, 0);
     while let Some(byte) = content.get(at) {
         if *byte == b'\\' {
@@ -152,9 +257,7 @@ fn escape(text: &[u8]) -> (u64, usize) {
 
 /// Returns the codecs that write a time: a string with its quotes, or a number.
 pub(super) fn times(value: &[u8]) -> u64 {
-    /// Position of the point, after the quote and the seconds.
-    const POINT: usize = 20;
-    let Some(text) = value.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")) else {
+    let Some((text, digits, zone)) = parts_of_time(value) else {
         let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
         return match (is_number, value.len() >= MILLISECONDS_DIGITS_MIN) {
             (false, _) => 0,
@@ -162,35 +265,80 @@ pub(super) fn times(value: &[u8]) -> u64 {
             (true, true) => MILLISECONDS,
         };
     };
-    let Some(rest) = text.get(POINT - 1..).filter(|_| text.get(10) == Some(&b'T')) else { return 0 };
-    let Some((zone, decimals)) = Zone::ALL
-        .iter()
-        .enumerate()
-        .find_map(|(at, zone)| Some((at, rest.strip_suffix(zone.as_str().as_bytes())?)))
-    else {
-        return 0;
-    };
-    let digits = match decimals.split_first() {
-        None => decimals,
-        Some((b'.', digits)) if !digits.is_empty() => digits,
-        Some(_) => return 0,
-    };
-    let needed = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
-    if needed > 6 {
+    let needed = needed(digits);
+    if text.get(10) != Some(&b'T') || needed > DIGITS_MAX {
         return 0;
     }
-    let width = digits.len();
-    let mut set = 0;
-    for (at, decimals) in DECIMALS.iter().enumerate() {
-        let writes = match decimals {
-            Decimals::Fixed(fixed) => usize::from(*fixed) == width,
-            Decimals::Trimmed => needed == width,
-            Decimals::Threes => needed.next_multiple_of(3) == width,
-            Decimals::Sixes => needed.next_multiple_of(6) == width,
-        };
-        set |= u64::from(writes) << at;
+    widths(digits.len(), needed) << (zone * DECIMALS.len())
+}
+
+/// Most decimals that a column has.
+const DIGITS_MAX: usize = 6;
+
+/// Returns the numbers of decimals that make this width of a time that needs so many decimals.
+fn widths(width: usize, needed: usize) -> u64 {
+    let writes = |decimals: &Decimals| formats::decimals_written(*decimals, needed) == width;
+    DECIMALS.iter().enumerate().fold(0, |set, (at, decimals)| set | u64::from(writes(decimals)) << at)
+}
+
+fn needed(digits: &[u8]) -> usize {
+    digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1)
+}
+
+/// Returns a quoted time up to its seconds, its decimals, and the position of its zone.
+fn parts_of_time(value: &[u8]) -> Option<(&[u8], &[u8], usize)> {
+    let text = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let (text, rest) = text.split_at_checked(formats::POINT)?;
+    let mut zones = Zone::ALL.iter().enumerate();
+    let (zone, decimals) =
+        zones.find_map(|(at, zone)| Some((at, rest.strip_suffix(zone.as_str().as_bytes())?)))?;
+    match decimals.split_first() {
+        None => Some((text, decimals, zone)),
+        Some((b'.', digits)) if !digits.is_empty() => Some((text, digits, zone)),
+        Some(_) => None,
     }
-    set << (zone * DECIMALS.len())
+}
+
+/// Whether `value` may be a time as a codec writes it. It is a quick check.
+pub(super) fn is_like_time(value: &[u8]) -> bool {
+    match value.first() {
+        Some(b'"') => value.get(11) == Some(&b'T') && value.get(14) == Some(&b':'),
+        Some(b'1'..=b'9') => value.len() >= 10,
+        _ => false,
+    }
+}
+
+/// Returns the codecs that write a copy of the time `micros` as `value`.
+pub(super) fn copies(value: &[u8], micros: i64) -> u64 {
+    if !formats::TIMES.contains(&micros) {
+        return 0;
+    }
+    let (seconds, rest) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
+    let mut canonical = Vec::with_capacity(time::CANONICAL_BYTES);
+    time::render(micros, &mut canonical);
+    let (until_seconds, decimals) = canonical.split_at(formats::POINT);
+    let Some(decimals) = decimals.get(1..=DIGITS_MAX) else { return 0 };
+    let begin = |digits: &[u8]| {
+        let zeros = std::iter::repeat(&b'0');
+        digits.iter().eq(decimals.iter().chain(zeros).take(digits.len()))
+    };
+    if let Some((text, digits, zone)) = parts_of_time(value) {
+        let is_copy = text == until_seconds && begin(digits);
+        return if is_copy { widths(digits.len(), needed(decimals)) << (zone * DECIMALS.len()) } else { 0 };
+    }
+    if seconds < 0 {
+        return 0;
+    }
+    let (mut whole, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let Some(after) = value.strip_prefix(whole.format(seconds).as_bytes()) else { return 0 };
+    match after.split_first() {
+        None => SECONDS | widths(0, needed(decimals)) << DECIMAL_SECONDS,
+        Some((b'.', digits)) if !digits.is_empty() && begin(digits) => {
+            widths(digits.len(), needed(decimals)) << DECIMAL_SECONDS
+        }
+        Some(_) if value == digits.format(seconds * 1_000 + rest / 1_000).as_bytes() => MILLISECONDS,
+        Some(_) => 0,
+    }
 }
 
 /// Whether `value` is an integer as forms write one.
@@ -224,6 +372,9 @@ pub(super) struct Codecs {
 impl Codecs {
     /// All codecs of any column.
     pub(super) const ALL: Codecs = Codecs { formats: u64::MAX, layouts: LAYOUTS_ALL, lines: None };
+
+    /// The codecs of a text that the columns alone render to: the first ones of each list.
+    pub(super) const CANONICAL: Codecs = Codecs { formats: 1, layouts: COMPACT, lines: None };
 
     pub(super) fn of(formats: u64) -> Codecs {
         Codecs { formats, ..Codecs::ALL }
@@ -338,7 +489,11 @@ impl Codecs {
                 match (Zone::ALL.get(at / DECIMALS.len()), 1_u64.checked_shl(at as u32)) {
                     (Some(zone), _) => Codec::Time(DECIMALS[at % DECIMALS.len()], *zone),
                     (None, Some(SECONDS)) => Codec::Seconds,
-                    (None, _) => Codec::Milliseconds,
+                    (None, Some(MILLISECONDS)) => Codec::Milliseconds,
+                    (None, _) => match DECIMALS.get(at.saturating_sub(DECIMAL_SECONDS)) {
+                        Some(decimals) => Codec::DecimalSeconds(*decimals),
+                        None => Codec::Seconds,
+                    },
                 }
             }
         }
@@ -359,21 +514,6 @@ pub(super) fn skip_white(text: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
-}
-
-/// Returns the end of the string at `start`, after its closing quote. `None` if there is no string.
-pub(super) fn string_end(text: &[u8], start: usize) -> Option<usize> {
-    if text.get(start) != Some(&b'"') {
-        return None;
-    }
-    let mut at = start + 1;
-    loop {
-        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
-        if text[at] == b'"' {
-            return Some(at + 1);
-        }
-        at += 2;
-    }
 }
 
 #[cfg(test)]
@@ -444,14 +584,35 @@ mod tests {
             let unit = 10_i64.pow(cut);
             let micros = micros / unit * unit;
             let mut text = Vec::new();
-            prop_assume!(formats::time(DECIMALS[by], Zone::ALL[zone], micros, &mut text).is_some());
+            prop_assume!(formats::time(Codec::Time(DECIMALS[by], Zone::ALL[zone]), micros, &mut text).is_some());
             let set = times(&text);
             for at in 0..Zone::ALL.len() * DECIMALS.len() {
                 let mut written = Vec::new();
                 let (decimals, zone) = (DECIMALS[at % DECIMALS.len()], Zone::ALL[at / DECIMALS.len()]);
-                let done = formats::time(decimals, zone, micros, &mut written);
+                let done = formats::time(Codec::Time(decimals, zone), micros, &mut written);
                 prop_assert_eq!(set >> at & 1 == 1, done.is_some() && written == text);
             }
+        }
+
+        /// The set has exactly the codecs whose copy of the time is the value.
+        #[test]
+        fn copies_are_those_that_write_it(
+            micros in -4_000_000_000_000_000_i64..4_000_000_000_000_000,
+            cut in 0_u32..=6,
+            by in 0_usize..DECIMAL_SECONDS + DECIMALS.len(),
+            later in prop_oneof![Just(0), 0_i64..2_000_000],
+        ) {
+            let micros = micros.abs() / 10_i64.pow(cut) * 10_i64.pow(cut);
+            let codec_at = |at: usize| Codecs::of(1 << at).codec(Kind::Time, &Codecs::ALL);
+            let mut value = Vec::new();
+            formats::copy(codec_at(by), micros + later, &mut value).expect("a year of four digits");
+            let set = copies(&value, micros);
+            for at in 0..DECIMAL_SECONDS + DECIMALS.len() {
+                let mut written = Vec::new();
+                formats::copy(codec_at(at), micros, &mut written).expect("a year of four digits");
+                prop_assert_eq!(set >> at & 1 == 1, written == value, "{:?}", codec_at(at));
+            }
+            prop_assert!(micros < 1_000_000_000_000_000 || is_like_time(&value));
         }
 
         #[test]

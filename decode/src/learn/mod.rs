@@ -5,8 +5,8 @@
 //! parts each record that the columns alone do not give, and counts it under its skeleton. It
 //! collects the codecs that can write every value of a column, and notes which added values change
 //! from record to record. When the block ends, [`Learner::finish`] makes forms from the most
-//! frequent skeletons: an added value that is the same in all records is part of the form, and all
-//! other added values are items.
+//! frequent skeletons: an added value that is the same in all records is part of the form, a copy
+//! of one of the event's times is a copy there too, and all other added values are items.
 //!
 //! Invariants:
 //! - Nothing here decides that a row needs no `raw`: [`crate::rows`] renders each row by its form
@@ -29,7 +29,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, StringBuilder};
-use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 use hashbrown::HashMap;
 use strongroom_schemas::form::{FORM_BYTES_MAX, FORMS_IN_BLOCK_MAX, Form, Kind, MAPPED};
@@ -37,9 +37,9 @@ use strongroom_schemas::form::{FORM_BYTES_MAX, FORMS_IN_BLOCK_MAX, Form, Kind, M
 use crate::columns::{DictColumn, NULL};
 use crate::render::Renderer;
 use codecs::Codecs;
-use scan::{Location, Part, Scan, TAG, parts};
+use scan::{Part, Scan, TAG, Wanted, parts};
 
-pub(crate) use scan::Columns;
+pub(crate) use scan::{Columns, EventText, TIMES};
 
 /// Longest record that is learned from.
 const RECORD_BYTES_MAX: usize = 16 << 20;
@@ -71,6 +71,13 @@ struct Skeleton {
     next: Option<usize>,
 }
 
+/// The skeleton of the records that have a short key.
+struct Short {
+    skeleton: usize,
+    /// The codecs of the event, which a short key does not have.
+    event: Range<usize>,
+}
+
 /// A place in records that has an added value. Several skeletons may share a place.
 struct AddedPlace {
     /// The value that was seen first, in [`Learner::text`].
@@ -91,6 +98,7 @@ pub(crate) struct Learner {
     scan: Scan,
     credit: u32,
     by_key: HashMap<Vec<u8>, usize>,
+    by_short_key: HashMap<Vec<u8>, Short>,
     skeletons: Vec<Skeleton>,
     by_path: HashMap<Vec<u8>, usize>,
     places: Vec<AddedPlace>,
@@ -105,6 +113,7 @@ impl Learner {
             scan: Scan::default(),
             credit: CREDIT_MAX,
             by_key: HashMap::new(),
+            by_short_key: HashMap::new(),
             skeletons: Vec::new(),
             by_path: HashMap::new(),
             places: Vec::new(),
@@ -120,9 +129,26 @@ impl Learner {
         if self.credit == 0 {
             return;
         }
-        let cost = match self.cut(record, columns) {
-            Some(skeleton) => self.count(row, skeleton, record.len()),
-            None => COST_NONE,
+        let may_have_form =
+            columns.there != 0 && record.len() <= RECORD_BYTES_MAX && memchr::memchr(TAG, record).is_none();
+        if !may_have_form {
+            self.credit = self.credit.saturating_sub(COST_NONE);
+            return;
+        }
+        let is_canonical = columns.event.is_some_and(|event| event.is_canonical);
+        let short = if is_canonical { self.cut_short(record, columns) } else { None };
+        let cost = match short {
+            Some(Ok(skeleton)) => self.count(row, Some(skeleton), record.len()),
+            _ => match self.cut(record, columns) {
+                Some(skeleton) => {
+                    let cost = self.count(row, skeleton, record.len());
+                    if let Some(Err((key, at))) = short {
+                        self.remember(key, at);
+                    }
+                    cost
+                }
+                None => COST_NONE,
+            },
         };
         self.credit = match cost {
             0 => (self.credit + 1).min(CREDIT_MAX),
@@ -130,16 +156,69 @@ impl Learner {
         };
     }
 
+    /// Cuts a record with a canonical event into `self.scan`, but not its event. Returns the
+    /// record's skeleton, or the short key that is not known yet and the position of the event's
+    /// codecs.
+    fn cut_short(&mut self, record: &[u8], columns: &Columns<'_>) -> Option<Result<usize, (Vec<u8>, usize)>> {
+        self.scan.run(record, columns, Wanted::ShortKey)?;
+        let event_at = self.scan.event_at?;
+        let Some(Short { skeleton, event }) = self.by_short_key.get(self.scan.key.as_slice()) else {
+            return Some(Err((self.scan.key.clone(), event_at)));
+        };
+        let codecs = &mut self.skeletons[*skeleton].codecs;
+        let after = if event.start == event_at { codecs.get(event.end..)? } else { return None };
+        let new = &self.scan.codecs;
+        let both = |own: &[Codecs], new: &[Codecs]| {
+            own.len() == new.len() && own.iter().zip(new).all(|(own, new)| !own.and(new).is_empty())
+        };
+        if !both(&codecs[..event_at], &new[..event_at]) || !both(after, &new[event_at..]) {
+            return Some(Err((self.scan.key.clone(), event_at)));
+        }
+        let around = (0..event.start).chain(event.end..codecs.len());
+        around.zip(new).for_each(|(at, new)| codecs[at] = codecs[at].and(new));
+        Some(Ok(*skeleton))
+    }
+
+    /// Remembers the short key of the record that was seen last. `event_at` is the position of the
+    /// event's codecs.
+    fn remember(&mut self, key: Vec<u8>, event_at: usize) {
+        let Some(last) = self.seen.last() else { return };
+        let skeleton = &mut self.skeletons[last.skeleton];
+        // For each codec, the kind of its column; `None` for that of a copy or a region.
+        let mut kinds: Vec<Option<Kind>> = Vec::new();
+        for part in parts(&skeleton.key) {
+            match part {
+                Part::Column(at, _) => kinds.push(MAPPED.get(at).map(|mapped| mapped.kind)),
+                Part::Copy(_) | Part::Open(_) => kinds.push(None),
+                Part::Literal(_) | Part::Value(_) | Part::Close => {}
+            }
+        }
+        // All columns are in the event, and nothing else in it has codecs.
+        let columns = kinds.iter().flatten().count();
+        let event = event_at..event_at + columns;
+        let mut narrowed = skeleton.codecs.clone();
+        for (at, kind) in kinds.into_iter().enumerate() {
+            let Some(own) = narrowed.get_mut(at).filter(|_| kind.is_some() == event.contains(&at)) else {
+                return;
+            };
+            if let Some(Kind::Text | Kind::List | Kind::Time) = kind {
+                *own = own.and(&Codecs::CANONICAL);
+                if own.is_empty() {
+                    return;
+                }
+            }
+        }
+        skeleton.codecs = narrowed;
+        self.by_short_key.insert(key, Short { skeleton: last.skeleton, event });
+    }
+
     /// Cuts the record into `self.scan`. Returns its skeleton, `Some(None)` if that is a new one,
     /// or `None` if the record has no form.
     fn cut(&mut self, record: &[u8], columns: &Columns<'_>) -> Option<Option<usize>> {
-        if columns.there == 0 || record.len() > RECORD_BYTES_MAX || memchr::memchr(TAG, record).is_some() {
-            return None;
-        }
-        if self.scan.run(record, columns, false).is_none() {
+        if self.scan.run(record, columns, Wanted::Key).is_none() {
             let location = scan::locate(record, columns).filter(|found| *found != self.scan.location)?;
             self.scan.location = location;
-            self.scan.run(record, columns, false)?;
+            self.scan.run(record, columns, Wanted::Key)?;
         }
         let mut next = self.by_key.get(self.scan.key.as_slice()).copied();
         while let Some(at) = next {
@@ -155,7 +234,7 @@ impl Learner {
         if self.skeletons.len() == SKELETONS_MAX {
             return None;
         }
-        self.scan.run(record, columns, true)?;
+        self.scan.run(record, columns, Wanted::KeyAndPaths)?;
         Some(None)
     }
 
@@ -224,8 +303,9 @@ impl Learner {
         let forms = if self.seen.is_empty() { None } else { self.forms() };
         self.credit = CREDIT_MAX;
         // What was learned from one block must not decide about the next.
-        self.scan.location = Location::default();
+        self.scan.forget();
         self.by_key.clear();
+        self.by_short_key.clear();
         self.skeletons.clear();
         self.by_path.clear();
         self.places.clear();
@@ -298,6 +378,11 @@ impl Learner {
                     let codec = codecs.next()?.codec(mapped.kind, usual.of(mapped.kind, regions)?);
                     write!(template, "${{{}{codec}}}", mapped.name).ok()?;
                 }
+                Part::Copy(at) => {
+                    let mapped = MAPPED.get(at)?;
+                    let codec = codecs.next()?.codec(mapped.kind, &Codecs::ALL);
+                    write!(template, "${{={}{codec}}}", mapped.name).ok()?;
+                }
                 Part::Value(_) => {
                     let place = *places.next()?;
                     if self.is_item(place) {
@@ -361,6 +446,10 @@ impl Usual {
                         continue;
                     }
                 },
+                Part::Copy(_) => {
+                    codecs.next();
+                    continue;
+                }
                 _ => continue,
             };
             let (Some(codecs), Some(usual)) = (codecs.next(), usual.get_mut(regions)) else { return };
@@ -421,9 +510,13 @@ impl Forms {
         Ok((forms.finish()?, Arc::new(lists.finish())))
     }
 
-    /// Keeps only the rows whose forms give the record that `raw` has. `batch` is the block, with
-    /// the columns of [`Forms::columns`] and without `raw`. Returns whether a row was dropped.
-    pub(crate) fn verify(&mut self, batch: &RecordBatch, raw: &BinaryArray) -> bool {
+    /// Keeps only the rows whose forms give the row's record. `batch` is the block, with the
+    /// columns of [`Forms::columns`] and without `raw`. Returns whether a row was dropped.
+    pub(crate) fn verify<'r>(
+        &mut self,
+        batch: &RecordBatch,
+        record_of: impl Fn(usize) -> Option<&'r [u8]>,
+    ) -> bool {
         let before = self.rows.len();
         let Ok(renderer) = Renderer::new(batch) else {
             self.rows.clear();
@@ -432,7 +525,7 @@ impl Forms {
         let mut record = Vec::new();
         self.rows.retain(|form| {
             record.clear();
-            renderer.record(form.row, &mut record).is_ok() && record == raw.value(form.row)
+            renderer.record(form.row, &mut record).is_ok() && record_of(form.row) == Some(record.as_slice())
         });
         self.rows.len() < before
     }

@@ -9,13 +9,14 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use strongroom_lines::swar::{self, string_end};
 use strongroom_schemas::events::index;
 use strongroom_schemas::form::{
     CONTAINERS, FORM_DEPTH_MAX, FORM_REGIONS_MAX, Kind, LEVEL_MEMBERS, LEVEL_REPLACED, MAPPED, Place,
     item_fits,
 };
 
-use super::codecs::{self, Codecs, skip_white, string_end};
+use super::codecs::{self, Codecs, skip_white};
 
 /// The columns of a row that a form of the row needs.
 #[derive(Clone, Copy)]
@@ -24,11 +25,33 @@ pub(crate) struct Columns<'l> {
     pub(crate) there: u64,
     pub(crate) request_object: Option<&'l [u8]>,
     pub(crate) response_object: Option<&'l [u8]>,
+    pub(crate) event: Option<EventText<'l>>,
+    /// The values of the columns [`TIMES`].
+    pub(crate) times: [Option<i64>; TIMES.len()],
 }
+
+/// The text of an event that was found in layers of its record.
+#[derive(Clone, Copy)]
+pub(crate) struct EventText<'t> {
+    pub(crate) text: &'t [u8],
+    /// The text is what the columns alone render to, so its key follows from which columns there
+    /// are.
+    pub(crate) is_canonical: bool,
+}
+
+/// The columns that have copies, those that are preferred first.
+pub(crate) const TIMES: [usize; 2] = [index::STAGE_TIMESTAMP, index::REQUEST_RECEIVED_TIMESTAMP];
 
 impl Columns<'_> {
     fn has(&self, at: usize) -> bool {
         self.there >> at & 1 == 1
+    }
+
+    /// Returns the event that `escaped` has the escaped text of, if that is known: without white
+    /// space around it, the text is that of the event alone.
+    fn event_in(&self, escaped: &[u8]) -> Option<&str> {
+        let is_whole = escaped.starts_with(b"{") && escaped.ends_with(b"}");
+        std::str::from_utf8(self.event.filter(|_| is_whole)?.text).ok()
     }
 }
 
@@ -41,6 +64,8 @@ pub(super) enum Part<'k> {
     Literal(&'k [u8]),
     /// The value of the column `MAPPED[at]`, in this many regions.
     Column(usize, usize),
+    /// A copy of the column `MAPPED[at]`.
+    Copy(usize),
     /// An added value.
     Value(Place),
     /// The start of a region that is in this many others.
@@ -60,6 +85,7 @@ pub(super) fn parts(mut key: &[u8]) -> impl Iterator<Item = Part<'_>> {
                 key = rest;
                 Some(match tag[1] {
                     b'c' => Part::Column(usize::from(tag[2]), usize::from(tag[3])),
+                    b'=' => Part::Copy(usize::from(tag[2])),
                     b'v' => Part::Value(Place::Value),
                     b't' => Part::Value(Place::Text),
                     b'a' => Part::Value(Place::Around),
@@ -95,6 +121,23 @@ enum Role {
     Added,
 }
 
+/// Maximum number of names of added members whose values are looked at for copies.
+const COPIES_MAX: usize = 8;
+/// Trust in a name at the start of a block, and its maximum.
+const TRUST_MAX: i32 = 64;
+/// Trust that a name loses with a value that is not a copy. A copy restores 1. A name without trust
+/// has no copies in the rest of the block: some of its values are copies by chance, and each would
+/// need a form of its own.
+const TRUST_LOST: i32 = 32;
+
+/// An added member whose values may be copies of a time.
+struct Copied {
+    name: Vec<u8>,
+    trust: i32,
+    /// The column of the last copy, by its position in [`TIMES`].
+    last: usize,
+}
+
 /// Maximum number of parts, between spaces, into which the text before or after a document is cut.
 const AROUND_PARTS_MAX: usize = 24;
 
@@ -110,6 +153,7 @@ pub(super) struct Scan {
     /// The path of each added value, if paths are wanted.
     pub(super) paths: Vec<Vec<u8>>,
     wants_paths: bool,
+    is_short: bool,
     path: Vec<u8>,
     found: u64,
     /// Whether the member `level` has the text [`LEVEL_REPLACED`], and whether the event has one of
@@ -117,19 +161,39 @@ pub(super) struct Scan {
     level: (bool, bool),
     depth: usize,
     regions: usize,
+    copied: Vec<Copied>,
+    /// The position in `codecs` of the codecs of an event that was not cut.
+    pub(super) event_at: Option<usize>,
+}
+
+/// What [`Scan::run`] leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Key,
+    KeyAndPaths,
+    /// A key in which a canonical event is not cut. It stands for one key of [`Wanted::Key`], but
+    /// has no parts.
+    ShortKey,
 }
 
 impl Scan {
+    /// Forgets what was learned from the records of a block.
+    pub(super) fn forget(&mut self) {
+        self.location = Location::default();
+        self.copied.clear();
+    }
+
     /// Cuts `record`. Returns `None` if it has no form, or if the event is not at
     /// [`Scan::location`].
-    pub(super) fn run(&mut self, record: &[u8], columns: &Columns<'_>, wants_paths: bool) -> Option<()> {
+    pub(super) fn run(&mut self, record: &[u8], columns: &Columns<'_>, wanted: Wanted) -> Option<()> {
         self.key.clear();
         self.codecs.clear();
         self.values.clear();
         self.ends.clear();
         self.paths.clear();
         self.path.clear();
-        self.wants_paths = wants_paths;
+        (self.wants_paths, self.is_short) = (wanted == Wanted::KeyAndPaths, wanted == Wanted::ShortKey);
+        self.event_at = None;
         (self.found, self.depth, self.regions) = (0, 0, 0);
         self.level = (false, false);
         self.text(record, Some(0), columns)?;
@@ -218,7 +282,10 @@ impl Scan {
         if styles == 0 {
             return None;
         }
-        let content = unescaped(&text[start..end])?;
+        let content = match columns.event_in(&text[start + 1..end - 1]) {
+            Some(event) if steps == Some(self.location.path.len()) => Cow::Borrowed(event),
+            _ => unescaped(&text[start..end])?,
+        };
         self.key.extend_from_slice(&[TAG, b'<', self.regions as u8, 0]);
         self.codecs.push(Codecs::of(styles));
         self.regions += 1;
@@ -239,43 +306,38 @@ impl Scan {
         steps: Option<usize>,
         columns: &Columns<'_>,
     ) -> Option<usize> {
+        if self.is_short
+            && role == Role::Event
+            && let Some(EventText { text: event, is_canonical: true }) = columns.event
+            && event.as_ptr() == text[start..].as_ptr()
+            && event.len() <= text.len() - start
+        {
+            self.event_at = Some(self.codecs.len());
+            self.key.extend_from_slice(&[TAG, b'e', self.regions as u8, self.depth as u8]);
+            self.key.extend_from_slice(&columns.there.to_le_bytes());
+            self.found = columns.there;
+            return Some(start + event.len());
+        }
         self.depth += 1;
         if self.depth > FORM_DEPTH_MAX {
             return None;
         }
         // The text from here on is not in the key yet.
         let mut from = start;
-        let mut at = skip_white(text, start + 1);
-        if text.get(at) != Some(&b'}') {
-            loop {
-                let name_end = string_end(text, at)?;
-                let name = &text[at + 1..name_end - 1];
-                at = skip_white(text, name_end);
-                if text.get(at) != Some(&b':') {
-                    return None;
-                }
-                at = skip_white(text, at + 1);
-                let value = at;
-                let length = self.path.len();
-                if self.wants_paths {
-                    self.path.extend_from_slice(name);
-                    self.path.push(0);
-                }
-                self.key.extend_from_slice(&text[from..value]);
-                at = self.member(text, value, (role, name), steps, columns)?;
-                from = at;
-                self.path.truncate(length);
-                at = skip_white(text, at);
-                match text.get(at)? {
-                    b',' => at = skip_white(text, at + 1),
-                    b'}' => break,
-                    _ => return None,
-                }
+        let close = walk(text, start, |name, value| {
+            let length = self.path.len();
+            if self.wants_paths {
+                self.path.extend_from_slice(name);
+                self.path.push(0);
             }
-        }
-        self.key.extend_from_slice(&text[from..=at]);
+            self.key.extend_from_slice(&text[from..value]);
+            from = self.member(text, value, (role, name), steps, columns)?;
+            self.path.truncate(length);
+            Some(from)
+        })?;
+        self.key.extend_from_slice(&text[from..=close]);
         self.depth -= 1;
-        Some(at + 1)
+        Some(close + 1)
     }
 
     /// Cuts the value at `start` of the member `name` in an object of this role. Returns its end.
@@ -341,14 +403,17 @@ impl Scan {
             }
             Role::Added => {}
         }
-        self.added(text, start, columns)
+        self.added(text, start, name, columns)
     }
 
-    fn added(&mut self, text: &[u8], start: usize, columns: &Columns<'_>) -> Option<usize> {
+    fn added(&mut self, text: &[u8], start: usize, name: &[u8], columns: &Columns<'_>) -> Option<usize> {
         match text.get(start)? {
             b'{' => self.object(text, start, Role::Added, None, columns),
             b'"' => {
                 let end = string_end(text, start)?;
+                if self.copy(&text[start..end], name, columns).is_some() {
+                    return Some(end);
+                }
                 let content = &text[start + 1..end - 1];
                 if memchr::memchr2(b'{', b'\\', content).is_some() && !fits(content, Place::Text) {
                     return None;
@@ -360,6 +425,9 @@ impl Scan {
             }
             first => {
                 let end = value_end(text, start)?;
+                if self.copy(&text[start..end], name, columns).is_some() {
+                    return Some(end);
+                }
                 if *first == b'[' && !fits(&text[start..end], Place::Value) {
                     return None;
                 }
@@ -367,6 +435,39 @@ impl Scan {
                 Some(end)
             }
         }
+    }
+
+    /// Cuts `value`, which the added member `name` has, if it is a copy of a time of the event.
+    fn copy(&mut self, value: &[u8], name: &[u8], columns: &Columns<'_>) -> Option<()> {
+        if !codecs::is_like_time(value) {
+            return None;
+        }
+        let known = self.copied.iter().position(|copied| copied.name == name);
+        let at = match known {
+            Some(at) => at,
+            None if self.copied.len() == COPIES_MAX => return None,
+            None => {
+                self.copied.push(Copied { name: name.to_vec(), trust: TRUST_MAX, last: 0 });
+                self.copied.len() - 1
+            }
+        };
+        let copied = &mut self.copied[at];
+        if copied.trust < 0 {
+            return None;
+        }
+        let found = [copied.last, 1 - copied.last].into_iter().find_map(|at| {
+            let set = codecs::copies(value, columns.times[at]?);
+            (set != 0).then_some((at, set))
+        });
+        let Some((at, set)) = found else {
+            copied.trust -= TRUST_LOST;
+            return None;
+        };
+        (copied.trust, copied.last) = ((copied.trust + 1).min(TRUST_MAX), at);
+        let column = MAPPED.iter().position(|mapped| mapped.column == TIMES[at])?;
+        self.key.extend_from_slice(&[TAG, b'=', column as u8, 0]);
+        self.codecs.push(Codecs::of(set));
+        Some(())
     }
 
     fn word(&mut self, text: &[u8], start: usize, word: &[u8]) -> Option<usize> {
@@ -431,19 +532,25 @@ fn fits(text: &[u8], place: Place) -> bool {
 /// The name of a member, and the position of its column in [`MAPPED`].
 type Named = (&'static [u8], usize);
 
-/// The members with columns of the event, and then of each of [`CONTAINERS`].
-static MEMBERS: LazyLock<[Vec<Named>; 1 + CONTAINERS.len()]> = LazyLock::new(|| {
+/// The members with columns of the event, and then of each of [`CONTAINERS`], by the lengths of
+/// their names.
+static MEMBERS: LazyLock<[Vec<Vec<Named>>; 1 + CONTAINERS.len()]> = LazyLock::new(|| {
     std::array::from_fn(|object| {
         let inside = object.checked_sub(1).map(|at| CONTAINERS[at]);
-        let mapped = MAPPED.iter().enumerate().filter(|(_, mapped)| mapped.inside == inside);
-        mapped.map(|(at, mapped)| (mapped.member.as_bytes(), at)).collect()
+        let mut members: Vec<Vec<Named>> = Vec::new();
+        for (at, mapped) in MAPPED.iter().enumerate().filter(|(_, mapped)| mapped.inside == inside) {
+            let name = mapped.member.as_bytes();
+            members.resize(members.len().max(name.len() + 1), Vec::new());
+            members[name.len()].push((name, at));
+        }
+        members
     })
 });
 
 /// Returns the column of the member `name` of the event, or of the object `CONTAINERS[inside]`.
 fn column_of(inside: Option<usize>, name: &[u8]) -> Option<usize> {
     let members = &MEMBERS[inside.map_or(0, |at| at + 1)];
-    members.iter().find(|(own, _)| *own == name).map(|(_, at)| *at)
+    members.get(name.len())?.iter().find(|(own, _)| *own == name).map(|(_, at)| *at)
 }
 
 fn level_column() -> Option<usize> {
@@ -466,7 +573,7 @@ fn unescaped(literal: &[u8]) -> Option<Cow<'_, str>> {
     if memchr::memchr(b'\\', content).is_none() {
         return std::str::from_utf8(content).ok().map(Cow::Borrowed);
     }
-    serde_json::from_slice::<String>(literal).ok().map(Cow::Owned)
+    swar::unescaped(literal).map(Cow::Owned)
 }
 
 /// Returns the end of the value at `start`.
@@ -578,24 +685,37 @@ impl Search {
 /// Returns the names and the values of the members of the object at `start`.
 fn members(text: &[u8], start: usize) -> Option<Vec<(&[u8], &[u8])>> {
     let mut members = Vec::new();
+    walk(text, start, |name, value| {
+        let end = value_end(text, value)?;
+        members.push((name, &text[value..end]));
+        Some(end)
+    })?;
+    Some(members)
+}
+
+/// Passes the name of each member of the object at `start`, and where its value begins, to `member`,
+/// which returns where the value ends. Returns the position of the object's closing brace.
+fn walk<'t>(
+    text: &'t [u8],
+    start: usize,
+    mut member: impl FnMut(&'t [u8], usize) -> Option<usize>,
+) -> Option<usize> {
     let mut at = skip_white(text, start + 1);
     if text.get(at) == Some(&b'}') {
-        return Some(members);
+        return Some(at);
     }
     loop {
         let name_end = string_end(text, at)?;
         let name = &text[at + 1..name_end - 1];
-        at = skip_white(text, name_end);
-        if text.get(at) != Some(&b':') {
+        let colon = skip_white(text, name_end);
+        if text.get(colon) != Some(&b':') {
             return None;
         }
-        at = skip_white(text, at + 1);
-        let end = value_end(text, at)?;
-        members.push((name, &text[at..end]));
+        let end = member(name, skip_white(text, colon + 1))?;
         at = skip_white(text, end);
         match text.get(at)? {
             b',' => at = skip_white(text, at + 1),
-            b'}' => return Some(members),
+            b'}' => return Some(at),
             _ => return None,
         }
     }

@@ -38,7 +38,7 @@ fn rows_of(records: &[(String, String)]) -> RecordBatch {
         let row = rows.plain_row(&event, record.as_bytes());
         rows.push(&row, &At { offset: 0, before: &[] }, record.as_bytes());
     }
-    rows.finish().expect("columns")
+    rows.finish(&[]).expect("columns")
 }
 
 /// Checks that each row gives its record, and that all forms are forms. Returns the number of rows
@@ -507,7 +507,8 @@ fn many_odd_streams_have_forms() {
 const EVENT: &str = r#""kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a-1","level":"Metadata","verb":"get","user":{"username":"u"}"#;
 
 /// The columns of [`EVENT`].
-const COLUMNS: Columns<'_> = Columns { there: 0b10_1101, request_object: None, response_object: None };
+const COLUMNS: Columns<'_> =
+    Columns { there: 0b10_1101, request_object: None, response_object: None, event: None, times: [None; 2] };
 
 /// Returns the templates of records that are events as they stand.
 fn forms_of(records: &[String]) -> Vec<String> {
@@ -534,6 +535,87 @@ fn what_is_the_same_is_in_the_form_and_what_varies_is_an_item() {
     for count in [1, 2] {
         assert_eq!(forms_of(&many[..count]), std::slice::from_ref(&expected));
     }
+}
+
+/// Returns a time of 2026-03-02 after 10:00, in microseconds since then.
+fn time_of(micros: u64) -> String {
+    let seconds = micros / 1_000_000;
+    format!("2026-03-02T10:{:02}:{:02}.{:06}Z", seconds / 60, seconds % 60, micros % 1_000_000)
+}
+
+/// Returns records with both times, and with `added(received, stage)` as further members.
+fn timed(count: u64, added: impl Fn(u64, u64) -> String) -> Vec<String> {
+    let record = |n: u64| {
+        let (received, stage) = (n * 7_001_003, n * 7_001_003 + 1_234_567 + n);
+        let (from, to) = (time_of(received), time_of(stage));
+        let added = added(received, stage);
+        format!("{{{EVENT},\"requestReceivedTimestamp\":\"{from}\",\"stageTimestamp\":\"{to}\",{added}}}")
+    };
+    (0..count).map(record).collect()
+}
+
+#[test]
+fn copies_of_times_need_no_room() {
+    /// Seconds from 1970 to 2026-03-02T10:00:00Z.
+    const START: u64 = 1_772_445_600;
+    let second = |micros: u64| START + micros / 1_000_000;
+    let cut = |micros: u64, length: usize| format!("{}Z", &time_of(micros)[..length]);
+    type Added<'a> = &'a dyn Fn(u64, u64) -> String;
+    let cases: [(Added<'_>, &str); 9] = [
+        (&|_, stage| format!("\"@t\":\"{}\"", time_of(stage)), "\"@t\":${=stage_timestamp}"),
+        (
+            &|from, _| format!("\"a\":{{\"@t\":\"{}\"}}", time_of(from)),
+            "\"@t\":${=request_received_timestamp}",
+        ),
+        (&|_, stage| format!("\"@t\":\"{}\"", cut(stage, 23)), "\"@t\":${=stage_timestamp:3Z}"),
+        (&|_, stage| format!("\"@t\":\"{}\"", cut(stage, 19)), "\"@t\":${=stage_timestamp:0Z}"),
+        (&|_, stage| format!("\"@t\":{}", second(stage)), "\"@t\":${=stage_timestamp:s}"),
+        (
+            &|from, _| format!("\"@t\":{}", START * 1_000 + from / 1_000),
+            "\"@t\":${=request_received_timestamp:ms}",
+        ),
+        (
+            &|_, stage| format!("\"date\":{}.{:06}", second(stage), stage % 1_000_000),
+            "\"date\":${=stage_timestamp:s.6}",
+        ),
+        (
+            &|_, stage| format!("\"time\":{}.{:03}", second(stage), stage % 1_000_000 / 1_000),
+            "\"time\":${=stage_timestamp:s.3}",
+        ),
+        (
+            &|from, stage| format!("\"a\":\"{}\",\"b\":\"{}\"", time_of(from), time_of(stage)),
+            "\"a\":${=request_received_timestamp},\"b\":${=stage_timestamp}",
+        ),
+    ];
+    for (added, hole) in cases {
+        let forms = forms_of(&timed(20, added));
+        let [form] = forms.as_slice() else { panic!("one form for {hole}: {forms:?}") };
+        assert!(form.contains(hole) && !form.contains("${}"), "{form}");
+    }
+}
+
+#[test]
+fn times_that_are_copies_by_chance_are_items() {
+    let forms = |every: u64| {
+        let stage_or_later = |stage: u64| stage + u64::from((stage / 7_001_003).is_multiple_of(every));
+        forms_of(&timed(400, |_, stage| format!("\"@t\":\"{}\"", time_of(stage_or_later(stage)))))
+    };
+    // Most are copies: the others have a second form.
+    let most = forms(90);
+    assert_eq!(most.len(), 2, "{most:?}");
+    assert!(most.iter().any(|form| form.contains("\"@t\":${=stage_timestamp}")), "{most:?}");
+    // Few are: the records before this was known have a form of their own.
+    for every in [1, 2, 5] {
+        let few = forms(every);
+        assert!(few.len() <= 2 && few.iter().any(|form| form.contains("\"@t\":\"${}\"")), "{few:?}");
+    }
+    // Nothing is taken for a copy in more members than are remembered.
+    let many = |_: u64, stage: u64| {
+        let member = |n: usize| format!("\"t{n}\":\"{}\"", time_of(stage));
+        (0..20).map(member).collect::<Vec<_>>().join(",")
+    };
+    let forms = forms_of(&timed(20, many));
+    assert_eq!(forms.iter().map(|form| form.matches("${=").count()).collect::<Vec<_>>(), [8]);
 }
 
 #[test]
@@ -639,6 +721,6 @@ fn a_block_is_learned_from_alone() {
     let decode = || decode_bytes(log.as_bytes(), "c", "p").expect("columns").events;
     assert_eq!(decode(), decode());
     let mut learner = Learner::new();
-    learner.see(0, records[0].as_bytes(), &Columns { there: 0, request_object: None, response_object: None });
+    learner.see(0, records[0].as_bytes(), &Columns { there: 0, ..COLUMNS });
     assert!(learner.finish().is_none());
 }

@@ -274,6 +274,24 @@ fn documents_of_many_lines_are_cut_into_events() {
     assert_eq!(decoded.events.num_rows(), 3, "{:?}", details(&decoded));
 }
 
+/// Decodes what follows `head` in a stream, with what is found again from the bytes of `head`, read
+/// in chunks of this length.
+fn continued(head: &[u8], tail: &[u8], chunk: usize) -> DecodedBlock {
+    let mut so_far = LineSoFar::default();
+    head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
+    let block = Block {
+        origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
+        offset: head.len() as i64,
+        first_line: 1,
+        bytes: tail.to_vec(),
+        begins: so_far.edge(tail, LINE_BYTES_MAX),
+        ends: Edge::Line,
+        open_ended: false,
+    };
+    let mut decoder = Decoder::new(DecoderConfig::default());
+    decoder.decode(&block, chrono::DateTime::UNIX_EPOCH).expect("columns")
+}
+
 /// However a document is divided, the state at each division is found again from the bytes before.
 #[test]
 fn a_document_may_be_continued_after_any_of_its_events() {
@@ -292,24 +310,61 @@ fn a_document_may_be_continued_after_any_of_its_events() {
         for (at, _) in begun.skip(usize::from(is_list)) {
             let (head, tail) = document.as_bytes().split_at(at);
             for chunk in [1, 7, 1 << 20] {
-                let mut so_far = LineSoFar::default();
-                head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
-                let block = Block {
-                    origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
-                    offset: at as i64,
-                    first_line: 1,
-                    bytes: tail.to_vec(),
-                    begins: so_far.edge(tail, LINE_BYTES_MAX),
-                    ends: Edge::Line,
-                    open_ended: false,
-                };
-                let mut decoder = Decoder::new(DecoderConfig::default());
-                let rest = decoder.decode(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
+                let rest = continued(head, tail, chunk);
                 assert_eq!(rest.rejects.num_rows(), 0, "{at} {:?}", details(&rest));
                 let left = ids(&whole)[events.len() - rest.events.num_rows()..].to_vec();
                 assert_eq!(ids(&rest), left, "{at}");
                 assert!(rest.events.num_rows() >= 1, "{at}");
             }
+        }
+    }
+}
+
+/// A client's text is alone on a line of a document that is printed over many lines. If the
+/// document is torn, its lines are read one by one.
+#[test]
+fn a_line_of_a_torn_document_is_not_an_event() {
+    let event = &lines(56, 1)[0];
+    let text = quoted(event);
+    for torn in [
+        format!("{{\n  \"groups\": [\n    {text}\n  \"cut\n"),
+        format!("  {text}\n"),
+        format!("\t{text}\n"),
+        format!("x\n {text} \n"),
+    ] {
+        let decoded = check(torn.as_bytes());
+        assert_eq!(decoded.events.num_rows(), 0, "{torn}");
+        assert!(reasons(&decoded).contains(&"torn_line".to_owned()), "{torn}");
+    }
+    same_events(&check(format!("{text} \n").as_bytes()), from_ref(event));
+}
+
+/// Rows that are only matched say the same as those that are sealed, and have no forms.
+#[test]
+fn rows_that_are_only_matched_have_no_forms() {
+    let text: String =
+        lines(72, 200).iter().map(|event| format!("{{\"log\":{}}}\n", quoted(event))).collect();
+    let block = Block {
+        origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
+        offset: 0,
+        first_line: 1,
+        bytes: text.as_bytes().to_vec(),
+        begins: Edge::Line,
+        ends: Edge::Line,
+        open_ended: false,
+    };
+    let mut decoder = Decoder::new(DecoderConfig::default());
+    for _ in 0..2 {
+        let matched = decoder.decode_to_match(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
+        let sealed = decoder.decode_to_seal(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
+        assert_eq!(matched.events.column(index::FORM).null_count(), 200);
+        assert_eq!(sealed.events.column(index::FORM).null_count(), 0);
+        assert!(matched.record_hashes.is_empty());
+        for decoded in [&matched, &sealed] {
+            assert_eq!(rebuilt(decoded, text.len()), text.as_bytes());
+        }
+        for row in 0..200 {
+            assert_eq!(plain_row(&matched.events, row), plain_row(&sealed.events, row));
         }
     }
 }
@@ -474,7 +529,7 @@ fn a_damaged_list_gives_its_whole_elements() {
         ("list", &list),
     ] {
         let text = wrap(&events);
-        // A byte that is not UTF-8 in the second event: it costs itself, or is a fault.
+        // A byte that is not UTF-8 in the second event is a fault of its member.
         let audit_id = |event: &String| {
             let at = event.find(r#""auditID":""#).expect("an ID") + r#""auditID":""#.len();
             event[at..at + 36].to_owned()
@@ -485,10 +540,9 @@ fn a_damaged_list_gives_its_whole_elements() {
         let decoded = check(&[first.as_bytes(), b"\n", &bytes, b"\n"].concat());
         let found = ids(&decoded);
         assert!(found.contains(&audit_id(&events[2])), "{name} {:?}", details(&decoded));
-        let with_faults = matches!(name, "array" | "list");
-        assert_eq!(decoded.events.num_rows(), 3 + usize::from(with_faults), "{name}");
-        let expected: &[&str] = if with_faults { &[] } else { &["invalid_utf8"] };
-        assert_eq!(reasons(&decoded), expected, "{name}");
+        assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (4, 0), "{name}");
+        let faults = plain_row(&decoded.events, 2).faults;
+        assert_eq!(faults, Some(vec!["/auditID: not_utf8".to_owned()]), "{name}");
         // Cut in the third event.
         let third = text.find(&audit_id(&events[2])).expect("the third event");
         for cut in [third, third + 60, text.len() - 30] {
@@ -497,7 +551,8 @@ fn a_damaged_list_gives_its_whole_elements() {
             assert_eq!(reasons(&decoded), ["torn_line"], "{name}");
         }
         // Text that is not JSON ends the list.
-        let begin = text[..at].rfind(if with_faults { "{\"kind\"" } else { "{\\\"kind" });
+        let is_bare = matches!(name, "array" | "list");
+        let begin = text[..at].rfind(if is_bare { "{\"kind\"" } else { "{\\\"kind" });
         let begin = begin.expect("the second event");
         let broken = format!("{first}\n{}\u{1}{}\n", &text[..begin], &text[begin..]);
         let decoded = check(broken.as_bytes());
@@ -507,7 +562,7 @@ fn a_damaged_list_gives_its_whole_elements() {
         let headless = format!("{first}\n{}\n", &text[3..text.len() - 30]);
         assert_eq!(check(headless.as_bytes()).events.num_rows(), 1, "{name}");
     }
-    // A cut list of a pod that names itself behind its lines is not believed.
+    // A cut list of a pod that names itself after its lines is not believed.
     for text in [
         loki(&events).replace(r#""stream":{"container":"kube-apiserver"},"#, ""),
         loki(&events).replace("kube-apiserver", "evil"),
@@ -528,7 +583,7 @@ fn a_damaged_list_gives_its_whole_elements() {
         same_events(&decoded, &events);
         assert_eq!(reasons(&decoded), expected, "{text}");
     }
-    // What goes on behind the array, as in a piece of a client's body, is not an array of a log.
+    // An array that is followed by more text, as in a piece of a client's body, is not of a log.
     for text in [format!("[{two}],\"a\":1}}"), format!("[{two},],\"a\":1}}"), format!("[{two}]}}")] {
         let decoded = check(format!("{first}\n{text}\n").as_bytes());
         assert_eq!(decoded.events.num_rows(), 1, "{text}");
@@ -597,6 +652,8 @@ fn what_is_odd_in_a_document_costs_itself() {
         (array(&[a, "null", b, c, d]), &other),
         (array(&["null", a, b, c, d]), &other),
         (array(&[a, b, c, d, "17"]), &other),
+        (array(&["[7]", a, b, c, d]), &other),
+        (array(&[a, "[1]", b, c, &format!("[{line_b}]"), d]), &["not_an_audit_event"; 2]),
         (format!("[]\n{}", array(&[a, b, c, d])), &[]),
         (format!("[\n]\n{}[]\n{}", array(&[a, b]), array(&[c, d])), &[]),
         (format!("{a}\n{line_b}\n{c}\n{line_d}\n"), &[]),
@@ -617,19 +674,7 @@ fn what_is_odd_in_a_document_costs_itself() {
                 continue;
             }
             for chunk in [1, 7, 1 << 20] {
-                let mut so_far = LineSoFar::default();
-                head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
-                let block = Block {
-                    origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
-                    offset: at as i64,
-                    first_line: 1,
-                    bytes: tail.to_vec(),
-                    begins: so_far.edge(tail, LINE_BYTES_MAX),
-                    ends: Edge::Line,
-                    open_ended: false,
-                };
-                let mut decoder = Decoder::new(DecoderConfig::default());
-                let rest = decoder.decode(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
+                let rest = continued(head, tail, chunk);
                 assert!(rest.events.num_rows() >= 1, "{at} {input}");
                 assert_eq!(ids(&rest), whole[whole.len() - rest.events.num_rows()..], "{at}");
             }

@@ -5,9 +5,12 @@ use std::fmt::Write as _;
 use std::slice::from_ref;
 
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use strongroom_lines::EventPath;
 use strongroom_lines::frame::PART_BYTES;
 use strongroom_lines::wrapper::SHAPE_GOOGLE;
 
+mod blocks;
+mod carriers;
 mod field;
 mod layers;
 mod paths;
@@ -217,7 +220,7 @@ fn records_of_azure() {
         (aks_record("kube-audit", "null"), "invalid_field"),
         (aks_record("kube-audit", r#""""#), "blank_line"),
         (aks_record("kube-audit", r#""I0101 not an event""#), "broken_json"),
-        (aks_record("kube-audit", r#""\ud800""#), "broken_json"),
+        (aks_record("kube-audit", r#""\ud800""#), "invalid_utf8"),
         (aks_record("kube-audit", "{}"), "not_an_audit_event"),
         (r#"{"category":"kube-audit","properties":7}"#.to_owned(), "invalid_field"),
         (r#"{"category":7,"properties":{}}"#.to_owned(), "invalid_field"),
@@ -568,6 +571,47 @@ fn entries_of_google_are_mapped_and_marked() {
     assert_eq!(plain_row(&decoded.events, 0), expected);
     // Bare events are not marked.
     assert_eq!(check(&generated(5, 40)).events.column(index::SHAPE).null_count(), 5);
+}
+
+/// The user of an entry that names no principal: another form of the name, or the anonymous user if
+/// the entry is of a request without credentials.
+#[test]
+fn the_user_of_an_entry_of_google() {
+    const PRINCIPAL: &str = r#""authenticationInfo":{"principalEmail":"jane@example.com"},"#;
+    let user = |authentication: &str, reason: &str, decision: &str, status: &str| {
+        let entry = google("a", &format!(r#","status":{status}"#)).replacen(PRINCIPAL, authentication, 1);
+        let labels = format!(
+            r#""authorization.k8s.io/decision":{decision:?},"authorization.k8s.io/reason":{reason:?}"#
+        );
+        let old = r#""authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":"because""#;
+        plain_row(&check(entry.replacen(old, &labels, 1).as_bytes()).events, 0).user_name
+    };
+    let named = |name: &str| Some(name.to_owned());
+    let to = |who: &str| format!(r#"RBAC: allowed by ClusterRoleBinding "b" of ClusterRole "r" to {who}"#);
+    let (to_nobody, to_all) = (to(r#"User "system:anonymous""#), to(r#"Group "system:unauthenticated""#));
+    let anonymous = named("system:anonymous");
+    let refused =
+        r#"{"code":7,"message":"pods is forbidden: User \"system:anonymous\" cannot list resource"}"#;
+    let hidden = r#"{"code":7,"message":"PERMISSION_DENIED"}"#;
+    for nothing in
+        ["", r#""authenticationInfo":null,"#, r#""authenticationInfo":{},"#, r#""authenticationInfo":{ },"#]
+    {
+        assert_eq!(user(nothing, "", "allow", "{}"), anonymous, "{nothing}");
+        assert_eq!(user(nothing, &to_nobody, "other", "{}"), anonymous, "{nothing}");
+        assert_eq!(user(nothing, &to_all, "other", "{}"), anonymous, "{nothing}");
+        assert_eq!(user(nothing, "", "forbid", refused), anonymous, "{nothing}");
+        // Google hides who was refused a read.
+        assert_eq!(user(nothing, "", "forbid", hidden), None, "{nothing}");
+        assert_eq!(user(nothing, &format!("{to_all} no"), "forbid", "{}"), None, "{nothing}");
+    }
+    assert_eq!(user(PRINCIPAL, &to_all, "allow", refused), named("jane@example.com"));
+    let subject = r#""authenticationInfo":{"principalSubject":"principal://pool/subject/eve"},"#;
+    assert_eq!(user(subject, &to_all, "allow", "{}"), named("principal://pool/subject/eve"));
+    let other = r#""authenticationInfo":{"authoritySelector":"x"},"#;
+    assert_eq!(user(other, "", "allow", "{}"), None);
+    assert_eq!(user(other, &to_all, "allow", "{}"), anonymous);
+    let odd = r#""authenticationInfo":{"principalEmail":5},"#;
+    assert_eq!(user(odd, "", "allow", "{}"), None);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Events at a path that a source is configured with.
 
 use strongroom_decode::meaning::compare_events;
-use strongroom_lines::{Dialect, EventPath};
+use strongroom_lines::Dialect;
 use strongroom_schemas::format::EVENTS_FORMAT;
 
 use super::*;
@@ -67,6 +67,28 @@ fn what_is_recognised_needs_no_path() {
     assert_eq!(shapes(&found), [const { None }; 2]);
 }
 
+/// Objects in an array are opened like those on lines.
+#[test]
+fn objects_in_an_array_are_opened() {
+    let events = lines(65, 5);
+    let object = |event: &String| format!(r#"{{"detail":{{"audit":{}}}}}"#, quoted(event));
+    let objects: Vec<String> = events.iter().map(object).collect();
+    for (text, rejects) in [
+        (format!("[{}]\n", objects.join(",")), 0),
+        (format!("[\n  {}\n]\n", objects.join(",\n  ")), 0),
+        (format!("x\n[{}]\n", objects.join(",")), 1),
+    ] {
+        let found = decoded(&text, "detail.audit");
+        same_events(&found, &events);
+        assert_eq!(found.rejects.num_rows(), rejects, "{text}");
+    }
+    // An event in an array whose first element is of another kind may be a client's.
+    let text = format!("[\n{{\"a\":1}},\n{},\n{}\n]\n", objects[0], events[1]);
+    let found = decoded(&text, "detail.audit");
+    same_events(&found, &events[..1]);
+    assert_eq!(reasons(&found), ["not_an_audit_event", "torn_line"]);
+}
+
 #[test]
 fn a_reject_says_which_path_was_tried() {
     let event = &lines(63, 1)[0];
@@ -115,7 +137,7 @@ fn text_of_a_client_does_not_become_an_event() {
         (format!(r#"{{"ts":1,"caller":"x.go:1","x":{text}}}"#), "x"),
         (format!(r#"{{"kubernetes":{{"namespace_name":"default"}},"x":{text}}}"#), "x"),
         (format!(r#"{{"kubernetes":{{"container_name":"app"}},"x":{text}}}"#), "x"),
-        // Text beside the path, behind it, and around the object.
+        // Text beside the path, below it, and around the object.
         (format!(r#"{{"x":{{"y":{text}}},"z":{text}}}"#), "x"),
         (format!(r#"{{"x":{}}}"#, quoted(&format!("GET /?{forged}"))), "x"),
         (format!(r#"I0302 10:00:00.000001       1 x.go:1] {{"x":{text}}}"#), "x"),

@@ -21,7 +21,8 @@ use strongroom_archive::{Archive, Position, Writer};
 use strongroom_lines::frame::Origin;
 use strongroom_schemas::Table;
 
-use super::{IngestOptions, Job, ReaderMessage, StreamState, lock};
+use super::room::Room;
+use super::{IngestOptions, Job, ReaderMessage, StreamState, TEXT_TIMES_MAX, lock};
 use crate::alike;
 use crate::seal::StoredRejects;
 use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream};
@@ -37,6 +38,7 @@ pub(super) struct Reader<'r> {
     pub(super) permits_max: usize,
     /// Buffers of decoded blocks, for reuse.
     pub(super) buffers: Receiver<Vec<u8>>,
+    pub(super) room: Arc<Room>,
     pub(super) bytes_read: Arc<AtomicU64>,
     pub(super) sent: Sent,
 }
@@ -151,6 +153,8 @@ impl Reader<'_> {
         let mut blocks = 0;
         while !self.options.stop.load(Ordering::Relaxed) {
             self.take_permits(1)?;
+            let bytes = limits.block_bytes_max.saturating_mul(TEXT_TIMES_MAX);
+            let mut taken = self.room.take(bytes).ok_or(CoordinatorGone)?;
             let buffer = self.buffers.try_recv().unwrap_or_default();
             match stream.next_block(&origin, buffer) {
                 Ok(Some(block)) => {
@@ -160,8 +164,9 @@ impl Reader<'_> {
                         // All other blocks are done before this one is sent.
                         self.take_permits(self.permits_max - 1)?;
                     }
+                    taken.shrink_to(block.block.bytes.len().saturating_mul(TEXT_TIMES_MAX));
                     let stored = rejects.clone();
-                    let job = Job { sequence: self.sent.blocks, stream: number, block, stored };
+                    let job = Job { sequence: self.sent.blocks, stream: number, block, stored, taken };
                     if self.jobs.send(job).is_err() {
                         return Err(CoordinatorGone);
                     }

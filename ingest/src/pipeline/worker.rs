@@ -9,15 +9,21 @@ use arrow_array::Array as _;
 use chrono::Utc;
 use crossbeam_channel::Sender;
 use strongroom_alerts::{Matcher, RuleSet};
+use strongroom_archive::EncodedRowGroup;
 use strongroom_decode::Decoder;
 use strongroom_redact::Redactor;
 use strongroom_schemas::events;
+use strongroom_schemas::record::Sha256Hash;
 
+use super::room::Taken;
 use super::{BlockResult, FinishedJob, Job};
 use crate::error::IngestError;
 use crate::redaction::{Redaction, RedactionCounts};
 use crate::seal::{Limits, StoredRejects, encode_block};
 use crate::source::StreamBlock;
+
+/// Memory that the metadata of a column of a row group takes, approximately, in bytes.
+const COLUMN_METADATA_BYTES: usize = 4 << 10;
 
 pub(super) struct Worker {
     decoder: Decoder,
@@ -46,12 +52,17 @@ impl Worker {
     }
 
     pub(super) fn work(&mut self, job: Job) -> FinishedJob {
-        let Job { sequence, stream, block, stored } = job;
-        let outcome = self.work_on(block, &stored);
+        let Job { sequence, stream, block, stored, taken } = job;
+        let outcome = self.work_on(block, &stored, taken);
         FinishedJob { sequence, stream, outcome }
     }
 
-    fn work_on(&mut self, read: StreamBlock, stored: &StoredRejects) -> Result<BlockResult, IngestError> {
+    fn work_on(
+        &mut self,
+        read: StreamBlock,
+        stored: &StoredRejects,
+        mut taken: Taken,
+    ) -> Result<BlockResult, IngestError> {
         let arrived = Utc::now();
         let block = read.block;
         let decoded = self.decoder.decode_to_seal(&block, arrived).map_err(|source| {
@@ -66,6 +77,7 @@ impl Worker {
         } else {
             drop(block.bytes);
         }
+        taken.shrink_to(decoded.bytes());
         let (matches, decoded, redacted) = match &mut self.redaction {
             None => (self.matcher.match_batch(&decoded.events)?, decoded, RedactionCounts::default()),
             Some(redaction) => {
@@ -78,9 +90,12 @@ impl Worker {
         };
         let raw = decoded.events.column(events::index::RAW);
         let raw_kept = (raw.len() - raw.null_count()) as u64;
+        let encoded = encode_block(decoded, redacted, stored, arrived)?;
+        taken.shrink_to(encoded.row_groups.iter().map(memory_bytes).sum());
         Ok(BlockResult {
             matches,
-            encoded: encode_block(decoded, redacted, stored, arrived)?,
+            encoded,
+            taken,
             raw_kept,
             bytes: consumed as u64,
             end_offset,
@@ -91,4 +106,10 @@ impl Worker {
             unfinished: (left > 0).then_some((end_offset, left)),
         })
     }
+}
+
+/// Returns how many bytes of memory a row group takes, with the hashes of its records.
+fn memory_bytes(row_group: &EncodedRowGroup) -> usize {
+    let columns = row_group.column_bytes().map(|(_, bytes)| bytes as usize + COLUMN_METADATA_BYTES);
+    columns.sum::<usize>() + row_group.rows() as usize * size_of::<Sha256Hash>()
 }

@@ -36,7 +36,7 @@ impl Damaged {
         let mut kept = bytes.len();
         if !is_json(&bytes) {
             let (end, closers) = last_element(&bytes)?;
-            // A comma too many before the end is odd, but text behind the end of a document is not
+            // A comma too many before the end is odd, but text after the end of a document is not
             // a part of it.
             let rest = bytes.get(end..)?.trim_ascii_start();
             let rest = rest.strip_prefix(b",").unwrap_or(rest).trim_ascii_start();
@@ -68,7 +68,7 @@ impl Damaged {
         };
         match records.as_slice() {
             [] => None,
-            [Record { content: Content::Mapped(_) | Content::Refused(_), .. }] => None,
+            [Record { content: Content::Mapped(_) | Content::Foreign | Content::Refused(_), .. }] => None,
             _ => Some(records),
         }
     }

@@ -13,7 +13,7 @@
 //! | `audit_id` | `operation.id`, else `insertId` |
 //! | `stage` | `ResponseComplete` when `operation.last`, `ResponseStarted` when only `operation.first` |
 //! | `verb` | last part of `protoPayload.methodName` |
-//! | `user_name` | `authenticationInfo.principalEmail` |
+//! | `user_name` | `authenticationInfo.principalEmail`, else `.principalSubject`; else [`ANONYMOUS`] if the entry is of an anonymous request |
 //! | `source_ips`, `user_agent` | `requestMetadata.callerIp`, `.callerSuppliedUserAgent` |
 //! | `api_group` … `subresource` | `resourceName`, split; else `methodName`, without namespace and name |
 //! | `response_*` | `response` when it is a `Status`; `response_message` else `status.message` |
@@ -28,7 +28,7 @@ use strongroom_schemas::Stage;
 
 use super::{Content, Record};
 use crate::dialect::Dialect;
-use crate::json::Members;
+use crate::json::{Members, WHITE};
 use crate::plain::{self, FORMAT_OF_FAULTS, PlainEvent};
 use crate::reject::{Reason, Refusal};
 use crate::tolerant::{Faults, Object, Text};
@@ -98,8 +98,35 @@ fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
     let labels = inner(&entry, "labels", faults);
     event.authz_reason = labels.string(plain::AUTHZ_REASON, faults);
     event.authz_decision = labels.string(plain::AUTHZ_DECISION, faults).or_else(|| granted(&payload, faults));
+    if event.user_name.is_none() && format >= FORMAT_OF_FAULTS {
+        event.user_name = authentication
+            .string("principalSubject", faults)
+            .or_else(|| is_anonymous(&payload, &event).then(|| ANONYMOUS.to_owned()));
+    }
     event.faults = std::mem::take(faults).into_texts();
     Ok(event)
+}
+
+/// The user of a request without credentials.
+const ANONYMOUS: &str = "system:anonymous";
+/// What the API server writes of such a user: after the binding that allowed a request, and in the
+/// refusal of one.
+const ALLOWED_TO_ANONYMOUS: [&str; 2] =
+    [r#" to User "system:anonymous""#, r#" to Group "system:unauthenticated""#];
+const REFUSED_TO_ANONYMOUS: &str = r#"User "system:anonymous" cannot "#;
+
+/// Returns true for an entry without a principal that is of an anonymous request: it says so, or it
+/// was allowed and names nobody. Google hides the principal of reads that were refused, so a
+/// refusal alone says nothing.
+fn is_anonymous(payload: &Object<'_>, event: &PlainEvent) -> bool {
+    let names_nobody = payload.value("authenticationInfo").is_none_or(|text| {
+        let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+        inner.is_some_and(|inner| inner.trim_matches(WHITE).is_empty())
+    });
+    let reason = event.authz_reason.as_deref().unwrap_or_default();
+    ALLOWED_TO_ANONYMOUS.iter().any(|end| reason.ends_with(end))
+        || event.response_message.as_ref().is_some_and(|text| text.contains(REFUSED_TO_ANONYMOUS))
+        || names_nobody && event.authz_decision.as_deref() == Some("allow")
 }
 
 /// Returns the object that is a member, or an empty one.

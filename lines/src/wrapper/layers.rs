@@ -13,17 +13,17 @@
 //! The caller judges each text: the decoder pushes a row for the event, and [`super::decode_alone`]
 //! returns it. So both open the same layers.
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
 use super::origin::{self, standard_error};
 use super::path::EventPath;
 use super::prefix::{self, ContainerLine, Prefix};
-use super::{Kind, eks, keys, literal, parts, unescaped};
+use super::{Kind, eks, keys, literal, parts};
 use crate::dialect::Dialect;
 use crate::json::{self, Members, WHITE};
+use crate::plain;
 use crate::reject::{Reason, Refusal};
+use crate::swar;
 
 /// Maximum number of layers around an event.
 const LAYERS_MAX: usize = 4;
@@ -87,6 +87,23 @@ pub(crate) fn open<T>(text: &[u8], refusal: Refusal, judge: &mut Judge<'_, T>) -
     opened(text, refusal, LAYERS_MAX, judge)
 }
 
+/// Opens a text that is certainly no audit event, and is a carrier. Otherwise returns `None`, and
+/// the caller judges the text and opens it with [`open`], which gives the same where this gives a
+/// result.
+pub fn open_carrier<T>(text: &[u8], judge: &mut Judge<'_, T>) -> Option<Opened<T>> {
+    if !text.starts_with(b"{") || memchr::memchr(b'\n', text).is_some() {
+        return None;
+    }
+    // Where this is the refusal, a carrier is opened.
+    let refusal = Refusal::new(Reason::NotAnAuditEvent, "without a member of an audit event");
+    let carrier = carrier(text, &refusal)?;
+    // The plain decoder refuses an object as that if it has none of these.
+    if carrier.0.iter().any(|(name, _)| plain::is_of_event(name) || name == "method") {
+        return None;
+    }
+    opened_carrier(&carrier, refusal, LAYERS_MAX, judge).ok()
+}
+
 /// Judges `text`, which was in a layer, and opens its layers if it is not an event itself.
 fn inside<T>(
     text: &[u8],
@@ -112,14 +129,12 @@ fn opened<T>(
             opened_carrier(&carrier, refusal, layers_left, judge)
         }
         Some(b'"') => {
-            let Some(literal) = std::str::from_utf8(text).ok().and_then(literal) else {
-                return Err(refusal);
-            };
-            let Ok(text) = unescaped(literal) else { return Err(refusal) };
-            if text.trim_start_matches(WHITE).starts_with('"') {
+            let Some(text) = literal(text).and_then(json::unescaped) else { return Err(refusal) };
+            if literal(&text).is_some() {
                 return Err(Refusal::new(Reason::NotAnAuditEvent, "a string in a string"));
             }
-            let event = inside(text.as_bytes(), Around::Literal, layers_left, judge)?;
+            let text = json::trim_end(&text);
+            let event = inside(text, Around::Literal, layers_left, judge)?;
             Ok(Opened { event, dialect: Dialect::StringLiteral })
         }
         Some(_) => match prefix::find(text) {
@@ -165,13 +180,15 @@ fn opened_carrier<T>(
     layers_left: usize,
     judge: &mut Judge<'_, T>,
 ) -> Result<Opened<T>, Refusal> {
-    let values: Vec<(&str, &RawValue)> =
-        PATHS.iter().filter_map(|path| Some((path[0], value(carrier, path)?))).collect();
+    let found = PATHS.iter().filter_map(|path| Some((path[0], value(carrier, path)?)));
+    let values: Vec<(&str, &RawValue, Option<Held<'_>>)> =
+        found.map(|(name, value)| (name, value, held(value))).collect();
     if values.is_empty() {
         return Err(refusal);
     }
+    let may_hold = |held: &Option<Held<'_>>| matches!(held, Some(Held::Object(_) | Held::Text(_)));
     let holding: Vec<&RawValue> =
-        values.iter().map(|(_, value)| *value).filter(|value| may_hold(value)).collect();
+        values.iter().filter(|(.., held)| may_hold(held)).map(|(_, value, _)| *value).collect();
     if let Some(other) = other_source(carrier, &holding) {
         return Err(other);
     }
@@ -179,8 +196,8 @@ fn opened_carrier<T>(
         return Err(part);
     }
     let (mut first, mut other) = (None, None);
-    for (name, value) in values {
-        let outcome = match held(value) {
+    for (name, _, held) in values {
+        let outcome = match held {
             Some(Held::Object(text)) => judge(text.as_bytes(), Around::Carrier),
             Some(Held::Text(text)) => inside(text.as_bytes(), Around::Carrier, layers_left, judge),
             Some(Held::Other(refusal)) => {
@@ -201,7 +218,8 @@ fn opened_carrier<T>(
 pub enum AtPath {
     /// The text is not an object that may be opened.
     Closed,
-    /// The object says that something other than an API server wrote it.
+    /// The object says that something other than an API server wrote it, or that its text is a
+    /// part.
     OtherSource(Refusal),
     /// There is no member at the path, or it is null.
     Absent,
@@ -226,6 +244,9 @@ pub fn open_at<T>(
     let found = value(&object, &names);
     if let Some(other) = other_source(&object, found.as_slice()) {
         return Err(AtPath::OtherSource(other));
+    }
+    if let Some(part) = parts::unjoined(&object) {
+        return Err(AtPath::OtherSource(part));
     }
     let found = found.ok_or(AtPath::Absent)?.get();
     if found.starts_with('{') {
@@ -268,7 +289,7 @@ fn dialect(carrier: &Members<'_>, name: &str) -> Dialect {
 /// What a member of a carrier holds.
 enum Held<'t> {
     Object(&'t str),
-    Text(Cow<'t, str>),
+    Text(String),
     /// The line of another log, which is refused.
     Other(Refusal),
 }
@@ -284,17 +305,16 @@ fn held(value: &RawValue) -> Option<Held<'_>> {
     if !text.starts_with('"') {
         return None;
     }
-    let text: String = serde_json::from_str(text).ok()?;
-    let trimmed = text.trim_matches(WHITE);
-    if trimmed.starts_with('{') || prefix::find(trimmed.as_bytes()).is_some() {
-        return Some(Held::Text(Cow::Owned(trimmed.to_owned())));
+    let mut text = swar::unescaped(text.as_bytes())?;
+    text.truncate(text.trim_end_matches(WHITE).len());
+    let start = text.len() - text.trim_start_matches(WHITE).len();
+    if start > 0 {
+        text.drain(..start);
     }
-    other_line(trimmed.as_bytes()).map(Held::Other)
-}
-
-/// Whether `value` is an event or a text that may hold one.
-fn may_hold(value: &RawValue) -> bool {
-    matches!(held(value), Some(Held::Object(_) | Held::Text(_)))
+    if text.starts_with('{') || prefix::find(text.as_bytes()).is_some() {
+        return Some(Held::Text(text));
+    }
+    other_line(text.as_bytes()).map(Held::Other)
 }
 
 /// Returns the last member `name`, unless it is null.
@@ -319,10 +339,15 @@ fn text(members: &Members<'_>, path: &[&str]) -> Option<String> {
 /// Refuses a carrier that says that something other than an API server wrote its text. The values in
 /// `holding` hold events.
 fn other_source(carrier: &Members<'_>, holding: &[&RawValue]) -> Option<Refusal> {
-    // Kubernetes' own programs write this with `--logging-format=json`. Clients can put text of
-    // their own into the messages.
-    if value(carrier, &["ts"]).is_some() && text(carrier, &["caller"]).is_some() {
+    // Clients can put text of their own into the messages of programs. Kubernetes' own programs write
+    // these members with `--logging-format=json`, and others write them with the usual libraries.
+    let has = |name| member(carrier, name).is_some();
+    let is_string = |name| member(carrier, name).is_some_and(|value| value.get().starts_with('"'));
+    if has("ts") && is_string("caller") {
         return Some(klog());
+    }
+    if is_string("msg") && (has("ts") || is_string("caller") || is_string("level")) {
+        return Some(Refusal::new(Reason::OtherCategory, "a message in the log of a program"));
     }
     origin::other(carrier, holding)
 }

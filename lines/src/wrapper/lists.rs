@@ -161,8 +161,7 @@ pub(super) fn array(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>,
     for (at, element) in elements.into_iter().enumerate() {
         let item = element.get();
         if is_foreign && at > 0 {
-            let content = Content::Refused(super::refusal_in_foreign_list(item.as_bytes()));
-            records.push(Record { item, content, dialect: Dialect::Document });
+            records.push(Record { item, content: Content::Foreign, dialect: Dialect::Document });
             continue;
         }
         match super::records_of_object(item, depth_max) {

@@ -42,7 +42,7 @@ use crate::tolerant;
 pub use damaged::{Damaged, is_frame};
 pub use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
-pub use layers::{Around, AtPath, Opened, open_at};
+pub use layers::{Around, AtPath, Opened, open_at, open_carrier};
 pub(crate) use layers::{Follows, follows, is_between_parts, is_part};
 pub use path::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_UNWRAP};
 
@@ -128,6 +128,9 @@ pub enum Content<'d> {
     /// The event that an entry was mapped to. The entry says the same, or some of it, in other
     /// words.
     Mapped(Box<PlainEvent>),
+    /// An object of an array whose first element is not of a log. It has an event only if a source
+    /// is configured to find it there.
+    Foreign,
     Refused(Refusal),
 }
 
@@ -190,8 +193,16 @@ pub fn second_event(record: &[u8], depth_max: usize) -> Option<usize> {
 /// Whether `text` is an event, or an object of a log: an entry, a wrapper, or an object that may
 /// hold an event.
 pub(crate) fn is_of_log(text: &[u8]) -> bool {
+    let mut text = text;
+    // A list says what its first element says.
+    if text.starts_with(b"[") {
+        while let Some(inner) = text.strip_prefix(b"[") {
+            text = json::trim_start(inner);
+        }
+        text = tolerant::value_end(text, 0).and_then(|(end, _)| text.get(..end)).unwrap_or_default();
+    }
     // A null or a number says nothing.
-    if !text.starts_with(b"{") && !text.starts_with(b"\"") && !text.starts_with(b"[") {
+    if !text.starts_with(b"{") && !text.starts_with(b"\"") {
         return true;
     }
     match bare_event(text, DEPTH_MAX) {
@@ -254,7 +265,7 @@ pub fn mapped(document: &str, format: u32) -> Result<PlainEvent, Refusal> {
     match gke::record(document, &members, format).content {
         Content::Mapped(event) => Ok(*event),
         Content::Refused(refusal) => Err(refusal),
-        Content::Event(_) => Err(unknown()),
+        Content::Event(_) | Content::Foreign => Err(unknown()),
     }
 }
 
@@ -264,7 +275,28 @@ pub fn mapped(document: &str, format: u32) -> Result<PlainEvent, Refusal> {
 /// # Errors
 /// The [`Refusal`] that the line is rejected with.
 pub fn decode_alone(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
-    bare_event(bytes, depth_max).or_else(|refusal| only_event(bytes, refusal, depth_max))
+    decode_alone_at(bytes, None, depth_max)
+}
+
+/// Like [`decode_alone`], for a source that says where the event is in an object in which no
+/// wrapper is recognised.
+///
+/// # Errors
+/// Like [`decode_alone`].
+pub fn decode_alone_at(
+    bytes: &[u8],
+    unwrap: Option<&EventPath>,
+    depth_max: usize,
+) -> Result<PlainEvent, Refusal> {
+    let refusal = match bare_event(bytes, depth_max) {
+        Ok(event) => return Ok(event),
+        Err(refusal) => refusal,
+    };
+    only_event(bytes, refusal.clone(), depth_max).or_else(|refused| {
+        let at_path = unwrap
+            .and_then(|path| open_at(bytes, &refusal, path, &mut |text, _| bare_event(text, depth_max)).ok());
+        at_path.ok_or(refused)
+    })
 }
 
 /// Decodes one bare event with the plain decoder. A document that is a wrapper is refused as
@@ -321,13 +353,13 @@ fn only_record(
 ) -> Result<PlainEvent, Refusal> {
     match (records.pop().map(|record| record.content), records.is_empty()) {
         (Some(Content::Event(value)), true) if value.starts_with('"') => {
-            in_layers(value.as_bytes(), not_unicode(), depth_max)
+            in_layers(value.as_bytes(), not_a_string(), depth_max)
         }
         (Some(Content::Event(value)), true) => bare_event(value.as_bytes(), depth_max)
             .or_else(|refusal| in_layers(value.as_bytes(), refusal, depth_max)),
         (Some(Content::Mapped(event)), true) => Ok(*event),
         (Some(Content::Refused(refusal)), true) => Err(refusal),
-        _ => Err(refusal),
+        (Some(Content::Foreign), _) | (_, false) | (None, true) => Err(refusal),
     }
 }
 
@@ -339,20 +371,13 @@ fn in_layers(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEv
 }
 
 /// Returns `text` without the white space around it, if it begins like a string literal.
-pub fn literal(text: &str) -> Option<&str> {
-    Some(text.trim_matches(WHITE)).filter(|text| text.starts_with('"'))
+pub fn literal(text: &[u8]) -> Option<&[u8]> {
+    Some(json::trim(text)).filter(|text| text.starts_with(b"\""))
 }
 
-/// Returns the text of an event that is escaped in a string literal.
-pub(crate) fn unescaped(literal: &str) -> Result<String, Refusal> {
-    let mut text: String = serde_json::from_str(literal).map_err(|_| not_unicode())?;
-    text.truncate(text.trim_end_matches(WHITE).len());
-    Ok(text)
-}
-
-/// Refuses a string literal that is not Unicode.
-pub fn not_unicode() -> Refusal {
-    Refusal::new(Reason::BrokenJson, "an escaped event that is not Unicode")
+/// Refuses a string literal that is not JSON.
+pub fn not_a_string() -> Refusal {
+    Refusal::new(Reason::BrokenJson, "an escaped event that is not a JSON string")
 }
 
 /// Refuses a list of many items, of these lengths, that are too short to be events.

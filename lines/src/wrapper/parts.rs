@@ -40,7 +40,8 @@ pub(super) fn refusal() -> Refusal {
 
 fn is_marked(members: &Members<'_>) -> bool {
     let is_flag = |name: &str| FLAGS.contains(&name);
-    members.0.iter().any(|(name, value)| match string(value) {
+    let mut named = members.0.iter().filter(|(name, _)| *name == TAG || is_flag(name));
+    named.any(|(name, value)| match string(value) {
         Some(text) => is_tag_of_part(name, &text) || (is_flag(name) && text == "1"),
         None => is_flag(name) && matches!(value.get(), "true" | "1"),
     })

@@ -86,6 +86,16 @@ fn values_are_found_however_they_are_written() {
 }
 
 #[test]
+fn a_lone_surrogate_beside_a_value_is_borne() {
+    let redactor = with(vec![rule("drop", &RULES)], &[], &[]);
+    let event = r#"{"requestObject":{"\ud800":"\udc00","data":{"p":"x"},"n":1e999}}"#;
+    let redacted = redactor.redact(event.as_bytes(), Form::Event, "prod", &SECRET).expect("readable");
+    let redacted = redacted.expect("changed");
+    assert_eq!(redacted.event, br#"{"requestObject":{"\ud800":"\udc00","data":{},"n":1e999}}"#);
+    assert_eq!(strongroom_schemas::marked::compare(&redacted.mark, &redacted.event), Ok(()));
+}
+
+#[test]
 fn what_is_not_formed_as_expected_is_a_value() {
     // A body that is a text: YAML, or JSON in a string.
     dropped(

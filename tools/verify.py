@@ -4640,7 +4640,7 @@ def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=Tru
     return unwrap(rest, version, layers - 1, is_google_allowed=False)
 
 
-ESCAPES = re.compile(rb"(?:\\u[0-9A-Fa-f]{4})+|\\.")
+ESCAPED_BYTES = re.compile(rb"(?:\\u[0-9A-Fa-f]{4})+|\\.")
 
 
 def text_of(quoted):
@@ -4650,7 +4650,7 @@ def text_of(quoted):
     end, _ = value_end(quoted, mask, 0)
     if end != len(quoted) or not is_json(quoted, mask, 0, end, 0):
         return None
-    return ESCAPES.sub(lambda escapes: json.loads(b'"%s"' % escapes[0]).encode(errors="surrogatepass"), quoted[1:-1])
+    return ESCAPED_BYTES.sub(lambda escapes: json.loads(b'"%s"' % escapes[0]).encode(errors="surrogatepass"), quoted[1:-1])
 
 
 def in_object(data, version, layers, is_google_allowed):

@@ -31,6 +31,7 @@ pub mod record;
 mod secret;
 pub mod table;
 pub mod touched;
+pub mod uri;
 pub mod volume;
 
 pub use alert::{Alert, AlertEvent, Severity};

@@ -339,7 +339,8 @@ fn strip_nulls(value: &mut Json) {
 /// command in the body of an exec.
 fn command(line: &Json) -> Option<String> {
     let query = line["requestURI"].as_str().and_then(|uri| uri.split_once('?'));
-    let pairs = query.into_iter().flat_map(|(_, query)| url_pairs(query));
+    let pairs = query.into_iter().flat_map(|(_, query)| query.split('&')).filter(|pair| is_read(pair));
+    let pairs = pairs.flat_map(url_pairs);
     let words: Vec<String> = pairs.filter(|(key, _)| key == "command").map(|(_, value)| value).collect();
     if !words.is_empty() || line["objectRef"]["subresource"] != "exec" {
         return (!words.is_empty()).then(|| words.join(" "));
@@ -347,6 +348,12 @@ fn command(line: &Json) -> Option<String> {
     let words = line["requestObject"]["command"].as_array()?;
     let words: Vec<&str> = words.iter().filter_map(Json::as_str).collect();
     (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// Whether Go reads a pair of a query: it drops one with a semicolon or a broken escape.
+fn is_read(pair: &str) -> bool {
+    let is_hex = |part: &str| part.len() >= 2 && part.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    !pair.contains(';') && pair.split('%').skip(1).all(is_hex)
 }
 
 /// The program that a user agent names first.

@@ -5,6 +5,7 @@
 //! the files of secrets, keys and certificates.
 
 mod reader;
+pub mod redact;
 pub mod sinks;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use strongroom_lines::{DEPTH_MAX, EventPath, LINE_BYTES_MAX};
 use strongroom_live::kafka::{self, KafkaOptions, KafkaSource};
 use strongroom_live::webhook::{self, AssertionOptions, Route, RouteFormat, TlsFiles, WebhookOptions};
 use strongroom_live::{DRAIN, LiveOptions, Secret, TEXT_BYTES_MAX, TailOptions, tail};
+use strongroom_redact::Policy;
 use strongroom_schemas::{Severity, error_chain};
 use strongroom_sinks::{OutboxOptions, TlsOptions};
 use strongroom_tlog::{PrivateKey, PublicKey, Signer, WitnessKey};
@@ -30,7 +32,6 @@ use self::reader::{Mistake, Mistakes, Section, parse};
 use self::sinks::SinkConfig;
 use crate::anchor::{TimestampConfig, WITNESSES_MAX, WitnessConfig, timestamp_authorities};
 use crate::exit::{self, CliError};
-use crate::ingest::cluster_name;
 
 /// Every key, with its default and its meaning.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -38,6 +39,18 @@ pub const DEFAULT: &str = include_str!("default.toml");
 /// Longest configuration file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 pub(crate) const NAME_CHARS_MAX: usize = 64;
+
+/// Longest name of a cluster.
+const CLUSTER_CHARS_MAX: usize = 253;
+
+pub fn cluster_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > CLUSTER_CHARS_MAX || text.chars().any(char::is_control) {
+        return Err(format!(
+            "a cluster's name has 1 to {CLUSTER_CHARS_MAX} characters, none of them control characters"
+        ));
+    }
+    Ok(text.to_owned())
+}
 
 /// Print the configuration with every key and its default, or check a file.
 #[derive(clap::Args)]
@@ -90,6 +103,8 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     pub observe: Observe,
     pub log: Log,
+    /// What may not be written.
+    pub redact: Option<Policy>,
     pub store: StoreOptions,
     /// The signer of the proof logs, unless the command line or the environment names one.
     pub signer: Option<Arc<Signer>>,
@@ -141,15 +156,7 @@ impl Config {
             return Err(CliError::input(error).with_hint(hint));
         }
         let text = std::fs::read_to_string(file).with_context(cannot).map_err(CliError::input)?;
-        Config::parse(&text, archive).map_err(|mistakes| {
-            let count = mistakes.len();
-            let plural = if count == 1 { "" } else { "s" };
-            let mut text = format!("{} has {count} mistake{plural}:", file.display());
-            for mistake in mistakes {
-                text.push_str(&format!("\n  {mistake}"));
-            }
-            CliError::input(anyhow::anyhow!(text)).with_hint(hint)
-        })
+        Config::parse(&text, archive).map_err(|mistakes| mistakes_error(file, mistakes).with_hint(hint))
     }
 
     fn parse(text: &str, archive: Option<&str>) -> Result<Config, Vec<Mistake>> {
@@ -165,6 +172,17 @@ impl Config {
         let found = mistakes.into_sorted();
         if found.is_empty() { Ok(config) } else { Err(found) }
     }
+}
+
+/// One error that lists the mistakes of a file.
+fn mistakes_error(file: &Path, mistakes: Vec<Mistake>) -> CliError {
+    let count = mistakes.len();
+    let plural = if count == 1 { "" } else { "s" };
+    let mut text = format!("{} has {count} mistake{plural}:", file.display());
+    for mistake in mistakes {
+        text.push_str(&format!("\n  {mistake}"));
+    }
+    CliError::input(anyhow::anyhow!(text))
 }
 
 fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
@@ -223,6 +241,7 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
         sinks,
         observe: observe(&root.section("observe")),
         log: log(&root.section("log")),
+        redact: redact::policy(&root.section("redact")),
         tails,
         webhooks,
         kafkas,
@@ -746,13 +765,18 @@ mod tests {
             std::fs::write(folder.path().join(name), text).expect("written");
         }
         std::fs::write(folder.path().join("firehose.key"), "key").expect("written");
+        let redact_key = folder.path().join("redact.key");
+        std::fs::write(&redact_key, "5a".repeat(32)).expect("written");
+        std::fs::set_permissions(&redact_key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("ours");
+        let shown = shown.replace("/etc/strongroom/redact.key", &redact_key.display().to_string());
         let shown = shown.replace("/etc/strongroom/sinks", &folder.path().display().to_string());
         let shown =
             shown.replace("/etc/strongroom/firehose", &folder.path().join("firehose").display().to_string());
         let lines: Vec<&str> = shown.lines().filter(|line| !left_out(line)).collect();
         let config = Config::parse(&lines.join("\n"), None).map_err(|found| format!("{found:?}"));
         let config = config.expect("no mistake");
-        assert!(config.signer.is_some());
+        assert!(config.signer.is_some() && config.redact.is_some());
         assert_eq!((config.witnesses.len(), config.timestamps.len()), (1, 1));
         let sources = [config.tails.len(), config.webhooks.len(), config.kafkas.len()];
         assert_eq!((config.archive.as_str(), sources), ("/var/lib/strongroom", [1, 2, 1]));

@@ -128,6 +128,12 @@ fn make(args: &Args) -> Result<u8, CliError> {
         term::count(manifest.counts.proofs),
         if signer.is_some() { ", signed" } else { "; not signed, because no key was given" }
     ));
+    if manifest.counts.redacted > 0 {
+        steps.say(&format!(
+            "{} of the events were redacted before they were stored; the proofs say so",
+            term::count(manifest.counts.redacted)
+        ));
+    }
     let Some(first) = verified.findings.first() else { return Ok(exit::OK) };
     steps.say(&format!(
         "verify has {} findings on the archive, the first: {} {}; all are in the report",

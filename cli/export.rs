@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::TimestampMicrosecondType;
 use strongroom_archive::{Archive, ArchiveError, Source};
-use strongroom_decode::stream;
+use strongroom_decode::stream::{self, Lines};
 use strongroom_ingest::export;
 use strongroom_ingest::pipeline::EMPTY;
 use strongroom_schemas::Table;
@@ -18,6 +18,10 @@ use crate::exit::{self, CliError, archive_error};
 use crate::term;
 
 /// Write the original lines, byte for byte, rejects included, in the order of their source.
+///
+/// A source whose records were redacted or encrypted before they were stored cannot be given back.
+/// Of such a source the records that were stored are written, one a line, without encrypted rejects;
+/// a line on standard error says so.
 ///
 /// Sources follow each other in the order in which they were first sealed; those of one seal, such
 /// as rotated files that were found together, in the order of their first events.
@@ -143,6 +147,8 @@ fn write_sources(
     out: &mut dyn Write,
 ) -> Result<(u64, u64), CliError> {
     let (mut records, mut bytes) = (0, 0);
+    let partitions: Vec<&str> = sources.iter().map(|source| source.partition.as_str()).collect();
+    let redacted = export::redacted_partitions(archive, &partitions).map_err(archive_error)?;
     for source in sources.iter().filter(|source| !source.partition.starts_with(EMPTY)) {
         let rows = |table| -> Result<_, ArchiveError> {
             Ok(archive.read_rows(table, &source.partition)?.map(|batch| batch.map_err(anyhow::Error::from)))
@@ -150,13 +156,20 @@ fn write_sources(
         let events = rows(Table::Events).map_err(archive_error)?;
         let rejects = rows(Table::Rejects).map_err(archive_error)?;
         let (position, start) = (&source.position, source.dropped_before);
+        let cannot = || format!("cannot export {} ({})", source.partition, term::printable(&source.label));
+        if redacted.contains(&source.partition) {
+            let lines = export::redacted_stream(events, rejects, start, position, &mut *out);
+            let lines = lines.with_context(cannot)?;
+            tell_redacted(&source.label, lines).context("cannot write to standard error")?;
+            records += lines.records - lines.kept_back;
+            bytes += lines.bytes;
+            continue;
+        }
         let written = match start {
             0 => export::sealed_stream(events, rejects, &source.partition, position, &mut *out),
             _ => stream::write_range(events, rejects, start..position.next_offset, &mut *out),
         };
-        let written = written.with_context(|| {
-            format!("cannot export {} ({})", source.partition, term::printable(&source.label))
-        })?;
+        let written = written.with_context(cannot)?;
         records += written;
         bytes += u64::try_from(position.next_offset - start).unwrap_or(0);
         if start > 0 {
@@ -170,6 +183,26 @@ fn write_sources(
         }
     }
     Ok((records, bytes))
+}
+
+/// Says that what was written of a source is not what was received.
+fn tell_redacted(label: &str, lines: Lines) -> std::io::Result<()> {
+    let mut err = anstream::stderr().lock();
+    let (label, redacted) = (term::printable(label), term::count(lines.redacted));
+    let of = term::count(lines.records);
+    writeln!(
+        err,
+        "{label}: {redacted} of {of} records were redacted before they were stored, so these are not the bytes received: \
+         each record is one line, without what was around it"
+    )?;
+    if lines.kept_back > 0 {
+        let count = term::count(lines.kept_back);
+        writeln!(
+            err,
+            "{label}: {count} rejects are encrypted and left out; who has the key reads them with strongroom redact decrypt"
+        )?;
+    }
+    Ok(())
 }
 
 fn list(sources: &[Source]) -> Result<u8, CliError> {

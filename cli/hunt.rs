@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use chrono::{DateTime, NaiveDate, NaiveTime};
-use strongroom_alerts::RuleSet;
+use strongroom_alerts::{Hidden, RuleSet};
 use strongroom_archive::Archive;
 use strongroom_ingest::replay::{self, Span};
 use strongroom_schemas::{Alert, Severity};
@@ -119,6 +119,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         let _ = writeln!(anstream::stderr(), "interrupted");
         return Ok(exit::INTERRUPTED);
     }
+    let hidden = replay::hidden(&archive, &rules, span, &stop).map_err(ingest_error)?;
+    tell_hidden(&rules, &hidden);
     if args.store {
         if kept.len() > STORED_MAX {
             let error =
@@ -135,6 +137,35 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         }
     }
     Ok(exit::OK)
+}
+
+/// Says on standard error which rules could not see everything that they ask for. Like a finding
+/// that is missing, this is never left out.
+pub fn tell_hidden(rules: &RuleSet, hidden: &Hidden) {
+    if hidden.events() == 0 {
+        return;
+    }
+    let blind: Vec<_> = (0..rules.rules().len())
+        .filter(|at| rules.rules()[*at].alerts)
+        .map(|at| (&rules.rules()[at].name, hidden.fields(rules, at)))
+        .filter(|(_, fields)| !fields.is_empty())
+        .collect();
+    let mut err = anstream::stderr().lock();
+    let events = term::count(hidden.events());
+    // When stderr is closed, there is nothing left to do.
+    let _ = writeln!(
+        err,
+        "{events} of the events were redacted before they were stored; {} of the rules ask for what may be hidden in them{}",
+        blind.len(),
+        if blind.is_empty() { "" } else { ":" }
+    );
+    for (name, fields) in blind {
+        let fields: Vec<String> = fields
+            .into_iter()
+            .map(|(field, events)| format!("{} (events: {})", term::printable(field), term::count(events)))
+            .collect();
+        let _ = writeln!(err, "  {}: {}", term::printable(name), fields.join(", "));
+    }
 }
 
 fn write(alert: &Alert, format: Format) -> anyhow::Result<()> {

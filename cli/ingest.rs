@@ -22,6 +22,7 @@ use strongroom_lines::{Dialect, EventPath, Reason};
 use strongroom_schemas::{Alert, Severity, error_chain};
 use strongroom_sinks::finding_line;
 
+use crate::config::{self, redact};
 use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
 use crate::{allocator, term};
@@ -38,7 +39,7 @@ Examples:
   zcat audit.log.gz | strongroom ingest --cluster prod --archive ./archive -")]
 pub struct Args {
     /// Name of the cluster that the logs come from; events do not carry it
-    #[arg(long, value_name = "NAME", value_parser = cluster_name)]
+    #[arg(long, value_name = "NAME", value_parser = config::cluster_name)]
     cluster: String,
     /// The archive: a folder, a file:// or an s3:// URL, made if it does not exist
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
@@ -51,6 +52,10 @@ pub struct Args {
     /// from the outermost, separated by dots (\. is a dot in a name)
     #[arg(long, value_name = "PATH", value_parser = EventPath::parse)]
     unwrap: Option<EventPath>,
+    /// Redact events before anything of them is written: the section [redact] of FILE, which may be
+    /// the configuration of `strongroom run`
+    #[arg(long, value_name = "FILE")]
+    redact: Option<PathBuf>,
     /// Append each alert to FILE as an OCSF 1.8 Detection Finding, one JSON object a line
     #[arg(long, value_name = "FILE")]
     alerts_out: Option<PathBuf>,
@@ -87,18 +92,6 @@ pub struct Args {
     key: KeyArgs,
 }
 
-/// Longest name of a cluster.
-const CLUSTER_CHARS_MAX: usize = 253;
-
-pub fn cluster_name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > CLUSTER_CHARS_MAX || text.chars().any(char::is_control) {
-        return Err(format!(
-            "a cluster's name has 1 to {CLUSTER_CHARS_MAX} characters, none of them control characters"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
 /// Maximum size of a block's text. Offsets in a batch have 32 bits, and the text may be in a batch
 /// twice: as columns and as `raw`.
 const BLOCK_BYTES_MAX: u64 = 512 << 20;
@@ -115,6 +108,13 @@ pub fn severity(text: &str) -> Result<Severity, String> {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     allocator::give_pages_back();
+    let redactor = match &args.redact {
+        Some(file) => Some(redact::redactor(redact::read_policy(file)?)?),
+        None => None,
+    };
+    if redactor.is_some() {
+        redact::guard_memory();
+    }
     let source::Expanded { inputs, left_out } = source::expand(&args.logs).map_err(ingest_error)?;
     let rules = Arc::new(load_rules(args.no_builtin_rules, &args.rules)?);
     if let (Some(first), false) = (left_out.first(), args.quiet) {
@@ -142,6 +142,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     };
     options.complete = args.complete;
     options.unwrap = args.unwrap.map(Arc::new);
+    options.redactor = redactor;
     stop_on_interrupt(&options.stop)?;
 
     let alerts_file = args.alerts_out.as_deref().map(AlertsFile::open).transpose()?;
@@ -423,6 +424,19 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
             .map(|(dialect, count)| format!("{} {dialect}", term::count(count)))
             .collect();
         writeln!(err, "dialects: {}", dialects.join(", "))?;
+    }
+    let redacted = report.redacted;
+    if redacted.events > 0 || redacted.encrypted > 0 {
+        writeln!(
+            err,
+            "redacted: {} event{}, {} value{} dropped, {} tokenised; encrypted whole: {}",
+            term::count(redacted.events),
+            if redacted.events == 1 { "" } else { "s" },
+            term::count(redacted.dropped),
+            if redacted.dropped == 1 { "" } else { "s" },
+            term::count(redacted.tokenised),
+            term::count(redacted.encrypted),
+        )?;
     }
     if !report.alerts.is_empty() {
         let by_severity: Vec<String> = report

@@ -22,8 +22,10 @@ mod key;
 mod observe;
 mod prove;
 mod query;
+mod redact;
 mod reload;
 mod retention;
+mod reveal;
 mod rules;
 mod run;
 mod sql;
@@ -67,6 +69,8 @@ enum Command {
     Prove(prove::Args),
     VerifyProof(prove::VerifyArgs),
     Evidence(evidence::Args),
+    Redact(redact::Args),
+    Reveal(reveal::Args),
     Retention(retention::Args),
     Hold(hold::Args),
     Generate(generate::Args),
@@ -96,6 +100,8 @@ fn main() -> ExitCode {
         Command::Prove(args) => prove::run(args),
         Command::VerifyProof(args) => prove::verify(args),
         Command::Evidence(args) => evidence::run(args),
+        Command::Redact(args) => redact::run(args),
+        Command::Reveal(args) => reveal::run(args),
         Command::Retention(args) => retention::run(args),
         Command::Hold(args) => hold::run(args),
         Command::Generate(args) => generate::run(args),

@@ -302,6 +302,15 @@ fn exposition(state: &State) -> String {
     for (dialect, count) in metrics.dialects().iter() {
         out.sample("dialect_events_total", &[("dialect", dialect.as_str())], count as f64);
     }
+    out.one(
+        "redacted_events_total",
+        "counter",
+        "Events sealed that the redaction policy changed.",
+        get(&metrics.redacted_events),
+    );
+    out.family("redacted_values_total", "counter", "Values that the policy removed or replaced, by action.");
+    out.sample("redacted_values_total", &[("action", "drop")], get(&metrics.dropped_values));
+    out.sample("redacted_values_total", &[("action", "tokenise")], get(&metrics.tokenised_values));
     let sources = metrics.sources();
     let mut each =
         |name: &str, kind: &str, help: &str, value: &dyn Fn(&strongroom_live::SourceCounters) -> f64| {

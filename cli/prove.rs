@@ -1,6 +1,6 @@
 //! `strongroom prove` and `strongroom verify-proof`: single records, provable without the archive.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -19,7 +19,9 @@ use crate::verify::WitnessKeyArgs;
 
 /// Write single events with the proof that they are the archive's.
 ///
-/// The file has the original bytes of the requested events, and only hashes of all others.
+/// The file has the original bytes of the requested events, and only hashes of all others. Of an
+/// event that was redacted before it was stored, it has the bytes that were stored and the mark that
+/// says so; the proof covers both.
 /// `strongroom verify-proof` checks it without the archive; docs/proof.md says how to do that
 /// without strongroom.
 #[derive(clap::Args)]
@@ -97,6 +99,14 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     written.with_context(|| format!("cannot write {}", args.output.display()))?;
     let (events, bytes) = (term::count(wanted.len() as u64), term::bytes(text.len() as u64));
     writeln!(anstream::stderr(), "proof of {events} events: {}, {bytes}", args.output.display())?;
+    let redacted = proof.records.iter().filter(|part| part.redaction.is_some()).count();
+    if redacted > 0 {
+        let redacted = term::count(redacted as u64);
+        writeln!(
+            anstream::stderr(),
+            "{redacted} of them were redacted before they were stored: their records are not the bytes received, and say so"
+        )?;
+    }
     Ok(exit::OK)
 }
 
@@ -126,6 +136,14 @@ pub fn verify(args: VerifyArgs) -> Result<u8, CliError> {
         proven.records.len(),
         term::printable(&proven.archive_id)
     )?;
+    let mut redacted: BTreeMap<&str, u64> = BTreeMap::new();
+    for mark in proven.records.iter().filter_map(|record| record.redaction.as_ref()) {
+        *redacted.entry(mark.policy()).or_default() += 1;
+    }
+    for (policy, records) in redacted {
+        let records = term::count(records);
+        writeln!(out, "redacted before they were stored: {records} of the records, by the policy {policy}")?;
+    }
     for head in &proven.heads {
         writeln!(out, "under the checkpoint of {} at size {}", term::printable(&head.origin), head.size)?;
         for (witness, time) in &head.cosigned {

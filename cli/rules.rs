@@ -5,21 +5,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use arrow_array::Array as _;
 use arrow_array::cast::AsArray as _;
 use chrono::Utc;
 use serde_json::{Value, json};
-use strongroom_alerts::{Detector, DetectorConfig, LogKind, Matcher, OwnRules, RuleInfo, RuleKind, RuleSet};
+use strongroom_alerts::{
+    Detector, DetectorConfig, Hidden, LogKind, Matcher, OwnRules, RuleInfo, RuleKind, RuleSet,
+};
 use strongroom_archive::{Archive, EventSelection};
 use strongroom_decode::{Decoder, DecoderConfig};
 use strongroom_generate::dialect::Dialect;
+use strongroom_ingest::preview::{self, Preview};
+use strongroom_ingest::replay::{self, Span};
 use strongroom_lines::Block;
 use strongroom_lines::frame::{Edge, Origin};
+use strongroom_redact::Redactor;
 use strongroom_schemas::{Alert, Level, Severity, Table, events};
 
+use crate::config::redact;
 use crate::exit::{self, CliError, ingest_error};
+use crate::redact::{hidden_json, parts_json};
 use crate::{ingest, term};
 
 /// Longest fixture that is read.
@@ -106,6 +114,10 @@ enum Command {
         /// An archive of the stream
         #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
         archive: Option<String>,
+        /// Values that must not be in the archive: the section [redact] of a TOML file, whose paths
+        /// are looked for [default: contents of Secrets, and tokens]
+        #[arg(long, value_name = "FILE", requires = "archive")]
+        redact: Option<PathBuf>,
         /// Days of it to look at, up to its last day
         #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3660))]
         days: u32,
@@ -143,13 +155,13 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         Command::Test { paths, fixtures, no_builtin_rules } => {
             test(&paths, fixtures.as_deref(), no_builtin_rules)
         }
-        Command::Coverage { given, archive, days } => {
+        Command::Coverage { given, archive, redact, days } => {
             let rules = Arc::new(ingest::load_rules(given.no_builtin_rules, &given.rules)?);
-            let carried = match archive {
-                Some(location) => Some(carried(&rules, &location, days)?),
+            let seen = match archive {
+                Some(location) => Some(seen(&rules, &location, redact.as_deref(), days)?),
                 None => None,
             };
-            coverage(&rules, carried.as_deref(), given.json).context("cannot write to standard output")?;
+            coverage(&rules, seen.as_ref(), given.json).context("cannot write to standard output")?;
             Ok(exit::OK)
         }
     }
@@ -415,13 +427,40 @@ struct Carried {
     whole: u64,
 }
 
-fn carried(rules: &Arc<RuleSet>, location: &str, days: u32) -> Result<Vec<Carried>, CliError> {
+/// What an archive shows of a stream.
+struct Seen {
+    /// By the position of the rule.
+    carried: Vec<Carried>,
+    /// What is in the archive and should not be.
+    in_clear: Preview,
+    redactor: Arc<Redactor>,
+    /// What rules cannot see in redacted events.
+    hidden: Hidden,
+}
+
+fn seen(rules: &Arc<RuleSet>, location: &str, policy: Option<&Path>, days: u32) -> Result<Seen, CliError> {
     let archive = Archive::open(location).map_err(|error| ingest_error(error.into()))?;
+    let since_us = since(&archive, days)?;
+    let redactor = match policy {
+        Some(file) => redact::redactor(redact::read_policy(file)?)?,
+        None => Arc::new(preview::secrets().context("the shipped policy cannot be used")?),
+    };
+    let (span, stop) = (Span { from_us: since_us, until_us: None }, AtomicBool::new(false));
+    let in_clear = preview::of_archive(&redactor, rules, &archive, span, &stop).map_err(ingest_error)?;
+    let hidden = replay::hidden(&archive, rules, span, &stop).map_err(ingest_error)?;
+    Ok(Seen { carried: carried(rules, &archive, since_us)?, in_clear, redactor, hidden })
+}
+
+/// The start of the last days of an archive.
+fn since(archive: &Archive, days: u32) -> Result<Option<i64>, CliError> {
     let snapshot = archive.snapshot(Table::Events).map_err(|error| ingest_error(error.into()))?;
     let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
     let newest =
         snapshot.files.iter().filter_map(|file| file.time_max_us).filter(|time| *time < tomorrow).max();
-    let since_us = newest.map(|newest| newest.saturating_sub(i64::from(days) * 86_400_000_000));
+    Ok(newest.map(|newest| newest.saturating_sub(i64::from(days) * 86_400_000_000)))
+}
+
+fn carried(rules: &Arc<RuleSet>, archive: &Archive, since_us: Option<i64>) -> Result<Vec<Carried>, CliError> {
     let mut matcher = Matcher::new(Arc::clone(rules));
     let always = [
         events::index::LEVEL,
@@ -456,7 +495,7 @@ const LINE_CHARS: usize = 96;
 /// Number of names of dialects in a line.
 const NAMES_A_LINE: usize = 7;
 
-fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std::io::Result<()> {
+fn coverage(rules: &RuleSet, seen: Option<&Seen>, as_json: bool) -> std::io::Result<()> {
     let mut out = anstream::stdout().lock();
     let alerting: Vec<usize> = (0..rules.rules().len()).filter(|at| rules.rules()[*at].alerts).collect();
     let by = |of: fn(&RuleInfo) -> &[String]| {
@@ -469,7 +508,7 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
     };
     let (techniques, safeguards) = (by(|rule| &rule.techniques), by(|rule| &rule.hipaa));
     let state = |at: usize| -> Option<(&'static str, Carried)> {
-        let carried = carried?;
+        let carried = &seen?.carried;
         let feeders = rules.feeders(at);
         let parts = if feeders.is_empty() { vec![at] } else { feeders };
         // A correlation counts as carried no better than the worst of the rules that feed it.
@@ -501,11 +540,31 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
                 })
             })
             .collect();
-        return writeln!(
+        let mut document = json!({ "techniques": techniques, "hipaa": safeguards, "rules": needs });
+        if let Some(seen) = seen {
+            document["in_clear"] = json!({
+                "events": seen.in_clear.changed + seen.in_clear.unreadable,
+                "values": seen.in_clear.dropped + seen.in_clear.tokenised,
+                "parts": parts_json(&seen.redactor, &seen.in_clear),
+            });
+            document["hidden"] = hidden_json(rules, &seen.hidden);
+        }
+        return writeln!(out, "{document:#}");
+    }
+    if let Some(Seen { in_clear, redactor, .. }) = seen
+        && in_clear.changed + in_clear.unreadable > 0
+    {
+        // This comes first, because it is about what should not be there at all.
+        let events = term::count(in_clear.changed + in_clear.unreadable);
+        writeln!(out, "IN CLEAR: {events} events have values that should not be in the archive")?;
+        for (label, replaced) in &in_clear.by_label {
+            let (values, label) = (term::count(replaced.values), term::printable(redactor.label(*label)));
+            writeln!(out, "  {values:>12} values  {label}")?;
+        }
+        writeln!(
             out,
-            "{:#}",
-            json!({ "techniques": techniques, "hipaa": safeguards, "rules": needs })
-        );
+            "  set the audit level of these resources to Metadata, or redact them: docs/redaction.md\n"
+        )?;
     }
     let of_level = |level: Level| alerting.iter().filter(|at| rules.needs(**at).level == level).count();
     let levels = [Level::Metadata, Level::Request, Level::RequestResponse]
@@ -516,7 +575,7 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
         term::counted(alerting.len(), "rule"),
         levels.join(", ")
     )?;
-    if carried.is_some() {
+    if seen.is_some() {
         let words: Vec<&str> = alerting.iter().filter_map(|at| Some(state(*at)?.0)).collect();
         let counts = ["carried", "partly", "BLIND", "not seen"]
             .map(|word| format!("{} {word}", words.iter().filter(|found| **found == word).count()));
@@ -555,16 +614,16 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
             format!("{word} ({} of {})", term::count(whole), term::count(seen))
         })
     };
-    let seen: Vec<Option<String>> = alerting.iter().map(|at| seen_of(*at)).collect();
+    let events_seen: Vec<Option<String>> = alerting.iter().map(|at| seen_of(*at)).collect();
     let seen_width =
-        seen.iter().flatten().map(String::len).max().map_or(0, |width| width.max("events".len()));
+        events_seen.iter().flatten().map(String::len).max().map_or(0, |width| width.max("events".len()));
     let row = |name: &str, level: &str, seen: &str, logs: &[String]| {
         let seen = if seen_width == 0 { String::new() } else { format!("{seen:seen_width$}  ") };
         format!("  {name:width$}  {level:15}  {seen}{}", logs.join("  ")).trim_end().to_owned()
     };
     let kinds = LogKind::ALL.map(|log| format!("{:10}", log.as_str()));
     writeln!(out, "{}", row("rule", "level", "events", &kinds))?;
-    for (&at, seen) in alerting.iter().zip(&seen) {
+    for (&at, seen) in alerting.iter().zip(&events_seen) {
         let rule = &rules.rules()[at];
         let logs = LogKind::ALL.map(|log| match rules.lacking(at, log) {
             lacking if lacking.is_empty() => format!("{:10}", "yes"),
@@ -578,5 +637,15 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
         out,
         "\n`strongroom rules list --technique T1609` or `--hipaa '164.312(b)'` names the rules of one."
     )?;
+    let hidden = seen.map(|seen| hidden_json(rules, &seen.hidden)).unwrap_or_default();
+    let hidden = hidden.as_object().into_iter().flatten();
+    for (at, (name, fields)) in hidden.enumerate() {
+        if at == 0 {
+            writeln!(out, "\nFields that were redacted, so that a hunt may not find what the stream found")?;
+        }
+        let fields: Vec<&String> = fields.as_object().into_iter().flatten().map(|(field, _)| field).collect();
+        let fields = fields.into_iter().map(|field| term::printable(field)).collect::<Vec<_>>().join(", ");
+        writeln!(out, "  {:40} {fields}", term::printable(name))?;
+    }
     Ok(())
 }

@@ -78,9 +78,21 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     allocator::give_pages_back();
-    let config = Config::read(&args.config, args.archive.as_deref())?;
+    let mut config = Config::read(&args.config, args.archive.as_deref())?;
+    let redactor = config.redact.take().map(config::redact::redactor).transpose()?;
+    for webhook in &mut config.webhooks {
+        webhook.redactor.clone_from(&redactor);
+    }
+    config.live.redactor.clone_from(&redactor);
     let rules = Arc::new(ingest::load_rules(!config.builtin_rules, &config.rules)?);
     start_log(&config.log)?;
+    if let Some(redactor) = &redactor {
+        config::redact::guard_memory();
+        tracing::info!(
+            policy = format!("{:016x}", redactor.id()),
+            "events are redacted before they are written"
+        );
+    }
     let (output, dropped_alerts, writer) = start_alerts(&config)?;
     let metrics = Arc::new(Metrics::default());
     let state = Arc::new(State::new(Arc::clone(&metrics), dropped_alerts));

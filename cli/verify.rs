@@ -167,7 +167,7 @@ fn write_report(args: &Args, report: &Report) -> Result<(), CliError> {
         findings: &report.findings,
         not_checked: &report.not_checked,
         checked: format!(
-            "{} commits, {} checkpoints, {} cosignatures, {} timestamps, {} tiles, {} files ({}), {} records, {} sources",
+            "{} commits, {} checkpoints, {} cosignatures, {} timestamps, {} tiles, {} files ({}), {} records{}, {} sources",
             term::count(checked.commits),
             term::count(checked.checkpoints),
             term::count(checked.cosignatures),
@@ -176,6 +176,10 @@ fn write_report(args: &Args, report: &Report) -> Result<(), CliError> {
             term::count(checked.files),
             term::bytes(checked.bytes),
             term::count(checked.records),
+            match checked.redacted {
+                0 => String::new(),
+                redacted => format!(" (redacted before they were stored: {})", term::count(redacted)),
+            },
             term::count(checked.partitions)
         ),
         document: &|| report.to_json(),

@@ -105,10 +105,17 @@ def cosignature(text, seed, time, name="witness.example/w1"):
 # Merkle trees as RFC 6962 section 2.1 defines them, recursively.
 
 
+def marked(mark, record):
+    """A record with a redaction mark, as a leaf of a tree."""
+    return (mark.encode(), record)
+
+
 def mth(leaves):
     if not leaves:
         return hashlib.sha256(b"").digest()
     if len(leaves) == 1:
+        if isinstance(leaves[0], tuple):
+            return hashlib.sha256(b"\2" + b"\n".join(leaves[0])).digest()
         return hashlib.sha256(b"\0" + leaves[0]).digest()
     k = 1
     while k * 2 < len(leaves):
@@ -1992,6 +1999,33 @@ class Proofs(InFolder):
             self.assertIn(kind, [f["kind"] for f in proof.check().findings], kind)
             self.assertEqual(proof.proven, [])
 
+    def test_a_redacted_record(self):
+        mark = '{"policy":"0123456789abcdef","dropped":["/requestObject/data"],"tokenised":[]}'
+        other = mark.replace("data", "dat")
+        record = b'{"auditID":"a","requestObject":{}}'
+
+        def kinds(sealed, said, record=record, table="events"):
+            self.setUp()
+            self.rows = self.rows[:3] + [record if sealed is None else marked(sealed, record)] + self.rows[4:]
+            self.w.seal(tag_record_root=mth(self.rows).hex())
+            leaves, commits = self.rows, self.w.commits["events/2026"]
+            self.rows = [leaf[1] if isinstance(leaf, tuple) else leaf for leaf in leaves]
+            proof = self.make(len(commits), 3, index=len(commits) - 1)
+            proof["records"][0].update(path=[h.hex() for h in inclusion(3, leaves)], redaction=said)
+            proof = self.check(proof)
+            found = [f["kind"] for f in proof.check().findings]
+            self.assertEqual([record] if not found else [], [r for _, r in proof.proven])
+            self.assertEqual(proof.report.checked.get("redacted", 0), int(said is not None and not found))
+            return found
+
+        self.assertEqual(kinds(None, None), [])
+        self.assertEqual(kinds(mark, mark), [])
+        for sealed, said in ((mark, None), (mark, other), (None, mark), (mark, ""), (mark, "{}")):
+            self.assertEqual(kinds(sealed, said), ["path"], said)
+        self.assertEqual(kinds(mark, mark, record=b'{"auditID":"a","requestObject":{"data":{}}}'), ["proof_malformed"])
+        self.assertEqual(kinds("{}", "{}"), ["proof_malformed"])
+        self.assertEqual(kinds(mark, 5), ["proof_malformed"])
+
     def test_fuzz(self):
         rng, data = random.Random(3), json.dumps(self.proof).encode()
         for _ in range(FUZZ_ROUNDS // 4):
@@ -2401,6 +2435,31 @@ class Rendering(unittest.TestCase):
         self.assertEqual(verify.record_of("activity", {"body": None}), b"")
 
 
+class Marks(unittest.TestCase):
+    """format.md, Redaction: records and their marks. The other verifier reads the same cases."""
+
+    def test_records_and_their_marks(self):
+        with open(os.path.join(os.path.dirname(RECORDS), "marked.json"), encoding="utf-8") as f:
+            cases = json.load(f)
+        self.assertGreater(len(cases), 20)
+        for case in cases:
+            self.assertEqual(verify.mark_differs(case, case["record"].encode("utf-8", "surrogatepass")), case["finding"], case["what"])
+
+    def test_a_record_cut_or_changed_anywhere(self):
+        token = "rt1:0123abcd:" + "5" * 32
+        record = ('{"a":{"b":["%s",{"c":1}]},"d":"x\\u00e9y"}' % token).encode()
+        mark = {"dropped": ["/a/x"], "tokenised": ["/a/b/0"]}
+        self.assertIsNone(verify.mark_differs(mark, record))
+        for end in range(len(record)):
+            self.assertIsNotNone(verify.mark_differs(mark, record[:end]), end)
+        at = record.index(token.encode())
+        for i in range(at, at + len(token)):
+            self.assertIsNotNone(verify.mark_differs(mark, record[:i] + b"x" + record[i + 1 :]), i)
+        self.assertIsNotNone(verify.mark_differs(mark, record[:-4] + b"\xff" + record[-3:]))
+        for deep in (129, 100_000):
+            self.assertIsNotNone(verify.mark_differs({"dropped": ["/x"], "tokenised": []}, b'{"a":%s%s}' % (b"[" * deep, b"]" * deep)))
+
+
 class Forms(unittest.TestCase):
     """format.md, Forms, Redaction, Faults."""
 
@@ -2532,7 +2591,7 @@ class Rows(InFolder):
         pa.parquet.write_table(pa.table(columns), out, row_group_size=2)
         return out.getvalue()
 
-    def check(self, data, day="2026-03-02", **changes):
+    def check(self, data, day="2026-03-02", marks=(None, None, None), **changes):
         self.folder.cleanup()
         os.makedirs(self.root)
         w = self.writer()
@@ -2546,7 +2605,8 @@ class Rows(InFolder):
             "minValues": {"stage_timestamp": low, "source": "file/a", "source_offset": 0},
             "maxValues": {"stage_timestamp": high, "source": "file/b", "source_offset": 10},
         }
-        changes.setdefault("tag_record_root", mth([records[0], self.RAW, records[1]]).hex())
+        leaves = [record if mark is None else marked(mark, record) for mark, record in zip(marks, (records[0], self.RAW, records[1]))]
+        changes.setdefault("tag_record_root", mth(leaves).hex())
         changes.setdefault("stats", json.dumps(stats))
         add = w.add("events/2026", {"file/a": [0, 10, 2], "file/b": [3, 3, 1]}, data=data, day=day, **changes)
         counts = {"received": 3, "events": 3, "rejects": 0, "duplicates": 0}
@@ -2745,6 +2805,9 @@ class Rows(InFolder):
         w.commit("events/2026", actions, {}, {"received": 0, "events": 0, "rejects": 0, "duplicates": 0})
         report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
         found = {f["where"]: f["detail"] for f in report.findings if f["kind"] == "columns_differ"}
+        # Without its path, the record of an event that is found by one says nothing.
+        lost = "its record is not one of the table"
+        found = {where: "not what its record says: shape" if (detail, expected.get(where)) == (lost, "shape") else detail for where, detail in found.items()}
         self.assertEqual(found, {where: "not what its record says: %s" % column for where, column in expected.items()})
         self.assertEqual({f["kind"] for f in report.findings} - {"columns_differ", "counts", "overlap"}, set())  # from the offsets
         self.assertGreater(len(expected), 100)
@@ -2790,18 +2853,38 @@ class Rows(InFolder):
         self.assertEqual(kinds(raw=pa.array([b"x", self.RAW, None], pa.binary())), ["columns_differ", "record_changed"])
         self.assertEqual(kinds(form_values=pa.array([["1"], None, None])), ["columns_differ", "record_changed"])
         self.assertEqual(kinds(form_values=pa.array([None, ["1"], None])), ["columns_differ"])
-        mark = '{"policy":"0123456789abcdef","dropped":["/user"],"tokenised":[]}'
-        self.assertEqual(kinds(redaction=pa.array([mark, mark, None]), faults=pa.array([None, ["/stage: unknown_stage"], None])), [])
-        self.assertEqual(kinds(redaction=pa.array([mark, mark + " ", None])), ["columns_differ"])
+        self.assertEqual(kinds(faults=pa.array([None, ["/stage: unknown_stage"], None])), [])
         self.assertEqual(kinds(faults=pa.array([["/stage: odd"], [], None])), ["columns_differ", "columns_differ"])
 
-    def test_redacted_rows_are_counted(self):
+    def test_redacted_rows(self):
         import pyarrow as pa
 
-        mark = '{"policy":"0123456789abcdef","dropped":["/user"],"tokenised":[]}'
-        self.check(self.file(redaction=pa.array([mark, mark, None])))
+        def mark(*dropped, policy="0123456789abcdef", tokenised=()):
+            return json.dumps({"policy": policy, "dropped": dropped, "tokenised": tokenised}, separators=(",", ":"))
+
+        def kinds(sealed, stored):
+            data = self.file(redaction=pa.array(stored, pa.string()))
+            return self.check(data, marks=sealed)
+
+        good = (mark("/requestObject/data"), None, mark("/a", "/b"))
+        self.assertEqual(kinds(good, good), [])
         report = verify.Archive(self.root, [public(SEEDS[0])], now=START + 5000).check()
         self.assertEqual((report.findings, report.checked["redacted"]), ([], 2))
+        # A mark that is changed, added or left out after the records were hashed.
+        for forged in (
+            (mark("/requestObject/data", policy="0123456789abcdee"), None, good[2]),
+            (mark("/requestObject"), None, good[2]),
+            (None, None, good[2]),
+            (None, None, None),
+            (good[2], None, good[0]),
+        ):
+            self.assertEqual(kinds(good, forged), ["record_changed"], forged)
+        self.assertEqual(kinds((None, None, None), good), ["record_changed"])
+        # A mark that the owner of the key has sealed, and that is not what the record shows.
+        for wrong in (mark("/level"), mark("/requestObject/data", tokenised=["/level"]), mark(tokenised=["/user/username"]), "{}", mark("/a") + " ", ""):
+            self.assertEqual(kinds((wrong, None, None), (wrong, None, None)), ["columns_differ"], wrong)
+        # The record of the second row has white space around it, so it is not an event alone.
+        self.assertEqual(kinds((None, good[0], None), (None, good[0], None)), ["columns_differ"])
 
 
 RECORDS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/data/records")

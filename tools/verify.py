@@ -196,6 +196,11 @@ def sha256(data):
     return hashlib.sha256(data).digest()
 
 
+def record_hash(mark, record):
+    """proof.md, What a record is: the hash of the leaf of a record, with the mark of its row."""
+    return leaf_hash(record) if mark is None else sha256(b"\x02" + mark.encode("utf-8", "surrogatepass") + b"\n" + record)
+
+
 def leaf_hash(data):
     return sha256(b"\x00" + data)
 
@@ -3423,6 +3428,92 @@ def is_redaction(text):
         return False
 
 
+REDACTION_TOKEN = re.compile("rt1:[0-9a-f]{8}:[0-9a-f]{32}")
+
+
+class Members(list):
+    """The members of an object as pairs: a name may be repeated."""
+
+
+class Place:
+    """What the pointers of a mark say of a place, and what was found there."""
+
+    def __init__(self):
+        self.said, self.holds, self.fails, self.is_folded, self.inside = None, False, False, False, {}
+
+    def at(self, pointer):
+        place = self
+        for step in pointer.split("/")[1:]:
+            place = place.inside.setdefault(step.replace("~1", "/").replace("~0", "~"), Place())
+        return place
+
+    def judge(self, value, is_item=False, is_folded=False):
+        """Judges a value, or NOTHING, and everything in it. Where a member is repeated, all its
+        values count. An item of a list that was removed is null, and a step SOME_ITEMS means one
+        or more items of a list."""
+        if self.said == "dropped":
+            is_so = value is NOTHING or (is_item and value is None)
+        elif self.said == "tokenised" and value is not NOTHING and value is not None:
+            is_so = isinstance(value, str) and REDACTION_TOKEN.search(value) is not None
+        else:
+            is_so = None
+        self.holds, self.fails, self.is_folded = self.holds or is_so is True, self.fails or is_so is False, self.is_folded or is_folded
+        for step, place in self.inside.items():
+            if isinstance(value, Members):
+                for inner in [v for name, v in value if name == step] or [NOTHING]:
+                    place.judge(inner, False, is_folded)
+            elif isinstance(value, list) and step == SOME_ITEMS:
+                for inner in value:
+                    place.judge(inner, True, True)
+            elif isinstance(value, list):
+                is_there = INDEX.fullmatch(step) and len(step) <= INDEX_DIGITS_MAX and int(step) < len(value)
+                place.judge(value[int(step)] if is_there else NOTHING, True, is_folded)
+            else:
+                place.judge(NOTHING, False, is_folded)
+
+    def differs(self, said):
+        """Returns True if a pointer that says so does not hold, here or further inside."""
+        holds = self.holds if self.is_folded else not self.fails and (self.holds or said == "dropped")
+        return (self.said == said and not holds) or any(place.differs(said) for place in self.inside.values())
+
+
+NOTHING, SOME_ITEMS, INDEX, INDEX_DIGITS_MAX = object(), "-", re.compile("0|[1-9][0-9]*"), 18
+
+
+def read_marked(text):
+    """The value of a JSON text, objects as Members. Raises ValueError if it is not JSON, or is
+    nested too deep."""
+
+    def constant(name):
+        raise ValueError(name)
+
+    if is_deeper(text, DEPTH_MAX):
+        raise ValueError("nested too deep")
+    # Numbers mean nothing here, and may have any size.
+    return json.loads(text, object_pairs_hook=Members, parse_int=str.__len__, parse_float=str.__len__, parse_constant=constant)
+
+
+def mark_differs(mark, record):
+    """format.md, Redaction: says how a record differs from its mark, which is well formed. Returns
+    None if it does not."""
+    root = Place()
+    for said in ("dropped", "tokenised"):
+        for pointer in mark[said]:
+            root.at(pointer).said = said
+    try:
+        text = record.decode()
+        if not text.startswith("{") or not text.endswith("}"):
+            raise ValueError("not an object")
+        root.judge(read_marked(text))
+    except (ValueError, RecursionError):
+        return "its record is not the JSON object that a redacted record is"
+    if root.differs("dropped"):
+        return "its redaction says of a member that is there that it was dropped"
+    if root.differs("tokenised"):
+        return "its redaction says of a member that has no token that it was tokenised"
+    return None
+
+
 def are_faults(faults):
     """Returns True if each item is a fault, `<JSON pointer>: <name>`, and no fault occurs twice."""
     return (
@@ -3530,10 +3621,11 @@ def check_rows(table, file, add, committed, where, report, meaning=None):
                     record, fault = record_of(table, row), None
                 except BadForm as e:
                     record, fault = b"", "its form does not give a record: %s" % e
+                mark = row.get("redaction") if table == "events" else None
                 if add.record_root is not None:
-                    tree.add(leaf_hash(record))
+                    tree.add(record_hash(mark, record))
                 if table == "events":
-                    redacted += row.get("redaction") is not None
+                    redacted += mark is not None
                 if table == "activity":
                     difference = activity_differs(row)
                     if difference:
@@ -3544,6 +3636,10 @@ def check_rows(table, file, add, committed, where, report, meaning=None):
                     if fault:
                         differing.add(rows + i, fault)
                     else:
+                        if mark is not None and is_redaction(mark):
+                            detail = mark_differs(parse_json(mark), record)
+                            if detail:
+                                differing.add(rows + i, detail)
                         differing.row(rows + i, meaning(row, record))
                 at, source, offset = row.get(time_column), row.get("source"), row.get("source_offset")
                 for name, value in ((time_column, at), ("source", source), ("source_offset", offset)):
@@ -4544,7 +4640,7 @@ def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=Tru
     return unwrap(rest, version, layers - 1, is_google_allowed=False)
 
 
-ESCAPES = re.compile(rb"(?:\\u[0-9A-Fa-f]{4})+|\\.")
+ESCAPED_BYTES = re.compile(rb"(?:\\u[0-9A-Fa-f]{4})+|\\.")
 
 
 def text_of(quoted):
@@ -4554,7 +4650,7 @@ def text_of(quoted):
     end, _ = value_end(quoted, mask, 0)
     if end != len(quoted) or not is_json(quoted, mask, 0, end, 0):
         return None
-    return ESCAPES.sub(lambda escapes: json.loads(b'"%s"' % escapes[0]).encode(errors="surrogatepass"), quoted[1:-1])
+    return ESCAPED_BYTES.sub(lambda escapes: json.loads(b'"%s"' % escapes[0]).encode(errors="surrogatepass"), quoted[1:-1])
 
 
 def in_object(data, version, layers, is_google_allowed):
@@ -5403,6 +5499,15 @@ class Proof:
         self.report.count("commits")
         return found[1], found[2], {a.path: a for a in commit.adds}, item["index"]
 
+    @staticmethod
+    def mark_fault(table, mark, record):
+        """Says what is wrong with the mark of a record. Returns None if nothing is."""
+        if table != "events":
+            return "only events are redacted"
+        if not is_redaction(mark):
+            return "its `redaction` is not a redaction mark"
+        return mark_differs(parse_json(mark), record)
+
     def record(self, commits, i, item):
         """Step 4."""
         where, found = "records, %d" % i, self.at(commits, item["commit"], "commits")
@@ -5420,10 +5525,19 @@ class Proof:
         except Malformed as e:
             self.report.finding("tags", where, "tags of %s: %s" % (add.path, e))
             return
-        if self.path(where, rows, item["row"], leaf_hash(record), item["path"], root):
+        mark = item.get("redaction")
+        if mark is not None and not isinstance(mark, str):
+            raise Malformed("`redaction` of records %d is not a text" % i)
+        if self.path(where, rows, item["row"], record_hash(mark, record), item["path"], root):
+            fault = None if mark is None else self.mark_fault(table, mark, record)
+            if fault:
+                self.report.finding("proof_malformed", where, fault)
+                return
             self.report.count("records")
             self.proven.append(("%s/%s, row %d" % (volume, add.path, item["row"]), record))
-            self.places.append((volume, index, list(adds).index(add.path), item["row"], add, record))
+            if mark is not None:
+                self.report.count("redacted")
+            self.places.append((volume, index, list(adds).index(add.path), item["row"], add, record, mark))
 
 
 # An evidence pack.
@@ -5584,7 +5698,9 @@ class Pack:
                 raise Malformed("`%s` is not a list of names" % name)
         for name in ("events_query", "alerts_query"):
             fields(value[name], "`%s`" % name, QUERY_FIELDS)
-        counts = fields(value["counts"], "`counts`", dict({n: int for n in PACK_COUNTS}, received=dict))
+        # `redacted` is there only if there are any.
+        counted = PACK_COUNTS + (("redacted",) if isinstance(value["counts"], dict) and "redacted" in value["counts"] else ())
+        counts = fields(value["counts"], "`counts`", dict({n: int for n in counted}, received=dict))
         fields(counts["received"], "`received`", dict.fromkeys(("received", "events", "rejects", "duplicates"), int))
         if not all(isinstance(k, str) for k in value["keys"]):
             raise Malformed("`keys` is not a list of texts")
@@ -5678,7 +5794,7 @@ class Pack:
             for finding in proof.check().findings:
                 self.find("pack_proof", name, "%s: %s: %s" % (finding["kind"], finding["where"], finding["detail"]))
             self.report.count("proofs")
-            for volume, index, at, row, add, record in proof.places:
+            for volume, index, at, row, add, record, mark in proof.places:
                 table, _, period = volume.partition("/")
                 if table not in files:
                     self.find("pack_proof", name, "it proves a record of %s" % table)
@@ -5690,6 +5806,8 @@ class Pack:
                 self.given.setdefault((volume, index, add.path), [add, 0])[1] += 1
                 self.report.count(table)
                 files[table].take(record, name)
+                if mark is not None:
+                    self.report.count("redacted")
                 if table == "events":
                     self.point_8_time(record)
         for file in files.values():
@@ -5762,6 +5880,7 @@ class Pack:
         pairs = [
             ("events", counts["events"], checked["events"]),
             ("alerts", counts["alerts"], checked["alerts"]),
+            ("redacted", counts.get("redacted", 0), checked.get("redacted", 0)),
             ("proofs", counts["proofs"], checked["proofs"]),
             ("files", counts["files"], len(self.named)),
             ("rows_examined", counts["rows_examined"], sum(f["rows"] for f in self.named if f["log"].startswith("events/"))),

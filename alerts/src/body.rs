@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::patch;
+use crate::removed::removed_in;
 
 /// Maximum number of values in a body that is examined, those inside objects and arrays included.
 /// Each takes at most about 100 bytes of memory. The API server refuses a request body of more than
@@ -39,6 +40,13 @@ pub(crate) struct Examined {
     pub(crate) removed: Option<Vec<String>>,
 }
 
+impl Examined {
+    /// Returns the places that the request removes.
+    pub(crate) fn removes(&self) -> Vec<String> {
+        self.removed.clone().unwrap_or_else(|| removed_in(&self.value))
+    }
+}
+
 /// Parses a body for rules, and turns a JSON patch into the object that it builds. Returns `None`
 /// if the text is not JSON, is nested too deeply, or has too many values.
 ///
@@ -54,14 +62,18 @@ pub(crate) fn examine(text: &str) -> Option<Examined> {
         json.end().ok()?;
         Some(value)
     })?;
-    Some(match value {
-        Value::Array(operations) if patch::is_patch(&operations) => patch::patched(operations),
+    let patched = match value {
+        Value::Array(operations) if patch::is_patch(&operations) => {
+            patch::patched(operations, PARSED_DEPTH_MAX)
+        }
         Value::Object(object) => match patch::listed(&object) {
-            Some(operations) => patch::patched(operations.clone()),
-            None => Examined { value: Value::Object(object), is_whole: true, removed: None },
+            Some(operations) => patch::patched(operations.clone(), PARSED_DEPTH_MAX),
+            None => return Some(Examined { value: Value::Object(object), is_whole: true, removed: None }),
         },
-        value => Examined { value, is_whole: true, removed: None },
-    })
+        // A body that is a text is not the object that the API server read.
+        value => return Some(Examined { is_whole: !value.is_string(), value, removed: None }),
+    };
+    Some(Examined { value: patched.value, is_whole: patched.is_whole, removed: Some(patched.removed) })
 }
 
 /// Returns true if [`examine`] is sure to read a whole body, without reading it into memory. A body
@@ -78,7 +90,7 @@ pub(crate) fn is_plain(text: &str) -> bool {
 }
 
 /// Maximum depth of a text that the parser reads.
-pub(crate) const PARSED_DEPTH_MAX: usize = 127;
+const PARSED_DEPTH_MAX: usize = 127;
 
 /// Parses a JSON value of an event that is not a body.
 pub(crate) fn value(text: &str) -> Option<Value> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use strongroom_schemas::{Alert, Severity};
 
 use crate::testing::{batch_of, file_batch_of, view_batch_of};
-use crate::{Detector, DetectorConfig, Matcher, RuleSet};
+use crate::{Detector, DetectorConfig, MatchError, Matcher, RuleSet, ShownRows};
 
 /// Returns the YAML of a rule with a detection.
 fn rule(detection: &str) -> String {
@@ -1036,4 +1036,57 @@ fn unfinished_refuses_what_it_cannot_judge() {
     assert!(lateness.contains("fixed lateness"), "{lateness}");
     let bound = refused("timespan: 5m", "timespan: 5m, condition: {lt: 3}");
     assert!(bound.contains("lt is not one of gt, gte"), "{bound}");
+}
+
+/// What a match carries is that of the shown row; which rows match is decided by the others.
+#[test]
+fn a_match_carries_what_is_shown() {
+    let line = |user: &str, uri: &str, body: &str| {
+        format!(
+            r#"{{"auditID":"1","stage":"ResponseComplete","verb":"create","requestURI":"{uri}","user":{{"username":"{user}"}},"objectRef":{{"resource":"pods","name":"a"}},"requestObject":{body},"requestReceivedTimestamp":"2026-03-02T10:00:00.000000Z","stageTimestamp":"2026-03-02T10:00:00.000000Z","responseStatus":{{"code":201}}}}"#
+        )
+    };
+    let counted = "\n---\ntitle: c\nname: c\ncorrelation: {type: first_seen, rules: [t], group-by: user.username, timespan: 10d, learning: 1s, condition: {field: exec.command}, generate: true}\n";
+    let rules = set(&format!(
+        "name: t\nmessage: '{{user.username}} {{requestURI}}'\n{}{counted}",
+        selection("user.username: eve\nrequestObject.pin: '1234'")
+    ));
+    let clear = [
+        line("bob", "/x?command=1", r#"{"pin":"1234"}"#),
+        line("eve", "/x?command=1234", r#"{"pin":"1234"}"#),
+    ];
+    let batch = batch_of(&clear.iter().map(String::as_str).collect::<Vec<_>>());
+    let shown = line("rt1:eve", "/x", "{}");
+    let mut matcher = Matcher::new(Arc::clone(&rules));
+    let token = |value: &str| format!("<{}>", value.len());
+    let matches = matcher.match_batch_shown::<MatchError>(&batch, |rows| {
+        assert_eq!(rows, [1]);
+        Ok(Some(ShownRows { events: batch_of(&[&shown]), rows: vec![(1, 0)], token: &token }))
+    });
+    let matches = matches.expect("columns");
+    assert_eq!(matches.matched().count(), 1);
+    let mut detector = Detector::new(Arc::clone(&rules), DetectorConfig::default());
+    let found = detector.observe(matches);
+    assert!(!found.is_empty());
+    for alert in &found {
+        let text = format!("{alert:?}");
+        assert!(!text.contains("1234") && !text.contains("\"eve\""), "{text}");
+        assert_eq!(
+            (alert.event.user_name.as_str(), alert.event.request_uri.as_deref()),
+            ("rt1:eve", Some("/x"))
+        );
+    }
+    assert!(
+        found
+            .iter()
+            .all(|alert| alert.rule_name != "c"
+                || alert.group_key == "user.username=rt1:eve, exec.command=<4>")
+    );
+    // The identity of the request is that of the shown row, so a replay raises the same ids.
+    let single = found.iter().find(|alert| alert.rule_name == "t");
+    let replayed = set(&format!("name: t\nmessage: '{{user.username}}'\n{}", selection("verb: create")));
+    let again = alerts(&replayed, &[&shown]);
+    if let Some(single) = single {
+        assert_eq!(single.event.audit_id, again[0].event.audit_id);
+    }
 }

@@ -23,7 +23,6 @@ use crate::memo::Memo;
 use crate::message::first_chars;
 use crate::outcome;
 use crate::pattern::{self, Test};
-use crate::removed;
 use crate::walk::{self, Pod};
 
 /// A row, and the bodies that have been parsed for it.
@@ -68,7 +67,7 @@ impl<'a> Row<'a> {
 
     /// Returns the places that the request removes.
     fn removed(&self) -> Vec<String> {
-        self.examine(Body::Request).map(removed::removed).unwrap_or_default()
+        self.examine(Body::Request).map(Examined::removes).unwrap_or_default()
     }
 
     /// Returns a part of an exec request: what its URI says, else what its body says.

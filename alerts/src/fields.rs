@@ -9,7 +9,23 @@ use std::fmt;
 use strongroom_schemas::events::index;
 
 pub(crate) use crate::exec::Exec;
-use crate::outcome::{CREATES_COLUMNS, DRY_RUN_COLUMNS, OUTCOME_COLUMNS};
+
+/// Columns that decide a row's outcome.
+const OUTCOME_COLUMNS: [usize; 6] = [
+    index::STAGE,
+    index::RESPONSE_CODE,
+    index::RESPONSE_STATUS,
+    index::AUTHZ_DECISION,
+    index::RESOURCE,
+    index::ANNOTATIONS,
+];
+
+/// Columns that decide whether a row is a dry run.
+const DRY_RUN_COLUMNS: [usize; 5] =
+    [index::REQUEST_URI, index::VERB, index::API_GROUP, index::RESOURCE, index::SUBRESOURCE];
+
+/// Columns that decide whether a request makes an object.
+const CREATES_COLUMNS: [usize; 2] = [index::VERB, index::RESPONSE_CODE];
 
 /// A path below a JSON value. Its parts are keys. A key with dots is found by joining parts
 /// (`metadata.labels.app.kubernetes.io/name`), or may be written with escaped dots

@@ -72,6 +72,7 @@ mod exec;
 mod expr;
 mod fields;
 mod gate;
+mod hidden;
 mod history;
 #[cfg(test)]
 mod kube_system_test;
@@ -119,7 +120,8 @@ pub use detector::{
     HOURS_MAX, REQUESTS_MAX, VALUES_MAX,
 };
 pub use error::{LATENESS_MAX, RULE_FILE_BYTES_MAX, RULES_MAX, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
-pub use matcher::Matcher;
+pub use hidden::Hidden;
+pub use matcher::{Matcher, ShownRows};
 pub use matches::{BatchMatches, FIELD_BYTES_MAX};
 pub use message::{MESSAGE_CHARS_MAX, NEXT_STEPS_CHARS_MAX, VALUE_CHARS_MAX};
 pub use needs::Needs;

@@ -23,6 +23,7 @@ use crate::columns::{Columns, MatchError, Text};
 use crate::compile::Program;
 use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
 use crate::exec::Exec;
+use crate::fields::Field;
 use crate::gate::{self, OpenGate, OpenRows};
 use crate::matches::{BatchMatches, Entry, Half, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
 use crate::memo::Memo;
@@ -68,6 +69,26 @@ pub struct Matcher {
     second_memos: Vec<Memo>,
     spare: Vec<Vec<u32>>,
     kept: KeptSymbols,
+    kept_shown: KeptSymbols,
+}
+
+/// Rows that matches take their texts from, instead of from the rows that the rules were evaluated
+/// on: what may be shown of events whose values may not last.
+pub struct ShownRows<'s> {
+    /// Rows of `Table::Events`.
+    pub events: RecordBatch,
+    /// The rows of the matched batch that are shown otherwise, ascending, each with its row in
+    /// `events`.
+    pub rows: Vec<(usize, usize)>,
+    /// Returns what stands for a value that the shown row does not have any more, so that a
+    /// correlation can still tell values apart.
+    pub token: &'s dyn Fn(&str) -> String,
+}
+
+impl std::fmt::Debug for ShownRows<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShownRows").field("rows", &self.rows).finish_non_exhaustive()
+    }
 }
 
 impl Matcher {
@@ -88,6 +109,7 @@ impl Matcher {
             second_memos: std::iter::repeat_with(Memo::default).take(leaves).collect(),
             spare: Vec::new(),
             kept: KeptSymbols::default(),
+            kept_shown: KeptSymbols::default(),
             rules,
         }
     }
@@ -112,6 +134,21 @@ impl Matcher {
     /// # Errors
     /// [`MatchError`] if a needed column is missing or has another type.
     pub fn match_batch(&mut self, batch: &RecordBatch) -> Result<BatchMatches, MatchError> {
+        self.match_batch_shown(batch, |_| Ok(None))
+    }
+
+    /// Like [`Matcher::match_batch`], but what is kept of a matched row is what `show` returns for
+    /// it: the fields of its alert, the keys and values that correlations count, and the identity of
+    /// the request. `show` gets the matched rows, ascending, and may return rows for some of them.
+    /// Only the outcome of a request is taken from the row that was matched.
+    ///
+    /// # Errors
+    /// Those of [`Matcher::match_batch`] and of `show`.
+    pub fn match_batch_shown<'s, E: From<MatchError>>(
+        &mut self,
+        batch: &RecordBatch,
+        show: impl FnOnce(&[usize]) -> Result<Option<ShownRows<'s>>, E>,
+    ) -> Result<BatchMatches, E> {
         let rules = Arc::clone(&self.rules);
         let columns = Columns::of(batch, &self.columns)?;
         let mut matches = BatchMatches { rules: Some(Arc::clone(&rules)), ..BatchMatches::default() };
@@ -119,8 +156,24 @@ impl Matcher {
         if !matches.matched.is_sorted() {
             matches.matched.sort_unstable();
         }
+        let mut rows: Vec<usize> = matches.matched.iter().map(|(row, _)| *row as usize).collect();
+        rows.dedup();
+        let shown = if rows.is_empty() { None } else { show(&rows)? };
+        let shown = match &shown {
+            Some(shown) => {
+                let columns = Columns::of(&shown.events, &self.columns)?;
+                self.kept_shown.start(&columns);
+                Some((shown, columns))
+            }
+            None => None,
+        };
         self.kept.start(&columns);
-        self.collect_matches(&rules, &columns, &mut matches);
+        self.collect_matches(
+            &rules,
+            &columns,
+            shown.as_ref().map(|(shown, columns)| (*shown, columns)),
+            &mut matches,
+        );
         Ok(matches)
     }
 
@@ -203,14 +256,31 @@ impl Matcher {
     }
 
     /// Adds the events and entries of the matched rows to `matches`.
-    fn collect_matches(&mut self, rules: &RuleSet, columns: &Columns<'_>, matches: &mut BatchMatches) {
+    fn collect_matches(
+        &mut self,
+        rules: &RuleSet,
+        columns: &Columns<'_>,
+        shown: Option<(&ShownRows<'_>, &Columns<'_>)>,
+        matches: &mut BatchMatches,
+    ) {
         let mut last_row = None;
+        let mut shown_row: Option<ShownRow<'_>> = None;
         let latest = latest_times(columns, &mut matches.latest_us);
         let matched = std::mem::take(&mut matches.matched);
         let mut pair = Vec::new();
         for &(row, rule) in &matched {
             if last_row != Some(row) {
-                let mut event = self.kept.event(columns, row as usize, &mut matches.texts);
+                shown_row = shown.and_then(|(shown, columns)| {
+                    let at = shown.rows.binary_search_by_key(&(row as usize), |(row, _)| *row).ok()?;
+                    Some(ShownRow { columns, at: shown.rows[at].1, token: shown.token })
+                });
+                let mut event = match &shown_row {
+                    Some(shown_row) => {
+                        self.kept_shown.event(shown_row.columns, shown_row.at, &mut matches.texts)
+                    }
+                    None => self.kept.event(columns, row as usize, &mut matches.texts),
+                };
+                event.outcome = outcome::outcomes(columns)[row as usize];
                 event.latest_us = latest.get(row as usize).copied().filter(|time_us| *time_us > i64::MIN);
                 matches.events.push(event);
                 last_row = Some(row);
@@ -229,9 +299,10 @@ impl Matcher {
                 if !counts(rules.correlations[correlation].info) {
                     continue;
                 }
-                let row = Row::new(columns, row as usize);
+                let fields =
+                    Fields { columns, row: Row::new(columns, row as usize), shown_row: shown_row.as_ref() };
                 if let Some(meaning) =
-                    counted(rules, correlation, base, columns, &row, &mut matches.texts, &mut pair)
+                    counted(rules, correlation, base, &fields, &mut matches.texts, &mut pair)
                 {
                     matches.entries.push(Entry { rule, event, meaning });
                 }
@@ -299,14 +370,40 @@ fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<
     latest.collect()
 }
 
+/// The row that is shown instead of a matched one.
+struct ShownRow<'s> {
+    columns: &'s Columns<'s>,
+    at: usize,
+    token: &'s dyn Fn(&str) -> String,
+}
+
+/// Where the values of a matched row are read.
+struct Fields<'f> {
+    columns: &'f Columns<'f>,
+    row: Row<'f>,
+    shown_row: Option<&'f ShownRow<'f>>,
+}
+
+impl Fields<'_> {
+    /// Adds all values of a field, as they may be shown. A value that is not shown any more is
+    /// replaced by a token.
+    fn values_of(&self, field: &Field, out: &mut Vec<String>) {
+        let Some(shown_row) = self.shown_row else { return values_of(self.columns, field, &self.row, out) };
+        values_of(shown_row.columns, field, &Row::new(shown_row.columns, shown_row.at), out);
+        if out.is_empty() {
+            values_of(self.columns, field, &self.row, out);
+            out.iter_mut().for_each(|value| *value = (shown_row.token)(value));
+        }
+    }
+}
+
 /// Returns what a match of a base rule counts as; `None` if values are counted and the event has
 /// none.
 fn counted(
     rules: &RuleSet,
     correlation: usize,
     base: usize,
-    columns: &Columns<'_>,
-    row: &Row<'_>,
+    fields: &Fields<'_>,
     texts: &mut Texts,
     values: &mut Vec<String>,
 ) -> Option<Meaning> {
@@ -316,11 +413,11 @@ fn counted(
     let mut text = String::new();
     let mut hash = Identity::new();
     if !definition.across_clusters {
-        hash.text(columns.text(index::CLUSTER).get(row.at));
+        hash.text(fields.columns.text(index::CLUSTER).get(fields.row.at));
     }
     for (field, name) in base.group_by.iter().zip(&definition.group_by) {
         values.clear();
-        values_of(columns, field, row, values);
+        fields.values_of(field, values);
         hash.values(values);
         write_pair(name, values, &mut text);
     }
@@ -331,7 +428,7 @@ fn counted(
         let mut present = false;
         for (field, name) in base.values.iter().zip(&definition.value_names) {
             values.clear();
-            values_of(columns, field, row, values);
+            fields.values_of(field, values);
             present |= !values.is_empty();
             hash.values(values);
             if matches!(definition.measure, Measure::FirstSeen { .. }) {

@@ -12,9 +12,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use strongroom_schemas::events::index;
 use strongroom_schemas::outcome::{Answer, asks_dry_run, obeys_dry_run};
+use strongroom_schemas::uri::query_parameter;
 
 use crate::body;
-use crate::exec::{Exec, query_parameter};
+use crate::exec::Exec;
 use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::{Body, Field, Path};
 use crate::pattern::{fold, scalar_text};
@@ -82,7 +83,7 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
         }
         Field::Removed => {
             let body = at(event, index::REQUEST_OBJECT).and_then(|body| body::examine(&body.to_string()));
-            let removed = body.map(|body| crate::removed::removed(&body)).unwrap_or_default();
+            let removed = body.map(|body| body.removes()).unwrap_or_default();
             if removed.is_empty() {
                 vec![None]
             } else {

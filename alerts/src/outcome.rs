@@ -19,23 +19,6 @@ use crate::expr::Expr;
 use crate::fields::Field;
 use crate::pattern::{Check, Part, Test};
 
-/// Columns that decide a row's outcome.
-pub(crate) const OUTCOME_COLUMNS: [usize; 6] = [
-    index::STAGE,
-    index::RESPONSE_CODE,
-    index::RESPONSE_STATUS,
-    index::AUTHZ_DECISION,
-    index::RESOURCE,
-    index::ANNOTATIONS,
-];
-
-/// Columns that decide whether a row is a dry run.
-pub(crate) const DRY_RUN_COLUMNS: [usize; 5] =
-    [index::REQUEST_URI, index::VERB, index::API_GROUP, index::RESOURCE, index::SUBRESOURCE];
-
-/// Columns that decide whether a request makes an object.
-pub(crate) const CREATES_COLUMNS: [usize; 2] = [index::VERB, index::RESPONSE_CODE];
-
 /// The response code of an apply that makes an object.
 const CODE_CREATED: i64 = 201;
 

@@ -12,8 +12,16 @@
 
 use serde_json::{Map, Value};
 
-use crate::body::{Examined, PARSED_DEPTH_MAX};
 use crate::removed::{REMOVED_MAX, pointer_text};
+
+/// What the operations of a patch build.
+pub(crate) struct Patched {
+    pub(crate) value: Value,
+    /// False if an operation takes a part of the stored object, which is not in the event.
+    pub(crate) is_whole: bool,
+    /// JSON pointers to what the operations remove or replace as a whole.
+    pub(crate) removed: Vec<String>,
+}
 
 /// Returns the operations of a JSON patch in an object of Google's, which has no lists at the top:
 /// the list is the only member, `value`, beside `@type`.
@@ -36,9 +44,9 @@ pub(crate) fn is_patch(operations: &[Value]) -> bool {
 /// kept beside it. The elements need not be in the order of their positions.
 ///
 /// A value that is copied or moved is known if the patch itself wrote it. Nothing is removed from
-/// where it was. If it is a part of the stored object, nothing is written, and the result is not
-/// whole.
-pub(crate) fn patched(operations: Vec<Value>) -> Examined {
+/// where it was. If it is a part of the stored object, or deeper than `depth_max`, nothing is
+/// written, and the result is not whole.
+pub(crate) fn patched(operations: Vec<Value>, depth_max: usize) -> Patched {
     let mut root = Value::Null;
     let mut is_whole = true;
     let mut left = COPIED_MAX;
@@ -56,7 +64,7 @@ pub(crate) fn patched(operations: Vec<Value>) -> Examined {
                 let from = keys("from");
                 let copy = from
                     .and_then(|from| found(&root, &from))
-                    .and_then(|from| copied(from, &mut left, PARSED_DEPTH_MAX));
+                    .and_then(|from| copied(from, &mut left, depth_max));
                 is_whole &= copy.is_some();
                 copy
             }
@@ -68,7 +76,7 @@ pub(crate) fn patched(operations: Vec<Value>) -> Examined {
             is_whole &= put(&mut root, &path, value, PATCH_DEPTH_MAX, &mut left);
         }
     }
-    Examined { value: root, is_whole, removed: Some(removed) }
+    Patched { value: root, is_whole, removed }
 }
 
 /// Returns the pointer to what an operation removes. To write an object or an array is to remove
@@ -177,7 +185,7 @@ fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize, left: &
         }
         let index = index.min(items.len() - 1);
         let is_replaced = found(&items[index], rest).is_some();
-        let before = is_replaced.then(|| copied(&items[index], left, PARSED_DEPTH_MAX));
+        let before = is_replaced.then(|| copied(&items[index], left, PATCH_DEPTH_MAX));
         let is_whole = put(&mut items[index], rest, value, depth_left - 1, left);
         return match before {
             None => is_whole,

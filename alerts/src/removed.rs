@@ -9,8 +9,6 @@
 
 use serde_json::Value;
 
-use crate::body::Examined;
-
 /// Maximum number of removed places of one request that rules see.
 pub(crate) const REMOVED_MAX: usize = 1024;
 
@@ -31,13 +29,10 @@ fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// Returns the places that a request removes.
-pub(crate) fn removed(body: &Examined) -> Vec<String> {
-    if let Some(removed) = &body.removed {
-        return removed.clone();
-    }
+/// Returns the places that a body removes that is not a JSON patch.
+pub(crate) fn removed_in(body: &Value) -> Vec<String> {
     let mut removed = Vec::new();
-    collect(&body.value, &mut String::new(), &mut removed);
+    collect(body, &mut String::new(), &mut removed);
     removed
 }
 
@@ -70,7 +65,7 @@ mod tests {
     use crate::body::examine;
 
     fn of(body: &str) -> Vec<String> {
-        removed(&examine(body).expect("a body"))
+        examine(body).expect("a body").removes()
     }
 
     #[test]

@@ -332,6 +332,7 @@ fn failed_requests_match_no_rule_about_completed_actions() {
         "permission-listing",
         "person-at-many-addresses",
         "pod-security-refused",
+        "request-not-identified",
         "secret-bodies-audited",
         "secret-read-refused",
         "secret-reads-denied",

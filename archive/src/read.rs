@@ -58,6 +58,8 @@ pub struct EventSelection {
     pub since_us: Option<i64>,
     /// Only events with `stage_timestamp` before this; events without a time are left out.
     pub until_us: Option<i64>,
+    /// Only row groups in which this column may have a value.
+    pub having: Option<String>,
     /// Names of the wanted columns, including `source`, `source_offset` and `stage_timestamp`; all
     /// columns if empty.
     pub columns: Vec<String>,
@@ -175,6 +177,9 @@ impl Rows {
             if let Some((earliest, latest)) = int64_bounds(metadata, self.table.time_column())
                 && !self.selection.may_hold((Some(earliest), Some(latest)))
             {
+                continue;
+            }
+            if self.selection.having.as_ref().is_some_and(|column| has_none(metadata, column)) {
                 continue;
             }
             // The events without a time are dated by the events before them, chosen or not.
@@ -445,6 +450,15 @@ fn statistics<'a>(row_group: &'a RowGroupMetaData, name: &str) -> Option<&'a Sta
 /// Returns true if a column of a row group may have nulls.
 fn may_lack(row_group: &RowGroupMetaData, name: &str) -> bool {
     statistics(row_group, name).is_none_or(|statistics| statistics.null_count_opt() != Some(0))
+}
+
+/// Returns true if a column has no value in a row group: it is missing, or known to be all nulls.
+fn has_none(row_group: &RowGroupMetaData, name: &str) -> bool {
+    let is_column =
+        |column: &ColumnChunkMetaData| column.column_path().parts().first().is_some_and(|root| root == name);
+    let rows = u64::try_from(row_group.num_rows()).ok();
+    let nulls = statistics(row_group, name).and_then(Statistics::null_count_opt);
+    !row_group.columns().iter().any(is_column) || (rows.is_some() && nulls == rows)
 }
 
 fn int64_bounds(row_group: &RowGroupMetaData, name: &str) -> Option<(i64, i64)> {

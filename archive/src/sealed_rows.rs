@@ -18,7 +18,7 @@ use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::schema::types::SchemaDescriptor;
-use strongroom_schemas::Table;
+use strongroom_schemas::{Table, events};
 
 use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::encode::{record_column, record_value};
@@ -91,6 +91,16 @@ impl SealedBatch {
         self.column(self.table.time_column())
     }
 
+    /// The marks of the rows whose records were redacted before they were written.
+    ///
+    /// # Errors
+    /// [`ColumnError::Mistyped`] if the column has another type than in the table's schema. It is
+    /// missing in other tables than events, and in files that are older than it.
+    pub fn marks(&self) -> Result<Marks<'_>, ColumnError> {
+        let is_there = self.table == Table::Events && self.batch.column_by_name(events::REDACTION).is_some();
+        Ok(Marks { column: is_there.then(|| self.column(events::REDACTION)).transpose()? })
+    }
+
     /// The column whose values are the records; `None` for events, whose records are rendered.
     ///
     /// # Errors
@@ -124,6 +134,24 @@ impl SealedBatch {
             row += 1;
         });
         rendered.map_err(|detail| RowsError::Records { detail })
+    }
+}
+
+/// The column of redaction marks, if the rows have one.
+#[derive(Clone, Copy)]
+pub struct Marks<'b> {
+    column: Option<&'b StringArray>,
+}
+
+impl<'b> Marks<'b> {
+    /// The mark of a row; `None` if its record is what was received.
+    pub fn of(&self, row: usize) -> Option<&'b str> {
+        self.column.filter(|column| column.is_valid(row)).map(|column| column.value(row))
+    }
+
+    /// The number of rows with a mark.
+    pub fn count(&self) -> u64 {
+        self.column.map_or(0, |column| (column.len() - column.null_count()) as u64)
     }
 }
 
@@ -198,6 +226,28 @@ mod tests {
         assert_eq!(rows.offsets().err(), mistyped(STATISTICS_OFFSET));
         assert_eq!(rows.record_column().err(), mistyped(activity::BODY));
         assert_eq!(rows.times().err(), Some(ColumnError::Missing { column: activity::TIME.to_owned() }));
+    }
+
+    #[test]
+    fn marks_are_of_events_alone() {
+        let text: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+        let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
+        let columns = |marks: &ArrayRef| {
+            let others = (STATISTICS_SOURCE, STATISTICS_OFFSET);
+            [
+                (others.0, Arc::clone(&text)),
+                (others.1, Arc::clone(&text)),
+                (events::REDACTION, Arc::clone(marks)),
+            ]
+        };
+        let rows = sealed(Table::Events, columns(&text));
+        let marks = rows.marks().expect("marks");
+        assert_eq!((marks.of(0), marks.of(1), marks.count()), (Some("a"), None, 1));
+        let of_alerts = sealed(Table::Alerts, columns(&text));
+        let marks = of_alerts.marks().expect("no marks");
+        assert_eq!((marks.of(0), marks.count()), (None, 0));
+        let mistyped = sealed(Table::Events, columns(&numbers)).marks().err();
+        assert_eq!(mistyped, Some(ColumnError::Mistyped { column: events::REDACTION.to_owned() }));
     }
 
     #[test]

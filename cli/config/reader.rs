@@ -131,6 +131,11 @@ impl<'s> Section<'s> {
         self.mistakes.add(found.line, found.key.clone(), what);
     }
 
+    /// Whether the file has the section.
+    pub fn is_there(&self) -> bool {
+        self.table.is_some()
+    }
+
     pub fn is_set(&self, key: &'static str) -> bool {
         self.take(key).is_some()
     }

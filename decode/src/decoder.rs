@@ -108,6 +108,8 @@ pub struct Decoder {
     /// Where the event is in an object in which no wrapper is recognised, for the records that are
     /// being decoded.
     unwrap: Option<Arc<EventPath>>,
+    /// The event that was found in the layers of the last record, if that is asked for.
+    opened: Option<Vec<u8>>,
 }
 
 /// A record that the event was found in, which is kept in `raw`.
@@ -145,6 +147,7 @@ impl Decoder {
             rejects: Rejects::new(),
             format: EVENTS_FORMAT,
             unwrap: None,
+            opened: None,
             dialects: DialectCounts::default(),
             config,
         }
@@ -306,6 +309,33 @@ impl Decoder {
         self.rows.begin(&origin, &[]);
     }
 
+    /// Prepares for decoding records that are not what was received: like
+    /// [`begin_records`](Self::begin_records), but the rows get forms, and the names of `origin`.
+    pub(crate) fn begin_changed(&mut self, origin: &frame::Origin) {
+        self.format = EVENTS_FORMAT;
+        self.rows.hash_records(false);
+        self.rows.learn_forms(true);
+        self.rows.begin(origin, &[]);
+    }
+
+    /// Returns the rows of the records decoded since [`begin_changed`](Self::begin_changed).
+    pub(crate) fn take_changed(&mut self) -> Result<RecordBatch, ArrowError> {
+        self.rows.finish(&[])
+    }
+
+    /// Like [`record_alone`](Self::record_alone), but returns the event that was found in the layers
+    /// of the record; `None` if the record has no layers.
+    pub(crate) fn opened_alone(
+        &mut self,
+        record: &[u8],
+        unwrap: Option<EventPath>,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        self.opened = Some(Vec::new());
+        let outcome = self.record_alone(record, false, unwrap);
+        let opened = self.opened.take().filter(|event| !event.is_empty());
+        outcome.map(|()| opened)
+    }
+
     /// Decodes one record of `events` on its own and pushes its row, or returns why it is not one.
     /// A record that was rendered from columns is a bare event. A record that was kept in `raw` may
     /// also have layers around its event, or be a cloud's entry that is mapped to an event. If its
@@ -421,8 +451,16 @@ impl Decoder {
         self.general(text, Some(kept), place, cut_in(around, cut)).or_else(|refusal| {
             let event = wrapper::mapped_in(text, around, refusal, self.format)?;
             self.push_mapped(&event, kept.record, place);
+            self.see_opened(text);
             Ok(())
         })
+    }
+
+    fn see_opened(&mut self, event: &[u8]) {
+        if let Some(opened) = &mut self.opened {
+            opened.clear();
+            opened.extend_from_slice(event);
+        }
     }
 
     /// Decodes an event in any form. The row's record is `around` if the event was in the layers of
@@ -442,6 +480,7 @@ impl Decoder {
             let event = EventText { text, is_canonical: row.shape == NULL };
             let row = Row { raw: Some(record), shape, ..row };
             rows.push_in_layers(&row, place, record, Some(event));
+            self.see_opened(text);
             return Ok(());
         }
         let is_read = text.len() <= WIDE_BYTES
@@ -460,6 +499,9 @@ impl Decoder {
                 })
                 .is_ok_and(|outcome| outcome.is_ok());
         if is_read {
+            if around.is_some() {
+                self.see_opened(text);
+            }
             return Ok(());
         }
         // The reader refused the text or does not support its form, or simd-json does not parse it.
@@ -471,6 +513,9 @@ impl Decoder {
         let Kept { record, shape } = around.unwrap_or(Kept { record: text, shape: NULL });
         let row = Row { shape, ..rows.plain_row(&event, record) };
         rows.push(&row, place, record);
+        if around.is_some() {
+            self.see_opened(text);
+        }
         Ok(())
     }
 

@@ -34,6 +34,7 @@
 //! checks sealed rows against their records.
 
 mod canonical;
+mod changed;
 mod columns;
 mod decoder;
 mod document;
@@ -48,6 +49,7 @@ mod rows;
 pub mod stream;
 mod tape;
 
+pub use changed::{EventText, RecordDecoder};
 pub use decoder::{DecodedBlock, Decoder, DecoderConfig, decode_bytes};
 pub use plain_row::plain_row;
 pub use rejects::reject_batch;

@@ -335,6 +335,15 @@ impl<'a> Renderer<'a> {
         (bytes(self.frame_before), bytes(self.frame_after))
     }
 
+    /// Returns the `raw` of a row.
+    pub(crate) fn raw(&self, row: usize) -> Option<&'a [u8]> {
+        self.raw.is_valid(row).then(|| self.raw.value(row))
+    }
+
+    pub(crate) fn shape(&self, row: usize) -> Option<&'a str> {
+        self.string(index::SHAPE, row)
+    }
+
     /// Whether the row has a form that says how its record is written.
     pub(crate) fn has_form(&self, row: usize) -> bool {
         self.string(index::FORM, row).is_some()
@@ -392,6 +401,11 @@ impl<'a> Renderer<'a> {
         ]
         .into_iter()
         .flatten()
+    }
+
+    /// The mark of a row whose record was changed before it was written, if it is a valid one.
+    pub fn mark(&self, row: usize) -> Option<marks::Redaction> {
+        self.string(index::REDACTION, row).and_then(|mark| marks::Redaction::parse(mark).ok())
     }
 
     /// Whether the record was changed before it was written.

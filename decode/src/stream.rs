@@ -131,7 +131,7 @@ pub fn write_range<E: From<StreamError>>(
             if offset < start {
                 continue;
             }
-            records += rejects.write_before(offset, &mut writer)?;
+            records += rejects.each_before(offset, &mut |at, bytes| writer.record(at, &[], bytes, &[]))?;
             record.clear();
             renderer.record(row, &mut record).map_err(|source| StreamError::Row { offset, source })?;
             let (before, after) = renderer.frame(row);
@@ -139,12 +139,77 @@ pub fn write_range<E: From<StreamError>>(
             records += 1;
         }
     }
-    records += rejects.write_before(end, &mut writer)?;
+    records += rejects.each_before(end, &mut |at, bytes| writer.record(at, &[], bytes, &[]))?;
     if writer.offset() < end {
         writer.advance(end)?;
     }
     writer.out.flush().map_err(StreamError::Write)?;
     Ok(records)
+}
+
+/// What [`write_lines`] wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lines {
+    /// Records of the stream in the range, those that were kept back included.
+    pub records: u64,
+    /// Those of them that were redacted before they were stored.
+    pub redacted: u64,
+    /// Rejects that were kept back.
+    pub kept_back: u64,
+    /// Bytes written.
+    pub bytes: u64,
+}
+
+/// Writes one stream of which some records were redacted before they were stored, and which can
+/// therefore not be written byte for byte: each record that begins in the range, in order, with a
+/// newline, and nothing of what was around the records. Rejects for which `is_kept_back` returns
+/// true are counted, and not written.
+///
+/// # Errors
+/// Those of [`StreamError`]; errors of the iterators pass through.
+pub fn write_lines<E: From<StreamError>>(
+    events: impl Iterator<Item = Result<RecordBatch, E>>,
+    rejects: impl Iterator<Item = Result<RecordBatch, E>>,
+    range: std::ops::Range<i64>,
+    is_kept_back: &dyn Fn(&[u8]) -> bool,
+    mut out: impl Write,
+) -> Result<Lines, E> {
+    let mut lines = Lines::default();
+    let mut rejects = RejectRows::new(rejects, range.start);
+    let mut line = |lines: &mut Lines, bytes: &[u8]| {
+        lines.records += 1;
+        lines.bytes += bytes.len() as u64 + 1;
+        out.write_all(bytes).and_then(|()| out.write_all(b"\n")).map_err(StreamError::Write)
+    };
+    let reject = |line: &mut dyn FnMut(&mut Lines, &[u8]) -> _, lines: &mut Lines, bytes: &[u8]| {
+        if is_kept_back(bytes) {
+            (lines.records, lines.kept_back) = (lines.records + 1, lines.kept_back + 1);
+            return Ok(());
+        }
+        line(lines, bytes)
+    };
+    let mut record = Vec::new();
+    'batches: for batch in events {
+        let batch = batch?;
+        let renderer = Renderer::new(&batch).map_err(StreamError::from)?;
+        for row in 0..batch.num_rows() {
+            let offset = renderer.offset(row);
+            if offset >= range.end {
+                break 'batches;
+            }
+            if offset < range.start {
+                continue;
+            }
+            rejects.each_before(offset, &mut |_, bytes| reject(&mut line, &mut lines, bytes))?;
+            record.clear();
+            renderer.record(row, &mut record).map_err(|source| StreamError::Row { offset, source })?;
+            lines.redacted += u64::from(renderer.is_redacted(row));
+            line(&mut lines, &record)?;
+        }
+    }
+    rejects.each_before(range.end, &mut |_, bytes| reject(&mut line, &mut lines, bytes))?;
+    out.flush().map_err(StreamError::Write)?;
+    Ok(lines)
 }
 
 /// Rejects, one by one, from their batches.
@@ -161,7 +226,13 @@ impl<E: From<StreamError>, I: Iterator<Item = Result<RecordBatch, E>>> RejectRow
         RejectRows { batches, batch: None, row: 0, start }
     }
 
-    fn write_before<W: Write>(&mut self, limit: i64, writer: &mut StreamWriter<W>) -> Result<u64, E> {
+    /// Calls `each` with the offset and the bytes of every reject before `limit` that it was not
+    /// called with before. Returns their number.
+    fn each_before(
+        &mut self,
+        limit: i64,
+        each: &mut dyn FnMut(i64, &[u8]) -> Result<(), StreamError>,
+    ) -> Result<u64, E> {
         let mut written = 0;
         loop {
             while self.batch.as_ref().is_none_or(|batch| self.row >= batch.num_rows()) {
@@ -188,7 +259,7 @@ impl<E: From<StreamError>, I: Iterator<Item = Result<RecordBatch, E>>> RejectRow
                 continue;
             }
             let bytes = if raw.is_valid(self.row) { raw.value(self.row) } else { &[] };
-            writer.record(offset, &[], bytes, &[])?;
+            each(offset, bytes)?;
             written += 1;
             self.row += 1;
         }

@@ -195,6 +195,7 @@ fn counts(
         alerts_in_question: answers.alerts.rows,
         events: selected.events,
         alerts: selected.alerts,
+        redacted: selected.redacted,
         files: selected.named.len() as u64,
         rows_examined: ledger.rows(Table::Events),
         commits: ledger.commits,

@@ -44,6 +44,8 @@ pub struct PackReport {
     pub proofs: u64,
     pub events: u64,
     pub alerts: u64,
+    /// Events that were redacted before they were written.
+    pub redacted: u64,
     /// Heads with valid signatures.
     pub heads: Vec<TreeHead>,
     /// The newest archive key named in the pack.
@@ -64,15 +66,19 @@ impl PackReport {
             let id = self.manifest.as_ref().map_or("", |manifest| &manifest.archive_id);
             json!({ "log": head.log.origin(id), "size": head.size, "root": base64(&head.root.0) })
         });
+        let mut checked = json!({
+            "files": self.files, "proofs": self.proofs, "events": self.events, "alerts": self.alerts,
+        });
+        if self.redacted > 0 {
+            checked["redacted"] = self.redacted.into();
+        }
         json!({
             "format": "strongroom-pack-check-1",
             "archive_id": self.manifest.as_ref().map(|manifest| &manifest.archive_id),
             "result": if self.findings.is_empty() { "ok" } else { "findings" },
             "findings": self.findings,
             "not_checked": self.not_checked,
-            "checked": {
-                "files": self.files, "proofs": self.proofs, "events": self.events, "alerts": self.alerts,
-            },
+            "checked": checked,
             "heads": heads.collect::<Vec<_>>(),
         })
     }
@@ -482,6 +488,7 @@ fn check_records(
                 return Ok(());
             }
             report.events += 1;
+            report.redacted += u64::from(place.redaction.is_some());
             match (stage_time(&place.record), span) {
                 (Some(time), Some((from, to))) => outside += u64::from(!(from..to).contains(&time)),
                 _ => undated += 1,
@@ -593,9 +600,10 @@ fn check_counts(manifest: &Manifest, named: &[ListedFile], report: &mut PackRepo
             });
         }
     };
-    let (events, alerts, proofs) = (report.events, report.alerts, report.proofs);
+    let (events, alerts, redacted, proofs) = (report.events, report.alerts, report.redacted, report.proofs);
     wrong("events", counts.events, events);
     wrong("alerts", counts.alerts, alerts);
+    wrong("redacted", counts.redacted, redacted);
     wrong("proofs", counts.proofs, proofs);
     wrong("files", counts.files, named.len() as u64);
     wrong("rows_examined", counts.rows_examined, rows);

@@ -51,6 +51,10 @@ pub struct PackFile {
     pub sha256: String,
 }
 
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 /// Counts of a pack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,6 +65,9 @@ pub struct Asked {
     /// Records in the pack.
     pub events: u64,
     pub alerts: u64,
+    /// Those of the events that were redacted before they were written.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub redacted: u64,
     /// Files of `events` and `alerts` that may contain rows of the period, and the number of rows
     /// in such files of `events`.
     pub files: u64,

@@ -177,6 +177,16 @@ fn counts(out: &mut String, report: &Report<'_>) {
     let counts = &report.manifest.counts;
     out.push_str("<h2>Counts</h2>\n");
     let received = &counts.received;
+    if counts.redacted > 0 {
+        paragraph(
+            out,
+            &format!(
+                "{} of the events were redacted by a policy before they were written. Their records are what was written, not what was \
+                received; each proof names the policy and the places that were changed, and covers both.",
+                count(counts.redacted)
+            ),
+        );
+    }
     facts(
         out,
         &[

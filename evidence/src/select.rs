@@ -21,7 +21,7 @@ use strongroom_proof::prove::{
     CheckpointPart, CommitPart, EVENT_CLAIMS, FORMAT, Proof, RecordPart, check_each, claims,
 };
 use strongroom_proof::verify::{Watch, Witnesses};
-use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash, record_hash};
 use strongroom_schemas::{Table, VolumeId};
 use strongroom_store::{background, layout};
 use strongroom_tlog::keys::Keys;
@@ -59,6 +59,8 @@ pub enum Selection<'s> {
 pub struct Selected {
     pub events: u64,
     pub alerts: u64,
+    /// Events that were redacted before they were written.
+    pub redacted: u64,
     pub proofs: u64,
     /// Files that may contain rows of the period.
     pub named: Vec<ListedFile>,
@@ -78,7 +80,7 @@ fn cannot_write(path: &Path) -> impl Fn(io::Error) -> EvidenceError {
 /// Receives the records of files as they are read.
 trait Sink {
     fn begin(&mut self, log: VolumeId, entry: &Entry, add: &AddFacts) -> Result<(), EvidenceError>;
-    fn record(&mut self, row: u64, record: &[u8], claims: &mut dyn FnMut() -> Value) -> io::Result<()>;
+    fn record(&mut self, record: Selectable<'_>, claims: &mut dyn FnMut() -> Value) -> io::Result<()>;
     /// `hashes` has the hashes of the records of all rows. It is empty if the file was not read
     /// because it cannot have wanted rows.
     fn end(
@@ -88,6 +90,14 @@ trait Sink {
         add: &AddFacts,
         hashes: Vec<Hash>,
     ) -> Result<(), EvidenceError>;
+}
+
+/// A record of a file.
+struct Selectable<'r> {
+    row: u64,
+    bytes: &'r [u8],
+    /// The mark of a record that was redacted before it was written.
+    mark: Option<&'r str>,
 }
 
 /// Passes the wanted rows of a table to `sink`. Returns how many chosen events are not in a commit
@@ -203,6 +213,7 @@ fn read_file(
     for batch in SealedRows::open(bytes, log.table, BATCH_ROWS).map_err(unreadable)? {
         let batch = batch.map_err(unreadable)?;
         let offsets = batch.offsets().map_err(|error| unreadable(error.into()))?;
+        let marks = batch.marks().map_err(|error| unreadable(error.into()))?;
         let times = batch.times().map_err(|error| unreadable(error.into()))?;
         let ids = batch.column::<StringArray>(ALERT_ID).ok();
         let is_wanted = |row: usize| match wanted {
@@ -221,9 +232,10 @@ fn read_file(
             if failed.is_none() && is_wanted(row) {
                 matched += 1;
                 let claims = &mut || claims(&batch, offsets, row, names);
-                failed = sink.record(hashes.len() as u64, record, claims).err();
+                let record = Selectable { row: hashes.len() as u64, bytes: record, mark: marks.of(row) };
+                failed = sink.record(record, claims).err();
             }
-            hashes.push(leaf_hash(record));
+            hashes.push(record_hash(marks.of(row), record));
         };
         batch.each_record(records, each).map_err(unreadable)?;
         if let Some(source) = failed {
@@ -385,11 +397,12 @@ impl Sink for PackWriter<'_> {
         rewound.map_err(cannot_write(self.folder))
     }
 
-    fn record(&mut self, row: u64, record: &[u8], claims: &mut dyn FnMut() -> Value) -> io::Result<()> {
-        self.out.write(record)?;
+    fn record(&mut self, record: Selectable<'_>, claims: &mut dyn FnMut() -> Value) -> io::Result<()> {
+        self.out.write(record.bytes)?;
         self.out.write(b"\n")?;
         self.spooled += 1;
-        writeln!(self.spool, "{}", json!([row, record.len(), claims()]))
+        self.written.redacted += u64::from(record.mark.is_some());
+        writeln!(self.spool, "{}", json!([record.row, record.bytes.len(), record.mark, claims()]))
     }
 
     fn end(
@@ -421,9 +434,9 @@ impl Sink for PackWriter<'_> {
         for _ in 0..self.spooled {
             line.clear();
             lines.read_line(&mut line).map_err(&failed)?;
-            let spooled: (u64, usize, Value) =
+            let spooled: (u64, usize, Option<String>, Value) =
                 serde_json::from_str(&line).map_err(|error| refuse(error.to_string()))?;
-            let (row, length, claims) = spooled;
+            let (row, length, redaction, claims) = spooled;
             let mut record = vec![0; length];
             self.out.out.get_ref().read_exact_at(&mut record, at).map_err(&failed)?;
             at += length as u64 + 1;
@@ -431,7 +444,7 @@ impl Sink for PackWriter<'_> {
             let path = paths.of(row).iter().map(Hash::to_string).collect();
             self.piece_bytes += length;
             let (file, record) = (add.path.clone(), base64(&record));
-            self.piece.records.push(RecordPart { commit, file, row, record, path, claims });
+            self.piece.records.push(RecordPart { commit, file, row, record, redaction, path, claims });
             match log.table {
                 Table::Alerts => self.written.alerts += 1,
                 _ => self.written.events += 1,
@@ -555,8 +568,8 @@ impl Sink for Fingerprint {
         Ok(())
     }
 
-    fn record(&mut self, _: u64, record: &[u8], _: &mut dyn FnMut() -> Value) -> io::Result<()> {
-        self.sha256.update(record);
+    fn record(&mut self, record: Selectable<'_>, _: &mut dyn FnMut() -> Value) -> io::Result<()> {
+        self.sha256.update(record.bytes);
         self.sha256.update(b"\n");
         self.rows += 1;
         Ok(())

@@ -46,6 +46,16 @@ pub enum IngestError {
     },
     #[error("column alert_id of the stored alerts is not a string")]
     AlertIds,
+    #[error("rows that are stored cannot be left out of a block")]
+    LeaveOut(#[source] arrow_schema::ArrowError),
+    #[error("a part of {label} cannot be encrypted")]
+    Encrypt {
+        label: String,
+        #[source]
+        source: strongroom_redact::CipherError,
+    },
+    #[error("the last run ended between the commits of rejects and events, and had another redaction policy")]
+    OtherPolicy,
     #[error("decoding a block of {label} at byte {offset} ended in a panic, which is a bug")]
     WorkerPanicked { label: String, offset: i64 },
     #[error("{label} continues at byte {found}, but stopped at byte {expected}")]
@@ -88,6 +98,9 @@ impl IngestError {
                 Some("what was sealed stays; free some space and run the same command again, which continues from there".to_owned())
             }
             IngestError::Archive(error) => error.hint().map(str::to_owned),
+            IngestError::OtherPolicy => {
+                Some("nothing is lost; run once with the previous policy until something is sealed, then change it".to_owned())
+            }
             IngestError::WorkerPanicked { .. } | IngestError::ThreadEnded { .. } => {
                 Some("what was sealed before is intact; please report this message, without the log itself".to_owned())
             }

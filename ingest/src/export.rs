@@ -1,19 +1,25 @@
 //! Exports sealed streams as the bytes that were received.
 //!
-//! Invariant: what is written is byte for byte what was read. [`strongroom_decode::stream`] fills
-//! the gap of a missing row with newlines, so [`sealed_stream`] compares the hash of everything
-//! written with the hash in the commit. Nothing is kept here; after a crash the export is repeated.
+//! Invariant: what [`sealed_stream`] writes is byte for byte what was read.
+//! [`strongroom_decode::stream`] fills the gap of a missing row with newlines, so the hash of
+//! everything written is compared with the hash in the commit. A stream of which a record was
+//! redacted before it was stored cannot be given back: [`redacted_stream`] writes its records, and
+//! compares their number with the one in the commit. Nothing is kept here; after a crash the export
+//! is repeated.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::Write;
 
-use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray as _;
+use arrow_array::{Array as _, RecordBatch};
 use strongroom_archive::fingerprint::{Fingerprint, LineChain, fingerprint, is_chained};
-use strongroom_archive::{Position, Records};
+use strongroom_archive::{Archive, ArchiveError, EventSelection, Position, Records};
 use strongroom_decode::meaning::{Difference, compare_alerts, compare_events};
 use strongroom_decode::render::{Renderer, RowFault};
-use strongroom_decode::stream::{self, StreamError};
-use strongroom_schemas::Table;
+use strongroom_decode::stream::{self, Lines, StreamError};
+use strongroom_redact::is_encrypted;
+use strongroom_schemas::{Table, events, rejects};
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -24,6 +30,8 @@ pub enum ExportError {
         "the {bytes} bytes written are not the ones received: their hash is not the one sealed with them"
     )]
     Changed { bytes: i64 },
+    #[error("the stream has {found} records, and {sealed} were sealed")]
+    RecordsMissing { found: u64, sealed: i64 },
 }
 
 /// Like [`stream::write`], up to a sealed position. The bytes written must have the hash of that
@@ -54,6 +62,68 @@ pub fn sealed_stream<E: From<StreamError> + From<ExportError>>(
         return Err(ExportError::Changed { bytes: position.next_offset }.into());
     }
     Ok(records)
+}
+
+/// Returns those of the partitions of which a record was changed before it was stored: an event was
+/// redacted, or a reject encrypted. [`sealed_stream`] cannot give these back.
+///
+/// # Errors
+/// Those of reading the archive.
+pub fn redacted_partitions(archive: &Archive, wanted: &[&str]) -> Result<BTreeSet<String>, ArchiveError> {
+    let mut partitions = BTreeSet::new();
+    let columns = [events::SOURCE, events::SOURCE_OFFSET, events::STAGE_TIMESTAMP, events::REDACTION];
+    let selection = EventSelection {
+        having: Some(events::REDACTION.to_owned()),
+        columns: columns.map(str::to_owned).to_vec(),
+        ..EventSelection::default()
+    };
+    for batch in archive.select_events(selection)? {
+        let batch = batch?;
+        let text = |name| batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+        let (Some(sources), Some(marks)) = (text(events::SOURCE), text(events::REDACTION)) else { continue };
+        let marked = (0..batch.num_rows()).filter(|row| marks.is_valid(*row) && sources.is_valid(*row));
+        for source in marked.map(|row| sources.value(row)) {
+            if !partitions.contains(source) && wanted.contains(&source) {
+                partitions.insert(source.to_owned());
+            }
+        }
+    }
+    for source in wanted {
+        if partitions.contains(*source) {
+            continue;
+        }
+        for batch in archive.read_rows(Table::Rejects, source)? {
+            let batch = batch?;
+            let raws = batch.column_by_name(rejects::RAW).and_then(|raws| raws.as_binary_opt::<i32>());
+            if raws.is_some_and(|raws| raws.iter().flatten().any(is_encrypted)) {
+                partitions.insert((*source).to_owned());
+                break;
+            }
+        }
+    }
+    Ok(partitions)
+}
+
+/// Writes the records of a stream of [`redacted_partitions`], up to a sealed position: one a line,
+/// without what was around them. Encrypted rejects are left out. `start` is where the rows begin
+/// that the archive still has.
+///
+/// # Errors
+/// Those of [`stream::write_lines`], and [`ExportError::RecordsMissing`] if the archive has not
+/// dropped any, and still has fewer records than were sealed.
+pub fn redacted_stream<E: From<StreamError> + From<ExportError>>(
+    events: impl Iterator<Item = Result<RecordBatch, E>>,
+    rejects: impl Iterator<Item = Result<RecordBatch, E>>,
+    start: i64,
+    position: &Position,
+    out: impl Write,
+) -> Result<Lines, E> {
+    let lines = stream::write_lines(events, rejects, start..position.next_offset, &is_encrypted, out)?;
+    if start == 0 && i64::try_from(lines.records) != Ok(position.records) {
+        let (found, sealed) = (lines.records, position.records);
+        return Err(ExportError::RecordsMissing { found, sealed }.into());
+    }
+    Ok(lines)
 }
 
 /// Returns the fingerprint of the first `length` bytes of a stream, and the number of records that

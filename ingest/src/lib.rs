@@ -34,14 +34,19 @@
 //! and `strongroom-live` has the driver for sources that never end; the two share [`seal`].
 //! [`replay`] runs rules over sealed events, and [`export`] writes sealed streams back.
 
+pub mod alike;
+pub mod disclose;
 mod error;
 pub mod export;
 pub mod pipeline;
+pub mod preview;
+pub mod redaction;
 pub mod replay;
 pub mod seal;
 pub mod source;
 
 pub use error::{IngestError, PipelineThread};
 pub use pipeline::{IngestOptions, Observer, Progress, Report, ingest};
+pub use redaction::RedactionCounts;
 pub use seal::{Limits, SEAL_BYTES, SEAL_INTERVAL};
 pub use source::FileError;

@@ -41,14 +41,18 @@ use strongroom_archive::{Archive, Counts, Position, SealReport, SourcePosition, 
 use strongroom_decode::reject_batch;
 use strongroom_lines::frame::Origin;
 use strongroom_lines::{DialectCounts, EventPath, Reason, Refusal};
+use strongroom_redact::Redactor;
 use strongroom_schemas::{Alert, Severity, Table};
 
 use self::reader::{Reader, Sent};
 use self::room::{ClosesRoom, Room, Taken};
 use self::worker::Worker;
 use crate::error::{IngestError, PipelineThread};
+use crate::redaction::RedactionCounts;
 use crate::replay::{stored_alerts, warm_up};
-use crate::seal::{EXAMPLES_MAX, EncodedBlock, Limits, SEAL_ALERTS_MAX, cores, encode_rejects, seal_plan};
+use crate::seal::{
+    EXAMPLES_MAX, EncodedBlock, Limits, SEAL_ALERTS_MAX, StoredRejects, cores, encode_rejects, seal_plan,
+};
 use crate::source::{FileError, Input, StreamBlock};
 
 /// Maximum size of the text in a block, in bytes; only a longer line makes a longer block. A block
@@ -77,6 +81,8 @@ pub struct IngestOptions {
     /// Where the event is in an object in which no wrapper is recognised.
     pub unwrap: Option<Arc<EventPath>>,
     pub limits: Limits,
+    /// What may not be written, and the keys. `None`: everything is written as it was received.
+    pub redactor: Option<Arc<Redactor>>,
     /// Files no longer grow: an unfinished last line is a reject, and is not left for later.
     pub complete: bool,
     pub block_lines_max: usize,
@@ -98,6 +104,7 @@ impl IngestOptions {
             cluster: cluster.into(),
             inputs,
             unwrap: None,
+            redactor: None,
             limits: Limits::with_blocks_of(block_bytes(cores())),
             complete: false,
             block_lines_max: BLOCK_LINES_MAX,
@@ -142,6 +149,7 @@ pub struct Report {
     pub dialects: DialectCounts,
     /// The first rejects, as `file:line: reason: detail`.
     pub reject_examples: Vec<String>,
+    pub redacted: RedactionCounts,
     /// Events whose `raw` had to be kept.
     pub raw_kept: u64,
     /// Bytes of decompressed text handled, without those that were sealed before.
@@ -181,7 +189,7 @@ struct Job {
     stream: usize,
     block: StreamBlock,
     /// The table `rejects` already has the stream's rejects before this offset.
-    rejects_from: i64,
+    stored: StoredRejects,
     taken: Taken,
 }
 
@@ -287,7 +295,8 @@ pub fn ingest(
         });
         for _ in 0..workers {
             let (jobs, done) = (job_receiver.clone(), done_sender.clone());
-            let mut worker = Worker::new(rules, &options.limits, buffer_sender.clone());
+            let mut worker =
+                Worker::new(rules, &options.limits, options.redactor.as_ref(), buffer_sender.clone());
             scope.spawn(move || {
                 for job in jobs {
                     // Without an answer the coordinator would wait forever.
@@ -498,6 +507,7 @@ impl Coordinator<'_> {
             *self.report.rejects_by_reason.entry(reason).or_insert(0) += count;
         }
         self.report.dialects.add_all(&encoded.dialects);
+        self.report.redacted.add(encoded.redacted);
         self.progress.events += encoded.events;
         self.progress.rejects += encoded.rejects;
         if lock(self.writer).pending_bytes() >= self.options.limits.seal_bytes
@@ -543,8 +553,8 @@ impl Coordinator<'_> {
                 offset: 0,
                 source,
             })?;
-            let from = stored.map_or(i64::MIN, |position| position.next_offset);
-            for row_group in encode_rejects(batch, from, arrived)? {
+            let stored = StoredRejects::before(stored.map_or(i64::MIN, |position| position.next_offset));
+            for row_group in encode_rejects(batch, &stored, arrived)? {
                 lock(self.writer).append(row_group)?;
             }
             self.counts.rejects += 1;

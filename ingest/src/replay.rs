@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use arrow_array::cast::AsArray as _;
 use arrow_schema::ArrowError;
 use chrono::Utc;
-use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
+use strongroom_alerts::{Detector, DetectorConfig, Hidden, Matcher, RuleSet};
 use strongroom_archive::{Archive, Counts, EventSelection, FileEntry};
 use strongroom_schemas::{Alert, Table, events};
 
@@ -100,6 +100,42 @@ pub fn hunt(
         found(alert);
     }
     Ok(hunted)
+}
+
+/// Counts what `rules` cannot see in the events of `span`, because it was redacted before it was
+/// written. Only row groups with redacted events are read, and no bodies.
+///
+/// # Errors
+/// If the archive cannot be read.
+pub fn hidden(
+    archive: &Archive,
+    rules: &Arc<RuleSet>,
+    span: Span,
+    stop: &AtomicBool,
+) -> Result<Hidden, IngestError> {
+    let mut hidden = Hidden::new(rules);
+    let mut matcher = Matcher::new(Arc::clone(rules));
+    let always = [
+        events::index::SOURCE,
+        events::index::SOURCE_OFFSET,
+        events::index::STAGE_TIMESTAMP,
+        events::index::REDACTION,
+    ];
+    let columns: BTreeSet<usize> = matcher.cheap_columns().iter().copied().chain(always).collect();
+    let selection = EventSelection {
+        since_us: span.from_us,
+        until_us: span.until_us,
+        having: Some(events::REDACTION.to_owned()),
+        columns: columns.into_iter().map(|at| events::COLUMNS[at].to_owned()).collect(),
+        choose: None,
+    };
+    for batch in archive.select_events(selection)? {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        hidden.see(&mut matcher, &batch?)?;
+    }
+    Ok(hidden)
 }
 
 /// Adds findings to the table of alerts, except alerts that the table already has. Returns how many
@@ -235,6 +271,7 @@ fn selection(
     EventSelection {
         since_us,
         until_us,
+        having: None,
         columns: names(matcher.columns()),
         choose: may_choose.then(|| (cheap, Arc::new(Mutex::new(choose)) as _)),
     }

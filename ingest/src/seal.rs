@@ -4,24 +4,30 @@
 //! - A seal carries a position for the stream of every alert in it. A stream without new rows,
 //!   whose alert waited for late events, keeps its position, and the commit says so.
 //! - Rejects that the table already has are left out by their offset; nothing else is left out.
+//!   Under a redaction policy an event may have become a reject. If its reject is stored already, it
+//!   is left out as well, whether it would be an event or a reject now.
 //!
 //! Nothing is written before the caller hands the plan to the writer, so a crash here loses
 //! nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array as _, RecordBatch};
 use chrono::{DateTime, Utc};
 use strongroom_alerts::alerts_batch;
-use strongroom_archive::{ArchiveError, EncodedRowGroup, Position, SourcePosition, encode, encode_records};
+use strongroom_archive::{
+    Archive, ArchiveError, EncodedRowGroup, Position, SourcePosition, encode, encode_records,
+};
 use strongroom_decode::{DecodedBlock, DecoderConfig};
-use strongroom_lines::{DEPTH_MAX, DialectCounts, LINE_BYTES_MAX};
+use strongroom_lines::{DEPTH_MAX, DialectCounts, LINE_BYTES_MAX, Reason};
 use strongroom_schemas::{Alert, Table, rejects};
 
 use crate::error::IngestError;
+use crate::redaction::{self, RedactionCounts};
 
 /// Number of Parquet bytes that causes a seal.
 pub const SEAL_BYTES: u64 = 128 << 20;
@@ -97,11 +103,61 @@ pub fn seal_plan(
     Ok((positions, row_groups))
 }
 
+/// The rejects of a stream that the archive has although it lacks the events beside them: a run died
+/// between the two commits.
+#[derive(Clone, Debug)]
+pub struct StoredRejects {
+    /// The rejects before this offset are stored.
+    before: i64,
+    /// Offsets of events that were stored as encrypted rejects, after the position of the events.
+    encrypted: Arc<HashSet<i64>>,
+}
+
+impl StoredRejects {
+    /// Returns what is stored of a partition, of which `events` and `rejects` are the positions.
+    ///
+    /// # Errors
+    /// If the archive cannot be read.
+    pub fn of(
+        archive: &Archive,
+        partition: &str,
+        events: Option<Position>,
+        rejects: Option<Position>,
+    ) -> Result<StoredRejects, ArchiveError> {
+        let from = |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
+        let (sealed, before) = (from(events), from(rejects));
+        let mut encrypted = HashSet::new();
+        if before > sealed {
+            for batch in archive.read_rows(Table::Rejects, partition)? {
+                let batch = batch?;
+                let column = |name: &str| batch.column_by_name(name);
+                let reasons = column(rejects::REASON).and_then(|column| column.as_string_opt::<i32>());
+                let offsets =
+                    column(rejects::SOURCE_OFFSET).and_then(|column| column.as_primitive_opt::<Int64Type>());
+                // A table without these columns is refused where it is written.
+                let rows = reasons.into_iter().flatten().zip(offsets.into_iter().flatten());
+                encrypted.extend(rows.filter_map(|(reason, offset)| {
+                    offset.filter(|offset| *offset >= sealed && reason == Some(Reason::Encrypted.as_str()))
+                }));
+            }
+        }
+        Ok(StoredRejects { before, encrypted: Arc::new(encrypted) })
+    }
+
+    /// The rejects before an offset, none of which was an event.
+    pub fn before(offset: i64) -> StoredRejects {
+        StoredRejects { before: offset, encrypted: Arc::default() }
+    }
+}
+
 /// A decoded block as row groups and counts.
 pub struct EncodedBlock {
     pub row_groups: Vec<EncodedRowGroup>,
     pub events: u64,
     pub rejects: u64,
+    /// Events that count as rejects, because they could not be redacted.
+    pub events_rejected: u64,
+    pub redacted: RedactionCounts,
     /// Number of rejects of each reason.
     pub reasons: BTreeMap<String, u64>,
     pub dialects: DialectCounts,
@@ -109,33 +165,55 @@ pub struct EncodedBlock {
     pub examples: Vec<String>,
 }
 
-/// Encodes a block that was decoded to be sealed, without the rejects before offset `rejects_from`.
+/// Encodes a block that was decoded to be sealed, and redacted if there is a policy, without the
+/// rejects that are stored.
 ///
 /// # Errors
-/// If a column cannot be encoded.
+/// If a column cannot be encoded, or if an event that is encrypted now was not when the rejects
+/// beside it were stored.
 pub fn encode_block(
     decoded: DecodedBlock,
-    rejects_from: i64,
+    redacted: RedactionCounts,
+    stored: &StoredRejects,
     arrived: DateTime<Utc>,
 ) -> Result<EncodedBlock, IngestError> {
-    let (reasons, examples) = summary(&decoded.rejects);
-    let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64);
+    let (decoded, left_out) = if stored.encrypted.is_empty() {
+        (decoded, 0)
+    } else {
+        redaction::leave_out(decoded, &stored.encrypted).map_err(IngestError::LeaveOut)?
+    };
+    let (mut reasons, examples) = summary(&decoded.rejects);
+    if left_out > 0 {
+        *reasons.entry(Reason::Encrypted.as_str().to_owned()).or_insert(0) += left_out;
+    }
+    let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64 + left_out);
     let dialects = decoded.dialects;
-    let mut row_groups = encode_rejects(decoded.rejects, rejects_from, arrived)?;
+    let mut row_groups = encode_rejects(decoded.rejects, stored, arrived)?;
     if events > 0 {
         row_groups.extend(encode_records(decoded.events, &decoded.record_hashes, arrived)?);
     }
-    Ok(EncodedBlock { row_groups, events, rejects, reasons, dialects, examples })
+    let events_rejected = redacted.encrypted + left_out;
+    Ok(EncodedBlock { row_groups, events, rejects, events_rejected, redacted, reasons, dialects, examples })
 }
 
-/// Encodes the rejects from `from` on.
+/// Encodes the rejects that are not stored.
 pub(crate) fn encode_rejects(
     batch: RecordBatch,
-    from: i64,
+    stored: &StoredRejects,
     arrived: DateTime<Utc>,
 ) -> Result<Vec<EncodedRowGroup>, IngestError> {
     let offsets = batch.column(rejects::index::SOURCE_OFFSET).as_primitive::<Int64Type>();
-    let first = offsets.values().partition_point(|offset| *offset < from);
+    let first = offsets.values().partition_point(|offset| *offset < stored.before);
+    let reason = batch.column(rejects::index::REASON).as_dictionary::<Int32Type>();
+    let names = reason.values().as_string::<i32>();
+    // A table takes no row before its position, so this one must be read under the policy that the
+    // stored rejects were written under.
+    if (0..first).any(|row| {
+        names.value(reason.keys().value(row) as usize) == Reason::Encrypted.as_str()
+            && !stored.encrypted.contains(&offsets.value(row))
+    }) {
+        return Err(IngestError::OtherPolicy);
+    }
     if first == batch.num_rows() {
         return Ok(Vec::new());
     }
@@ -155,12 +233,8 @@ fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
         let name = names.value(reason.keys().value(row) as usize);
         *reasons.entry(name.to_owned()).or_insert(0) += 1;
         if examples.len() < EXAMPLES_MAX {
-            examples.push(format!(
-                "{}: {name}: {} (byte {})",
-                lines.value(row),
-                detail.value(row),
-                offsets.value(row)
-            ));
+            let line = if lines.is_valid(row) { lines.value(row).to_string() } else { "-".to_owned() };
+            examples.push(format!("{line}: {name}: {} (byte {})", detail.value(row), offsets.value(row)));
         }
     }
     (reasons, examples)

@@ -44,10 +44,12 @@ pub enum Reason {
     OtherCategory,
     /// The text format of `--audit-log-format=legacy`, removed from Kubernetes.
     LegacyFormat,
+    /// An event that the redaction policy may concern and that cannot be edited; `raw` is encrypted.
+    Encrypted,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::BrokenJson,
         Reason::InvalidUtf8,
         Reason::NulByte,
@@ -64,6 +66,7 @@ impl Reason {
         Reason::Wrapped,
         Reason::OtherCategory,
         Reason::LegacyFormat,
+        Reason::Encrypted,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -84,6 +87,7 @@ impl Reason {
             Reason::Wrapped => "wrapped",
             Reason::OtherCategory => "other_category",
             Reason::LegacyFormat => "legacy_format",
+            Reason::Encrypted => "encrypted",
         }
     }
 }

@@ -29,11 +29,13 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbound
 use strongroom_alerts::{Detector, DetectorConfig, RuleSet};
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition};
+use strongroom_ingest::redaction::RedactionCounts;
 use strongroom_ingest::replay::{stored_alerts, warm_up};
-use strongroom_ingest::seal::{Limits, SEAL_ALERTS_MAX, seal_plan};
+use strongroom_ingest::seal::{Limits, SEAL_ALERTS_MAX, StoredRejects, seal_plan};
 use strongroom_ingest::{IngestError, PipelineThread};
 use strongroom_lines::frame::{self, Edge};
 use strongroom_lines::{Block, DialectCounts};
+use strongroom_redact::Redactor;
 use strongroom_schemas::{Alert, Table, error_chain};
 
 use crate::feed::{Shared, SourceMessage};
@@ -74,6 +76,8 @@ pub struct LiveOptions {
     pub text_bytes_max: u64,
     /// Longest time that a stop may take; what is not sealed by then stays at its source.
     pub drain: Duration,
+    /// What may not be written, and the keys. `None`: everything is written as it was received.
+    pub redactor: Option<Arc<Redactor>>,
 }
 
 impl Default for LiveOptions {
@@ -82,6 +86,7 @@ impl Default for LiveOptions {
             limits: Limits::with_blocks_of(LIVE_BLOCK_BYTES),
             text_bytes_max: TEXT_BYTES_MAX,
             drain: DRAIN,
+            redactor: None,
         }
     }
 }
@@ -223,7 +228,8 @@ pub fn run(
         for _ in 0..workers {
             let (match_jobs, encode_jobs) = (match_jobs.clone(), encode_jobs.clone());
             let answers = answer_sender.clone();
-            let worker = Worker::new(&first_rules, &options.limits, Arc::clone(&wide));
+            let worker =
+                Worker::new(&first_rules, &options.limits, options.redactor.as_ref(), Arc::clone(&wide));
             scope.spawn(move || worker.run(&match_jobs, &encode_jobs, &answers));
         }
         drop((match_jobs, encode_jobs, answer_sender));
@@ -321,8 +327,8 @@ struct Stream {
     reached: Option<Reached>,
     /// Blocks that are matched but not encoded. The last block grows as chunks arrive.
     waiting: Vec<Block>,
-    /// The table `rejects` already has the stream's rejects before this offset.
-    rejects_from: i64,
+    /// The rejects of the stream that the table already has.
+    stored: StoredRejects,
     /// Ids of the alerts that the archive has of this stream, if some of them may be raised again.
     alerts_stored: HashSet<String>,
 }
@@ -348,6 +354,9 @@ struct SealEpoch {
     matched: Tally,
     /// Rows counted when their text was encoded.
     encoded: Tally,
+    /// Events that count as rejects since they were encoded: they could not be redacted.
+    events_rejected: u64,
+    redacted: RedactionCounts,
     /// Records encoded, by partition.
     records: HashMap<String, u64>,
     reasons: BTreeMap<String, u64>,
@@ -372,6 +381,7 @@ struct PendingSeal {
     positions: Vec<(String, Position)>,
     reasons: BTreeMap<String, u64>,
     dialects: DialectCounts,
+    redacted: RedactionCounts,
     rows: Tally,
     bytes: u64,
     since: Option<Instant>,
@@ -561,7 +571,7 @@ impl Driver<'_> {
         // A big chunk is worth its own row group, and decoding it twice is expensive.
         let big = chunk.block.bytes.len() >= self.options.limits.block_bytes_max / 2;
         let odd = chunk.block.begins != Edge::Line || chunk.block.ends != Edge::Line;
-        let encode = ((big || odd) && may_encode).then_some((self.epochs.open.number, stream.rejects_from));
+        let encode = ((big || odd) && may_encode).then(|| (self.epochs.open.number, stream.stored.clone()));
         if encode.is_some() {
             self.epochs.open.jobs += 1;
         }
@@ -588,7 +598,7 @@ impl Driver<'_> {
             expected: sealed.map_or(0, |position| position.next_offset),
             reached: None,
             waiting: Vec::new(),
-            rejects_from: from(rejects),
+            stored: StoredRejects::of(self.archive, &name.partition, sealed, rejects)?,
             alerts_stored,
         })
     }
@@ -732,6 +742,8 @@ impl Driver<'_> {
         epoch.row_groups.extend(block.row_groups);
         epoch.encoded.events += block.events;
         epoch.encoded.rejects += block.rejects;
+        epoch.events_rejected += block.events_rejected;
+        epoch.redacted.add(block.redacted);
         *epoch.records.entry(encoded.stream.partition.clone()).or_insert(0) += block.events + block.rejects;
         for (reason, count) in block.reasons {
             *epoch.reasons.entry(reason).or_insert(0) += count;
@@ -756,7 +768,7 @@ impl Driver<'_> {
             epoch: self.epochs.open.number,
             stream: Arc::clone(&stream.name),
             block,
-            rejects_from: stream.rejects_from,
+            stored: stream.stored.clone(),
         };
         self.epochs.open.jobs += 1;
         // Workers end after the driver, so one takes the job. If a worker is lost, that is noticed
@@ -828,10 +840,18 @@ impl Driver<'_> {
             }
             return Ok(());
         };
-        if epoch.matched != epoch.encoded {
+        let expected = Tally {
+            events: epoch.matched.events.saturating_sub(epoch.events_rejected),
+            rejects: epoch.matched.rejects + epoch.events_rejected,
+        };
+        if expected != epoch.encoded {
             let what = format!(
-                "{} events and {} rejects were matched, {} and {} were encoded",
-                epoch.matched.events, epoch.matched.rejects, epoch.encoded.events, epoch.encoded.rejects
+                "{} events and {} rejects were matched, {} and {} were encoded, with {} events among the rejects",
+                epoch.matched.events,
+                epoch.matched.rejects,
+                epoch.encoded.events,
+                epoch.encoded.rejects,
+                epoch.events_rejected
             );
             self.conservation_failed(&what);
         }
@@ -870,6 +890,7 @@ impl Driver<'_> {
             positions: positions.iter().map(|given| (given.partition.clone(), given.position)).collect(),
             reasons: epoch.reasons,
             dialects: epoch.dialects,
+            redacted: epoch.redacted,
             rows: Tally {
                 events: rows(&row_groups, Table::Events),
                 rejects: rows(&row_groups, Table::Rejects),
@@ -936,6 +957,7 @@ impl Driver<'_> {
             metrics.reject(reason, *count);
         }
         metrics.sealed_in(&sealing.dialects);
+        metrics.redacted(sealing.redacted);
         if !metrics.draw_up() {
             self.conservation_failed("received is not the sum of sealed, duplicates, given up and unsealed");
         }

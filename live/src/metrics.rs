@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use strongroom_ingest::redaction::RedactionCounts;
 use strongroom_lines::DialectCounts;
 use strongroom_schemas::Severity;
 
@@ -62,6 +63,10 @@ pub struct Metrics {
     pub given_up: AtomicU64,
     /// Records decoded and not sealed yet.
     pub unsealed: AtomicU64,
+    /// Sealed events that were redacted, and the values in them that were dropped and tokenised.
+    pub redacted_events: AtomicU64,
+    pub dropped_values: AtomicU64,
+    pub tokenised_values: AtomicU64,
     /// Bytes of text under way.
     pub text_bytes: AtomicU64,
     pub text_bytes_max: AtomicU64,
@@ -145,6 +150,12 @@ impl Metrics {
 
     pub(crate) fn sealed_in(&self, dialects: &DialectCounts) {
         lock(&self.dialects).add_all(dialects);
+    }
+
+    pub(crate) fn redacted(&self, counts: RedactionCounts) {
+        self.redacted_events.fetch_add(counts.events, Ordering::Relaxed);
+        self.dropped_values.fetch_add(counts.dropped, Ordering::Relaxed);
+        self.tokenised_values.fetch_add(counts.tokenised, Ordering::Relaxed);
     }
 
     /// How long ago the oldest record that is not sealed arrived.

@@ -34,15 +34,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use strongroom_archive::ArchiveError;
 use strongroom_archive::fingerprint::Fingerprint;
-use strongroom_ingest::export;
-use strongroom_ingest::source::{
-    ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream, find,
-};
+use strongroom_decode::DecoderConfig;
+use strongroom_ingest::alike;
+use strongroom_ingest::source::{ALIKE_MAX, BlockBounds, FileError, Input, Skipped, Stream, find};
 use strongroom_lines::EventPath;
 use strongroom_lines::frame::Origin;
-use strongroom_schemas::Table;
 use strongroom_schemas::error_chain;
 
 use crate::unread::Unread;
@@ -501,39 +498,42 @@ impl Files<'_> {
                     return Ok(Found::Stream(Box::new(stream), partition));
                 }
                 Skipped::To(_) => {}
-                Skipped::Short(length, prefix) => match self.stored_prefix(&partition, length)? {
-                    Some(stored) if stored == prefix => return Ok(Found::Known),
-                    Some(_) => {}
-                    // Until the partition is sealed that far, it cannot be known whether the stream
-                    // is the same.
-                    None => return Ok(Found::NotYet),
-                },
+                Skipped::Short(length, prefix) => {
+                    match self.is_stored_start(&partition, &stream, (length, prefix))? {
+                        Some(true) => return Ok(Found::Known),
+                        Some(false) => {}
+                        // Until the partition is sealed that far, it cannot be known whether the
+                        // stream is the same.
+                        None => return Ok(Found::NotYet),
+                    }
+                }
             }
             stream = stream.again()?;
         }
         Err(FileError::TooManyAlike { label: path.display().to_string(), tries: ALIKE_MAX }.into())
     }
 
-    /// Returns the fingerprint of the first `length` bytes of a partition, computed from its rows.
+    /// Returns whether a partition begins with the bytes of a stream that was read to its end.
     /// `None` if there is no archive to read, or if these bytes could not be sealed in time.
-    fn stored_prefix(&self, partition: &str, length: i64) -> Result<Option<Fingerprint>, Failure> {
+    fn is_stored_start(
+        &self,
+        partition: &str,
+        stream: &Stream,
+        end: (i64, Fingerprint),
+    ) -> Result<Option<bool>, Failure> {
         let Some(archive) = &self.feed.shared.archive else { return Ok(None) };
-        if self.feed.sealed(partition).is_none_or(|sealed| sealed.next_offset < length)
+        if self.feed.sealed(partition).is_none_or(|sealed| sealed.next_offset < end.0)
             && !self.feed.seal_now(SEAL_WAIT)?
         {
             return Ok(None);
         }
-        let rows = |table| -> Result<_, ArchiveError> {
-            Ok(archive.read_rows(table, partition)?.map(|batch| batch.map_err(CompareError::from)))
-        };
-        let compare = |source: CompareError| FileError::Compare {
-            label: partition.to_owned(),
-            source: Box::new(source),
-        };
-        let events = rows(Table::Events).map_err(|error| compare(error.into()))?;
-        let rejects = rows(Table::Rejects).map_err(|error| compare(error.into()))?;
-        let (prefix, _) = export::prefix(events, rejects, length).map_err(compare)?;
-        Ok(Some(prefix))
+        let origin = Arc::new(Origin {
+            partition: partition.to_owned(),
+            cluster: self.options.cluster.clone(),
+            unwrap: self.options.unwrap.clone(),
+        });
+        let config = DecoderConfig { line_bytes_max: self.feed.line_bytes_max, ..DecoderConfig::default() };
+        Ok(Some(alike::stored_start(archive, stream, &origin, &config, end)?.is_some()))
     }
 
     /// Reads what an open file has, up to a bound; returns whether it has more.

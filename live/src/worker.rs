@@ -15,19 +15,21 @@ use strongroom_alerts::{BatchMatches, Matcher, RuleSet};
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_decode::{DecodedBlock, Decoder};
 use strongroom_ingest::IngestError;
-use strongroom_ingest::seal::{EncodedBlock, Limits, encode_block};
+use strongroom_ingest::redaction::{Redaction, RedactionCounts};
+use strongroom_ingest::seal::{EncodedBlock, Limits, StoredRejects, encode_block};
 use strongroom_lines::Block;
+use strongroom_redact::Redactor;
 
 use crate::{Chunk, StreamName};
 
-/// A chunk to match. If `encode` is an epoch and an offset, the chunk is also encoded into that
-/// epoch, without the rejects before that offset.
+/// A chunk to match. If `encode` is an epoch and what is stored of the stream, the chunk is also
+/// encoded into that epoch, without the rejects that are stored.
 pub(super) struct MatchJob {
     pub(super) sequence: u64,
     /// The rules to match with.
     pub(super) rules: Arc<RuleSet>,
     pub(super) chunk: Chunk,
-    pub(super) encode: Option<(u64, i64)>,
+    pub(super) encode: Option<(u64, StoredRejects)>,
 }
 
 /// Text to encode into an epoch.
@@ -35,7 +37,7 @@ pub(super) struct EncodeJob {
     pub(super) epoch: u64,
     pub(super) stream: Arc<StreamName>,
     pub(super) block: Block,
-    pub(super) rejects_from: i64,
+    pub(super) stored: StoredRejects,
 }
 
 #[expect(clippy::large_enum_variant, reason = "there is one answer for a block, and it is moved twice")]
@@ -72,6 +74,7 @@ pub(super) struct Encoded {
 pub(super) struct Worker {
     decoder: Decoder,
     matcher: Matcher,
+    redaction: Option<Redaction>,
     /// Locked while a chunk longer than a block is worked on, so that such chunks, each with a long
     /// line, pass one at a time.
     wide: Arc<Mutex<()>>,
@@ -79,10 +82,16 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(rules: &Arc<RuleSet>, limits: &Limits, wide: Arc<Mutex<()>>) -> Self {
+    pub(super) fn new(
+        rules: &Arc<RuleSet>,
+        limits: &Limits,
+        redactor: Option<&Arc<Redactor>>,
+        wide: Arc<Mutex<()>>,
+    ) -> Self {
         Worker {
             decoder: Decoder::new(limits.decoder()),
             matcher: Matcher::new(Arc::clone(rules)),
+            redaction: redactor.map(|redactor| Redaction::new(Arc::clone(redactor), limits.decoder())),
             wide,
             block_bytes_max: limits.block_bytes_max,
         }
@@ -138,11 +147,24 @@ impl Worker {
         let bytes = block.bytes.len() as u64;
         let next_offset = block.offset + i64::try_from(bytes).unwrap_or(i64::MAX);
         let decoded = self.decode(&block, &stream, encode.is_some())?;
-        let matches = self.matcher.match_batch(&decoded.events)?;
         let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64);
-        let (block, encoded) = match encode {
-            Some((epoch, rejects_from)) => {
-                let block = encode_block(decoded, rejects_from, Utc::now())?;
+        let (matcher, origin) = (&mut self.matcher, &block.origin);
+        let (matches, redacted) = match (&mut self.redaction, encode) {
+            (None, encode) => {
+                let matches = matcher.match_batch(&decoded.events)?;
+                (matches, encode.map(|to| (to, decoded, RedactionCounts::default())))
+            }
+            (Some(redaction), None) => (redaction.match_batch(matcher, &decoded.events, origin)?, None),
+            (Some(redaction), Some(to)) => {
+                let changes = redaction.changes(&decoded.events, origin)?;
+                let matches = redaction.match_changed(matcher, &decoded.events, &changes, origin)?;
+                let (decoded, counts) = redaction.apply(decoded, changes, origin, Utc::now())?;
+                (matches, Some((to, decoded, counts)))
+            }
+        };
+        let (block, encoded) = match redacted {
+            Some(((epoch, stored), decoded, counts)) => {
+                let block = encode_block(decoded, counts, &stored, Utc::now())?;
                 (None, Some(Encoded { epoch, stream: Arc::clone(&stream), bytes, block }))
             }
             None => (Some(block), None),
@@ -163,12 +185,19 @@ impl Worker {
     }
 
     fn encode(&mut self, job: EncodeJob) -> Result<Encoded, IngestError> {
-        let EncodeJob { epoch, stream, block, rejects_from } = job;
+        let EncodeJob { epoch, stream, block, stored } = job;
         let wide = Arc::clone(&self.wide);
         let _alone = self.alone(&wide, &block);
         let bytes = block.bytes.len() as u64;
         let decoded = self.decode(&block, &stream, true)?;
-        let block = encode_block(decoded, rejects_from, Utc::now())?;
+        let (decoded, counts) = match &mut self.redaction {
+            None => (decoded, RedactionCounts::default()),
+            Some(redaction) => {
+                let changes = redaction.changes(&decoded.events, &block.origin)?;
+                redaction.apply(decoded, changes, &block.origin, Utc::now())?
+            }
+        };
+        let block = encode_block(decoded, counts, &stored, Utc::now())?;
         Ok(Encoded { epoch, stream, bytes, block })
     }
 

@@ -17,7 +17,9 @@ use strongroom_archive::records::{drops, keys};
 use strongroom_archive::sealed_rows::{Offsets, SealedBatch, SealedRows};
 use strongroom_archive::site::Site;
 use strongroom_archive::{Archive, Records};
-use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_schemas::marked;
+use strongroom_schemas::marks::Redaction;
+use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash, record_hash};
 use strongroom_schemas::{Period, Table, VolumeId};
 use strongroom_store::{background, layout};
 use strongroom_tlog::checkpoint::{TreeHead, check_note, checkpoint_name, parse_checkpoint_name};
@@ -100,6 +102,9 @@ pub struct RecordPart {
     pub file: String,
     pub row: u64,
     pub record: String,
+    /// The mark of a record that was redacted before it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redaction: Option<String>,
     pub path: Vec<String>,
     #[serde(default)]
     pub claims: Value,
@@ -108,8 +113,10 @@ pub struct RecordPart {
 /// A record whose proof is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvenRecord {
-    /// The original bytes.
+    /// The bytes that were written: those received, unless there is a mark.
     pub record: Vec<u8>,
+    /// The mark of a record that was redacted before it was written.
+    pub redaction: Option<Redaction>,
     pub file: String,
     pub row: u64,
 }
@@ -153,6 +160,8 @@ pub struct RecordLocation<'a> {
     pub at: usize,
     pub row: u64,
     pub record: Vec<u8>,
+    /// The mark of a record that was redacted before it was written.
+    pub redaction: Option<Redaction>,
 }
 
 /// The signatures on a proof.
@@ -384,6 +393,7 @@ fn of_file(
     for batch in SealedRows::open(bytes, log.table, BATCH_ROWS).map_err(wrong)? {
         let batch = batch.map_err(wrong)?;
         let offsets = batch.offsets().map_err(|error| wrong(error.into()))?;
+        let marks = batch.marks().map_err(|error| wrong(error.into()))?;
         let each = &mut |row: usize, record: &[u8]| {
             let place = offsets.of(row).map(|(source, offset)| (source.to_owned(), offset));
             if place.is_some_and(|place| wanted.contains(&place)) {
@@ -392,11 +402,12 @@ fn of_file(
                     file: add.path.clone(),
                     row: hashes.len() as u64,
                     record: base64(record),
+                    redaction: marks.of(row).map(str::to_owned),
                     path: Vec::new(),
                     claims: claims(&batch, offsets, row, &EVENT_CLAIMS),
                 });
             }
-            hashes.push(leaf_hash(record));
+            hashes.push(record_hash(marks.of(row), record));
         };
         batch.each_record(records, each).map_err(wrong)?;
     }
@@ -449,7 +460,8 @@ fn check(proof: &Proof, public_keys: &[PublicKey], witnesses: &Witnesses) -> Res
     let mut records = Vec::new();
     let signed = check_each(proof, public_keys, witnesses, &mut |place| {
         let file = place.adds[place.at].path.clone();
-        records.push(ProvenRecord { record: place.record, file, row: place.row });
+        let RecordLocation { record, redaction, row, .. } = place;
+        records.push(ProvenRecord { record, redaction, file, row });
         Ok(())
     })?;
     if records.is_empty() {
@@ -542,12 +554,33 @@ pub fn check_each(
             return Err(format!("record {at}: its commit has no record_root for its file"));
         };
         let record = bytes(&part.record)?;
-        if root_of_inclusion(leaf_hash(&record), part.row, rows, &path_of(&part.path)?) != Some(root) {
+        let hash = record_hash(part.redaction.as_deref(), &record);
+        if root_of_inclusion(hash, part.row, rows, &path_of(&part.path)?) != Some(root) {
             return Err(format!("record {at}: its path does not lead to the record_root of its file"));
         }
         let commit = &proof.commits[part.commit];
         let head = &trees[commit.checkpoint];
-        each(RecordLocation { head, index: commit.index, adds, at: found, row: part.row, record })?;
+        let redaction = part.redaction.as_ref().map(|mark| check_mark(head.log.table, mark, &record));
+        let redaction = redaction.transpose().map_err(|fault| format!("record {at}: {fault}"))?;
+        each(RecordLocation {
+            head,
+            index: commit.index,
+            adds,
+            at: found,
+            row: part.row,
+            record,
+            redaction,
+        })?;
     }
     Ok(Signed { chain, heads: trees, cosigned: cosigners, signer })
+}
+
+/// Checks what the redaction mark of a proven record says of it.
+fn check_mark(table: Table, mark: &str, record: &[u8]) -> Result<Redaction, String> {
+    if table != Table::Events {
+        return Err("only events are redacted".to_owned());
+    }
+    let mark = Redaction::parse(mark).map_err(|error| format!("its redaction is not a mark: {error}"))?;
+    marked::compare(&mark, record).map_err(|differs| differs.to_string())?;
+    Ok(mark)
 }

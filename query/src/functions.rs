@@ -2,7 +2,8 @@
 //! and the last element of a list (`last_of`). `date_trunc` has a module of its own.
 //!
 //! Invariant: whatever a client put in a URI, the functions for its parameters return text or null
-//! and never fail. A broken escape stays as it is, and bytes that are not UTF-8 become U+FFFD.
+//! and never fail. A pair that the API server drops is none, and bytes that are not UTF-8 become
+//! U+FFFD.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
+use strongroom_schemas::uri::is_read_pair;
 use url::form_urlencoded;
 
 use crate::date_trunc::date_trunc;
@@ -96,7 +98,7 @@ fn parameter(uri: &str, name: &str, wanted: Wanted) -> Option<String> {
     let query = query.split_once('#').map_or(query, |(query, _)| query);
     let mut values = query
         .split('&')
-        .filter(|pair| is_read(pair))
+        .filter(|pair| is_read_pair(pair))
         .flat_map(|pair| form_urlencoded::parse(pair.as_bytes()))
         .filter(|(key, _)| key == name)
         .map(|(_, value)| value.into_owned());
@@ -104,15 +106,6 @@ fn parameter(uri: &str, name: &str, wanted: Wanted) -> Option<String> {
         Wanted::First => values.next(),
         Wanted::All => values.map(shell_word).reduce(|line, word| line + " " + &word),
     }
-}
-
-/// Returns true if the API server reads a pair: Go drops one with a semicolon or a broken escape.
-fn is_read(pair: &str) -> bool {
-    let is_escape = |after: &str| {
-        let digits = after.as_bytes().get(..2);
-        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    };
-    !pair.contains(';') && pair.split('%').skip(1).all(is_escape)
 }
 
 /// `value` as one word of a shell command line.

@@ -23,6 +23,7 @@ mod error;
 pub mod event;
 pub mod form;
 pub mod format;
+pub mod marked;
 pub mod marks;
 pub mod ocsf;
 pub mod outcome;
@@ -30,6 +31,7 @@ pub mod record;
 mod secret;
 pub mod table;
 pub mod touched;
+pub mod uri;
 pub mod volume;
 
 pub use alert::{Alert, AlertEvent, Severity};

@@ -111,6 +111,10 @@ const DRY_SUBRESOURCES: [&str; 8] =
 /// API groups of resources that are not stored: they answer a question.
 const ANSWERING_GROUPS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
 
+/// End of the names of OpenShift's API groups. Its API server passes some requests on without their
+/// options, so that a dry run there may store an object.
+const OPENSHIFT_GROUPS: &str = ".openshift.io";
+
 /// Returns true if a URI asks for a dry run: `dryRun=All` in its query.
 pub fn asks_dry_run(uri: &str) -> bool {
     let Some((_, query)) = uri.split_once('?') else { return false };
@@ -153,7 +157,8 @@ pub fn obeys_dry_run(
     verb.is_some_and(|verb| DRY_VERBS.contains(&verb))
         && resource.is_some()
         && subresource.is_none_or(|subresource| DRY_SUBRESOURCES.contains(&subresource))
-        && api_group.is_none_or(|group| !ANSWERING_GROUPS.contains(&group))
+        && api_group
+            .is_none_or(|group| !ANSWERING_GROUPS.contains(&group) && !group.ends_with(OPENSHIFT_GROUPS))
 }
 
 #[cfg(test)]

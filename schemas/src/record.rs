@@ -1,7 +1,8 @@
 //! The hash of a record, which ingest computes and the archive proves.
 //!
 //! Invariant: [`leaf_hash`] is the leaf hash of RFC 6962, section 2.1: SHA-256 of a zero byte
-//! followed by the record. It is part of the format. No state.
+//! followed by the record. The hash of a record that was redacted also covers its mark, so that the
+//! mark can be neither changed nor left out in a proof. Both are part of the format. No state.
 
 use std::fmt;
 
@@ -48,4 +49,40 @@ pub fn leaf_hash(leaf: &[u8]) -> Sha256Hash {
     hasher.update([0]);
     hasher.update(leaf);
     Sha256Hash(hasher.finalize().into())
+}
+
+/// Returns the leaf hash of a record that was redacted before it was written: SHA-256 of a byte 2,
+/// its mark, a newline, and the record. A mark has no newline, no other leaf begins with this byte,
+/// and neither does a node of a tree.
+pub fn redacted_leaf_hash(mark: &str, record: &[u8]) -> Sha256Hash {
+    let mut hasher = Sha256::new();
+    hasher.update([2]);
+    hasher.update(mark);
+    hasher.update(b"\n");
+    hasher.update(record);
+    Sha256Hash(hasher.finalize().into())
+}
+
+/// Returns the leaf hash of a record, with the mark of its row if it was redacted.
+pub fn record_hash(mark: Option<&str>, record: &[u8]) -> Sha256Hash {
+    mark.map_or_else(|| leaf_hash(record), |mark| redacted_leaf_hash(mark, record))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_in_the_hash_of_its_record() {
+        let record = b"{\"auditID\":\"a\"}";
+        // printf '\002mark\n{"auditID":"a"}' | sha256sum
+        let expected = "b5c76837c9beb59a658e4c7fb157226463a3b50bd7a191baab67d7f47e77983b";
+        let marked = redacted_leaf_hash("mark", record);
+        assert_eq!(marked.to_string(), expected);
+        assert_eq!(record_hash(Some("mark"), record), marked);
+        assert_eq!(record_hash(None, record), leaf_hash(record));
+        assert_ne!(marked, leaf_hash(record));
+        assert_ne!(marked, redacted_leaf_hash("Mark", record));
+        assert_ne!(marked, leaf_hash(b"mark\n{\"auditID\":\"a\"}"));
+    }
 }

@@ -313,6 +313,7 @@ fn event_for_them(line: &Json) -> Json {
             line["sourceIPs"].as_array().and_then(|ips| ips.last()).and_then(Json::as_str).map(str::to_owned),
         ),
         ("exec.command", command(line)),
+        ("client", client(line)),
         ("authz.decision", text("/annotations/authorization.k8s.io~1decision")),
         ("authz.reason", text("/annotations/authorization.k8s.io~1reason")),
     ];
@@ -334,12 +335,32 @@ fn strip_nulls(value: &mut Json) {
     }
 }
 
-/// `command=` parameters of a request URI, form-decoded and joined by spaces.
+/// `command=` parameters of a request URI, form-decoded and joined by spaces; without them, the
+/// command in the body of an exec.
 fn command(line: &Json) -> Option<String> {
-    let (_, query) = line["requestURI"].as_str()?.split_once('?')?;
-    let words: Vec<String> =
-        url_pairs(query).filter(|(key, _)| key == "command").map(|(_, value)| value).collect();
+    let query = line["requestURI"].as_str().and_then(|uri| uri.split_once('?'));
+    let pairs = query.into_iter().flat_map(|(_, query)| query.split('&')).filter(|pair| is_read(pair));
+    let pairs = pairs.flat_map(url_pairs);
+    let words: Vec<String> = pairs.filter(|(key, _)| key == "command").map(|(_, value)| value).collect();
+    if !words.is_empty() || line["objectRef"]["subresource"] != "exec" {
+        return (!words.is_empty()).then(|| words.join(" "));
+    }
+    let words = line["requestObject"]["command"].as_array()?;
+    let words: Vec<&str> = words.iter().filter_map(Json::as_str).collect();
     (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// Whether Go reads a pair of a query: it drops one with a semicolon or a broken escape.
+fn is_read(pair: &str) -> bool {
+    let is_hex = |part: &str| part.len() >= 2 && part.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    !pair.contains(';') && pair.split('%').skip(1).all(is_hex)
+}
+
+/// The program that a user agent names first.
+fn client(line: &Json) -> Option<String> {
+    let agent = line["userAgent"].as_str()?.trim_start();
+    let name = agent.split(|c: char| c == '/' || c == '(' || c.is_ascii_whitespace()).next()?;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 fn url_pairs(query: &str) -> impl Iterator<Item = (String, String)> {

@@ -28,6 +28,8 @@ mod next_steps;
 mod outsiders;
 mod proof;
 mod query;
+mod redacted;
+mod redaction;
 mod retention;
 mod rules;
 mod run;

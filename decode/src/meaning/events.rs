@@ -12,6 +12,7 @@ use strongroom_lines::plain::FORMAT_OF_FAULTS;
 use strongroom_lines::wrapper::{EventPath, SHAPE_GOOGLE, SHAPE_UNWRAP};
 use strongroom_schemas::Table;
 use strongroom_schemas::events::{self, index};
+use strongroom_schemas::marked;
 
 use super::{Difference, MeaningError, RECORD_BYTES_MAX};
 use crate::decoder::{Decoder, DecoderConfig};
@@ -95,6 +96,10 @@ pub fn compare_events(
         if let Some(fault) = fault {
             found.push((row, Difference::Form(fault.as_str())));
             continue;
+        }
+        if let Some(differs) = rows.renderer.mark(row).and_then(|mark| marked::compare(&mark, &record).err())
+        {
+            found.push((row, Difference::Redaction(differs)));
         }
         event.clear();
         let is_of_form = rows.renderer.event_of_form(row, &mut event) == Ok(true);

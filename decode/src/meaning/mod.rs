@@ -14,6 +14,7 @@ mod alerts;
 mod events;
 
 use arrow_schema::ArrowError;
+use strongroom_schemas::marked::MarkDiffers;
 use thiserror::Error;
 
 pub use self::alerts::{compare_alerts, compared_alert_columns};
@@ -42,6 +43,8 @@ pub enum Difference {
     /// A column that marks the row (`redaction`, `faults`, or `form_values` without a form) is not
     /// well formed; the text says which.
     Mark(&'static str),
+    /// The record is not what the redaction mark of the row says.
+    Redaction(MarkDiffers),
     /// These columns differ from what the record says. They are in the order in which they are
     /// compared.
     Columns(Vec<&'static str>),
@@ -53,6 +56,7 @@ impl std::fmt::Display for Difference {
             Difference::NoRecord => f.write_str("its record is not one of the table"),
             Difference::Form(fault) => write!(f, "its form does not give a record: {fault}"),
             Difference::Mark(detail) => f.write_str(detail),
+            Difference::Redaction(differs) => write!(f, "{differs}"),
             Difference::Columns(names) => write!(f, "not what its record says: {}", names.join(", ")),
         }
     }

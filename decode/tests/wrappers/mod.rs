@@ -584,7 +584,7 @@ fn the_user_of_an_entry_of_google() {
             r#""authorization.k8s.io/decision":{decision:?},"authorization.k8s.io/reason":{reason:?}"#
         );
         let old = r#""authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":"because""#;
-        plain::row(&check(entry.replacen(old, &labels, 1).as_bytes()).events, 0).user_name
+        plain_row(&check(entry.replacen(old, &labels, 1).as_bytes()).events, 0).user_name
     };
     let named = |name: &str| Some(name.to_owned());
     let to = |who: &str| format!(r#"RBAC: allowed by ClusterRoleBinding "b" of ClusterRole "r" to {who}"#);

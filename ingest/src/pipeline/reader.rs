@@ -17,14 +17,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use strongroom_archive::fingerprint::Fingerprint;
-use strongroom_archive::{Archive, ArchiveError, Position, Writer};
+use strongroom_archive::{Archive, Position, Writer};
 use strongroom_lines::frame::Origin;
 use strongroom_schemas::Table;
 
 use super::room::Room;
 use super::{IngestOptions, Job, ReaderMessage, StreamState, TEXT_TIMES_MAX, lock};
-use crate::export;
+use crate::alike;
+use crate::seal::StoredRejects;
 use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream};
 
 pub(super) struct Reader<'r> {
@@ -57,7 +57,7 @@ pub(super) struct Sent {
 /// What the archive holds of an input.
 enum Found {
     /// Nothing, or its beginning: the stream is positioned after what is stored.
-    Stream { stream: Box<Stream>, state: StreamState, rejects_from: i64 },
+    Stream { stream: Box<Stream>, state: StreamState, rejects: StoredRejects },
     /// All of it, as the beginning of a longer stream.
     Known { records: u64, bytes: u64 },
 }
@@ -131,8 +131,8 @@ impl Reader<'_> {
             }
             Err(error) => return Ok(Err(error)),
         };
-        let (mut stream, state, rejects_from) = match self.find_partition(stream, &identity)? {
-            Ok(Found::Stream { stream, state, rejects_from }) => (stream, state, rejects_from),
+        let (mut stream, state, rejects) = match self.find_partition(stream, &identity)? {
+            Ok(Found::Stream { stream, state, rejects }) => (stream, state, rejects),
             Ok(Found::Known { records, bytes }) => {
                 self.send(ReaderMessage::Known { records, bytes })?;
                 self.send(ReaderMessage::FileKnown)?;
@@ -146,11 +146,7 @@ impl Reader<'_> {
                 bytes: u64::try_from(known.next_offset).unwrap_or(0),
             })?;
         }
-        let origin = Arc::new(Origin {
-            partition: state.partition.clone(),
-            cluster: self.options.cluster.clone(),
-            unwrap: self.options.unwrap.clone(),
-        });
+        let origin = self.origin(&state.partition);
         self.send(ReaderMessage::Stream(state))?;
         let number = self.sent.streams;
         self.sent.streams += 1;
@@ -169,7 +165,8 @@ impl Reader<'_> {
                         self.take_permits(self.permits_max - 1)?;
                     }
                     taken.shrink_to(block.block.bytes.len().saturating_mul(TEXT_TIMES_MAX));
-                    let job = Job { sequence: self.sent.blocks, stream: number, block, rejects_from, taken };
+                    let stored = rejects.clone();
+                    let job = Job { sequence: self.sent.blocks, stream: number, block, stored, taken };
                     if self.jobs.send(job).is_err() {
                         return Err(CoordinatorGone);
                     }
@@ -252,12 +249,13 @@ impl Reader<'_> {
                 Skipped::To(prefix) if prefix == known.prefix_blake3 => {}
                 Skipped::To(_) => return Ok(Comparison::OtherStream(Box::new(stream.again()?))),
                 Skipped::Short(length, prefix) => {
-                    let stored = self.stored_prefix(&partition, length);
-                    let (found, records) =
-                        stored.map_err(|source| FileError::Compare { label, source: Box::new(source) })?;
-                    if found != prefix {
+                    let origin = self.origin(&partition);
+                    let config = self.options.limits.decoder();
+                    let end = (length, prefix);
+                    let stored = alike::stored_start(self.archive, &stream, &origin, &config, end)?;
+                    let Some(records) = stored else {
                         return Ok(Comparison::OtherStream(Box::new(stream.again()?)));
-                    }
+                    };
                     let bytes = u64::try_from(length).unwrap_or(0);
                     return Ok(Comparison::Found(Box::new(Found::Known { records, bytes })));
                 }
@@ -265,16 +263,18 @@ impl Reader<'_> {
         }
         let alerts_ahead = from(alerts) > from(sealed);
         let alerts_stored = HashSet::new();
+        let rejects = StoredRejects::of(self.archive, &partition, sealed, rejects).map_err(|source| {
+            FileError::Compare { label: label.clone(), source: Box::new(CompareError::Archive(source)) }
+        })?;
         let state = StreamState { partition, label, sealed, reached: None, alerts_ahead, alerts_stored };
-        Ok(Comparison::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects_from })))
+        Ok(Comparison::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects })))
     }
 
-    /// Returns the fingerprint of the first `length` bytes of a partition and the number of records
-    /// in these bytes, computed from the partition's rows.
-    fn stored_prefix(&self, partition: &str, length: i64) -> Result<(Fingerprint, u64), CompareError> {
-        let rows = |table| -> Result<_, ArchiveError> {
-            Ok(self.archive.read_rows(table, partition)?.map(|batch| batch.map_err(CompareError::from)))
-        };
-        export::prefix(rows(Table::Events)?, rows(Table::Rejects)?, length)
+    fn origin(&self, partition: &str) -> Arc<Origin> {
+        Arc::new(Origin {
+            partition: partition.to_owned(),
+            cluster: self.options.cluster.clone(),
+            unwrap: self.options.unwrap.clone(),
+        })
     }
 }

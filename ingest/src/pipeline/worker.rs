@@ -11,13 +11,15 @@ use crossbeam_channel::Sender;
 use strongroom_alerts::{Matcher, RuleSet};
 use strongroom_archive::EncodedRowGroup;
 use strongroom_decode::Decoder;
+use strongroom_redact::Redactor;
 use strongroom_schemas::events;
 use strongroom_schemas::record::Sha256Hash;
 
 use super::room::Taken;
 use super::{BlockResult, FinishedJob, Job};
 use crate::error::IngestError;
-use crate::seal::{Limits, encode_block};
+use crate::redaction::{Redaction, RedactionCounts};
+use crate::seal::{Limits, StoredRejects, encode_block};
 use crate::source::StreamBlock;
 
 /// Memory that the metadata of a column of a row group takes, approximately, in bytes.
@@ -26,31 +28,39 @@ const COLUMN_METADATA_BYTES: usize = 4 << 10;
 pub(super) struct Worker {
     decoder: Decoder,
     matcher: Matcher,
+    redaction: Option<Redaction>,
     buffers: Sender<Vec<u8>>,
     /// Longer buffers are not kept for reuse.
     buffer_bytes_max: usize,
 }
 
 impl Worker {
-    pub(super) fn new(rules: &Arc<RuleSet>, limits: &Limits, buffers: Sender<Vec<u8>>) -> Self {
+    pub(super) fn new(
+        rules: &Arc<RuleSet>,
+        limits: &Limits,
+        redactor: Option<&Arc<Redactor>>,
+        buffers: Sender<Vec<u8>>,
+    ) -> Self {
+        let redaction = redactor.map(|redactor| Redaction::new(Arc::clone(redactor), limits.decoder()));
         Worker {
             buffers,
             buffer_bytes_max: limits.block_bytes_max,
+            redaction,
             decoder: Decoder::new(limits.decoder()),
             matcher: Matcher::new(Arc::clone(rules)),
         }
     }
 
     pub(super) fn work(&mut self, job: Job) -> FinishedJob {
-        let Job { sequence, stream, block, rejects_from, taken } = job;
-        let outcome = self.work_on(block, rejects_from, taken);
+        let Job { sequence, stream, block, stored, taken } = job;
+        let outcome = self.work_on(block, &stored, taken);
         FinishedJob { sequence, stream, outcome }
     }
 
     fn work_on(
         &mut self,
         read: StreamBlock,
-        rejects_from: i64,
+        stored: &StoredRejects,
         mut taken: Taken,
     ) -> Result<BlockResult, IngestError> {
         let arrived = Utc::now();
@@ -68,10 +78,19 @@ impl Worker {
             drop(block.bytes);
         }
         taken.shrink_to(decoded.bytes());
-        let matches = self.matcher.match_batch(&decoded.events)?;
+        let (matches, decoded, redacted) = match &mut self.redaction {
+            None => (self.matcher.match_batch(&decoded.events)?, decoded, RedactionCounts::default()),
+            Some(redaction) => {
+                let changes = redaction.changes(&decoded.events, &block.origin)?;
+                let matches =
+                    redaction.match_changed(&mut self.matcher, &decoded.events, &changes, &block.origin)?;
+                let (decoded, redacted) = redaction.apply(decoded, changes, &block.origin, arrived)?;
+                (matches, decoded, redacted)
+            }
+        };
         let raw = decoded.events.column(events::index::RAW);
         let raw_kept = (raw.len() - raw.null_count()) as u64;
-        let encoded = encode_block(decoded, rejects_from, arrived)?;
+        let encoded = encode_block(decoded, redacted, stored, arrived)?;
         taken.shrink_to(encoded.row_groups.iter().map(memory_bytes).sum());
         Ok(BlockResult {
             matches,

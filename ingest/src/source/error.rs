@@ -43,6 +43,8 @@ pub enum CompareError {
     Archive(#[from] ArchiveError),
     #[error("its records cannot be written as a stream")]
     Stream(#[from] StreamError),
+    #[error("a block of the file cannot be turned into columns")]
+    Columns(#[source] arrow_schema::ArrowError),
 }
 
 impl FileError {

@@ -1,10 +1,11 @@
 //! Rows that have a form, a mark or faults: what they render to, and what is refused.
 //!
 //! Method: the vectors that every reader of `docs/format.md` shares; serialisers that know nothing
-//! of forms, whose bytes a hand-written template must give; and an archive of such rows, which is
-//! exported and verified.
+//! of forms, whose bytes a hand-written template must give; and archives of such rows, and of rows
+//! that were redacted, which are exported and verified.
 
 mod dialects;
+mod redacted;
 mod sealed;
 
 use arrow_array::RecordBatch;

@@ -23,6 +23,7 @@ use strongroom_journal::now_ms;
 use strongroom_lines::EventPath;
 use strongroom_lines::frame::{Block, Edge, Origin};
 
+use super::cipher::clear_bytes;
 use super::record::{End, RecordHead};
 use super::wal::{self, Segment, Wal, WalError};
 use crate::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
@@ -264,7 +265,7 @@ impl WebhookSource {
     ) -> Result<usize, Ended> {
         let begins = head.begins.offset;
         let next = cursor.reached.offset + cursor.text.len() as u64;
-        if begins + u64::from(head.text_bytes) <= next && cursor.unconfirmed {
+        if begins + clear_bytes(segment.is_encrypted, head.text_bytes) <= next && cursor.unconfirmed {
             return Ok(0);
         }
         if begins > next || (begins < next && !cursor.unconfirmed) {
@@ -274,7 +275,7 @@ impl WebhookSource {
             )));
         }
         let text = match wal::read_text(file, segment.byte(at), head) {
-            Ok(Some(text)) => text,
+            Ok(Some(text)) => self.wal.clear_text(segment, text, segment.byte(at) + head.text_at())?,
             Ok(None) => {
                 return Err(damaged(segment, at + head.text_at(), "the text is not what was written").into());
             }

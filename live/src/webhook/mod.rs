@@ -18,10 +18,11 @@
 //!
 //! `strongroom_lines::body` turns bodies into lines; `push` does so for what clouds push, and
 //! `assertion` checks who pushes; `record` and `wal` keep them, `recent`
-//! recognises repeated batches, `server` and `tls` talk to the API server, `refusals` says whom they
+//! recognises repeated batches, `cipher` encrypts the log, `server` and `tls` talk to the API server, `refusals` says whom they
 //! turned away, `follow` is the source.
 
 mod assertion;
+mod cipher;
 mod counters;
 mod follow;
 mod push;
@@ -45,6 +46,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use strongroom_lines::EventPath;
+use strongroom_redact::Redactor;
 use strongroom_schemas::error_chain;
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -58,6 +60,7 @@ pub use self::tls::{Identity, TlsError, TlsFiles};
 pub use self::wal::WalError;
 
 use self::assertion::Assertions;
+use self::cipher::TextCipher;
 use self::record::{NAME_BYTES_MAX, PARTITIONS_MAX, TEXT_BYTES_MAX};
 use self::refusals::Refusals;
 use self::server::{Admission, Listener, RELOAD_INTERVAL, ROOM_BYTES, Target, normal_path};
@@ -156,6 +159,8 @@ pub struct WebhookOptions {
     pub remembered_for: Duration,
     /// How long a refused sender is asked to wait, in whole seconds.
     pub retry_after: Duration,
+    /// The redaction policy and its keys, under which the log is encrypted.
+    pub redactor: Option<Arc<Redactor>>,
 }
 
 impl WebhookOptions {
@@ -178,6 +183,7 @@ impl WebhookOptions {
             remembered_max: REMEMBERED_MAX_DEFAULT,
             remembered_for: REMEMBERED_FOR_DEFAULT,
             retry_after: RETRY_AFTER_DEFAULT,
+            redactor: None,
         }
     }
 }
@@ -270,14 +276,15 @@ impl Webhook {
             .transpose()
             .map_err(|source| WebhookError::Tls { name: name.clone(), source: Box::new(source) })?;
         let counters = Arc::new(WebhookCounters::default());
+        let no_wal = |source| WebhookError::Wal { name: name.clone(), source };
         let wal_options = WalOptions {
             folder: options.wal_dir.clone(),
             bytes_max: options.wal_bytes_max,
             disk_free_bytes_min: options.disk_free_bytes_min,
             remembered_max: options.remembered_max,
             remembered_for: options.remembered_for,
+            cipher: TextCipher(options.redactor.clone()),
         };
-        let no_wal = |source| WebhookError::Wal { name: name.clone(), source };
         let (wal, writer) = Wal::open(wal_options, counters).map_err(no_wal)?;
         let mut clusters: BTreeSet<String> = wal.clusters().into_keys().collect();
         clusters.extend(options.routes.iter().map(|route| route.cluster.clone()));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! segment = head, record*
-//! head    = "\nSRWAL\0\x01", id [16], start u64, directory_bytes u32, partition*, checksum [16]
+//! head    = "\nSRWAL\0", version u8, id [16], start u64, directory_bytes u32, partition*, checksum [16]
 //! partition = name_bytes u16, name, end
 //! end     = offset u64, lines u64, chain [16]          where the partition's stream stands
 //! record  = "\n\xffSW", name_bytes u16, 0 u16, text_bytes u32, lines u32,
@@ -13,17 +13,25 @@
 //! are offsets that count bytes of records over all segments: `start` is where the segment's first
 //! record begins, and `group` is where the first record of the record's group begins. `received` is
 //! milliseconds since 1970. The `end` of a record says how its partition's stream stood before the
-//! record. `text` is lines. The newline that a record begins with ends the line before it, so that
+//! record. `text` is lines. In a segment of version 2 it is encrypted under the key of a redaction
+//! policy: `text_bytes` and `text_checksum` are then those of the encrypted bytes, while ends count
+//! the lines in clear. The newline that a record begins with ends the line before it, so that
 //! the log can be read as text in an emergency.
 //!
 //! Invariant: the two bytes that a record begins with occur nowhere inside a text. A text of
 //! several lines is UTF-8, which has no `\xff`, and a text of one line has a newline at its end
-//! only. So whatever a client sends, a record found by searching for these bytes is one of ours.
+//! only. They may occur in an encrypted text, but no client can choose what follows them there, and
+//! a head has a checksum. So whatever a client sends, a record found by searching for these bytes is
+//! one of ours.
 
 use strongroom_archive::fingerprint::{Fingerprint, fingerprint};
 use strongroom_journal::checksum;
+use strongroom_redact::ENCRYPTED_OVERHEAD;
 
-pub const SEGMENT_MAGIC: &[u8; 8] = b"\nSRWAL\0\x01";
+pub const SEGMENT_MAGIC: &[u8; 7] = b"\nSRWAL\0";
+/// Versions of a segment: with texts in clear, and with encrypted ones.
+const CLEAR: u8 = 1;
+const ENCRYPTED: u8 = 2;
 pub const RECORD_MAGIC: &[u8; 4] = b"\n\xffSW";
 pub const RECORD_HEAD_BYTES: usize = 128;
 /// Longest name of a cluster.
@@ -51,6 +59,8 @@ pub struct End {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentHead {
+    /// Whether the texts of the segment are encrypted.
+    pub is_encrypted: bool,
     pub id: [u8; 16],
     pub start: u64,
     pub partitions: Vec<(String, End)>,
@@ -83,6 +93,7 @@ impl SegmentHead {
             put_end(&mut directory, end);
         }
         let mut out = SEGMENT_MAGIC.to_vec();
+        out.push(if self.is_encrypted { ENCRYPTED } else { CLEAR });
         out.extend_from_slice(&self.id);
         out.extend_from_slice(&self.start.to_le_bytes());
         out.extend_from_slice(&(directory.len() as u32).to_le_bytes());
@@ -98,6 +109,11 @@ impl SegmentHead {
         if rest.take(SEGMENT_MAGIC.len())? != SEGMENT_MAGIC {
             return None;
         }
+        let is_encrypted = match rest.array()? {
+            [CLEAR] => false,
+            [ENCRYPTED] => true,
+            _ => return None,
+        };
         let id = rest.array()?;
         let start = rest.u64()?;
         let directory_bytes = usize::try_from(rest.u32()?).ok()?;
@@ -112,7 +128,7 @@ impl SegmentHead {
             let name = String::from_utf8(directory.take(name_bytes)?.to_vec()).ok()?;
             partitions.push((name, directory.end()?));
         }
-        Some((SegmentHead { id, start, partitions }, head_bytes + 16))
+        Some((SegmentHead { is_encrypted, id, start, partitions }, head_bytes + 16))
     }
 }
 
@@ -166,7 +182,7 @@ impl RecordHead {
         let (key, text_checksum, sum) = (rest.array()?, rest.array()?, rest.array()?);
         let name = rest.take(name_bytes)?;
         let sound = name_bytes <= NAME_BYTES_MAX
-            && text_bytes as usize <= TEXT_BYTES_MAX
+            && text_bytes as usize <= TEXT_BYTES_MAX + ENCRYPTED_OVERHEAD
             && Self::head_checksum(bytes.get(..RECORD_HEAD_BYTES - 16)?, name) == sum;
         let name = String::from_utf8(name.to_vec()).ok()?;
         sound.then_some(RecordHead { text_bytes, lines, group, received, begins, key, text_checksum, name })
@@ -221,7 +237,8 @@ mod tests {
             text_checksum: checksum(&[b"{}\n"]),
             name: "prod".to_owned(),
         };
-        let segment = SegmentHead { id: [1; 16], start: 5, partitions: vec![("prod".to_owned(), end)] };
+        let partitions = vec![("prod".to_owned(), end)];
+        let segment = SegmentHead { is_encrypted: true, id: [1; 16], start: 5, partitions };
         let (record_bytes, segment_bytes) = (record.to_bytes(), segment.to_bytes());
         assert_eq!(record_bytes.len() as u64, record.text_at());
         assert_eq!(RecordHead::parse(&record_bytes), Some(record));

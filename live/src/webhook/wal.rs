@@ -27,6 +27,8 @@
 //!   was before the group, and the next group starts a new one, named after the last durable
 //!   offset. Bytes of the old segment after that offset are cut off if the disk allows it, and are
 //!   never read in any case. The sender of the group gets an error, and sends it again.
+//! - Under a redaction policy the texts of a segment are encrypted; a segment is either encrypted or
+//!   not, and one that is encrypted can be read with its key only.
 //! - The head of a segment has the position of each stream at the segment's beginning, so deleting
 //!   earlier segments loses no position. The newest segment is never deleted.
 //!
@@ -51,9 +53,11 @@ use strongroom_journal::{
     Folder, Found, JournalError, Reader, Record, cannot_read, cannot_write, checksum, create, end_at, find,
     lock, now_ms, numbered, scan, sync_folder, write_whole,
 };
+use strongroom_redact::CipherError;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::cipher::TextCipher;
 use super::counters::WebhookCounters;
 use super::recent::{Outcome, Recent};
 use super::record::{
@@ -86,6 +90,21 @@ pub enum WalError {
     Id { path: PathBuf },
     #[error("{} is damaged at byte {byte}: {what}", path.display())]
     Damaged { path: PathBuf, byte: u64, what: &'static str },
+    #[error("{} is encrypted, and no redaction policy gives its key", path.display())]
+    NoKey { path: PathBuf },
+    #[error("{} cannot be decrypted at byte {byte}", path.display())]
+    Decrypt {
+        path: PathBuf,
+        byte: u64,
+        #[source]
+        source: CipherError,
+    },
+    #[error("a batch for {} cannot be encrypted", path.display())]
+    Encrypt {
+        path: PathBuf,
+        #[source]
+        source: CipherError,
+    },
     #[error("the write-ahead log in {} has more than {PARTITIONS_MAX} clusters", path.display())]
     TooManyClusters { path: PathBuf },
 }
@@ -119,6 +138,8 @@ pub struct WalOptions {
     pub disk_free_bytes_min: u64,
     pub remembered_max: usize,
     pub remembered_for: Duration,
+    /// Encrypts the texts.
+    pub cipher: TextCipher,
 }
 
 /// A file of the log, at least one of whose records is durable.
@@ -127,6 +148,8 @@ pub struct Segment {
     pub path: PathBuf,
     pub start: u64,
     pub head_bytes: u64,
+    /// Whether its texts are encrypted.
+    pub is_encrypted: bool,
     /// The positions of the streams at the segment's beginning.
     pub begins: Arc<BTreeMap<String, End>>,
 }
@@ -189,7 +212,7 @@ impl Wal {
         };
         let mut unfinished = None;
         for (at, (start, path)) in files.iter().enumerate() {
-            if !recover(&mut state, &mut recent, *start, path, &id_bytes)? {
+            if !recover(&mut state, &mut recent, *start, path, &id_bytes, &options.cipher)? {
                 // A segment without a head was being created, so it must be the newest.
                 if at + 1 < files.len() {
                     return Err(WalError::Damaged {
@@ -201,7 +224,7 @@ impl Wal {
                 unfinished = Some(*start);
             }
         }
-        finish_recovery(&mut state, &mut recent, unfinished.unwrap_or(0))?;
+        finish_recovery(&mut state, &mut recent, unfinished.unwrap_or(0), &options.cipher)?;
         if let (Some(_), Some((_, path))) = (unfinished, files.last()) {
             std::fs::remove_file(path).map_err(cannot_write(path))?;
         }
@@ -219,6 +242,11 @@ impl Wal {
             folder,
         });
         Ok((Arc::clone(&wal), Writer { wal, open: None }))
+    }
+
+    /// Returns the text of a record that was read from `segment`, in clear.
+    pub fn clear_text(&self, segment: &Segment, written: Vec<u8>, byte: u64) -> Result<Vec<u8>, WalError> {
+        clear_text(&self.options.cipher, segment.is_encrypted, written, &segment.path, byte)
     }
 
     /// Returns the positions of the clusters' streams.
@@ -391,7 +419,7 @@ impl Writer {
     fn take(&mut self, group: Vec<Batch>) {
         let (mut bytes, mut no_room) = (0, None);
         let (group, refused): (Vec<Batch>, Vec<Batch>) = group.into_iter().partition(|batch| {
-            let with = bytes + batch.record_bytes();
+            let with = bytes + batch.record_bytes() + self.wal.options.cipher.overhead();
             match self.wal.no_room(with) {
                 None => bytes = with,
                 why => no_room = why,
@@ -454,19 +482,24 @@ fn write_group(wal: &Wal, open: &mut Option<OpenSegment>, group: &[Batch]) -> Re
         let begins = ends
             .entry(&batch.cluster)
             .or_insert_with(|| clusters.get(batch.cluster.as_ref()).copied().unwrap_or_default());
+        let cipher = &wal.options.cipher;
+        let written = cipher
+            .written(&batch.text)
+            .map_err(|source| WalError::Encrypt { path: open.path.clone(), source })?;
+        let text_checksum = if cipher.is_on() { checksum(&[&written]) } else { batch.text_checksum };
         let head = RecordHead {
-            text_bytes: batch.text.len() as u32,
+            text_bytes: u32::try_from(written.len()).unwrap_or(u32::MAX),
             lines: batch.lines,
             group: group_at,
             received: batch.received,
             begins: *begins,
             key: batch.key,
-            text_checksum: batch.text_checksum,
+            text_checksum,
             name: batch.cluster.to_string(),
         };
         open.file
             .write_all(&head.to_bytes())
-            .and_then(|()| open.file.write_all(&batch.text))
+            .and_then(|()| open.file.write_all(&written))
             .map_err(cannot_write(&open.path))?;
         bytes += head.record_bytes();
         *begins = after_text(*begins, &batch.text, batch.lines);
@@ -497,12 +530,14 @@ fn write_group(wal: &Wal, open: &mut Option<OpenSegment>, group: &[Batch]) -> Re
 
 fn begin_segment(wal: &Wal, start: u64, clusters: BTreeMap<String, End>) -> Result<OpenSegment, WalError> {
     let path = wal.folder.file(start, "log");
-    let head = SegmentHead { id: wal.id_bytes, start, partitions: clusters.clone().into_iter().collect() };
+    let is_encrypted = wal.options.cipher.is_on();
+    let partitions = clusters.clone().into_iter().collect();
+    let head = SegmentHead { is_encrypted, id: wal.id_bytes, start, partitions };
     let bytes = head.to_bytes();
     let mut file = create(&path).map_err(cannot_write(&path))?;
     file.write_all(&bytes).map_err(cannot_write(&path))?;
     let head_bytes = bytes.len() as u64;
-    let new = Segment { path: path.clone(), start, head_bytes, begins: Arc::new(clusters) };
+    let new = Segment { path: path.clone(), start, head_bytes, is_encrypted, begins: Arc::new(clusters) };
     Ok(OpenSegment { file, path, bytes: head_bytes, new: Some(new) })
 }
 
@@ -525,6 +560,7 @@ fn recover(
     start: u64,
     path: &Path,
     id: &[u8; 16],
+    cipher: &TextCipher,
 ) -> Result<bool, WalError> {
     let file = File::open(path).map_err(cannot_read(path))?;
     let length = file.metadata().map_err(cannot_read(path))?.len();
@@ -543,6 +579,9 @@ fn recover(
     if head.start != start || state.segments.back().is_some_and(|before| before.start >= start) {
         return Err(damaged(0, "its name is not the offset of its first record"));
     }
+    if head.is_encrypted {
+        check_key(&file, path, head_bytes as u64, length, cipher)?;
+    }
     // The durable bytes of the previous segment end where this segment begins.
     if let Some(before) = state.segments.back() {
         close(state.bytes, before, start, recent).map(|bytes| state.bytes = bytes)?;
@@ -554,9 +593,36 @@ fn recover(
         path: path.to_owned(),
         start,
         head_bytes: head_bytes as u64,
+        is_encrypted: head.is_encrypted,
         begins: Arc::new(begins),
     });
     Ok(true)
+}
+
+/// Checks that the texts of an encrypted segment can be read, by its first record. A damaged record
+/// is reported by the reader.
+fn check_key(file: &File, path: &Path, at: u64, length: u64, cipher: &TextCipher) -> Result<(), WalError> {
+    if !cipher.is_on() {
+        return Err(WalError::NoKey { path: path.to_owned() });
+    }
+    let Some(head) = read_head(file, at, length).map_err(cannot_read(path))? else { return Ok(()) };
+    let Some(written) = read_text(file, at, &head).map_err(cannot_read(path))? else { return Ok(()) };
+    clear_text(cipher, true, written, path, at + head.text_at()).map(drop)
+}
+
+/// Returns a text that was read, in clear.
+fn clear_text(
+    cipher: &TextCipher,
+    is_encrypted: bool,
+    written: Vec<u8>,
+    path: &Path,
+    byte: u64,
+) -> Result<Vec<u8>, WalError> {
+    if !is_encrypted {
+        return Ok(written);
+    }
+    let clear = cipher.read(&written).ok_or_else(|| WalError::NoKey { path: path.to_owned() })?;
+    clear.map_err(|source| WalError::Decrypt { path: path.to_owned(), byte, source })
 }
 
 /// Remembers the keys of a segment that is followed by another one. The reader reports damage in
@@ -576,7 +642,12 @@ fn close(bytes: u64, segment: &Segment, end: u64, recent: &mut Recent) -> Result
 
 /// Reads the last segment to its end, and cuts off the group that was being written. The segment
 /// must reach `end_min`, where the next segment was started.
-fn finish_recovery(state: &mut State, recent: &mut Recent, end_min: u64) -> Result<(), WalError> {
+fn finish_recovery(
+    state: &mut State,
+    recent: &mut Recent,
+    end_min: u64,
+    cipher: &TextCipher,
+) -> Result<(), WalError> {
     let Some(segment) = state.segments.back().cloned() else { return Ok(()) };
     let path = &segment.path;
     let mut reader = Reader::open(path).map_err(cannot_read(path))?;
@@ -584,11 +655,19 @@ fn finish_recovery(state: &mut State, recent: &mut Recent, end_min: u64) -> Resu
     let offset = |at: u64| segment.start + (at - segment.head_bytes);
     // Records of a later group prove that the bytes before them were durable.
     let proves = |at: u64, later: &StoredBatch| later.head.group > offset(at);
+    let mut unread = None;
     let at = scan(&mut reader, segment.head_bytes, proves, |found| match found {
         Found::Damage { at, .. } => {
             tracing::error!(file = %path.display(), byte = at, "the write-ahead log is damaged");
         }
         Found::Record(StoredBatch { head, text }) => {
+            let text = match clear_text(cipher, segment.is_encrypted, text, path, 0) {
+                Ok(text) => text,
+                Err(error) => {
+                    unread.get_or_insert(error);
+                    return;
+                }
+            };
             state.clusters.insert(head.name.clone(), after_text(head.begins, &text, head.lines));
             if recent.remembers(head.received, now) {
                 recent.remember(head.key, head.received);
@@ -596,6 +675,9 @@ fn finish_recovery(state: &mut State, recent: &mut Recent, end_min: u64) -> Resu
         }
     })
     .map_err(cannot_read(path))?;
+    if let Some(error) = unread {
+        return Err(error);
+    }
     let length = reader.limit();
     if offset(at) < end_min {
         let what = "no record, but another segment was started after it";

@@ -26,8 +26,8 @@ use strongroom_archive::error::RowsError;
 use strongroom_archive::sealed_rows::{SealedBatch, SealedRows};
 use strongroom_archive::{Archive, Records};
 use strongroom_schemas::format::EVENTS_FORMAT;
-use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
-use strongroom_schemas::{Table, VolumeId, events};
+use strongroom_schemas::record::{Sha256Hash as Hash, record_hash};
+use strongroom_schemas::{Table, VolumeId};
 use strongroom_store::s3_error::S3Error;
 use strongroom_tlog::tree::CompactRange;
 
@@ -344,6 +344,7 @@ fn take(rows: &SealedBatch, job: &Job<'_>, records: &dyn Records, seen: &mut See
     let SealedBatch { table, batch } = rows;
     let wrong = |detail: String| RowsError::Records { detail };
     let Seen { rows: before, records: leaves, differing, .. } = seen;
+    let marks = rows.marks()?;
     let mut differs = |row: usize, how: &dyn Display| differing.add(*before + row as u64, how);
     match rows.record_column()? {
         Some(array) => {
@@ -356,13 +357,18 @@ fn take(rows: &SealedBatch, job: &Job<'_>, records: &dyn Records, seen: &mut See
             }
         }
         None if job.is_compared => {
-            let each = &mut |record: &[u8]| leaves.push(leaf_hash(record));
+            let mut row = 0;
+            let each = &mut |record: &[u8]| {
+                leaves.push(record_hash(marks.of(row), record));
+                row += 1;
+            };
             records.compare(*table, batch, job.format, each, &mut differs).map_err(wrong)?;
         }
-        None => rows.each_record(records, &mut |_, record| leaves.push(leaf_hash(record)))?,
+        None => {
+            rows.each_record(records, &mut |row, record| leaves.push(record_hash(marks.of(row), record)))?
+        }
     }
-    let marks = batch.column_by_name(events::REDACTION).filter(|_| *table == Table::Events);
-    seen.redacted += marks.map_or(0, |marks| (marks.len() - marks.null_count()) as u64);
+    seen.redacted += marks.count();
     let (times, offsets) = (rows.times()?, rows.offsets()?);
     // Most rows have the same source as the row before. So the span of such a run of rows is merged
     // into the map only when the source changes.

@@ -10,9 +10,11 @@ use crossbeam_channel::Sender;
 use strongroom_archive::Position;
 use strongroom_archive::fingerprint::LineChain;
 use strongroom_journal::{JournalError, lock, now_ms};
+use strongroom_redact::{Key, Keys, Policy, Redactor, RuleSettings, Settings};
 
 use crate::testing::Pipeline;
 use crate::webhook::WebhookSource;
+use crate::webhook::cipher::TextCipher;
 use crate::webhook::counters::WebhookCounters;
 use crate::webhook::recent::Lookup;
 use crate::webhook::refused::Refused;
@@ -30,6 +32,7 @@ fn options(folder: &Path) -> WalOptions {
         disk_free_bytes_min: 0,
         remembered_max: 1_000,
         remembered_for: Duration::from_secs(60),
+        cipher: TextCipher::default(),
     }
 }
 
@@ -343,4 +346,52 @@ fn a_folder_has_one_user() {
     write(options(folder.path()), &[("a", "{}\n")]);
     std::fs::remove_file(folder.path().join("id")).expect("removes");
     assert!(matches!(open(options(folder.path())), Err(WalError::Id { .. })));
+}
+
+fn cipher(digits: &str, old: &[&str]) -> TextCipher {
+    let rule = RuleSettings {
+        paths: vec!["requestObject.data.*".to_owned()],
+        action: "drop".to_owned(),
+        ..RuleSettings::default()
+    };
+    let settings = Settings { key: Some("env:UNUSED".to_owned()), rules: vec![rule], ..Settings::default() };
+    let key = |digits: &str| Key::parse(&digits.repeat(32)).expect("a key");
+    let keys = Keys::new(key(digits), old.iter().map(|digits| key(digits)).collect()).expect("two ids");
+    TextCipher(Some(Arc::new(Redactor::new(Policy::new(&settings).expect("a policy"), keys))))
+}
+
+/// A log is encrypted from the start under a policy on, and is read with its key, whichever process
+/// wrote which segment and wherever the last one was cut.
+#[test]
+fn an_encrypted_log_is_read_with_its_key_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let with = |cipher: &TextCipher| WalOptions { cipher: cipher.clone(), ..options(folder.path()) };
+    let (first, second) = (cipher("5a", &[]), cipher("77", &["5a"]));
+    assert_eq!(write(with(&TextCipher::default()), &[("a", "clear 1\n")]), [Ok(())]);
+    assert_eq!(write(with(&first), &[("a", "hidden 2\n"), ("b", "hidden 3\n")]), [Ok(()), Ok(())]);
+    assert_eq!(write(with(&second), &[("a", "hidden 4\nhidden 5\n")]), [Ok(())]);
+    for entry in std::fs::read_dir(folder.path()).expect("a folder") {
+        let bytes = std::fs::read(entry.expect("an entry").path()).expect("a file");
+        assert!(memchr::memmem::find(&bytes, b"hidden").is_none());
+    }
+    assert!(matches!(open(with(&TextCipher::default())), Err(WalError::NoKey { .. })));
+    assert!(matches!(open(with(&cipher("77", &[]))), Err(WalError::Decrypt { .. })));
+    let (wal, writer) = open(with(&second)).expect("opens");
+    let read = run(&wal, &HashMap::new());
+    assert!(read.ended.is_ok());
+    let text = |cluster: &str| read.texts.get(cluster).map(String::as_str);
+    assert_eq!((text("a"), text("b")), (Some("clear 1\nhidden 2\nhidden 4\nhidden 5\n"), Some("hidden 3\n")));
+    drop((wal, writer));
+    // The last segment is cut at every byte: what is whole is read, and nothing else.
+    let newest =
+        strongroom_journal::numbered(folder.path(), "log").expect("a folder").pop().expect("a segment").1;
+    let whole = std::fs::read(&newest).expect("a file");
+    for length in (0..whole.len()).rev() {
+        std::fs::write(&newest, &whole[..length]).expect("written");
+        let (wal, writer) = open(with(&second)).unwrap_or_else(|error| panic!("{length}: {error}"));
+        let end = wal.clusters().iter().find(|(name, _)| *name == "a").map(|(_, end)| end.offset);
+        assert_eq!(end, Some(17), "{length}");
+        drop((wal, writer));
+        std::fs::write(&newest, &whole[..length]).expect("written");
+    }
 }

@@ -1,0 +1,193 @@
+//! A redacted block says what the redacted events say, and nothing else is changed.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+use serde_json::json;
+use strongroom_decode::Decoder;
+use strongroom_decode::meaning::compare_events;
+use strongroom_lines::frame::{Edge, LineSoFar};
+use strongroom_lines::{Block, LINE_BYTES_MAX};
+use strongroom_redact::{Key, Keys, Policy, RuleSettings, Settings, is_encrypted};
+use strongroom_schemas::format::EVENTS_FORMAT;
+use strongroom_schemas::record::leaf_hash;
+
+use super::*;
+
+const MARK: &str = "zQmK";
+
+fn redactor() -> Arc<Redactor> {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let settings = Settings {
+        key: Some("env:UNUSED".to_owned()),
+        presets: texts(&["secrets"]),
+        rules: vec![
+            RuleSettings {
+                resources: texts(&["configmaps"]),
+                paths: texts(&["requestObject.data.*", "user.username"]),
+                action: "tokenise".to_owned(),
+                ..RuleSettings::default()
+            },
+            RuleSettings {
+                paths: texts(&["requestURI.command", "annotations[\"x.io/note\"]"]),
+                action: "drop".to_owned(),
+                ..RuleSettings::default()
+            },
+        ],
+        ..Settings::default()
+    };
+    let policy = Policy::new(&settings).expect("a policy");
+    let key = Key::parse(&"5a".repeat(32)).expect("a key");
+    Arc::new(Redactor::new(policy, Keys::new(key, Vec::new()).expect("one id")))
+}
+
+/// An event of a kind; those of kinds from 4 on are not changed.
+fn event(kind: u8, number: usize) -> String {
+    let mark = format!("{MARK}{number}");
+    let (resource, uri, user, body, note) = match kind {
+        0 => ("secrets", "/s", "eve", json!({"kind": "Secret", "data": {"a": mark, "b": mark}}), ""),
+        1 => ("configmaps", "/c", mark.as_str(), json!({"data": {"a": mark}, "kept": "yes"}), ""),
+        2 => ("pods", "/p/exec", "eve", json!({}), ""),
+        3 => ("nodes", "/n", "eve", json!({}), mark.as_str()),
+        4 => ("nodes", "/n?x=1", "eve", json!({"kept": number}), ""),
+        _ => ("secrets", "/s", "eve", json!({"kind": "Secret", "type": "Opaque"}), ""),
+    };
+    let query = if kind == 2 { format!("?command={mark}&stdin=true") } else { String::new() };
+    let note = if note.is_empty() { String::new() } else { format!(r#","x.io/note":"{note}""#) };
+    format!(
+        r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Request","auditID":"id-{number}","stage":"ResponseComplete","requestURI":"{uri}{query}","verb":"create","user":{{"username":"{user}","groups":["a","b"]}},"sourceIPs":["10.0.0.7"],"objectRef":{{"resource":"{resource}","namespace":"n","name":"o","apiVersion":"v1"}},"responseStatus":{{"metadata":{{}},"code":201}},"requestObject":{body},"requestReceivedTimestamp":"2026-03-02T10:00:00.000001Z","stageTimestamp":"2026-03-02T10:00:00.000002Z","annotations":{{"authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":""{note}}}}}"#
+    )
+}
+
+/// Puts an event into a wrapper, or damages it.
+fn line(text: &str, wrapper: u8) -> String {
+    let literal = || serde_json::to_string(text).expect("a string");
+    match wrapper {
+        0 => text.to_owned(),
+        1 => format!("Mar  2 10:00:00 master kube-apiserver[1]: {text}"),
+        2 => format!(r#"{{"message":{0},"event":{{"original":{0}}}}}"#, literal()),
+        3 => format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[{text},{text}]}}"#),
+        4 => serde_json::from_str::<serde_json::Value>(text).expect("JSON").to_string(),
+        5 => literal(),
+        6 => text[..text.len() - 40].to_owned(),
+        _ => format!("no event {MARK}"),
+    }
+}
+
+fn block(log: &str) -> Block {
+    let origin = Origin { partition: "file/x".to_owned(), cluster: "c".to_owned(), unwrap: None };
+    Block {
+        origin: Arc::new(origin),
+        offset: 0,
+        first_line: 1,
+        bytes: log.as_bytes().to_vec(),
+        begins: LineSoFar::default().edge(log.as_bytes(), LINE_BYTES_MAX),
+        ends: Edge::Line,
+        open_ended: false,
+    }
+}
+
+/// Offsets of a table's rows.
+fn offsets(batch: &RecordBatch, column: usize) -> Vec<i64> {
+    batch.column(column).as_primitive::<Int64Type>().values().to_vec()
+}
+
+/// Whether a value of a row has a marker; entries of a dictionary that no row uses do not count.
+fn has_marker(batch: &RecordBatch) -> bool {
+    let rows: Int64Array = (0..batch.num_rows() as i64).map(Some).collect();
+    batch.columns().iter().any(|column| {
+        let column = take(column, &rows, None).expect("rows");
+        match column.data_type() {
+            DataType::Dictionary(..) => {
+                let column = column.as_dictionary::<Int32Type>();
+                (0..column.len())
+                    .any(|row| dictionary_value(column, row).is_some_and(|text| text.contains(MARK)))
+            }
+            DataType::Utf8 => column.as_string::<i32>().iter().flatten().any(|text| text.contains(MARK)),
+            DataType::Binary => column
+                .as_binary::<i32>()
+                .iter()
+                .flatten()
+                .any(|bytes| memchr::memmem::find(bytes, MARK.as_bytes()).is_some()),
+            DataType::List(_) => format!("{column:?}").contains(MARK),
+            _ => false,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_redacted_block_says_what_its_records_say(
+        lines in proptest::collection::vec((0_u8..6, 0_u8..8), 1..20),
+    ) {
+        let texts: Vec<String> =
+            lines.iter().enumerate().map(|(at, (kind, wrapper))| line(&event(*kind, at), *wrapper) + "\n").collect();
+        let block = block(&texts.concat());
+        let mut decoder = Decoder::new(DecoderConfig::default());
+        let decoded = decoder.decode_to_seal(&block, DateTime::UNIX_EPOCH).expect("columns");
+        let clear = decoded.events.clone();
+        let (records, clear_offsets) = (decoded.records(), offsets(&clear, index::SOURCE_OFFSET));
+        let redactor = redactor();
+        let mut redaction = Redaction::new(Arc::clone(&redactor), DecoderConfig::default());
+        let changes = redaction.changes(&decoded.events, &block.origin).expect("columns");
+        let clear_hashes = decoded.record_hashes.clone();
+        let (redacted, counts) =
+            redaction.apply(decoded, changes, &block.origin, DateTime::UNIX_EPOCH).expect("columns");
+
+        // Nothing is lost, moved or left in clear.
+        prop_assert_eq!(redacted.records(), records);
+        prop_assert!(!has_marker(&redacted.events) && !has_marker(&redacted.rejects));
+        let kept: HashSet<i64> = offsets(&redacted.events, index::SOURCE_OFFSET).into_iter().collect();
+        let rejected = offsets(&redacted.rejects, rejects::index::SOURCE_OFFSET);
+        prop_assert!(rejected.is_sorted());
+        prop_assert!(clear_offsets.iter().all(|offset| kept.contains(offset) || rejected.contains(offset)));
+        let raw = redacted.rejects.column(rejects::index::RAW).as_binary::<i32>();
+        prop_assert!(raw.iter().flatten().all(is_encrypted));
+
+        // A verifier finds in each record what the columns say, and the hash is that of the record.
+        let mut found = Vec::new();
+        let mut records = Vec::new();
+        compare_events(&redacted.events, EVENTS_FORMAT, &mut |record| records.push(record.to_vec()), &mut |row, how| {
+            found.push((row, how.to_string()));
+        })
+        .expect("events");
+        prop_assert_eq!(found, Vec::new());
+        let marks = redacted.events.column(index::REDACTION).as_string::<i32>();
+        for (row, record) in records.iter().enumerate() {
+            let hash = match marks.is_valid(row) {
+                true => redacted_leaf_hash(marks.value(row), record),
+                false => leaf_hash(record),
+            };
+            prop_assert_eq!(redacted.record_hashes[row], hash);
+        }
+        prop_assert_eq!(counts.events as usize, marks.len() - marks.null_count());
+
+        // A row that is not changed is what it was, and the others are the same events.
+        let offsets = offsets(&redacted.events, index::SOURCE_OFFSET);
+        for (row, offset) in offsets.iter().enumerate() {
+            let was = clear_offsets.iter().position(|clear| clear == offset).expect("it was there");
+            if marks.is_null(row) {
+                prop_assert_eq!(redacted.record_hashes[row], clear_hashes[was]);
+                continue;
+            }
+            for column in IDENTITY.into_iter().chain([index::USER_GROUPS, index::SOURCE_IPS]) {
+                let pair = Pair::of(clear.column(column), redacted.events.column(column));
+                prop_assert!(pair.is_equal(was, row));
+            }
+        }
+    }
+}
+
+#[test]
+fn rejects_that_are_stored_are_left_out_whatever_the_policy_is() {
+    let log = [line(&event(0, 1), 0), line(&event(4, 2), 0), line(&event(0, 3), 0)].join("\n") + "\n";
+    let block = block(&log);
+    let mut decoder = Decoder::new(DecoderConfig::default());
+    let decoded = decoder.decode_to_seal(&block, DateTime::UNIX_EPOCH).expect("columns");
+    let all = offsets(&decoded.events, index::SOURCE_OFFSET);
+    let (left, count) = leave_out(decoded, &HashSet::from([all[1], 7])).expect("columns");
+    assert_eq!((count, left.record_hashes.len()), (1, 2));
+    assert_eq!(offsets(&left.events, index::SOURCE_OFFSET), [all[0], all[2]]);
+}

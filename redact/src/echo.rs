@@ -1,0 +1,259 @@
+//! Values that come back elsewhere: in messages, in annotations, beside the event.
+//!
+//! An API server's message may quote what a client sent (`Invalid value: "…"`), and so may a
+//! webhook's. So a message is kept only if it is one of the few that name objects and users alone.
+//! Annotations are kept unless they are JSON that the policy applies to, are of a kind that quotes,
+//! or contain a value that was replaced.
+//!
+//! Invariant: what is kept here was understood or searched, never guessed. No state.
+
+use std::sync::LazyLock;
+
+use memchr::memmem;
+use regex::bytes::RegexSet;
+
+use crate::detect::from_base64;
+use crate::json;
+
+/// A shorter value is not searched for: it would be found in anything.
+pub(crate) const ECHO_BYTES_MIN: usize = 6;
+/// Maximum number of replaced texts that are searched for in one event. With more of them, what
+/// might repeat one is dropped without a search.
+pub(crate) const ECHOES_MAX: usize = 1024;
+
+/// Maximum number of bytes that are searched in one event: of all texts that were replaced, times
+/// those that are searched for them. A client chooses both.
+const SEARCH_BYTES_MAX: usize = 4 << 20;
+
+/// Messages of the API server that name objects and users, and quote nothing else.
+static PLAIN_MESSAGES: LazyLock<RegexSet> = LazyLock::new(|| {
+    RegexSet::new([
+        r#"(?-u)^[a-z0-9./-]+ "[A-Za-z0-9:._-]+" (?:not found|already exists)$"#,
+        r#"(?-u)^[a-z0-9./-]+(?: "[A-Za-z0-9:._-]+")? is forbidden: User "[^"]*" cannot [a-z]+ resource "[a-z0-9./-]+" in API group "[a-z0-9.-]*"(?: in the namespace "[a-z0-9-]+"| at the cluster scope)$"#,
+        r#"(?-u)^Operation cannot be fulfilled on [a-z0-9.-]+ "[A-Za-z0-9:._-]+": the object has been modified; please apply your changes to the latest version and try again$"#,
+        r"(?-u)^(?:the server could not find the requested resource|Unauthorized|context canceled|context deadline exceeded)$",
+        r"(?-u)^Timeout: request did not complete within requested timeout - context deadline exceeded$",
+    ])
+    .expect("a test compiles the patterns")
+});
+
+/// Whether a message is one that quotes no value.
+pub(crate) fn is_plain_message(text: &[u8]) -> bool {
+    text.is_empty() || PLAIN_MESSAGES.is_match(text)
+}
+
+/// What an annotation of the event may have in it, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The API server's own, about the request and not about its body.
+    Server,
+    /// The patch of an admission webhook, a JSON text.
+    WebhookPatch,
+    /// A message that may quote the body.
+    Quoting,
+    Other,
+}
+
+/// Beginnings of the names of annotations that are not about a body.
+const OF_SERVER: [&str; 11] = [
+    "apiserver.latency.k8s.io/",
+    "audit.k8s.io/",
+    "authentication.k8s.io/",
+    "authentication.openshift.io/",
+    "authorization.k8s.io/",
+    "failed-open.mutating.webhook.admission.k8s.io/",
+    "failed-open.mutation.webhook.admission.k8s.io/",
+    "failed-open.validating.webhook.admission.k8s.io/",
+    "k8s.io/",
+    "mutation.webhook.admission.k8s.io/",
+    "pod-security.kubernetes.io/",
+];
+const OF_PATCHES: &str = "patch.webhook.admission.k8s.io/";
+const OF_POLICIES: &str = "validation.policy.admission.k8s.io/";
+
+/// Returns what an annotation of the event is by its name.
+pub(crate) fn origin(name: &[u8]) -> Origin {
+    let is = |head: &str| name.starts_with(head.as_bytes());
+    if is(OF_PATCHES) {
+        Origin::WebhookPatch
+    } else if is(OF_POLICIES) {
+        Origin::Quoting
+    } else if OF_SERVER.iter().any(|head| is(head)) {
+        Origin::Server
+    } else {
+        Origin::Other
+    }
+}
+
+/// Texts that were replaced, to be searched for in what is left.
+pub(crate) struct Echoes {
+    texts: Vec<Vec<u8>>,
+    is_full: bool,
+    /// How many bytes may still be searched.
+    left: usize,
+}
+
+impl Echoes {
+    /// Collects the strings and numbers of the values that were replaced, and what the strings are
+    /// the base64 of. They begin at `starts`, and are known
+    /// to be JSON.
+    pub(crate) fn of(text: &[u8], starts: impl Iterator<Item = usize>) -> Echoes {
+        let mut echoes = Echoes { texts: Vec::new(), is_full: false, left: SEARCH_BYTES_MAX };
+        for start in starts {
+            // The values were read before, so nothing fails here.
+            let _ = echoes.collect(text, start, 0);
+            if echoes.is_full {
+                break;
+            }
+        }
+        echoes.texts.sort_unstable();
+        echoes.texts.dedup();
+        echoes
+    }
+
+    fn collect(&mut self, text: &[u8], at: usize, depth: usize) -> Result<usize, json::Broken> {
+        match text.get(at) {
+            Some(b'"') => {
+                let end = json::string_end(text, at)?;
+                let string = json::unescape(&text[at..end]).into_owned();
+                if let Some(decoded) = from_base64(&string) {
+                    self.push(decoded.trim_ascii());
+                }
+                self.push(string.trim_ascii());
+                Ok(end)
+            }
+            Some(b'{') => json::each_member(text, at, depth, |_, at, depth| self.collect(text, at, depth))
+                .map(|(_, end)| end),
+            Some(b'[') => json::each_element(text, at, depth, |at, depth| self.collect(text, at, depth)),
+            _ => {
+                let end = json::scalar_end(text, at)?;
+                self.push(&text[at..end]);
+                Ok(end)
+            }
+        }
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        if text.len() < ECHO_BYTES_MIN {
+            return;
+        }
+        if self.texts.len() == ECHOES_MAX {
+            self.is_full = true;
+        } else {
+            self.texts.push(text.to_vec());
+        }
+    }
+
+    /// Whether a text may contain a replaced one.
+    pub(crate) fn may_be_in(&mut self, text: &[u8]) -> bool {
+        if text.len() < ECHO_BYTES_MIN || self.texts.is_empty() {
+            return self.is_full;
+        }
+        let Some(left) = self.left.checked_sub(self.texts.len().saturating_mul(text.len())) else {
+            return true;
+        };
+        self.left = left;
+        let is_in = |text: &[u8]| self.texts.iter().any(|echo| memmem::find(text, echo).is_some());
+        self.is_full || is_in(text) || from_base64(text).is_some_and(|decoded| is_in(&decoded))
+    }
+}
+
+/// Replaces each occurrence of `name` in `text` that is not a part of a longer word. Returns `None`
+/// if there is none.
+pub(crate) fn replace_word(text: &[u8], name: &[u8], with: &[u8]) -> Option<Vec<u8>> {
+    if name.is_empty() {
+        return None;
+    }
+    let is_letter = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let (mut out, mut at, mut found) = (Vec::new(), 0, false);
+    for start in memmem::find_iter(text, name) {
+        let end = start + name.len();
+        let is_part = start < at
+            || (is_letter(name.first())
+                && is_letter(start.checked_sub(1).and_then(|before| text.get(before))))
+            || (is_letter(name.last()) && is_letter(text.get(end)));
+        if is_part {
+            continue;
+        }
+        out.extend_from_slice(&text[at..start]);
+        out.extend_from_slice(with);
+        (at, found) = (end, true);
+    }
+    out.extend_from_slice(&text[at..]);
+    found.then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_that_quote_are_not_plain() {
+        for text in [
+            "",
+            r#"secrets "db" not found"#,
+            r#"patients.example.org "p-1" already exists"#,
+            r#"secrets is forbidden: User "system:serviceaccount:a:b" cannot list resource "secrets" in API group "" in the namespace "phi""#,
+            r#"nodes "n" is forbidden: User "jane@example.org" cannot get resource "nodes" in API group "" at the cluster scope"#,
+            r#"Operation cannot be fulfilled on configmaps "a": the object has been modified; please apply your changes to the latest version and try again"#,
+        ] {
+            assert!(is_plain_message(text.as_bytes()), "{text}");
+        }
+        for text in [
+            r#"Secret "db" is invalid: data[p]: Invalid value: "hunter2": no"#,
+            r#"admission webhook "w" denied the request: ssn 123-45-6789"#,
+            "illegal base64 data at input byte 4",
+            r#"secrets "db" not found: hunter2"#,
+            "secrets \"db\" not found\nhunter2",
+            r#"secrets "hunter two" not found"#,
+            r#"pods "p" is forbidden: violates PodSecurity "restricted""#,
+        ] {
+            assert!(!is_plain_message(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn annotations_are_told_apart_by_name() {
+        for (name, expected) in [
+            ("authorization.k8s.io/reason", Origin::Server),
+            ("patch.webhook.admission.k8s.io/round_0_index_1", Origin::WebhookPatch),
+            ("validation.policy.admission.k8s.io/validation_failure", Origin::Quoting),
+            ("my.webhook/finding", Origin::Other),
+            ("", Origin::Other),
+        ] {
+            assert_eq!(origin(name.as_bytes()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn replaced_texts_are_found_again() {
+        let text = br#"{"a":["hunter\u0032","aHVudGVyMw=="],"n":1234567,"s":"x"}"#;
+        let mut echoes = Echoes::of(text, std::iter::once(0));
+        for found in ["is hunter2.", "hunter3", "aHVudGVyMw==", "aHVudGVyMg==", "n=1234567"] {
+            assert!(echoes.may_be_in(found.as_bytes()), "{found}");
+        }
+        for other in ["", "x", "hunter", "hunter4"] {
+            assert!(!echoes.may_be_in(other.as_bytes()), "{other}");
+        }
+        let many = format!(
+            "[{}]",
+            (0..=ECHOES_MAX).map(|at| (1_000_000 + at).to_string()).collect::<Vec<_>>().join(",")
+        );
+        assert!(Echoes::of(many.as_bytes(), std::iter::once(0)).may_be_in(b"anything"));
+        // What is too much to be searched counts as found.
+        let long = vec![b' '; SEARCH_BYTES_MAX / 2];
+        assert!(!Echoes::of(b"\"hunter2\"", std::iter::once(0)).may_be_in(&long));
+        assert!(Echoes::of(b"[\"hunter2\",\"hunter3\",\"hunter4\"]", std::iter::once(0)).may_be_in(&long));
+    }
+
+    #[test]
+    fn names_are_replaced_as_words() {
+        let replaced = |text: &str| {
+            replace_word(text.as_bytes(), b"jane", b"T").map(|out| String::from_utf8(out).expect("text"))
+        };
+        assert_eq!(replaced(r#"User "jane" of jane"#).as_deref(), Some(r#"User "T" of T"#));
+        assert_eq!(replaced("janet and mary-jane").as_deref(), Some("janet and mary-T"));
+        assert_eq!(replaced("janet"), None);
+        assert_eq!(replace_word(b"abc", b"", b"T"), None);
+    }
+}

@@ -1,0 +1,234 @@
+//! Strings that have more in them than a value: messages, annotations, URIs, copies of events.
+//!
+//! Invariant: a string is kept only if it was read, searched, or is of a kind that has no value of a
+//! body. Texts in texts are read to a bounded depth.
+
+use std::collections::HashMap;
+
+use super::{Context, Edit, Fate, Frame, Place, Span, Walk, dropped};
+use crate::detect::{first_in, from_base64};
+use crate::echo::{self, Origin};
+use crate::graph::{Action, Hit};
+use crate::implied::Implied;
+use crate::json::{self, Broken};
+use crate::pointers::Segment;
+
+/// How deep texts in texts are read: an annotation that has an object with such an annotation.
+const TEXTS_MAX: usize = 4;
+
+impl Walk<'_, '_> {
+    pub(super) fn string(&mut self, at: usize, end: usize, states: Span, place: Place) -> Option<Hit> {
+        if matches!(
+            place,
+            Place::Skip | Place::Record | Place::Payload | Place::Beside | Place::Fields { .. }
+        ) {
+            return None;
+        }
+        let literal = &self.text[at..end];
+        let hit = self.scalar_hit(states, place);
+        if matches!(place, Place::User | Place::RequestUri) || hit.is_some() {
+            return hit;
+        }
+        if self.context.detectors.is_empty() && self.context.names.is_empty() && matches!(place, Place::Plain)
+        {
+            return None;
+        }
+        let text = json::unescape(literal);
+        if let Some(hit) = self.detected(&text) {
+            return Some(hit);
+        }
+        let candidate = match place {
+            Place::Message if !self.has_bodies() || echo::is_plain_message(&text) => None,
+            Place::Message => return Some(dropped(Implied::Message)),
+            Place::Details if self.has_bodies() => Some(Implied::Message),
+            Place::AuditAnnotation(Origin::Server) => None,
+            Place::AuditAnnotation(Origin::Quoting) if self.has_bodies() => {
+                return Some(dropped(Implied::Annotation));
+            }
+            Place::AuditAnnotation(_) | Place::Annotation => {
+                let is_patch = matches!(place, Place::AuditAnnotation(Origin::WebhookPatch));
+                if let Some(hit) = self.hit_in_text(&text, is_patch) {
+                    return Some(hit);
+                }
+                Some(Implied::Annotation)
+            }
+            _ => None,
+        };
+        if !self.context.names.is_empty()
+            && let Some(hit) = self.names_in(at, end, &text, place)
+        {
+            return Some(hit);
+        }
+        if let Some(implied) = candidate
+            && text.len() >= echo::ECHO_BYTES_MIN
+        {
+            self.candidates.push((at, end, implied.label()));
+        }
+        None
+    }
+
+    pub(super) fn detected(&self, text: &[u8]) -> Option<Hit> {
+        first_in(self.context.detectors, text).map(|label| Hit { action: Action::Tokenise, label })
+    }
+
+    /// Returns the hit of a text that is JSON and has a value that would be replaced, or looks like
+    /// JSON and cannot be read, or is compressed. JSON may be in a JSON string, or in base64.
+    pub(super) fn hit_in_text(&self, text: &[u8], is_webhook_patch: bool) -> Option<Hit> {
+        if self.has_bodies() || !self.context.detectors.is_empty() {
+            self.hit_in_layers(text, is_webhook_patch, self.context.texts + 1)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn hit_in_layers(&self, text: &[u8], is_webhook_patch: bool, texts: usize) -> Option<Hit> {
+        const GZIP_IN_BASE64: &[u8] = b"H4sI";
+        let text = text.trim_ascii();
+        let opaque = self.has_bodies().then(|| dropped(Implied::Annotation));
+        match text.first() {
+            Some(b'{' | b'[' | b'"') if texts > TEXTS_MAX => opaque,
+            Some(b'{' | b'[') => {
+                let no_forced = HashMap::new();
+                let context = Context { texts, forced: &no_forced, names: &[], ..self.context };
+                match Walk::inner(text, context, is_webhook_patch) {
+                    Ok(walk) => {
+                        walk.replaced.first().map(|replaced| Hit { action: Action::Drop, ..replaced.hit })
+                    }
+                    Err(_) => opaque,
+                }
+            }
+            Some(b'"') => match json::string_end(text, 0) {
+                Ok(end) if end == text.len() => {
+                    self.hit_in_layers(&json::unescape(text), is_webhook_patch, texts + 1)
+                }
+                _ => opaque,
+            },
+            _ if text.starts_with(GZIP_IN_BASE64) => opaque,
+            // A text that is neither JSON nor base64 of it is no copy of an object.
+            _ => {
+                let decoded = from_base64(text)?;
+                match decoded.trim_ascii().first() {
+                    Some(b'{' | b'[' | b'"') => self.hit_in_layers(&decoded, is_webhook_patch, texts + 1),
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    /// Replaces the names of users: the whole string if it is a name, else, in messages and
+    /// annotations, the name in it.
+    pub(super) fn names_in(&mut self, at: usize, end: usize, text: &[u8], place: Place) -> Option<Hit> {
+        let names = self.context.names;
+        let hit = Hit { action: Action::Tokenise, label: self.context.names_label };
+        if names.iter().any(|name| name == text) {
+            return Some(hit);
+        }
+        if !matches!(place, Place::Message | Place::Details | Place::AuditAnnotation(_) | Place::Annotation) {
+            return None;
+        }
+        let mut replaced: Option<Vec<u8>> = None;
+        for name in names {
+            let token = self.context.key.token_of_bytes(name);
+            let now = replaced.as_deref().unwrap_or(text);
+            if let Some(next) = echo::replace_word(now, name, token.as_str().as_bytes()) {
+                replaced = Some(next);
+            }
+        }
+        if let Some(replaced) = replaced {
+            let mut with = Vec::new();
+            json::write_string(&replaced, &mut with);
+            self.edits.push(Edit { start: at, end, with });
+            self.note(hit, at, end);
+        }
+        None
+    }
+
+    /// A member that is not an event's: a collector's, perhaps with a copy of the event.
+    pub(super) fn beside(&mut self, at: usize) -> Result<(usize, Fate), Broken> {
+        let end = json::value_end(self.text, at, self.depth)?;
+        let value = &self.text[at..end];
+        if matches!(value.first(), Some(b'"' | b'{' | b'[')) {
+            // Without the first letter, the names are found however they are put together.
+            let is_copy = ["equestObject", "esponseObject", "equest_object", "esponse_object"]
+                .iter()
+                .any(|name| memchr::memmem::find(value, name.as_bytes()).is_some());
+            if self.has_bodies() && is_copy {
+                return Ok((end, self.replace(at, end, dropped(Implied::Beside))));
+            }
+            self.beside.push(at);
+        }
+        Ok((end, Fate::Kept))
+    }
+
+    /// The URI of a request: the values of parameters are replaced in it.
+    pub(super) fn request_uri(&mut self, at: usize, states: Span) -> Result<(usize, Fate), Broken> {
+        let end = json::value_end(self.text, at, self.depth)?;
+        let text = json::unescape(&self.text[at..end]);
+        let query = match self.text.get(at) {
+            Some(b'"') if !states.is_empty() => memchr::memchr(b'?', &text),
+            _ => None,
+        };
+        let Some(query) = query else { return Ok((end, Fate::Kept)) };
+        let mut out = text[..query].to_vec();
+        let (mut separator, mut is_changed) = (b'?', false);
+        for parameter in text[query + 1..].split(|byte| *byte == b'&') {
+            let (name, value) = match memchr::memchr(b'=', parameter) {
+                Some(at) => (&parameter[..at], Some(&parameter[at + 1..])),
+                None => (parameter, None),
+            };
+            let decoded = percent_decoded(name);
+            let states_end = self.states.len();
+            let (_, hit) = self.step(states, Some(&decoded));
+            self.states.truncate(states_end);
+            match (hit, value) {
+                (Some(hit), _) if hit.action == Action::Drop => {
+                    let segment = Segment::Owned(decoded);
+                    self.frames.push(Frame { segment, at, node: None });
+                    self.note(hit, at, end);
+                    self.frames.pop();
+                    is_changed = true;
+                    continue;
+                }
+                (Some(hit), Some(value)) if !value.is_empty() => {
+                    self.note(hit, at, end);
+                    is_changed = true;
+                    out.push(separator);
+                    out.extend_from_slice(name);
+                    out.push(b'=');
+                    let token = self.context.key.token_of_bytes(&percent_decoded(value));
+                    out.extend_from_slice(token.as_str().as_bytes());
+                }
+                _ => {
+                    out.push(separator);
+                    out.extend_from_slice(parameter);
+                }
+            }
+            separator = b'&';
+        }
+        if is_changed {
+            let mut with = Vec::new();
+            json::write_string(&out, &mut with);
+            self.edits.push(Edit { start: at, end, with });
+        }
+        Ok((end, Fate::Kept))
+    }
+}
+
+/// Undoes the escapes of a query parameter.
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 2;
+            }
+            (b'+', _, _) => out.push(b' '),
+            (byte, _, _) => out.push(*byte),
+        }
+        at += 1;
+    }
+    out
+}

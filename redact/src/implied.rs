@@ -1,0 +1,50 @@
+//! Why a value is replaced although no path of the policy leads to it.
+//!
+//! Invariant: these labels are the first ones of every policy, in the order of [`Implied::ALL`].
+
+/// What the editor replaces although no path leads to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Implied {
+    Message,
+    Annotation,
+    Beside,
+    Cells,
+    ManagedFields,
+    Wrapped,
+    Parent,
+    Name,
+    Repeated,
+}
+
+impl Implied {
+    pub(crate) const ALL: [Implied; 9] = [
+        Implied::Message,
+        Implied::Annotation,
+        Implied::Beside,
+        Implied::Cells,
+        Implied::ManagedFields,
+        Implied::Wrapped,
+        Implied::Parent,
+        Implied::Name,
+        Implied::Repeated,
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Implied::Message => "message that may quote a value",
+            Implied::Annotation => "annotation that may repeat a value",
+            Implied::Beside => "member beside the event",
+            Implied::Cells => "cells of a table",
+            Implied::ManagedFields => "managed fields that name a value",
+            Implied::Wrapped => "body in another encoding",
+            Implied::Parent => "parent of what the mark has no place for",
+            Implied::Name => "object with a member name of a detected shape",
+            Implied::Repeated => "object with a repeated member",
+        }
+    }
+
+    /// The label's index: these labels are the first ones.
+    pub(crate) const fn label(self) -> u16 {
+        self as u16
+    }
+}

@@ -1,0 +1,279 @@
+//! A policy with its keys, applied to one event at a time.
+//!
+//! An event is walked over, mostly once. It is walked over again where something else has to go
+//! because of what was replaced: an annotation that repeats a value, a collector's member beside the
+//! event, a parent of what the mark has no room for, the name of a user in the rest of the event.
+//!
+//! Invariant: an event is returned as edited only with a mark that names what was edited. Nothing is
+//! kept between events.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use strongroom_schemas::marks::Redaction;
+use thiserror::Error;
+
+use crate::cipher::CipherError;
+use crate::detect::Detector;
+use crate::echo::Echoes;
+use crate::edit::{Context, Walk};
+use crate::graph::Action;
+use crate::implied::Implied;
+use crate::json::{self, Broken};
+use crate::keys::{KeyId, Keys};
+use crate::path::{Root, Roots};
+use crate::pointers::{self, Forced, Unmarked};
+use crate::policy::Policy;
+use crate::target::{Form, Target};
+use crate::token::Token;
+
+/// Maximum number of walks over one event.
+const WALKS_MAX: usize = 8;
+
+/// Why an event cannot be written under the policy: what the policy names may be in it, and cannot
+/// be found for certain. The event has to be encrypted whole.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Unreadable {
+    #[error("the event is not one JSON object")]
+    NotJson,
+    #[error("the event is not UTF-8")]
+    NotUtf8,
+    #[error("the event is nested too deeply")]
+    TooDeep,
+    #[error("the event has members twice that the policy is about")]
+    Ambiguous,
+    #[error("the places that the policy is about do not fit into a mark")]
+    Mark,
+}
+
+impl From<Broken> for Unreadable {
+    fn from(broken: Broken) -> Unreadable {
+        match broken {
+            Broken::NotJson => Unreadable::NotJson,
+            Broken::TooDeep => Unreadable::TooDeep,
+            Broken::Ambiguous => Unreadable::Ambiguous,
+        }
+    }
+}
+
+/// An event as it may be written.
+#[derive(Clone, Debug)]
+pub struct Redacted {
+    pub event: Vec<u8>,
+    pub mark: Redaction,
+    pub counts: Counts,
+}
+
+/// How many values were replaced, and by which part of the policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub dropped: u64,
+    pub tokenised: u64,
+    /// For each part of the policy that replaced values: its index for [`Redactor::label`], and the
+    /// number of values. Sorted by index.
+    pub by_label: Vec<(u16, u64)>,
+}
+
+/// A policy with its keys. Shared by threads, and never changed.
+#[derive(Debug)]
+pub struct Redactor {
+    policy: Policy,
+    keys: Keys,
+    id: u64,
+    detectors: Vec<(&'static Detector, u16)>,
+    /// The label of the path to the user's name, if the policy has it.
+    names_label: Option<u16>,
+    /// The query parameters that the policy may change; `None` if it may change any.
+    parameters: Option<Vec<String>>,
+}
+
+impl Redactor {
+    pub fn new(policy: Policy, keys: Keys) -> Redactor {
+        let id = policy.id(keys.current().id());
+        let detectors = policy.detectors().collect();
+        let names_label = policy.label_of(Root::UserName.as_str());
+        let parameters = policy.parameters();
+        Redactor { policy, keys, id, detectors, names_label, parameters }
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The id of the key that tokens and encrypted texts are made with.
+    pub fn key_id(&self) -> KeyId {
+        self.keys.current().id()
+    }
+
+    /// The id that marks have: a hash of the policy and of the id of its key.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Names a part of the policy for people: `requestObject.data.*`, `detector email`, …
+    pub fn label(&self, index: u16) -> &str {
+        self.policy.label(index)
+    }
+
+    /// Returns the members of an event with this target that the policy may change. Takes well under
+    /// a microsecond with a few rules.
+    pub fn roots(&self, cluster: &str, target: &Target<'_>) -> Roots {
+        self.policy.roots_for(cluster, target)
+    }
+
+    /// Returns those of [`roots`](Self::roots) that the policy names itself. The others are changed
+    /// only because they may repeat what is in a body.
+    pub fn named_roots(&self, cluster: &str, target: &Target<'_>) -> Roots {
+        self.policy.named_for(cluster, target)
+    }
+
+    /// Whether the policy may change a request URI, for any target. A parameter whose name is encoded
+    /// may be any.
+    pub fn may_change_uri(&self, uri: &str) -> bool {
+        let Some((_, query)) = uri.split_once('?') else { return false };
+        let Some(names) = &self.parameters else { return true };
+        let has = |name: &String| {
+            query.as_bytes().windows(name.len().max(1)).any(|part| part.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        !query.is_ascii() || query.contains('%') || names.iter().any(has)
+    }
+
+    /// Whether an event with this target may be changed.
+    pub fn may_change(&self, cluster: &str, target: &Target<'_>) -> bool {
+        !self.roots(cluster, target).is_empty()
+    }
+
+    /// Returns the event as it may be written. `None` if nothing in it is to be changed.
+    ///
+    /// # Errors
+    /// [`Unreadable`] if what the policy names cannot be found for certain.
+    pub fn redact(
+        &self,
+        event: &[u8],
+        form: Form,
+        cluster: &str,
+        target: &Target<'_>,
+    ) -> Result<Option<Redacted>, Unreadable> {
+        let applicable = self.policy.applicable(form, cluster, target);
+        if applicable.is_empty() && self.detectors.is_empty() {
+            return Ok(None);
+        }
+        if std::str::from_utf8(event).is_err() {
+            return Err(Unreadable::NotUtf8);
+        }
+        let is_core = target.api_group.is_none_or(str::is_empty);
+        let (mut forced, mut names) = (Forced::new(), Vec::new());
+        for _ in 0..WALKS_MAX {
+            let walk = Walk::record(
+                event,
+                Context {
+                    graph: self.policy.graph(form),
+                    applicable: &applicable,
+                    detectors: &self.detectors,
+                    form,
+                    keeps_cells: is_core && matches!(target.resource, Some("secrets" | "configmaps")),
+                    keeps_messages: target.resource == Some("events"),
+                    key: self.keys.current(),
+                    forced: &forced,
+                    names: &names,
+                    names_label: self.names_label.unwrap_or_default(),
+                    texts: 0,
+                },
+            )?;
+            if walk.replaced.is_empty() {
+                return Ok(None);
+            }
+            if names.is_empty() {
+                let found = self.names(&walk);
+                if !found.is_empty() {
+                    names = found;
+                    continue;
+                }
+            }
+            let mut more = repeating(&walk);
+            if more.is_empty() {
+                match pointers::mark(self.id, event, &walk.nodes, &walk.replaced) {
+                    Ok(mark) => {
+                        return Ok(Some(Redacted { event: walk.edited(), mark, counts: counts(&walk) }));
+                    }
+                    Err(Unmarked::Drop(parents)) => more = parents,
+                    Err(Unmarked::Impossible) => return Err(Unreadable::Mark),
+                }
+            }
+            let before = forced.len();
+            forced.extend(more);
+            if forced.len() == before {
+                return Err(Unreadable::Mark);
+            }
+        }
+        Err(Unreadable::Mark)
+    }
+
+    /// Returns the names of users that were replaced, each once, the longest first.
+    fn names(&self, walk: &Walk<'_, '_>) -> Vec<Vec<u8>> {
+        let Some(label) = self.names_label else { return Vec::new() };
+        let texts = walk.replaced.iter().filter(|replaced| replaced.hit.label == label);
+        let texts = texts.map(|replaced| &walk.text()[replaced.start..replaced.end]);
+        let mut names: Vec<Vec<u8>> = texts
+            .filter(|text| text.first() == Some(&b'"'))
+            .map(|text| json::unescape(text).into_owned())
+            .filter(|name| !name.is_empty())
+            .collect();
+        names.sort_unstable_by_key(|name| std::cmp::Reverse(name.len()));
+        names.dedup();
+        names
+    }
+
+    /// Encrypts bytes under the current key. The same `context` must be given to decrypt.
+    ///
+    /// # Errors
+    /// [`CipherError`] if the system has no randomness, or the text is too long.
+    pub fn encrypt(&self, clear: &[u8], context: &[u8]) -> Result<Vec<u8>, CipherError> {
+        self.keys.encrypt(clear, context)
+    }
+
+    /// Decrypts what [`Redactor::encrypt`] returned, under the current key or an old one.
+    ///
+    /// # Errors
+    /// [`CipherError`] if the key is not there, or the bytes or the context are not the same.
+    pub fn decrypt(&self, encrypted: &[u8], context: &[u8]) -> Result<Vec<u8>, CipherError> {
+        self.keys.decrypt(encrypted, context)
+    }
+
+    /// The token of a value under the current key.
+    pub fn token(&self, value: &Value) -> Token {
+        self.keys.current().token(value)
+    }
+}
+
+/// Returns what was kept and may repeat what was replaced.
+fn repeating(walk: &Walk<'_, '_>) -> Forced {
+    let mut more: Forced = walk.beside.iter().map(|at| (*at, Implied::Beside.label())).collect();
+    if !walk.candidates.is_empty() {
+        let mut echoes = Echoes::of(walk.text(), walk.replaced.iter().map(|replaced| replaced.start));
+        for (start, end, label) in &walk.candidates {
+            if echoes.may_be_in(&json::unescape(&walk.text()[*start..*end])) {
+                more.insert(*start, *label);
+            }
+        }
+    }
+    more
+}
+
+fn counts(walk: &Walk<'_, '_>) -> Counts {
+    let mut by_label: BTreeMap<u16, u64> = BTreeMap::new();
+    let mut counts = Counts::default();
+    for replaced in &walk.replaced {
+        *by_label.entry(replaced.hit.label).or_default() += 1;
+        match replaced.hit.action {
+            Action::Drop => counts.dropped += 1,
+            Action::Tokenise => counts.tokenised += 1,
+        }
+    }
+    counts.by_label = by_label.into_iter().collect();
+    counts
+}

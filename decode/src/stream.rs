@@ -212,6 +212,9 @@ pub fn write_lines<E: From<StreamError>>(
     Ok(lines)
 }
 
+/// Takes the offset and the bytes of a reject.
+type EachReject<'e> = dyn FnMut(i64, &[u8]) -> Result<(), StreamError> + 'e;
+
 /// Rejects, one by one, from their batches.
 struct RejectRows<I> {
     batches: I,
@@ -228,11 +231,7 @@ impl<E: From<StreamError>, I: Iterator<Item = Result<RecordBatch, E>>> RejectRow
 
     /// Calls `each` with the offset and the bytes of every reject before `limit` that it was not
     /// called with before. Returns their number.
-    fn each_before(
-        &mut self,
-        limit: i64,
-        each: &mut dyn FnMut(i64, &[u8]) -> Result<(), StreamError>,
-    ) -> Result<u64, E> {
+    fn each_before(&mut self, limit: i64, each: &mut EachReject<'_>) -> Result<u64, E> {
         let mut written = 0;
         loop {
             while self.batch.as_ref().is_none_or(|batch| self.row >= batch.num_rows()) {

@@ -204,10 +204,12 @@ fn groups_and_extra(draw: &mut Draw<'_>) -> String {
 fn reference(draw: &mut Draw<'_>) -> String {
     let names =
         ["resource", "namespace", "name", "uid", "apiGroup", "apiVersion", "resourceVersion", "subresource"];
-    let members: Vec<String> = names
-        .into_iter()
-        .filter_map(|name| chance(draw, 2).then(|| format!("\"{name}\":{}", string(draw))))
-        .collect();
+    let mut members = Vec::new();
+    for name in names {
+        if chance(draw, 2) {
+            members.push(format!("\"{name}\":{}", string(draw)));
+        }
+    }
     format!("{{{}}}", members.join(","))
 }
 

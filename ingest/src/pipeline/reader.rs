@@ -57,7 +57,7 @@ pub(super) struct Sent {
 /// What the archive holds of an input.
 enum Found {
     /// Nothing, or its beginning: the stream is positioned after what is stored.
-    Stream { stream: Box<Stream>, state: StreamState, rejects: StoredRejects },
+    Stream { stream: Box<Stream>, state: Box<StreamState>, rejects: StoredRejects },
     /// All of it, as the beginning of a longer stream.
     Known { records: u64, bytes: u64 },
 }
@@ -132,7 +132,7 @@ impl Reader<'_> {
             Err(error) => return Ok(Err(error)),
         };
         let (mut stream, state, rejects) = match self.find_partition(stream, &identity)? {
-            Ok(Found::Stream { stream, state, rejects }) => (stream, state, rejects),
+            Ok(Found::Stream { stream, state, rejects }) => (stream, *state, rejects),
             Ok(Found::Known { records, bytes }) => {
                 self.send(ReaderMessage::Known { records, bytes })?;
                 self.send(ReaderMessage::FileKnown)?;
@@ -267,7 +267,11 @@ impl Reader<'_> {
             FileError::Compare { label: label.clone(), source: Box::new(CompareError::Archive(source)) }
         })?;
         let state = StreamState { partition, label, sealed, reached: None, alerts_ahead, alerts_stored };
-        Ok(Comparison::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects })))
+        Ok(Comparison::Found(Box::new(Found::Stream {
+            stream: Box::new(stream),
+            state: Box::new(state),
+            rejects,
+        })))
     }
 
     fn origin(&self, partition: &str) -> Arc<Origin> {

@@ -131,7 +131,9 @@ fn redacted_records_are_verified_and_exported_as_lines() {
         stored.collect::<Result<_, ArchiveError>>().expect("rows")
     };
     let (events, rejects) = (stored(Table::Events), stored(Table::Rejects));
-    let as_rows = |batches: &[RecordBatch]| batches.to_vec().into_iter().map(Ok::<_, ExportError>);
+    fn as_rows(batches: &[RecordBatch]) -> impl Iterator<Item = Result<RecordBatch, ExportError>> {
+        batches.iter().cloned().map(Ok)
+    }
     let mut out = Vec::new();
     let lines = redacted_stream(as_rows(&events), as_rows(&rejects), 0, &position(&rows), &mut out);
     let lines = lines.expect("whole");

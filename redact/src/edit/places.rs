@@ -60,7 +60,7 @@ impl<'t> Walk<'t, '_> {
             return self.field(states, is_hit, name);
         }
         if let Place::Operation(target) = place {
-            let is_known = [&b"op"[..], b"path", b"from"].iter().any(|known| name == *known);
+            let is_known = [&b"op"[..], b"path", b"from"].contains(&name);
             let is_value = !is_known || self.text.get(value_at) != Some(&b'"');
             return match self.targets.get(target) {
                 Some(target) if is_value => {

@@ -127,7 +127,7 @@ fn spelled(value: &Value, choices: &mut impl Iterator<Item = u8>, out: &mut Stri
     fn string(text: &str, choices: &mut impl Iterator<Item = u8>, out: &mut String) {
         out.push('"');
         for character in text.chars() {
-            if choices.next().unwrap_or(0) % 4 == 0 {
+            if choices.next().unwrap_or(0).is_multiple_of(4) {
                 let mut units = [0; 2];
                 character
                     .encode_utf16(&mut units)

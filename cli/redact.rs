@@ -89,6 +89,7 @@ struct PreviewArgs {
 }
 
 #[derive(clap::Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a command line is parsed once")]
 enum Command {
     /// Make a key of a policy, or show the id of one
     Key {

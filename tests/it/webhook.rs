@@ -160,7 +160,10 @@ fn every_batch_answered_with_200_is_in_the_archive_once_whatever_is_killed() {
     let refused = |kind: &str| format!("webhook_refusals_total{{source=\"api\",kind=\"{kind}\"}}");
     for kind in ["credentials", "path"] {
         assert_eq!(daemon.metric(&refused(kind)), 1.0);
-        assert_eq!(daemon.log().matches(&format!("refused=\"{kind}\"")).count(), 1, "{}", daemon.log());
+        // The log is read by a thread.
+        let logged = || daemon.log().matches(&format!("refused=\"{kind}\"")).count();
+        wait_until("the refusal is logged", || logged() > 0);
+        assert_eq!(logged(), 1, "{}", daemon.log());
     }
     wait_until("the other one is sealed", || number(&archive, "SELECT count(*) FROM events") == events + 1);
     assert_eq!(daemon.metric("conservation_failures_total"), 0.0);

@@ -20,8 +20,8 @@ use chrono::{DateTime, TimeZone as _, Utc};
 use strongroom_archive::encode::{encode, encode_records};
 use strongroom_archive::fail::FailPoints;
 use strongroom_archive::{Archive, Counts, Position, Result, SourcePosition, Writer, WriterOptions};
-use strongroom_schemas::Table;
-use strongroom_schemas::record::leaf_hash;
+use strongroom_schemas::record::{Sha256Hash, record_hash};
+use strongroom_schemas::{Table, events};
 
 pub(crate) const PARTITION: &str = "file/00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 /// Source of rows of `activity`.
@@ -243,10 +243,16 @@ pub(crate) fn create(folder: &Path) -> Archive {
     Archive::open_or_create(folder.join("archive").to_str().expect("text")).expect("a new archive")
 }
 
+/// These rows were never received: each has a record of no bytes, and perhaps a mark.
+fn hashes(batch: &RecordBatch) -> Vec<Sha256Hash> {
+    let marks = batch.column_by_name(events::REDACTION).expect("a column");
+    let marks = cast(marks, &DataType::Utf8).expect("text");
+    marks.as_string::<i32>().iter().map(|mark| record_hash(mark, b"")).collect()
+}
+
 pub(crate) fn append(writer: &mut Writer, table: Table, batch: RecordBatch) -> Result<()> {
     let row_groups = match table {
-        // These rows were never received: each has a record of no bytes.
-        Table::Events => encode_records(batch.clone(), &vec![leaf_hash(b""); batch.num_rows()], arrived()),
+        Table::Events => encode_records(batch.clone(), &hashes(&batch), arrived()),
         _ => encode(table, batch, arrived()),
     };
     for row_group in row_groups? {

@@ -55,7 +55,7 @@ struct PreviewArgs {
     /// Replace nothing: count what would be replaced, by part of the policy; no values are shown
     #[arg(long, required = true)]
     dry_run: bool,
-    /// The policy: a TOML file with a table [redact], such as the configuration of `run`
+    /// The policy: a TOML file with a table `[redact]`, such as the configuration of `run`
     #[arg(long, value_name = "FILE", required = true)]
     redact: Option<PathBuf>,
     /// Name of the cluster that the logs come from
@@ -137,7 +137,7 @@ struct DecryptArgs {
 /// The keys of a disclosure, and what is recorded of it.
 #[derive(clap::Args)]
 pub struct DisclosureArgs {
-    /// The policy whose keys are used, with its `old_keys`: a TOML file with a table [redact]
+    /// The policy whose keys are used, with its `old_keys`: a TOML file with a table `[redact]`
     #[arg(long, value_name = "FILE", required_unless_present = "redact_key")]
     redact: Option<PathBuf>,
     /// A key: file:PATH, env:NAME or command:PROGRAM ARGUMENTS (repeatable)

@@ -88,7 +88,7 @@ pub(crate) fn open<T>(text: &[u8], refusal: Refusal, judge: &mut Judge<'_, T>) -
 }
 
 /// Opens a text that is certainly no audit event, and is a carrier. Otherwise returns `None`, and
-/// the caller judges the text and opens it with [`open`], which gives the same where this gives a
+/// the caller judges the text and opens it with `open`, which gives the same where this gives a
 /// result.
 pub fn open_carrier<T>(text: &[u8], judge: &mut Judge<'_, T>) -> Option<Opened<T>> {
     if !text.starts_with(b"{") || memchr::memchr(b'\n', text).is_some() {

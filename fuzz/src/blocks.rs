@@ -201,8 +201,12 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                 if let [Kept { what: What::Reject { reason, .. }, bytes, .. }] = mine
                     && bytes.len() == line.bytes.len()
                 {
-                    // In a list, the reject may be of its only item, or of a list without items.
-                    let is_list = matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::TooDeep)
+                    // In a list, the reject may be of its only item, or of a list without items. A list
+                    // that is cut after that item is not JSON as a whole.
+                    let is_list = matches!(
+                        refusal.reason,
+                        Reason::NotAnAuditEvent | Reason::TooDeep | Reason::BrokenJson
+                    )
                         && (memchr::memmem::find(text, b"\"EventList\"").is_some()
                             || text.trim_ascii_start().starts_with(b"["));
                     // A line may also be a piece of a longer one.

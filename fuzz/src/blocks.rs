@@ -206,9 +206,8 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                     let is_list = matches!(
                         refusal.reason,
                         Reason::NotAnAuditEvent | Reason::TooDeep | Reason::BrokenJson
-                    )
-                        && (memchr::memmem::find(text, b"\"EventList\"").is_some()
-                            || text.trim_ascii_start().starts_with(b"["));
+                    ) && (memchr::memmem::find(text, b"\"EventList\"").is_some()
+                        || text.trim_ascii_start().starts_with(b"["));
                     // A line may also be a piece of a longer one.
                     let is_piece = *reason == Reason::TornLine.as_str();
                     assert!(

@@ -4,8 +4,7 @@
 //! Data: blocks of the generated log (`strongroom-generate`, seed 1, attacks planted), decoded as
 //! an ingest decodes them. Each variant changes one choice of the layout that archives are written
 //! with. Encoding runs on one thread. The time is that thread's CPU time in the fastest repetition.
-//! Bytes are those of the column chunks and bloom filters, which are the whole file except its
-//! footer.
+//! Bytes are counted over column chunks and bloom filters: the whole file except its footer.
 //!
 //! Run: `cargo bench --bench layout [-- EVENTS]`. Results are kept in `benches/runs/`.
 

@@ -56,7 +56,7 @@ pub struct Args {
     /// the configuration of `strongroom run`
     #[arg(long, value_name = "FILE")]
     redact: Option<PathBuf>,
-    /// Append each alert to FILE as an OCSF 1.8 Detection Finding, one JSON object a line
+    /// Append each alert to FILE as an OCSF 1.8 Detection Finding, one JSON object per line
     #[arg(long, value_name = "FILE")]
     alerts_out: Option<PathBuf>,
     /// Add your own rules: a Sigma YAML file or a folder of them (repeatable)

@@ -467,7 +467,7 @@ fn rejects_are_decrypted_with_the_key_and_a_record() {
     };
     let other = site.policy("b.toml", "b.key", &[]);
     let (out, err) = expect_code(&mut decrypt(&["--redact", other.to_str().expect("text")]), 1);
-    assert!(out.is_empty() && err.contains("2 rejects are of the key"), "{out}{err}");
+    assert!(out.is_empty() && err.contains("2 rejects need the key"), "{out}{err}");
     assert_eq!(uses(&archive).len(), 0, "nothing was disclosed");
     let to = site.at("rejects.bin");
     let mut command = decrypt(&["--redact", policy.to_str().expect("text"), "-o"]);

@@ -26,7 +26,7 @@ use super::select::Selection;
 const ALERTS_MAX: u64 = 2_000_000;
 
 /// Runs a statement over the archive, writes the answer as `strongroom query --format json` does
-/// (a JSON object a line), and returns the number of its rows.
+/// (one JSON object per line), and returns the number of its rows.
 pub type RunSql<'r> = dyn Fn(&str, &mut (dyn Write + Send)) -> Result<u64, Box<dyn Error + Send + Sync>> + 'r;
 
 /// Runs statements one after another.

@@ -13,7 +13,7 @@
 //!   (Retry-After), that wait is used, up to [`RETRY_AFTER_MAX`].
 //!
 //! What is stored where: `<name>.position` is written after sends, at most a few times a second.
-//! `<name>.dead.jsonl` has the dead letters, one JSON object a line. It is renamed to
+//! `<name>.dead.jsonl` has the dead letters, one JSON object per line. It is renamed to
 //! `<name>.dead.1.jsonl` when it has [`DEAD_BYTES_MAX`].
 //!
 //! If the outbox had to drop alerts that the worker still needs, the worker reads them from the

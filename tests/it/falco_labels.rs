@@ -1,4 +1,4 @@
-//! Falco's own labels as a judge of our rules.
+//! Compares our rules with Falco's own labels.
 //!
 //! The Falco project has labelled events for its k8s-audit rules. A label names a rule and an
 //! event. If it is positive, the rule must fire on the event; if it is negative, it must not.

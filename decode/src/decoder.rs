@@ -112,7 +112,7 @@ pub struct Decoder {
     opened: Option<Vec<u8>>,
 }
 
-/// A record that the event was found in, which is kept in `raw`.
+/// A record that is kept in `raw`, because the event was found inside it.
 #[derive(Clone, Copy)]
 struct Kept<'r> {
     record: &'r [u8],
@@ -428,8 +428,8 @@ impl Decoder {
         Err(AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "an entry of Google Cloud Logging")))
     }
 
-    /// Decodes the event of a line like the one before it, which was a carrier. Returns `None` if
-    /// the line must be decoded like any other.
+    /// Decodes the event of a line as that of a carrier, because the line before it was one.
+    /// Returns `None` if the line is no carrier and must be decoded like any other.
     fn carried(&mut self, whole: &Piece<'_>) -> Option<Dialect> {
         let record = &whole.line[whole.start..whole.end];
         let (kept, place) = (Kept { record, shape: NULL }, whole.place(whole.start, 0));
@@ -545,8 +545,8 @@ impl Decoder {
 
     /// Decodes the event in the layers of `line[start..end]`, which was refused as an event with
     /// `refusal`. The record is all of that text, except that an export's time, and white space
-    /// after a string literal, are its frame. A client's text may be alone on a line of a document
-    /// that was printed over many lines, but it is indented there.
+    /// after a string literal, are its frame. An indented string is refused: it may be a client's
+    /// text on a line of a document that was printed over many lines.
     fn layered(
         &mut self,
         whole: &Piece<'_>,

@@ -47,8 +47,8 @@ impl Columns<'_> {
         self.there >> at & 1 == 1
     }
 
-    /// Returns the event that `escaped` has the escaped text of, if that is known: without white
-    /// space around it, the text is that of the event alone.
+    /// Returns the event whose escaped text is `escaped`, if the event is known. It is not known if
+    /// there is white space around it, because the known text is that of the event alone.
     fn event_in(&self, escaped: &[u8]) -> Option<&str> {
         let is_whole = escaped.starts_with(b"{") && escaped.ends_with(b"}");
         std::str::from_utf8(self.event.filter(|_| is_whole)?.text).ok()

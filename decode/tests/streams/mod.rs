@@ -28,7 +28,7 @@ use strongroom_lines::{Block, DEPTH_MAX, EventPath, LINE_BYTES_MAX, decode_alone
 use strongroom_schemas::rejects;
 
 const SHOWN_BYTES: usize = 1_000;
-/// What the rows of a block may take, for each of its bytes and beside that.
+/// Memory that the rows of a block may take: for each of its bytes, and in addition.
 const MEMORY_PER_BYTE: usize = 64;
 const MEMORY_OF_BLOCK: usize = 1 << 20;
 

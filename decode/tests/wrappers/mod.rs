@@ -68,8 +68,8 @@ fn batch(records: &[String]) -> String {
     format!(r#"{{"records":[{}]}}"#, records.join(","))
 }
 
-/// The events of `wrapped` are those of `bare`, in each column that the bytes of an event
-/// determine.
+/// Checks that the events of `wrapped` equal those of `bare` in each column that the bytes of an
+/// event determine.
 fn same_events(wrapped: &DecodedBlock, bare: &[String]) {
     let direct = decode_bytes(bare.join("\n").as_bytes(), "c", "p").expect("columns");
     assert_eq!(direct.events.num_rows(), bare.len());

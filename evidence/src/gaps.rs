@@ -15,7 +15,8 @@ use super::text::time_text;
 const SILENCE_MINUTES_MIN: i64 = 5;
 /// A pause is a silence if it is longer than this many times the usual pause.
 const SILENCE_FACTOR: i64 = 10;
-/// The usual pause is the length that this part of all pauses, in thousandths, does not exceed.
+/// The usual pause is the shortest length that at least this many thousandths of all pauses do not
+/// exceed.
 const USUAL: u64 = 990;
 /// Minimum number of minutes with an event from which the usual pause is computed.
 const MINUTES_MIN: u64 = 30;

@@ -72,7 +72,7 @@ impl Refusals {
         }
     }
 
-    /// Counts and logs, like [`Refusals::note`], that nobody in particular is let in.
+    /// Counts and logs a refusal that is about no particular sender, like [`Refusals::note`].
     pub fn note_all(&self, kind: RefusalKind, detail: &str) {
         self.counters.refused(kind);
         let Some(not_logged) = self.is_due(kind, IpAddr::from([0, 0, 0, 0]), Instant::now()) else { return };

@@ -3508,9 +3508,9 @@ def mark_differs(mark, record):
     except (ValueError, RecursionError):
         return "its record is not the JSON object that a redacted record is"
     if root.differs("dropped"):
-        return "its redaction says of a member that is there that it was dropped"
+        return "its redaction says that a member was dropped, but the member is there"
     if root.differs("tokenised"):
-        return "its redaction says of a member that has no token that it was tokenised"
+        return "its redaction says that a member was tokenised, but it has no token"
     return None
 
 

@@ -56,7 +56,7 @@ pub const SINK_FINISH: Duration = Duration::from_secs(5);
 const POSITION_INTERVAL: Duration = Duration::from_millis(250);
 const TICK: Duration = Duration::from_millis(100);
 const POSITION_BYTES_MAX: u64 = 1 << 20;
-/// If the n-th different mark after a gap is there, everything in the gap is sealed. This is n.
+/// Everything in a gap is sealed once this many different marks follow the gap.
 const MARKS_AFTER_GAP: usize = 3;
 
 /// Counts of one sink, for its metrics.

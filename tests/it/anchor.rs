@@ -1173,7 +1173,7 @@ fn the_daemon_has_its_seals_stamped() {
     daemon.wait_for_metric("sealed_events_total", 300.0);
     let labels = "{anchor=\"127.0.0.1\"}";
     wait_until("it is stamped", || daemon.metric(&format!("anchor_made_total{labels}")) > 0.0);
-    // Another seal follows soon. It gets no timestamp, because a log gets one an hour at most.
+    // Another seal follows soon. It gets no timestamp, because a log gets at most one per hour.
     let made = daemon.metric(&format!("anchor_made_total{labels}"));
     let mut more = std::fs::OpenOptions::new().append(true).open(path("audit.log")).expect("a log");
     more.write_all(&log(200, 2)).expect("written");

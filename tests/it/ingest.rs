@@ -22,7 +22,6 @@ fn lines(bytes: &[u8]) -> BTreeMap<&[u8], usize> {
     lines
 }
 
-/// Adds up the counts in the commits of `events`, and checks that each commit's counts agree.
 /// The time of the first event of a log, as it is written.
 fn first_time(log: &[u8]) -> String {
     let line = log.split(|byte| *byte == b'\n').next().expect("a line");
@@ -30,6 +29,7 @@ fn first_time(log: &[u8]) -> String {
     event["stageTimestamp"].as_str().expect("a time").to_owned()
 }
 
+/// Adds up the counts in the commits of `events`, and checks that each commit's counts agree.
 fn committed_counts(archive: &Path) -> [u64; 4] {
     let mut total = [0; 4];
     for commit in glob_json(archive) {

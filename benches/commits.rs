@@ -84,7 +84,7 @@ fn main() {
         (Vec::new(), vec![10, 100, 1_000, 8_000, 20_000]);
     counts.retain(|count| *count <= commits);
     println!(
-        "commits  seal p50 ms  open p50 ms  _delta_log bytes  of them checkpoints  _tlog bytes  bytes a commit"
+        "commits  seal p50 ms  open p50 ms  _delta_log bytes  of them checkpoints  _tlog bytes  bytes per commit"
     );
     for number in 1..=commits {
         let next = number as i64 * text.len() as i64;

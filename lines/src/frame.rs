@@ -252,8 +252,8 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             at = end + 1;
             number += 1;
             if line.is_empty() {
-                // An empty line is only a newline, and no row has it: a gap between two records
-                // stands for newlines.
+                // No row is made of an empty line: an export fills the gap between two records with
+                // newlines.
                 continue;
             }
             return Some(Line { at: start, number: of, bytes: line, kind: kind(block, last), event: None });

@@ -4620,7 +4620,7 @@ def after_prefix(data):
 
 
 def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=True):
-    """Returns the columns of the event in a text that has at most so many layers around it."""
+    """Returns the columns of the event in a text that has at most `layers` layers around it."""
     is_first = layers == LAYERS_MAX
     text = data.strip(WHITE.encode())
     if text.startswith(b"{"):

@@ -470,7 +470,7 @@ fn a_promise_in_a_bucket_grows_and_never_shrinks() {
             ObjectLockRetention::builder().mode(ObjectLockRetentionMode::Governance).retain_until_date(six);
         let shorten = outsider.client.put_object_retention().bucket(&bucket).key(key).version_id(version);
         let shorten = shorten.bypass_governance_retention(true).retention(shorter.build()).send();
-        outsider.runtime.block_on(shorten).expect("governance lets an administrator");
+        outsider.runtime.block_on(shorten).expect("GOVERNANCE allows this to an administrator");
         let (found, _) = s3::findings(&endpoint, &location, public.trim());
         assert!(found.contains("retention_short"), "against what is promised now: {found:?}");
         let (code, status) = document(&mut run(&["retention", "status", "--json"]));

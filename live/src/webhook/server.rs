@@ -82,7 +82,7 @@ pub struct Target {
     pub admission: Admission,
 }
 
-/// How the senders of a path prove who they are, and so also what they send.
+/// How the senders of a path prove who they are. The format of what they send follows from it.
 pub enum Admission {
     /// An API server: as the listener requires.
     Listener,
@@ -190,11 +190,11 @@ impl Drop for Counted<'_> {
 #[derive(Debug)]
 enum Answer {
     Unauthorized(&'static str),
-    /// A signed token that does not count.
+    /// A signed token that is not accepted.
     Assertion(AssertionError),
     Forbidden,
     NoSuchPath,
-    /// The same, of a sender without credentials: it does not learn which paths there are.
+    /// No such path, but the sender has no credentials, so it does not learn which paths there are.
     NotSaid,
     OnlyPost,
     Encoded,

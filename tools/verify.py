@@ -2752,7 +2752,7 @@ YEARS_400_US = 146_097 * DAY_US
 
 
 def utc_time(micros):
-    """Returns a text like 2006-01-02T15:04:05.000000Z. Of a year with more than four digits, only
+    """Returns a text like 2006-01-02T15:04:05.000000Z. If the year has more than four digits, only
     the last four are written; a year before 1 is written as 0000."""
     past, within = divmod(micros + 719_162 * DAY_US, YEARS_400_US)  # since the year 1
     at = datetime.datetime(1, 1, 1) + datetime.timedelta(microseconds=within)

@@ -34,7 +34,7 @@ fn committed_counts(archive: &Path) -> [u64; 4] {
     let mut total = [0; 4];
     for commit in glob_json(archive) {
         for action in std::fs::read_to_string(&commit).expect("a commit").lines() {
-            let action: serde_json::Value = serde_json::from_str(action).expect("an action a line");
+            let action: serde_json::Value = serde_json::from_str(action).expect("one action per line");
             let Some(info) = action.get("commitInfo") else { continue };
             let found = find_counts(info).map(|counts| {
                 ["received", "events", "rejects", "duplicates"].map(|name| {

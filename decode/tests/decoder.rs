@@ -190,7 +190,7 @@ fn check_bounded(input: &[u8], line_bytes_max: usize) -> DecodedBlock {
         let refusal = decode_alone(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input), DEPTH_MAX);
         let expected = refusal.expect_err("refused above").reason;
         let is_list = memchr::memmem::find(input, b"\"EventList\"").is_some();
-        // So may one that is damaged.
+        // A damaged wrapper, too, may be refused for another reason.
         let is_list = is_list
             || [&b"\"records\""[..], b"\"logEvents\"", b"\"events\"", b"\"values\"", b"\"logRecords\""]
                 .iter()
@@ -244,8 +244,8 @@ fn every_file_of_the_corpus() {
             assert_eq!(refused, [] as [&str; 0], "{name}");
             assert!(decoded.events.num_rows() > 0, "{name}");
         }
-        // Shaped as kube-apiserver writes audit.k8s.io/v1: its first bytes say so, for the newer
-        // files.
+        // In the newer files, a line that kube-apiserver wrote as audit.k8s.io/v1 is known by its
+        // first bytes.
         for (row, line) in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
             let v1 = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#;
             if line.starts_with(v1) && row < raw.len() {

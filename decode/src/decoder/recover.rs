@@ -80,8 +80,8 @@ impl Decoder {
     /// others. What is left may be the beginning of an event. It is a cut event if it names a
     /// request and who made it; its text ends where the next event begins.
     pub(super) fn recover(&mut self, whole: &Piece<'_>, refusal: Refusal) {
-        // Encoding and depth of a line are checked before anything else. So nothing else is known
-        // yet of a line that is refused for them, and a single member may be the cause.
+        // Encoding and depth of a line are checked first. If the line is refused because of them,
+        // nothing else is known of it yet, and a single member may be the cause.
         let too_deep = refusal.reason == Reason::TooDeep;
         let may_be_list = too_deep || matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::InvalidUtf8);
         if may_be_list && self.event_list(whole) {
@@ -347,7 +347,7 @@ fn string_end(text: &[u8]) -> Option<usize> {
 }
 
 /// Returns the length of the JSON document at the start of `bytes`; `None` if there is none. Its
-/// strings may be not UTF-8.
+/// strings need not be UTF-8.
 fn document_end(bytes: &[u8]) -> Option<usize> {
     let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter::<serde::de::IgnoredAny>();
     match documents.next() {

@@ -4109,7 +4109,7 @@ def google_granted(payload):
 # in proportion to the bytes.
 
 
-PARSED_BYTES_MAX = 1 << 20  # how long a text may be that the json module parses at once
+PARSED_BYTES_MAX = 1 << 20  # longest text that the json module parses at once
 WINDOW_BYTES = 1 << 20
 SPACE = re.compile(rb"[ \t\r\n]*")
 BARE_END = re.compile(rb"[,}\] \t\r\n]")

@@ -41,7 +41,8 @@ fn lines_of_all_kinds() -> Vec<String> {
         let cases: Vec<serde_json::Value> = serde_json::from_str(vectors).expect("a list");
         lines.extend(cases.iter().filter_map(|case| case["record"].as_str().map(str::to_owned)));
     }
-    // Lines that begin a document of many lines, or are parts of a line, are left out: the lines before them change how they are framed.
+    // Lines that begin a document of many lines, or are parts of a line, are left out: the lines
+    // before them change how they are framed.
     lines.retain(|line| line.starts_with('{') && !line.contains('\n'));
     lines
 }

@@ -196,7 +196,8 @@ fn a_preview_has_the_counts_of_the_run_and_no_values() {
     let (out, _) = expect_code(dry_run(&policy).arg("--archive").arg(&clear).args(day), 0);
     assert_eq!(json_of(&out)["changed"], 0);
 
-    // The run redacts what the preview said. A preview over its archive finds nothing left to redact.
+    // The run redacts what the preview said. A preview over its archive finds nothing left to
+    // redact.
     let redacted = site.archive("redacted", true);
     let summary = site.ingest("again", Some(&policy), &log).0;
     let expected =
@@ -339,7 +340,8 @@ fn tokens_join_like_values_until_the_key_is_changed() {
     }
     assert!(!answer(&redacted, &format!("SELECT {written} FROM events")).contains(MARK));
 
-    // The second half of the events is redacted with another key, so its tokens differ from those of the first half.
+    // The second half of the events is redacted with another key, so its tokens differ from those
+    // of the first half.
     let halves = [log(0..EVENTS / 2), log(EVENTS / 2..EVENTS)];
     let rotated = site.policy("rotated.toml", "b.key", &["a.key"]);
     for (half, policy) in halves.iter().zip([site.at("policy.toml"), rotated.clone()]) {

@@ -502,7 +502,7 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
         measure == Measure::Unfinished || bounds.iter().any(|bound| !matches!(bound, Bound::AtLeast(_)));
     if closes && lateness_us > 0 {
         let message =
-            "cannot be set for unfinished or for a rule with an upper bound: their lateness is fixed";
+            "cannot be set for unfinished or for a rule with an upper bound: both have a fixed lateness";
         return Err(Fault::new(message).at("lateness"));
     }
     Ok(CorrelationDocument {

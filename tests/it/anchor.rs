@@ -330,7 +330,7 @@ fn an_absent_witness_holds_nothing_up_and_catches_up() {
     let stranger = new_key(&site.path("stranger"), "witness.example/w1");
     let shown =
         expect_code(strongroom().args(["key", "show", "--witness", "--key"]).arg(site.path("stranger")), 0).0;
-    assert_ne!(shown.trim(), stranger, "a witness's vkey is another than a log's");
+    assert_ne!(shown.trim(), stranger, "a witness's vkey differs from a log's");
     site.seal(4);
     let said = site.anchor(&[&format!("{}@http://{}", shown.trim(), first.address)], 1);
     assert!(said.contains("no cosignature by its key"), "{said}");

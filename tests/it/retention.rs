@@ -232,7 +232,7 @@ fn expired_volumes_are_reported_and_dropped_only_by_name() {
     let day = long_ago().format("%Y-%m-%d").to_string();
     let mut hold = aged.command(&["hold", "place", "--reason", "case 8", "--to", &day, "case 8"]);
     expect_code(&mut hold, 0);
-    refused(&mut aged.drop(&old("events")), "hold \"case 8\" is on");
+    refused(&mut aged.drop(&old("events")), "hold \"case 8\" lists");
     let (code, status) = aged.status();
     assert_eq!((code, volume(&status, &old("events"))["past"].as_bool()), (Some(0), Some(false)));
     assert_eq!(aged.kinds(), BTreeSet::new());
@@ -272,7 +272,7 @@ fn expired_volumes_are_reported_and_dropped_only_by_name() {
 
     // The same for the other tables of that year. Rejects have no user, so a hold about a user
     // covers all of them.
-    refused(&mut aged.drop(&old("rejects")), "hold \"case 7\" is on");
+    refused(&mut aged.drop(&old("rejects")), "hold \"case 7\" lists");
     expect_code(&mut aged.command(&["hold", "release", "case 7", "--reason", "closed"]), 0);
     expect_code(&mut aged.drop(&old("rejects")), 0);
     assert_eq!(aged.kinds(), BTreeSet::new());

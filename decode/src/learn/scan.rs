@@ -1,10 +1,10 @@
 //! Cuts a record into what repeats from record to record and what does not.
 //!
-//! Invariant: the *key* that [`Scan::run`] leaves, with the columns, the added values and the
-//! escapes of strings put back, is the record. Two records with one key differ only in these. The
-//! text is checked no further than is needed to find the ends of values: the caller checks the form
-//! that it makes of a key, and compares what the form gives with the record. Buffers are kept from
-//! record to record, and where the event was in the last one.
+//! Invariant: if the columns, the added values and the escapes of strings are put back into the
+//! *key* that [`Scan::run`] leaves, the result is the record. Two records with one key differ only
+//! in these. The text is checked no further than is needed to find the ends of values: the caller
+//! checks the form that it makes of a key, and compares what the form gives with the record.
+//! Buffers, and the position of the event in the last record, are kept from record to record.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;

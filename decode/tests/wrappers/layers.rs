@@ -562,7 +562,8 @@ fn a_damaged_list_gives_its_whole_elements() {
         let headless = format!("{first}\n{}\n", &text[3..text.len() - 30]);
         assert_eq!(check(headless.as_bytes()).events.num_rows(), 1, "{name}");
     }
-    // A cut list of a pod that names itself after its lines is not believed.
+    // A cut list of a wrapper is not believed unless the text before the cut says that its lines
+    // are an API server's audit log.
     for text in [
         loki(&events).replace(r#""stream":{"container":"kube-apiserver"},"#, ""),
         loki(&events).replace("kube-apiserver", "evil"),
@@ -618,7 +619,7 @@ fn parts_without_their_last_one_leave_the_next_event() {
             assert_eq!(plain_row(&decoded.events, row), expected);
         }
     }
-    // Of parts that do not say who asked for what, nothing is an event.
+    // Parts that do not say who asked for what give no event.
     let decoded = check(format!("{}{}{}", cri("P", &a[..9]), cri("P", "x"), cri("F", &events[1])).as_bytes());
     same_events(&decoded, &events[1..2]);
     assert_eq!(decoded.rejects.num_rows(), 1);

@@ -418,7 +418,7 @@ fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Result<Vec<Alert>, String> 
     Ok(alerts)
 }
 
-/// How many events of a stream a rule over single events could match.
+/// Counts of the events of a stream that a rule over single events could match.
 #[derive(Clone, Copy, Debug, Default)]
 struct Carried {
     /// Events that the rule matches, as far as can be seen without a body.
@@ -511,7 +511,7 @@ fn coverage(rules: &RuleSet, seen: Option<&Seen>, as_json: bool) -> std::io::Res
         let carried = &seen?.carried;
         let feeders = rules.feeders(at);
         let parts = if feeders.is_empty() { vec![at] } else { feeders };
-        // A correlation is carried as well as the rule that feeds it and is carried worst.
+        // A correlation is carried only as well as the worst carried of the rules that feed it.
         let least = parts.into_iter().map(|at| carried[at]).min_by_key(|part| (part.whole, part.seen))?;
         let word = match least {
             Carried { seen: 0, .. } => "not seen",

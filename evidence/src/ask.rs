@@ -160,7 +160,7 @@ pub(crate) fn alerts_condition(question: &Question) -> String {
 }
 
 /// Returns the condition that one of an alert's events has, or may have, one of the names. The
-/// column `of_all` has the names of all events of an alert. Alerts from before that column existed
+/// column `of_all` has the names of all events of an alert. Alerts that are older than this column
 /// are judged by `of_one`, the name of the event that completed them.
 fn touches((of_all, of_one): (&str, &str), names: &[String]) -> String {
     let any = [ANY.to_owned()];

@@ -143,7 +143,7 @@ async fn holds(
     let names: &[&str] = match table {
         Table::Events => &[events::NAMESPACE, events::USER_NAME, events::IMPERSONATED_USER_NAME],
         Table::Rejects | Table::Activity => &[],
-        // Files from before the last two columns existed do not have them.
+        // Files that are older than the last two columns do not have them.
         Table::Alerts => &[NAMESPACE, ACTOR, alerts::NAMESPACES, alerts::ACTORS],
     };
     let builder = ParquetRecordBatchStreamBuilder::new(Pinned(contents)).await?;

@@ -4354,7 +4354,8 @@ class Found:
         return self.data[start:end]
 
     def of_type(self, name, first):
-        """Returns True if the value starts so. Tells that it is of another type if it does not."""
+        """Returns True if the value starts with one of the bytes `first`. If it starts with another
+        byte, it is of the wrong type, which is a fault."""
         there = self.first(name)
         if there not in ("", " ") and there not in first:
             self.fault(name, "wrong_type")
@@ -4510,8 +4511,8 @@ READ = set().union(*TOLD.values(), *CARRIED) | {
 
 
 def read_event(data, version=EVENTS_FORMAT, also=frozenset()):
-    """Reads an object that may be an audit event. Returns None if the text is not one object, of
-    which the end may be missing."""
+    """Reads an object that may be an audit event. Returns None if the text is not one object. The
+    end of the object may be missing."""
     start = SPACE.match(data).end()
     if data[start : start + 1] != b"{":
         return None
@@ -4872,7 +4873,8 @@ class Metadata:
             yield from self.of_value(value, here, (self.counted(what, longer), longer, alone), level)
 
     def counted(self, what, path):
-        """Beside the members of an event, other people's members may have any name."""
+        """Returns what the value names, if that is certain. Members that others have put beside those
+        of an event may have any name."""
         is_certain = what == "container" or what == "namespace" and path != "namespace" or what == "unit" and path.endswith("systemdunit")
         return what if is_certain or not self.is_event else None
 

@@ -1,4 +1,5 @@
-//! Lists `rules/*.yml` as Rust source, so that a rule file is part of the binary once it is there.
+//! Lists `rules/*.yml` as Rust source, so that every rule file in this folder becomes part of the
+//! binary.
 
 use std::path::Path;
 use std::{env, fs};

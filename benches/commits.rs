@@ -84,7 +84,7 @@ fn main() {
         (Vec::new(), vec![10, 100, 1_000, 8_000, 20_000]);
     counts.retain(|count| *count <= commits);
     println!(
-        "commits  seal p50 ms  open p50 ms  _delta_log bytes  of them checkpoints  _tlog bytes  bytes a commit"
+        "commits  seal p50 ms  open p50 ms  _delta_log bytes  of them checkpoints  _tlog bytes    bytes/commit"
     );
     for number in 1..=commits {
         let next = number as i64 * text.len() as i64;
@@ -150,7 +150,7 @@ fn costs(location: &Path, commits: u64) {
     let proofs = bytes(location, "/_tlog/") as f64 / commits as f64;
     println!("\na file in a checkpoint {per_file:.0} bytes, a commit {commit:.0}, its proof {proofs:.0}");
     println!(
-        "\nwriters  commits a year  volumes a year  GB a year  MB of data a seal for 1 %  events/s a writer (60 B)"
+        "\nwriters  commits a year  volumes a year  GB a year    MB/seal of data for 1 %    events/s/writer (60 B)"
     );
     for writers in [1.0, 4.0, 16.0] {
         let all = writers * SEALS_A_YEAR;

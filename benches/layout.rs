@@ -4,8 +4,7 @@
 //! Data: blocks of the generated log (`strongroom-generate`, seed 1, attacks planted), decoded as
 //! an ingest decodes them. Each variant changes one choice of the layout that archives are written
 //! with. Encoding runs on one thread. The time is that thread's CPU time in the fastest repetition.
-//! Bytes are those of the column chunks and bloom filters, which are the whole file except its
-//! footer.
+//! Bytes are counted over column chunks and bloom filters: the whole file except its footer.
 //!
 //! Run: `cargo bench --bench layout [-- EVENTS]`. Results are kept in `benches/runs/`.
 
@@ -130,8 +129,8 @@ fn variants() -> Vec<(&'static str, Layout)> {
         ("pages of 16,384 rows", Layout { page_rows: 16_384, ..base }),
         ("pages of 65,536 rows", Layout { page_rows: 65_536, ..base }),
         ("dictionaries whatever their size", Layout { rows_per_entry_min: 0, ..base }),
-        ("dictionaries from 4 rows a value", Layout { rows_per_entry_min: 4, ..base }),
-        ("dictionaries from 16 rows a value", Layout { rows_per_entry_min: 16, ..base }),
+        ("dictionaries from 4 rows per value", Layout { rows_per_entry_min: 4, ..base }),
+        ("dictionaries from 16 rows per value", Layout { rows_per_entry_min: 16, ..base }),
         ("no shared prefixes", Layout { shared_prefixes: false, ..base }),
         ("numbers as split bytes", Layout { deltas: false, ..base }),
         ("no bloom filters", Layout { bloom_filters: false, ..base }),

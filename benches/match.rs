@@ -1,4 +1,4 @@
-//! What do all built-in rules cost an event?
+//! What do all built-in rules cost per event?
 //!
 //! The data is one decoded block of 131,072 generated events (seed 7, attacks planted, bodies and
 //! all stages included), the size that ingest hands to a worker. `match` measures the worker's

@@ -174,7 +174,7 @@ fn main() {
         if round == ROUNDS {
             let (tags, log) = proof_bytes(&signed, &all);
             println!(
-                "bytes an event: {:.4} in tags of files, {:.4} in the log",
+                "bytes per event: {:.4} in tags of files, {:.4} in the log",
                 tags as f64 / lines as f64,
                 log as f64 / lines as f64
             );

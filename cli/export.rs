@@ -20,8 +20,8 @@ use crate::term;
 /// Write the original lines, byte for byte, rejects included, in the order of their source.
 ///
 /// A source whose records were redacted or encrypted before they were stored cannot be given back.
-/// Of such a source the records that were stored are written, one a line, without encrypted rejects;
-/// a line on standard error says so.
+/// For such a source the stored records are written, one per line, without encrypted rejects; a
+/// line on standard error says so.
 ///
 /// Sources follow each other in the order in which they were first sealed; those of one seal, such
 /// as rotated files that were found together, in the order of their first events.
@@ -199,7 +199,7 @@ fn tell_redacted(label: &str, lines: Lines) -> std::io::Result<()> {
         let count = term::count(lines.kept_back);
         writeln!(
             err,
-            "{label}: {count} rejects are encrypted and left out; who has the key reads them with strongroom redact decrypt"
+            "{label}: {count} rejects are encrypted and left out; strongroom redact decrypt reads them with the key"
         )?;
     }
     Ok(())

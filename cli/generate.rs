@@ -32,7 +32,7 @@ pub struct Args {
     /// Plant attacks among the events.
     #[arg(long)]
     attacks: bool,
-    /// Where to write the list of planted attacks, one JSON object a line; by default beside
+    /// Where to write the list of planted attacks, one JSON object per line; by default beside
     /// --output.
     #[arg(long, value_name = "FILE", requires = "attacks")]
     ground_truth: Option<PathBuf>,
@@ -154,7 +154,7 @@ fn ground_truth_path(log: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Writes one JSON object a line for each planted attack.
+/// Writes one line of JSON for each planted attack.
 pub fn write_ground_truth(path: &Path, truth: &[PlantedAttack]) -> anyhow::Result<()> {
     let context = || format!("cannot write {}", path.display());
     let mut file = BufWriter::new(File::create(path).with_context(context)?);

@@ -46,7 +46,7 @@ enum Command {
         /// Name of the hold
         #[arg(value_name = "NAME")]
         name: String,
-        /// The reason, in one line; it is kept
+        /// The reason, in one line; it is recorded
         #[arg(long, value_name = "TEXT")]
         reason: String,
         #[command(flatten)]
@@ -67,7 +67,7 @@ struct PlaceArgs {
     /// A name for the hold; each name is used once
     #[arg(value_name = "NAME")]
     name: String,
-    /// Who orders the hold and why, in one line; it is kept
+    /// Who orders the hold and why, in one line; it is recorded
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Records of this day, or time, and later ones

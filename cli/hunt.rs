@@ -54,7 +54,7 @@ pub struct Args {
     /// How to write findings
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
-    /// Add the findings that the table of alerts lacks to it; no other process may be writing
+    /// Add new findings to the table of alerts; no other process may be writing
     #[arg(long)]
     store: bool,
     /// Print no summary on standard error
@@ -66,7 +66,7 @@ pub struct Args {
 pub enum Format {
     /// For reading
     Text,
-    /// OCSF 1.8 Detection Findings, one JSON object a line
+    /// OCSF 1.8 Detection Findings, one JSON object per line
     Json,
 }
 
@@ -139,8 +139,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
-/// Says on standard error which rules could not see everything that they ask for. Like a finding
-/// that is missing, this is never left out.
+/// Says on standard error which rules could not see everything that they ask for. It is never left
+/// out, because it tells that findings may be missing.
 pub fn tell_hidden(rules: &RuleSet, hidden: &Hidden) {
     if hidden.events() == 0 {
         return;

@@ -56,7 +56,7 @@ pub struct Args {
     /// the configuration of `strongroom run`
     #[arg(long, value_name = "FILE")]
     redact: Option<PathBuf>,
-    /// Append each alert to FILE as an OCSF 1.8 Detection Finding, one JSON object a line
+    /// Append each alert to FILE as an OCSF 1.8 Detection Finding, one JSON object per line
     #[arg(long, value_name = "FILE")]
     alerts_out: Option<PathBuf>,
     /// Add your own rules: a Sigma YAML file or a folder of them (repeatable)
@@ -403,7 +403,7 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
         let seconds = elapsed.as_secs_f64().max(0.001);
         writeln!(
             err,
-            "sealed {} of text as {} in {} file{}: {:.1} bytes an event, 1/{:.0} of the text, in {:.1} s ({}/s)",
+            "sealed {} of text as {} in {} file{}: {:.1} bytes per event, 1/{:.0} of the text, in {:.1} s ({}/s)",
             term::bytes(report.bytes),
             term::bytes(report.sealed_bytes),
             report.sealed_files,

@@ -298,7 +298,7 @@ fn exposition(state: &State) -> String {
     for (reason, count) in metrics.rejects() {
         out.sample("rejects_total", &[("reason", &reason)], count as f64);
     }
-    out.family("dialect_events_total", "counter", "Events sealed, by what they came in.");
+    out.family("dialect_events_total", "counter", "Events sealed, by the wrapper that they came in.");
     for (dialect, count) in metrics.dialects().iter() {
         out.sample("dialect_events_total", &[("dialect", dialect.as_str())], count as f64);
     }

@@ -19,11 +19,10 @@ use crate::verify::WitnessKeyArgs;
 
 /// Write single events with the proof that they are the archive's.
 ///
-/// The file has the original bytes of the requested events, and only hashes of all others. Of an
-/// event that was redacted before it was stored, it has the bytes that were stored and the mark that
-/// says so; the proof covers both.
-/// `strongroom verify-proof` checks it without the archive; docs/proof.md says how to do that
-/// without strongroom.
+/// The file has the original bytes of the requested events, and only hashes of all others. For an
+/// event that was redacted before it was stored, it has the stored bytes and the mark that says
+/// what was redacted; the proof covers both. `strongroom verify-proof` checks it without the
+/// archive; docs/proof.md says how to do that without strongroom.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -57,7 +56,7 @@ pub struct VerifyArgs {
     public_key: Vec<PublicKey>,
     #[command(flatten)]
     witnesses: WitnessKeyArgs,
-    /// Write the proven records to standard output, one a line, and nothing else
+    /// Write the proven records to standard output, one per line, and nothing else
     #[arg(long)]
     records: bool,
 }

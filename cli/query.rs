@@ -78,7 +78,7 @@ pub enum FormatName {
     /// Aligned columns, for reading
     Table,
     Csv,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
     /// One JSON array
     JsonArray,

@@ -298,7 +298,7 @@ fn decrypt(args: &DecryptArgs) -> Result<u8, CliError> {
         tell(&mut err, format!("{} rejects were changed since they were encrypted", term::count(damaged)))?;
     }
     for (key, count) in &unreadable {
-        tell(&mut err, format!("{} rejects are of the key {key}, which was not given", term::count(*count)))?;
+        tell(&mut err, format!("{} rejects need the key {key}, which was not given", term::count(*count)))?;
     }
     Ok(if damaged > 0 || !unreadable.is_empty() { exit::FINDING } else { exit::OK })
 }

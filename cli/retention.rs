@@ -98,7 +98,7 @@ struct DropArgs {
     /// The volume, as table and period: events/2019, events/2019-0001
     #[arg(long, value_name = "VOLUME", value_parser = volume)]
     volume: VolumeId,
-    /// The same volume again, as a confirmation: it cannot be undone
+    /// The same volume again, as a confirmation: a drop cannot be undone
     #[arg(long, value_name = "VOLUME", value_parser = volume)]
     confirm: VolumeId,
     /// The reason, in one line; it is kept
@@ -164,7 +164,7 @@ fn extend_all(args: &ExtendArgs) -> Result<u8, CliError> {
     } else {
         writeln!(
             out,
-            "{} objects: {} extended, {} locked for as long already",
+            "{} objects: {} extended, {} already locked for long enough",
             term::count(extended.objects),
             term::count(extended.moved),
             term::count(extended.long_enough)
@@ -313,7 +313,7 @@ fn print(out: &mut impl std::io::Write, status: &Status) -> std::io::Result<()> 
         None => "not locked: on a local disk, whoever may write may delete".to_owned(),
     };
     writeln!(out, "kept for {} calendar years; {lock}", status.policy.years)?;
-    writeln!(out, "time taken to be {}: {}", time(status.clock.now), status.clock.says)?;
+    writeln!(out, "assumed time: {} ({})", time(status.clock.now), status.clock.says)?;
     if let Some(doubt) = &status.clock.doubt {
         writeln!(out, "doubtful: {doubt}")?;
     }

@@ -118,7 +118,7 @@ enum Command {
         /// are looked for [default: contents of Secrets, and tokens]
         #[arg(long, value_name = "FILE", requires = "archive")]
         redact: Option<PathBuf>,
-        /// Days of it to look at, up to its last day
+        /// Number of days to look at, up to the last day of the archive
         #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3660))]
         days: u32,
     },
@@ -287,7 +287,7 @@ fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
         let uuid = rule.id.len() == 36 && rule.id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
         let found = [
             missing(
-                "is another text of a built-in rule: it loads only with --no-builtin-rules",
+                "differs from the built-in rule of this name or id: it loads only with --no-builtin-rules",
                 changed.contains(&rule.name) || changed.contains(&rule.id),
             ),
             missing("has no UUID as its id: ids of its alerts depend on its name", !uuid),
@@ -418,7 +418,7 @@ fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Result<Vec<Alert>, String> 
     Ok(alerts)
 }
 
-/// How many events of a stream a rule over single events could match.
+/// Counts of the events of a stream that a rule over single events could match.
 #[derive(Clone, Copy, Debug, Default)]
 struct Carried {
     /// Events that the rule matches, as far as can be seen without a body.
@@ -511,7 +511,7 @@ fn coverage(rules: &RuleSet, seen: Option<&Seen>, as_json: bool) -> std::io::Res
         let carried = &seen?.carried;
         let feeders = rules.feeders(at);
         let parts = if feeders.is_empty() { vec![at] } else { feeders };
-        // A correlation counts as carried no better than the worst of the rules that feed it.
+        // A correlation is carried only as well as the worst carried of the rules that feed it.
         let least = parts.into_iter().map(|at| carried[at]).min_by_key(|part| (part.whole, part.seen))?;
         let word = match least {
             Carried { seen: 0, .. } => "not seen",

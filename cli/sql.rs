@@ -35,7 +35,7 @@ pub struct Args {
 
 const HELP: &str = "\
 \\d            list tables and views        \\d NAME       columns of a table or view
-\\dv           list views                   \\x            one line a column: auto, on, off
+\\dv           list views                   \\x            one line per column: auto, on, off
 \\timing       timing on or off             \\f FORMAT     table, csv, json, json-array
 \\o FILE       answers to FILE              \\o            answers to the terminal
 \\i FILE       run the statements in FILE   \\q            quit (also Ctrl-D)
@@ -202,9 +202,9 @@ impl Shell<'_> {
                     _ => Expanded::WhenWide,
                 };
                 self.say(match self.expanded {
-                    Expanded::Always => "one line a column: on",
-                    Expanded::Never => "one line a column: off",
-                    Expanded::WhenWide => "one line a column: when a row does not fit",
+                    Expanded::Always => "one line per column: on",
+                    Expanded::Never => "one line per column: off",
+                    Expanded::WhenWide => "one line per column: when a row does not fit",
                 })?;
             }
             ("\\timing", wanted) => {

@@ -88,7 +88,7 @@ pub struct Args {
     /// several keys of one log
     #[arg(long = "log", value_name = "KEY@ORIGIN", value_parser = log)]
     logs: Vec<TrustedLog>,
-    /// A file of such logs, one a line; lines that start with # are comments
+    /// A file of such logs, one per line; lines that start with # are comments
     #[arg(long = "logs", value_name = "FILE")]
     file: Option<PathBuf>,
     /// PEM file of the certificate and its intermediates; read again when it changes

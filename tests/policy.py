@@ -5,7 +5,7 @@ Three questions: is every crate from crates.io, under a licence that deny.toml a
 (crate, second version or feature)? Do the user's build and the tests share every dependency, feature
 for feature? If they did not, `cargo test` would silently compile the heavy ones a second time.
 
-Exit code 0: all are true. 1: the findings are printed, one a line.
+Exit code 0: all are true. 1: the findings are printed, one per line.
 """
 
 import json

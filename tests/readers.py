@@ -8,7 +8,7 @@ lie would leave files out) and the rows of the last day (so that partitions are 
 counted and weighed. Any difference is printed, and the exit code is 1.
 
 Where a volume has a checkpoint, each reader also opens copies of it (hard links where possible):
-    cut      commits before the newest checkpoint are gone, as a log may look that was cleaned up: can the checkpoint be read?
+    cut      commits before the newest checkpoint are gone, as in a log that was cleaned up: can the checkpoint be read?
     garbled  they are there and hold garbage: is the checkpoint what the reader begins with?
 Both are made with and without `_last_checkpoint`, and all questions but the last are asked again. `used` is said of a reader that
 answers all of them, `read` of one that answers when commits are cut but looks at older commits where there are some, `hint` of one
@@ -16,9 +16,9 @@ that finds no checkpoint without `_last_checkpoint`, and `no`, with the reason, 
 wrongly is a difference in all cases; one that refuses a copy is not, unless --checkpoint-by names it.
 
 What is known of these readers, and allowed for:
-    Polars, Daft and Spark SQL take names of files in the form of a URL for those on the disk: they find nothing in a folder whose
-    path has a space or a letter outside of ASCII, so they always get a copy under a plain name. Polars and Daft take the list of
-    files from delta-rs.
+    Polars, Daft and Spark SQL use names of files in the form of a URL as names on the disk, without decoding them: they find nothing
+    in a folder whose path has a space or a letter outside of ASCII, so they always get a copy under a plain name. Polars and Daft take
+    the list of files from delta-rs.
     chDB has no binary type (text instead) and no lists that are null (empty instead).
     DuckDB reads Delta with its own extension, which PyPI has for the release line 1.5 as a package.
     Spark SQL is Sail, an engine in Rust that speaks Spark Connect, asked by Spark's own client.

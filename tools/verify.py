@@ -2766,7 +2766,7 @@ YEARS_400_US = 146_097 * DAY_US
 
 
 def utc_time(micros):
-    """Returns a text like 2006-01-02T15:04:05.000000Z. Of a year with more than four digits, only
+    """Returns a text like 2006-01-02T15:04:05.000000Z. If the year has more than four digits, only
     the last four are written; a year before 1 is written as 0000."""
     past, within = divmod(micros + 719_162 * DAY_US, YEARS_400_US)  # since the year 1
     at = datetime.datetime(1, 1, 1) + datetime.timedelta(microseconds=within)
@@ -3522,9 +3522,9 @@ def mark_differs(mark, record):
     except (ValueError, RecursionError):
         return "its record is not the JSON object that a redacted record is"
     if root.differs("dropped"):
-        return "its redaction says of a member that is there that it was dropped"
+        return "its redaction says that a member was dropped, but the member is there"
     if root.differs("tokenised"):
-        return "its redaction says of a member that has no token that it was tokenised"
+        return "its redaction says that a member was tokenised, but it has no token"
     return None
 
 
@@ -4123,7 +4123,7 @@ def google_granted(payload):
 # in proportion to the bytes.
 
 
-PARSED_BYTES_MAX = 1 << 20  # how long a text may be that the json module parses at once
+PARSED_BYTES_MAX = 1 << 20  # longest text that the json module parses at once
 WINDOW_BYTES = 1 << 20
 SPACE = re.compile(rb"[ \t\r\n]*")
 BARE_END = re.compile(rb"[,}\] \t\r\n]")
@@ -4368,7 +4368,8 @@ class Found:
         return self.data[start:end]
 
     def of_type(self, name, first):
-        """Returns True if the value starts so. Tells that it is of another type if it does not."""
+        """Returns True if the value starts with one of the bytes `first`. If it starts with another
+        byte, it is of the wrong type, which is a fault."""
         there = self.first(name)
         if there not in ("", " ") and there not in first:
             self.fault(name, "wrong_type")
@@ -4524,8 +4525,8 @@ READ = set().union(*TOLD.values(), *CARRIED) | {
 
 
 def read_event(data, version=EVENTS_FORMAT, also=frozenset()):
-    """Reads an object that may be an audit event. Returns None if the text is not one object, of
-    which the end may be missing."""
+    """Reads an object that may be an audit event. Returns None if the text is not one object. The
+    end of the object may be missing."""
     start = SPACE.match(data).end()
     if data[start : start + 1] != b"{":
         return None
@@ -4634,7 +4635,7 @@ def after_prefix(data):
 
 
 def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=True):
-    """Returns the columns of the event in a text that has at most so many layers around it."""
+    """Returns the columns of the event in a text that has at most `layers` layers around it."""
     is_first = layers == LAYERS_MAX
     text = data.strip(WHITE.encode())
     if text.startswith(b"{"):
@@ -4886,7 +4887,8 @@ class Metadata:
             yield from self.of_value(value, here, (self.counted(what, longer), longer, alone), level)
 
     def counted(self, what, path):
-        """Beside the members of an event, other people's members may have any name."""
+        """Returns what the value names, if that is certain. Members that others have put beside those
+        of an event may have any name."""
         is_certain = what == "container" or what == "namespace" and path != "namespace" or what == "unit" and path.endswith("systemdunit")
         return what if is_certain or not self.is_event else None
 

@@ -15,9 +15,9 @@
 //!
 //! A request that may be unfinished has a window of its own. `RequestReceived` opens it, and any
 //! later stage removes it, however late it arrives; so a window that closes is a request without an
-//! end. At the same time, a request is received before it ends. A request whose stages lie in
-//! different sources is not judged if the first source ends before the window does, which is so
-//! when a log is rotated; otherwise it counts as unfinished.
+//! end. If both have the same time, the request counts as received before it ends. A request whose
+//! stages lie in different sources is not judged if the first source ends before the window does,
+//! which is so when a log is rotated; otherwise it counts as unfinished.
 //!
 //! Each source has its own watermark and its own windows, because one source can lag: a file that
 //! is read later, or a Kafka partition. If the events of a group come from several sources, each

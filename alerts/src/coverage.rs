@@ -1,8 +1,8 @@
 //! The fields that rules ask for and that a kind of log does not carry.
 //!
-//! Invariant: every field of a rule is counted, whatever the field does in the condition, and those
-//! by which a correlation groups and counts. Fields that a rule gets without naming them (`stage`,
-//! `dry_run`) are not, because their absence is harmless. No state.
+//! Invariant: every field of a rule is counted, whatever the field does in the condition, and so is
+//! every field by which a correlation groups or counts. Fields that a rule gets without naming them
+//! (`stage`, `dry_run`) are not counted, because their absence is harmless. No state.
 
 use std::collections::BTreeSet;
 

@@ -429,9 +429,7 @@ impl Modifiers {
             .windows(2)
             .any(|pair| !matches!(pair[0], Encoding::Wide(_)) || matches!(pair[1], Encoding::Wide(_)));
         if encoded_twice {
-            return Err(Fault::new(
-                "encodings are one of wide and utf16, then one of base64 and base64offset",
-            ));
+            return Err(Fault::new("wide or utf16 may come once, and after it base64 or base64offset once"));
         }
         Ok(())
     }
@@ -540,7 +538,7 @@ impl Modifiers {
         }
         let literal = match parts.as_slice() {
             [Part::Literal(literal)] => literal,
-            _ => return Err(Fault::new("an encoded value is text without wildcards, not empty")),
+            _ => return Err(Fault::new("a value to encode must be text without wildcards, and not empty")),
         };
         let mut bytes = literal.clone().into_bytes();
         let mut texts = Vec::new();

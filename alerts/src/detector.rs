@@ -503,7 +503,7 @@ impl Detector {
         self.judged_by_rate(rule, alert)
     }
 
-    /// Lowers the level of an alert if its rule says that so many are common.
+    /// Lowers the level of an alert if its rule says that this many alerts are common.
     fn judged_by_rate(&mut self, rule: &RuleInfo, mut alert: Alert) -> Alert {
         if let Some(common) = rule.common {
             self.commons.judge(common, &mut alert);

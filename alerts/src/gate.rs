@@ -455,8 +455,8 @@ fn texts<'a>(rows: impl Iterator<Item = Option<&'a str>>, places: &mut Vec<u32>)
 }
 
 fn numbers(array: &Int32Array, places: &mut Vec<u32>) -> Option<Vec<String>> {
-    /// Numbers from 0 to below this, which include all HTTP status codes, are looked up without
-    /// hashing.
+    /// Numbers below this that are not negative are looked up without hashing. All HTTP status
+    /// codes are among them.
     const DIRECT: usize = 1024;
     let mut direct = [0u32; DIRECT];
     let mut by_number: HashMap<i32, u32> = HashMap::new();

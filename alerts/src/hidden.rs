@@ -6,8 +6,8 @@
 //! counted.
 //!
 //! Invariants:
-//! - A rule that may be blind in an event is counted; one that is counted may still have seen it.
-//!   Bodies are not read.
+//! - A rule that may be blind to an event is counted, although it may have matched the event all
+//!   the same. Bodies are not read.
 //! - A value that was replaced by a token still equals itself, so a correlation that only groups by
 //!   it or counts it is not blind to it.
 //! - Memory is bounded by the rules and by [`MARKS_MAX`], not by the number of events.

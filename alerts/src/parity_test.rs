@@ -1,10 +1,10 @@
 //! The built-in rules in every dialect.
 //!
-//! Goal: a rule finds the same whatever cloud or shipper an event went through. Method: the hits and
-//! the near misses of all rules are rendered in a dialect, decoded as one log, and matched. Each
-//! match, with all that an alert keeps of its event, and each alert must be that of the plain
-//! events. Google's entries lack some members; rules that ask for one of these are listed by
-//! [`RuleSet::lacking`], and only they may differ.
+//! Goal: a rule finds the same events, whatever cloud or shipper they went through. Method: the
+//! hits and the near misses of all rules are rendered in a dialect, decoded as one log, and
+//! matched. The matches, with all that an alert keeps of its event, and the alerts must equal those
+//! of the plain events. Google's entries lack some members; rules that ask for one of these are
+//! listed by [`RuleSet::lacking`], and only they may differ.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -501,7 +501,8 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
     let closes =
         measure == Measure::Unfinished || bounds.iter().any(|bound| !matches!(bound, Bound::AtLeast(_)));
     if closes && lateness_us > 0 {
-        let message = "is not for unfinished and rules with an upper bound, which have a fixed lateness";
+        let message =
+            "cannot be set for unfinished or for a rule with an upper bound: both have a fixed lateness";
         return Err(Fault::new(message).at("lateness"));
     }
     Ok(CorrelationDocument {

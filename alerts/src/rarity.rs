@@ -1,12 +1,12 @@
 //! Rules whose alerts are common in a cluster, and so mean less there.
 //!
 //! A count such as "fifteen Secrets in ten minutes" is remarkable in one cluster and the daily work
-//! of hundreds of accounts in another. A rule with `common` alerts at its own level until it has
-//! alerted as often as it says within its timespan; then its alerts have the lower level, until
-//! they are rare again.
+//! of hundreds of accounts in another. A rule with `common` names a number of alerts, a timespan
+//! and a lower level. It alerts at its own level until it has alerted that often within the
+//! timespan. Then its alerts have the lower level, until they are rare again.
 //!
 //! Invariant: an alert is never left out, and its id never changes; only its level and message do.
-//! Times are event times, counted by cluster, so one busy cluster lowers nothing in another. An
+//! Times are event times, counted by cluster, so a busy cluster lowers no level in another one. An
 //! alert that arrives late is compared with the alerts around its own time. Bounds: [`ALERTS_MAX`]
 //! times a rule and cluster, [`CLUSTERS_MAX`] pairs of rule and cluster. A crash loses the times;
 //! replaying the events of [`crate::RuleSet::rebuild_span`] restores them.
@@ -18,7 +18,7 @@ use strongroom_schemas::{Alert, Severity};
 
 use crate::message;
 
-/// Maximum number of alerts after which a rule may say that they are common.
+/// Maximum of [`Common::alerts`].
 pub(crate) const ALERTS_MAX: usize = 1000;
 /// Maximum number of pairs of rule and cluster that are remembered; the one that has alerted
 /// longest ago is forgotten first.

@@ -436,7 +436,7 @@ impl Place {
         let mut text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
         let (store, to) = (self.store.clone(), path.clone());
-        // If another process was faster, the archive keeps the identity that this process gave it.
+        // If another process was faster, the archive keeps the identity that the other one gave it.
         background::wait_io(async move { store.put_once(&to, text.into()).await }).map_err(failed)?;
         Ok(())
     }

@@ -213,7 +213,7 @@ fn check_local(place: Place) -> Result<Vec<Finding>> {
     findings.push(Finding::warn(
         "object lock",
         "a local disk has none: anyone who can write to it can rewrite the archive",
-        "keep archives that must last in a bucket with object lock",
+        "use a bucket with object lock for archives that must be kept for years",
     ));
     Ok(findings)
 }
@@ -281,7 +281,7 @@ fn retention_finding(retention: Retention) -> Finding {
         LockMode::Governance => Finding::warn(
             "retention",
             detail,
-            "holders of s3:BypassGovernanceRetention can remove objects; use COMPLIANCE for archives that must last",
+            "holders of s3:BypassGovernanceRetention can remove objects; use COMPLIANCE for archives that must be kept for years",
         ),
     }
 }

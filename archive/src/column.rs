@@ -30,7 +30,8 @@ use crate::bits::{bit_width, put_delta, put_hybrid, put_varint};
 const STATISTICS_BYTES_MAX: usize = 64;
 /// A data page is closed when its values reach this many bytes before compression.
 const PAGE_BYTES_MAX: usize = 1 << 20;
-/// Compression that saves less than one part in this many is not worth undoing on every read.
+/// A page is compressed only if that saves at least one part in this many. A smaller gain is not
+/// worth decompressing the page on every read.
 const COMPRESSION_GAIN_MIN: usize = 32;
 /// Approximate bytes of a page header.
 const PAGE_HEADER_BYTES: usize = 64;
@@ -40,7 +41,7 @@ const SCRATCH_BYTES_MAX: usize = 16 << 20;
 /// For which parts of a column the least and the greatest value are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bounds {
-    /// None: for values without order, or that must not be repeated in a footer.
+    /// No part: the values have no order, or must not be repeated in a footer.
     Off,
     /// Those of the column chunk.
     Chunk,
@@ -60,8 +61,8 @@ pub(crate) enum ByteEncoding {
 /// How integers outside a dictionary are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IntEncoding {
-    /// As differences, packed in groups of 32: each takes the number of bits that the widest of its
-    /// group needs.
+    /// As differences, packed in groups of 32. Each difference takes as many bits as the widest one
+    /// of its group needs.
     Delta,
     /// All first bytes, then all second bytes, and so on.
     SplitBytes,
@@ -171,9 +172,8 @@ impl Scratch {
         self.zstd.set_compression_level(level)
     }
 
-    /// Compresses the bytes of `raw` from `at` to its end; returns both ranges. A page without
-    /// values is a few bytes of levels, so a column of such pages is stored as it is: nothing is
-    /// compressed when `has_values` is false.
+    /// Compresses the bytes of `raw` from `at` to its end; returns both ranges. If `has_values` is
+    /// false, nothing is compressed, because a page without values is only a few bytes of levels.
     fn compress_from(
         &mut self,
         at: usize,
@@ -648,8 +648,7 @@ fn lower(mut value: Bound) -> Bound {
     value
 }
 
-/// The value, or a shorter one that is not less. If there is no such shorter value, the value
-/// whole.
+/// The value, or a shorter one that is not less if there is one.
 fn upper(value: Bound) -> Bound {
     let cut = prefix_len(&value);
     if cut == value.len() {

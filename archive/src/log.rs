@@ -276,8 +276,8 @@ impl Nodes<'_> {
     }
 }
 
-/// The largest checkpoint whose size is at least `from`, and the key that signed it. Of several
-/// checkpoints of that size, the one with the newest key is returned.
+/// The largest checkpoint whose size is at least `from`, and the key that signed it. If there are
+/// several checkpoints of that size, the one with the newest key is returned.
 pub async fn newest(
     site: &Site,
     log: VolumeId,

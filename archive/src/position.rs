@@ -51,7 +51,7 @@ pub struct Source {
     pub position: Position,
     /// Records before this offset were in volumes that have been dropped; 0 if none were.
     pub dropped_before: i64,
-    /// Number, among the commits of `events`, of the first one that has the partition. Partitions
-    /// of one seal share it.
+    /// The first commit of `events` that has the partition, as its number among all commits of
+    /// `events`. Partitions whose first rows were sealed together have the same number.
     pub first_commit: usize,
 }

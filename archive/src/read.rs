@@ -63,9 +63,9 @@ pub struct EventSelection {
     /// Names of the wanted columns, including `source`, `source_offset` and `stage_timestamp`; all
     /// columns if empty.
     pub columns: Vec<String>,
-    /// The columns that the chooser needs, and the chooser. Of a row that the chooser leaves out,
-    /// no other column is read. All rows are read if events without a time are wanted and there may
-    /// be some, because the events before them tell when they happened.
+    /// The columns that the chooser needs, and the chooser. If it leaves a row out, no other column
+    /// of the row is read. All rows are read if events without a time are wanted and there may be
+    /// some, because the events before them tell when they happened.
     pub choose: Option<(Vec<String>, Arc<Mutex<Choose>>)>,
 }
 

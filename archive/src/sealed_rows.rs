@@ -94,8 +94,8 @@ impl SealedBatch {
     /// The marks of the rows whose records were redacted before they were written.
     ///
     /// # Errors
-    /// [`ColumnError::Mistyped`] if the column has another type than in the table's schema. It is
-    /// missing in other tables than events, and in files that are older than it.
+    /// [`ColumnError::Mistyped`] if the column has another type than in the table's schema. Tables
+    /// other than events lack the column, and so do files that are older than it.
     pub fn marks(&self) -> Result<Marks<'_>, ColumnError> {
         let is_there = self.table == Table::Events && self.batch.column_by_name(events::REDACTION).is_some();
         Ok(Marks { column: is_there.then(|| self.column(events::REDACTION)).transpose()? })

@@ -238,7 +238,7 @@ fn a_run_killed_anywhere_is_made_good_by_the_next() {
             {
                 assert_eq!(&offsets(&archive, table), expected, "{} after {at:?} {nth}", table.name());
             }
-            // No file is left that no commit names.
+            // Every file that is left is named by a commit.
             drop(archive.writer().expect("cleans up"));
             let named: HashSet<PathBuf> = Table::ALL
                 .iter()

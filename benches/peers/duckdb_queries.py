@@ -1,6 +1,6 @@
 """DuckDB as a session over the archive's Parquet files, asked through pipes.
 
-usage: duckdb_queries.py THREADS, with one JSON object a line on standard input:
+usage: duckdb_queries.py THREADS, with one JSON object per line on standard input:
   {"files": [...]}   opens the files as the view `events`, with the columns our SQL computes
   {"sql": "..."}     answers {"seconds": s, "rows": n}
   {"rows": "..."}    answers {"rows": [{...}, ...]}, for comparing results

@@ -276,7 +276,7 @@ def touch_memory():
 
 
 class Peer:
-    """A child that answers one JSON object a line."""
+    """A child that answers one JSON object per line."""
 
     def __init__(self, command):
         self.child = subprocess.Popen(

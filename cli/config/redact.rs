@@ -124,8 +124,8 @@ pub fn redactor(policy: Policy) -> Result<Arc<Redactor>, CliError> {
     Ok(Arc::new(Redactor::new(policy, keys)))
 }
 
-/// Keeps events, which are in memory in clear, out of core dumps and of the texts of panics, which
-/// may quote what they failed on.
+/// Keeps events out of core dumps and of the texts of panics. Events are in memory in clear, and a
+/// panic may quote what it failed on.
 pub fn guard_memory() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));

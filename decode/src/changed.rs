@@ -49,8 +49,8 @@ impl RecordDecoder {
     }
 
     /// Returns the event of a row: what its columns render to, what its form gives without the
-    /// wrapper, or what is in the layers of its `raw`. `None` if the row gives no event, which no
-    /// row of the decoder does.
+    /// wrapper, or what is in the layers of its `raw`. `None` if the row gives no event; every row
+    /// of the decoder gives one.
     pub fn event<'t>(&'t mut self, rows: &'t Renderer<'_>, row: usize) -> Option<EventText<'t>> {
         self.rendered.clear();
         let Some(raw) = rows.raw(row) else {

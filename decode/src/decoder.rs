@@ -1,16 +1,16 @@
 //! Decodes lines to columns in one pass.
 //!
 //! Invariants:
-//! - Every byte of a line is kept: as an event whose columns, alone or by a form, render to it, as an
-//!   event with `raw`, or as a reject. Bytes around the events of an `EventList` or a cloud's wrapper are kept in
-//!   `frame_before` and `frame_after`, the *frame* of a row.
+//! - Every byte of a line is kept: as an event whose columns, alone or by a form, render to it, as
+//!   an event with `raw`, or as a reject. Bytes around the events of an `EventList` or a cloud's
+//!   wrapper are kept in `frame_before` and `frame_after`, the *frame* of a row.
 //! - A row is pushed whole or not at all: everything that can be refused is decoded before the
 //!   first column is changed.
 //! - The result equals that of [`strongroom_lines::decode_alone`] on every input.
 //!
 //! There are three readers, and a line that one of them does not read goes to the next. `canonical`
 //! reads a line that is written as kube-apiserver writes it. `members` reads members in any order
-//! and format from a simd-json tape. [`strongroom_lines::plain`] reads the rest: among it lines that
+//! and format from a simd-json tape. [`strongroom_lines::plain`] reads the rest, such as lines that
 //! are cut or have a part that cannot be read, and lines longer than [`WIDE_BYTES`]. Objects that
 //! repeat (`user`, `annotations`, `sourceIPs`, `responseStatus`, `objectRef`) are looked up by their
 //! text and decoded once per block. Bodies are not decoded into values; they are slices of the line.
@@ -112,7 +112,7 @@ pub struct Decoder {
     opened: Option<Vec<u8>>,
 }
 
-/// A record that the event was found in, which is kept in `raw`.
+/// A record that is kept in `raw`, because the event was found inside it.
 #[derive(Clone, Copy)]
 struct Kept<'r> {
     record: &'r [u8],
@@ -428,8 +428,8 @@ impl Decoder {
         Err(AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "an entry of Google Cloud Logging")))
     }
 
-    /// Decodes the event of a line like the one before it, which was a carrier. Returns `None` if
-    /// the line must be decoded like any other.
+    /// Decodes the event of a line as that of a carrier, because the line before it was one.
+    /// Returns `None` if the line is no carrier and must be decoded like any other.
     fn carried(&mut self, whole: &Piece<'_>) -> Option<Dialect> {
         let record = &whole.line[whole.start..whole.end];
         let (kept, place) = (Kept { record, shape: NULL }, whole.place(whole.start, 0));
@@ -545,8 +545,8 @@ impl Decoder {
 
     /// Decodes the event in the layers of `line[start..end]`, which was refused as an event with
     /// `refusal`. The record is all of that text, except that an export's time, and white space
-    /// after a string literal, are its frame. A client's text may be alone on a line of a document
-    /// that was printed over many lines, but it is indented there.
+    /// after a string literal, are its frame. An indented string is refused: it may be a client's
+    /// text on a line of a document that was printed over many lines.
     fn layered(
         &mut self,
         whole: &Piece<'_>,
@@ -672,8 +672,8 @@ fn cut_in(around: Around, cut: Cut) -> Cut {
     if around == Around::Prefix { cut } else { Cut::Taken }
 }
 
-/// Returns why a record is refused that has no event at `path` either. It was refused before that
-/// with `refused`.
+/// Returns the refusal of a record that has no event at `path` either. `refused` is its refusal
+/// before the path was tried.
 fn not_at(path: &EventPath, at: AtPath, refused: Refusal) -> Refusal {
     let Refusal { reason, detail } = refused;
     match at {

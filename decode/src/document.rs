@@ -115,8 +115,8 @@ pub(crate) fn is_compact(line: &[u8], members: &[Member], names: &[&str], open: 
     at == close
 }
 
-/// Leaves an object in which a member that is read occurs twice to the plain decoder. `seen` has a
-/// bit for each such member.
+/// Stops if a member that is read occurs twice in an object, so that the plain decoder reads it.
+/// `seen` has a bit for each such member.
 pub(crate) fn no_duplicate(seen: &mut u8, at: usize) -> Result<(), Stop> {
     let bit = 1 << (at & 7);
     if *seen & bit != 0 {

@@ -2,9 +2,9 @@
 //! a row is written from its columns.
 //!
 //! Invariant: a value is written whole or not at all. A time whose digits do not fit is a fault,
-//! and is never cut; only a copy of a time is, because the time itself is elsewhere. The closed
-//! sets of formats are in [`strongroom_schemas::form`]; `docs/format.md`, *Forms*, says what each
-//! format writes. Nothing is kept here.
+//! and is never cut. Only a copy of a time may be cut, because the time itself is elsewhere. The
+//! closed sets of formats are in [`strongroom_schemas::form`]; `docs/format.md`, *Forms*, says what
+//! each format writes. Nothing is kept here.
 
 use strongroom_lines::{swar, time};
 use strongroom_schemas::form::{Codec, Decimals, Escapes, Layout, Style, Zone};
@@ -197,15 +197,15 @@ fn six_digits(micros: u64) -> [u8; 6] {
     digits
 }
 
-/// Returns the number of decimals that are written of a time with these six. `None` if a digit
-/// would be lost.
+/// Returns how many decimals are written of a time whose six decimals are `digits`. `None` if a
+/// digit would be lost.
 fn width(decimals: Decimals, digits: &[u8]) -> Option<usize> {
     let needed = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
     let width = decimals_written(decimals, needed);
     (needed <= width).then_some(width)
 }
 
-/// Returns the number of decimals that are written of a time that needs this many.
+/// Returns how many decimals are written of a time that needs `needed` of them.
 pub(crate) fn decimals_written(decimals: Decimals, needed: usize) -> usize {
     match decimals {
         Decimals::Fixed(width) => usize::from(width),
@@ -293,7 +293,7 @@ mod tests {
             }
         }
 
-        /// A copy is what the hole of a column writes of the time without its last digits.
+        /// If a codec can write a whole time, the copy of the time is the same text.
         #[test]
         fn copies_are_times_without_their_last_digits(micros in TIMES, width in 0_u8..=9, cut in 0_u32..=6) {
             let unit = 10_i64.pow(cut);

@@ -67,8 +67,8 @@ pub(crate) fn has_column(name: &[u8]) -> bool {
     part(name).is_some()
 }
 
-/// Whether the name is one by which the plain decoder recognises what others than kube-apiserver
-/// write: a collector's name of the level, or the method in another product's log.
+/// Whether the plain decoder recognises by this name that something other than kube-apiserver wrote
+/// the event: a collector's name of the level, or the method in another product's log.
 fn is_read_of_others(name: &[u8]) -> bool {
     name == b"method" || plain::LEVELS_OF_COLLECTORS.iter().any(|known| known.as_bytes() == name)
 }

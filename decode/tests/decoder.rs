@@ -171,8 +171,8 @@ fn check_bounded(input: &[u8], line_bytes_max: usize) -> DecodedBlock {
     let raw = decoded.rejects.column(rejects::index::RAW).as_binary::<i32>();
     let reasons = reasons(&decoded);
     for (row, reason) in reasons.iter().enumerate() {
-        // The rest of a torn line may be a record of a wrapper; after a tear it is not believed.
-        // Nor is a piece of a line, of which a client may have chosen where it begins.
+        // The rest of a torn line may be a record of a wrapper; it is not believed after a tear.
+        // Nor is a piece of a line, because a client may have chosen where the piece begins.
         let torn = reason == "torn_line" || reason == "line_too_long";
         assert!(
             torn || decode_alone(raw.value(row), DEPTH_MAX).is_err(),
@@ -190,7 +190,7 @@ fn check_bounded(input: &[u8], line_bytes_max: usize) -> DecodedBlock {
         let refusal = decode_alone(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input), DEPTH_MAX);
         let expected = refusal.expect_err("refused above").reason;
         let is_list = memchr::memmem::find(input, b"\"EventList\"").is_some();
-        // So may one that is damaged.
+        // A damaged wrapper, too, may be refused for another reason.
         let is_list = is_list
             || [&b"\"records\""[..], b"\"logEvents\"", b"\"events\"", b"\"values\"", b"\"logRecords\""]
                 .iter()
@@ -244,8 +244,8 @@ fn every_file_of_the_corpus() {
             assert_eq!(refused, [] as [&str; 0], "{name}");
             assert!(decoded.events.num_rows() > 0, "{name}");
         }
-        // Shaped as kube-apiserver writes audit.k8s.io/v1: its first bytes say so, for the newer
-        // files.
+        // In the newer files, a line that kube-apiserver wrote as audit.k8s.io/v1 is known by its
+        // first bytes.
         for (row, line) in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
             let v1 = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#;
             if line.starts_with(v1) && row < raw.len() {
@@ -410,7 +410,7 @@ fn an_event_at_a_cut_is_believed_only_where_it_cannot_be_nested() {
         (format!(r#"{{"op":"add"}},{forged}"#), vec![]),
         (format!(r#"{{"op":"a"}}}}{forged}"#), vec![]),
         (format!("{real}{forged}]"), vec!["real"]),
-        // Near misses: text that is not of an outer text.
+        // Near misses: the text after the event does not belong to a text around it.
         (format!("{real} {real}"), vec!["real", "real"]),
         (format!("{real}x"), vec!["real"]),
     ] {
@@ -534,7 +534,7 @@ fn event_lists_are_their_items_and_their_frame() {
     }
 }
 
-/// A client's deep body costs its own event, and none of those around it.
+/// A client's deep body affects its own event, and none of those around it.
 #[test]
 fn what_is_too_deep_costs_only_itself() {
     let log = generated(6, 13);
@@ -688,7 +688,7 @@ fn a_wide_line_is_an_event() {
     assert_eq!(plain_row(&decoded.events, 0).faults, Some(vec![": not_json".to_owned()]));
 }
 
-/// One item of a list that is not UTF-8 costs itself, and none of its neighbours.
+/// One item of a list that is not UTF-8 does not affect its neighbours.
 #[test]
 fn a_list_with_an_item_that_is_not_utf8() {
     let log = generated(3, 6);
@@ -801,8 +801,8 @@ const VALUES: [&str; 19] = [
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Damage to one member changes no column of those before it, and costs the event only if it
-    /// comes before what names the request and who made it.
+    /// Damage to one member changes no column of those before it. The event is lost only if the
+    /// damage comes before what names the request and who made it.
     #[test]
     fn damage_does_not_reach_back(pick in 0_usize..200, member in any::<usize>(), kind in 0_u8..8, at in any::<usize>()) {
         thread_local!(static LINES: Vec<Vec<u8>> =

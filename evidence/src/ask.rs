@@ -26,7 +26,7 @@ use super::select::Selection;
 const ALERTS_MAX: u64 = 2_000_000;
 
 /// Runs a statement over the archive, writes the answer as `strongroom query --format json` does
-/// (a JSON object a line), and returns the number of its rows.
+/// (one JSON object per line), and returns the number of its rows.
 pub type RunSql<'r> = dyn Fn(&str, &mut (dyn Write + Send)) -> Result<u64, Box<dyn Error + Send + Sync>> + 'r;
 
 /// Runs statements one after another.
@@ -160,7 +160,7 @@ pub(crate) fn alerts_condition(question: &Question) -> String {
 }
 
 /// Returns the condition that one of an alert's events has, or may have, one of the names. The
-/// column `of_all` has the names of all events of an alert. Alerts from before that column existed
+/// column `of_all` has the names of all events of an alert. Alerts that are older than this column
 /// are judged by `of_one`, the name of the event that completed them.
 fn touches((of_all, of_one): (&str, &str), names: &[String]) -> String {
     let any = [ANY.to_owned()];

@@ -15,7 +15,8 @@ use super::text::time_text;
 const SILENCE_MINUTES_MIN: i64 = 5;
 /// A pause is a silence if it is longer than this many times the usual pause.
 const SILENCE_FACTOR: i64 = 10;
-/// The usual pause is the length that this part of all pauses, in thousandths, does not exceed.
+/// The usual pause is the shortest length that at least this many thousandths of all pauses do not
+/// exceed.
 const USUAL: u64 = 990;
 /// Minimum number of minutes with an event from which the usual pause is computed.
 const MINUTES_MIN: u64 = 30;
@@ -144,7 +145,7 @@ pub(crate) const CANNOT_KNOW: [&str; 8] = [
     "events that the API server never wrote: its audit policy leaves out whole classes (level None), and the policy is not in the archive",
     "events that the API server dropped before it wrote them, when its own buffer was full or its backend failed: compare its metric \
      apiserver_audit_error_total and the like for the period",
-    "log lines that were rotated away or deleted before they were read, of a source that is a file: positions count what was read",
+    "log lines of a file that were rotated away or deleted before they were read: positions count what was read",
     "clusters, nodes and sources that were never connected: a source that never brought an event has no silence",
     "whether a silence is one of the source, of the path to the archive, or of the cluster: nothing to log and nothing logged look alike",
     "alerts that Strongroom raised about itself (a silent source, a sum that does not hold) and that went to sinks only: they are in the \

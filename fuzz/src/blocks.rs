@@ -160,7 +160,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             _ => line.bytes,
         };
         let alone = match text.first() {
-            // A string that is indented is refused for what it may be in.
+            // An indented string is refused because of the text that it may be in.
             Some(b' ' | b'\t' | b'\r') if text.trim_ascii_start().starts_with(b"\"") => {
                 Err(Refusal { reason: Reason::TornLine, detail: String::new() })
             }

@@ -296,7 +296,7 @@ fn step(data: &mut [u8], size: usize, max_size: usize, seed: u32, words: &[&str]
     size
 }
 
-/// Runs of characters of one kind; strings whole.
+/// Returns the tokens: runs of characters of one kind, and whole strings.
 fn tokens(text: &[u8]) -> Vec<Range<usize>> {
     let mut tokens = Vec::new();
     let mut at = 0;

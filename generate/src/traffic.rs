@@ -7,17 +7,18 @@
 //! [`ACTIVITIES`] gives the share of each activity in 100,000 or so. The shares follow from periods that
 //! Kubernetes and its usual companions fix, for two dozen nodes at a dozen events a second:
 //!
-//! * every kubelet renews its Lease each 10 s (24 nodes: 2.4 a second, a fifth of the log), every
-//!   leader election reads and writes one each 2 s; together more than a third, as in any real log;
+//! * every kubelet renews its Lease every 10 s (24 nodes: 2.4 a second, a fifth of the log), and
+//!   every leader election reads and writes one every 2 s; together these are more than a third, as
+//!   in any real log;
 //! * every replica's kubelet, and load balancers, ask for the server's own readiness and liveness
-//!   each 1 to 10 s, without credentials: an eighth of the log;
+//!   every 1 to 10 s, without credentials: an eighth of the log;
 //! * informers end each watch after 5 to 10 minutes and open the next one: two events each;
 //! * kubelets check the tokens of scrapers (TokenReview and SubjectAccessReview, cached two
 //!   minutes), renew each pod's token at 80 % of an hour, patch node status every five minutes or
 //!   on change; an autoscaler looks at each of its targets every 15 s;
 //! * operators reconcile: read Secrets and ConfigMaps (few and their own, external ones hourly),
 //!   write status, meet a conflict (409) or an object that is gone (404) now and then;
-//! * pods come and go with CronJobs and rollouts, each start is some fifteen requests by four
+//! * pods come and go with CronJobs and rollouts; each start is some fifteen requests by four
 //!   components;
 //! * denials exist in every cluster: a role that lacks a verb, an expired token, a curious
 //!   colleague.

@@ -1,9 +1,8 @@
 //! Compares the beginning of a stream with what the archive has of it.
 //!
-//! Rows that are what was received give the bytes of their stream, and then hashes are compared.
-//! Rows that were redacted do not. There the input is decoded again, and compared row by row: what
-//! was not redacted by its bytes, and what was redacted by where it is, which request it is of, and
-//! when.
+//! If no row was redacted, the rows give the bytes of their stream, and hashes are compared.
+//! Otherwise the input is decoded again, and compared row by row. A row that was not redacted is
+//! compared by its bytes. A redacted row is compared by its offset, its request and its time.
 //!
 //! Invariant: a stream is taken for the same only if every record of the input is stored at its
 //! offset. So a file that was read before adds nothing, and no record is taken for another one that

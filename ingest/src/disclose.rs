@@ -1,4 +1,4 @@
-//! What whoever has the redaction key may see again, and the record of each use.
+//! Values and rejects that can be seen again with the redaction key, and the record of each use.
 //!
 //! Invariants:
 //! - A use is a sealed record of `activity` before its result is handed out: without a record there

@@ -104,9 +104,9 @@ pub fn redacted_partitions(archive: &Archive, wanted: &[&str]) -> Result<BTreeSe
     Ok(partitions)
 }
 
-/// Writes the records of a stream of [`redacted_partitions`], up to a sealed position: one a line,
-/// without what was around them. Encrypted rejects are left out. `start` is where the rows begin
-/// that the archive still has.
+/// Writes the records of a stream of [`redacted_partitions`], up to a sealed position: one per
+/// line, without what was around them. Encrypted rejects are left out. The archive still has the
+/// rows from `start` on.
 ///
 /// # Errors
 /// Those of [`stream::write_lines`], and [`ExportError::RecordsMissing`] if the archive has not

@@ -145,7 +145,7 @@ pub struct Report {
     pub counts: Counts,
     pub alerts: BTreeMap<Severity, u64>,
     pub rejects_by_reason: BTreeMap<String, u64>,
-    /// Events by what they came in.
+    /// Events by the wrapper that they came in.
     pub dialects: DialectCounts,
     /// The first rejects, as `file:line: reason: detail`.
     pub reject_examples: Vec<String>,

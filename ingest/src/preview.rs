@@ -58,10 +58,10 @@ pub struct Preview {
     pub unreadable: u64,
     /// Rejects, which would be encrypted.
     pub rejects: u64,
-    /// Of an archive: events that this policy has changed already, and rejects that are encrypted.
+    /// Events in an archive that this policy has changed already, and rejects that are encrypted.
     pub done: u64,
-    /// Of an archive: events that another policy, or another key, has changed, so that this one would
-    /// replace nothing but tokens.
+    /// Events in an archive that another policy, or another key, has changed, so that this policy
+    /// would replace nothing but tokens.
     pub others: u64,
     /// By the position of a part of the policy; [`Redactor::label`] names it.
     pub by_label: BTreeMap<u16, Replaced>,

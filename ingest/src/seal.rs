@@ -4,8 +4,8 @@
 //! - A seal carries a position for the stream of every alert in it. A stream without new rows,
 //!   whose alert waited for late events, keeps its position, and the commit says so.
 //! - Rejects that the table already has are left out by their offset; nothing else is left out.
-//!   Under a redaction policy an event may have become a reject. If its reject is stored already, it
-//!   is left out as well, whether it would be an event or a reject now.
+//!   Under a redaction policy an event may have been stored as an encrypted reject. When it is read
+//!   again, it is left out too, even if it would be stored as an event now.
 //!
 //! Nothing is written before the caller hands the plan to the writer, so a crash here loses
 //! nothing.
@@ -114,7 +114,8 @@ pub struct StoredRejects {
 }
 
 impl StoredRejects {
-    /// Returns what is stored of a partition, of which `events` and `rejects` are the positions.
+    /// Returns the stored rejects of a partition. `events` and `rejects` are the positions of the
+    /// partition in these tables.
     ///
     /// # Errors
     /// If the archive cannot be read.
@@ -144,7 +145,7 @@ impl StoredRejects {
         Ok(StoredRejects { before, encrypted: Arc::new(encrypted) })
     }
 
-    /// The rejects before an offset, none of which was an event.
+    /// All rejects before an offset. None of them was an event.
     pub fn before(offset: i64) -> StoredRejects {
         StoredRejects { before: offset, encrypted: Arc::default() }
     }
@@ -165,12 +166,12 @@ pub struct EncodedBlock {
     pub examples: Vec<String>,
 }
 
-/// Encodes a block that was decoded to be sealed, and redacted if there is a policy, without the
-/// rejects that are stored.
+/// Encodes a decoded block for a seal, without the rejects that are stored already. If there is a
+/// policy, the block has been redacted.
 ///
 /// # Errors
-/// If a column cannot be encoded, or if an event that is encrypted now was not when the rejects
-/// beside it were stored.
+/// If a column cannot be encoded, or if an event is encrypted now that was not encrypted when the
+/// rejects beside it were stored.
 pub fn encode_block(
     decoded: DecodedBlock,
     redacted: RedactionCounts,

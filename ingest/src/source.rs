@@ -372,8 +372,8 @@ impl Stream {
         Ok(Skipped::To(fingerprint(&self.hasher)))
     }
 
-    /// Whether the bytes of a block, in which so many lines end, are a part of one line, of one page,
-    /// or of the parts of one line.
+    /// Whether the bytes of a block are a part of one line, of one page, or of the parts of one
+    /// line. `lines` is the number of lines that end in the block.
     fn is_one_record(&self, bytes: &[u8], lines: usize) -> bool {
         let line_bytes_max = self.bounds.line_bytes_max;
         match self.line_so_far.edge(bytes, line_bytes_max) {
@@ -390,8 +390,8 @@ impl Stream {
         }
     }
 
-    /// Returns where the page begins that is not complete at the end of a block, if the block should
-    /// end before it.
+    /// Returns where the incomplete page at the end of a block begins, if the block should end
+    /// before it.
     fn held_page(&self, bytes: &[u8], within: frame::Within, is_at_end: bool) -> Option<usize> {
         let (end, then) = frame::last_page(bytes, within, self.bounds.line_bytes_max)?;
         let is_blank = bytes[end..].iter().all(u8::is_ascii_whitespace);

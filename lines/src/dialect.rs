@@ -8,7 +8,7 @@ use std::fmt;
 
 macro_rules! dialects {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// What an event came in.
+        /// The form in which an event arrived.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Dialect {
             $($(#[$doc])* $name,)*

@@ -252,8 +252,8 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             at = end + 1;
             number += 1;
             if line.is_empty() {
-                // An empty line is only a newline, and no row has it: a gap between two records
-                // stands for newlines.
+                // No row is made of an empty line: an export fills the gap between two records with
+                // newlines.
                 continue;
             }
             return Some(Line { at: start, number: of, bytes: line, kind: kind(block, last), event: None });
@@ -268,8 +268,9 @@ fn open_page<'b>(bytes: &'b [u8], at: &mut usize, number: i64) -> Line<'b> {
     line
 }
 
-/// Whether the block is all of a stream that may grow, and that has the beginning of an array on its
-/// first line. The first line names the stream, so nothing can be taken from it before it is whole.
+/// Whether the block is the whole of a stream that may grow, and the first line of the stream
+/// begins an array. The first line names the stream, so nothing can be taken from it before it is
+/// whole.
 fn is_open_array(block: &Block) -> bool {
     let text = block.bytes.trim_ascii_end();
     let text = text.strip_prefix(BOM).unwrap_or(text);
@@ -301,9 +302,9 @@ fn newlines(bytes: &[u8]) -> i64 {
 enum Parts {
     /// They have this length, without the newline after the last one.
     Joined(usize),
-    /// The last one may come.
+    /// The last part may still come.
     Open,
-    /// In this length there is no last one.
+    /// In this length there is no last part.
     Apart(usize),
 }
 

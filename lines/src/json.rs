@@ -2,7 +2,7 @@
 //!
 //! Invariant: the last value of a repeated member counts, and a refusal never repeats a value.
 //! [`crate::plain`] and [`crate::wrapper`] both read with these functions, and the plain decoder
-//! uses nothing of the decoder that it judges. Nothing is kept here.
+//! uses nothing of the decoder that is compared with it. Nothing is kept here.
 
 use std::borrow::Cow;
 use std::fmt;

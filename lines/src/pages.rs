@@ -14,12 +14,13 @@
 //! - The bytes of the stream alone decide where a page begins and ends. A text that is not a page
 //!   ([`Page::Broken`]) ends the document, and the stream is read as lines from there on.
 //! - A line of one event never begins a stream of documents, so streams of such lines cost nothing.
-//!   After a document it is one itself, if it ends on its line. JSON has
-//!   no line feed in a string. So if a writer stopped inside a string, its document ends at the
-//!   line feed, and the lines after it are not taken for its text.
+//!   After a document, such a line is a document too, if its event ends on it. JSON has no line
+//!   feed in a string. So if a writer stopped inside a string, its document ends at the line feed,
+//!   and the lines after it are not taken for its text.
 //! - A stream may begin inside a list of a client's, where a file was cut. So if the first object of
-//!   an array is not of a log, the others are not taken for events: see [`Within::Foreign`]. Nor is
-//!   a stream read as documents whose first object is indented more deeply than in a whole document.
+//!   an array is not of a log, the others are not taken for events: see [`Within::Foreign`]. A
+//!   stream whose first object is indented more deeply than in a whole document is not read as
+//!   documents either.
 //! - Nothing recurses, and a page has at most as many bytes as a line.
 
 use crate::limits::BOM;
@@ -145,9 +146,9 @@ fn first_page(text: &[u8], within: Within, bytes_max: usize) -> Result<Page, Sto
     }
 }
 
-/// Whether the object `text` is indented more deeply than one in so many others. What is deeper is a
-/// part of a document whose beginning is missing: there a client's body may be printed over many
-/// lines.
+/// Whether the object `text` is indented more deeply than an object that is inside `levels` objects
+/// and lists. Such an object is of a document whose beginning is missing, and may be of a client's
+/// body that is printed over many lines.
 fn is_deeper(text: &[u8], levels: usize) -> bool {
     let indent = |line: &[u8]| line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let lines = |at: Option<usize>| at.map(|newline| &text[newline + 1..]);
@@ -174,7 +175,7 @@ fn one_line(text: &[u8], start: usize, bytes_max: usize) -> Result<Page, Stop> {
     }
 }
 
-/// Returns where the text after what may stand before a document begins.
+/// Skips what may stand before a document, and returns the position after it.
 pub(crate) fn between(text: &[u8], within: Within) -> usize {
     let (mut at, mut comma) = (0, within == Within::After);
     loop {
@@ -217,8 +218,8 @@ fn scalar_end(text: &[u8], start: usize, bytes_max: usize) -> Result<usize, Stop
     if is_json && end - start <= bytes_max { Ok(end) } else { Err(Stop::Broken) }
 }
 
-/// Returns the page with the element at `start`, the first one of a stream if `levels` says in how
-/// many objects and lists it is.
+/// Returns the page with the element at `start`. For the first element of a stream, `levels` is the
+/// number of objects and lists that it is in.
 fn page_at(
     text: &[u8],
     start: usize,

@@ -1,12 +1,13 @@
 //! A second decoder, slow and simple: `serde_json` and `tolerant`, one struct per event.
 //!
-//! It judges the fast decoder in property tests and fuzzing. It also decodes what the fast decoder
-//! does not handle: lines with a key written with escapes, lines with a part that cannot be read,
-//! and very long lines. Where two parsers disagree about a document, the ones used here are right.
+//! Property tests and fuzzing compare the fast decoder with it. It also decodes what the fast
+//! decoder does not handle: lines with a key written with escapes, lines with a part that cannot be
+//! read, and very long lines. Where two parsers disagree about a document, the ones used here are
+//! right.
 //!
-//! Invariant: nothing here uses code of the decoder that it judges. A text that is JSON is read
-//! with `serde_json` alone, and `crate::tolerant` would read the same from it. Nothing here knows
-//! of wrappers either; [`crate::decode_alone`] handles those. No state.
+//! Invariant: nothing here uses code of the decoder that is compared with it. A text that is JSON
+//! is read with `serde_json` alone, and `crate::tolerant` would read the same from it. Nothing here
+//! knows of wrappers either; [`crate::decode_alone`] handles those. No state.
 
 use serde_json::value::RawValue;
 use strongroom_schemas::format::EVENTS_FORMAT;

@@ -1,4 +1,4 @@
-//! Reads the members of an object one by one, so that one odd member costs itself and no other.
+//! Reads the members of an object one by one, so that an odd member does not affect the others.
 //!
 //! Quotes and brackets alone decide where a member ends. Its text is judged after that. A member
 //! that is JSON but cannot be read (nested too deeply, not UTF-8, of another type) is a *fault*,
@@ -130,8 +130,8 @@ fn name_of(text: &[u8]) -> Result<Cow<'_, str>, Unread> {
 }
 
 /// Returns the text of a value that can be read. A value that is not UTF-8 may still end where it
-/// seems to. So the first check is that the value is JSON, in whose strings any bytes above ASCII
-/// may stand.
+/// seems to. So it is first checked as JSON in which strings may have any bytes above ASCII, and
+/// then as UTF-8.
 fn judged(value: &[u8], depth: usize, depth_max: usize) -> Result<&str, Unread> {
     // This parser skips values without recursion, and does not check their encoding.
     serde_json::from_slice::<IgnoredAny>(value).map_err(|_| Unread::NotJson)?;
@@ -157,8 +157,8 @@ impl<'t> Object<'t> {
         value.filter(|value| *value != "null")
     }
 
-    /// Returns what `judge` says of the first member that it refuses, of those that can be read and
-    /// are not excepted by `is_known`.
+    /// Calls `judge` with the members that can be read, except those for which `is_known` is true,
+    /// and returns its first refusal.
     pub(crate) fn judge_others<T>(
         &self,
         is_known: impl Fn(&str) -> bool,

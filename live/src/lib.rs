@@ -47,7 +47,7 @@
 //!
 //! Invariants:
 //! - A source can restart at any sealed position, because it is a file that can be read again, a
-//!   broker that keeps its messages, or a write-ahead log. So a failure anywhere costs only the
+//!   broker that keeps its messages, or a write-ahead log. So a failure anywhere loses only the
 //!   work since the last seal.
 //! - A source learns of a seal when, and only when, it is durable.
 //! - The text under way, from a source to its encoding, never exceeds a bound. A source that brings

@@ -143,7 +143,7 @@ impl Metrics {
         *lock(&self.rejects).entry(reason.to_owned()).or_insert(0) += count;
     }
 
-    /// Sealed events by what they came in.
+    /// Sealed events by the wrapper that they came in.
     pub fn dialects(&self) -> DialectCounts {
         lock(&self.dialects).clone()
     }

@@ -136,7 +136,7 @@ impl FileState {
     fn is_old(&self) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let modified = u64::try_from(self.modified.0).map(Duration::from_secs).unwrap_or_default();
-        // A second more than the seconds of its time say.
+        // A second is added, because the part of a second in its time is left out.
         now.saturating_sub(modified) > SETTLED + Duration::from_secs(1)
     }
 }

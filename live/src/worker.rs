@@ -22,8 +22,8 @@ use strongroom_redact::Redactor;
 
 use crate::{Chunk, StreamName};
 
-/// A chunk to match. If `encode` is an epoch and what is stored of the stream, the chunk is also
-/// encoded into that epoch, without the rejects that are stored.
+/// A chunk to match. `encode` has an epoch and the stored rejects of the stream. If it is set, the
+/// chunk is also encoded into that epoch, without the stored rejects.
 pub(super) struct MatchJob {
     pub(super) sequence: u64,
     /// The rules to match with.

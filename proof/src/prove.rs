@@ -376,7 +376,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Returns the wanted records of one file, with their inclusion proofs. Memory holds the file and
-/// the hashes of its records, 32 bytes a row.
+/// the hashes of its records, 32 bytes per row.
 fn of_file(
     archive: &Archive,
     log: VolumeId,

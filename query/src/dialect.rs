@@ -6,8 +6,8 @@
 //!   `(annotations ->> 'key') = 'x'`. In the generic dialect it means `annotations ->> ('key' =
 //!   'x')`.
 //! - `#` belongs to an operator, not to a name, so `a#>b` needs no blanks.
-//! - A list of columns cannot end with a comma. The generic dialect allows that, and so ends `verb,
-//!   cluster` after the comma, because `cluster` is a keyword. Here `cluster` is a column.
+//! - A list of columns cannot end with a comma. The generic dialect allows that. It ends the list
+//!   `verb, cluster` after the comma, because `cluster` is a keyword. Here `cluster` is a column.
 
 use std::any::TypeId;
 

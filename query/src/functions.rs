@@ -2,7 +2,7 @@
 //! and the last element of a list (`last_of`). `date_trunc` has a module of its own.
 //!
 //! Invariant: whatever a client put in a URI, the functions for its parameters return text or null
-//! and never fail. A pair that the API server drops is none, and bytes that are not UTF-8 become
+//! and never fail. A pair that the API server drops is ignored, and bytes that are not UTF-8 become
 //! U+FFFD.
 
 use std::sync::Arc;

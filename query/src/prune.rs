@@ -44,8 +44,8 @@ pub(crate) fn prune(
     Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
 }
 
-/// Keeps the files whose date makes `filter` true, which uses the column `date` alone. The answer
-/// is exact, whatever the filter's form, because the filter is evaluated on each date.
+/// Keeps the files whose date makes `filter` true. The filter may use the column `date` alone. The
+/// answer is exact, whatever the filter's form, because the filter is evaluated on each date.
 pub(crate) fn select_dates(files: Vec<FileEntry>, filter: &Arc<dyn PhysicalExpr>) -> Result<Vec<FileEntry>> {
     let dates = Date32Array::from_iter_values(files.iter().map(|file| date32(file.date)));
     let rows = RecordBatch::try_from_iter([(DATE, Arc::new(dates) as ArrayRef)])?;

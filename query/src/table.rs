@@ -1,8 +1,8 @@
 //! One table of the archive for DataFusion: the files that its commits name, without those that the
 //! filters rule out, read by DataFusion's own Parquet source.
 //!
-//! Invariants: the list of files is taken once a statement and never from the folder, so files that
-//! no commit names are not read; row counts are exact, so `COUNT(*)` needs no file; filters on
+//! Invariants: the list of files is taken once per statement and never from the folder, so files
+//! that no commit names are not read; row counts are exact, so `COUNT(*)` needs no file; filters on
 //! `date` alone are fully answered by the choice of files, all others are evaluated again on rows.
 //!
 //! Strings are read as views: the decoder then points into the page instead of copying each value.

@@ -317,7 +317,7 @@ async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec
         if listed > 0 || files > 0 {
             let name = &hold.record.name;
             reasons.push(format!(
-                "hold \"{name}\" is on {listed} of its objects, and its scope has {files} of its files"
+                "hold \"{name}\" lists {listed} of its objects, and {files} of its files are in the scope of the hold"
             ));
         }
     }

@@ -1,11 +1,11 @@
 //! Finds the sealed files that contain records in the scope of a legal hold.
 //!
 //! Invariant: every file with such a record is found. A doubtful file counts as found: keeping too
-//! much does less harm than keeping too little. So a row whose time is missing, or is not on the
-//! date that the row is filed under, counts by that date and by its time if it has one. Rejects
-//! (which have neither namespace nor user) and activity (whose records may be about anyone) count
-//! by their time only, and so do files that cannot be read. Alerts count by the namespaces and
-//! actors of all their events, if they state them.
+//! much does less harm than keeping too little. If a row has no time, the date that it is filed
+//! under is compared with the hold's period. If its time is not on that date, both are compared,
+//! and one in the period is enough. Rejects have neither namespace nor user, and records of
+//! activity may be about anyone: for both, and for files that cannot be read, only the time
+//! decides. For an alert, the namespaces and actors of all its events decide, if it states them.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -143,7 +143,7 @@ async fn holds(
     let names: &[&str] = match table {
         Table::Events => &[events::NAMESPACE, events::USER_NAME, events::IMPERSONATED_USER_NAME],
         Table::Rejects | Table::Activity => &[],
-        // Files from before the last two columns existed do not have them.
+        // Files that are older than the last two columns do not have them.
         Table::Alerts => &[NAMESPACE, ACTOR, alerts::NAMESPACES, alerts::ACTORS],
     };
     let builder = ParquetRecordBatchStreamBuilder::new(Pinned(contents)).await?;

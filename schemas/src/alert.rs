@@ -1,8 +1,8 @@
 //! An alert: the finding of a rule, in the form that every sink and the `alerts` table share.
 //!
 //! Invariant: an alert carries references and short, listed fields, never a request or response
-//! body, so no secret of a cluster gets out through a SIEM. Of a body it has at most the command and
-//! the container of an exec, which kube-apiserver has in the URI. Its `alert_id` depends only on rule,
+//! body, so no secret of a cluster gets out through a SIEM. The exception is the command and the
+//! container of an exec, which most logs have in the URI. Its `alert_id` depends only on rule,
 //! group, window start and first event, so a replay raises the same id, even after a crash.
 
 use std::fmt;

@@ -137,9 +137,9 @@ pub const LEVEL_MEMBERS: [&str; 2] = ["k8s_audit_level", "openshift_audit_level"
 /// The text of the member `level` where one of [`LEVEL_MEMBERS`] has the level.
 pub const LEVEL_REPLACED: &str = "\"default\"";
 
-/// Names by which a decoder recognises an event, or that only events have. No object of a form but
-/// the event has a member with one of these names, except that `apiVersion` may be in the objects
-/// of [`CONTAINERS`]. The names are in lower case, because names are compared without regard to the
+/// Names by which a decoder recognises an event, or that only events have. In a form, only the
+/// event has members with these names, except that `apiVersion` may be in the objects of
+/// [`CONTAINERS`]. The names are in lower case, because names are compared without regard to the
 /// case of ASCII letters.
 const EVENT_NAMES: [&str; 12] = [
     "auditid",
@@ -390,8 +390,8 @@ pub enum Codec {
     DecimalSeconds(Decimals),
 }
 
-/// Writes what follows the column's name in a hole: nothing for the codec of a hole that names none,
-/// else a colon and the name of the codec.
+/// Writes what follows the column's name in a hole: nothing for the codec that a hole without a
+/// codec's name has, else a colon and the name of the codec.
 impl fmt::Display for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

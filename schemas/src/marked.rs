@@ -1,8 +1,8 @@
 //! Whether a record is what its redaction mark says.
 //!
 //! Nobody but the writer knows what was in a record that was redacted. The mark can still be
-//! compared with what is left: [`compare`] finds a member that is said to be removed and is there,
-//! and one that is said to be a token and is not.
+//! compared with what is left: [`compare`] finds a member that is there although the mark says that
+//! it was removed, and one that is no token although the mark says that it is one.
 //!
 //! Invariants:
 //! - Each value is read once, whatever the number of pointers into it, and nothing is repeated.
@@ -35,9 +35,9 @@ const TOKEN_BYTES: usize = TOKEN_PREFIX.len() + TOKEN_KEY_DIGITS + 1 + TOKEN_DIG
 pub enum MarkDiffers {
     #[error("its record is not the JSON object that a redacted record is")]
     Unreadable,
-    #[error("its redaction says of a member that is there that it was dropped")]
+    #[error("its redaction says that a member was dropped, but the member is there")]
     NotDropped,
-    #[error("its redaction says of a member that has no token that it was tokenised")]
+    #[error("its redaction says that a member was tokenised, but it has no token")]
     NotTokenised,
 }
 

@@ -44,8 +44,8 @@ impl Outcome {
 
 /// The annotation in which OpenShift's OAuth server says how a login ended: `allow`, `deny` or
 /// `error`. The response code does not say how, because the answer to a refused login is the login
-/// page. A login is no request for a resource. In an event of one, whoever may create an admission
-/// policy or webhook can write this annotation, so it says nothing there.
+/// page. A login is no request for a resource. In the event of a request for a resource, this
+/// annotation says nothing, because whoever may create an admission policy or webhook can write it.
 pub const LOGIN_DECISION: &str = "authentication.openshift.io/decision";
 
 /// The smallest response code; the API server and the clouds write 0 for no code.

@@ -4,7 +4,8 @@
 //! cannot show one value to readers of the log and another to the API server. No state.
 
 /// Returns the values of a query parameter of a URI, decoded and joined by spaces; `None` if the
-/// URI does not have the parameter. A pair with a semicolon or a broken escape is none: Go drops it.
+/// URI does not have the parameter. A pair with a semicolon or a broken escape is ignored, because
+/// Go drops it.
 pub fn query_parameter(uri: &str, name: &str) -> Option<String> {
     let (_, query) = uri.split_once('?')?;
     let mut joined: Option<String> = None;

@@ -13,7 +13,7 @@
 //!   (Retry-After), that wait is used, up to [`RETRY_AFTER_MAX`].
 //!
 //! What is stored where: `<name>.position` is written after sends, at most a few times a second.
-//! `<name>.dead.jsonl` has the dead letters, one JSON object a line. It is renamed to
+//! `<name>.dead.jsonl` has the dead letters, one JSON object per line. It is renamed to
 //! `<name>.dead.1.jsonl` when it has [`DEAD_BYTES_MAX`].
 //!
 //! If the outbox had to drop alerts that the worker still needs, the worker reads them from the
@@ -56,7 +56,7 @@ pub const SINK_FINISH: Duration = Duration::from_secs(5);
 const POSITION_INTERVAL: Duration = Duration::from_millis(250);
 const TICK: Duration = Duration::from_millis(100);
 const POSITION_BYTES_MAX: u64 = 1 << 20;
-/// If the n-th different mark after a gap is there, everything in the gap is sealed. This is n.
+/// Everything in a gap is sealed once this many different marks follow the gap.
 const MARKS_AFTER_GAP: usize = 3;
 
 /// Counts of one sink, for its metrics.

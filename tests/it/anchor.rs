@@ -330,7 +330,7 @@ fn an_absent_witness_holds_nothing_up_and_catches_up() {
     let stranger = new_key(&site.path("stranger"), "witness.example/w1");
     let shown =
         expect_code(strongroom().args(["key", "show", "--witness", "--key"]).arg(site.path("stranger")), 0).0;
-    assert_ne!(shown.trim(), stranger, "a witness's vkey is another than a log's");
+    assert_ne!(shown.trim(), stranger, "a witness's vkey differs from a log's");
     site.seal(4);
     let said = site.anchor(&[&format!("{}@http://{}", shown.trim(), first.address)], 1);
     assert!(said.contains("no cosignature by its key"), "{said}");
@@ -1173,7 +1173,7 @@ fn the_daemon_has_its_seals_stamped() {
     daemon.wait_for_metric("sealed_events_total", 300.0);
     let labels = "{anchor=\"127.0.0.1\"}";
     wait_until("it is stamped", || daemon.metric(&format!("anchor_made_total{labels}")) > 0.0);
-    // Another seal follows soon. It gets no timestamp, because a log gets one an hour at most.
+    // Another seal follows soon. It gets no timestamp, because a log gets at most one per hour.
     let made = daemon.metric(&format!("anchor_made_total{labels}"));
     let mut more = std::fs::OpenOptions::new().append(true).open(path("audit.log")).expect("a log");
     more.write_all(&log(200, 2)).expect("written");

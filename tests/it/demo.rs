@@ -129,7 +129,7 @@ fn the_ground_truth_names_existing_rules() {
     let names: BTreeSet<&str> = rules.rules().iter().map(|rule| rule.name.as_str()).collect();
     let text = fs::read_to_string(&truth).expect("the truth");
     for line in text.lines() {
-        let attack: PlantedAttack = serde_json::from_str(line).expect("one JSON object a line");
+        let attack: PlantedAttack = serde_json::from_str(line).expect("one JSON object per line");
         assert!(!attack.rules.is_empty(), "{}", attack.story);
         for rule in &attack.rules {
             assert!(names.contains(rule.as_str()), "{}: no rule is named {rule}", attack.story);

@@ -22,8 +22,7 @@ use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY};
 struct Site {
     folder: TempDir,
     public: String,
-    /// Before the first of these times are a quarter of the archive's events, before the second
-    /// half of them, and before the third three quarters.
+    /// The times before which a quarter, half and three quarters of the archive's events are.
     times: [String; 3],
 }
 
@@ -508,7 +507,7 @@ const TAMPERINGS: [Tampering; 27] = [
     ("the signature is removed", "pack_signature", false, |pack| {
         std::fs::remove_file(pack.join("manifest.note")).expect("removed");
     }),
-    ("the signature is another", "pack_signature", false, |pack| {
+    ("the signature is changed", "pack_signature", false, |pack| {
         let note = String::from_utf8(read(pack, "manifest.note")).expect("text");
         let at = note.trim_end().len() - 10;
         let other = if note.as_bytes()[at] == b'A' { "B" } else { "A" };
@@ -534,7 +533,7 @@ const TAMPERINGS: [Tampering; 27] = [
         std::fs::remove_file(pack.join("gaps.json")).expect("removed");
         std::os::unix::fs::symlink("store.json", pack.join("gaps.json")).expect("a link");
     }),
-    ("a record in a proof is another", "pack_proof", false, |pack| {
+    ("a record in a proof is replaced", "pack_proof", false, |pack| {
         first_piece(pack, |piece| piece["records"][3]["record"] = json!(BASE64.encode("{\"forged\":true}")));
         forge(pack);
     }),
@@ -545,7 +544,7 @@ const TAMPERINGS: [Tampering; 27] = [
         });
         forge(pack);
     }),
-    ("a commit in a proof is another", "pack_proof", false, |pack| {
+    ("a commit in a proof is changed", "pack_proof", false, |pack| {
         first_piece(pack, |piece| {
             let commit =
                 BASE64.decode(piece["commits"][0]["commit"].as_str().expect("base64")).expect("base64");
@@ -571,7 +570,7 @@ const TAMPERINGS: [Tampering; 27] = [
         });
         forge(pack);
     }),
-    ("a file of the archive is described otherwise", "pack_archive_files", false, |pack| {
+    ("the description of a file of the archive is changed", "pack_archive_files", false, |pack| {
         edit(pack, "archive-files.json", |files| files["files"][0]["sha256"] = json!("0".repeat(64)));
         forge(pack);
     }),
@@ -581,14 +580,14 @@ const TAMPERINGS: [Tampering; 27] = [
         });
         forge(pack);
     }),
-    ("a count is another", "pack_counts", false, |pack| {
+    ("a count is changed", "pack_counts", false, |pack| {
         edit(pack, "manifest.json", |manifest| {
             manifest["counts"]["received"]["rejects"] = json!(0);
             manifest["counts"]["received"]["received"] = json!(1);
         });
         forge(pack);
     }),
-    ("the period that was asked for is another", "pack_question", false, |pack| {
+    ("the period that was asked for is changed", "pack_question", false, |pack| {
         edit(pack, "manifest.json", |manifest| {
             manifest["question"]["from"] = manifest["question"]["to"].clone()
         });

@@ -1,4 +1,4 @@
-//! Falco's own labels as a judge of our rules.
+//! Compares our rules with Falco's own labels.
 //!
 //! The Falco project has labelled events for its k8s-audit rules. A label names a rule and an
 //! event. If it is positive, the rule must fire on the event; if it is negative, it must not.
@@ -155,7 +155,7 @@ fn covered_positives_fire_and_covered_negatives_do_not() {
                 .collect();
             match surplus.is_empty() {
                 true if allowed.is_empty() => ("quiet", String::new()),
-                true => ("quiet", "but for what a positive of the same event asks for".to_owned()),
+                true => ("quiet", "except for rules that a positive label of the event asks for".to_owned()),
                 false => ("FAULT", format!("fired {}", surplus.join(", "))),
             }
         } else {

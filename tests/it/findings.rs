@@ -26,7 +26,7 @@ fn alerts() -> Vec<Alert> {
         .collect();
     let heard: BTreeSet<&str> = alerts.iter().map(|alert| alert.rule_name.as_str()).collect();
     let expected = rules.rules().iter().filter(|rule| rule.alerts).count();
-    assert_eq!(heard.len(), expected, "every rule has been heard");
+    assert_eq!(heard.len(), expected, "every rule has raised an alert");
     alerts
 }
 

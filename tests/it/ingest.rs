@@ -22,7 +22,6 @@ fn lines(bytes: &[u8]) -> BTreeMap<&[u8], usize> {
     lines
 }
 
-/// Adds up the counts in the commits of `events`, and checks that each commit's counts agree.
 /// The time of the first event of a log, as it is written.
 fn first_time(log: &[u8]) -> String {
     let line = log.split(|byte| *byte == b'\n').next().expect("a line");
@@ -30,11 +29,12 @@ fn first_time(log: &[u8]) -> String {
     event["stageTimestamp"].as_str().expect("a time").to_owned()
 }
 
+/// Adds up the counts in the commits of `events`, and checks that each commit's counts agree.
 fn committed_counts(archive: &Path) -> [u64; 4] {
     let mut total = [0; 4];
     for commit in glob_json(archive) {
         for action in std::fs::read_to_string(&commit).expect("a commit").lines() {
-            let action: serde_json::Value = serde_json::from_str(action).expect("an action a line");
+            let action: serde_json::Value = serde_json::from_str(action).expect("one action per line");
             let Some(info) = action.get("commitInfo") else { continue };
             let found = find_counts(info).map(|counts| {
                 ["received", "events", "rejects", "duplicates"].map(|name| {

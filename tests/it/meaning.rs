@@ -1,5 +1,5 @@
 //! The columns of a row must say what its record says. Not even somebody with the key can make a
-//! row whose columns show something else than its record proves.
+//! row whose columns show something other than what its record proves.
 //!
 //! The tests change one column in each of several rows of an archive. Everything that is computed
 //! from the rows is computed again, and signed with the right key. Then only the columns and the

@@ -52,5 +52,5 @@ fn every_question_of_an_alert_is_answered() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     let names: BTreeSet<String> =
         rules.rules().iter().filter(|rule| rule.alerts).map(|rule| rule.name.clone()).collect();
-    assert_eq!(asked, names, "every rule has been heard");
+    assert_eq!(asked, names, "every rule has raised an alert");
 }

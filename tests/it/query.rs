@@ -169,7 +169,7 @@ fn noon(month: u32, day: u32) -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, month, day, 12, 0, 0).single().expect("a time")
 }
 
-/// A year of days with 24 events each, one an hour, and one event whose own time is implausible.
+/// A year of days with 24 events each, one per hour, and one event whose own time is implausible.
 static YEAR: LazyLock<TempDir> = LazyLock::new(|| {
     let start = Utc.with_ymd_and_hms(2026, 1, 1, 0, 30, 0).single().expect("a time");
     let mut rows: Vec<Event> = (0..365 * 24).map(|hour| Event::at(start + Span::hours(hour))).collect();

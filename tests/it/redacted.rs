@@ -171,7 +171,7 @@ fn a_preview_has_the_counts_of_the_run_and_no_values() {
     let (out, err) = expect_code(of_logs.args(["--cluster", "test"]).arg(&log), 0);
     assert!(!out.contains(MARK) && !err.contains(MARK), "{out}{err}");
     let logs = json_of(&out);
-    // Of a Secret both members of data are dropped, and each patient has one number.
+    // A Secret has two members of data, which are dropped. A patient has one number.
     let (quarter, events) = (EVENTS as u64 / 4, EVENTS as u64);
     assert_eq!((&logs["events"], &logs["changed"]), (&json!(events), &json!(events)));
     assert_eq!(
@@ -185,7 +185,7 @@ fn a_preview_has_the_counts_of_the_run_and_no_values() {
     assert!(logs["hidden"]["privileged-container"].is_object(), "{logs:#}");
     assert!(logs["hidden"].get("pod-exec-shell").is_none(), "{logs:#}");
 
-    // What is in an archive that the policy would have replaced.
+    // A preview over an archive counts what the policy would have replaced.
     let (out, err) = expect_code(dry_run(&policy).arg("--archive").arg(&clear), 1);
     assert!(!out.contains(MARK) && !err.contains(MARK), "{out}{err}");
     let archived = json_of(&out);
@@ -196,7 +196,8 @@ fn a_preview_has_the_counts_of_the_run_and_no_values() {
     let (out, _) = expect_code(dry_run(&policy).arg("--archive").arg(&clear).args(day), 0);
     assert_eq!(json_of(&out)["changed"], 0);
 
-    // The run does what the preview said, and then there is nothing left.
+    // The run redacts what the preview said. A preview over its archive finds nothing left to
+    // redact.
     let redacted = site.archive("redacted", true);
     let summary = site.ingest("again", Some(&policy), &log).0;
     let expected =
@@ -208,12 +209,12 @@ fn a_preview_has_the_counts_of_the_run_and_no_values() {
     let (out, _) = expect_code(dry_run(&policy).arg("--archive").arg(&redacted), 0);
     let left = json_of(&out);
     assert_eq!((&left["changed"], &left["done"]), (&json!(0), &json!(events)));
-    // Another policy, and another key, find tokens and removed values, and nothing to do.
+    // Under another policy with another key there is nothing to do either: the values are gone.
     let other = site.policy("other.toml", "b.key", &[]);
     let (out, _) = expect_code(dry_run(&other).arg("--archive").arg(&redacted), 0);
     let left = json_of(&out);
     assert_eq!((&left["changed"], &left["others"]), (&json!(0), &json!(events)), "{left:#}");
-    // For people.
+    // The preview as text, for people.
     let mut text = strongroom();
     text.args(["redact", "--dry-run", "--redact"]).arg(&policy).arg("--archive").arg(&clear);
     let (out, err) = expect_code(&mut text, 1);
@@ -339,7 +340,8 @@ fn tokens_join_like_values_until_the_key_is_changed() {
     }
     assert!(!answer(&redacted, &format!("SELECT {written} FROM events")).contains(MARK));
 
-    // The second half of the events comes under another key: no value equals its token of before.
+    // The second half of the events is redacted with another key, so its tokens differ from those
+    // of the first half.
     let halves = [log(0..EVENTS / 2), log(EVENTS / 2..EVENTS)];
     let rotated = site.policy("rotated.toml", "b.key", &["a.key"]);
     for (half, policy) in halves.iter().zip([site.at("policy.toml"), rotated.clone()]) {
@@ -467,7 +469,7 @@ fn rejects_are_decrypted_with_the_key_and_a_record() {
     };
     let other = site.policy("b.toml", "b.key", &[]);
     let (out, err) = expect_code(&mut decrypt(&["--redact", other.to_str().expect("text")]), 1);
-    assert!(out.is_empty() && err.contains("2 rejects are of the key"), "{out}{err}");
+    assert!(out.is_empty() && err.contains("2 rejects need the key"), "{out}{err}");
     assert_eq!(uses(&archive).len(), 0, "nothing was disclosed");
     let to = site.at("rejects.bin");
     let mut command = decrypt(&["--redact", policy.to_str().expect("text"), "-o"]);

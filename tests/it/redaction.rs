@@ -116,8 +116,8 @@ fn event(number: usize) -> String {
     )
 }
 
-/// The events of `numbers` as lines, in the wrappers that the number chooses, and between them what
-/// is not an event or cannot be read. Returns also the number of records.
+/// Returns the events of `numbers` as lines, and the number of records. If `wrapped`, an event's
+/// number chooses its wrapper, and some lines are damaged or are no events.
 fn lines(numbers: std::ops::Range<usize>, wrapped: bool) -> (Vec<u8>, usize) {
     let (mut log, mut records) = (Vec::new(), 0);
     let mut number = numbers.start;
@@ -335,7 +335,8 @@ fn policy_of_other_key(folder: &Path) -> PathBuf {
     write(&other, "policy.toml", text.as_bytes())
 }
 
-/// Both verifiers, as far as they are there, find nothing.
+/// Runs `strongroom verify`, and the verifier in `STRONGROOM_VERIFIER` if it is set. Neither finds
+/// anything.
 fn verified(archive: &Path) {
     expect_code(strongroom().args(["verify", "--archive"]).arg(archive), 0);
     let Ok(verifier) = std::env::var("STRONGROOM_VERIFIER") else { return };
@@ -548,8 +549,9 @@ fn correlations_continue_over_a_restart_by_their_tokens() {
     let folder = tempfile::tempdir().expect("a folder");
     let input = folder.path().join("input");
     std::fs::create_dir(&input).expect("made");
-    // The base rule reads a value that the policy replaces, so after a restart it does not find the
-    // events of before; the other one does not, and continues.
+    // `known` reads a value that the policy replaces. After a restart it cannot find that value in
+    // the sealed events, so `many-known` starts again from zero. `made` reads no such value, so
+    // `many` continues its count.
     let rule = "title: Patient made\nname: made\nlogsource: {product: kubernetes, service: audit}\n\
         detection: {s: {objectRef.resource: patients, verb: create}, condition: s}\nlevel: low\n---\n\
         title: Many patients\nname: many\nid: 6d1f0d0a-52b1-4a39-9a0e-6a3f0d6f7c14\n\

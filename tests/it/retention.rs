@@ -232,7 +232,7 @@ fn expired_volumes_are_reported_and_dropped_only_by_name() {
     let day = long_ago().format("%Y-%m-%d").to_string();
     let mut hold = aged.command(&["hold", "place", "--reason", "case 8", "--to", &day, "case 8"]);
     expect_code(&mut hold, 0);
-    refused(&mut aged.drop(&old("events")), "hold \"case 8\" is on");
+    refused(&mut aged.drop(&old("events")), "hold \"case 8\" lists");
     let (code, status) = aged.status();
     assert_eq!((code, volume(&status, &old("events"))["past"].as_bool()), (Some(0), Some(false)));
     assert_eq!(aged.kinds(), BTreeSet::new());
@@ -272,7 +272,7 @@ fn expired_volumes_are_reported_and_dropped_only_by_name() {
 
     // The same for the other tables of that year. Rejects have no user, so a hold about a user
     // covers all of them.
-    refused(&mut aged.drop(&old("rejects")), "hold \"case 7\" is on");
+    refused(&mut aged.drop(&old("rejects")), "hold \"case 7\" lists");
     expect_code(&mut aged.command(&["hold", "release", "case 7", "--reason", "closed"]), 0);
     expect_code(&mut aged.drop(&old("rejects")), 0);
     assert_eq!(aged.kinds(), BTreeSet::new());
@@ -470,7 +470,7 @@ fn a_promise_in_a_bucket_grows_and_never_shrinks() {
             ObjectLockRetention::builder().mode(ObjectLockRetentionMode::Governance).retain_until_date(six);
         let shorten = outsider.client.put_object_retention().bucket(&bucket).key(key).version_id(version);
         let shorten = shorten.bypass_governance_retention(true).retention(shorter.build()).send();
-        outsider.runtime.block_on(shorten).expect("governance lets an administrator");
+        outsider.runtime.block_on(shorten).expect("GOVERNANCE allows this to an administrator");
         let (found, _) = s3::findings(&endpoint, &location, public.trim());
         assert!(found.contains("retention_short"), "against what is promised now: {found:?}");
         let (code, status) = document(&mut run(&["retention", "status", "--json"]));

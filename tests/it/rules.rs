@@ -147,7 +147,7 @@ fn rules_are_listed_shown_linted_and_tested() {
         std::fs::read_to_string(shipped.join("pod-exec.yml")).expect("a rule").replace("pods", "services");
     let copy = write(folder.path(), "pod-exec.yml", copy.as_bytes());
     let (out, _) = expect_code(strongroom().args(["rules", "lint"]).arg(&copy), FINDING);
-    assert!(out.contains("pod-exec: is another text of a built-in rule"), "{out}");
+    assert!(out.contains("pod-exec: differs from the built-in rule"), "{out}");
 
     let broken = write(folder.path(), "broken.yml", b"title: x\nlogsource: {product: kubernetes, service: audit}\ndetection:\n  a: {verbs: get}\n  condition: a\n");
     let (_, err) = expect_code(strongroom().args(["rules", "lint"]).arg(&broken), FINDING);

@@ -196,7 +196,7 @@ fn what_is_sealed_in_a_bucket_comes_back_and_cannot_be_taken_away() {
     let (key, _) = parquet.expect("a sealed file");
     let forged = outsider.client.put_object().bucket("sealed").key(key);
     let forged = forged.body(ByteStream::from_static(b"forged")).send();
-    outsider.runtime.block_on(forged).expect("a lock does not keep from this");
+    outsider.runtime.block_on(forged).expect("a lock does not prevent a new version");
     assert!(export(&endpoint, location) == bytes);
     assert!(number(&endpoint, location, "SELECT count(DISTINCT audit_id) FROM events") > 0);
     let (code, document) = check(&endpoint, location);
@@ -416,12 +416,12 @@ fn every_tampering_with_objects_is_named() {
         ("shadowed-file", ".parquet", "shadowed", |outsider, bucket, key, _| {
             let put = outsider.client.put_object().bucket(bucket).key(key);
             let put = put.body(ByteStream::from_static(b"forged")).send();
-            outsider.runtime.block_on(put).expect("a lock does not keep from this");
+            outsider.runtime.block_on(put).expect("a lock does not prevent a new version");
         }),
         ("shadowed-commit", "00000000000000000001.json", "shadowed", |outsider, bucket, key, _| {
             let put = outsider.client.put_object().bucket(bucket).key(key);
             let put = put.body(ByteStream::from_static(b"{}")).send();
-            outsider.runtime.block_on(put).expect("a lock does not keep from this");
+            outsider.runtime.block_on(put).expect("a lock does not prevent a new version");
         }),
         ("hidden-file", ".parquet", "delete_marker", |outsider, bucket, key, _| {
             let delete = outsider.client.delete_object().bucket(bucket).key(key).send();
@@ -456,7 +456,7 @@ fn every_tampering_with_objects_is_named() {
                 .build();
             let shorten = outsider.client.put_object_retention().bucket(bucket).key(key).version_id(version);
             let shorten = shorten.bypass_governance_retention(true).retention(shorter).send();
-            outsider.runtime.block_on(shorten).expect("governance lets an administrator");
+            outsider.runtime.block_on(shorten).expect("GOVERNANCE allows this to an administrator");
         }),
         ("governance-replaced", "/tile/0/", "lock_missing", |outsider, bucket, key, version| {
             let got = outsider.client.get_object().bucket(bucket).key(key).send();
@@ -464,7 +464,7 @@ fn every_tampering_with_objects_is_named() {
             let bytes = bytes.expect("read").into_bytes();
             let delete = outsider.client.delete_object().bucket(bucket).key(key).version_id(version);
             let delete = delete.bypass_governance_retention(true).send();
-            outsider.runtime.block_on(delete).expect("governance lets an administrator");
+            outsider.runtime.block_on(delete).expect("GOVERNANCE allows this to an administrator");
             let put =
                 outsider.client.put_object().bucket(bucket).key(key).body(ByteStream::from(bytes)).send();
             outsider.runtime.block_on(put).expect("put without a lock");

@@ -1,4 +1,4 @@
-"""Parses lines of CEF on standard input with PyPI's pycef; prints what it found, a JSON object a line."""
+"""Parses lines of CEF on standard input with PyPI's pycef; prints what it found, one JSON object per line."""
 
 import json
 import sys

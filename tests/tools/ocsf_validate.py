@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks findings, one JSON object a line on standard input, against the OCSF schema they name.
+"""Checks findings, one JSON object per line on standard input, against the OCSF schema that each names.
 
 Prints the number of findings checked. Exits with 1 and one line for each fault when a finding does not
 satisfy the schema of its class and version, and with 3 when PyPI's ocsf-json-schema and jsonschema are

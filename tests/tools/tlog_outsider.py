@@ -3,7 +3,7 @@ aics-tlog), and says what it could verify.
 
     python3 tlog_outsider.py VOLUME ORIGIN LOG_KEY [WITNESS_VKEY]...
 
-LOG_KEY is the base64 of the 32 bytes. Prints one line of JSON; any disagreement is an exception, and exit code 1.
+LOG_KEY is the public key, 32 bytes in base64. Prints one line of JSON; any disagreement is an exception, and exit code 1.
 """
 
 import base64

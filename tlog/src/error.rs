@@ -46,7 +46,7 @@ impl TlogError {
                 Some("run chmod 600 on the file; if others have read it, rotate the key")
             }
             TlogError::WitnessKey => Some(
-                "strongroom key show --witness prints the vkey of a witness; the vkey of a log looks alike, but is another",
+                "strongroom key show --witness prints the vkey of a witness; the vkey of a log looks similar, but is not one",
             ),
             _ => None,
         }

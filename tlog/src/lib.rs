@@ -11,8 +11,8 @@
 //! assert_ne!(root_of_inclusion(leaves[0], 1, 3, &proof), Some(root(&leaves)));
 //! ```
 //!
-//! Invariants: nothing here reads or writes an archive. A text counts as signed, a tree as
-//! continued and a time as stamped only after the signature or the proof was checked here.
+//! Invariants: nothing here reads or writes an archive. Signatures, consistency proofs and
+//! timestamps count only after they were checked here.
 
 pub mod checkpoint;
 pub mod cosignature;

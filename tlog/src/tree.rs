@@ -68,7 +68,7 @@ pub fn root(leaves: &[Hash]) -> Hash {
     range.root()
 }
 
-/// All nodes of a tree, for the inclusion proofs of many of its leaves. Takes 64 bytes a leaf.
+/// All nodes of a tree, for the inclusion proofs of many of its leaves. Takes 64 bytes per leaf.
 #[derive(Debug)]
 pub struct Paths {
     /// From the leaves upwards. A last node without a sibling is copied to the level above.

@@ -77,7 +77,7 @@ pub struct AddFacts {
     pub sha256: Option<Hash>,
     pub record_root: Option<Hash>,
     /// Map from partition to least offset, greatest offset and number of rows; `None` for a file
-    /// from before there were tags.
+    /// that is older than this tag.
     pub offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
     pub version: Option<String>,
 }
@@ -257,7 +257,7 @@ fn add(value: &Value) -> Result<AddFacts, (FaultKind, String)> {
         None => Ok(None),
     };
     (facts.sha256, facts.record_root) = (hash(TAG_SHA256)?, hash(TAG_RECORD_ROOT)?);
-    // A file from before these tags existed has none of them.
+    // A file that is older than these tags has none of them.
     let ours = [TAG_RECORD_ROOT, TAG_ROWS, TAG_OFFSETS];
     if ours.iter().any(|name| !tags[*name].is_null())
         && ours.iter().chain([&TAG_SHA256]).any(|name| tag(name).is_none())

@@ -37,7 +37,7 @@ pub struct FinalPositions {
     /// The newest version of each appId in the volume.
     pub txns: BTreeMap<String, i64>,
     /// Map from partition to least offset, greatest offset and number of rows, over all files of
-    /// the volume; null if a file was from before there were tags with these numbers.
+    /// the volume; null if a file is older than the tag with these numbers.
     pub offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
 }
 

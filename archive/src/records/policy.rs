@@ -94,7 +94,7 @@ pub async fn load_valid(site: &Site, keys: &Keys) -> Result<Policy, LogError> {
 
 /// Raises `term` by the promises that it does not include yet. If there are none, the store is
 /// asked for one name only. Invalid records are ignored: `verify` reports them, and they must not
-/// cost anyone anything.
+/// make anyone keep objects for longer.
 pub async fn refresh(site: &Site, term: &LockTerm) -> Result<(), LogError> {
     let next = path(site, term.records() + 1);
     let there = site.store.exists(&next).await;

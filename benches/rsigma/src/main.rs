@@ -190,7 +190,7 @@ fn main() {
     let our_time = each(best(|| matcher.match_batch(&batch).expect("a batch of events").matched().count()));
     let their_time =
         each(best(|| json.iter().map(|event| engine.evaluate(&JsonEvent::borrow(event)).len()).sum()));
-    println!("ours {our_time:.0} ns an event, rsigma {their_time:.0} ns; ratio {:.1}", their_time / our_time);
+    println!("ours {our_time:.0} ns per event, rsigma {their_time:.0} ns; ratio {:.1}", their_time / our_time);
 
     // What do more rules cost?
     let all = RuleSet::builtin().expect("built-in rules load");
@@ -215,7 +215,7 @@ fn main() {
         let time = each(best(|| matcher.match_batch(&batch).expect("a batch of events").matched().count()));
         let (of, than) = *first.get_or_insert((count, time));
         println!(
-            "{count} rules: {time:.0} ns an event, {:.2} times the cost of {of} for {:.1} times the rules",
+            "{count} rules: {time:.0} ns per event, {:.2} times the cost of {of} for {:.1} times the rules",
             time / than,
             count as f64 / of as f64
         );

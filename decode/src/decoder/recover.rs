@@ -5,8 +5,8 @@
 //! - A client can send text that looks like an event, so only two kinds of events are believed:
 //!   events that follow each other from the line's first byte, and, after a tear, the one event that
 //!   ends where the line does.
-//! - The work is linear in the line, but for the tears in it, which [`RECOVERY_BYTES_MAX`] bounds.
-//!   Nothing is kept here.
+//! - The work is linear in the line, except for the tears in it, which [`RECOVERY_BYTES_MAX`]
+//!   bounds. Nothing is kept here.
 
 use strongroom_lines::frame::LineKind;
 use strongroom_lines::wrapper::{self, Damaged, Record};
@@ -73,15 +73,15 @@ impl Decoder {
     /// A client can send text that looks like an event: a body may contain one. So only two kinds
     /// of events are believed: events that follow each other from the line's first byte, and, after
     /// a tear, the one event that ends where the line does. The line may be a piece of a longer one
-    /// that was cut before or after a client's text. So the event after a tear is not believed
-    /// where JSON allows a value in the torn text before it, and a document that is followed by what
-    /// continues or closes another text is not believed either. Members of a list or a
-    /// wrapper, and documents on a line, are judged one by one, so that a member that is refused
-    /// does not cost the others. What is left may be the beginning of an event. It is a cut event
-    /// if it names a request and who made it; its text ends where the next event begins.
+    /// that was cut before or after a client's text. So the event after a tear is not believed if
+    /// the torn text before it could continue with a value. A document is not believed either if
+    /// the text after it continues or closes another text. Members of a list or a wrapper, and
+    /// documents on a line, are judged one by one, so that a refused member does not affect the
+    /// others. What is left may be the beginning of an event. It is a cut event if it names a
+    /// request and who made it; its text ends where the next event begins.
     pub(super) fn recover(&mut self, whole: &Piece<'_>, refusal: Refusal) {
-        // Encoding and depth of a line are checked before anything else. So nothing else is known
-        // yet of a line that is refused for them, and a single member may be the cause.
+        // Encoding and depth of a line are checked first. If the line is refused because of them,
+        // nothing else is known of it yet, and a single member may be the cause.
         let too_deep = refusal.reason == Reason::TooDeep;
         let may_be_list = too_deep || matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::InvalidUtf8);
         if may_be_list && self.event_list(whole) {
@@ -347,7 +347,7 @@ fn string_end(text: &[u8]) -> Option<usize> {
 }
 
 /// Returns the length of the JSON document at the start of `bytes`; `None` if there is none. Its
-/// strings may be not UTF-8.
+/// strings need not be UTF-8.
 fn document_end(bytes: &[u8]) -> Option<usize> {
     let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter::<serde::de::IgnoredAny>();
     match documents.next() {

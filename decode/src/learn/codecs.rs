@@ -275,7 +275,7 @@ pub(super) fn times(value: &[u8]) -> u64 {
 /// Most decimals that a column has.
 const DIGITS_MAX: usize = 6;
 
-/// Returns the numbers of decimals that make this width of a time that needs so many decimals.
+/// Returns the formats, as bits, that write `width` decimals of a time that needs `needed` of them.
 fn widths(width: usize, needed: usize) -> u64 {
     let writes = |decimals: &Decimals| formats::decimals_written(*decimals, needed) == width;
     DECIMALS.iter().enumerate().fold(0, |set, (at, decimals)| set | u64::from(writes(decimals)) << at)

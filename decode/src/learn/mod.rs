@@ -402,7 +402,7 @@ impl Learner {
     }
 }
 
-/// How many numbers of regions a column can be in: from none to the maximum.
+/// A column can be in 0 to `FORM_REGIONS_MAX` regions; this is how many different numbers that is.
 const LEVELS: usize = strongroom_schemas::form::FORM_REGIONS_MAX + 1;
 
 /// The codecs that write most values of the block. They are chosen where several codecs can write

@@ -1,10 +1,10 @@
 //! Cuts a record into what repeats from record to record and what does not.
 //!
-//! Invariant: the *key* that [`Scan::run`] leaves, with the columns, the added values and the
-//! escapes of strings put back, is the record. Two records with one key differ only in these. The
-//! text is checked no further than is needed to find the ends of values: the caller checks the form
-//! that it makes of a key, and compares what the form gives with the record. Buffers are kept from
-//! record to record, and where the event was in the last one.
+//! Invariant: if the columns, the added values and the escapes of strings are put back into the
+//! *key* that [`Scan::run`] leaves, the result is the record. Two records with one key differ only
+//! in these. The text is checked no further than is needed to find the ends of values: the caller
+//! checks the form that it makes of a key, and compares what the form gives with the record.
+//! Buffers, and the position of the event in the last record, are kept from record to record.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -47,8 +47,8 @@ impl Columns<'_> {
         self.there >> at & 1 == 1
     }
 
-    /// Returns the event that `escaped` has the escaped text of, if that is known: without white
-    /// space around it, the text is that of the event alone.
+    /// Returns the event whose escaped text is `escaped`, if the event is known. It is not known if
+    /// there is white space around it, because the known text is that of the event alone.
     fn event_in(&self, escaped: &[u8]) -> Option<&str> {
         let is_whole = escaped.starts_with(b"{") && escaped.ends_with(b"}");
         std::str::from_utf8(self.event.filter(|_| is_whole)?.text).ok()

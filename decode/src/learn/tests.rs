@@ -322,7 +322,8 @@ impl Choices {
     }
 }
 
-/// How the records of a stream are written; what is not 0 of `odd` is chosen anew for each record.
+/// How the records of a stream are written. If `odd` is not 0, the others are chosen anew for each
+/// record.
 struct Odd {
     white: [&'static str; 4],
     style: usize,
@@ -604,7 +605,7 @@ fn times_that_are_copies_by_chance_are_items() {
     let most = forms(90);
     assert_eq!(most.len(), 2, "{most:?}");
     assert!(most.iter().any(|form| form.contains("\"@t\":${=stage_timestamp}")), "{most:?}");
-    // Few are: the records before this was known have a form of their own.
+    // Few are copies: the records before this was known have a form of their own.
     for every in [1, 2, 5] {
         let few = forms(every);
         assert!(few.len() <= 2 && few.iter().any(|form| form.contains("\"@t\":\"${}\"")), "{few:?}");
@@ -702,7 +703,7 @@ fn levels_that_openshift_moved() {
         assert_eq!(check(&batch, [record]), (1, 1), "{record}");
         assert!(templates(&batch)[0].contains("_audit_level\":${level}"), "{record}");
     }
-    // The level is not what the member says that counts.
+    // The member that counts has another level than the row.
     for record in [
         records[0].replace("Request", "Metadata"),
         records[0].replace("default", "Metadata"),

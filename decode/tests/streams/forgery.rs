@@ -78,8 +78,8 @@ fn torn(stream: &[u8], draw: &mut Draw<'_>) -> Vec<u8> {
     [&stream[..from], &stream[to..]].concat()
 }
 
-/// A stream of which the beginning is missing. Where it begins right before a list, nothing says
-/// that this is not an array of events, if the first of its elements is one.
+/// A stream of which the beginning is missing. It never begins right before a list: if the first
+/// element of that list is an event, nothing says that the list is not an array of events.
 fn beginning<'s>(stream: &'s [u8], draw: &mut Draw<'_>) -> &'s [u8] {
     let rest = &stream[draw(stream.len())..];
     if rest.trim_ascii_start().starts_with(b"[") { stream } else { rest }

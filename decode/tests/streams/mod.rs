@@ -28,7 +28,7 @@ use strongroom_lines::{Block, DEPTH_MAX, EventPath, LINE_BYTES_MAX, decode_alone
 use strongroom_schemas::rejects;
 
 const SHOWN_BYTES: usize = 1_000;
-/// What the rows of a block may take, for each of its bytes and beside that.
+/// Memory that the rows of a block may take: for each of its bytes, and in addition.
 const MEMORY_PER_BYTE: usize = 64;
 const MEMORY_OF_BLOCK: usize = 1 << 20;
 
@@ -141,8 +141,8 @@ pub fn decoded(bytes: &[u8], options: &Options, size: &mut dyn FnMut() -> usize)
     reader.finish(bytes)
 }
 
-/// Decodes a stream that stops at each of `stops` and grows after it, as a file does that is read
-/// by one run after another.
+/// Decodes a stream that stops at each of `stops` and grows after it, like a file that is read by
+/// one run after another.
 pub fn grown(bytes: &[u8], options: &Options, stops: &[usize]) -> Vec<Row> {
     let mut stops = stops.to_vec();
     stops.sort_unstable();
@@ -282,7 +282,7 @@ fn is_one_record(bytes: &[u8], so_far: &LineSoFar, max: usize) -> bool {
     }
 }
 
-/// Where the page begins that is not complete at the end of a block, if the block ends before it.
+/// Where the incomplete page at the end of a block begins, if the block ends before it.
 fn held_page(bytes: &[u8], within: Within, is_at_end: bool, max: usize) -> Option<usize> {
     let (end, then) = frame::last_page(bytes, within, max)?;
     let is_held = match then {
@@ -316,7 +316,7 @@ fn rows(decoded: &DecodedBlock, options: &Options) -> Vec<Row> {
     let lines = decoded.rejects.column(rejects::index::LINE).as_primitive::<Int64Type>();
     for row in 0..decoded.rejects.num_rows() {
         let (raw, reason) = (raw.value(row).to_vec(), reason(&decoded.rejects, row));
-        // What is torn, or a piece of a line, is refused for what is around it.
+        // Torn text and pieces of lines are refused because of the text around them.
         let is_of_context = reason == "torn_line" || reason == "line_too_long";
         assert!(is_of_context || alone(&raw).is_err(), "lost: {}", String::from_utf8_lossy(&raw));
         rows.push(Row::Reject { at: offsets.value(row), raw, reason, line: lines.value(row) });

@@ -1,6 +1,7 @@
-//! Lines after a carrier, which the decoder opens without judging them as events first.
+//! Lines after a carrier. The decoder opens such a line as a carrier before it tries it as an
+//! event.
 //!
-//! Method: each line, whatever it is, gives after a carrier what it gives alone.
+//! Method: whatever a line is, its rows and rejects after a carrier equal those of the line alone.
 
 use super::*;
 
@@ -15,7 +16,7 @@ fn carriers() -> [String; 3] {
     ]
 }
 
-/// Checks that `line` gives after `carrier` what it gives alone.
+/// Checks that the rows and rejects of `line` after `carrier` equal those of `line` alone.
 fn same_after(carrier: &str, line: &str) {
     let alone = decode_bytes(line.as_bytes(), "c", "p").expect("columns");
     let log = format!("{carrier}\n{line}");
@@ -40,7 +41,8 @@ fn lines_of_all_kinds() -> Vec<String> {
         let cases: Vec<serde_json::Value> = serde_json::from_str(vectors).expect("a list");
         lines.extend(cases.iter().filter_map(|case| case["record"].as_str().map(str::to_owned)));
     }
-    // What begins a document of many lines, or the parts of a line, is framed by what is before it.
+    // Lines that begin a document of many lines, or are parts of a line, are left out: the lines
+    // before them change how they are framed.
     lines.retain(|line| line.starts_with('{') && !line.contains('\n'));
     lines
 }

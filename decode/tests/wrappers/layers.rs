@@ -274,8 +274,8 @@ fn documents_of_many_lines_are_cut_into_events() {
     assert_eq!(decoded.events.num_rows(), 3, "{:?}", details(&decoded));
 }
 
-/// Decodes what follows `head` in a stream, with what is found again from the bytes of `head`, read
-/// in chunks of this length.
+/// Decodes what follows `head` in a stream. Where in a document it begins is found from the bytes
+/// of `head`, read in chunks of this length.
 fn continued(head: &[u8], tail: &[u8], chunk: usize) -> DecodedBlock {
     let mut so_far = LineSoFar::default();
     head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
@@ -558,11 +558,12 @@ fn a_damaged_list_gives_its_whole_elements() {
         let decoded = check(broken.as_bytes());
         assert_eq!(decoded.events.num_rows(), 2, "{name} {:?}", details(&decoded));
         assert_eq!(reasons(&decoded), ["torn_line"], "{name}");
-        // The head says nothing of the kind.
+        // The head does not say what kind of list it is.
         let headless = format!("{first}\n{}\n", &text[3..text.len() - 30]);
         assert_eq!(check(headless.as_bytes()).events.num_rows(), 1, "{name}");
     }
-    // A cut list of a pod that names itself after its lines is not believed.
+    // A cut list of a wrapper is not believed unless the text before the cut says that its lines
+    // are an API server's audit log.
     for text in [
         loki(&events).replace(r#""stream":{"container":"kube-apiserver"},"#, ""),
         loki(&events).replace("kube-apiserver", "evil"),
@@ -590,7 +591,7 @@ fn a_damaged_list_gives_its_whole_elements() {
     }
 }
 
-/// Parts without their last one do not take the next event with them.
+/// If the last part of a line is missing, the event after it is not lost.
 #[test]
 fn parts_without_their_last_one_leave_the_next_event() {
     let events = lines(62, 3);
@@ -618,11 +619,12 @@ fn parts_without_their_last_one_leave_the_next_event() {
             assert_eq!(plain_row(&decoded.events, row), expected);
         }
     }
-    // Of parts that do not say who asked for what, nothing is an event.
+    // Parts that do not say who asked for what give no event.
     let decoded = check(format!("{}{}{}", cri("P", &a[..9]), cri("P", "x"), cri("F", &events[1])).as_bytes());
     same_events(&decoded, &events[1..2]);
     assert_eq!(decoded.rejects.num_rows(), 1);
-    // A part that a client made begin like an event is not one, whether or not another is missing.
+    // A client can make a part begin like an event. Such a part is not an event, whether or not
+    // another part is missing.
     let nested = format!(r#"{{"kind":"Event","x":[{},1]}}"#, events[1]);
     let at = nested.find(&events[1]).expect("it is nested");
     let end = at + events[1].len();
@@ -632,8 +634,8 @@ fn parts_without_their_last_one_leave_the_next_event() {
     }
 }
 
-/// One odd element of a document of many lines costs itself, and documents of all forms follow
-/// each other.
+/// One odd element of a document of many lines does not affect the others, and documents of all
+/// forms follow each other.
 #[test]
 fn what_is_odd_in_a_document_costs_itself() {
     let events = lines(63, 4);
@@ -669,7 +671,7 @@ fn what_is_odd_in_a_document_costs_itself() {
         let starts = decoded.events.column(index::SOURCE_OFFSET).as_primitive::<Int64Type>();
         for at in starts.values().iter().map(|at| *at as usize).filter(|at| *at > 4) {
             let (head, tail) = input.as_bytes().split_at(at);
-            // There a page has begun already.
+            // A page has begun there already.
             if head.ends_with(b"[\n") || (head.ends_with(b",\n") && input.starts_with('{')) {
                 continue;
             }
@@ -680,6 +682,6 @@ fn what_is_odd_in_a_document_costs_itself() {
             }
         }
     }
-    // An array of nothing is what it was.
+    // An empty array alone is still read as a line.
     assert_eq!(reasons(&check(b"[]\n")), other);
 }

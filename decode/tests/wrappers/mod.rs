@@ -68,8 +68,8 @@ fn batch(records: &[String]) -> String {
     format!(r#"{{"records":[{}]}}"#, records.join(","))
 }
 
-/// The events of `wrapped` are those of `bare`, in each column that the bytes of an event
-/// determine.
+/// Checks that the events of `wrapped` equal those of `bare` in each column that the bytes of an
+/// event determine.
 fn same_events(wrapped: &DecodedBlock, bare: &[String]) {
     let direct = decode_bytes(bare.join("\n").as_bytes(), "c", "p").expect("columns");
     assert_eq!(direct.events.num_rows(), bare.len());
@@ -276,7 +276,7 @@ fn a_body_that_looks_like_a_wrapper_stays_a_body() {
         ] {
             assert_eq!(check(other.as_bytes()).events.num_rows(), 0, "{other}");
         }
-        // A list in a list is not opened. What is around a single event is, as in a record.
+        // A list in a list is not opened. A layer around a single event is opened, as in a record.
         let is_layer = wrapper.starts_with("2026-") || wrapper.contains("protoPayload");
         for outer in [eks(from_ref(wrapper)), aks_string("kube-audit", wrapper)] {
             assert_eq!(check(outer.as_bytes()).events.num_rows(), usize::from(is_layer), "{outer}");

@@ -126,7 +126,7 @@ fn text_of_a_client_does_not_become_an_event() {
     let with_body =
         format!("{},\"requestObject\":{{\"data\":{{\"x\":{text}}}}}}}", &event[..event.len() - 1]);
     for (line, path) in [
-        // A body of an event, however the path is.
+        // A body of an event, whatever the path is.
         (with_body.clone(), "requestURI"),
         (with_body.replace("requestObject", "other"), "other.data.x"),
         // Objects of Kubernetes, in which clients choose texts.

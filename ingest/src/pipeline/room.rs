@@ -32,8 +32,8 @@ impl Room {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there are so many bytes left, or until nothing is taken. Returns `None` if the
-    /// room is closed.
+    /// Waits until `bytes` bytes are left, or until nothing is taken. Returns `None` if the room is
+    /// closed.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Taken> {
         let mut state = self.state();
         while !state.is_closed && state.taken > 0 && state.taken.saturating_add(bytes) > self.bytes_max {

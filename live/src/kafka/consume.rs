@@ -474,8 +474,8 @@ impl Consume<'_> {
     fn note(&mut self, report: &Report) -> Result<(), Ended> {
         let Report { code, reason } = report;
         match code {
-            // The report does not say which partition it is about. The brokers tell when they are
-            // asked about all of them.
+            // The report does not say which partition it is about, so the brokers are asked about
+            // all partitions.
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                 tracing::info!("Kafka: {reason}: asking the brokers where the logs begin and end");
                 for stream in self.streams.all.iter_mut().filter(|stream| stream.is_open()) {

@@ -133,7 +133,7 @@ impl Assertions {
     /// Reads the keys.
     ///
     /// # Errors
-    /// If the file cannot be read, or has no keys of use.
+    /// If the file cannot be read, or has no usable key.
     pub fn load(options: AssertionOptions) -> Result<Assertions, KeysError> {
         let bytes = read(&options)?;
         let keys = Mutex::new((blake3::hash(&bytes), Arc::new(parse(&options, &bytes)?)));
@@ -179,7 +179,7 @@ impl Assertions {
         if !candidates.any(has_signed) {
             return Err(AssertionError::Signature);
         }
-        // Nothing of the claims counts before the signature does.
+        // The claims are read only after the signature was checked.
         let claims: Claims = part(claims)?;
         if !self.options.issuers.contains(&claims.iss) {
             return Err(AssertionError::Issuer);
@@ -216,7 +216,7 @@ fn read(options: &AssertionOptions) -> Result<Vec<u8>, KeysError> {
     Ok(bytes)
 }
 
-/// Returns the RSA keys of a set; keys of other types are for others.
+/// Returns the RSA keys of a set; keys of other types are ignored.
 fn parse(options: &AssertionOptions, bytes: &[u8]) -> Result<Vec<Rsa>, KeysError> {
     let unusable = || KeysError::Keys { path: options.jwks_file.clone() };
     let set: KeySet = serde_json::from_slice(bytes).map_err(|_| unusable())?;

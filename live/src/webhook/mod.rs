@@ -18,8 +18,8 @@
 //!
 //! `strongroom_lines::body` turns bodies into lines; `push` does so for what clouds push, and
 //! `assertion` checks who pushes; `record` and `wal` keep them, `recent`
-//! recognises repeated batches, `cipher` encrypts the log, `server` and `tls` talk to the API server, `refusals` says whom they
-//! turned away, `follow` is the source.
+//! recognises repeated batches, `cipher` encrypts the log, `server` and `tls` talk to the API
+//! server, `refusals` reports whom they turned away, `follow` is the source.
 
 mod assertion;
 mod cipher;

@@ -10,7 +10,8 @@
 //!   durable. If a batch arrives while the same batch is being written, its sender waits and gets
 //!   the same answer.
 //! - A batch is forgotten when it is too old, or when too many others were acknowledged after it. A
-//!   forgotten batch that is sent again is stored again: the bounds cost duplicates, never a loss.
+//!   forgotten batch that is sent again is stored again: the bounds can cause duplicates, never a
+//!   loss.
 //!
 //! After a crash the log says what was acknowledged.
 

@@ -1,8 +1,8 @@
 //! Says which requests and connections were refused: counted by kind, logged at a bounded rate.
 //!
 //! Invariants:
-//! - Each refusal is counted. Of one kind and one address at most one line is logged in [`PAUSE`];
-//!   it says how many were not logged. Beyond [`PEERS_MAX`] addresses, all others share one line.
+//! - Each refusal is counted. For each kind and address at most one line is logged in [`PAUSE`]; it
+//!   says how many were not logged. Beyond [`PEERS_MAX`] addresses, all others share one line.
 //! - A line has the peer's address, the subject of its certificate and, for a path that is not
 //!   served, the path. No token, no other header and no byte of a body is in it. What a peer chose
 //!   is escaped and cut.
@@ -72,7 +72,7 @@ impl Refusals {
         }
     }
 
-    /// Counts and logs, like [`Refusals::note`], that nobody in particular is let in.
+    /// Counts and logs a refusal that is about no particular sender, like [`Refusals::note`].
     pub fn note_all(&self, kind: RefusalKind, detail: &str) {
         self.counters.refused(kind);
         let Some(not_logged) = self.is_due(kind, IpAddr::from([0, 0, 0, 0]), Instant::now()) else { return };

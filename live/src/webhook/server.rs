@@ -11,7 +11,7 @@
 //! - Whatever is refused is counted by kind, and is in the log: see [`Refusals`]. What the
 //!   write-ahead log refuses is the source's trouble, and is logged there.
 //!
-//! A crash costs only batches that were not answered; their senders try again.
+//! A crash loses only batches that were not answered; their senders try again.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -82,7 +82,7 @@ pub struct Target {
     pub admission: Admission,
 }
 
-/// How the senders of a path prove who they are, and so also what they send.
+/// How the senders of a path prove who they are. The format of what they send follows from it.
 pub enum Admission {
     /// An API server: as the listener requires.
     Listener,
@@ -190,11 +190,11 @@ impl Drop for Counted<'_> {
 #[derive(Debug)]
 enum Answer {
     Unauthorized(&'static str),
-    /// A signed token that does not count.
+    /// A signed token that is not accepted.
     Assertion(AssertionError),
     Forbidden,
     NoSuchPath,
-    /// The same, of a sender without credentials: it does not learn which paths there are.
+    /// No such path, but the sender has no credentials, so it does not learn which paths there are.
     NotSaid,
     OnlyPost,
     Encoded,
@@ -675,7 +675,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// The name of a delivery of Firehose; empty if it has none of use.
+/// The name of a delivery of Firehose; empty if it has no usable one.
 fn request_id(headers: &HeaderMap) -> String {
     let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     if id.len() <= ID_BYTES_MAX { id.to_owned() } else { String::new() }

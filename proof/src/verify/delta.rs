@@ -49,7 +49,7 @@ struct Checkpoint {
     removed: usize,
     /// `protocol` and `metaData` in the form of a commit, once for each occurrence.
     table: Vec<(&'static str, Value)>,
-    /// Names of columns with values, for which commits of an archive never have any.
+    /// Names of columns that have values here, and that never have values in an archive's commits.
     strange: BTreeSet<String>,
 }
 

@@ -284,7 +284,7 @@ async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report)
                 "who wrote the archive: it has no key, so nothing is signed; it was only checked against its own log"
                     .to_owned(),
             ),
-            _ => report.find(FindingKind::KeyUntrusted, layout::KEYS, "the archive has no key, so not the given one"),
+            _ => report.find(FindingKind::KeyUntrusted, layout::KEYS, "the archive has no key, so it cannot have the given one"),
         }
         return Ok(keys);
     };

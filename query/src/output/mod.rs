@@ -25,7 +25,7 @@ pub enum Format {
     Table,
     /// RFC 4180 with a header; lists and structs as JSON text, bytes as hex digits.
     Csv,
-    /// One JSON object a line; nulls are written.
+    /// One JSON object per line; nulls are written.
     Json,
     /// One JSON array of objects.
     JsonArray,

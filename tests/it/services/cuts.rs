@@ -6,11 +6,11 @@
 //! cuts the connection. Which of these it does depends on the kind of the request and on how many
 //! answers of this kind have come so far, over all connections:
 //!
-//! - fetches that bring messages: of the first answer it passes on one half, then cuts; it passes
-//!   on the second; it cuts instead of passing on the third; it passes on the fourth; and so on;
-//! - commits of a group's offsets: it cuts instead of passing on every other answer, so that the
-//!   client cannot know whether the broker has the commit;
-//! - requests for the ends of a log: it cuts instead of passing on every fifth answer.
+//! - fetches that bring messages: it passes on half of the first answer, then cuts; the second
+//!   answer passes; in place of the third it cuts; the fourth passes; and so on;
+//! - commits of a group's offsets: in place of every other answer it cuts, so that the client
+//!   cannot know whether the broker has the commit;
+//! - requests for the ends of a log: in place of every fifth answer it cuts.
 //!
 //! All other answers pass. Nothing depends on time, and a retry gets the next action in the list.
 //! In addition, the broker can be [away](Cuts::away): every connection is cut, and every client is

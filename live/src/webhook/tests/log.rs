@@ -163,7 +163,7 @@ fn a_log_cut_off_at_any_byte_has_all_whole_records() {
             };
             texts[..kept].to_vec()
         };
-        assert!(length < segment.len() || kept.len() == 3, "nothing is cut off that is whole");
+        assert!(length < segment.len() || kept.len() == 3, "no whole record is cut off");
         // The log continues after what is kept. Only a few of the cuts are continued and read,
         // because that takes time.
         if length % 37 == 0 || length == segment.len() {
@@ -360,8 +360,8 @@ fn cipher(digits: &str, old: &[&str]) -> TextCipher {
     TextCipher(Some(Arc::new(Redactor::new(Policy::new(&settings).expect("a policy"), keys))))
 }
 
-/// A log is encrypted from the start under a policy on, and is read with its key, whichever process
-/// wrote which segment and wherever the last one was cut.
+/// A log is encrypted from the first start under a policy, and is read with its key, whichever
+/// process wrote which segment and wherever the last one was cut.
 #[test]
 fn an_encrypted_log_is_read_with_its_key_only() {
     let folder = tempfile::tempdir().expect("a folder");

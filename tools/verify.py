@@ -4515,6 +4515,7 @@ CARRIED = [
         "payload", "data", "log_s", "line", "_raw",
     )
 ]  # fmt: skip
+MESSAGE = ["MESSAGE"]  # where journald keeps a line
 READ = set().union(*TOLD.values(), *CARRIED) | {
     "kind", "apiVersion", "k8s_audit_level", "openshift_audit_level", "method", "records", "category", "properties", "logEvents", "messageType", "logName",
     "protoPayload", "insertId", "textPayload", "jsonPayload", "resource", "type", "serviceName", "@type", "operation", "requestMetadata", "authenticationInfo",
@@ -4722,13 +4723,30 @@ def in_carrier(found, layers):
                 event = read_event(holder.bytes(path[-1]), found.version)
                 if event is not None and holds_event(event) and is_audit_event(event):
                     return columns_of(event)
-            elif first == '"':
-                text = (holder.if_string(path[-1]) or "").strip(WHITE).encode()
+            elif first == '"' or first == "[" and path == MESSAGE:
+                text = text_in(holder, path[-1])
                 if text.startswith(b"{") or after_prefix(text) is not None:
                     return unwrap(text, found.version, layers - 1)
         except NoRecord:
             continue
     raise NoRecord
+
+
+LIST_OF_BYTES, BYTE_IN_LIST = re.compile(rb"\[[0-9, \t\r\n]*\]"), re.compile(rb"[0-9]+")
+
+
+def text_in(holder, name):
+    """The text of a member, without white space around it. It is a string, or a list of the numbers
+    of its bytes, which is how journald writes a text that it would not print."""
+    if holder.first(name) == '"':
+        return (holder.if_string(name) or "").strip(WHITE).encode()
+    quoted = holder.bytes(name)
+    if not LIST_OF_BYTES.fullmatch(quoted):
+        return b""
+    try:
+        return bytes(int(number[:4]) for number in BYTE_IN_LIST.findall(quoted)).strip(WHITE.encode())
+    except ValueError:
+        return b""
 
 
 def path_of(shape):
@@ -4749,7 +4767,7 @@ def at_path(data, path, version):
     if found is None or is_audit_event(found) or not found.is_whole or is_google(found) or not may_be_carrier(found):
         raise NoRecord
     found.is_carrier = True  # so its values may be of any depth
-    if is_refused(found):
+    if is_refused(found, at=list(path)):
         raise NoRecord
     for name in path[:-1]:
         holder = holder.if_object(name)
@@ -4760,8 +4778,8 @@ def at_path(data, path, version):
         event = read_event(holder.bytes(path[-1]), version)
         if event is not None and is_audit_event(event):
             return columns_of(event)
-    elif first == '"':
-        text = (holder.if_string(path[-1]) or "").strip(WHITE).encode()
+    elif first in ('"', "["):
+        text = text_in(holder, path[-1])
         if text.startswith(b"{") or after_prefix(text) is not None:
             said = unwrap(text, version, LAYERS_MAX - 1)
             if said.get("shape") is None:
@@ -4775,10 +4793,10 @@ def holds_event(found):
     return found.if_string("auditID") is not None or kind == "Event" and version is not None and version.startswith("audit.k8s.io/")
 
 
-def is_refused(found, may_be_part=False):
+def is_refused(found, may_be_part=False, at=None):
     """Returns True if an object is a line that a container other than an API server has printed, or
     any container on its standard error, or a line of another log of an API server. In such a line
-    there may be text that looks like an event."""
+    there may be text that looks like an event. The event is at the path `at`, if that is known."""
     first = found.first
     if first("ts") and first("caller") == '"' or first("msg") == '"' and (first("ts") or '"' in (first("caller"), first("level"))):
         return True
@@ -4788,7 +4806,7 @@ def is_refused(found, may_be_part=False):
         members = pairs_of(found.data[found.start : found.end])
     except (ValueError, RecursionError):
         return False
-    told = list(Metadata(members).told())
+    told = list(Metadata(members, at=at).told())
     names_container = any(what == "container" and isinstance(value, str) for what, _, value in told)
     if any(is_of_other(what, own, value, names_container) for what, own, value in told):
         return True
@@ -4814,6 +4832,8 @@ def is_part(carrier):
     `json-file` log whose text has no line feed."""
     inner = (carrier.at(name) for name in ("attributes", "metadata", "container"))
     if any(has_mark(members) for members in (carrier, *inner) if isinstance(members, Pairs)):
+        return True
+    if carrier.at("_LINE_BREAK") in ("line-max", "pid-change"):
         return True
     log = carrier.at("log")
     if has_partial(carrier.at("log.flags")) or isinstance(log, Pairs) and has_partial(log.at("flags")):
@@ -4849,14 +4869,14 @@ class Pairs(list):
 
 
 class Metadata:
-    """The members of an object that holds an event, without the values that hold it; or, with
-    `is_event`, members beside those of an event."""
+    """The members of an object that holds an event, without the values that hold it, or the one at
+    the path `at`; or, with `is_event`, members beside those of an event."""
 
     LEVELS_MAX, MEMBERS_MAX = 6, 4096
 
-    def __init__(self, members, is_event=False):
+    def __init__(self, members, is_event=False, at=None):
         self.members, self.count, self.is_event = members, 0, is_event
-        self.held = [] if is_event else [path for path in CARRIED if self.may_hold(path)]
+        self.held = [at] if at else [] if is_event else [path for path in CARRIED if self.may_hold(path)]
 
     def may_hold(self, path):
         value = self.members
@@ -4864,10 +4884,15 @@ class Metadata:
             value = value.at(name) if isinstance(value, Pairs) else None
         if isinstance(value, Pairs):
             return isinstance(value.at("auditID"), str) or isinstance(value.at("kind"), str) and isinstance(value.at("apiVersion"), str)
-        if not isinstance(value, str):
+        if isinstance(value, list) and path == MESSAGE:
+            if not all(isinstance(item, bytes) and item.isdigit() and int(item[:4]) < 256 for item in value):
+                return False
+            text = bytes(map(int, value)).strip(WHITE.encode())
+        elif isinstance(value, str):
+            text = value.strip(WHITE).encode(errors="replace")
+        else:
             return False
-        text = value.strip(WHITE)
-        return text.startswith("{") or after_prefix(text.encode(errors="replace")) is not None
+        return text.startswith(b"{") or after_prefix(text) is not None
 
     def told(self):
         """Yields what each value names, its compact name without those around it, and the value."""

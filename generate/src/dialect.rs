@@ -13,7 +13,7 @@
 //! Invariant: a rendering is a function of the event's text and the dialect. Times are the event's
 //! own; ids are derived from its bytes. Except for Google, which maps an event to an entry of
 //! another shape (see `google`), every rendering contains the whole event: as its bytes, as a
-//! string literal, or with its members sorted.
+//! string literal or the numbers of its bytes, or with its members sorted.
 
 mod google;
 
@@ -65,6 +65,11 @@ pub enum Dialect {
     SyslogBsd,
     /// `journalctl --output=short`.
     Journald,
+    /// `journalctl --output=json --all`, with the text as a string or, where journalctl would not
+    /// print a character of it, as a list of bytes.
+    JournaldJson,
+    /// The same, always with a list of bytes.
+    JournaldBytes,
     /// Filebeat, which parsed the event into `json`.
     Filebeat,
     /// Filebeat, with the text in `message`.
@@ -93,7 +98,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    pub const ALL: [Dialect; 29] = [
+    pub const ALL: [Dialect; 31] = [
         Dialect::Plain,
         Dialect::EventList,
         Dialect::Eks,
@@ -110,6 +115,8 @@ impl Dialect {
         Dialect::Syslog,
         Dialect::SyslogBsd,
         Dialect::Journald,
+        Dialect::JournaldJson,
+        Dialect::JournaldBytes,
         Dialect::Filebeat,
         Dialect::FilebeatMessage,
         Dialect::ElasticAgent,
@@ -143,6 +150,8 @@ impl Dialect {
             Dialect::Syslog => "syslog",
             Dialect::SyslogBsd => "syslog-bsd",
             Dialect::Journald => "journald",
+            Dialect::JournaldJson => "journald-json",
+            Dialect::JournaldBytes => "journald-bytes",
             Dialect::Filebeat => "filebeat",
             Dialect::FilebeatMessage => "filebeat-message",
             Dialect::ElasticAgent => "elastic-agent",
@@ -256,6 +265,8 @@ impl<'e> Event<'e> {
             ),
             Dialect::SyslogBsd => format!("<133>{} node1.example.org k8s-audit: {event}", self.bsd_time()),
             Dialect::Journald => format!("{} node1 kube-apiserver[811]: {event}", self.bsd_time()),
+            Dialect::JournaldJson if is_printed(event) => self.journal_entry(&quoted()),
+            Dialect::JournaldJson | Dialect::JournaldBytes => self.journal_entry(&bytes_of(event)),
             Dialect::Filebeat => format!(
                 r#"{{"@timestamp":"{}","log":{{"offset":0,"file":{{"path":"/var/log/kube-apiserver-audit.log"}}}},"json":{event},"agent":{{"type":"filebeat"}}}}"#,
                 self.rfc3339(SecondsFormat::Millis)
@@ -368,6 +379,13 @@ impl<'e> Event<'e> {
         pieces(&text).into_iter().map(line).collect()
     }
 
+    fn journal_entry(&self, message: &str) -> String {
+        format!(
+            r#"{{"__REALTIME_TIMESTAMP":"{}","_TRANSPORT":"stdout","PRIORITY":"6","SYSLOG_IDENTIFIER":"kube-apiserver","_SYSTEMD_UNIT":"kube-apiserver.service","_HOSTNAME":"node1","MESSAGE":{message}}}"#,
+            self.time.timestamp_micros()
+        )
+    }
+
     fn loki(&self, nanos: i64) -> String {
         format!(r#"{{"stream":{{"source":"k8s-audit"}},"values":[["{nanos}",{}]]}}"#, quoted(self.text))
     }
@@ -444,6 +462,17 @@ impl<'de: 'e, 'e> Deserialize<'de> for Members<'e> {
 
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
+}
+
+/// Whether journalctl prints a text, and does not write it as bytes.
+fn is_printed(text: &str) -> bool {
+    text.chars().all(|character| !character.is_control() || character == '\t')
+}
+
+/// The list of the numbers of the bytes of a text.
+fn bytes_of(text: &str) -> String {
+    let numbers: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
+    format!("[{}]", numbers.join(","))
 }
 
 /// JSON with the members of every object sorted, whatever the build of `serde_json` does.

@@ -173,7 +173,7 @@ struct Place {
 }
 
 /// How many brackets are open at once at the deepest point of a JSON text.
-fn depth(text: &[u8]) -> usize {
+pub fn depth(text: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text {
         match byte {

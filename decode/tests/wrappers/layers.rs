@@ -42,6 +42,7 @@ fn dialects(event: &str) -> Vec<(Dialect, String)> {
         (Dialect::Logstash, format!(r#"{{"@timestamp":"{TIME}","@version":"1","message":{text}}}"#)),
         (Dialect::Splunk, format!(r#"{{"time":1.5,"sourcetype":"audit","event":{event}}}"#)),
         (Dialect::Journald, format!(r#"{{"PRIORITY":"6","MESSAGE":{text}}}"#)),
+        (Dialect::Journald, format!(r#"{{"MESSAGE":{},"PRIORITY":"6"}}"#, bytes_of(event))),
         (Dialect::OpenShiftViaq, format!(r#"{{"@timestamp":"{TIME}","structured":{event}}}"#)),
         (Dialect::AzureLogAnalytics, format!(r#"{{"TimeGenerated":"{TIME}","log_s":{text}}}"#)),
         (Dialect::OtherWrapper, format!(r#"{{"payload":{text}}}"#)),
@@ -67,6 +68,44 @@ fn dialects(event: &str) -> Vec<(Dialect, String)> {
         (Dialect::Document, format!("[\n  {event}\n]")),
         (Dialect::EventList, format!(r#"{{"kind":"EventList","items":[{event}]}}"#)),
     ]
+}
+
+/// A text as `journalctl` writes it if it has a character that cannot be printed.
+fn bytes_of(text: &str) -> String {
+    format!("{:?}", text.as_bytes())
+}
+
+#[test]
+fn entries_of_journald_that_have_no_whole_event() {
+    let event = &lines(58, 1)[0];
+    let text = quoted(event);
+    let unit = r#""_SYSTEMD_UNIT":"kube-apiserver.service""#;
+    for (entry, reason, detail) in [
+        (format!(r#"{{"MESSAGE":null,{unit}}}"#), "not_an_audit_event", "journalctl --all"),
+        (r#"{"MESSAGE":null,"_SYSTEMD_UNIT":"sshd.service"}"#.to_owned(), "other_category", "unit"),
+        (format!(r#"{{"MESSAGE":{text},"_LINE_BREAK":"line-max"}}"#), "torn_line", "raise LineMax"),
+        (
+            format!(r#"{{"MESSAGE":{},"_SYSTEMD_UNIT":"sshd.service"}}"#, bytes_of(event)),
+            "other_category",
+            "unit",
+        ),
+        (
+            format!(r#"{{"MESSAGE":{},{unit}}}"#, bytes_of("I0302 10:00:00.000001       1 a.go:1] {}")),
+            "other_category",
+            "klog",
+        ),
+    ] {
+        let decoded = check(format!("{entry}\n").as_bytes());
+        assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (0, vec![reason.to_owned()]), "{entry}");
+        assert!(details(&decoded)[0].contains(detail), "{entry}: {:?}", details(&decoded));
+    }
+    // A client's character makes bytes of the whole text, and the event is the same.
+    for odd in ["\u{85}", "\u{7f}", "\u{9f}"] {
+        let odd = event.replacen("\"verb\":\"", &format!("\"verb\":\"{odd}"), 1);
+        assert_ne!(&odd, event);
+        let decoded = check(format!(r#"{{"MESSAGE":{},{unit}}}"#, bytes_of(&odd)).as_bytes());
+        same_events(&decoded, from_ref(&odd));
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::path::EventPath;
 use super::prefix::{self, ContainerLine, Prefix};
 use super::{Kind, eks, keys, literal, parts};
 use crate::dialect::Dialect;
-use crate::json::{self, Members, WHITE};
+use crate::json::{self, Members};
 use crate::plain;
 use crate::reject::{Reason, Refusal};
 use crate::swar;
@@ -33,7 +33,7 @@ const LAYERS_MAX: usize = 4;
 const PATHS: [&[&str]; 17] = [
     &["log"],
     &["message"],
-    &["MESSAGE"],
+    &[MESSAGE],
     &["msg"],
     &["event"],
     &["event", "original"],
@@ -49,6 +49,11 @@ const PATHS: [&[&str]; 17] = [
     &["line"],
     &["_raw"],
 ];
+
+/// The member that journald keeps a line in. `journalctl` writes a text that is not UTF-8, or has
+/// characters that cannot be printed, as a list of the numbers of its bytes. A client can make it do
+/// so by one character.
+const MESSAGE: &str = "MESSAGE";
 
 /// The layer that a text was found in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,9 +187,9 @@ fn opened_carrier<T>(
 ) -> Result<Opened<T>, Refusal> {
     let found = PATHS.iter().filter_map(|path| Some((path[0], value(carrier, path)?)));
     let values: Vec<(&str, &RawValue, Option<Held<'_>>)> =
-        found.map(|(name, value)| (name, value, held(value))).collect();
+        found.map(|(name, value)| (name, value, held(name, value))).collect();
     if values.is_empty() {
-        return Err(refusal);
+        return Err(left_out(carrier).unwrap_or(refusal));
     }
     let may_hold = |held: &Option<Held<'_>>| matches!(held, Some(Held::Object(_) | Held::Text(_)));
     let holding: Vec<&RawValue> =
@@ -199,7 +204,7 @@ fn opened_carrier<T>(
     for (name, _, held) in values {
         let outcome = match held {
             Some(Held::Object(text)) => judge(text.as_bytes(), Around::Carrier),
-            Some(Held::Text(text)) => inside(text.as_bytes(), Around::Carrier, layers_left, judge),
+            Some(Held::Text(text)) => inside(&text, Around::Carrier, layers_left, judge),
             Some(Held::Other(refusal)) => {
                 other.get_or_insert(refusal);
                 continue;
@@ -212,6 +217,16 @@ fn opened_carrier<T>(
         }
     }
     Err(first.or(other).unwrap_or(refusal))
+}
+
+/// Refuses an entry of journald whose text `journalctl` has left out.
+fn left_out(carrier: &Members<'_>) -> Option<Refusal> {
+    let is_left_out = json::member(carrier, MESSAGE)?.get() == "null";
+    let refusal = "an entry of journald without its text: export it with journalctl --all, which does not leave \
+                   out fields of more than 4096 bytes";
+    is_left_out.then(|| {
+        origin::other(carrier, &[]).unwrap_or_else(|| Refusal::new(Reason::NotAnAuditEvent, refusal))
+    })
 }
 
 /// Why there is no event at a path that is configured.
@@ -229,7 +244,7 @@ pub enum AtPath {
 
 /// Opens what is at `path` in the object `text`, which was refused as an event with `refusal`, and
 /// in which no layer has an event. The same objects are opened as carriers are, and the value is an
-/// event, or a string with an event in its layers. Nothing is searched.
+/// event, or a string or a list of bytes with an event in its layers. Nothing is searched.
 ///
 /// # Errors
 /// Why there is no event.
@@ -248,18 +263,18 @@ pub fn open_at<T>(
     if let Some(part) = parts::unjoined(&object) {
         return Err(AtPath::OtherSource(part));
     }
-    let found = found.ok_or(AtPath::Absent)?.get();
-    if found.starts_with('{') {
-        return judge(found.as_bytes(), Around::Carrier).map_err(AtPath::Refused);
+    let found = found.ok_or(AtPath::Absent)?;
+    if found.get().starts_with('{') {
+        return judge(found.get().as_bytes(), Around::Carrier).map_err(AtPath::Refused);
     }
     let not_event =
         || AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "neither an object nor its text"));
-    let text: String = serde_json::from_str(found).map_err(|_| not_event())?;
-    let text = text.trim_matches(WHITE);
-    if !text.starts_with('{') && prefix::find(text.as_bytes()).is_none() {
-        return Err(other_line(text.as_bytes()).map_or_else(not_event, AtPath::Refused));
+    let text = spelt(found, true).ok_or_else(not_event)?;
+    let text = json::trim(&text);
+    if !text.starts_with(b"{") && prefix::find(text).is_none() {
+        return Err(other_line(text).map_or_else(not_event, AtPath::Refused));
     }
-    inside(text.as_bytes(), Around::Carrier, LAYERS_MAX, judge).map_err(AtPath::Refused)
+    inside(text, Around::Carrier, LAYERS_MAX, judge).map_err(AtPath::Refused)
 }
 
 /// Returns the dialect of a carrier that has its event in the member `name`, judged by its other
@@ -267,7 +282,7 @@ pub fn open_at<T>(
 fn dialect(carrier: &Members<'_>, name: &str) -> Dialect {
     let has = |name: &str| json::member(carrier, name).is_some();
     match name {
-        "MESSAGE" => Dialect::Journald,
+        MESSAGE => Dialect::Journald,
         "structured" => Dialect::OpenShiftViaq,
         "log_s" => Dialect::AzureLogAnalytics,
         "_raw" => Dialect::Splunk,
@@ -289,12 +304,13 @@ fn dialect(carrier: &Members<'_>, name: &str) -> Dialect {
 /// What a member of a carrier holds.
 enum Held<'t> {
     Object(&'t str),
-    Text(String),
+    Text(Vec<u8>),
     /// The line of another log, which is refused.
     Other(Refusal),
 }
 
-fn held(value: &RawValue) -> Option<Held<'_>> {
+/// Returns what the value of the member `name` holds.
+fn held<'t>(name: &str, value: &'t RawValue) -> Option<Held<'t>> {
     let text = value.get();
     if text.starts_with('{') {
         let members: Members<'_> = serde_json::from_str(text).ok()?;
@@ -302,19 +318,26 @@ fn held(value: &RawValue) -> Option<Held<'_>> {
         let is_event = is_string("auditID") || (is_string("kind") && is_string("apiVersion"));
         return is_event.then_some(Held::Object(text));
     }
-    if !text.starts_with('"') {
-        return None;
-    }
-    let mut text = swar::unescaped(text.as_bytes())?;
-    text.truncate(text.trim_end_matches(WHITE).len());
-    let start = text.len() - text.trim_start_matches(WHITE).len();
+    let mut text = spelt(value, name == MESSAGE)?;
+    text.truncate(json::trim_end(&text).len());
+    let start = text.len() - json::trim_start(&text).len();
     if start > 0 {
         text.drain(..start);
     }
-    if text.starts_with('{') || prefix::find(text.as_bytes()).is_some() {
+    if text.starts_with(b"{") || prefix::find(&text).is_some() {
         return Some(Held::Text(text));
     }
-    other_line(text.as_bytes()).map(Held::Other)
+    other_line(&text).map(Held::Other)
+}
+
+/// Returns the text of a string or, if `may_be_bytes`, of a list of the numbers of its bytes.
+fn spelt(value: &RawValue, may_be_bytes: bool) -> Option<Vec<u8>> {
+    let text = value.get();
+    match text.as_bytes().first()? {
+        b'"' => swar::unescaped(text.as_bytes()).map(String::into_bytes),
+        b'[' if may_be_bytes => serde_json::from_str(text).ok(),
+        _ => None,
+    }
 }
 
 /// Returns the last member `name`, unless it is null.

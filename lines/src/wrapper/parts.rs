@@ -19,6 +19,10 @@ const FLAGS: [&str; 5] =
     ["_partial", "partial", "partial_message", "CONTAINER_PARTIAL_MESSAGE", "container_partial_message"];
 /// The member in which readers of CRI keep the tag `P` or `F` of a line.
 const TAG: &str = "logtag";
+/// The member in which journald says why a line of standard output ended, if no line feed ended it.
+const LINE_BREAK: &str = "_LINE_BREAK";
+/// Of its values, those after which the line continues in another entry.
+const CONTINUED: [&str; 2] = ["line-max", "pid-change"];
 /// Objects in which shippers keep such members.
 const INSIDE: [&str; 3] = ["attributes", "metadata", "container"];
 
@@ -26,6 +30,10 @@ const INSIDE: [&str; 3] = ["attributes", "metadata", "container"];
 pub(super) fn unjoined(carrier: &Members<'_>) -> Option<Refusal> {
     let inner = INSIDE.iter().filter_map(|name| object(carrier, name));
     let is_marked = is_marked(carrier) || inner.into_iter().any(|members| is_marked(&members));
+    if is_cut_by_journald(carrier) {
+        let cut = "a part of a line that journald has cut: raise LineMax in journald.conf";
+        return Some(Refusal::new(Reason::TornLine, cut));
+    }
     (is_marked || has_partial_flag(carrier) || is_cut_by_docker(carrier)).then(refusal)
 }
 
@@ -57,6 +65,11 @@ fn has_partial_flag(carrier: &Members<'_>) -> bool {
     let nested = object(carrier, "log");
     let nested = nested.as_ref().and_then(|log| json::member(log, "flags"));
     json::member(carrier, "log.flags").is_some_and(is_partial) || nested.is_some_and(is_partial)
+}
+
+fn is_cut_by_journald(carrier: &Members<'_>) -> bool {
+    let ending = json::member(carrier, LINE_BREAK).and_then(string);
+    ending.is_some_and(|ending| CONTINUED.contains(&ending.as_str()))
 }
 
 /// Whether the carrier is a line of docker's `json-file` log whose text has no line feed at its

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use strongroom_schemas::events::index;
 
 use crate::expr::{Comparison, Expr, Quantifier};
-use crate::fields::Field;
+use crate::fields::{Body, Field};
 use crate::pattern::Test;
 use crate::rule::{Correlation, EventRule};
 
@@ -101,6 +101,20 @@ pub(crate) enum Question {
     Keyword(Arc<Test>),
 }
 
+impl Question {
+    /// Returns true if the question is about the object in the request body.
+    fn reads_object(&self) -> bool {
+        let reads = |field: &Field| {
+            matches!(field, Field::Body(Body::Request, _) | Field::Pod(_) | Field::BindsItself)
+        };
+        match self {
+            Question::Test(field, _) | Question::Scope(field, ..) => reads(field),
+            Question::Compare(left, _, right) => reads(left) || reads(right),
+            Question::Keyword(_) => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Leaf {
     pub(crate) question: Question,
@@ -135,7 +149,12 @@ fn cost_of(field: &Field) -> u8 {
         Field::List(_) => 1,
         Field::Time(_) | Field::Client => 2,
         Field::Json(..) => 3,
-        Field::Body(..) | Field::Pod(_) | Field::Examined | Field::Removed | Field::Exec(_) => COST_BODY,
+        Field::Body(..)
+        | Field::Pod(_)
+        | Field::Examined
+        | Field::Removed
+        | Field::BindsItself
+        | Field::Exec(_) => COST_BODY,
     }
 }
 
@@ -145,6 +164,8 @@ pub(crate) struct CompiledRule {
     /// Position of its [`crate::RuleInfo`].
     pub(crate) info: usize,
     pub(crate) node: Node,
+    /// Leaves that read the object in the request body.
+    pub(crate) object_leaves: Vec<usize>,
 }
 
 /// A column of [`GATES`] that at least one rule tests.
@@ -181,11 +202,21 @@ impl Program {
         wanted: impl Fn(&Correlation) -> bool,
     ) -> Program {
         let mut leaves = Leaves::default();
-        let rules: Vec<CompiledRule> = events
-            .iter()
-            .map(|rule| CompiledRule { info: rule.info, node: leaves.node(&rule.condition) })
-            .collect();
+        let nodes: Vec<(usize, Node)> =
+            events.iter().map(|rule| (rule.info, leaves.node(&rule.condition))).collect();
         let leaves = leaves.leaves;
+        let rules: Vec<CompiledRule> = nodes
+            .into_iter()
+            .map(|(info, node)| {
+                let mut object_leaves = Vec::new();
+                node.leaves(&mut |leaf| {
+                    if leaves[leaf].question.reads_object() {
+                        object_leaves.push(leaf);
+                    }
+                });
+                CompiledRule { info, node, object_leaves }
+            })
+            .collect();
 
         let mut gates = Vec::new();
         for field in GATES {

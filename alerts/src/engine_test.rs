@@ -564,7 +564,7 @@ fn padding_hides_no_body() {
     assert!(padded.len() > 6 << 20);
     assert!(hits(&selection("pod.hostPID: true"), &padded));
     assert!(hits(&selection("request_examined: true"), &padded));
-    let crowded = event(&format!("[{}0]", "0,".repeat(crate::body::VALUES_MAX)));
+    let crowded = event(&format!("[{}0]", "0,".repeat(strongroom_bodies::body::VALUES_MAX)));
     assert!(!hits(&selection("pod.hostPID: true"), &crowded));
     assert!(hits(&selection("request_examined: false"), &crowded));
     assert!(hits(&selection("request_examined: true"), &event("0")));

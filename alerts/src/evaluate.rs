@@ -3,19 +3,26 @@
 //! Invariant: evaluation is three-valued. While bodies are not evaluated, a leaf that needs a body
 //! is unknown. A body is parsed only if the leaves that need no body leave a condition undecided,
 //! and only once per row for all rules. No state.
+//!
+//! A patch shows a part of the object, so a condition over several members may be false of every
+//! part and true of the whole. A row whose response has the object that a patch led to can be
+//! evaluated a second time, with that object in place of the request's, for rules that read
+//! something that the patch touched.
 
 use std::cell::{Cell, OnceCell};
 use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat};
 use serde_json::Value;
+use strongroom_bodies::binding::{self, Identity};
+use strongroom_bodies::body::{self, Examined};
+use strongroom_bodies::walk::{self, Pod};
+use strongroom_bodies::{Exec, touched};
 use strongroom_schemas::Outcome;
 use strongroom_schemas::events::index;
 
-use crate::body::{self, Examined};
 use crate::columns::{Column, Columns, Text};
-use crate::compile::{Program, Question, keyword_columns};
-use crate::exec::Exec;
+use crate::compile::{CompiledRule, Program, Question, keyword_columns};
 use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::{Body, Field, Path};
 use crate::gate::OpenGate;
@@ -23,7 +30,6 @@ use crate::memo::Memo;
 use crate::message::first_chars;
 use crate::outcome;
 use crate::pattern::{self, Test};
-use crate::walk::{self, Pod};
 
 /// A row, and the bodies that have been parsed for it.
 pub(crate) struct Row<'a> {
@@ -31,16 +37,89 @@ pub(crate) struct Row<'a> {
     columns: &'a Columns<'a>,
     request: OnceCell<Option<Examined>>,
     response: OnceCell<Option<Examined>>,
+    /// True while the object in the response stands for the object in the request.
+    judges_result: Cell<bool>,
     pub(crate) unreadable: Cell<u64>,
 }
 
 impl<'a> Row<'a> {
     pub(crate) fn new(columns: &'a Columns<'a>, at: usize) -> Row<'a> {
-        Row { at, columns, request: OnceCell::new(), response: OnceCell::new(), unreadable: Cell::new(0) }
+        Row {
+            at,
+            columns,
+            request: OnceCell::new(),
+            response: OnceCell::new(),
+            judges_result: Cell::new(false),
+            unreadable: Cell::new(0),
+        }
+    }
+
+    fn text(&self, column: usize) -> Option<&'a str> {
+        self.columns.text(column).get(self.at)
     }
 
     fn body(&self, body: Body) -> Option<&Value> {
+        let body = if self.judges_result.get() { Body::Response } else { body };
         Some(&self.examine(body)?.value)
+    }
+
+    /// Returns true if the response has the object that the request led to, and the request shows
+    /// only a part of it: it is a patch, or its body is not in the event or cannot be read.
+    pub(crate) fn has_result(&self) -> bool {
+        let is_partial = match self.text(index::VERB) {
+            Some("patch") => true,
+            Some("create" | "update") => self.examine(Body::Request).is_none(),
+            _ => false,
+        };
+        let Some(result) = is_partial.then(|| self.examine(Body::Response)).flatten() else { return false };
+        let text = |key: &str| result.value.get(key).and_then(Value::as_str).unwrap_or_default();
+        result.value.get("metadata").is_some_and(Value::is_object)
+            && text("kind") != "Status"
+            && !text("@type").ends_with(".Status")
+    }
+
+    /// Returns true if the request writes or removes something that a question is about, or may do
+    /// so in a part that is not in the event.
+    fn touches(&self, question: &Question) -> bool {
+        let Some(request) = self.examine(Body::Request).filter(|request| request.is_whole) else {
+            return true;
+        };
+        let resource = self.text(index::RESOURCE).unwrap_or_default();
+        let one = |field: &Field, below: &[String]| match field {
+            Field::Body(Body::Request, path) => touched::touches(request, &[&path.0, below].concat()),
+            Field::Pod(path) => touched::touches_pod(request, resource, &[&path.0, below].concat()),
+            Field::BindsItself => {
+                binding::SUBJECT_LISTS.iter().any(|list| touched::touches(request, &[(*list).to_owned()]))
+            }
+            _ => false,
+        };
+        match question {
+            Question::Test(field, _) => one(field, &[]),
+            Question::Compare(left, _, right) => one(left, &[]) || one(right, &[]),
+            Question::Scope(field, _, inner) => {
+                let mut is_touched = false;
+                element_paths(inner, &mut Vec::new(), &mut |path| is_touched |= one(field, path));
+                is_touched
+            }
+            Question::Keyword(_) => false,
+        }
+    }
+
+    /// Returns true if a binding in the request body names the one who sends it.
+    fn binds_itself(&self) -> bool {
+        let Some(body) = self.body(Body::Request) else { return false };
+        let identity = |name, groups| {
+            let groups = self.columns.lists(groups);
+            Identity {
+                user: self.text(name),
+                groups: groups.range(self.at).filter_map(|item| groups.items.get(item)).collect(),
+            }
+        };
+        let identities = [
+            identity(index::USER_NAME, index::USER_GROUPS),
+            identity(index::IMPERSONATED_USER_NAME, index::IMPERSONATED_USER_GROUPS),
+        ];
+        binding::names(body, self.text(index::NAMESPACE), &identities)
     }
 
     fn examine(&self, body: Body) -> Option<&Examined> {
@@ -49,8 +128,7 @@ impl<'a> Row<'a> {
             Body::Response => (&self.response, index::RESPONSE_OBJECT),
         };
         let parsed = cell.get_or_init(|| {
-            let text = self.columns.text(column).get(self.at)?;
-            let parsed = body::examine(text);
+            let parsed = body::examine(self.text(column)?);
             self.unreadable.set(self.unreadable.get() + u64::from(parsed.is_none()));
             parsed
         });
@@ -60,28 +138,27 @@ impl<'a> Row<'a> {
     /// Returns false if rules cannot see all of the request body; `None` without a body. A body that
     /// is not JSON, or is nested too deeply, usually has no column but a fault.
     fn examined(&self) -> Option<bool> {
-        let text = self.columns.text(index::REQUEST_OBJECT).get(self.at)?;
+        let text = self.text(index::REQUEST_OBJECT)?;
         let is_sure = self.request.get().is_none() && body::is_plain(text);
         Some(is_sure || self.examine(Body::Request).is_some_and(|examined| examined.is_whole))
     }
 
     /// Returns the places that the request removes.
-    fn removed(&self) -> Vec<String> {
+    fn removed(&self) -> &[String] {
         self.examine(Body::Request).map(Examined::removes).unwrap_or_default()
     }
 
     /// Returns a part of an exec request: what its URI says, else what its body says.
     fn exec(&self, part: Exec) -> Option<String> {
-        let text = |column| self.columns.text(column).get(self.at);
-        let of_uri = text(index::REQUEST_URI).and_then(|uri| part.of_uri(uri));
-        if of_uri.is_some() || !part.is_in_body(text(index::SUBRESOURCE)) {
+        let of_uri = self.text(index::REQUEST_URI).and_then(|uri| part.of_uri(uri));
+        if of_uri.is_some() || !part.is_in_body(self.text(index::SUBRESOURCE)) {
             return of_uri;
         }
         part.of_body(self.body(Body::Request)?)
     }
 
     fn pod(&self) -> Pod<'_> {
-        let resource = self.columns.text(index::RESOURCE).get(self.at).unwrap_or_default();
+        let resource = self.text(index::RESOURCE).unwrap_or_default();
         Pod::of(resource, self.body(Body::Request))
     }
 }
@@ -101,6 +178,20 @@ pub(crate) struct Evaluation<'a, 'm> {
 }
 
 impl Evaluation<'_, '_> {
+    /// Returns true if a rule is true of the object that a request led to, and the request was about
+    /// something that the rule reads.
+    pub(crate) fn is_true_of_result(&mut self, rule: &CompiledRule, row: &Row<'_>) -> bool {
+        let program = self.program;
+        let touches = |leaf: &usize| row.touches(&program.leaves[*leaf].question);
+        if rule.object_leaves.is_empty() || !row.has_result() || !rule.object_leaves.iter().any(touches) {
+            return false;
+        }
+        row.judges_result.set(true);
+        let value = rule.node.value(&mut |leaf| self.leaf(leaf, row, true));
+        row.judges_result.set(false);
+        value == Some(true)
+    }
+
     /// Returns a leaf's result; `None` if it needs a body and `bodies` is false.
     pub(crate) fn leaf(&mut self, leaf: usize, row: &Row<'_>, bodies: bool) -> Option<bool> {
         if let Some(gate) = self.leaf_gates[leaf] {
@@ -175,6 +266,7 @@ impl Evaluation<'_, '_> {
                 }
                 removed.iter().any(|place| test.matches(Some(place)))
             }
+            Field::BindsItself => test.matches(Some(outcome::bool_text(row.binds_itself()))),
             Field::Exec(part) => test.matches(row.exec(*part).as_deref()),
             Field::Client => {
                 let agents = columns.text(index::USER_AGENT);
@@ -189,7 +281,7 @@ impl Evaluation<'_, '_> {
             Field::Body(body, path) => {
                 walk::any_at(row.body(*body), &path.0, &mut |value| test.matches_json(value))
             }
-            Field::Pod(path) => row.pod().any_at(path, &mut |value| test.matches_json(value)),
+            Field::Pod(path) => row.pod().any_at(&path.0, &mut |value| test.matches_json(value)),
             Field::Element(_) => unreachable!("elements are evaluated inside their scope"),
         }
     }
@@ -225,7 +317,7 @@ impl Evaluation<'_, '_> {
                 quantified(items)
             }
             Field::Pod(path) => {
-                row.pod().elements(path, &mut items);
+                row.pod().elements(&path.0, &mut items);
                 quantified(items)
             }
             other => unreachable!("{other:?} was refused as a scope when the rule was read"),
@@ -313,6 +405,30 @@ fn element(expr: &Expr, item: Element<'_>) -> bool {
     }
 }
 
+/// Calls `see` with each path below the element of a scope that the scope's expression reads.
+fn element_paths(expr: &Expr, outer: &mut Vec<String>, see: &mut dyn FnMut(&[String])) {
+    let mut below = |path: &Path, inner: Option<&Expr>| {
+        let length = outer.len();
+        outer.extend_from_slice(&path.0);
+        match inner {
+            Some(inner) => element_paths(inner, outer, see),
+            None => see(outer),
+        }
+        outer.truncate(length);
+    };
+    match expr {
+        Expr::All(exprs) | Expr::Any(exprs) => exprs.iter().for_each(|expr| element_paths(expr, outer, see)),
+        Expr::Not(expr) => element_paths(expr, outer, see),
+        Expr::Field(Field::Element(path), _) => below(path, None),
+        Expr::Fields(Field::Element(left), _, Field::Element(right)) => {
+            below(left, None);
+            below(right, None);
+        }
+        Expr::Scope(Field::Element(path), _, inner) => below(path, Some(inner)),
+        _ => {}
+    }
+}
+
 fn element_texts(item: Element<'_>, path: &Path) -> Vec<String> {
     let mut texts = Vec::new();
     match item {
@@ -363,7 +479,8 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
         Field::DryRun => out.push(outcome::bool_text(outcome::dry_runs(columns)[row.at]).to_owned()),
         Field::Creates => out.push(outcome::bool_text(outcome::creates(columns, row.at)).to_owned()),
         Field::Examined => out.extend(row.examined().map(|examined| outcome::bool_text(examined).to_owned())),
-        Field::Removed => out.extend(row.removed()),
+        Field::Removed => out.extend_from_slice(row.removed()),
+        Field::BindsItself => out.push(outcome::bool_text(row.binds_itself()).to_owned()),
         Field::Exec(part) => out.extend(row.exec(*part)),
         Field::Client => {
             let agent = columns.text(index::USER_AGENT).get(row.at);
@@ -376,7 +493,7 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
         }
         Field::Body(body, path) => scalar_texts(row.body(*body), path, out),
         Field::Pod(path) => {
-            row.pod().any_at(path, &mut |value| {
+            row.pod().any_at(&path.0, &mut |value| {
                 scalar_texts(value, &Path(Vec::new()), out);
                 false
             });

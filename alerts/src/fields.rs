@@ -6,9 +6,8 @@
 
 use std::fmt;
 
+pub(crate) use strongroom_bodies::{Exec, Path};
 use strongroom_schemas::events::index;
-
-pub(crate) use crate::exec::Exec;
 
 /// Columns that decide a row's outcome.
 const OUTCOME_COLUMNS: [usize; 6] = [
@@ -27,29 +26,18 @@ const DRY_RUN_COLUMNS: [usize; 5] =
 /// Columns that decide whether a request makes an object.
 const CREATES_COLUMNS: [usize; 2] = [index::VERB, index::RESPONSE_CODE];
 
-/// A path below a JSON value. Its parts are keys. A key with dots is found by joining parts
-/// (`metadata.labels.app.kubernetes.io/name`), or may be written with escaped dots
-/// (`app\.kubernetes\.io/name`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Path(pub(crate) Vec<String>);
+/// Columns of the object that a request asks for: a patch is also judged by the object in the
+/// response.
+const OBJECT_COLUMNS: [usize; 3] = [index::REQUEST_OBJECT, index::VERB, index::RESPONSE_OBJECT];
 
-impl Path {
-    pub(crate) fn parse(text: &str) -> Path {
-        let mut parts = Vec::new();
-        let mut part = String::new();
-        let mut chars = text.chars().peekable();
-        while let Some(c) = chars.next() {
-            match c {
-                '\\' if chars.peek() == Some(&'.') => part.extend(chars.next()),
-                '.' => parts.push(std::mem::take(&mut part)),
-                _ => part.push(c),
-            }
-        }
-        parts.push(part);
-        parts.retain(|part| !part.is_empty());
-        Path(parts)
-    }
-}
+/// Columns that decide whether a binding names the one who makes it.
+const BINDS_ITSELF_COLUMNS: [usize; 5] = [
+    index::USER_NAME,
+    index::USER_GROUPS,
+    index::IMPERSONATED_USER_NAME,
+    index::IMPERSONATED_USER_GROUPS,
+    index::NAMESPACE,
+];
 
 /// The two bodies of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,8 +68,11 @@ pub(crate) enum Field {
     Creates,
     /// False for a request body that rules cannot see, or not all of it; null without a body.
     Examined,
-    /// JSON pointers to what the request removes from the stored object, see [`crate::removed`].
+    /// JSON pointers to what the request removes from the stored object, see [`strongroom_bodies::body::Examined::removes`].
     Removed,
+    /// Whether a binding in the request body names the one who sends the request, or a group of
+    /// theirs; see [`strongroom_bodies::binding`].
+    BindsItself,
     /// Query parameters of the URI of exec and attach, or what the options in their body say.
     Exec(Exec),
     /// The program that `userAgent` names first, without its version.
@@ -99,7 +90,7 @@ impl Field {
     /// Returns true if the value is part of a body. A body must be parsed, and an alert must not
     /// carry a part of it.
     pub(crate) fn is_body(&self) -> bool {
-        matches!(self, Field::Body(..) | Field::Pod(_) | Field::Removed)
+        matches!(self, Field::Body(..) | Field::Pod(_) | Field::Removed | Field::BindsItself)
     }
 
     /// Adds the columns that the value is computed from to `out`.
@@ -111,11 +102,11 @@ impl Field {
             Field::Outcome => out.extend(OUTCOME_COLUMNS),
             Field::DryRun => out.extend(DRY_RUN_COLUMNS),
             Field::Creates => out.extend(CREATES_COLUMNS),
-            Field::Examined | Field::Removed | Field::Body(Body::Request, _) => {
-                out.push(index::REQUEST_OBJECT)
-            }
+            Field::Examined | Field::Removed => out.push(index::REQUEST_OBJECT),
+            Field::Body(Body::Request, _) => out.extend(OBJECT_COLUMNS),
             Field::Body(Body::Response, _) => out.push(index::RESPONSE_OBJECT),
-            Field::Pod(_) => out.extend([index::REQUEST_OBJECT, index::RESOURCE]),
+            Field::Pod(_) => out.extend(OBJECT_COLUMNS.into_iter().chain([index::RESOURCE])),
+            Field::BindsItself => out.extend(OBJECT_COLUMNS.into_iter().chain(BINDS_ITSELF_COLUMNS)),
             Field::Exec(_) => out.extend([index::REQUEST_URI, index::SUBRESOURCE, index::REQUEST_OBJECT]),
             Field::Client => out.push(index::USER_AGENT),
             Field::Element(_) => {}
@@ -126,6 +117,7 @@ impl Field {
 const EXACT: &[(&str, Field)] = &[
     ("actor", Field::Actor),
     ("auditID", Field::Column(index::AUDIT_ID)),
+    ("binds_itself", Field::BindsItself),
     ("authz.decision", Field::Column(index::AUTHZ_DECISION)),
     ("authz.reason", Field::Column(index::AUTHZ_REASON)),
     ("annotations.authorization.k8s.io/decision", Field::Column(index::AUTHZ_DECISION)),

@@ -54,7 +54,6 @@
 //!   our own keys.
 
 mod batch;
-mod body;
 mod builtin;
 mod closing;
 mod columns;
@@ -68,7 +67,6 @@ mod detector;
 mod engine_test;
 mod error;
 mod evaluate;
-mod exec;
 mod expr;
 mod fields;
 mod gate;
@@ -93,10 +91,8 @@ pub mod own;
 #[cfg(test)]
 mod parity_test;
 mod parse;
-mod patch;
 mod pattern;
 mod rarity;
-mod removed;
 mod reorder;
 mod rule;
 #[cfg(test)]
@@ -109,7 +105,6 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod touched_test;
 mod trace;
-mod walk;
 mod window;
 
 pub use batch::{alerts_batch, alerts_of_batch};

@@ -14,15 +14,14 @@
 use std::sync::Arc;
 
 use arrow_array::{BooleanArray, RecordBatch};
+use strongroom_bodies::{Exec, body};
 use strongroom_schemas::Outcome;
 use strongroom_schemas::events::index;
 use strongroom_schemas::marks::FAULTS_MAX;
 
-use crate::body;
 use crate::columns::{Columns, MatchError, Text};
 use crate::compile::Program;
 use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
-use crate::exec::Exec;
 use crate::fields::Field;
 use crate::gate::{self, OpenGate, OpenRows};
 use crate::matches::{BatchMatches, Entry, Half, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
@@ -332,7 +331,7 @@ fn match_rows(evaluation: &mut Evaluation<'_, '_>, open: &OpenRows, matches: &mu
             let rule = &program.rules[rule];
             let cheap = rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, false));
             let value = cheap.or_else(|| rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, true)));
-            if value == Some(true) {
+            if value == Some(true) || (cheap.is_none() && evaluation.is_true_of_result(rule, &row)) {
                 matches.matched.push((at, rule.info as u32));
             }
             true

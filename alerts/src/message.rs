@@ -8,10 +8,9 @@
 
 use std::fmt::Write;
 
+use strongroom_bodies::Exec;
 use strongroom_schemas::marks::{Unread, parse_fault};
 use strongroom_schemas::{AlertEvent, Outcome};
-
-use crate::exec::Exec;
 
 /// Longest value in a message, in characters.
 pub const VALUE_CHARS_MAX: usize = 256;

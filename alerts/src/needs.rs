@@ -61,7 +61,11 @@ impl Mentioned {
 fn level(field: &Field) -> Level {
     match field {
         Field::Body(Body::Response, _) => Level::RequestResponse,
-        Field::Body(Body::Request, _) | Field::Pod(_) | Field::Examined | Field::Removed => Level::Request,
+        Field::Body(Body::Request, _)
+        | Field::Pod(_)
+        | Field::Examined
+        | Field::Removed
+        | Field::BindsItself => Level::Request,
         _ => Level::Metadata,
     }
 }

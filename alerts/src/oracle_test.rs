@@ -10,17 +10,16 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use strongroom_bodies::walk::{self, Pod};
+use strongroom_bodies::{Exec, body};
 use strongroom_schemas::events::index;
 use strongroom_schemas::outcome::{Answer, asks_dry_run, obeys_dry_run};
 use strongroom_schemas::uri::query_parameter;
 
-use crate::body;
-use crate::exec::Exec;
 use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::{Body, Field, Path};
 use crate::pattern::{fold, scalar_text};
 use crate::testing::{CLUSTER, batch_of, file_batch_of, view_batch_of};
-use crate::walk::{self, Pod};
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 
 /// Returns the JSON pointer to a column's value in the event.
@@ -83,7 +82,7 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
         }
         Field::Removed => {
             let body = at(event, index::REQUEST_OBJECT).and_then(|body| body::examine(&body.to_string()));
-            let removed = body.map(|body| body.removes()).unwrap_or_default();
+            let removed = body.map(|body| body.removes().to_vec()).unwrap_or_default();
             if removed.is_empty() {
                 vec![None]
             } else {
@@ -152,7 +151,7 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
             let body = parsed(event, Body::Request);
             let pod = Pod::of(resource.as_ref().and_then(Value::as_str).unwrap_or_default(), body.as_ref());
             let mut found = Vec::new();
-            pod.any_at(path, &mut |value| {
+            pod.any_at(&path.0, &mut |value| {
                 found.push(value.cloned());
                 false
             });

@@ -9,11 +9,11 @@ use std::sync::{Arc, LazyLock};
 
 use memchr::memmem;
 use serde_json::Value;
+use strongroom_bodies::body;
 use strongroom_schemas::Outcome;
 use strongroom_schemas::events::index;
 use strongroom_schemas::outcome::{Answer, CODE_FAILURE_MIN, LOGIN_DECISION, asks_dry_run, obeys_dry_run};
 
-use crate::body;
 use crate::columns::{Columns, Text};
 use crate::expr::Expr;
 use crate::fields::Field;

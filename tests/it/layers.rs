@@ -20,7 +20,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-journal", &[]),
     ("strongroom-tlog", &["strongroom-schemas"]),
     ("strongroom-store", &["strongroom-schemas"]),
-    ("strongroom-alerts", &["strongroom-schemas"]),
+    ("strongroom-bodies", &["strongroom-schemas"]),
+    ("strongroom-alerts", &["strongroom-bodies", "strongroom-schemas"]),
     ("strongroom-archive", &["strongroom-schemas", "strongroom-store", "strongroom-tlog"]),
     (
         "strongroom-proof",
@@ -106,6 +107,7 @@ const TEST_EDGES: &[(&str, &[&str])] = &[
 /// after this one have what they may therefore not depend on and not name.
 const PURE: &[(&str, &str)] = &[
     ("strongroom-schemas", "schemas/src"),
+    ("strongroom-bodies", "bodies/src"),
     ("strongroom-lines", "lines/src"),
     ("strongroom-decode", "decode/src"),
     ("strongroom-generate", "generate/src"),
@@ -204,6 +206,7 @@ fn all_sources() -> Vec<PathBuf> {
         "alerts",
         "archive",
         "benches",
+        "bodies",
         "cli",
         "decode",
         "evidence",
@@ -214,6 +217,7 @@ fn all_sources() -> Vec<PathBuf> {
         "live",
         "proof",
         "query",
+        "redact",
         "retention",
         "schemas",
         "sinks",

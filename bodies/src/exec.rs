@@ -8,7 +8,7 @@ use strongroom_schemas::uri::query_parameter;
 
 /// A part of an exec or attach request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Exec {
+pub enum Exec {
     Command,
     Container,
 }
@@ -22,13 +22,13 @@ impl Exec {
     }
 
     /// Returns the part that a URI has; `None` if it has none.
-    pub(crate) fn of_uri(self, uri: &str) -> Option<String> {
+    pub fn of_uri(self, uri: &str) -> Option<String> {
         query_parameter(uri, self.name())
     }
 
     /// Returns true if the body of a request for this subresource of a pod may have the part. Only
     /// an exec has a command.
-    pub(crate) fn is_in_body(self, subresource: Option<&str>) -> bool {
+    pub fn is_in_body(self, subresource: Option<&str>) -> bool {
         match self {
             Exec::Command => subresource == Some("exec"),
             Exec::Container => matches!(subresource, Some("exec" | "attach")),
@@ -37,7 +37,7 @@ impl Exec {
 
     /// Returns the part that a body has, `PodExecOptions` or `PodAttachOptions`. The parts of a
     /// command are joined by spaces, like those of a URI.
-    pub(crate) fn of_body(self, body: &Value) -> Option<String> {
+    pub fn of_body(self, body: &Value) -> Option<String> {
         match (self, body.get(self.name())?) {
             (Exec::Container, Value::String(name)) => Some(name.clone()),
             (Exec::Command, Value::Array(parts)) => {

@@ -15,22 +15,22 @@ use serde_json::{Map, Value};
 use crate::removed::{REMOVED_MAX, pointer_text};
 
 /// What the operations of a patch build.
-pub(crate) struct Patched {
-    pub(crate) value: Value,
+pub struct Patched {
+    pub value: Value,
     /// False if an operation takes a part of the stored object, which is not in the event.
-    pub(crate) is_whole: bool,
+    pub is_whole: bool,
     /// JSON pointers to what the operations remove or replace as a whole.
-    pub(crate) removed: Vec<String>,
+    pub removed: Vec<String>,
 }
 
 /// Returns the operations of a JSON patch in an object of Google's, which has no lists at the top:
 /// the list is the only member, `value`, beside `@type`.
-pub(crate) fn listed(object: &Map<String, Value>) -> Option<&Vec<Value>> {
+pub fn listed(object: &Map<String, Value>) -> Option<&Vec<Value>> {
     let operations = object.get("value")?.as_array()?;
     (object.len() == 2 && object.contains_key("@type") && is_patch(operations)).then_some(operations)
 }
 
-pub(crate) fn is_patch(operations: &[Value]) -> bool {
+pub fn is_patch(operations: &[Value]) -> bool {
     !operations.is_empty()
         && operations.iter().all(|operation| {
             operation.get("op").is_some_and(Value::is_string)
@@ -46,7 +46,7 @@ pub(crate) fn is_patch(operations: &[Value]) -> bool {
 /// A value that is copied or moved is known if the patch itself wrote it. Nothing is removed from
 /// where it was. If it is a part of the stored object, or deeper than `depth_max`, nothing is
 /// written, and the result is not whole.
-pub(crate) fn patched(operations: Vec<Value>, depth_max: usize) -> Patched {
+pub fn patched(operations: Vec<Value>, depth_max: usize) -> Patched {
     let mut root = Value::Null;
     let mut is_whole = true;
     let mut left = COPIED_MAX;

@@ -10,13 +10,13 @@
 use serde_json::Value;
 
 /// Maximum number of removed places of one request that rules see.
-pub(crate) const REMOVED_MAX: usize = 1024;
+pub const REMOVED_MAX: usize = 1024;
 
 /// The member of a strategic merge patch that says what happens to the object around it.
 const DIRECTIVE: &str = "$patch";
 
 /// Returns the text of a JSON pointer.
-pub(crate) fn pointer_text(keys: &[String]) -> String {
+pub fn pointer_text(keys: &[String]) -> String {
     let mut text = String::new();
     for key in keys {
         text.push('/');
@@ -30,7 +30,7 @@ fn escaped(key: &str) -> String {
 }
 
 /// Returns the places that a body removes that is not a JSON patch.
-pub(crate) fn removed_in(body: &Value) -> Vec<String> {
+pub fn removed_in(body: &Value) -> Vec<String> {
     let mut removed = Vec::new();
     collect(body, &mut String::new(), &mut removed);
     removed
@@ -65,7 +65,7 @@ mod tests {
     use crate::body::examine;
 
     fn of(body: &str) -> Vec<String> {
-        examine(body).expect("a body").removes()
+        examine(body).expect("a body").removes().to_vec()
     }
 
     #[test]

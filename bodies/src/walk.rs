@@ -6,14 +6,12 @@
 
 use serde_json::{Map, Value};
 
-use crate::fields::Path;
-
 /// Calls `see` with each value that a path leads to, until `see` returns true. Returns true if it
 /// did.
 ///
 /// A path continues in each element of an array. For each missing key and each empty array on the
 /// path, `see` is called once, with `None`.
-pub(crate) fn any_at<'v>(
+pub fn any_at<'v>(
     value: Option<&'v Value>,
     path: &[String],
     see: &mut dyn FnMut(Option<&'v Value>) -> bool,
@@ -62,7 +60,7 @@ fn joined_key<'v, 'p>(
 
 /// Adds the elements of the arrays that a path leads to. A value that is not an array is added as
 /// if it were the only element of one.
-pub(crate) fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut Vec<&'v Value>) {
+pub fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut Vec<&'v Value>) {
     match (value, path) {
         (None | Some(Value::Null), _) => {}
         (Some(Value::Array(items)), []) => out.extend(items),
@@ -84,36 +82,45 @@ pub(crate) fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut 
 }
 
 /// The parts of an object that `pod.…` fields refer to.
-pub(crate) struct Pod<'v> {
+pub struct Pod<'v> {
     spec: Option<&'v Value>,
     metadata: Option<&'v Value>,
 }
 
 /// Lists of containers that `pod.containers` joins.
-const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+pub(crate) const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+
+/// Where objects have the pod or its template.
+const PODS: [(&str, &[&str]); 9] = [
+    ("pods", &[]),
+    ("cronjobs", &["spec", "jobTemplate", "spec", "template"]),
+    ("podtemplates", &["template"]),
+    ("deployments", TEMPLATE),
+    ("daemonsets", TEMPLATE),
+    ("statefulsets", TEMPLATE),
+    ("replicasets", TEMPLATE),
+    ("replicationcontrollers", TEMPLATE),
+    ("jobs", TEMPLATE),
+];
+const TEMPLATE: &[&str] = &["spec", "template"];
 
 impl<'v> Pod<'v> {
+    /// Returns the path to the pod, or to its template, in the objects of a resource.
+    pub(crate) fn template_path(resource: &str) -> &'static [&'static str] {
+        PODS.iter().find(|(known, _)| *known == resource).map_or(TEMPLATE, |(_, path)| path)
+    }
+
     /// Finds the pod in a request body by the resource of the request.
     ///
     /// An unknown resource has a pod if `spec.template.spec` has containers, like the workloads of
     /// many operators.
-    pub(crate) fn of(resource: &str, body: Option<&'v Value>) -> Pod<'v> {
-        let at = |path: &[&str]| path.iter().try_fold(body?, |value, key| value.get(key));
-        let template = match resource {
-            "pods" => body,
-            "cronjobs" => at(&["spec", "jobTemplate", "spec", "template"]),
-            "podtemplates" => at(&["template"]),
-            "deployments"
-            | "daemonsets"
-            | "statefulsets"
-            | "replicasets"
-            | "replicationcontrollers"
-            | "jobs" => at(&["spec", "template"]),
-            _ => at(&["spec", "template"]).filter(|template| {
-                let spec = template.get("spec");
-                spec.is_some_and(|spec| CONTAINER_LISTS.iter().any(|list| spec.get(list).is_some()))
-            }),
-        };
+    pub fn of(resource: &str, body: Option<&'v Value>) -> Pod<'v> {
+        let template = Pod::template_path(resource).iter().try_fold(body, |value, key| Some(value?.get(key)));
+        let template = template.flatten().filter(|template| {
+            let spec = template.get("spec");
+            PODS.iter().any(|(known, _)| *known == resource)
+                || spec.is_some_and(|spec| CONTAINER_LISTS.iter().any(|list| spec.get(list).is_some()))
+        });
         Pod {
             spec: template.and_then(|template| template.get("spec")),
             metadata: template.and_then(|template| template.get("metadata")),
@@ -122,8 +129,8 @@ impl<'v> Pod<'v> {
 
     /// Like [`any_at`], for a path below the pod spec. `containers` joins all kinds of containers,
     /// and `metadata` is the metadata of the pod or of its template.
-    pub(crate) fn any_at(&self, path: &Path, see: &mut dyn FnMut(Option<&'v Value>) -> bool) -> bool {
-        match path.0.split_first() {
+    pub fn any_at(&self, path: &[String], see: &mut dyn FnMut(Option<&'v Value>) -> bool) -> bool {
+        match path.split_first() {
             Some((head, rest)) if head == "containers" => {
                 let mut containers = Vec::new();
                 self.containers(&mut containers);
@@ -134,13 +141,13 @@ impl<'v> Pod<'v> {
                 }
             }
             Some((head, rest)) if head == "metadata" => any_at(self.metadata, rest, see),
-            _ => any_at(self.spec, &path.0, see),
+            _ => any_at(self.spec, path, see),
         }
     }
 
     /// Like [`elements`], for the paths of [`Pod::any_at`].
-    pub(crate) fn elements(&self, path: &Path, out: &mut Vec<&'v Value>) {
-        match path.0.split_first() {
+    pub fn elements(&self, path: &[String], out: &mut Vec<&'v Value>) {
+        match path.split_first() {
             Some((head, rest)) if head == "containers" => {
                 let mut containers = Vec::new();
                 self.containers(&mut containers);
@@ -150,7 +157,7 @@ impl<'v> Pod<'v> {
                 }
             }
             Some((head, rest)) if head == "metadata" => elements(self.metadata, rest, out),
-            _ => elements(self.spec, &path.0, out),
+            _ => elements(self.spec, path, out),
         }
     }
 
@@ -163,7 +170,7 @@ impl<'v> Pod<'v> {
 
 /// Calls `see` with each scalar in a value, but not with keys of objects, until `see` returns true.
 /// Returns true if it did.
-pub(crate) fn any_text(value: &Value, see: &mut dyn FnMut(&Value) -> bool) -> bool {
+pub fn any_text(value: &Value, see: &mut dyn FnMut(&Value) -> bool) -> bool {
     match value {
         Value::Array(items) => items.iter().any(|item| any_text(item, see)),
         Value::Object(object) => object.values().any(|item| any_text(item, see)),
@@ -176,6 +183,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::Path;
 
     fn seen(value: &Value, path: &str) -> Vec<Option<Value>> {
         let mut seen = Vec::new();
@@ -218,13 +226,13 @@ mod tests {
         for (resource, body) in &bodies {
             let pod = Pod::of(resource, Some(body));
             let mut names = Vec::new();
-            pod.any_at(&Path::parse("containers.name"), &mut |v| {
+            pod.any_at(&Path::parse("containers.name").0, &mut |v| {
                 names.extend(v.and_then(Value::as_str));
                 false
             });
             assert_eq!(names, ["a", "b", "c"], "{resource}");
-            assert!(pod.any_at(&Path::parse("hostNetwork"), &mut |v| v == Some(&json!(true))));
-            assert!(pod.any_at(&Path::parse("metadata.labels.x"), &mut |v| v == Some(&json!("y"))));
+            assert!(pod.any_at(&Path::parse("hostNetwork").0, &mut |v| v == Some(&json!(true))));
+            assert!(pod.any_at(&Path::parse("metadata.labels.x").0, &mut |v| v == Some(&json!("y"))));
         }
         let other = json!({"spec": {"template": {"spec": {"hostNetwork": true}}}});
         assert!(Pod::of("certificates", Some(&other)).spec.is_none());

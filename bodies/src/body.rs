@@ -6,7 +6,7 @@
 //! bounded by the depth of the text, which the parser limits to 128, and memory by the number of
 //! values. The text of a body is not limited. No state.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
 use memchr::memmem;
 use serde::Deserialize;
@@ -20,30 +20,34 @@ use crate::removed::removed_in;
 /// Maximum number of values in a body that is examined, those inside objects and arrays included.
 /// Each takes at most about 100 bytes of memory. The API server refuses a request body of more than
 /// 3 MiB, which has fewer values, however long escapes make it in the log.
-pub(crate) const VALUES_MAX: usize = 1 << 21;
+pub const VALUES_MAX: usize = 1 << 21;
 
 /// Returns true if a body may have more than [`VALUES_MAX`] values. A value takes at least two
 /// bytes, with the comma after it.
-pub(crate) fn may_be_too_large(text: &str) -> bool {
+pub fn may_be_too_large(text: &str) -> bool {
     text.len() >= 2 * VALUES_MAX
 }
 
 /// A body as rules see it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Examined {
-    pub(crate) value: Value,
+pub struct Examined {
+    pub value: Value,
     /// False if the request also sets a value that is not in its body: a JSON patch copies it from
     /// the stored object.
-    pub(crate) is_whole: bool,
-    /// JSON pointers to what a JSON patch removes or replaces as a whole, at most
-    /// [`REMOVED_MAX`](crate::removed::REMOVED_MAX). `None` if the body is not a JSON patch.
-    pub(crate) removed: Option<Vec<String>>,
+    pub is_whole: bool,
+    /// JSON pointers to what the request removes, at most [`REMOVED_MAX`](crate::REMOVED_MAX). They
+    /// are known at once for a JSON patch, and looked up once for every other body.
+    removed: OnceCell<Vec<String>>,
 }
 
 impl Examined {
+    fn new(value: Value, is_whole: bool) -> Examined {
+        Examined { value, is_whole, removed: OnceCell::new() }
+    }
+
     /// Returns the places that the request removes.
-    pub(crate) fn removes(&self) -> Vec<String> {
-        self.removed.clone().unwrap_or_else(|| removed_in(&self.value))
+    pub fn removes(&self) -> &[String] {
+        self.removed.get_or_init(|| removed_in(&self.value))
     }
 }
 
@@ -51,7 +55,7 @@ impl Examined {
 /// if the text is not JSON, is nested too deeply, or has too many values.
 ///
 /// Of several members with one name, the last counts, as for the API server.
-pub(crate) fn examine(text: &str) -> Option<Examined> {
+pub fn examine(text: &str) -> Option<Examined> {
     let value = readable(text, |text| {
         if !may_be_too_large(text) {
             return serde_json::from_str(text).ok();
@@ -68,17 +72,20 @@ pub(crate) fn examine(text: &str) -> Option<Examined> {
         }
         Value::Object(object) => match patch::listed(&object) {
             Some(operations) => patch::patched(operations.clone(), PARSED_DEPTH_MAX),
-            None => return Some(Examined { value: Value::Object(object), is_whole: true, removed: None }),
+            None => return Some(Examined::new(Value::Object(object), true)),
         },
         // A body that is a text is not the object that the API server read.
-        value => return Some(Examined { is_whole: !value.is_string(), value, removed: None }),
+        value => {
+            let is_whole = !value.is_string();
+            return Some(Examined::new(value, is_whole));
+        }
     };
-    Some(Examined { value: patched.value, is_whole: patched.is_whole, removed: Some(patched.removed) })
+    Some(Examined { value: patched.value, is_whole: patched.is_whole, removed: patched.removed.into() })
 }
 
 /// Returns true if [`examine`] is sure to read a whole body, without reading it into memory. A body
 /// for which this is false may still be read.
-pub(crate) fn is_plain(text: &str) -> bool {
+pub fn is_plain(text: &str) -> bool {
     let bytes = text.as_bytes();
     // An array may be a JSON patch, and so may an object with a member `@type`.
     text.trim_ascii_start().starts_with('{')
@@ -93,7 +100,7 @@ pub(crate) fn is_plain(text: &str) -> bool {
 const PARSED_DEPTH_MAX: usize = 127;
 
 /// Parses a JSON value of an event that is not a body.
-pub(crate) fn value(text: &str) -> Option<Value> {
+pub fn value(text: &str) -> Option<Value> {
     readable(text, |text| serde_json::from_str(text).ok())
 }
 
@@ -229,7 +236,7 @@ impl<'de> Visitor<'de> for Counted<'_> {
 }
 
 /// Returns `metadata.name` of an object, without reading the rest into memory.
-pub(crate) fn object_name(text: &str) -> Option<String> {
+pub fn object_name(text: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Object {
         metadata: Option<Metadata>,

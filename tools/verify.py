@@ -2670,27 +2670,26 @@ class Archive:
 
     def point_11_other_tables(self):
         for table in ("rejects", "alerts"):
-            position, ahead = {}, defaultdict(int)
+            position, ahead, first = {}, 0, None
             for commit in (c for v in self.with_dropped() if v.table == table for c in v.commits):
+                beyond = []
                 for partition, (offset, _) in self.moves(commit, position):
                     position[partition] = offset
                     if offset > self.ends.get(partition, 0):
-                        ahead[partition] += 1
+                        beyond.append(partition)
+                if beyond and commit.timestamp is not None and commit.timestamp < self.now - RECENT_MS_MAX:
+                    ahead, first = ahead + 1, first or beyond[0]
                 for add in commit.adds:
                     for partition, (_, last, _) in (add.offsets or {}).items():
                         if last >= position.get(partition, 0):
                             detail = "%s has offset %d of %s, and the position is %d"
                             self.report.finding("overlap", commit.where, detail % (add.path, last, shown(partition), position.get(partition, 0)))
             if ahead:
-                furthest = max(sorted(ahead), key=ahead.get)
-                what = "%s, whose events end at offset %d" % (shown(furthest), self.ends.get(furthest, 0))
-                if ahead[furthest] > COMMITS_AHEAD_MAX:
-                    self.report.finding("commits_cut", "events", "%s has %d commits beyond the events of %s" % (table, ahead[furthest], what))
+                detail = "%d commits of %s are beyond the newest events; those of source %s end at offset %d" % (ahead, table, shown(first), self.ends.get(first, 0))
+                if ahead > COMMITS_AHEAD_MAX:
+                    self.report.finding("commits_cut", "events", detail)
                 else:
-                    self.report.skipped(
-                        "whether the newest events are missing: %s is one commit beyond the events of %d sources (%s); "
-                        "a killed run leaves this until it runs again" % (table, len(ahead), what)
-                    )
+                    self.report.skipped("whether the newest events are missing: %s; a killed run leaves this until it runs again" % detail)
 
     def point_12_unnamed(self):
         for volume in self.volumes:

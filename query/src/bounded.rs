@@ -254,7 +254,7 @@ impl ScalarUDFImpl for Bounded {
             }
             let length = end - start;
             let part = self.inner.invoke_with_args(slice(&args, start, length))?.into_array(length)?;
-            made = made.saturating_add(part.to_data().get_slice_memory_size()? as u64);
+            made = made.saturating_add(part.get_array_memory_size() as u64);
             if made > bytes_max {
                 return Err(self.too_large(made, self.bytes_max));
             }

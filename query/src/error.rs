@@ -5,6 +5,7 @@
 //! planner says about columns, tables and functions becomes a variant here, so no caller reads
 //! error text.
 
+use datafusion::arrow::error::ArrowError;
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::logical_expr::sqlparser::parser::ParserError;
@@ -35,6 +36,10 @@ pub enum QueryError {
     SeveralStatements { count: usize },
     #[error("the statement has {bytes} bytes, more than {bytes_max}")]
     TooLong { bytes: usize, bytes_max: usize },
+    #[error("the statement has {operators} operators and keywords, more than {operators_max}")]
+    TooManyOperators { operators: usize, operators_max: usize },
+    #[error("a literal of the statement has {bytes} bytes, more than {bytes_max}")]
+    LiteralTooLong { bytes: usize, bytes_max: usize },
     #[error("{message}{}", at(excerpt))]
     Syntax { message: String, excerpt: Option<Excerpt> },
 
@@ -62,6 +67,9 @@ pub enum QueryError {
         /// The part of the plan and the memory it asked for.
         shortage: String,
     },
+    /// A value does not suit a function or a cast.
+    #[error("cannot answer the query: {message}")]
+    Value { message: String },
     #[error("cannot answer the query")]
     Execute(#[source] DataFusionError),
     #[error("cannot write the answer")]
@@ -70,7 +78,7 @@ pub enum QueryError {
     Encode {
         format: &'static str,
         #[source]
-        source: datafusion::arrow::error::ArrowError,
+        source: ArrowError,
     },
     #[error("cannot write the answer as parquet")]
     EncodeParquet(#[source] parquet::errors::ParquetError),
@@ -119,6 +127,12 @@ impl QueryError {
             QueryError::MemoryLimit { .. } => Some(
                 "raise it with --memory-limit, or ask for fewer columns or a shorter time".to_owned(),
             ),
+            QueryError::TooManyOperators { .. } => {
+                Some("`name IN ('a', 'b', …)` compares with a list of any length".to_owned())
+            }
+            QueryError::Value { message } if message.contains(HIDDEN) => Some(
+                "… stands for what may be a value of a row; try_cast(… AS …) gives null where a cast fails".to_owned(),
+            ),
             QueryError::Execute(error) if is_disk_full(error) => {
                 Some("spilled data goes to the temporary folder; choose another one with --temp-dir".to_owned())
             }
@@ -133,6 +147,8 @@ impl QueryError {
             QueryError::NoStatement
             | QueryError::SeveralStatements { .. }
             | QueryError::TooLong { .. }
+            | QueryError::TooManyOperators { .. }
+            | QueryError::LiteralTooLong { .. }
             | QueryError::Syntax { .. }
             | QueryError::Refused { .. }
             | QueryError::FileRelation { .. }
@@ -140,10 +156,8 @@ impl QueryError {
             | QueryError::UnknownColumn { .. }
             | QueryError::UnknownTable { .. }
             | QueryError::UnknownFunction { .. }
-            | QueryError::Plan { .. } => true,
-            QueryError::Execute(error) => {
-                matches!(error.find_root(), DataFusionError::ArrowError(..) | DataFusionError::Execution(_))
-            }
+            | QueryError::Plan { .. }
+            | QueryError::Value { .. } => true,
             _ => false,
         }
     }
@@ -181,6 +195,8 @@ impl QueryError {
             DataFusionError::External(external) if external.downcast_ref::<ArchiveError>().is_some() => {
                 return QueryError::from_execution(error, 0);
             }
+            // Planning reads rows too: an uncorrelated subquery runs before the rest is planned.
+            root if about_a_value(root).is_some() => return QueryError::from_execution(error, 0),
             _ => {}
         }
         let text = error.find_root().strip_backtrace();
@@ -211,6 +227,9 @@ impl QueryError {
             let shortage = text.split(" with ").next().unwrap_or_default();
             return QueryError::MemoryLimit { limit, shortage: lower_first(&first_line(shortage)) };
         }
+        if let Some(message) = about_a_value(error.find_root()) {
+            return QueryError::Value { message };
+        }
         match error {
             DataFusionError::External(external) => match external.downcast::<ArchiveError>() {
                 Ok(archive) => QueryError::Archive(*archive),
@@ -219,6 +238,49 @@ impl QueryError {
             other => QueryError::Execute(other),
         }
     }
+}
+
+/// Stands in a message for what may be a value of a row.
+const HIDDEN: char = '…';
+/// Longest end of a message that is shown after a hidden value.
+const END_BYTES_MAX: usize = 80;
+
+/// The message of an error that a value of a row may have caused, without that value; `None` for
+/// any other error.
+fn about_a_value(root: &DataFusionError) -> Option<String> {
+    let text = match root {
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::IoError(..) | ArrowError::ExternalError(_) | ArrowError::ParquetError(_) => {
+                return None;
+            }
+            error => error.to_string(),
+        },
+        DataFusionError::Execution(text) => text.clone(),
+        _ => return None,
+    };
+    Some(lower_first(&without_values(&text)))
+}
+
+/// Returns `text` up to the first quote, digit or second colon, and its end after the last quote if
+/// that can only be the program's own words. Libraries put values between quotes or after a colon,
+/// or they are numbers.
+fn without_values(text: &str) -> String {
+    let line = first_line(text);
+    let text =
+        line.split_once(": ").filter(|(kind, _)| kind.ends_with("error")).map_or(&*line, |(_, rest)| rest);
+    let is_quote = |c: char| matches!(c, '\'' | '"' | '`');
+    let is_start = |c: char| is_quote(c) || c == ':' || c == '[' || c == '{';
+    let number = text.char_indices().find(|(at, c)| {
+        let before = text[..*at].chars().next_back();
+        c.is_ascii_digit() && !before.is_some_and(|before| before.is_alphanumeric() || before == '_')
+    });
+    let start = text.find(is_start).into_iter().chain(number.map(|(at, _)| at)).min();
+    let Some(start) = start else { return text.to_owned() };
+    let end = text.rfind(is_quote).map_or("", |at| &text[at + 1..]);
+    let is_own = end.len() <= END_BYTES_MAX
+        && (end.starts_with(" to ") || end.starts_with(" as ") || end.starts_with(" using "))
+        && end.chars().all(|c| c.is_ascii_alphanumeric() || " ()_".contains(c));
+    format!("{}{HIDDEN}{}", &text[..start], if is_own { end } else { "" })
 }
 
 fn is_disk_full(error: &DataFusionError) -> bool {
@@ -341,6 +403,29 @@ mod tests {
     fn fields_of_the_event_lead_to_their_columns() {
         assert_eq!(column_hint("user.username", &known()), "the column is user_name");
         assert_eq!(column_hint("sourceIP", &known()), "the column is source_ip");
+    }
+
+    #[test]
+    fn values_are_left_out_of_messages() {
+        for (text, shown) in [
+            (
+                "Cast error: Cannot cast string 'Jane' to value of Int32 type",
+                "Cannot cast string … to value of Int32 type",
+            ),
+            ("Cast error: Cannot cast string 'a' to value' of Int32 type", "Cannot cast string …"),
+            (
+                "Parser error: Error parsing timestamp from '19x': error parsing date",
+                "Error parsing timestamp from …",
+            ),
+            ("Arithmetic overflow: Overflow happened on: 4000000 * 5", "Arithmetic overflow…"),
+            ("Invalid argument error: 12345 is too large to store in a Decimal128", "…"),
+            ("Divide by zero error", "Divide by zero error"),
+            ("Unknown interval type: Jane", "Unknown interval type…"),
+            ("regex parse error:\n    (Jane\n    ^\nerror: unclosed group", "regex parse error…"),
+            ("Invalid timezone \"Jane\": failed to parse timezone", "Invalid timezone …"),
+        ] {
+            assert_eq!(without_values(text), shown, "{text}");
+        }
     }
 
     #[test]

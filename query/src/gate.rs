@@ -14,9 +14,11 @@ use std::ops::ControlFlow;
 use datafusion::logical_expr::sqlparser::ast::{
     Expr, ObjectName, Query, Select, Statement as SqlStatement, TableFactor, Visit, Visitor,
 };
+use datafusion::logical_expr::sqlparser::keywords::Keyword;
 use datafusion::logical_expr::sqlparser::tokenizer::{Token, Tokenizer};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 
+use crate::bounded::CONSTANT_BYTES_MAX;
 use crate::dialect::AuditDialect;
 use crate::error::{QueryError, Result};
 
@@ -24,6 +26,10 @@ use crate::error::{QueryError, Result};
 const NESTING_MAX: usize = 64;
 /// Longest statement in bytes.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
+/// Maximum number of operators and keywords in one statement. A chain of them, such as `a + b + c`
+/// or `SELECT … UNION ALL SELECT …`, is not nested as text but becomes a tree of that depth, which
+/// the planner visits recursively.
+const OPERATORS_MAX: usize = 4000;
 /// Table functions that generate rows from numbers; none of them opens anything.
 pub(crate) const TABLE_FUNCTIONS: [&str; 2] = ["generate_series", "range"];
 /// Prefixes of the names that other databases give to functions that reach files or other servers.
@@ -51,6 +57,7 @@ pub(crate) fn admit(sql: &str) -> Result<Statement> {
     if sql.len() > STATEMENT_BYTES_MAX {
         return Err(QueryError::TooLong { bytes: sql.len(), bytes_max: STATEMENT_BYTES_MAX });
     }
+    check_tokens(sql)?;
     let mut statements = parse(sql)?;
     for statement in &statements {
         check(statement)?;
@@ -60,6 +67,47 @@ pub(crate) fn admit(sql: &str) -> Result<Statement> {
         1 => Ok(statements.pop_front().expect("one statement was counted")),
         count => Err(QueryError::SeveralStatements { count }),
     }
+}
+
+/// Refuses a statement whose tree would be too deep, or with a literal that would be too large once
+/// it is repeated for each row of a batch.
+fn check_tokens(sql: &str) -> Result<()> {
+    let tokens = Tokenizer::new(&AuditDialect, sql)
+        .tokenize()
+        .map_err(|error| QueryError::from_tokenizer(sql, &error))?;
+    let mut operators = 0;
+    for token in &tokens {
+        match token {
+            Token::Word(word) if word.keyword == Keyword::NoKeyword => {}
+            Token::Whitespace(_)
+            | Token::Comma
+            | Token::Period
+            | Token::Number(..)
+            | Token::LParen
+            | Token::RParen
+            | Token::SemiColon
+            | Token::EOF => {}
+            Token::SingleQuotedString(text)
+            | Token::EscapedStringLiteral(text)
+            | Token::DoubleQuotedString(text)
+            | Token::NationalStringLiteral(text)
+            | Token::HexStringLiteral(text)
+            | Token::UnicodeStringLiteral(text) => check_literal(text)?,
+            Token::DollarQuotedString(text) => check_literal(&text.value)?,
+            _ => operators += 1,
+        }
+    }
+    if operators > OPERATORS_MAX {
+        return Err(QueryError::TooManyOperators { operators, operators_max: OPERATORS_MAX });
+    }
+    Ok(())
+}
+
+fn check_literal(text: &str) -> Result<()> {
+    if text.len() > CONSTANT_BYTES_MAX {
+        return Err(QueryError::LiteralTooLong { bytes: text.len(), bytes_max: CONSTANT_BYTES_MAX });
+    }
+    Ok(())
 }
 
 fn parse(sql: &str) -> Result<VecDeque<Statement>> {
@@ -287,6 +335,28 @@ mod tests {
             "select \"name\" from events where request_uri like '/api/%.json'",
         ] {
             admit(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    }
+
+    #[test]
+    fn long_chains_and_literals_are_refused() {
+        let long =
+            |unit: &str, count: usize, end: &str| format!("select 1 where {}{end}", unit.repeat(count));
+        for (unit, end) in
+            [("1=1 and ", "true"), ("1 + ", "1 > 0"), ("true or ", "true"), ("'' || ", "'' = ''")]
+        {
+            admit(&long(unit, 1500, end)).unwrap_or_else(|error| panic!("{unit}: {error}"));
+            let error = admit(&long(unit, 5000, end)).expect_err(unit);
+            assert!(matches!(error, QueryError::TooManyOperators { .. }), "{unit}: {error:?}");
+        }
+        let names = vec!["'system:serviceaccount:a:b'"; 20_000].join(", ");
+        admit(&format!("select * from events where user_name in ({names})")).expect("a list is not nested");
+        let literal = "x".repeat(CONSTANT_BYTES_MAX + 1);
+        for sql in
+            [format!("select '{literal}'"), format!("select $${literal}$$"), format!("select e'{literal}'")]
+        {
+            let error = admit(&sql).expect_err("a long literal");
+            assert!(matches!(error, QueryError::LiteralTooLong { .. }), "{error:?}");
         }
     }
 

@@ -27,10 +27,12 @@
 //! 3. A query sees each table as one commit left it.
 //! 4. Memory is bounded by the session's limit; what does not fit spills to disk, or the query fails
 //!    and names the limit.
+//! 5. An error never repeats a value of a row.
 
 // A scan awaits the archive's snapshot, whose futures are deeply nested.
 #![recursion_limit = "256"]
 
+mod bounded;
 mod complete;
 mod date_trunc;
 mod dialect;

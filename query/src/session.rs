@@ -36,7 +36,7 @@ use crate::error::{QueryError, Result};
 use crate::listings::{INFORMATION_SCHEMA, Listed};
 use crate::snapshots::{Snapshots, Taken};
 use crate::table::{STORE_URL, ScanSummary};
-use crate::{functions, gate, json, listings, views};
+use crate::{bounded, functions, gate, json, listings, views};
 
 /// Default memory for the queries of one session.
 pub const MEMORY_LIMIT_DEFAULT: usize = 1 << 30;
@@ -161,6 +161,7 @@ impl Session {
         for function in functions::all() {
             context.register_udf(Arc::unwrap_or_clone(function));
         }
+        bounded::wrap_functions(&context, memory_limit);
         let snapshots = Arc::new(Snapshots::new(Arc::new(archive)));
         views::register_tables(&context, &snapshots).map_err(QueryError::Session)?;
         Ok(Session { context, memory_limit })

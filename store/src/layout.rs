@@ -49,6 +49,15 @@ pub const HOLDS: &str = "_holds";
 /// Records of dropped volumes.
 pub const DROPPED: &str = "_dropped";
 const PARQUET: &str = ".parquet";
+const COMMIT: &str = ".json";
+/// Suffix of the name of a dropped volume's final positions.
+pub const STATE_SUFFIX: &str = ".state";
+/// Maximum size of a Delta checkpoint.
+const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
+/// Maximum size of a commit, or of a dropped volume's final positions.
+const COMMIT_BYTES_MAX: u64 = 256 << 20;
+/// Maximum size of anything else that is read whole: the manifest, records, notes and tiles.
+const NOTE_BYTES_MAX: u64 = 1 << 20;
 /// Number of hex digits of a file's name: 16 bytes of its hash.
 const NAME_DIGITS: usize = 32;
 /// Number of digits of a version in the name of a commit.
@@ -129,7 +138,7 @@ pub fn checkpoint_name(version: u64) -> String {
 
 /// Version of a commit, from the name of its file.
 pub fn commit_version(name: &str) -> Option<u64> {
-    version_digits(name.strip_suffix(".json")?)
+    version_digits(name.strip_suffix(COMMIT)?)
 }
 
 /// Version of a classic one-part checkpoint, from the name of its file.
@@ -140,6 +149,19 @@ pub fn checkpoint_version(name: &str) -> Option<u64> {
 fn version_digits(digits: &str) -> Option<u64> {
     let all = digits.len() == VERSION_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     all.then(|| digits.parse().ok()).flatten()
+}
+
+/// Maximum size of the file at `path`, if it is one that is read whole. Files of rows are not.
+pub fn bytes_max(path: &Path) -> u64 {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_in = |folder: &str| path.parent().and_then(Path::file_name) == Some(OsStr::new(folder));
+    if is_in(DELTA_LOG) && name.ends_with(PARQUET) {
+        CHECKPOINT_BYTES_MAX
+    } else if is_in(DELTA_LOG) && name.ends_with(COMMIT) || is_in(DROPPED) && name.ends_with(STATE_SUFFIX) {
+        COMMIT_BYTES_MAX
+    } else {
+        NOTE_BYTES_MAX
+    }
 }
 
 /// True for hidden files and `lost+found`: a folder that contains nothing else counts as empty, and

@@ -78,18 +78,24 @@ impl Store {
         }
     }
 
-    /// Reads a small file whole; `None` if it does not exist.
+    /// Reads a small file whole; `None` if it does not exist. A file that is larger than its kind
+    /// can be is refused before it costs memory.
     pub async fn read(&self, path: &Path) -> io::Result<Option<Bytes>> {
+        let bytes_max = layout::bytes_max(path);
         match self {
-            Store::Local => match open_file(path).and_then(|mut file| {
-                let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes).map(|_| bytes)
+            Store::Local => match open_file(path).and_then(|file| {
+                let length = file.metadata()?.len();
+                if length > bytes_max {
+                    return Err(too_large(length, bytes_max));
+                }
+                let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+                file.take(bytes_max).read_to_end(&mut bytes).map(|_| bytes)
             }) {
                 Ok(bytes) => Ok(Some(bytes.into())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error),
             },
-            Store::S3(bucket) => Ok(bucket.s3.get(path).await?),
+            Store::S3(bucket) => Ok(bucket.s3.get(path, bytes_max).await?),
         }
     }
 
@@ -149,6 +155,13 @@ impl Store {
         };
         Contents { path: path.to_owned(), bytes, place }
     }
+}
+
+fn too_large(length: u64, bytes_max: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::FileTooLarge,
+        format!("it has {length} bytes, and a file of this kind has at most {bytes_max}"),
+    )
 }
 
 /// Opens a plain file, and refuses anything else: opening a pipe, for example, would block.

@@ -230,6 +230,13 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) {
     std::fs::write(path, bytes).expect("written");
 }
 
+/// Makes a file of 6 GiB that takes no space on the disk.
+fn swell(path: &Path) {
+    let bytes = std::fs::read(path).expect("readable");
+    replace(path, &bytes);
+    File::options().write(true).open(path).expect("writable").set_len(6 << 30).expect("sparse");
+}
+
 fn flip(path: &Path, at: impl Fn(usize) -> usize) {
     let mut bytes = std::fs::read(path).expect("readable");
     let at = at(bytes.len());
@@ -699,6 +706,26 @@ const TAMPERINGS: &[Tampering] = &[
         let checkpoint = site.checkpoints("events").pop().expect("checkpoints");
         std::fs::remove_file(&checkpoint).expect("removed");
         std::fs::create_dir(&checkpoint).expect("made");
+    }),
+    case("a commit of gigabytes", "commit_malformed", |site| {
+        swell(&site.commits("events").pop().expect("commits"));
+    }),
+    case("a key record of gigabytes", "key_record", |site| swell(&site.archive().join("_keys/00000001"))),
+    case("all events removed", "commits_cut", |site| {
+        std::fs::remove_dir_all(site.archive().join("events")).expect("removed");
+    }),
+    case("the newest events cut off, signed again", "commits_cut", |site| {
+        for commit in site.commits("events").split_off(2) {
+            let text = std::fs::read_to_string(&commit).expect("text");
+            for path in text.lines().filter_map(|line| {
+                let action: Value = serde_json::from_str(line).expect("JSON");
+                Some(site.volume("events").join(action["add"]["path"].as_str()?))
+            }) {
+                std::fs::remove_file(path).expect("removed");
+            }
+            std::fs::remove_file(&commit).expect("removed");
+        }
+        site.sign_again();
     }),
     case("a pipe in place of a file", "file_missing", |site| {
         let file = &site.files("events")[0];

@@ -25,7 +25,6 @@ use crate::error::LogError;
 use crate::record_fault::RecordFault;
 use crate::site::Site;
 
-const STATE_SUFFIX: &str = ".state";
 /// Format of the file of final positions.
 pub const POSITIONS_FORMAT: &str = "strongroom-dropped-1";
 
@@ -54,7 +53,7 @@ pub fn path(root: &Path, log: VolumeId) -> PathBuf {
 
 /// The path of the file of a dropped volume's final positions.
 pub fn positions_path(root: &Path, log: VolumeId) -> PathBuf {
-    root.join(layout::DROPPED).join(file(log) + STATE_SUFFIX)
+    root.join(layout::DROPPED).join(file(log) + layout::STATE_SUFFIX)
 }
 
 /// Valid drop records, and invalid ones.
@@ -77,7 +76,7 @@ pub async fn load(site: &Site) -> Result<Drops, LogError> {
     let signed_as = Statement::Dropped.signed_as(&site.archive_id);
     for name in &names {
         let place = format!("{}/{name}", layout::DROPPED);
-        let stem = name.strip_suffix(STATE_SUFFIX).unwrap_or(name);
+        let stem = name.strip_suffix(layout::STATE_SUFFIX).unwrap_or(name);
         let Some(log) = VolumeId::parse(&stem.replacen('-', "/", 1)) else {
             all.wrong.push((place, RecordFault::NoVolume));
             continue;

@@ -246,12 +246,14 @@ pub fn verify(
     Ok(report)
 }
 
-/// Reads the bytes of a listed name. There are none if the name is not a file or is a dangling
-/// link.
+/// Reads the bytes of a listed name. There are none if the name is not a file, is a dangling link,
+/// or is of a file that is larger than its kind can be.
 async fn read(site: &Site, path: &Path) -> Result<Bytes, ProofError> {
     match site.store.read(path).await {
         Ok(bytes) => Ok(bytes.unwrap_or_default()),
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(Bytes::new()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge) => {
+            Ok(Bytes::new())
+        }
         Err(source) => Err(ProofError::Read { path: path.to_owned(), source }),
     }
 }

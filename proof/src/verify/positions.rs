@@ -24,22 +24,62 @@ struct Reached {
 /// of rows.
 type Ranges = HashMap<String, Vec<(i64, i64, u64)>>;
 
+/// For each partition, its positions after the commits of a table that moved it.
+type Moves = BTreeMap<String, Vec<i64>>;
+
+/// A killed run leaves alerts and rejects of one seal without their events. More commits than this
+/// without their events mean that events are gone.
+const COMMITS_AHEAD_MAX: usize = 1;
+
 pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut Report) {
-    let rejects = others(volumes, Table::Rejects, report);
-    others(volumes, Table::Alerts, report);
+    let (rejects, rejects_moves) = others(volumes, Table::Rejects, report);
+    let (_, alerts_moves) = others(volumes, Table::Alerts, report);
     // Every activity record is a row of the table, so there are no rejects to add.
-    let own = truth(volumes, Table::Activity, &Ranges::new(), report);
-    report.checked.partitions = truth(volumes, Table::Events, &rejects, report) + own;
+    let own = truth(volumes, Table::Activity, &Ranges::new(), report).len();
+    let events = truth(volumes, Table::Events, &rejects, report);
+    check_ahead(Table::Rejects, &rejects_moves, &events, report);
+    check_ahead(Table::Alerts, &alerts_moves, &events, report);
+    report.checked.partitions = (events.len() + own) as u64;
 }
 
-/// Checks a table whose positions state how many records its sources had. Returns the number of its
-/// sources.
+/// Checks that `events` are not far behind `table`, whose rows are committed before the events that
+/// they belong to.
+fn check_ahead(table: Table, moves: &Moves, events: &BTreeMap<String, Reached>, report: &mut Report) {
+    let ahead = moves.iter().filter_map(|(partition, moves)| {
+        let end = events.get(partition).map_or(0, |reached| reached.next_offset);
+        let commits = moves.iter().filter(|next| **next > end).count();
+        (commits > 0).then_some((commits, partition, end))
+    });
+    let (mut sources, mut furthest) = (0, (0, "", 0));
+    for (commits, partition, end) in ahead {
+        sources += 1;
+        if commits > furthest.0 {
+            furthest = (commits, partition, end);
+        }
+    }
+    let (commits, partition, end) = furthest;
+    if commits > COMMITS_AHEAD_MAX {
+        let detail = format!(
+            "source {partition}: {} has {commits} commits beyond offset {end}, where its events end; {sources} sources are so",
+            table.name()
+        );
+        report.find(FindingKind::CommitsCut, Table::Events.name(), detail);
+    } else if commits > 0 {
+        report.not_checked.push(format!(
+            "whether the newest events are missing: {} is one commit beyond the events of {sources} sources (first \
+             {partition}, whose events end at offset {end}); a killed run leaves this until it runs again",
+            table.name()
+        ));
+    }
+}
+
+/// Checks a table whose positions state how many records its sources had. Returns its sources.
 fn truth(
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     table: Table,
     rejects: &Ranges,
     report: &mut Report,
-) -> u64 {
+) -> BTreeMap<String, Reached> {
     let mut reached: BTreeMap<String, Reached> = BTreeMap::new();
     let mut is_complete = true;
     for (log, commits) in volumes_of(volumes, table) {
@@ -93,7 +133,7 @@ fn truth(
             .not_checked
             .push("that no record is missing, from the first file without offsets in its commit".to_owned());
     }
-    reached.len() as u64
+    reached
 }
 
 /// Checks that the rows of a commit are between the old and the new position of their partition.
@@ -160,24 +200,30 @@ fn check_sums(
     }
 }
 
-/// Returns the ranges of the rows of a table that is not checked by `truth`. Checks that each range
-/// is before the position of its partition, and that positions do not move back.
-fn others(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, table: Table, report: &mut Report) -> Ranges {
-    let (mut ranges, mut reached): (Ranges, HashMap<String, i64>) = Default::default();
+/// Returns the ranges of the rows of a table that is not checked by `truth`, and its positions.
+/// Checks that each range is before the position of its partition, and that positions do not move
+/// back.
+fn others(
+    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
+    table: Table,
+    report: &mut Report,
+) -> (Ranges, Moves) {
+    let (mut ranges, mut moves): (Ranges, Moves) = Default::default();
     for (log, commits) in volumes_of(volumes, table) {
         for (version, commit) in commits.iter().enumerate() {
             let place = format!("{}/_delta_log/{version:020}.json", log.name());
             for (partition, next) in commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#')) {
-                let known = reached.entry(partition.clone()).or_insert(*next);
-                if next < known {
+                let known = moves.entry(partition.clone()).or_default();
+                if let Some(known) = known.last().filter(|known| next < known) {
                     let detail = format!("source {partition}: it was at offset {known} and moved to {next}");
                     report.find(FindingKind::PositionBack, place.as_str(), detail);
                 }
-                *known = *next;
+                known.push(*next);
             }
             for add in &commit.adds {
                 for (partition, (first, last, rows)) in add.offsets.iter().flatten() {
-                    if reached.get(partition).is_none_or(|next| last >= next) {
+                    let next = moves.get(partition).and_then(|moves| moves.last());
+                    if next.is_none_or(|next| last >= next) {
                         let detail = format!(
                             "source {partition}: {} reaches offset {last}, beyond its position",
                             add.path
@@ -190,5 +236,5 @@ fn others(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, table: Table, report: 
             }
         }
     }
-    ranges
+    (ranges, moves)
 }

@@ -64,8 +64,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 /// Limit of S3 for one PUT.
 const PUT_BYTES_MAX: u64 = 5 << 30;
-/// Maximum size of an object that is read whole: commits and checkpoints.
-const WHOLE_BYTES_MAX: u64 = 1 << 30;
 /// Ranges closer to each other than this are read as one: reading this many unneeded bytes costs
 /// less than another request.
 const GAP_BYTES_MAX: u64 = 256 << 10;
@@ -437,9 +435,10 @@ impl S3 {
         .await
     }
 
-    /// The whole newest version; `None` if there is none.
-    pub async fn get(&self, name: &Path) -> Result<Option<Bytes>, S3Error> {
-        match self.get_part(name, None, None, WHOLE_BYTES_MAX).await {
+    /// The whole newest version; `None` if there is none. A version of more than `bytes_max` bytes is
+    /// an error.
+    pub async fn get(&self, name: &Path, bytes_max: u64) -> Result<Option<Bytes>, S3Error> {
+        match self.get_part(name, None, None, bytes_max).await {
             Ok(part) => Ok(Some(part.bytes)),
             Err(failure) if failure.is_missing() => Ok(None),
             Err(failure) => Err(failure),

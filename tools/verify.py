@@ -4911,8 +4911,8 @@ class Metadata:
             yield from self.of_value(value, here, (self.counted(what, longer), longer, alone), level)
 
     def counted(self, what, path):
-        """Returns what the value names, if that is certain. Members that others have put beside those
-        of an event may have any name."""
+        """Returns what the value names, if that is certain. Members that others have put beside
+        those of an event may have any name."""
         is_certain = what == "container" or what == "namespace" and path != "namespace" or what == "unit" and path.endswith("systemdunit")
         return what if is_certain or not self.is_event else None
 

@@ -4511,7 +4511,7 @@ CARRIED = [
     path.split(".")
     for path in (
         "log", "message", "MESSAGE", "msg", "event", "event.original", "json", "log_processed", "structured", "kubernetes.audit", "body", "body.stringValue",
-        "payload", "data", "log_s", "line", "_raw",
+        "payload", "data", "log_s", "line", "_raw", "full_message", "short_message",
     )
 ]  # fmt: skip
 MESSAGE = ["MESSAGE"]  # where journald keeps a line
@@ -4601,16 +4601,19 @@ def plain_columns(text):
 
 LAYERS_MAX, PREFIX_BYTES_MAX = 4, 8 << 10
 TIME_BEFORE = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})"
-HOST_AND_TAG = rb"[!-~]{1,255} [A-Za-z0-9_./-]{1,64}(?:\[[0-9]{1,10}\])?: "
+COOKIE = rb"@cee: ?"
+HOST_AND_TAG = rb"[!-~]{1,255} [A-Za-z0-9_./-]{1,64}(?:\[[0-9]{1,10}\])?: (?:%s)?" % COOKIE
 PREFIX = re.compile(
     rb"(?:<[0-9]{1,3}>)?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [ 0-3][0-9] [0-9:]{8}(?:\.[0-9]{1,9})? %(host)s"
     rb"|(?:<[0-9]{1,3}>)?%(time)s %(host)s"
     rb"|[A-Z][a-z]{2} [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}(?:\.[0-9]{1,9})? [A-Z]{1,5} %(host)s"
-    rb"|%(time)s (?:stdout F |kube-apiserver-audit-[0-9a-f]{1,64} )?" % {b"time": TIME_BEFORE, b"host": HOST_AND_TAG}
+    rb"|%(time)s (?:stdout F |kube-apiserver-audit-[0-9a-f]{1,64} )?|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2} |%(cookie)s"
+    % {b"time": TIME_BEFORE, b"host": HOST_AND_TAG, b"cookie": COOKIE}
 )
+PREFIX_FLUENTD = re.compile(rb"%s\t([!-~]{1,255})\t" % TIME_BEFORE)
 PREFIX_5424 = re.compile(
-    rb"<[0-9]{1,3}>1 (?:%s|-) [!-~]{1,255} [!-~]{1,48} [!-~]{1,128} [!-~]{1,32} (?:-|(?:\[(?:[ !#-\\^-~]|\"(?:[ !#-\[^-~]|\\[ -~])*\")*\])+) "
-    % TIME_BEFORE
+    rb"<[0-9]{1,3}>1 (?:%s|-) [!-~]{1,255} [!-~]{1,48} [!-~]{1,128} [!-~]{1,32} (?:-|(?:\[(?:[ !#-\\^-~]|\"(?:[ !#-\[^-~]|\\[ -~])*\")*\])+) (?:%s)?"
+    % (TIME_BEFORE, COOKIE)
 )
 CRI_LINE = re.compile(rb"(?:%s) (stdout|stderr) ([FP])(?::[!-~]*)? " % TIME_BEFORE)
 API_SERVERS = (
@@ -4629,6 +4632,9 @@ def after_prefix(data):
     if brace < 0:
         return None
     prefix = data[:brace]
+    fluentd = PREFIX_FLUENTD.fullmatch(prefix)
+    if fluentd:
+        return None if is_of_other(None, "", fluentd[1].decode(), True) else data[brace:]
     if PREFIX.fullmatch(prefix) or PREFIX_5424.fullmatch(prefix[:-3] if prefix.endswith(BYTE_ORDER_MARK) else prefix):
         return data[brace:]
     return None

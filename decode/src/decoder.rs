@@ -199,7 +199,6 @@ impl Decoder {
         self.unwrap.clone_from(&block.origin.unwrap);
         self.rejects.begin(&block.origin, arrived.timestamp_micros());
         let mut consumed = block.bytes.len();
-        let mut frame_before = 0;
         let mut is_after_carrier = false;
         for line in frame::lines(block, self.config.line_bytes_max) {
             let offset = block.offset + line.at as i64;
@@ -207,11 +206,9 @@ impl Decoder {
                 consumed = line.at;
                 continue;
             }
-            let mut bytes = line.bytes;
-            if offset == 0 && bytes.starts_with(BOM) {
-                bytes = &bytes[BOM.len()..];
-                frame_before = BOM.len();
-            }
+            // One at the beginning of a file, perhaps of several that were joined.
+            let frame_before = if line.bytes.starts_with(BOM) { BOM.len() } else { 0 };
+            let bytes = &line.bytes[frame_before..];
             let whole = Piece {
                 line: line.bytes,
                 number: line.number,
@@ -220,7 +217,6 @@ impl Decoder {
                 end: line.bytes.len(),
                 newline: block.bytes.get(line.at + line.bytes.len()) == Some(&b'\n'),
             };
-            frame_before = 0;
             if let Some((start, end)) = line.event {
                 self.page(&Piece { start, end, newline: false, ..whole }, line.kind);
                 continue;
@@ -277,7 +273,11 @@ impl Decoder {
             }
             Err(refusal) => self.recover(page, refusal),
         }
-        let tail = &page.line[page.end..];
+        self.extend_last(&page.line[page.end..]);
+    }
+
+    /// Adds bytes that belong to no record to the last event or reject, which they follow.
+    fn extend_last(&mut self, tail: &[u8]) {
         if self.rejects.last_offset() > self.rows.last_offset() {
             self.rejects.extend_last(tail);
         } else {
@@ -645,12 +645,12 @@ impl Decoder {
         // Bytes from here on belong to no record yet.
         let (mut pending, mut last_is_event) = (start, true);
         for member in members {
-            let (_, member_end) = extent_of(member);
+            let (member_start, member_end) = extent_of(member);
             let outcome = decode(self, member, pending);
             last_is_event = outcome.is_ok();
             match outcome {
                 Ok(record_end) => self.rows.extend_frame_after(&whole.line[record_end..member_end]),
-                Err(refusal) => self.reject(whole, pending, member_end, &refusal),
+                Err(refusal) => self.reject_text(whole, (pending, member_end), member_start, &refusal),
             }
             pending = member_end;
         }
@@ -663,7 +663,24 @@ impl Decoder {
     }
 
     fn reject(&mut self, whole: &Piece<'_>, start: usize, end: usize, refusal: &Refusal) {
-        self.rejects.push(&whole.line[start..end], refusal, whole.offset + start as i64, whole.number);
+        self.reject_text(whole, (start, end), start.max(whole.start), refusal);
+    }
+
+    /// Makes a reject of `line[start..end]`. What was refused begins at `text_at`; before that there
+    /// is frame.
+    fn reject_text(
+        &mut self,
+        whole: &Piece<'_>,
+        (start, end): (usize, usize),
+        text_at: usize,
+        refusal: &Refusal,
+    ) {
+        let text = whole.line.get(text_at..end).unwrap_or_default();
+        let refusal = match &self.unwrap {
+            None => wrapper::with_place(text, refusal.clone(), self.config.depth_max),
+            Some(_) => refusal.clone(),
+        };
+        self.rejects.push(&whole.line[start..end], &refusal, whole.offset + start as i64, whole.number);
     }
 }
 

@@ -156,8 +156,8 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             }
         }
         let text = match line.bytes.strip_prefix(BOM) {
-            Some(text) if block.offset == 0 && line.at == 0 => text,
-            _ => line.bytes,
+            Some(text) => text,
+            None => line.bytes,
         };
         let alone = match text.first() {
             // An indented string is refused because of the text that it may be in.

@@ -91,6 +91,16 @@ pub enum Dialect {
     SplunkHec,
     /// OpenTelemetry's OTLP as JSON.
     Otlp,
+    /// OTLP of a line that a receiver read as an object.
+    OtlpMembers,
+    /// Graylog's GELF over TCP, a NUL byte after each message.
+    Gelf,
+    /// A line of Fluentd's `out_file`.
+    FluentdFile,
+    /// RFC 3164 with the cookie `@cee:`.
+    SyslogCee,
+    /// A line of `aws logs tail --format short`.
+    CloudWatchShort,
     /// A JSON array of events.
     Array,
     /// The event as JSON over many lines.
@@ -98,7 +108,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    pub const ALL: [Dialect; 31] = [
+    pub const ALL: [Dialect; 36] = [
         Dialect::Plain,
         Dialect::EventList,
         Dialect::Eks,
@@ -128,6 +138,11 @@ impl Dialect {
         Dialect::LokiPush,
         Dialect::SplunkHec,
         Dialect::Otlp,
+        Dialect::OtlpMembers,
+        Dialect::Gelf,
+        Dialect::FluentdFile,
+        Dialect::SyslogCee,
+        Dialect::CloudWatchShort,
         Dialect::Array,
         Dialect::Pretty,
     ];
@@ -163,6 +178,11 @@ impl Dialect {
             Dialect::LokiPush => "loki-push",
             Dialect::SplunkHec => "splunk-hec",
             Dialect::Otlp => "otlp",
+            Dialect::OtlpMembers => "otlp-members",
+            Dialect::Gelf => "gelf",
+            Dialect::FluentdFile => "fluentd-file",
+            Dialect::SyslogCee => "syslog-cee",
+            Dialect::CloudWatchShort => "cloudwatch-short",
             Dialect::Array => "array",
             Dialect::Pretty => "pretty",
         }
@@ -183,7 +203,8 @@ pub enum EventError {
     NotOneLine,
 }
 
-/// Appends `event`, which is one line of JSON, as `dialect` spells it; the last byte is a newline.
+/// Appends `event`, which is one line of JSON, as `dialect` spells it; the last byte is a newline, or
+/// GELF's NUL.
 ///
 /// Google has no entry for the stage RequestReceived: nothing is appended then.
 ///
@@ -193,7 +214,8 @@ pub fn render(event: &str, dialect: Dialect, out: &mut Vec<u8>) -> Result<(), Ev
     let event = Event::new(event)?;
     let Some(text) = event.text_in(dialect) else { return Ok(()) };
     out.extend_from_slice(text.as_bytes());
-    if !text.ends_with('\n') {
+    // A frame of GELF ends with its NUL.
+    if !text.ends_with(['\n', '\0']) {
         out.push(b'\n');
     }
     Ok(())
@@ -312,6 +334,23 @@ impl<'e> Event<'e> {
                 r#"{{"resourceLogs":[{{"resource":{{"attributes":[]}},"scopeLogs":[{{"scope":{{}},"logRecords":[{{"timeUnixNano":"{nanos}","observedTimeUnixNano":"{nanos}","body":{{"stringValue":{}}},"attributes":[{{"key":"log.file.name","value":{{"stringValue":"audit.log"}}}}],"traceId":"","spanId":""}}]}}]}}]}}"#,
                 quoted()
             ),
+            Dialect::OtlpMembers => format!(
+                r#"{{"resourceLogs":[{{"resource":{{"attributes":[]}},"scopeLogs":[{{"scope":{{}},"logRecords":[{{"timeUnixNano":"{nanos}","body":{{"kvlistValue":{{"values":[{{"key":"_SYSTEMD_UNIT","value":{{"stringValue":"kube-apiserver.service"}}}},{{"key":"MESSAGE","value":{{"stringValue":{}}}}}]}}}},"attributes":[]}}]}}]}}]}}"#,
+                quoted()
+            ),
+            Dialect::Gelf => format!(
+                "{{\"version\":\"1.1\",\"host\":\"node1\",\"short_message\":{},\"timestamp\":{}.{:03},\"level\":6,\"_facility\":\"k8s-audit\"}}\0",
+                quoted(),
+                self.time.timestamp(),
+                self.time.timestamp_subsec_millis()
+            ),
+            Dialect::FluentdFile => {
+                format!("{}\tk8s.audit\t{event}", self.time.format("%Y-%m-%dT%H:%M:%S+00:00"))
+            }
+            Dialect::SyslogCee => {
+                format!("<133>{} node1.example.org k8s-audit: @cee: {event}", self.bsd_time())
+            }
+            Dialect::CloudWatchShort => format!("{} {event}", self.time.format("%Y-%m-%dT%H:%M:%S")),
             Dialect::Array => format!("[{event}]"),
             Dialect::Pretty => pretty(event),
         })

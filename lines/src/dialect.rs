@@ -59,6 +59,10 @@ dialects! {
     OpenTelemetry = "opentelemetry",
     OpenShiftViaq = "openshift_viaq",
     AzureLogAnalytics = "azure_log_analytics",
+    /// A line of Fluentd's `out_file`.
+    Fluentd = "fluentd",
+    /// Graylog's format.
+    Gelf = "gelf",
     OtherWrapper = "other_wrapper",
 }
 

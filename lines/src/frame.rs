@@ -156,7 +156,7 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             if let Some(here) = within {
                 let mut page = pages::page(&bytes[at..], here, line_bytes_max);
                 if page == Page::Open && !block.open_ended {
-                    page = page_before(&bytes[at..], b"{", here, line_bytes_max);
+                    page = pages::last_page(&bytes[at..], here, line_bytes_max);
                 }
                 match page {
                     Page::Whole { length, event, then } => {

@@ -5,9 +5,13 @@
 //! document's end. Documents are an array of objects; an object over several lines;
 //! `{"events":[…]}` and `{"kind":"EventList",…,"items":[…]}` over several lines. Invariants:
 //! - The pages of a document contain all its bytes. Between the elements of an array there may be
-//!   only a comma and white space, so no text that could be a record is treated as frame. Before a
+//!   only commas and white space, so no text that could be a record is treated as frame. Before a
 //!   document there may also be a byte order mark and empty arrays, and between two documents a
 //!   comma.
+//! - People edit documents, and programs stop while they write them. So a comma too many or too few
+//!   between two elements, a bracket that is missing at the end, and other text after an element
+//!   cost no element that is whole. JSON has none of these, so a text of a client's that is inside of
+//!   an event never gets out of it by them.
 //! - An element that is a list, a string, a number or a word is a page too. A list in a list is
 //!   refused, and the others are judged like an event.
 //! - To continue at the end of a page, only the kind of the document must be known: see [`Within`].
@@ -73,7 +77,7 @@ pub(crate) fn begins_within(text: &[u8], within: Within) -> Option<bool> {
         None => None,
         Some(_) if BOM.starts_with(&text[start..]) => None,
         Some(b'[') => {
-            let first = blank(text, start + 1);
+            let first = separated(text, start + 1);
             match text.get(first) {
                 None if first - start > FRAME_BYTES_MAX => Some(false),
                 None => None,
@@ -98,10 +102,29 @@ pub(crate) fn begins_within(text: &[u8], within: Within) -> Option<bool> {
 
 /// Returns the page at the beginning of `text`.
 pub(crate) fn page(text: &[u8], within: Within, bytes_max: usize) -> Page {
+    page_of(text, within, Bounds { bytes_max, is_end: false })
+}
+
+/// Like [`page`], for a text after which nothing comes.
+pub(crate) fn last_page(text: &[u8], within: Within, bytes_max: usize) -> Page {
+    page_of(text, within, Bounds { bytes_max, is_end: true })
+}
+
+/// The bounds of a page.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Longest element.
+    bytes_max: usize,
+    /// Nothing comes after the text: brackets that are still open are missing.
+    is_end: bool,
+}
+
+fn page_of(text: &[u8], within: Within, bounds: Bounds) -> Page {
     let found = match within {
-        Within::Nothing | Within::After => first_page(text, within, bytes_max),
-        Within::Array | Within::Foreign | Within::List => page_at(text, 0, within, None, bytes_max),
+        Within::Nothing | Within::After => first_page(text, within, bounds),
+        Within::Array | Within::Foreign | Within::List => page_at(text, 0, within, None, bounds),
     };
+    let bytes_max = bounds.bytes_max;
     match found {
         Ok(page) => page,
         Err(Stop::End) if text.len() > bytes_max.saturating_add(FRAME_BYTES_MAX) => Page::Broken,
@@ -115,7 +138,7 @@ enum Stop {
     Broken,
 }
 
-fn first_page(text: &[u8], within: Within, bytes_max: usize) -> Result<Page, Stop> {
+fn first_page(text: &[u8], within: Within, bounds: Bounds) -> Result<Page, Stop> {
     let start = between(text, within);
     if start == text.len() {
         return Ok(Page::Blank);
@@ -127,7 +150,7 @@ fn first_page(text: &[u8], within: Within, bytes_max: usize) -> Result<Page, Sto
     }
     let levels = |levels| (within == Within::Nothing).then_some(levels);
     if text[start] == b'[' {
-        let page = page_at(text, blank(text, start + 1), Within::Array, levels(1), bytes_max)?;
+        let page = page_at(text, separated(text, start + 1), Within::Array, levels(1), bounds)?;
         return Ok(match page {
             Page::Whole { length, event, then: Within::Array }
                 if !wrapper::is_of_log(&text[event.0..event.1]) =>
@@ -138,11 +161,11 @@ fn first_page(text: &[u8], within: Within, bytes_max: usize) -> Result<Page, Sto
         });
     }
     if byte(text, spaces(text, start + 1))? != b'\n' {
-        return one_line(text, start, bytes_max);
+        return one_line(text, start, bounds);
     }
     match list_head(text, start)? {
-        Some(first) => page_at(text, first, Within::List, levels(2), bytes_max),
-        None => page_at(text, start, Within::Nothing, levels(0), bytes_max),
+        Some(first) => page_at(text, first, Within::List, levels(2), bounds),
+        None => page_at(text, start, Within::Nothing, levels(0), bounds),
     }
 }
 
@@ -162,10 +185,10 @@ fn is_deeper(text: &[u8], levels: usize) -> bool {
 }
 
 /// Returns the page of an object that must end on the line on which it begins.
-fn one_line(text: &[u8], start: usize, bytes_max: usize) -> Result<Page, Stop> {
+fn one_line(text: &[u8], start: usize, bounds: Bounds) -> Result<Page, Stop> {
     let rest = text.get(start..).unwrap_or_default();
     let line_end = start + memchr::memchr(b'\n', rest).ok_or(Stop::End)?;
-    match page_at(&text[..line_end], start, Within::Nothing, None, bytes_max) {
+    match page_at(&text[..line_end], start, Within::Nothing, None, bounds) {
         Ok(Page::Whole { length, event, then })
             if matches!(text[length..line_end].trim_ascii(), b"" | b",") =>
         {
@@ -225,11 +248,11 @@ fn page_at(
     start: usize,
     within: Within,
     levels: Option<usize>,
-    bytes_max: usize,
+    bounds: Bounds,
 ) -> Result<Page, Stop> {
     let end = match byte(text, start)? {
-        b'{' | b'[' => object_end(text, start, start.saturating_add(bytes_max))?,
-        _ => scalar_end(text, start, bytes_max)?,
+        b'{' | b'[' => object_end(text, start, start.saturating_add(bounds.bytes_max))?,
+        _ => scalar_end(text, start, bounds.bytes_max)?,
     };
     let event = (start, end);
     if let Some(levels) = levels
@@ -241,27 +264,32 @@ fn page_at(
     if within == Within::Nothing {
         return Ok(closed(end));
     }
-    let next = blank(text, end);
+    let next = separated(text, end);
     if next - end > FRAME_BYTES_MAX {
-        return Err(Stop::Broken);
+        return Ok(closed(end));
     }
-    match byte(text, next)? {
-        b',' => {
-            let first = blank(text, next + 1);
-            let begins = byte(text, first)?;
-            if first - next > FRAME_BYTES_MAX || !(matches!(begins, b'{' | b'[') || is_scalar(begins)) {
-                return Err(Stop::Broken);
-            }
-            Ok(Page::Whole { length: first, event, then: within })
+    let has_comma = text[end..next].contains(&b',');
+    match text.get(next) {
+        Some(b'{') => Ok(Page::Whole { length: next, event, then: within }),
+        Some(begins) if has_comma && (*begins == b'[' || is_scalar(*begins)) => {
+            Ok(Page::Whole { length: next, event, then: within })
         }
-        b']' if within != Within::List => Ok(closed(next + 1)),
-        b']' => {
-            // The members after the list, up to the closing brace of its object.
-            let tail = Brackets { open: 1, bytes_max: (next + 1).saturating_add(FRAME_BYTES_MAX) };
-            Ok(closed(tail.end(text, next + 1)?))
-        }
-        _ => Err(Stop::Broken),
+        Some(b']') if within != Within::List => Ok(closed(next + 1)),
+        Some(b']') => match tail_end(text, next + 1) {
+            Ok(end) => Ok(closed(end)),
+            Err(Stop::End) if !bounds.is_end => Err(Stop::End),
+            Err(_) => Ok(closed(next + 1)),
+        },
+        // What follows is not of the list.
+        Some(_) => Ok(Page::Whole { length: next, event, then: Within::After }),
+        None if bounds.is_end => Ok(closed(next)),
+        None => Err(Stop::End),
     }
+}
+
+/// Returns the end of the members after a list, with the closing brace of its object.
+fn tail_end(text: &[u8], from: usize) -> Result<usize, Stop> {
+    Brackets { open: 1, bytes_max: from.saturating_add(FRAME_BYTES_MAX) }.end(text, from)
 }
 
 /// Returns where the first item of a list begins, if the object at `start` is a list of events.
@@ -290,7 +318,7 @@ fn list_head(text: &[u8], start: usize) -> Result<Option<usize>, Stop> {
         };
         let value_end = match byte(text, value)? {
             b'[' if is_list => {
-                let first = blank(text, value + 1);
+                let first = separated(text, value + 1);
                 return Ok((byte(text, first)? == b'{').then_some(first));
             }
             b'"' => string_end(text, value)?,
@@ -369,6 +397,12 @@ fn blank(text: &[u8], from: usize) -> usize {
         .map_or(0, |rest| rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count())
 }
 
+/// Like [`blank`], but passes commas, too. Documents that people have edited have some too many.
+fn separated(text: &[u8], from: usize) -> usize {
+    let is_between = |byte: &&u8| matches!(**byte, b',' | b' ' | b'\t' | b'\r' | b'\n');
+    from + text.get(from..).map_or(0, |rest| rest.iter().take_while(is_between).count())
+}
+
 /// Like [`blank`], but stays on the line.
 fn spaces(text: &[u8], from: usize) -> usize {
     from + text
@@ -423,6 +457,12 @@ mod tests {
             ("{\n}\n{\"a\":1}\n{\n}\n{\"b\":1} \r\n", vec!["{\n}", "{\"a\":1}", "{\n}", "{\"b\":1}"]),
             ("{\n},\n{\n}\n,{\"a\":1},\n[{}]\n", vec!["{\n}", "{\n}", "{\"a\":1}", "{}"]),
             ("[{\"a\":\"\\\\\"}]\n[{}]", vec!["{\"a\":\"\\\\\"}", "{}"]),
+            // Commas too many and too few, and brackets that are missing where a document follows.
+            ("[\n{},\n{\"a\":1},\n]\n", vec!["{}", "{\"a\":1}"]),
+            ("[\r\n,{},,\r\n{\"a\":1} , , ]\r\n", vec!["{}", "{\"a\":1}"]),
+            ("[{}\n{\"a\":1}{\"b\":2}]\n", vec!["{}", "{\"a\":1}", "{\"b\":2}"]),
+            ("{\n\"events\": [,{}, ],\n\"x\": 1\n}\n", vec!["{}"]),
+            ("[{}\n[{\"a\":1}\n\u{feff}[{\"b\":2}]", vec!["{}", "{\"a\":1}", "{\"b\":2}"]),
         ] {
             assert_eq!(events(text), (expected, Page::Blank), "{text}");
             for cut in (0..text.len()).filter(|cut| text.is_char_boundary(*cut)) {
@@ -455,14 +495,14 @@ mod tests {
             }
         }
         // Something other than a comma between two events.
-        assert_eq!(events("[{\"a\":1};{\"b\":2}]"), (vec![], Page::Broken));
+        assert_eq!(events("[{\"a\":1};{\"b\":2}]"), (vec!["{\"a\":1}"], Page::Broken));
         assert_eq!(events("[{\"a\":1},7a,{\"b\":2}]"), (vec!["{\"a\":1}"], Page::Broken));
         // A document on one line that is followed by more text, or is cut.
         for next in ["{\"b\":1}]\n", "{\"b\":1} {}\n", "{\"b\":1},{}\n", "{\"b\":\n1}\n", "x\n", ",,\n"] {
             let text = format!("{{\n\"a\":1}}\n{next}");
             assert_eq!(events(&text), (vec!["{\n\"a\":1}"], Page::Broken), "{next}");
         }
-        assert_eq!(events("[{\"a\":1},{\"b\":2} {}]"), (vec!["{\"a\":1}"], Page::Broken));
+        assert_eq!(events("[{\"a\":1},{\"b\":2} \"c\"]"), (vec!["{\"a\":1}", "{\"b\":2}"], Page::Broken));
         let long = format!("[{{\"a\":\"{}\"}}]", "x".repeat(1 << 20));
         assert_eq!(events(&long), (vec![], Page::Broken));
     }

@@ -1,7 +1,7 @@
 //! Why bytes became a reject.
 //!
 //! Invariant: the names are stored, so they are part of the format: none is changed or reused. A
-//! detail never repeats the input.
+//! detail never repeats the input, except what [`Refusal`] names.
 
 use std::fmt;
 
@@ -99,8 +99,9 @@ impl fmt::Display for Reason {
 }
 
 /// Why a piece of input is not an event. `detail` never repeats the input, which may contain a
-/// Secret. The exception is the `auditID` of a truncated event, by which the event can be found
-/// elsewhere.
+/// Secret. The exceptions are the `auditID` of a truncated event, by which the event can be found
+/// elsewhere, and the names of the members around an event, of letters and digits, by which a source
+/// can be told where its events are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: Reason,

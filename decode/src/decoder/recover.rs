@@ -24,6 +24,9 @@ impl Decoder {
     /// Recovers what can be recovered of a line that was refused. If it is made of the parts of two
     /// events, because the last part of the first one is missing, they are taken apart.
     pub(super) fn refused_line(&mut self, whole: &Piece<'_>, refusal: Refusal) {
+        if refusal.reason == Reason::NulByte && self.gelf_frames(whole) {
+            return;
+        }
         let Some(at) = wrapper::second_event(whole.line, self.config.depth_max) else {
             return self.recover(whole, refusal);
         };
@@ -38,14 +41,60 @@ impl Decoder {
             end: second.len(),
             newline: whole.newline,
         };
+        self.one_line(&second);
+    }
+
+    /// Decodes a text like a line of its own.
+    fn one_line(&mut self, line: &Piece<'_>) {
         let outcome = self
-            .event(second.line, &second.place(0, 0), Cut::Refused)
+            .event(&line.line[line.start..], &line.place(line.start, 0), Cut::Refused)
             .map(|()| Dialect::Plain)
-            .or_else(|refusal| self.lone_record(&second, refusal, LineKind::Whole));
+            .or_else(|refusal| self.lone_record(line, refusal, LineKind::Whole));
         match outcome {
             Ok(dialect) => self.dialects.add(dialect),
-            Err(refusal) => self.recover(&second, refusal),
+            Err(refusal) => self.recover(line, refusal),
         }
+    }
+
+    /// Decodes the objects at the beginning of a line that end with a NUL byte each, as GELF has them
+    /// over TCP, and then the rest of the line. A NUL is frame. Returns `false` if the line does not
+    /// begin with such an object. JSON has no NUL, so an object in a text of a client's is never one.
+    fn gelf_frames(&mut self, whole: &Piece<'_>) -> bool {
+        let line = whole.line;
+        let count_max = wrapper::SHORT_ITEMS_MAX + line.len() / wrapper::ITEM_BYTES_MIN;
+        // The frame before may have been read when its NUL had not come yet.
+        let mut at = whole.start + usize::from(line.get(whole.start) == Some(&0));
+        let mut frames = Vec::new();
+        while let Some(length) = memchr::memchr(0, &line[at..]).filter(|_| frames.len() < count_max) {
+            let frame = &line[at..at + length];
+            if !frame.starts_with(b"{") || document_end(frame) != Some(length) {
+                break;
+            }
+            frames.push((at, at + length));
+            at += length + 1;
+        }
+        // More zeros than one are what a crash left.
+        if frames.is_empty() || line.get(at) == Some(&0) {
+            return false;
+        }
+        if at < line.len() {
+            frames.push((at, line.len()));
+        }
+        let mut from = 0;
+        for (start, end) in frames {
+            self.one_line(&Piece {
+                line: &line[from..end],
+                offset: whole.offset + from as i64,
+                start: start - from,
+                end: end - from,
+                newline: end < line.len() || whole.newline,
+                ..*whole
+            });
+            // The NUL before the next frame is the frame of that.
+            from = end;
+        }
+        self.extend_last(&line[from..]);
+        true
     }
 
     /// Takes `line[from..end]` as an event whose text is cut, perhaps in layers. Returns `false` if
@@ -84,7 +133,7 @@ impl Decoder {
         // nothing else is known of it yet, and a single member may be the cause.
         let too_deep = refusal.reason == Reason::TooDeep;
         let may_be_list = too_deep || matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::InvalidUtf8);
-        if may_be_list && self.event_list(whole) {
+        if may_be_list && self.event_list(whole, 0, (whole.start, whole.end)) {
             return;
         }
         let mut records_left = wrapper::SHORT_ITEMS_MAX + whole.line.len() / wrapper::ITEM_BYTES_MIN;
@@ -178,7 +227,9 @@ impl Decoder {
                 self.wrapped(whole, frame_from, extent, records_left).is_ok()
             }
             Err(refusal) if refusal.reason == Reason::TooDeep => {
-                if self.wrapped(whole, frame_from, extent, records_left).is_err() {
+                if !self.event_list(whole, frame_from, extent)
+                    && self.wrapped(whole, frame_from, extent, records_left).is_err()
+                {
                     self.reject(whole, frame_from, end, &refusal);
                 }
                 true
@@ -190,29 +241,31 @@ impl Decoder {
             Err(refusal) if refusal.reason == Reason::InvalidUtf8 => {
                 self.damaged_list(whole, frame_from, extent, records_left)
             }
-            // A line of an array of arrays. More text after it may be a piece of a client's array.
+            // A line of an array of arrays, or one of several documents that were joined. Any other text
+            // after it may be that around a client's array.
             Err(_) if wrapper::is_array(&whole.line[start..end]) => {
-                whole.line[end..whole.end].trim_ascii() == b","
-                    && self.wrapped(whole, frame_from, extent, records_left).is_ok()
+                let rest = whole.line[end..whole.end].trim_ascii();
+                let is_apart = matches!(rest, b"" | b",") || rest.starts_with(b"[") || rest.starts_with(b"{");
+                is_apart && self.wrapped(whole, frame_from, extent, records_left).is_ok()
             }
-            Err(_) => false,
+            Err(_) => self.event_list(whole, frame_from, extent),
         }
     }
 
-    /// Decodes the items of an `EventList`. Returns `false` if the line is not one.
-    fn event_list(&mut self, whole: &Piece<'_>) -> bool {
-        let Some(items) = list_items(&whole.line[whole.start..whole.end]) else { return false };
+    /// Decodes the items of the `EventList` `line[start..end]`. Returns `false` if it is not one.
+    fn event_list(&mut self, whole: &Piece<'_>, from: usize, (start, end): (usize, usize)) -> bool {
+        let Some(items) = list_items(&whole.line[start..end]) else { return false };
         if let Err(refusal) = wrapper::short_items(items.iter().map(|item| item.len())) {
-            self.reject(whole, 0, whole.end, &refusal);
+            self.reject(whole, from, end, &refusal);
             return true;
         }
         if items.is_empty() {
             let empty = Refusal::new(Reason::EmptyEventList, "an EventList without items");
-            self.reject(whole, 0, whole.end, &empty);
+            self.reject(whole, from, end, &empty);
             return true;
         }
         let extent_of = |item: &&[u8]| whole.extent_of(item);
-        self.each(whole, (0, whole.end), &items, extent_of, |decoder, item, frame_from| {
+        self.each(whole, (from, end), &items, extent_of, |decoder, item, frame_from| {
             let (start, end) = whole.extent_of(item);
             decoder.event(item, &whole.place(start, frame_from), Cut::Refused)?;
             decoder.dialects.add(Dialect::EventList);

@@ -58,3 +58,63 @@ proptest! {
         streams::check(&stream, &options, &mut || sizes.next().unwrap_or(1));
     }
 }
+
+/// Lists that people have edited, on lines of a stream that does not begin with a document.
+#[test]
+fn edited_lists_on_lines_lose_no_event() {
+    let events = lines(74, 3);
+    let [a, b, c] = &events[..] else { panic!("three events") };
+    let list = |events: &str| format!(r#"{{"kind":"EventList","items":[{events}]}}"#);
+    let record = |event: &str| aks_string("kube-audit", event);
+    for line in [
+        format!("[{a},{b},{c},]"),
+        format!("[{a},,{b} , , {c}]"),
+        format!("[,{a},{b},{c}"),
+        format!("[{a}][{b},{c}]"),
+        format!("[{a}] [{b}] {c}"),
+        format!("{a}[{b}][{c}]"),
+        format!("{}{}", list(&format!("{a},{b}")), list(c)),
+        format!("{}{c}", list(&format!("{a},,{b},"))),
+        format!("{a}{}", list(&format!("{b},{c}"))),
+        format!(r#"{{"records":[{},,{},{},]}}"#, record(a), record(b), record(c)),
+        format!("\u{feff}{a}\n\u{feff}{b}\r\n\u{feff}{c}"),
+        format!("\u{feff}[{a},{b}]\n\u{feff}{}", list(c)),
+        format!("{a}\r\n{b}\r\n\n{c}\r"),
+    ] {
+        let decoded = check(format!("x\n{line}\n").as_bytes());
+        same_events(&decoded, &events);
+        assert_eq!(reasons(&decoded).len(), 1, "{line}: {:?}", details(&decoded));
+    }
+    // What may be around a client's array is still refused.
+    for line in [format!("[{a}],\"x\":{{}}"), format!("[{a}]}}"), format!("[{a}] x")] {
+        assert_eq!(check(format!("x\n{line}\n").as_bytes()).events.num_rows(), 0, "{line}");
+    }
+}
+
+/// Frames of GELF, of which some are of other programs, and what only looks like such frames.
+#[test]
+fn frames_of_gelf() {
+    let events = lines(75, 3);
+    let gelf = |event: &String| format!(r#"{{"version":"1.1","short_message":{}}}"#, quoted(event));
+    let other = r#"{"version":"1.1","short_message":"hello"}"#;
+    let frames = |texts: &[&str]| texts.iter().map(|text| format!("{text}\0")).collect::<String>();
+    let [a, b, c] = [&events[0], &events[1], &events[2]].map(gelf);
+    for (text, rejects) in [
+        (frames(&[&a, &b, &c]), 0),
+        (frames(&[&a, other, &b, &c]), 1),
+        (frames(&[other, &a, &b, &c, other]), 2),
+        (format!("{a}\0{b}\0{c}"), 0),
+        (format!("\0{a}\0{b}\0{c}\n"), 0),
+        (format!("{a}\0\n{b}\0{c}\0\n"), 0),
+        (format!("{}\0{}\0{}\0", events[0], events[1], events[2]), 0),
+        (format!("{a}\0{b}\0I0302 10:00:00.000001       1 a.go:1] \0{a}\0\n{c}\0"), 1),
+    ] {
+        let decoded = check(text.as_bytes());
+        same_events(&decoded, &events);
+        assert_eq!(reasons(&decoded).len(), rejects, "{text:?}");
+        streams::check(text.as_bytes(), &Options::default(), &mut || 100);
+    }
+    for text in [format!("x\0{a}\0"), format!("I0302 10:00:00.000001       1 a.go:1] \0{a}\0{b}\0")] {
+        assert_eq!(check(text.as_bytes()).events.num_rows(), 0, "{text:?}");
+    }
+}

@@ -46,6 +46,30 @@ fn dialects(event: &str) -> Vec<(Dialect, String)> {
         (Dialect::OpenShiftViaq, format!(r#"{{"@timestamp":"{TIME}","structured":{event}}}"#)),
         (Dialect::AzureLogAnalytics, format!(r#"{{"TimeGenerated":"{TIME}","log_s":{text}}}"#)),
         (Dialect::OtherWrapper, format!(r#"{{"payload":{text}}}"#)),
+        (Dialect::Syslog, format!("@cee: {event}")),
+        (Dialect::Syslog, format!("<133>Oct 21 10:37:55 node1 k8s-audit: @cee:{event}")),
+        (Dialect::Fluentd, format!("2026-03-02T10:00:00+00:00\tk8s.audit\t{event}")),
+        (
+            Dialect::Fluentd,
+            format!(
+                "2026-03-02T10:00:00Z\tkube.var.log.containers.kube-apiserver-n1_kube-system_kube-apiserver-1a.log\t{{\"log\":{text}}}"
+            ),
+        ),
+        (Dialect::CloudWatchTail, format!("2026-03-02T10:00:00 {event}")),
+        (Dialect::Gelf, format!(r#"{{"version":"1.1","host":"n1","short_message":{text}}}"#)),
+        (
+            Dialect::Gelf,
+            format!(
+                r#"{{"version":"1.1","short_message":{},"full_message":{text},"_a":1}}"#,
+                quoted(&event[..event.len() / 2])
+            ),
+        ),
+        (
+            Dialect::OpenTelemetry,
+            format!(
+                r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{{"kvlistValue":{{"values":[{{"key":"MESSAGE","value":{{"stringValue":{text}}}}}]}}}}}}]}}]}}]}}"#
+            ),
+        ),
         (
             Dialect::Loki,
             format!(r#"{{"stream":{{"source":"a"}},"values":[["1772445600000000000",{text}]]}}"#),
@@ -207,6 +231,20 @@ fn what_other_containers_write_is_refused() {
     let text = quoted(event);
     for (input, detail) in [
         (format!("{TIME} stderr F {event}"), "standard error of a container"),
+        (
+            format!("{TIME}\tkube.var.log.containers.x_default_web-1a.log\t{event}"),
+            "written by a container other than an API server",
+        ),
+        (
+            format!(r#"{{"short_message":{text},"_container_name":"web"}}"#),
+            "written by a container other than an API server",
+        ),
+        (
+            format!(
+                r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{{"kvlistValue":{{"values":[{{"key":"_SYSTEMD_UNIT","value":{{"stringValue":"sshd.service"}}}},{{"key":"MESSAGE","value":{{"stringValue":{text}}}}}]}}}}}}]}}]}}]}}"#
+            ),
+            "from a unit other than an API server's",
+        ),
         (format!(r#"{{"log":{text},"stream":"stderr"}}"#), "standard error of a container"),
         (
             format!(r#"{{"log":{text},"kubernetes":{{"container_name":"web"}}}}"#),

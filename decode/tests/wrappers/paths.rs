@@ -151,3 +151,30 @@ fn text_of_a_client_does_not_become_an_event() {
         }
     }
 }
+
+/// Without a path, the reject of an object says which path leads to the event in it.
+#[test]
+fn a_reject_says_which_path_would_lead_to_an_event() {
+    let event = &lines(66, 1)[0];
+    for (object, said) in [
+        (format!(r#"{{"detail":{{"audit":{event}}}}}"#), Some("--unwrap detail.audit ")),
+        (format!(r#"{{"detail":{{"audit":{}}}}}"#, quoted(event)), Some("--unwrap detail.audit ")),
+        (
+            format!(r#"{{"messages":[{{"message":{{"x":{}}}}}]}}"#, quoted(event)),
+            Some("at .messages[].message.x: "),
+        ),
+        (format!(r#"{{"x":{},"kubernetes":{{"container_name":"app"}}}}"#, quoted(event)), None),
+        (format!(r#"{{"\u001b[31m":{}}}"#, quoted(event)), None),
+    ] {
+        let text = format!("{object}\n[{object}]\n");
+        let found = check(text.as_bytes());
+        assert_eq!((found.events.num_rows(), reasons(&found)), (0, vec!["not_an_audit_event".to_owned(); 2]));
+        for detail in details(&found) {
+            match said {
+                Some(said) => assert!(detail.contains(said), "{object}: {detail}"),
+                None => assert!(!detail.contains("an audit event is "), "{object}: {detail}"),
+            }
+            assert!(!detail.contains(['\u{1b}', '{']), "{detail}");
+        }
+    }
+}

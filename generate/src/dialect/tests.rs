@@ -42,7 +42,11 @@ fn found(text: &str, dialect: Dialect) -> Value {
         Dialect::EventList => parse(text)["items"][0].clone(),
         Dialect::Eks => parse_text(&parse(text)["logEvents"][0]["message"]),
         Dialect::CloudWatchCli => parse_text(&parse(text)["events"][0]["message"]),
-        Dialect::CloudWatchExport | Dialect::CloudWatchTail => {
+        Dialect::CloudWatchExport
+        | Dialect::CloudWatchTail
+        | Dialect::CloudWatchShort
+        | Dialect::SyslogCee
+        | Dialect::FluentdFile => {
             let at = text.find('{').expect("an object");
             parse(&text[at..])
         }
@@ -94,6 +98,11 @@ fn found(text: &str, dialect: Dialect) -> Value {
             let records = &parse(text)["resourceLogs"][0]["scopeLogs"][0]["logRecords"];
             parse_text(&records[0]["body"]["stringValue"])
         }
+        Dialect::OtlpMembers => {
+            let records = &parse(text)["resourceLogs"][0]["scopeLogs"][0]["logRecords"];
+            parse_text(&records[0]["body"]["kvlistValue"]["values"][1]["value"]["stringValue"])
+        }
+        Dialect::Gelf => parse_text(&parse(text.trim_end_matches('\0'))["short_message"]),
         Dialect::Array => parse(text)[0].clone(),
     }
 }
@@ -104,7 +113,8 @@ fn every_rendering_contains_the_event() {
         let original = parse(&event);
         for dialect in Dialect::ALL.into_iter().filter(|dialect| !dialect.is_mapped()) {
             let text = rendered(&event, dialect);
-            assert!(text.ends_with('\n') && !text.ends_with("\n\n"), "{}: {text}", dialect.name());
+            let end = if dialect == Dialect::Gelf { '\0' } else { '\n' };
+            assert!(text.ends_with(end) && !text.ends_with("\n\n"), "{}: {text}", dialect.name());
             let is_one_line = text.len() <= CONTAINER_PIECE_BYTES && dialect != Dialect::Pretty;
             assert!(!is_one_line || text.lines().count() == 1, "{}: {text}", dialect.name());
             let mut expected = original.clone();

@@ -3,6 +3,7 @@
 //! A damaged list is a document that is not UTF-8 or ends too early, or that has text which is not
 //! JSON. From it a text is made that is JSON, and in which every element is at the same place:
 //! - Bytes that are not UTF-8 are replaced, one by one, by a character that no name here has.
+//! - A comma too many in a list becomes a space.
 //! - The text ends after the last element before the first text that is not JSON, and the open
 //!   brackets are closed there. Nothing says how later bytes belong together, so none is used.
 //!
@@ -16,6 +17,7 @@ use serde::de::IgnoredAny;
 
 use super::{Content, Record};
 use crate::dialect::Dialect;
+use crate::swar;
 use crate::tolerant::{self, value_end};
 
 /// Stands for a byte that is not UTF-8. It is not white space, and no JSON outside a string.
@@ -32,9 +34,13 @@ impl Damaged {
     /// Returns the list in `document`; `None` if it is not damaged, or not a list as far as its
     /// head says.
     pub fn of(document: &[u8]) -> Option<Damaged> {
-        let (mut bytes, is_changed) = replaced(document);
+        let (mut bytes, mut is_changed) = replaced(document);
         let mut kept = bytes.len();
-        if !is_json(&bytes) {
+        let is_whole = is_json(&bytes) || {
+            is_changed |= without_surplus_commas(&mut bytes);
+            is_changed && is_json(&bytes)
+        };
+        if !is_whole {
             let (end, closers) = last_element(&bytes)?;
             // A comma too many before the end is odd, but text after the end of a document is not
             // a part of it.
@@ -101,6 +107,35 @@ fn replaced(document: &[u8]) -> (Vec<u8>, bool) {
     }
     let is_changed = bytes != document;
     (bytes, is_changed)
+}
+
+/// Replaces each comma that has no element before it or after it in its list. Returns whether there
+/// was one.
+fn without_surplus_commas(text: &mut [u8]) -> bool {
+    // Where a comma is that may have nothing after it, and whether something may follow `at`.
+    let (mut comma, mut may_follow, mut at) = (None, false, 0);
+    let mut is_changed = false;
+    while let Some(byte) = text.get(at).copied() {
+        match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => {}
+            b',' if !may_follow => (text[at], is_changed) = (b' ', true),
+            b',' => (comma, may_follow) = (Some(at), false),
+            b']' => {
+                if let Some(comma) = comma.take() {
+                    (text[comma], is_changed) = (b' ', true);
+                }
+                may_follow = true;
+            }
+            b'[' => (comma, may_follow) = (None, false),
+            b'"' => {
+                let Some(end) = swar::string_end(text, at) else { return is_changed };
+                (comma, may_follow, at) = (None, true, end - 1);
+            }
+            _ => (comma, may_follow) = (None, true),
+        }
+        at += 1;
+    }
+    is_changed
 }
 
 fn is_json(bytes: &[u8]) -> bool {

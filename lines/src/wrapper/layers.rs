@@ -30,7 +30,7 @@ const LAYERS_MAX: usize = 4;
 
 /// The members that hold the event of a carrier, as paths of names. The first path that leads to an
 /// event is used.
-const PATHS: [&[&str]; 17] = [
+const PATHS: [&[&str]; 19] = [
     &["log"],
     &["message"],
     &[MESSAGE],
@@ -48,6 +48,8 @@ const PATHS: [&[&str]; 17] = [
     &["log_s"],
     &["line"],
     &["_raw"],
+    &["full_message"],
+    &["short_message"],
 ];
 
 /// The member that journald keeps a line in. `journalctl` writes a text that is not UTF-8, or has
@@ -150,6 +152,7 @@ fn opened<T>(
                     Prefix::Time => Dialect::TimeAndEvent,
                     Prefix::CloudWatchTail => Dialect::CloudWatchTail,
                     Prefix::Container => Dialect::Cri,
+                    Prefix::Fluentd => Dialect::Fluentd,
                 };
                 Ok(Opened { event, dialect })
             }
@@ -297,6 +300,7 @@ fn dialect(carrier: &Members<'_>, name: &str) -> Dialect {
         "log" => Dialect::FluentBit,
         "body" => Dialect::OpenTelemetry,
         "line" => Dialect::Loki,
+        "full_message" | "short_message" => Dialect::Gelf,
         _ => Dialect::OtherWrapper,
     }
 }
@@ -379,8 +383,18 @@ fn klog() -> Refusal {
     Refusal::new(Reason::OtherCategory, "a line of klog, the log of Kubernetes' own programs")
 }
 
+/// Refuses a line of Fluentd whose tag names another container: Fluentd makes tags from the paths of
+/// logs.
+fn other_tag(line: &[u8]) -> Option<Refusal> {
+    let tag = std::str::from_utf8(prefix::fluentd_tag(line)?).ok()?;
+    origin::other_text(tag)
+}
+
 /// Returns the refusal of a line that belongs to another log, if that log is known.
 fn other_line(line: &[u8]) -> Option<Refusal> {
+    if let Some(other) = other_tag(line) {
+        return Some(other);
+    }
     if prefix::is_klog(line) {
         return Some(klog());
     }

@@ -118,13 +118,44 @@ fn body(record: &RawValue) -> Content<'_> {
         if let Some(other) = other_beside(&record, "body") {
             return Err(other);
         }
-        if is_part_by_attributes(&record) {
+        if is_part_by(items("attributes", &record).unwrap_or_default()) {
             return Err(parts::refusal());
         }
         let body = json::object("body", json::member(&record, "body"))?;
+        if let Some(members) = body.as_ref().and_then(|body| json::member(body, "kvlistValue")) {
+            return member_of_body(members);
+        }
         Ok(event("body.stringValue", body.and_then(|body| json::member(&body, "stringValue"))))
     });
     content.unwrap_or_else(Content::Refused)
+}
+
+/// Takes the text of a line out of a body that is a list of members, as a receiver makes it that reads
+/// the line's record from journald or JSON.
+fn member_of_body(members: &RawValue) -> Result<Content<'_>, Refusal> {
+    const TEXTS: [&str; 3] = ["MESSAGE", "message", "log"];
+    let list = object("body.kvlistValue", members)?;
+    if is_part_by(items("values", &list)?) {
+        return Err(parts::refusal());
+    }
+    let mut text = None;
+    for member in items("values", &list)? {
+        let member = object("body.kvlistValue.values", member)?;
+        let key = json::field("key", &member, "key")?;
+        if key.is_some_and(|key| TEXTS.contains(&key.as_str())) {
+            let value = json::object("value", json::member(&member, "value"))?;
+            text = value.and_then(|value| json::member(&value, "stringValue")).or(text);
+        }
+    }
+    if let Some(other) = origin::other(&list, text.as_slice()) {
+        return Err(other);
+    }
+    let parsed = "body.kvlistValue is an event that a collector has parsed: keep its text as the body, without \
+                  json_parser, or export with the body as a string";
+    match text {
+        Some(text) => Ok(Content::Event(text.get())),
+        None => Err(Refusal::new(Reason::Wrapped, parsed)),
+    }
 }
 
 /// Refuses what is in the member `name`, by the members beside it.
@@ -132,8 +163,8 @@ fn other_beside(members: &Members<'_>, name: &str) -> Option<Refusal> {
     origin::other(members, json::member(members, name).as_slice())
 }
 
-/// Whether the attributes of a record say that its body is a part.
-fn is_part_by_attributes(record: &Members<'_>) -> bool {
+/// Whether attributes of a record say that its body is a part.
+fn is_part_by(attributes: Vec<&RawValue>) -> bool {
     let says = |attribute: &RawValue| {
         let attribute = serde_json::from_str::<Members<'_>>(attribute.get()).ok()?;
         let key = json::field("key", &attribute, "key").ok()??;
@@ -143,7 +174,6 @@ fn is_part_by_attributes(record: &Members<'_>) -> bool {
         let text = if is_true { Some("true".to_owned()) } else { text };
         Some(parts::is_tag_of_part(&key, &text?))
     };
-    let attributes = items("attributes", record).unwrap_or_default();
     attributes.into_iter().any(|attribute| says(attribute).unwrap_or(false))
 }
 

@@ -28,6 +28,7 @@ mod origin;
 mod parts;
 mod path;
 mod prefix;
+mod seen;
 
 use serde_json::value::RawValue;
 use strongroom_schemas::format::EVENTS_FORMAT;
@@ -45,6 +46,7 @@ pub use gke::SHAPE as SHAPE_GOOGLE;
 pub use layers::{Around, AtPath, Opened, open_at, open_carrier};
 pub(crate) use layers::{Follows, follows, is_between_parts, is_part};
 pub use path::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_UNWRAP};
+pub use seen::with_place;
 
 /// A list of at most this many items may have items of any length; a longer list must have long
 /// items, see [`ITEM_BYTES_MIN`]. The API server sends lists of some hundreds.

@@ -309,11 +309,16 @@ impl<'w> Walk<'w> {
                 _ => other_unit(),
             }));
         }
-        let is_of_other = text.strip_prefix("kube:container:").is_some_and(|name| !writes_events(name))
-            || docker_name(text) == Some(false)
-            || is_path_of_other(text);
-        if is_of_other { Err(other_container()) } else { Ok(()) }
+        other_text(text).map_or(Ok(()), Err)
     }
+}
+
+/// Refuses a text, under whatever name, that is the path or the name of another container.
+pub(super) fn other_text(text: &str) -> Option<Refusal> {
+    let is_of_other = text.strip_prefix("kube:container:").is_some_and(|name| !writes_events(name))
+        || docker_name(text) == Some(false)
+        || is_path_of_other(text);
+    is_of_other.then(other_container)
 }
 
 /// Appends the letters and digits of `name` to `parent`, in lower case, and keeps the end.

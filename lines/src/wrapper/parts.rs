@@ -39,7 +39,9 @@ pub(super) fn unjoined(carrier: &Members<'_>) -> Option<Refusal> {
 
 /// Whether an attribute or a label of this name and value says that a text is a part.
 pub(super) fn is_tag_of_part(name: &str, value: &str) -> bool {
-    (name == TAG && value.starts_with('P')) || (FLAGS.contains(&name) && value.eq_ignore_ascii_case("true"))
+    (name == TAG && value.starts_with('P'))
+        || (FLAGS.contains(&name) && value.eq_ignore_ascii_case("true"))
+        || (name == LINE_BREAK && CONTINUED.contains(&value))
 }
 
 pub(super) fn refusal() -> Refusal {

@@ -3,9 +3,11 @@
 //! Invariants:
 //! - A prefix is everything before the first `{` of a text, and is matched as a whole, never
 //!   searched. So a line of another log that contains an event, or begins like a prefix, is not one.
-//! - A line of klog never matches: it does not begin with a priority, the name of a month, or a time
-//!   of the forms here. So nothing that a client makes the API server print becomes an event.
+//! - A line of klog never matches: it does not begin with a priority, the name of a month, a time of
+//!   the forms here, or `@cee:`. So nothing that a client makes the API server print becomes an event.
 //! - The work is linear, and bounded by [`PREFIX_BYTES_MAX`]. Nothing is kept here.
+
+use super::origin;
 
 /// Longest text before an event that is matched. The parts of a header of RFC 5424 have bounds of
 /// their own; its structured data has none.
@@ -26,6 +28,8 @@ pub(crate) enum Prefix {
     CloudWatchTail,
     /// A whole line of a container's standard output (CRI).
     Container,
+    /// Fluentd's `out_file`.
+    Fluentd,
 }
 
 /// Returns the kind of the prefix of `text` and its length, if the text after it begins with `{`. A
@@ -95,16 +99,36 @@ fn kind(head: &[u8], bom: bool) -> Option<Prefix> {
         Prefix::Syslog
     } else if bom {
         return None;
-    } else if matches(rfc3164) || matches(iso_syslog) || matches(journal_full) {
+    } else if matches(rfc3164) || matches(iso_syslog) || matches(journal_full) || matches(cookie) {
         Prefix::Syslog
     } else if matches(|at| at.time().and_then(|()| at.literal(b" "))) {
         Prefix::Time
-    } else if matches(cloud_watch_tail) {
+    } else if matches(cloud_watch_tail) || matches(cloud_watch_short) {
         Prefix::CloudWatchTail
+    } else if matches(|at| at.fluentd_tag().and_then(|tag| is_tag(tag).then_some(()))) {
+        Prefix::Fluentd
     } else {
         matches(|at| at.time().and_then(|()| at.literal(b" stdout F "))).then_some(Prefix::Container)?
     };
     Some(kind)
+}
+
+/// Returns the tag of a line of Fluentd's `out_file`.
+pub(crate) fn fluentd_tag(line: &[u8]) -> Option<&[u8]> {
+    Matcher { text: line }.fluentd_tag()
+}
+
+/// Whether a tag of Fluentd does not name another container: Fluentd makes tags from the paths of
+/// logs.
+fn is_tag(tag: &[u8]) -> bool {
+    std::str::from_utf8(tag).is_ok_and(|tag| origin::other_text(tag).is_none())
+}
+
+/// `@cee:`, by which rsyslog and other loggers mark that JSON follows.
+fn cookie(at: &mut Matcher<'_>) -> Option<()> {
+    at.literal(b"@cee:")?;
+    let _ = at.literal(b" ");
+    Some(())
 }
 
 /// `<133>Oct 21 10:37:55 host tag[1]: `
@@ -147,7 +171,8 @@ fn rfc5424(at: &mut Matcher<'_>) -> Option<()> {
             at.structured_data()?;
         }
     }
-    at.literal(b" ")
+    at.literal(b" ")?;
+    at.maybe_cookie()
 }
 
 /// `Mon 2026-03-02 10:00:00 UTC host tag[1]: `
@@ -171,12 +196,32 @@ fn cloud_watch_tail(at: &mut Matcher<'_>) -> Option<()> {
     at.literal(b" ")
 }
 
+/// `2026-03-02T10:00:00 `: with `--format short` the command names neither the zone nor the stream.
+fn cloud_watch_short(at: &mut Matcher<'_>) -> Option<()> {
+    at.form(b"dddd-dd-ddTdd:dd:dd ")
+}
+
 /// The rest of a text. Each method takes what it matches off its beginning.
 struct Matcher<'t> {
     text: &'t [u8],
 }
 
-impl Matcher<'_> {
+impl<'t> Matcher<'t> {
+    /// `2026-03-02T10:00:00+00:00`, a tab, the tag, a tab.
+    fn fluentd_tag(&mut self) -> Option<&'t [u8]> {
+        self.time()?;
+        self.literal(b"\t")?;
+        let from = self.text;
+        self.run(HOST_BYTES_MAX, |byte| byte.is_ascii_graphic())?;
+        let tag = &from[..from.len() - self.text.len()];
+        self.literal(b"\t")?;
+        Some(tag)
+    }
+
+    fn maybe_cookie(&mut self) -> Option<()> {
+        if self.text.starts_with(b"@") { cookie(self) } else { Some(()) }
+    }
+
     fn literal(&mut self, literal: &[u8]) -> Option<()> {
         self.text = self.text.strip_prefix(literal)?;
         Some(())
@@ -251,7 +296,8 @@ impl Matcher<'_> {
             self.run(PID_DIGITS_MAX, |byte| byte.is_ascii_digit())?;
             self.literal(b"]")?;
         }
-        self.literal(b": ")
+        self.literal(b": ")?;
+        self.maybe_cookie()
     }
 
     /// `[id name="value" …]`, of printable characters. In a value a backslash escapes the character
@@ -304,18 +350,29 @@ mod tests {
             "<110>1 2026-03-02T10:00:00Z h app 77 id - \u{feff}",
             "Mon 2026-03-02 10:00:00 UTC node1 kube-apiserver[1]: ",
             "Mon 2026-03-02 10:00:00.123456 CEST node1 kube-apiserver[1]: ",
+            "@cee:",
+            "@cee: ",
+            "<133>Oct 21 10:37:55 node1 k8s-audit: @cee: ",
+            "<133>Oct 21 10:37:55 node1 k8s-audit: @cee:",
+            "<110>1 2026-03-02T10:00:00Z h app 77 id - @cee: ",
         ] {
             assert_eq!(found(prefix), Some(Prefix::Syslog), "{prefix}");
         }
+        for prefix in ["2026-03-02T10:00:00+00:00\tk8s.audit\t", "2026-03-02 10:00:00 +0000\tx\t"] {
+            let is_time = !prefix.contains(" +");
+            assert_eq!(found(prefix), is_time.then_some(Prefix::Fluentd), "{prefix}");
+        }
+        assert_eq!(fluentd_tag(b"2026-03-02T10:00:00Z\tk8s.audit\tx"), Some(b"k8s.audit".as_slice()));
         for prefix in
             ["2026-01-01T00:00:00.000Z ", "2026-01-01T00:00:00.123456789Z ", "2026-01-01 00:00:00+00:00 "]
         {
             assert_eq!(found(prefix), Some(Prefix::Time), "{prefix}");
         }
-        assert_eq!(
-            found("2026-01-01T00:00:00.000000+00:00 kube-apiserver-audit-0123abcd "),
-            Some(Prefix::CloudWatchTail)
-        );
+        for prefix in
+            ["2026-01-01T00:00:00.000000+00:00 kube-apiserver-audit-0123abcd ", "2026-01-01T00:00:00 "]
+        {
+            assert_eq!(found(prefix), Some(Prefix::CloudWatchTail), "{prefix}");
+        }
         for prefix in ["2026-01-01T00:00:00.1Z stdout F ", "2026-01-01T00:00:00+00:00 stdout F "] {
             assert_eq!(found(prefix), Some(Prefix::Container), "{prefix}");
         }
@@ -358,6 +415,20 @@ mod tests {
             "2026-01-01T00:00:00.000Z stdout P ",
             "2026-01-01T00:00:00.000Z stdout F x",
             "2026-01-01T00:00:00.000Z kube-apiserver-0123 ",
+            "2026-01-01T00:00:00.000 ",
+            "2026-01-01 00:00:00 ",
+            "2026-01-01T00:00:00",
+            "@cee",
+            "@cee:  ",
+            " @cee: ",
+            "@cee: @cee: ",
+            "<133>Oct 21 10:37:55 node1 a: @CEE: ",
+            "2026-03-02T10:00:00Z\t\t",
+            "2026-03-02T10:00:00Z\ta b\t",
+            "2026-03-02T10:00:00Z\tkube.var.log.containers.x_default_x-1a.log\t",
+            "2026-03-02T10:00:00Z\ta",
+            "2026-03-02T10:00:00Z\ta\t\t",
+            "2026-03-02T10:00:00Z a\t",
             "2026-01-01T00:00:00.000Z kube-apiserver-audit- ",
             "\u{feff}2026-01-01T00:00:00.000Z ",
             "2026-01-01T00:00:00.000Z \u{feff}",

@@ -1,0 +1,180 @@
+//! Says where an object that is no wrapper has an audit event, so that its reject can name the
+//! setting that would find it.
+//!
+//! Whoever sends an object chooses its names, and perhaps the event in it. Invariants:
+//! - Nothing here becomes an event: only a person who knows the source decides that.
+//! - A path is said only if it leads to an event that would be taken. Its names have letters,
+//!   digits, `_` and `-`, and it has at most [`SAID_BYTES_MAX`] bytes.
+//! - At most [`VALUES_MAX`] values are looked at, and [`TRIES_MAX`] of them are read as events. So the
+//!   work is linear in the text, and the stack is bounded by [`PATH_NAMES_MAX`].
+
+use serde_json::value::RawValue;
+
+use super::path::{EventPath, PATH_NAMES_MAX};
+use super::{bare_event, layers};
+use crate::json::{self, Members};
+use crate::reject::{Reason, Refusal};
+
+/// Longest path that is said.
+const SAID_BYTES_MAX: usize = 120;
+/// Maximum number of members and items that are looked at.
+const VALUES_MAX: usize = 1024;
+/// Maximum number of items of one list that are looked at.
+const ITEMS_MAX: usize = 8;
+/// Maximum number of values that are tried as events.
+const TRIES_MAX: usize = 4;
+
+/// Adds to the refusal of `text` where an audit event is in it, if one is in a member that is not
+/// opened.
+pub fn with_place(text: &[u8], refusal: Refusal, depth_max: usize) -> Refusal {
+    let is_unknown = refusal.reason == Reason::NotAnAuditEvent;
+    // No value is searched that has no event.
+    if !is_unknown || memchr::memmem::find(text, b"auditID").is_none() {
+        return refusal;
+    }
+    let text = json::trim(text);
+    let Ok(members) = serde_json::from_slice::<Members<'_>>(text) else { return refusal };
+    let mut search =
+        Search { text, refusal: &refusal, depth_max, values_left: VALUES_MAX, tries_left: TRIES_MAX };
+    let Some(said) = search.object(&members, "", 1) else { return refusal };
+    Refusal::new(refusal.reason, format!("{}; {said}", refusal.detail))
+}
+
+struct Search<'t> {
+    text: &'t [u8],
+    refusal: &'t Refusal,
+    depth_max: usize,
+    values_left: usize,
+    tries_left: usize,
+}
+
+impl Search<'_> {
+    fn object(&mut self, members: &Members<'_>, path: &str, level: usize) -> Option<String> {
+        members.0.iter().find_map(|(name, value)| {
+            let path = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+            (is_plain(name) && path.len() <= SAID_BYTES_MAX).then(|| self.value(value, &path, level))?
+        })
+    }
+
+    fn value(&mut self, value: &RawValue, path: &str, level: usize) -> Option<String> {
+        self.values_left = self.values_left.checked_sub(1)?;
+        let text = value.get();
+        match text.as_bytes().first()? {
+            b'{' => {
+                let members: Members<'_> = serde_json::from_str(text).ok()?;
+                let says = ["auditID", "verb"].iter().any(|name| json::member(&members, name).is_some());
+                if says && let Some(said) = self.tried(value, path) {
+                    return Some(said);
+                }
+                if level == PATH_NAMES_MAX { None } else { self.object(&members, path, level + 1) }
+            }
+            b'[' if level < PATH_NAMES_MAX => {
+                let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+                let path = format!("{path}[]");
+                items.into_iter().take(ITEMS_MAX).find_map(|item| self.value(item, &path, level + 1))
+            }
+            b'"' if memchr::memmem::find(text.as_bytes(), b"auditID").is_some() => self.tried(value, path),
+            _ => None,
+        }
+    }
+
+    /// Returns what is said of a path, if its value is an event that would be taken.
+    fn tried(&mut self, value: &RawValue, path: &str) -> Option<String> {
+        self.tries_left = self.tries_left.checked_sub(1)?;
+        let depth_max = self.depth_max;
+        if path.contains("[]") {
+            let text = value.get();
+            let is_event = match text.starts_with('"') {
+                true => {
+                    let text: String = serde_json::from_str(text).ok()?;
+                    bare_event(text.as_bytes(), depth_max).is_ok()
+                }
+                false => bare_event(text.as_bytes(), depth_max).is_ok(),
+            };
+            return is_event.then(|| {
+                format!("an audit event is in a list, at .{path}: write its elements as lines, with `jq -c`")
+            });
+        }
+        let at = EventPath::parse(path).ok()?;
+        let mut judge = |text: &[u8], _| bare_event(text, depth_max);
+        layers::open_at(self.text, self.refusal, &at, &mut judge).ok()?;
+        Some(format!(
+            "an audit event is at {path}: if only an API server chooses what is there, read it with \
+             --unwrap {path} (`unwrap` in a configuration)"
+        ))
+    }
+}
+
+/// Whether a name says nothing to a terminal, a shell or a reader but itself.
+fn is_plain(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    !name.starts_with('-') && !name.is_empty() && name.bytes().all(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::DEPTH_MAX;
+    use crate::wrapper::{decode_alone, decode_alone_at};
+
+    const EVENT: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get"}"#;
+
+    fn said(object: &str) -> Option<String> {
+        let refusal = decode_alone(object.as_bytes(), DEPTH_MAX).expect_err(object);
+        let detail = with_place(object.as_bytes(), refusal.clone(), DEPTH_MAX).detail;
+        detail.strip_prefix(refusal.detail.as_str()).expect("more").strip_prefix("; ").map(str::to_owned)
+    }
+
+    fn quoted(text: &str) -> String {
+        serde_json::Value::from(text).to_string()
+    }
+
+    #[test]
+    fn a_path_that_is_said_leads_to_an_event() {
+        let text = quoted(EVENT);
+        for (object, path) in [
+            (format!(r#"{{"detail":{{"audit":{EVENT}}}}}"#), "detail.audit"),
+            (format!(r#"{{"a":1,"detail":{{"x":{{}},"audit":{text}}}}}"#), "detail.audit"),
+            (format!(r#"{{"record_1":{text}}}"#), "record_1"),
+            (
+                format!(r#"{{"a":{{"b":{{"c":{{"d":{{"e":{{"f":{{"g":{{"h":{text}}}}}}}}}}}}}}}}}"#),
+                "a.b.c.d.e.f.g.h",
+            ),
+            (
+                format!(r#"{{"x":{{"y":{}}}}}"#, quoted(&format!("2026-03-02T10:00:00Z stdout F {EVENT}"))),
+                "x.y",
+            ),
+        ] {
+            let said = said(&object).expect(&object);
+            assert!(said.contains(&format!("--unwrap {path} ")), "{object}: {said}");
+            let path = EventPath::parse(path).expect(path);
+            assert!(decode_alone_at(object.as_bytes(), Some(&path), DEPTH_MAX).is_ok(), "{object}");
+        }
+        let in_list = said(&format!(r#"{{"messages":[{{"n":1}},{{"message":{{"x":{text}}}}}]}}"#));
+        assert!(in_list.is_some_and(|said| said.contains("at .messages[].message.x: ")));
+    }
+
+    #[test]
+    fn no_path_is_said_that_would_not_be_taken_or_is_not_plain() {
+        let text = quoted(EVENT);
+        for object in [
+            r#"{"a":{"auditID":1}}"#.to_owned(),
+            format!(r#"{{"a\u001b[31m":{text}}}"#),
+            format!(r#"{{"a b":{text}}}"#),
+            format!(r#"{{"$(x)":{text}}}"#),
+            format!(r#"{{"":{text}}}"#),
+            format!(r#"{{"-v":{text}}}"#),
+            format!(r#"{{"{}":{text}}}"#, "a".repeat(SAID_BYTES_MAX + 1)),
+            format!(r#"{{"a":{{"b":{{"c":{{"d":{{"e":{{"f":{{"g":{{"h":{{"i":{text}}}}}}}}}}}}}}}}}}}"#),
+            // What clients choose, and what is refused.
+            format!(r#"{{"kind":"ConfigMap","apiVersion":"v1","data":{{"x":{text}}}}}"#),
+            format!(r#"{{"requestObject":{{"x":{text}}}}}"#),
+            format!(r#"{{"x":{text},"kubernetes":{{"container_name":"app"}}}}"#),
+            format!(r#"{{"x":{text},"stream":"stderr"}}"#),
+            format!(r#"{{"x":{text},"logtag":"P"}}"#),
+            format!(r#"{{"x":{}}}"#, quoted(&format!("I0302 10:00:00.000001       1 a.go:1] {EVENT}"))),
+        ] {
+            assert_eq!(said(&object), None, "{object}");
+        }
+    }
+}

@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - A redacted row is what the decoder says of the redacted event alone, without the wrapper that
-//!   it came in, because a wrapper may repeat values. It keeps its offset, source and cluster.
+//!   it came in, because a wrapper may repeat values. It keeps its offset, source and cluster. Other
+//!   rows of the same line lose the wrapper as well.
 //! - A row whose event cannot be edited becomes an encrypted reject, and under a policy every reject
 //!   is encrypted. Nothing is left out, and nothing is written in clear because a step failed.
 //! - The redacted event is the same event: if its identity differs from that of the row, the row is
@@ -16,57 +17,34 @@
 //! Nothing is kept between blocks but buffers; after a crash the block is read and redacted again,
 //! with the same result, apart from the random bytes in what is encrypted.
 
-use std::collections::{BTreeMap, HashMap};
+mod around;
+mod gate;
+mod merge;
+
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
-use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{
-    Array as _, ArrayRef, BinaryArray, BooleanArray, DictionaryArray, Int32Array, Int64Array, ListArray,
-    RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
-};
-use arrow_schema::{ArrowError, DataType};
-use arrow_select::{concat::concat, concat::concat_batches, filter::filter, filter::filter_record_batch};
-use arrow_select::{interleave::interleave, take::take};
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array as _, BooleanArray, Int64Array, RecordBatch, new_null_array};
+use arrow_schema::ArrowError;
+use arrow_select::{concat::concat_batches, filter::filter_record_batch, take::take};
 use chrono::{DateTime, Utc};
 use strongroom_alerts::{BatchMatches, Matcher, ShownRows};
 use strongroom_decode::render::Renderer;
 use strongroom_decode::{DecodedBlock, DecoderConfig, RecordDecoder};
 use strongroom_lines::Reason;
 use strongroom_lines::frame::Origin;
-use strongroom_lines::wrapper::SHAPE_GOOGLE;
-use strongroom_redact::{CONTEXT_REJECT, Form, Redactor, Root, Roots, Target};
+use strongroom_redact::{CONTEXT_REJECT, Form, Redactor, Root};
 use strongroom_schemas::events::index;
-use strongroom_schemas::marks::parse_fault;
 use strongroom_schemas::record::{Sha256Hash, redacted_leaf_hash};
-use strongroom_schemas::{Table, rejects};
+use strongroom_schemas::rejects;
 
+use self::gate::{Gate, columns_of, dictionary_value};
+pub use self::merge::leave_out;
+use self::merge::{
+    Pair, Reject, column_texts, dictionary, rejects_batch, replaced, with_marks, with_places, without,
+};
 use crate::error::IngestError;
-
-/// The columns that a policy can change in an event, by what it changes or by how the record is
-/// written then. For an entry of a cloud, which is mapped, all columns are compared.
-const EDITED: [usize; 20] = [
-    index::REQUEST_URI,
-    index::USER_NAME,
-    index::USER_EXTRA,
-    index::IMPERSONATED_USER_NAME,
-    index::IMPERSONATED_USER_EXTRA,
-    index::RESPONSE_MESSAGE,
-    index::RESPONSE_DETAILS,
-    index::REQUEST_OBJECT,
-    index::RESPONSE_OBJECT,
-    index::ANNOTATIONS,
-    index::AUTHZ_DECISION,
-    index::AUTHZ_REASON,
-    index::RAW,
-    index::SHAPE,
-    index::FRAME_BEFORE,
-    index::FRAME_AFTER,
-    index::FORM,
-    index::FORM_VALUES,
-    index::REDACTION,
-    index::FAULTS,
-];
 
 /// The columns that say which event it is; no policy changes them.
 const IDENTITY: [usize; 8] = [
@@ -79,24 +57,6 @@ const IDENTITY: [usize; 8] = [
     index::NAME,
     index::STAGE_TIMESTAMP,
 ];
-
-/// The columns that say where a row was found.
-const PLACE: [usize; 3] = [index::CLUSTER, index::SOURCE, index::SOURCE_OFFSET];
-
-/// The columns that have a member which a policy may change.
-const fn columns_of(root: Root) -> &'static [usize] {
-    match root {
-        Root::RequestObject => &[index::REQUEST_OBJECT],
-        Root::ResponseObject => &[index::RESPONSE_OBJECT],
-        Root::Annotations => &[index::ANNOTATIONS, index::AUTHZ_DECISION, index::AUTHZ_REASON],
-        Root::StatusMessage => &[index::RESPONSE_MESSAGE],
-        Root::StatusDetails => &[index::RESPONSE_DETAILS],
-        Root::UserExtra => &[index::USER_EXTRA],
-        Root::ImpersonatedUserExtra => &[index::IMPERSONATED_USER_EXTRA],
-        Root::UserName => &[index::USER_NAME, index::IMPERSONATED_USER_NAME],
-        Root::RequestUri => &[index::REQUEST_URI],
-    }
-}
 
 /// What was redacted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -325,9 +285,17 @@ impl Redaction {
     ) -> Result<(DecodedBlock, RedactionCounts), IngestError> {
         let counts = changes.counts;
         let DecodedBlock { events, rejects, mut record_hashes, consumed, dialects } = decoded;
+        let changed = changes.rows.iter().map(|(row, _)| *row);
+        let unreadable = changes.unreadable.iter().map(|(row, _)| *row);
+        let beside = around::beside(&events, &rejects, changed.chain(unreadable));
+        let beside = beside.map_err(|source| columns_error(origin, source))?;
         let rejects = self.encrypted(&events, &rejects, &changes.unreadable, origin, arrived)?;
         let assemble = || -> Result<(RecordBatch, Vec<Sha256Hash>), ArrowError> {
             let events = if changes.rows.is_empty() { events } else { replaced(&events, &changes)? };
+            let events = match &beside {
+                Some(rows) => around::alone(&events, rows)?,
+                None => events,
+            };
             for (row, at) in &changes.rows {
                 record_hashes[*row] = changes.hashes[*at];
             }
@@ -406,160 +374,6 @@ fn token(redactor: &Redactor, value: &str) -> String {
     redactor.token(&serde_json::Value::String(value.to_owned())).as_str().to_owned()
 }
 
-/// The annotations in which the API server says how it decided.
-const OF_AUTHORIZATION: [&str; 2] = ["authorization.k8s.io/decision", "authorization.k8s.io/reason"];
-
-/// What a policy may change in an event, and what of it is named by the policy.
-#[derive(Clone, Copy)]
-struct Opening {
-    roots: Roots,
-    named: Roots,
-}
-
-impl Opening {
-    fn of(redactor: &Redactor, cluster: &str, target: &Target<'_>) -> Opening {
-        Opening { roots: redactor.roots(cluster, target), named: redactor.named_roots(cluster, target) }
-    }
-}
-
-/// Decides from the columns of a block which rows a policy may change.
-struct Gate<'g> {
-    redactor: &'g Redactor,
-    cluster: &'g str,
-    names: [Names<'g>; 4],
-    columns: Vec<(Root, &'g ArrayRef)>,
-    faults: &'g ListArray,
-    shape: Names<'g>,
-    /// The key in `shape` of a cloud's entry, which has more than its columns.
-    google: Option<i32>,
-    known: HashMap<[i32; 4], Opening>,
-    last: Option<([i32; 4], Opening)>,
-    annotations: Names<'g>,
-    /// For each entry of `annotations`, whether it has more than the API server's own.
-    has_more: Vec<Option<bool>>,
-}
-
-/// A column of names that repeat.
-type Names<'g> = &'g DictionaryArray<Int32Type>;
-
-impl<'g> Gate<'g> {
-    fn new(redactor: &'g Redactor, cluster: &'g str, events: &'g RecordBatch) -> Gate<'g> {
-        let names = |column: usize| events.column(column).as_dictionary::<Int32Type>();
-        Gate {
-            redactor,
-            cluster,
-            names: [index::NAMESPACE, index::NAME, index::API_GROUP, index::RESOURCE].map(names),
-            columns: Root::ALL
-                .iter()
-                .flat_map(|root| columns_of(*root).iter().map(|column| (*root, events.column(*column))))
-                .collect(),
-            faults: events.column(index::FAULTS).as_list::<i32>(),
-            google: {
-                let shapes = names(index::SHAPE).values().as_string::<i32>();
-                shapes
-                    .iter()
-                    .position(|shape| shape == Some(SHAPE_GOOGLE))
-                    .and_then(|at| i32::try_from(at).ok())
-            },
-            shape: names(index::SHAPE),
-            known: HashMap::new(),
-            last: None,
-            annotations: names(index::ANNOTATIONS),
-            has_more: Vec::new(),
-        }
-    }
-
-    /// Whether the policy may change something that the row has. A row with faults may have more
-    /// than its columns show.
-    fn is_open(&mut self, row: usize) -> bool {
-        if self.faults.is_valid(row) {
-            return true;
-        }
-        let opening = self.opening(row);
-        if opening.roots.is_empty() {
-            return false;
-        }
-        if self.google.is_some_and(|key| self.shape.is_valid(row) && self.shape.keys().value(row) == key) {
-            return true;
-        }
-        (0..self.columns.len()).any(|at| {
-            let (root, column) = self.columns[at];
-            opening.roots.contains(root)
-                && column.is_valid(row)
-                && match root {
-                    Root::RequestUri => dictionary_value(column.as_dictionary(), row)
-                        .is_some_and(|uri| self.redactor.may_change_uri(uri)),
-                    Root::Annotations if !opening.named.contains(root) => self.has_more_annotations(row),
-                    _ => true,
-                }
-        })
-    }
-
-    /// Whether a row has annotations other than those in which the API server says how it decided.
-    fn has_more_annotations(&mut self, row: usize) -> bool {
-        if self.annotations.is_null(row) {
-            return false;
-        }
-        let Ok(key) = usize::try_from(self.annotations.keys().value(row)) else { return true };
-        self.has_more.resize(self.annotations.values().len(), None);
-        *self.has_more[key].get_or_insert_with(|| {
-            let text = self.annotations.values().as_string::<i32>().value(key);
-            let members = serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(text);
-            let is_own = |name: &String| OF_AUTHORIZATION.contains(&name.as_str());
-            members.map_or(true, |members| !members.keys().all(is_own))
-        })
-    }
-
-    fn roots(&mut self, row: usize) -> Roots {
-        self.opening(row).roots
-    }
-
-    fn opening(&mut self, row: usize) -> Opening {
-        if self.faults.is_valid(row) {
-            return Opening::of(self.redactor, self.cluster, &self.target(row));
-        }
-        // All objects without a name, and all with one, are alike.
-        let key = |names: Names<'_>| if names.is_valid(row) { names.keys().value(row) } else { -1 };
-        let mut keys = self.names.map(key);
-        keys[1] = keys[1].min(0);
-        if let Some((_, opening)) = self.last.filter(|(known, _)| *known == keys) {
-            return opening;
-        }
-        let opening = match self.known.get(&keys) {
-            Some(opening) => *opening,
-            None => {
-                let opening = Opening::of(self.redactor, self.cluster, &self.target(row));
-                self.known.insert(keys, opening);
-                opening
-            }
-        };
-        self.last = Some((keys, opening));
-        opening
-    }
-
-    fn target(&self, row: usize) -> Target<'g> {
-        // Of an object that could not be read, every rule may be.
-        if self.faults.is_valid(row) {
-            let faults = self.faults.value(row);
-            let is_of_object = |fault: &str| fault.is_empty() || fault.starts_with("/objectRef");
-            let faults = faults.as_string::<i32>().iter().flatten().map(parse_fault);
-            if faults.into_iter().any(|fault| fault.is_none_or(|(path, _)| is_of_object(path))) {
-                return Target::default();
-            }
-        }
-        let [namespace, name, api_group, resource] = self.names.map(|names| dictionary_value(names, row));
-        Target { namespace, name, api_group, resource }
-    }
-}
-
-fn dictionary_value(array: &DictionaryArray<Int32Type>, row: usize) -> Option<&str> {
-    if array.is_null(row) {
-        return None;
-    }
-    let key = usize::try_from(array.keys().value(row)).ok()?;
-    Some(array.values().as_string::<i32>().value(key))
-}
-
 impl Changes {
     /// Moves the rows whose changed event is not the event that it was to the rows that cannot be
     /// edited.
@@ -591,217 +405,6 @@ impl Changes {
         (self.rows, self.hashes) = (rows, hashes);
         Ok(())
     }
-}
-
-/// Sets the marks of changed rows. What was around their records is left out: it may repeat values.
-fn with_marks(changed: &RecordBatch, marks: &[String]) -> Result<RecordBatch, ArrowError> {
-    let mut columns = changed.columns().to_vec();
-    columns[index::REDACTION] = Arc::new(StringArray::from_iter_values(marks));
-    RecordBatch::try_new(changed.schema(), columns)
-}
-
-/// Returns the changed rows with the places of the rows that they stand for.
-fn with_places(events: &RecordBatch, changes: &Changes) -> Result<RecordBatch, ArrowError> {
-    let rows: Int64Array = changes.rows.iter().map(|(row, _)| Some(*row as i64)).collect();
-    let mut columns = changes.changed.columns().to_vec();
-    for column in PLACE {
-        columns[column] = take(events.column(column), &rows, None)?;
-    }
-    RecordBatch::try_new(events.schema(), columns)
-}
-
-/// Replaces the changed rows of a block, column by column; a column without a difference is kept as
-/// it is.
-fn replaced(events: &RecordBatch, changes: &Changes) -> Result<RecordBatch, ArrowError> {
-    let mut columns = events.columns().to_vec();
-    let all: Vec<usize> = (0..index::COUNT).filter(|column| !PLACE.contains(column)).collect();
-    let mut picks: Option<Vec<(usize, usize)>> = None;
-    for column in if changes.is_google { all.as_slice() } else { EDITED.as_slice() } {
-        let (clear, changed) = (events.column(*column), changes.changed.column(*column));
-        let pair = Pair::of(clear, changed);
-        if changes.rows.iter().all(|(row, at)| pair.is_equal(*row, *at)) {
-            continue;
-        }
-        columns[*column] = match (clear.as_dictionary_opt(), changed.as_dictionary_opt()) {
-            (Some(clear), Some(changed)) => with_entries(clear, changed, &pair, &changes.rows)?,
-            _ => {
-                let picks = picks.get_or_insert_with(|| {
-                    let mut picks: Vec<(usize, usize)> = (0..events.num_rows()).map(|row| (0, row)).collect();
-                    changes.rows.iter().for_each(|(row, at)| picks[*row] = (1, *at));
-                    picks
-                });
-                interleave(&[clear.as_ref(), changed.as_ref()], picks)?
-            }
-        };
-    }
-    RecordBatch::try_new(events.schema(), columns)
-}
-
-/// Replaces values of a dictionary. Entries that no row has any more are not written: the encoder
-/// writes the entries in use.
-fn with_entries(
-    clear: &DictionaryArray<Int32Type>,
-    changed: &DictionaryArray<Int32Type>,
-    pair: &Pair<'_>,
-    rows: &[(usize, usize)],
-) -> Result<ArrayRef, ArrowError> {
-    let first = i32::try_from(clear.values().len())
-        .map_err(|_| ArrowError::ComputeError("a dictionary has too many entries".to_owned()))?;
-    let mut keys: Vec<Option<i32>> = clear.keys().iter().collect();
-    for (row, at) in rows.iter().filter(|(row, at)| !pair.is_equal(*row, *at)) {
-        keys[*row] = changed.is_valid(*at).then(|| first + changed.keys().value(*at));
-    }
-    let values = concat(&[clear.values().as_ref(), changed.values().as_ref()])?;
-    Ok(Arc::new(DictionaryArray::try_new(Int32Array::from(keys), values)?))
-}
-
-/// Leaves rows out, which are given in ascending order.
-fn without(
-    events: RecordBatch,
-    hashes: Vec<Sha256Hash>,
-    rows: impl Iterator<Item = usize>,
-) -> Result<(RecordBatch, Vec<Sha256Hash>), ArrowError> {
-    let mut keep = vec![true; events.num_rows()];
-    let mut is_all = true;
-    for row in rows {
-        keep[row] = false;
-        is_all = false;
-    }
-    if is_all {
-        return Ok((events, hashes));
-    }
-    let hashes = hashes.into_iter().zip(&keep).filter_map(|(hash, keep)| keep.then_some(hash)).collect();
-    let mask = BooleanArray::from(keep);
-    let columns = events.columns().iter().map(|column| filter(column, &mask)).collect::<Result<_, _>>()?;
-    Ok((RecordBatch::try_new(events.schema(), columns)?, hashes))
-}
-
-/// Leaves the events at these offsets out of a block, because the archive has them as encrypted
-/// rejects. Returns how many they were.
-///
-/// # Errors
-/// If a column cannot be assembled.
-pub fn leave_out(
-    decoded: DecodedBlock,
-    stored: &std::collections::HashSet<i64>,
-) -> Result<(DecodedBlock, u64), ArrowError> {
-    let offsets = decoded.events.column(index::SOURCE_OFFSET).as_primitive::<Int64Type>();
-    let rows: Vec<usize> =
-        (0..decoded.events.num_rows()).filter(|row| stored.contains(&offsets.value(*row))).collect();
-    let left_out = rows.len() as u64;
-    let DecodedBlock { events, rejects, record_hashes, consumed, dialects } = decoded;
-    let (events, record_hashes) = without(events, record_hashes, rows.into_iter())?;
-    Ok((DecodedBlock { events, rejects, record_hashes, consumed, dialects }, left_out))
-}
-
-/// Two arrays of one column, whose values are compared.
-enum Pair<'p> {
-    /// Neither has a value.
-    Null,
-    Dictionaries(Names<'p>, Names<'p>),
-    Strings(&'p StringArray, &'p StringArray),
-    Binaries(&'p BinaryArray, &'p BinaryArray),
-    Times(&'p TimestampMicrosecondArray, &'p TimestampMicrosecondArray),
-    /// Compared by slices, which is slow.
-    Others(&'p ArrayRef, &'p ArrayRef),
-}
-
-impl<'p> Pair<'p> {
-    fn of(clear: &'p ArrayRef, changed: &'p ArrayRef) -> Pair<'p> {
-        let is_null = |array: &ArrayRef| array.null_count() == array.len();
-        if is_null(clear) && is_null(changed) {
-            return Pair::Null;
-        }
-        match clear.data_type() {
-            DataType::Dictionary(..) => Pair::Dictionaries(clear.as_dictionary(), changed.as_dictionary()),
-            DataType::Utf8 => Pair::Strings(clear.as_string(), changed.as_string()),
-            DataType::Binary => Pair::Binaries(clear.as_binary(), changed.as_binary()),
-            DataType::Timestamp(..) => Pair::Times(
-                clear.as_primitive::<TimestampMicrosecondType>(),
-                changed.as_primitive::<TimestampMicrosecondType>(),
-            ),
-            _ => Pair::Others(clear, changed),
-        }
-    }
-
-    /// Whether row `row` of the first has the value of row `at` of the second.
-    fn is_equal(&self, row: usize, at: usize) -> bool {
-        match self {
-            Pair::Null => true,
-            Pair::Dictionaries(clear, changed) => {
-                dictionary_value(clear, row) == dictionary_value(changed, at)
-            }
-            Pair::Strings(clear, changed) => {
-                clear.is_valid(row) == changed.is_valid(at)
-                    && (clear.is_null(row) || clear.value(row) == changed.value(at))
-            }
-            Pair::Binaries(clear, changed) => {
-                clear.is_valid(row) == changed.is_valid(at)
-                    && (clear.is_null(row) || clear.value(row) == changed.value(at))
-            }
-            Pair::Times(clear, changed) => {
-                clear.is_valid(row) == changed.is_valid(at)
-                    && (clear.is_null(row) || clear.value(row) == changed.value(at))
-            }
-            Pair::Others(clear, changed) => clear.slice(row, 1) == changed.slice(at, 1),
-        }
-    }
-}
-
-/// Returns the values of a dictionary column, each as `text` gives it.
-fn column_texts(array: &ArrayRef, text: impl Fn(usize, &str) -> String) -> Vec<Option<String>> {
-    let array = array.as_dictionary::<Int32Type>();
-    (0..array.len()).map(|row| dictionary_value(array, row).map(|value| text(row, value))).collect()
-}
-
-fn dictionary<T: AsRef<str>>(values: &[Option<T>]) -> Result<ArrayRef, ArrowError> {
-    let mut known: HashMap<&str, i32> = HashMap::new();
-    let mut entries: Vec<&str> = Vec::new();
-    let keys: Int32Array = values
-        .iter()
-        .map(|value| {
-            let value = value.as_ref()?.as_ref();
-            let key = *known.entry(value).or_insert_with(|| {
-                entries.push(value);
-                i32::try_from(entries.len()).unwrap_or(i32::MAX) - 1
-            });
-            Some(key)
-        })
-        .collect();
-    if entries.is_empty() {
-        // Null rows point at key 0, which must exist.
-        entries.push("");
-    }
-    Ok(Arc::new(DictionaryArray::try_new(keys, Arc::new(StringArray::from(entries)))?))
-}
-
-/// A row of `rejects`.
-struct Reject {
-    raw: Vec<u8>,
-    reason: String,
-    detail: String,
-    offset: i64,
-    line: Option<i64>,
-}
-
-fn rejects_batch(all: &[Reject], origin: &Origin, arrived: DateTime<Utc>) -> Result<RecordBatch, ArrowError> {
-    let same = |text: &str| dictionary(&vec![Some(text.to_owned()); all.len()]);
-    let received = vec![arrived.timestamp_micros(); all.len()];
-    let mut columns: BTreeMap<usize, ArrayRef> = BTreeMap::new();
-    let raw = BinaryArray::from_iter_values(all.iter().map(|reject| &reject.raw));
-    columns.insert(rejects::index::RAW, Arc::new(raw));
-    let reasons: Vec<Option<&str>> = all.iter().map(|reject| Some(reject.reason.as_str())).collect();
-    columns.insert(rejects::index::REASON, dictionary(&reasons)?);
-    let details = StringArray::from_iter_values(all.iter().map(|reject| &reject.detail));
-    columns.insert(rejects::index::DETAIL, Arc::new(details));
-    columns.insert(rejects::index::CLUSTER, same(&origin.cluster)?);
-    columns.insert(rejects::index::SOURCE, same(&origin.partition)?);
-    let offsets = Int64Array::from_iter_values(all.iter().map(|reject| reject.offset));
-    columns.insert(rejects::index::SOURCE_OFFSET, Arc::new(offsets));
-    columns.insert(rejects::index::LINE, Arc::new(all.iter().map(|r| r.line).collect::<Int64Array>()));
-    let received = TimestampMicrosecondArray::from(received).with_timezone("UTC");
-    columns.insert(rejects::index::RECEIVED_TIMESTAMP, Arc::new(received));
-    RecordBatch::try_new(Table::Rejects.batch_schema(), columns.into_values().collect())
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@
 
 use std::sync::LazyLock;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use memchr::memmem;
 use regex::bytes::RegexSet;
 
@@ -17,6 +19,9 @@ use crate::json;
 
 /// A shorter value is not searched for: it would be found in anything.
 pub(crate) const ECHO_BYTES_MIN: usize = 6;
+/// The longest part of a value that has other bytes than letters, digits, dashes and dots is searched
+/// for as well, if it is not shorter: the value may be quoted in many ways.
+const PART_BYTES_MIN: usize = 16;
 /// Maximum number of replaced texts that are searched for in one event. With more of them, what
 /// might repeat one is dropped without a search.
 pub(crate) const ECHOES_MAX: usize = 1024;
@@ -40,6 +45,39 @@ static PLAIN_MESSAGES: LazyLock<RegexSet> = LazyLock::new(|| {
 /// Whether a message is one that quotes no value.
 pub(crate) fn is_plain_message(text: &[u8]) -> bool {
     text.is_empty() || PLAIN_MESSAGES.is_match(text)
+}
+
+/// The reasons and states of a `Status` that the API server itself knows. An admission webhook may
+/// answer with any text in their place.
+const PLAIN_REASONS: [&str; 23] = [
+    "",
+    "AlreadyExists",
+    "BadRequest",
+    "Conflict",
+    "Expired",
+    "Failure",
+    "Forbidden",
+    "Gone",
+    "InternalError",
+    "Invalid",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "NotFound",
+    "RequestEntityTooLarge",
+    "ServerTimeout",
+    "ServiceUnavailable",
+    "StorageReadError",
+    "Success",
+    "Timeout",
+    "TooManyRequests",
+    "Unauthorized",
+    "Unknown",
+    "UnsupportedMediaType",
+];
+
+/// Whether a reason is one that quotes no value.
+pub(crate) fn is_plain_reason(text: &[u8]) -> bool {
+    PLAIN_REASONS.iter().any(|reason| reason.as_bytes() == text)
 }
 
 /// What an annotation of the event may have in it, by its name.
@@ -94,9 +132,8 @@ pub(crate) struct Echoes {
 }
 
 impl Echoes {
-    /// Collects the strings and numbers of the values that were replaced, and what the strings are
-    /// the base64 of. They begin at `starts`, and are known
-    /// to be JSON.
+    /// Collects the strings and numbers of the values that were replaced, what the strings are the
+    /// base64 of, and their own base64. They begin at `starts`, and are known to be JSON.
     pub(crate) fn of(text: &[u8], starts: impl Iterator<Item = usize>) -> Echoes {
         let mut echoes = Echoes { texts: Vec::new(), is_full: false, left: SEARCH_BYTES_MAX };
         for start in starts {
@@ -117,9 +154,9 @@ impl Echoes {
                 let end = json::string_end(text, at)?;
                 let string = json::unescape(&text[at..end]).into_owned();
                 if let Some(decoded) = from_base64(&string) {
-                    self.push(decoded.trim_ascii());
+                    self.push_text(decoded.trim_ascii());
                 }
-                self.push(string.trim_ascii());
+                self.push_text(string.trim_ascii());
                 Ok(end)
             }
             Some(b'{') => json::each_member(text, at, depth, |_, at, depth| self.collect(text, at, depth))
@@ -130,6 +167,21 @@ impl Echoes {
                 self.push(&text[at..end]);
                 Ok(end)
             }
+        }
+    }
+
+    fn push_text(&mut self, text: &[u8]) {
+        self.push(text);
+        if text.len() >= ECHO_BYTES_MIN {
+            // The end depends on what follows, also without padding.
+            let encoded = STANDARD_NO_PAD.encode(&text[..text.len() - text.len() % 3]);
+            self.push(encoded.as_bytes());
+        }
+        // Every quoting and encoding leaves these bytes as they are.
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        if !text.iter().all(|byte| is_plain(byte) || *byte == b' ') {
+            let longest = text.split(|byte| !is_plain(byte)).max_by_key(|part| part.len());
+            self.push(longest.filter(|part| part.len() >= PART_BYTES_MIN).unwrap_or_default());
         }
     }
 
@@ -213,6 +265,16 @@ mod tests {
     }
 
     #[test]
+    fn reasons_are_known_or_may_be_anything() {
+        for text in ["", "Invalid", "Failure"] {
+            assert!(is_plain_reason(text.as_bytes()), "{text}");
+        }
+        for text in ["hunter2", "invalid", "Invalid: hunter2"] {
+            assert!(!is_plain_reason(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
     fn annotations_are_told_apart_by_name() {
         for (name, expected) in [
             ("authorization.k8s.io/reason", Origin::Server),
@@ -227,9 +289,18 @@ mod tests {
 
     #[test]
     fn replaced_texts_are_found_again() {
-        let text = br#"{"a":["hunter\u0032","aHVudGVyMw=="],"n":1234567,"s":"x"}"#;
+        let text = br#"{"a":["hunter\u0032","aHVudGVyMw==","a \"0123456789abcdef\"\n"],"n":1234567,"s":"x"}"#;
         let mut echoes = Echoes::of(text, std::iter::once(0));
-        for found in ["is hunter2.", "hunter3", "aHVudGVyMw==", "aHVudGVyMg==", "n=1234567"] {
+        for found in [
+            "is hunter2.",
+            "hunter3",
+            "aHVudGVyMw==",
+            "aHVudGVyMg==",
+            "n=1234567",
+            "basic(aHVudGVyMg==)",
+            r#"a \\\"0123456789abcdef\\\"\n"#,
+            "a+%220123456789abcdef%22",
+        ] {
             assert!(echoes.may_be_in(found.as_bytes()), "{found}");
         }
         for other in ["", "x", "hunter", "hunter4"] {

@@ -14,10 +14,11 @@ pub(crate) enum Implied {
     Parent,
     Name,
     Repeated,
+    Selector,
 }
 
 impl Implied {
-    pub(crate) const ALL: [Implied; 9] = [
+    pub(crate) const ALL: [Implied; 10] = [
         Implied::Message,
         Implied::Annotation,
         Implied::Beside,
@@ -27,6 +28,7 @@ impl Implied {
         Implied::Parent,
         Implied::Name,
         Implied::Repeated,
+        Implied::Selector,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -40,6 +42,7 @@ impl Implied {
             Implied::Parent => "parent of what the mark has no place for",
             Implied::Name => "object with a member name of a detected shape",
             Implied::Repeated => "object with a repeated member",
+            Implied::Selector => "selector that may name a value",
         }
     }
 

@@ -4,19 +4,17 @@
 //! encryption. Losing a key loses the way back from tokens and encrypted rejects to values, and
 //! nothing else of the archive.
 //!
-//! Invariant: no error and no debug text has a key. A file that others may read is refused. What a
-//! program answers is bounded in size and time.
+//! Invariant: no error and no debug text has a key, also if it was written where its source should
+//! be. A file that others may read is refused.
 
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::str::FromStr;
-use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use aws_lc_rs::{digest, hmac};
-use strongroom_schemas::Secret;
+use strongroom_schemas::{Secret, error_chain};
 use thiserror::Error;
 
 /// Length of a key, in bytes.
@@ -25,9 +23,6 @@ pub const KEY_BYTES: usize = 32;
 pub const KEYS_MAX: usize = 64;
 /// Maximum number of bytes that are read of a key.
 const TEXT_BYTES_MAX: u64 = 4096;
-/// Time limit for a program that prints a key.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-const COMMAND_POLL: Duration = Duration::from_millis(5);
 
 /// What the text of every token begins with.
 pub(crate) const TOKEN_PREFIX: &str = "rt1:";
@@ -41,6 +36,10 @@ const ENCRYPTION_DOMAIN: &[u8] = b"strongroom redaction encryption 1\n";
 pub enum KeyError {
     #[error("a key is file:PATH, env:NAME or command:PROGRAM ARGUMENTS")]
     Source,
+    #[error(
+        "it is a key itself; write file:PATH, env:NAME or command:PROGRAM ARGUMENTS, and make another key"
+    )]
+    Written,
     #[error("read the key {}", path.display())]
     Read {
         path: PathBuf,
@@ -82,6 +81,10 @@ impl KeySource {
         let rest = rest.trim();
         if rest.is_empty() {
             return Err(KeyError::Source);
+        }
+        // Later errors name the file, the variable or the program.
+        if rest.len() == 2 * KEY_BYTES && rest.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(KeyError::Written);
         }
         match kind {
             "file" => Ok(KeySource::File(PathBuf::from(rest))),
@@ -136,54 +139,14 @@ fn read_file(path: &Path) -> Result<Secret, KeyError> {
     Ok(Secret::new(text))
 }
 
-/// Runs a program and returns what it prints. Its output is read on a thread of its own, so that a
-/// program that prints without end, or never ends, cannot hold up the caller.
+/// Runs a program and returns the first line of what it prints.
 fn ask(command: &[String]) -> Result<Secret, KeyError> {
-    let (program, arguments) = command.split_first().ok_or(KeyError::Source)?;
+    let program = command.first().ok_or(KeyError::Source)?;
     let failed = |detail: String| KeyError::Program { program: program.clone(), detail };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(|error| failed(error.to_string()))?;
-    let begun = Instant::now();
-    // A key is shorter than a pipe's buffer, so a program with a key ends without being read.
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if begun.elapsed() < COMMAND_TIMEOUT => std::thread::sleep(COMMAND_POLL),
-            outcome => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(failed(match outcome {
-                    Err(error) => error.to_string(),
-                    Ok(_) => format!("it did not end within {} s", COMMAND_TIMEOUT.as_secs()),
-                }));
-            }
-        }
-    };
-    if !status.success() {
-        return Err(failed(format!("it ended with {status}")));
-    }
-    let mut answer = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        read_pipe(stdout, &mut answer).map_err(|error| failed(error.to_string()))?;
-    }
-    String::from_utf8(answer).map(Secret::new).map_err(|_| failed("its answer is not text".to_owned()))
-}
-
-/// Reads up to one line, so that a grandchild that still has the pipe open holds up nobody.
-fn read_pipe(pipe: impl std::io::Read, answer: &mut Vec<u8>) -> std::io::Result<()> {
-    for byte in std::io::BufReader::new(pipe.take(TEXT_BYTES_MAX)).bytes() {
-        let byte = byte?;
-        if byte == b'\n' && !answer.is_empty() {
-            break;
-        }
-        answer.push(byte);
-    }
-    Ok(())
+    let answer = strongroom_program::ask(command, b"").map_err(|error| failed(error_chain(&error)))?;
+    let line = answer.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8(line.to_vec()).map_err(|_| failed("its answer is not text".to_owned()))?;
+    Ok(Secret::new(line))
 }
 
 /// First 4 bytes of a hash of a key; 8 hex digits in tokens.
@@ -374,6 +337,11 @@ mod tests {
         }
         for text in ["", "file", "file:", "env: ", "vault:x", "/etc/key"] {
             assert!(KeySource::parse(text).is_err(), "{text}");
+        }
+        // A key in the place of its source is not repeated.
+        for kind in ["file:", "env:", "env: ", "command:", ""] {
+            let error = KeySource::parse(&format!("{kind}{TEXT}")).expect_err(kind);
+            assert!(!format!("{error} {error:?}").contains(&TEXT[..8]), "{error}");
         }
     }
 

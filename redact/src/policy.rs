@@ -33,6 +33,10 @@ pub const GLOBS_MAX: usize = 256;
 
 const ID_DOMAIN: &[u8] = b"strongroom redaction policy 1\n";
 
+/// Query parameters with values of objects in them.
+pub(crate) const FIELD_SELECTOR: &str = "fieldselector";
+pub(crate) const LABEL_SELECTOR: &str = "labelselector";
+
 /// A mistake in a policy, with its place, such as `rules[2].paths[0]`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{place}: {what}")]
@@ -230,13 +234,24 @@ impl Policy {
     }
 
     /// The names of the query parameters that the policy may change, in lower case; `None` if it may
-    /// change any.
+    /// change any. Selectors are among them if they may have a value of a body.
     pub(crate) fn parameters(&self) -> Option<Vec<String>> {
-        let paths = self.labels.iter().filter_map(|label| label.strip_prefix(Root::RequestUri.as_str()));
-        let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        paths
-            .map(|path| path.strip_prefix('.').filter(|name| is_plain(name)).map(str::to_ascii_lowercase))
-            .collect()
+        let mut names = BTreeSet::new();
+        for path in self.labels.iter().filter_map(|label| Path::parse(label).ok()) {
+            match (path.root, path.steps.first()) {
+                (Root::RequestUri, Some(Step::Name(name))) => drop(names.insert(name.to_ascii_lowercase())),
+                (Root::RequestUri, _) => return None,
+                (Root::RequestObject | Root::ResponseObject, first) => {
+                    names.insert(FIELD_SELECTOR.to_owned());
+                    // A selector of labels is about `metadata.labels`.
+                    if !matches!(first, Some(Step::Name(name)) if !name.eq_ignore_ascii_case("metadata")) {
+                        names.insert(LABEL_SELECTOR.to_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Some(names.into_iter().collect())
     }
 
     pub(crate) fn label(&self, index: u16) -> &str {
@@ -414,6 +429,9 @@ impl Maker {
             named.add(path.root);
             if matches!(path.root, Root::RequestObject | Root::ResponseObject | Root::UserName) {
                 roots.add_all(Roots::OF_BODIES);
+            }
+            if matches!(path.root, Root::RequestObject | Root::ResponseObject) {
+                roots.add(Root::RequestUri);
             }
             let pattern = |(before, body_steps): &(&[&str], usize)| Pattern {
                 steps: before

@@ -35,6 +35,16 @@ const ALL: [Preset; PRESETS.len()] = [
                 &["authentication.k8s.io/tokenreviews"],
                 &["requestObject.spec.token", "responseObject.spec.token"],
             ),
+            (
+                &["oauth.openshift.io/oauthclients"],
+                &[
+                    "requestObject.secret",
+                    "requestObject.additionalSecrets[]",
+                    "responseObject.secret",
+                    "responseObject.additionalSecrets[]",
+                ],
+            ),
+            (&["route.openshift.io/routes"], &["requestObject.spec.tls.key", "responseObject.spec.tls.key"]),
         ],
     },
     Preset {
@@ -81,6 +91,6 @@ mod tests {
     #[test]
     fn every_name_is_a_preset() {
         assert_eq!(PRESETS, ALL.each_ref().map(|preset| preset.name));
-        assert!(rules("secrets").expect("rules").count() == 3 && rules("secret").is_none());
+        assert!(rules("secrets").expect("rules").count() == 5 && rules("secret").is_none());
     }
 }

@@ -136,10 +136,11 @@ impl Redactor {
     pub fn may_change_uri(&self, uri: &str) -> bool {
         let Some((_, query)) = uri.split_once('?') else { return false };
         let Some(names) = &self.parameters else { return true };
-        let has = |name: &String| {
-            query.as_bytes().windows(name.len().max(1)).any(|part| part.eq_ignore_ascii_case(name.as_bytes()))
-        };
-        !query.is_ascii() || query.contains('%') || names.iter().any(has)
+        query.split('&').any(|parameter| {
+            let name = parameter.split('=').next().unwrap_or_default();
+            let is_plain = name.bytes().all(|byte| byte.is_ascii() && byte != b'%' && byte != b'+');
+            !is_plain || names.iter().any(|own| name.eq_ignore_ascii_case(own))
+        })
     }
 
     /// Whether an event with this target may be changed.

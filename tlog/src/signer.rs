@@ -3,19 +3,12 @@
 //! Invariant: every signature returned has been checked with the public key, so no wrong signature
 //! is ever stored.
 
-use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+
+use strongroom_schemas::error_chain;
 
 use super::error::TlogError;
 use super::note::{Note, PrivateKey, PublicKey, from_base64, signature_line};
-
-/// Time limit for a signing program.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-const COMMAND_POLL: Duration = Duration::from_millis(5);
-/// Maximum number of bytes that are read of a signing program's answer.
-const ANSWER_BYTES_MAX: u64 = 4096;
 
 /// Signs checkpoints and key records.
 #[derive(Debug)]
@@ -71,48 +64,12 @@ impl Signer {
 }
 
 fn ask(command: &[String], text: &[u8]) -> Result<[u8; 64], TlogError> {
-    let failed = |detail: String| TlogError::SignerCommand { detail };
-    let (program, arguments) =
-        command.split_first().ok_or_else(|| failed("no program is given".to_owned()))?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(|error| failed(format!("{program}: {error}")))?;
-    // The text is smaller than a pipe's buffer, so this does not wait for the program. An error is
-    // ignored here: a program that did not read the text cannot answer with a valid signature.
-    if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(text);
-    }
-    let begun = Instant::now();
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if begun.elapsed() < COMMAND_TIMEOUT => std::thread::sleep(COMMAND_POLL),
-            outcome => {
-                let _ = child.kill();
-                let _ = child.wait();
-                let detail = match outcome {
-                    Err(error) => format!("{program}: {error}"),
-                    Ok(_) => format!("{program} did not answer within {} s", COMMAND_TIMEOUT.as_secs()),
-                };
-                return Err(failed(detail));
-            }
-        }
-    };
-    if !status.success() {
-        return Err(failed(format!("{program} failed with {status}")));
-    }
-    let mut answer = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout
-            .take(ANSWER_BYTES_MAX)
-            .read_to_string(&mut answer)
-            .map_err(|error| failed(format!("{program}: {error}")))?;
-    }
-    from_base64(answer.trim())
+    let program = command.first().map_or("", String::as_str);
+    let failed = |detail: &str| TlogError::SignerCommand { detail: format!("{program}: {detail}") };
+    let answer = strongroom_program::ask(command, text).map_err(|error| failed(&error_chain(&error)))?;
+    std::str::from_utf8(&answer)
+        .ok()
+        .and_then(|answer| from_base64(answer.trim()))
         .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| failed(format!("{program} did not print the base64 of 64 bytes")))
+        .ok_or_else(|| failed("it did not print the base64 of 64 bytes"))
 }

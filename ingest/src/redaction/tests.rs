@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use arrow_schema::DataType;
 use proptest::prelude::*;
 use serde_json::json;
 use strongroom_decode::Decoder;
@@ -70,6 +71,20 @@ fn line(text: &str, wrapper: u8) -> String {
         4 => serde_json::from_str::<serde_json::Value>(text).expect("JSON").to_string(),
         5 => literal(),
         6 => text[..text.len() - 40].to_owned(),
+        // Copies beside events in which nothing may be replaced, before and after the one that they
+        // are copies of.
+        7 => format!(
+            r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{"copy":{copy}}},"items":[{other},{text},{other}],"copy":{copy}}}"#,
+            copy = literal(),
+            other = event(4, 0)
+        ),
+        8 => {
+            let other = serde_json::to_string(&event(4, 0)).expect("a string");
+            format!(
+                r#"{{"records":[{{"category":"kube-audit","properties":{{"log":{copy}}}}},{{"copy":{copy},"category":"kube-audit","properties":{{"log":{other}}},"more":{copy}}}]}}"#,
+                copy = literal()
+            )
+        }
         _ => format!("no event {MARK}"),
     }
 }
@@ -120,7 +135,7 @@ proptest! {
 
     #[test]
     fn a_redacted_block_says_what_its_records_say(
-        lines in proptest::collection::vec((0_u8..6, 0_u8..8), 1..20),
+        lines in proptest::collection::vec((0_u8..6, 0_u8..10), 1..20),
     ) {
         let texts: Vec<String> =
             lines.iter().enumerate().map(|(at, (kind, wrapper))| line(&event(*kind, at), *wrapper) + "\n").collect();
@@ -190,4 +205,45 @@ fn rejects_that_are_stored_are_left_out_whatever_the_policy_is() {
     let (left, count) = leave_out(decoded, &HashSet::from([all[1], 7])).expect("columns");
     assert_eq!((count, left.record_hashes.len()), (1, 2));
     assert_eq!(offsets(&left.events, index::SOURCE_OFFSET), [all[0], all[2]]);
+}
+
+#[test]
+fn only_lines_with_a_redacted_record_lose_what_is_around_their_records() {
+    let list = |first: &str, second: &str| {
+        format!(
+            r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[{first},{second}],"note":"n"}}"#
+        )
+    };
+    let (kept, changed) = (event(4, 1), event(0, 2));
+    let lines = [
+        list(&kept, &kept),
+        list(&kept, &changed),
+        list(&kept, &kept),
+        list(&changed, &kept),
+        list(&kept, "{\"kind\":\"Pod\"}"),
+        line(&kept, 1),
+        list(&kept, &kept),
+    ];
+    let block = block(&(lines.join("\n\n") + "\n"));
+    let decoded =
+        Decoder::new(DecoderConfig::default()).decode_to_seal(&block, DateTime::UNIX_EPOCH).expect("columns");
+    assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (12, 1));
+    let mut redaction = Redaction::new(redactor(), DecoderConfig::default());
+    let changes = redaction.changes(&decoded.events, &block.origin).expect("columns");
+    let (clear, applied) = (decoded.events.clone(), |decoded, changes| {
+        redaction.apply(decoded, changes, &block.origin, DateTime::UNIX_EPOCH).expect("columns").0
+    });
+    let redacted = applied(decoded, changes);
+    for column in [index::FRAME_BEFORE, index::FRAME_AFTER] {
+        let (was, is) = (clear.column(column), redacted.events.column(column));
+        for row in 0..12 {
+            let (was, is) = (was.slice(row, 1), is.slice(row, 1));
+            assert!(
+                if (2..4).contains(&row) || (6..9).contains(&row) { is.is_null(0) } else { was == is },
+                "{row}"
+            );
+        }
+    }
+    // Without a policy that is about anything here, nothing changes.
+    assert!(clear.column(index::FRAME_AFTER).null_count() < 12);
 }

@@ -38,11 +38,13 @@
 //! overwritten. Between writing a `.keys` file and deleting its segment, both exist and have the
 //! same keys.
 
+mod recovery;
+mod stored;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -50,20 +52,20 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use strongroom_archive::fingerprint::{Fingerprint, LineChain};
 use strongroom_journal::{
-    Folder, Found, JournalError, Reader, Record, cannot_read, cannot_write, checksum, create, end_at, find,
-    lock, now_ms, numbered, scan, sync_folder, write_whole,
+    Folder, JournalError, cannot_read, cannot_write, checksum, create, lock, now_ms, numbered, sync_folder,
+    write_whole,
 };
 use strongroom_redact::CipherError;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use self::recovery::{finish_recovery, hex, load_keys, read_or_make_id, recover};
+use self::stored::{clear_text, for_each_head};
+pub use self::stored::{read_head, read_text};
 use super::cipher::TextCipher;
 use super::counters::WebhookCounters;
 use super::recent::{Outcome, Recent};
-use super::record::{
-    End, Key, NAME_BYTES_MAX, PARTITIONS_MAX, RECORD_HEAD_BYTES, RECORD_MAGIC, RecordHead,
-    SEGMENT_HEAD_BYTES_MAX, SegmentHead,
-};
+use super::record::{End, Key, PARTITIONS_MAX, RECORD_HEAD_BYTES, RecordHead, SegmentHead};
 use super::refused::Refused;
 
 /// A segment of this length, or of an eighth of the log's bound, is full.
@@ -551,256 +553,4 @@ fn after_text(begins: End, text: &[u8], lines: u32) -> End {
         // A text ends with a newline.
         chain: chain.value().unwrap_or_default(),
     }
-}
-
-/// Adds one segment, in order; returns `false` if it has neither a head nor a record.
-fn recover(
-    state: &mut State,
-    recent: &mut Recent,
-    start: u64,
-    path: &Path,
-    id: &[u8; 16],
-    cipher: &TextCipher,
-) -> Result<bool, WalError> {
-    let file = File::open(path).map_err(cannot_read(path))?;
-    let length = file.metadata().map_err(cannot_read(path))?.len();
-    let head = read_at(&file, 0, SEGMENT_HEAD_BYTES_MAX.min(length as usize)).map_err(cannot_read(path))?;
-    let damaged = |byte, what| WalError::Damaged { path: path.to_owned(), byte, what };
-    let Some((head, head_bytes)) = SegmentHead::parse(&head) else {
-        let any = find(&mut Reader::new(file, length), 0, |_: &StoredBatch| true);
-        if any.map_err(cannot_read(path))?.is_some() {
-            return Err(damaged(0, "its head is not valid, but records follow"));
-        }
-        return Ok(false);
-    };
-    if head.id != *id {
-        return Err(damaged(0, "it belongs to another log"));
-    }
-    if head.start != start || state.segments.back().is_some_and(|before| before.start >= start) {
-        return Err(damaged(0, "its name is not the offset of its first record"));
-    }
-    if head.is_encrypted {
-        check_key(&file, path, head_bytes as u64, length, cipher)?;
-    }
-    // The durable bytes of the previous segment end where this segment begins.
-    if let Some(before) = state.segments.back() {
-        close(state.bytes, before, start, recent).map(|bytes| state.bytes = bytes)?;
-    }
-    let begins: BTreeMap<String, End> = head.partitions.into_iter().collect();
-    state.clusters = begins.clone();
-    state.end = start;
-    state.segments.push_back(Segment {
-        path: path.to_owned(),
-        start,
-        head_bytes: head_bytes as u64,
-        is_encrypted: head.is_encrypted,
-        begins: Arc::new(begins),
-    });
-    Ok(true)
-}
-
-/// Checks that the texts of an encrypted segment can be read, by its first record. A damaged record
-/// is reported by the reader.
-fn check_key(file: &File, path: &Path, at: u64, length: u64, cipher: &TextCipher) -> Result<(), WalError> {
-    if !cipher.is_on() {
-        return Err(WalError::NoKey { path: path.to_owned() });
-    }
-    let Some(head) = read_head(file, at, length).map_err(cannot_read(path))? else { return Ok(()) };
-    let Some(written) = read_text(file, at, &head).map_err(cannot_read(path))? else { return Ok(()) };
-    clear_text(cipher, true, written, path, at + head.text_at()).map(drop)
-}
-
-/// Returns a text that was read, in clear.
-fn clear_text(
-    cipher: &TextCipher,
-    is_encrypted: bool,
-    written: Vec<u8>,
-    path: &Path,
-    byte: u64,
-) -> Result<Vec<u8>, WalError> {
-    if !is_encrypted {
-        return Ok(written);
-    }
-    let clear = cipher.read(&written).ok_or_else(|| WalError::NoKey { path: path.to_owned() })?;
-    clear.map_err(|source| WalError::Decrypt { path: path.to_owned(), byte, source })
-}
-
-/// Remembers the keys of a segment that is followed by another one. The reader reports damage in
-/// it.
-fn close(bytes: u64, segment: &Segment, end: u64, recent: &mut Recent) -> Result<u64, WalError> {
-    let file = File::open(&segment.path).map_err(cannot_read(&segment.path))?;
-    let length = file.metadata().map_err(cannot_read(&segment.path))?.len();
-    let now = now_ms();
-    for_each_head(&file, segment.head_bytes, segment.byte(end).min(length), |head| {
-        if recent.remembers(head.received, now) {
-            recent.remember(head.key, head.received);
-        }
-    })
-    .map_err(cannot_read(&segment.path))?;
-    Ok(bytes + length)
-}
-
-/// Reads the last segment to its end, and cuts off the group that was being written. The segment
-/// must reach `end_min`, where the next segment was started.
-fn finish_recovery(
-    state: &mut State,
-    recent: &mut Recent,
-    end_min: u64,
-    cipher: &TextCipher,
-) -> Result<(), WalError> {
-    let Some(segment) = state.segments.back().cloned() else { return Ok(()) };
-    let path = &segment.path;
-    let mut reader = Reader::open(path).map_err(cannot_read(path))?;
-    let now = now_ms();
-    let offset = |at: u64| segment.start + (at - segment.head_bytes);
-    // Records of a later group prove that the bytes before them were durable.
-    let proves = |at: u64, later: &StoredBatch| later.head.group > offset(at);
-    let mut unread = None;
-    let at = scan(&mut reader, segment.head_bytes, proves, |found| match found {
-        Found::Damage { at, .. } => {
-            tracing::error!(file = %path.display(), byte = at, "the write-ahead log is damaged");
-        }
-        Found::Record(StoredBatch { head, text }) => {
-            let text = match clear_text(cipher, segment.is_encrypted, text, path, 0) {
-                Ok(text) => text,
-                Err(error) => {
-                    unread.get_or_insert(error);
-                    return;
-                }
-            };
-            state.clusters.insert(head.name.clone(), after_text(head.begins, &text, head.lines));
-            if recent.remembers(head.received, now) {
-                recent.remember(head.key, head.received);
-            }
-        }
-    })
-    .map_err(cannot_read(path))?;
-    if let Some(error) = unread {
-        return Err(error);
-    }
-    let length = reader.limit();
-    if offset(at) < end_min {
-        let what = "no record, but another segment was started after it";
-        return Err(WalError::Damaged { path: path.clone(), byte: at, what });
-    }
-    if at < length {
-        tracing::info!(file = %path.display(), bytes = length - at, "cut off bytes that were not acknowledged");
-    }
-    // Records that the last process wrote and did not sync are kept, so they are made durable.
-    end_at(path, at)?;
-    state.end = offset(at);
-    state.bytes += at;
-    if state.end == segment.start {
-        // A segment without a record is overwritten by the next group; the positions in its head
-        // are in `clusters`.
-        state.segments.pop_back();
-        state.bytes -= at;
-    }
-    Ok(())
-}
-
-fn read_at(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, at)?;
-    Ok(bytes)
-}
-
-/// Returns the head of the record at `at`, if the record ends before `limit`.
-pub fn read_head(file: &File, at: u64, limit: u64) -> io::Result<Option<RecordHead>> {
-    let left = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
-    let bytes = read_at(file, at, left.min(RECORD_HEAD_BYTES + NAME_BYTES_MAX))?;
-    Ok(RecordHead::parse(&bytes).filter(|head| at + head.record_bytes() <= limit))
-}
-
-/// Returns the text of a record, if it is undamaged.
-pub fn read_text(file: &File, at: u64, head: &RecordHead) -> io::Result<Option<Vec<u8>>> {
-    let text = read_at(file, at + head.text_at(), head.text_bytes as usize)?;
-    Ok((checksum(&[&text]) == head.text_checksum).then_some(text))
-}
-
-/// A record of the log: one batch, whole and undamaged.
-struct StoredBatch {
-    head: RecordHead,
-    text: Vec<u8>,
-}
-
-impl Record for StoredBatch {
-    const MAGIC: &'static [u8] = RECORD_MAGIC;
-
-    fn read(reader: &mut Reader, at: u64) -> io::Result<Option<(StoredBatch, u64)>> {
-        // Texts are long, so they are read directly, not in the reader's blocks.
-        let Some(head) = read_head(reader.file(), at, reader.limit())? else { return Ok(None) };
-        let text = read_text(reader.file(), at, &head)?;
-        Ok(text.map(|text| {
-            let bytes = head.record_bytes();
-            (StoredBatch { head, text }, bytes)
-        }))
-    }
-}
-
-/// Reads heads in order, up to `limit` or the first byte that is not a head.
-fn for_each_head(file: &File, mut at: u64, limit: u64, mut each: impl FnMut(&RecordHead)) -> io::Result<()> {
-    while at < limit {
-        let Some(head) = read_head(file, at, limit)? else { break };
-        each(&head);
-        at += head.record_bytes();
-    }
-    Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn read_or_make_id(folder: &Path, may_make: bool) -> Result<[u8; 16], WalError> {
-    let path = folder.join("id");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && may_make => {
-            let mut id = [0; 16];
-            getrandom::fill(&mut id)
-                .map_err(|error| JournalError::Write { path: path.clone(), source: error.into() })?;
-            write_whole(&path, format!("{}\n", hex(&id)).as_bytes())?;
-            return Ok(id);
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(WalError::Id { path }),
-        Err(source) => return Err(WalError::Read { path, source }),
-    };
-    let digits = text.trim_end();
-    let sound = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    match u128::from_str_radix(digits, 16) {
-        Ok(number) if sound => Ok(number.to_be_bytes()),
-        _ => Err(WalError::Id { path }),
-    }
-}
-
-/// Remembers the batches that earlier processes acknowledged. A damaged file is skipped; the only
-/// consequence is that a batch may be stored twice.
-fn load_keys(folder: &Path, recent: &mut Recent) -> Result<VecDeque<(PathBuf, u64)>, WalError> {
-    let mut files = VecDeque::new();
-    let now = now_ms();
-    for (_, path) in numbered(folder, "keys")? {
-        let bytes = std::fs::read(&path).map_err(cannot_read(&path))?;
-        let keys = bytes
-            .split_last_chunk::<16>()
-            .filter(|(content, sum)| checksum(&[content]) == **sum)
-            .and_then(|(content, _)| content.strip_prefix(KEYS_MAGIC));
-        let Some(keys) = keys else {
-            tracing::warn!(file = %path.display(), "damaged: batches that are sent again may be stored twice");
-            files.push_back((path, 0));
-            continue;
-        };
-        let mut newest = 0;
-        for entry in keys.chunks_exact(KEY_BYTES) {
-            if let (Some(key), Some(received)) = (entry.first_chunk(), entry.last_chunk()) {
-                let received = u64::from_le_bytes(*received);
-                newest = newest.max(received);
-                if recent.remembers(received, now) {
-                    recent.remember(*key, received);
-                }
-            }
-        }
-        files.push_back((path, newest));
-    }
-    Ok(files)
 }

@@ -97,6 +97,11 @@ enum Place {
     Status,
     Details,
     Message,
+    /// The reason or the state of a `Status`.
+    Reason,
+    /// The status of an object, in which controllers quote the object.
+    Remarks,
+    Remark,
     AuditAnnotations,
     AuditAnnotation(Origin),
     Body(Span),
@@ -355,7 +360,7 @@ impl<'t, 'c> Walk<'t, 'c> {
                 let hit = match place {
                     Place::Skip | Place::Record | Place::Payload | Place::Beside | Place::RequestUri => None,
                     Place::User => self.scalar_hit(states, place),
-                    Place::Message if self.has_bodies() => Some(dropped(Implied::Message)),
+                    Place::Message | Place::Reason if self.has_bodies() => Some(dropped(Implied::Message)),
                     _ => self.scalar_hit(states, place).or_else(|| self.detected(text)),
                 };
                 (end, hit)

@@ -14,10 +14,9 @@ use crate::json::{self, Broken};
 use crate::target::Form;
 
 /// Members of an event that are never changed. The others are handled by name.
-const EVENT_MEMBERS: [&str; 16] = [
+const EVENT_MEMBERS: [&str; 15] = [
     "kind",
     "apiVersion",
-    "metadata",
     "level",
     "auditID",
     "stage",
@@ -31,6 +30,18 @@ const EVENT_MEMBERS: [&str; 16] = [
     "k8s_audit_level",
     "openshift_audit_level",
     "method",
+];
+/// Members of the `metadata` that events of earlier versions have. A collector may use the name for
+/// members of its own.
+const META_MEMBERS: [&str; 8] = [
+    "creationTimestamp",
+    "generateName",
+    "generation",
+    "name",
+    "namespace",
+    "resourceVersion",
+    "selfLink",
+    "uid",
 ];
 const ENTRY_MEMBERS: [&str; 8] =
     ["insertId", "logName", "operation", "receiveTimestamp", "resource", "severity", "timestamp", "spanId"];
@@ -74,7 +85,7 @@ impl<'t> Walk<'t, '_> {
         let (is_object, is_array) =
             (self.text.get(value_at) == Some(&b'{'), self.text.get(value_at) == Some(&b'['));
         let inner_place = match place {
-            Place::Record => self.record_member(name, inner),
+            Place::Record => self.record_member(name, inner, value_at),
             Place::Payload => match () {
                 () if is("request") || is("response") || is("resourceOriginalState") => Place::Body(inner),
                 () if is("status") => Place::Status,
@@ -84,6 +95,7 @@ impl<'t> Walk<'t, '_> {
             },
             Place::Status | Place::Details if is("message") => Place::Message,
             Place::Status if is("details") => Place::Details,
+            Place::Status if is("reason") || is("status") => Place::Reason,
             Place::Details => Place::Details,
             Place::AuditAnnotations => Place::AuditAnnotation(echo::origin(name)),
             Place::Body(root) => match () {
@@ -98,6 +110,9 @@ impl<'t> Walk<'t, '_> {
                 () if is("metadata") => Place::Metadata,
                 () if is("message") && !self.context.keeps_messages => Place::Message,
                 () if is("details") && !self.context.keeps_messages => Place::Details,
+                () if is("reason") && !self.context.keeps_messages => Place::Reason,
+                () if is("status") && is_object => Place::Remarks,
+                () if is("status") && !is_array => Place::Reason,
                 () if is("raw") && !root.is_empty() && !is_object && !is_array => {
                     hit = stronger(hit, Some(dropped(Implied::Wrapped)));
                     Place::Plain
@@ -130,6 +145,8 @@ impl<'t> Walk<'t, '_> {
                 inner = self.bodies;
                 Place::Patch { root: inner, is_body: true }
             }
+            Place::Remarks | Place::Remark if is("message") || is("reason") => Place::Remark,
+            Place::Remarks | Place::Remark => Place::Remarks,
             Place::User => Place::User,
             Place::Skip => Place::Skip,
             _ => Place::Plain,
@@ -137,12 +154,15 @@ impl<'t> Walk<'t, '_> {
         (inner, hit, inner_place, self.named(place, name))
     }
 
-    pub(super) fn record_member(&self, name: &[u8], inner: Span) -> Place {
+    pub(super) fn record_member(&self, name: &[u8], inner: Span, value_at: usize) -> Place {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         let known = match self.context.form {
             Form::Event => &EVENT_MEMBERS[..],
             Form::GoogleEntry => &ENTRY_MEMBERS[..],
         };
+        if self.context.form == Form::Event && is("metadata") {
+            return if self.is_object_meta(value_at) { Place::Skip } else { Place::Beside };
+        }
         if self.context.form == Form::Event && EVENT_MEMBERS.iter().any(|known| known.as_bytes() == name) {
             return Place::Skip;
         }
@@ -157,6 +177,19 @@ impl<'t> Walk<'t, '_> {
             _ if known.iter().any(|known| is(known)) => Place::Skip,
             _ => Place::Beside,
         }
+    }
+
+    /// Whether a value is the metadata of an event, and nothing else.
+    fn is_object_meta(&self, at: usize) -> bool {
+        let text = self.text;
+        let mut is_meta = true;
+        let read = json::each_member(text, at, self.depth, |(start, end), at, depth| {
+            let name = json::unescape(&text[start..end]);
+            is_meta &= META_MEMBERS.iter().any(|known| known.as_bytes() == &*name);
+            is_meta &= !matches!(text.get(at), Some(b'{' | b'['));
+            json::value_end(text, at, depth)
+        });
+        is_meta && read.is_ok()
     }
 
     /// Returns the hit of an object that has a member of this name.
@@ -249,6 +282,7 @@ impl<'t> Walk<'t, '_> {
             Place::Skip => Place::Skip,
             // A list of messages is no message that is known.
             Place::Message => Place::Message,
+            Place::Reason | Place::Remarks | Place::Remark => place,
             Place::Annotation => Place::Annotation,
             Place::AuditAnnotation(origin) => Place::AuditAnnotation(origin),
             _ => Place::Plain,
@@ -315,6 +349,12 @@ impl<'t> Walk<'t, '_> {
         let base = self.states.len();
         for segment in pointer.split(|byte| *byte == b'/') {
             let name = unescape_pointer(segment);
+            if let Place::Fields { is_hit } = place {
+                let (inner, _, next, whole) = self.field(states, is_hit, &name);
+                hit = stronger(hit, whole);
+                (states, place) = (inner, next);
+                continue;
+            }
             let is_index = segment == b"-" || (!segment.is_empty() && segment.iter().all(u8::is_ascii_digit));
             let next = self.states.len();
             hit = stronger(hit, self.step_on(next, states, Some(&name)));
@@ -330,10 +370,18 @@ impl<'t> Walk<'t, '_> {
                 }
                 Place::Body(_) if is("metadata") => Place::Metadata,
                 Place::Body(_) if is("message") => Place::Message,
+                Place::Body(_) if is("status") => Place::Remarks,
+                Place::Remarks | Place::Remark if is("message") || is("reason") => Place::Remark,
+                Place::Remarks | Place::Remark => Place::Remarks,
                 Place::Metadata if is("annotations") => Place::Annotations,
                 Place::Metadata if is("managedFields") => Place::ManagedFields,
                 Place::Annotations => Place::Annotation,
                 Place::ManagedFields if is_index => Place::ManagedFields,
+                Place::ManagedFields if is("fieldsV1") => {
+                    self.states.truncate(next);
+                    self.add(next, self.bodies);
+                    Place::Fields { is_hit: false }
+                }
                 _ => Place::Plain,
             };
             states = Span { start: next, end: self.states.len() };

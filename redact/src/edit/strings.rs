@@ -12,6 +12,7 @@ use crate::graph::{Action, Hit};
 use crate::implied::Implied;
 use crate::json::{self, Broken};
 use crate::pointers::Segment;
+use crate::policy::{FIELD_SELECTOR, LABEL_SELECTOR};
 
 /// How deep texts in texts are read: an annotation that has an object with such an annotation.
 const TEXTS_MAX: usize = 4;
@@ -29,7 +30,9 @@ impl Walk<'_, '_> {
         if matches!(place, Place::User | Place::RequestUri) || hit.is_some() {
             return hit;
         }
-        if self.context.detectors.is_empty() && self.context.names.is_empty() && matches!(place, Place::Plain)
+        if self.context.detectors.is_empty()
+            && self.context.names.is_empty()
+            && matches!(place, Place::Plain | Place::Remarks)
         {
             return None;
         }
@@ -39,8 +42,9 @@ impl Walk<'_, '_> {
         }
         let candidate = match place {
             Place::Message if !self.has_bodies() || echo::is_plain_message(&text) => None,
-            Place::Message => return Some(dropped(Implied::Message)),
-            Place::Details if self.has_bodies() => Some(Implied::Message),
+            Place::Reason if !self.has_bodies() || echo::is_plain_reason(&text) => None,
+            Place::Message | Place::Reason => return Some(dropped(Implied::Message)),
+            Place::Details | Place::Remark if self.has_bodies() => Some(Implied::Message),
             Place::AuditAnnotation(Origin::Server) => None,
             Place::AuditAnnotation(Origin::Quoting) if self.has_bodies() => {
                 return Some(dropped(Implied::Annotation));
@@ -123,7 +127,10 @@ impl Walk<'_, '_> {
         if names.iter().any(|name| name == text) {
             return Some(hit);
         }
-        if !matches!(place, Place::Message | Place::Details | Place::AuditAnnotation(_) | Place::Annotation) {
+        if !matches!(
+            place,
+            Place::Message | Place::Details | Place::Remark | Place::AuditAnnotation(_) | Place::Annotation
+        ) {
             return None;
         }
         let mut replaced: Option<Vec<u8>> = None;
@@ -165,7 +172,7 @@ impl Walk<'_, '_> {
         let end = json::value_end(self.text, at, self.depth)?;
         let text = json::unescape(&self.text[at..end]);
         let query = match self.text.get(at) {
-            Some(b'"') if !states.is_empty() => memchr::memchr(b'?', &text),
+            Some(b'"') if !states.is_empty() || self.has_bodies() => memchr::memchr(b'?', &text),
             _ => None,
         };
         let Some(query) = query else { return Ok((end, Fate::Kept)) };
@@ -180,6 +187,7 @@ impl Walk<'_, '_> {
             let states_end = self.states.len();
             let (_, hit) = self.step(states, Some(&decoded));
             self.states.truncate(states_end);
+            let hit = hit.or_else(|| self.selected(&decoded, value.unwrap_or_default()));
             match (hit, value) {
                 (Some(hit), _) if hit.action == Action::Drop => {
                     let segment = Segment::Owned(decoded);
@@ -211,6 +219,48 @@ impl Walk<'_, '_> {
             self.edits.push(Edit { start: at, end, with });
         }
         Ok((end, Fate::Kept))
+    }
+}
+
+impl Walk<'_, '_> {
+    /// Returns the hit of a selector in a URI: `fieldSelector=spec.ssn=1` has a value of `spec.ssn`
+    /// in it, and a selector of labels those of `metadata.labels`.
+    fn selected(&mut self, name: &[u8], value: &[u8]) -> Option<Hit> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let (is_of_fields, is_of_labels) = (is(FIELD_SELECTOR), is(LABEL_SELECTOR));
+        if !self.has_bodies() || !(is_of_fields || is_of_labels) {
+            return None;
+        }
+        let (base, text) = (self.states.len(), percent_decoded(value));
+        let mut is_hit = false;
+        if is_of_fields {
+            for term in text.split(|byte| *byte == b',') {
+                let field = term.split(|byte| b"=!".contains(byte)).next().unwrap_or_default();
+                is_hit |= self.leads_to_value(self.bodies, field.trim_ascii().split(|byte| *byte == b'.'));
+            }
+        } else {
+            let (metadata, _) = self.step(self.bodies, Some(b"metadata"));
+            let (labels, hit) = self.step(metadata, Some(b"labels"));
+            is_hit |= hit.is_some();
+            // There are several forms, and a value that is taken for a key does no harm.
+            for key in text.split(|byte| b",=!() \t".contains(byte)).filter(|key| !key.is_empty()) {
+                is_hit |= self.leads_to_value(labels, std::iter::once(key));
+            }
+        }
+        self.states.truncate(base);
+        is_hit.then(|| dropped(Implied::Selector))
+    }
+
+    /// Whether a path leads to a value at the end of a way, or to one on the way, or goes on from it.
+    fn leads_to_value<'n>(&mut self, from: Span, way: impl Iterator<Item = &'n [u8]>) -> bool {
+        let (base, mut states, mut is_hit) = (self.states.len(), from, false);
+        for name in way {
+            let (next, hit) = self.step(states, Some(name));
+            (states, is_hit) = (next, is_hit || hit.is_some());
+        }
+        is_hit |= self.scalar_hit(states, Place::Plain).is_some();
+        self.states.truncate(base);
+        is_hit
     }
 }
 

@@ -331,6 +331,118 @@ fn messages_are_kept_only_if_they_quote_nothing() {
 }
 
 #[test]
+fn a_reason_is_kept_only_if_it_is_one_of_the_api() {
+    for (reason, status) in [("hunter2", "Failure"), ("Invalid", "hunter2")] {
+        let (name, path) = if reason == "hunter2" { ("reason", "reason") } else { ("status", "status") };
+        let rest = if reason == "hunter2" {
+            format!(r#""status":"{status}""#)
+        } else {
+            format!(r#""reason":"{reason}""#)
+        };
+        for member in ["responseStatus", "responseObject"] {
+            dropped(
+                &format!(r#"{{"{member}":{{{rest},"{name}":"hunter2","code":403}}}}"#),
+                &format!(r#"{{"{member}":{{{rest},"code":403}}}}"#),
+                &[&format!("/{member}/{path}")],
+            );
+        }
+    }
+    unchanged(r#"{"responseStatus":{"status":"Failure","reason":"NotFound","code":404}}"#);
+    unchanged(r#"{"responseObject":{"kind":"Secret","status":{"reason":"hunter2"}}}"#);
+    // The reason of an event of Kubernetes is a field.
+    let redactor = with(vec![rule("drop", &RULES)], &[], &[]);
+    let events = Target { resource: Some("events"), ..SECRET };
+    let event = br#"{"requestObject":{"kind":"Event","reason":"FailedMount","message":"x"}}"#;
+    assert!(redactor.redact(event, Form::Event, "prod", &events).expect("readable").is_none());
+}
+
+#[test]
+fn a_status_that_quotes_its_object_is_dropped_where_it_does() {
+    let event = |conditions: &str| {
+        format!(
+            r#"{{"responseObject":{{"data":{{"p":"123-45-6789"}},"status":{{"phase":"Bad","conditions":[{conditions}]}}}}}}"#
+        )
+    };
+    let left = |conditions: &str| {
+        format!(
+            r#"{{"responseObject":{{"data":{{}},"status":{{"phase":"Bad","conditions":[{conditions}]}}}}}}"#
+        )
+    };
+    dropped(
+        &event(
+            r#"{"type":"A","message":"no 123-45-6789","reason":"X"},{"type":"B","message":"fine","reason":"No123-45-6789"}"#,
+        ),
+        &left(r#"{"type":"A","reason":"X"},{"type":"B","message":"fine"}"#),
+        &[
+            "/responseObject/data/p",
+            "/responseObject/status/conditions/0/message",
+            "/responseObject/status/conditions/1/reason",
+        ],
+    );
+    // In a list, and in a JSON patch.
+    dropped(
+        r#"{"responseObject":{"items":[{"data":{"p":"123-45-6789"},"status":{"message":"123-45-6789"}}]}}"#,
+        r#"{"responseObject":{"items":[{"data":{},"status":{}}]}}"#,
+        &["/responseObject/items/0/data/p", "/responseObject/items/0/status/message"],
+    );
+    dropped(
+        r#"{"requestObject":[{"op":"add","path":"/data/p","value":"123-45-6789"},{"op":"add","path":"/status/conditions/-","value":{"message":"is 123-45-6789"}}]}"#,
+        r#"{"requestObject":[{"op":"add","path":"/data/p"},{"op":"add","path":"/status/conditions/-","value":{}}]}"#,
+        &["/requestObject/0/value", "/requestObject/1/value/message"],
+    );
+    unchanged(r#"{"responseObject":{"status":{"conditions":[{"message":"123-45-6789"}]}}}"#);
+}
+
+#[test]
+fn selectors_with_values_go_from_the_uri() {
+    let redactor = with(vec![rule("tokenise", &["responseObject.spec.ssn"])], &[], &[]);
+    let left = |redactor: &strongroom_redact::Redactor, query: &str| {
+        let event = format!(r#"{{"requestURI":"/apis/example.org/v1/patients?{query}","verb":"list"}}"#);
+        let (text, mark) = edited(redactor, &event);
+        let may = redactor.may_change_uri(&format!("/apis/example.org/v1/patients?{query}"));
+        assert!(may || mark.is_none(), "the question before is answered the same way: {query}");
+        if let Some(mark) = mark {
+            crate::markers::assert_true(&mark, &text);
+        }
+        text
+    };
+    for query in [
+        "fieldSelector=spec.ssn%3D123-45-6789",
+        "fieldSelector=metadata.name%3Da%2Cspec.ssn%3D%3D123-45-6789",
+        "FieldSelector=spec.SSN!%3d123-45-6789",
+        "f%69eldSelector=spec.ssn=123-45-6789",
+        "fieldSelector=%20spec.ssn+%3D123-45-6789",
+        "fieldSelector=spec.ssn.deeper%3D123-45-6789",
+    ] {
+        let text = left(&redactor, &format!("{query}&watch=true"));
+        assert_eq!(text, r#"{"requestURI":"/apis/example.org/v1/patients?watch=true","verb":"list"}"#);
+    }
+    for query in [
+        "fieldSelector=metadata.name%3D123-45-6789",
+        "fieldSelector=spec.other%3D1&labelSelector=spec.ssn%3D1",
+        "labelSelector=app%3Dx",
+        "fieldSelector=",
+        "fieldSelector",
+    ] {
+        assert!(left(&redactor, query).contains(query), "{query}");
+    }
+    let labels = with(vec![rule("drop", &["requestObject.metadata.labels[\"x.io/mrn\"]"])], &[], &[]);
+    for query in [
+        "labelSelector=x.io%2Fmrn%3D4711",
+        "labelSelector=app%3Dx%2Cx.io%2Fmrn%20in%20(4711,4712)",
+        "labelSelector=!x.io/mrn",
+    ] {
+        assert!(!left(&labels, query).contains('?'), "{query}");
+    }
+    assert!(left(&labels, "labelSelector=app%3Dx").contains("app"));
+    // Any depth, any member.
+    for path in ["requestObject.**.ssn", "requestObject.spec.*", "requestObject.**", "requestObject.spec"] {
+        let redactor = with(vec![rule("drop", &[path])], &[], &[]);
+        assert!(!left(&redactor, "fieldSelector=spec.ssn%3D1").contains('?'), "{path}");
+    }
+}
+
+#[test]
 fn what_repeats_a_replaced_value_is_dropped() {
     dropped(
         r#"{"requestObject":{"data":{"p":"aHVudGVyMi10b28="},"metadata":{"annotations":{"tool/a":"was hunter2-too","tool/b":"other"}}},"annotations":{"w/x":"aHVudGVyMi10b28=","w/y":"z"}}"#,
@@ -349,6 +461,31 @@ fn what_repeats_a_replaced_value_is_dropped() {
         &["/host", "/message"],
     );
     unchanged(r#"{"host":"n1","verb":"get","requestObject":{"kind":"Secret"}}"#);
+    // A collector's members under a name that events once had.
+    dropped(
+        r#"{"metadata":{"name":"n","copy":"x"},"verb":"get","requestObject":{"data":{"p":"x"}}}"#,
+        r#"{"verb":"get","requestObject":{"data":{}}}"#,
+        &["/metadata", "/requestObject/data/p"],
+    );
+    dropped(
+        r#"{"metadata":{"uid":"u","creationTimestamp":null},"verb":"get","requestObject":{"data":{"p":"x"}}}"#,
+        r#"{"metadata":{"uid":"u","creationTimestamp":null},"verb":"get","requestObject":{"data":{}}}"#,
+        &["/requestObject/data/p"],
+    );
+    // Quoted and encoded in other ways.
+    for text in [
+        "secret+%22correct-horse-battery%22",
+        "a \\\"correct-horse-battery\\\"",
+        "ImNvcnJlY3QtaG9yc2UtYmF0dGVyeS",
+    ] {
+        dropped(
+            &format!(
+                r#"{{"requestObject":{{"data":{{"p":"\"correct-horse-battery\""}}}},"annotations":{{"w/x":"({text})"}}}}"#
+            ),
+            r#"{"requestObject":{"data":{}},"annotations":{}}"#,
+            &["/annotations/w~1x", "/requestObject/data/p"],
+        );
+    }
 }
 
 #[test]
@@ -379,6 +516,22 @@ fn managed_fields_have_values_in_names() {
     ] {
         assert_eq!(edited(&redactor, &event(kept)).1, None, "{kept}");
     }
+    // The same in a JSON patch, from any pointer into them.
+    let redactor = with(vec![rule("drop", &["requestObject.spec.ids[]"])], &[], &[]);
+    let patch = |path: &str, value: &str| {
+        format!(
+            r#"{{"requestObject":[{{"op":"add","path":"/metadata/managedFields{path}","value":{value}}}]}}"#
+        )
+    };
+    for (path, value, left) in [
+        ("/0/fieldsV1", r#"{"f:spec":{"f:ids":{"v:\"123\"":{}},"f:n":{}}}"#, r#"{"f:spec":{"f:n":{}}}"#),
+        ("/0/fieldsV1/f:spec", r#"{"f:ids":{"v:\"123\"":{}},"f:n":{}}"#, r#"{"f:n":{}}"#),
+        ("/0", r#"{"fieldsV1":{"f:spec":{"f:ids":{"v:\"123\"":{}}}}}"#, r#"{"fieldsV1":{"f:spec":{}}}"#),
+    ] {
+        assert_eq!(edited(&redactor, &patch(path, value)).0, patch(path, left));
+    }
+    let whole = edited(&redactor, &patch("/0/fieldsV1/f:spec/f:ids", r#"{"v:\"123\"":{}}"#)).0;
+    assert!(!whole.contains("123"), "{whole}");
 }
 
 #[test]
@@ -610,7 +763,8 @@ fn rules_are_about_clusters_namespaces_and_resources() {
             Root::ResponseObject,
             Root::Annotations,
             Root::StatusMessage,
-            Root::StatusDetails
+            Root::StatusDetails,
+            Root::RequestUri
         ]
     );
 }
@@ -643,6 +797,16 @@ fn presets_cover_what_they_are_named_after() {
             of(Some("authentication.k8s.io"), "tokenreviews"),
             r#"{"requestObject":{"spec":{"token":"x"}}}"#,
             r#"{"requestObject":{"spec":{}}}"#,
+        ),
+        (
+            of(Some("oauth.openshift.io"), "oauthclients"),
+            r#"{"requestObject":{"secret":"x","additionalSecrets":["y"]}}"#,
+            r#"{"requestObject":{"additionalSecrets":[null]}}"#,
+        ),
+        (
+            of(Some("route.openshift.io"), "routes"),
+            r#"{"responseObject":{"spec":{"tls":{"key":"x","termination":"edge"}}}}"#,
+            r#"{"responseObject":{"spec":{"tls":{"termination":"edge"}}}}"#,
         ),
         (
             of(None, "configmaps"),

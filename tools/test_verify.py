@@ -5,6 +5,8 @@ pyarrow, the rows of real Parquet files are tested too.
 `Writer` writes the logs of an archive as docs/proof.md describes them, with random bytes as data
 files. There are two ways to break an archive: the writer can be told to write something wrong, and
 files can be changed afterwards. Either must give the kind of finding that the document names."""
+
+import ast
 import base64
 import contextlib
 import datetime
@@ -451,6 +453,19 @@ class Trees(unittest.TestCase):
             tree.add(leaf)
         self.assertEqual(levels[2][0], tree.root())
         self.assertEqual(levels[1][7], verify.merkle_root(leaves[7 * 256 : 8 * 256]))
+
+
+class Source(unittest.TestCase):
+    def test_each_name_of_the_module_has_one_value(self):
+        """The second of two values would be the one that is used everywhere, silently."""
+        with open(verify.__file__, encoding="utf-8") as f:
+            tree = ast.parse(f.read())
+        names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        for node in tree.body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+            names += [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        self.assertGreater(len(names), 100)
+        self.assertEqual(sorted({name for name in names if names.count(name) > 1}), [])
 
 
 class Parsing(unittest.TestCase):
@@ -2994,7 +3009,7 @@ class Records(unittest.TestCase):
         self.assertEqual(set(EVENTS[2].compared) - set(EVENTS[1].compared), {"faults"})
 
     def test_paths(self):
-        longest = "a" * verify.PATH_BYTES_MAX
+        longest = "a" * verify.UNWRAP_BYTES_MAX
         for text, names in [
             ("a", ["a"]), ("a.b.c", ["a", "b", "c"]), (r"a\.b.c", ["a.b", "c"]), (r"a\\.b", ["a\\", "b"]), (" .ä", [" ", "ä"]), ("a.annotations", ["a", "annotations"]),
             ("1.2.3.4.5.6.7.8", list("12345678")), (longest, [longest]),

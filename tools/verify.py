@@ -4620,7 +4620,7 @@ API_SERVERS = (
     "kube-apiserver", "openshift-apiserver", "oauth-apiserver", "openshift-oauth-apiserver", "oauth-server", "oauth-openshift", "kube-apiserver-audit",
 )  # fmt: skip
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-UNWRAP, PATH_NAMES_MAX, PATH_BYTES_MAX = "unwrap:", 8, 256
+UNWRAP, UNWRAP_NAMES_MAX, UNWRAP_BYTES_MAX = "unwrap:", 8, 256
 NAME_IN_PATH, CONTROL_IN_PATH = re.compile(r"(?:[^.\\]|\\[.\\])+"), re.compile(r"[\x00-\x1f\x7f-\x9f]")
 CLIENTS_OWN = ("requestObject", "responseObject", "annotations")
 
@@ -4760,7 +4760,7 @@ def path_of(shape):
         return None
     text = shape[len(UNWRAP) :]
     names = NAME_IN_PATH.findall(text)
-    if not 0 < len(names) <= PATH_NAMES_MAX or ".".join(names) != text or len(text.encode()) > PATH_BYTES_MAX or CONTROL_IN_PATH.search(text):
+    if not 0 < len(names) <= UNWRAP_NAMES_MAX or ".".join(names) != text or len(text.encode()) > UNWRAP_BYTES_MAX or CONTROL_IN_PATH.search(text):
         return None
     names = [re.sub(r"\\(.)", r"\1", name) for name in names]
     return None if names[0] in CLIENTS_OWN else names
@@ -5277,9 +5277,6 @@ class Said:
     def attacks(self, of):
         found = [of(attack) for attack in self.list(("finding_info", "attacks")) if attack is not None]
         return [item for item in found if item is not NOTHING]
-
-
-NOTHING = object()
 
 
 def tactics(said):

@@ -206,13 +206,14 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                     let is_list = matches!(
                         refusal.reason,
                         Reason::NotAnAuditEvent | Reason::TooDeep | Reason::BrokenJson
-                    )
-                        && (memchr::memmem::find(text, b"\"EventList\"").is_some()
-                            || text.trim_ascii_start().starts_with(b"["));
+                    ) && (memchr::memmem::find(text, b"\"EventList\"").is_some()
+                        || text.trim_ascii_start().starts_with(b"["));
+                    // An object that is refused keeps the NUL that ends it.
+                    let is_frame = refusal.reason == Reason::NulByte && text.starts_with(b"{");
                     // A line may also be a piece of a longer one.
                     let is_piece = *reason == Reason::TornLine.as_str();
                     assert!(
-                        is_list || is_piece || *reason == refusal.reason.as_str(),
+                        is_list || is_frame || is_piece || *reason == refusal.reason.as_str(),
                         "{reason} {}",
                         refusal.reason
                     );

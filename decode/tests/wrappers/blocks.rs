@@ -122,8 +122,11 @@ proptest! {
         let ids = decoded.events.column(index::AUDIT_ID).as_string::<i32>();
         let found: Vec<Option<String>> = ids.iter().map(|id| id.map(str::to_owned)).collect();
         prop_assert_eq!(found, wanted, "{}\n{:?}", stream, details(&decoded));
-        let mut sizes = sizes.into_iter().cycle();
-        streams::check(stream.as_bytes(), &Options::default(), &mut || sizes.next().unwrap_or(1));
+        // A carriage return after a document may be the frame of either neighbour.
+        if !crlf {
+            let mut sizes = sizes.into_iter().cycle();
+            streams::check(stream.as_bytes(), &Options::default(), &mut || sizes.next().unwrap_or(1));
+        }
     }
 }
 

@@ -209,13 +209,19 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                             refusal.reason,
                             Reason::NotAnAuditEvent | Reason::TooDeep | Reason::BrokenJson
                         );
+                    // An object that is refused keeps the NUL that ends it.
+                    let is_frame = refusal.reason == Reason::NulByte && text.starts_with(b"{");
                     // A line may also be a piece of a longer one.
                     let is_piece = *reason == Reason::TornLine.as_str();
                     // Of two faults in a line, either may be named.
                     let is_broken_twice =
                         refusal.reason == Reason::InvalidUtf8 && *reason == Reason::BrokenJson.as_str();
                     assert!(
-                        is_list || is_piece || is_broken_twice || *reason == refusal.reason.as_str(),
+                        is_list
+                            || is_frame
+                            || is_piece
+                            || is_broken_twice
+                            || *reason == refusal.reason.as_str(),
                         "{reason} {}",
                         refusal.reason
                     );

@@ -59,7 +59,82 @@ proptest! {
     }
 }
 
-/// Lists that people have edited, on lines of a stream that does not begin with a document.
+proptest! {
+    #![proptest_config(cases(150, 10_000))]
+
+    /// Documents that people have edited, or that programs have joined or not finished, in blocks of
+    /// any size: no whole event is lost, and every byte is kept.
+    #[test]
+    fn edited_documents_lose_no_event(
+        documents in prop::collection::vec(
+            (0_usize..4, any::<bool>(), prop::collection::vec((0_usize..40, 0_usize..8), 1..5), 0_usize..6, 0_usize..5),
+            1..4,
+        ),
+        crlf in any::<bool>(),
+        sizes in prop::collection::vec(1_usize..3_000, 1..8),
+    ) {
+        const HEADS: [&str; 4] = [
+            "[",
+            "[\n,",
+            "{\n\"kind\": \"EventList\",\n\"apiVersion\": \"audit.k8s.io/v1\",\n\"items\": [",
+            "{\n\"kind\": \"EventList\", \"metadata\": {},\n\"items\": [,",
+        ];
+        const BETWEEN: [&str; 8] = [",", ",\n", " , ", ",,", "\n,\n,\n", "\n", "", " "];
+        const TAILS: [&str; 6] = ["]", ",]", "\n]", " ,\n , ]", "", ",\n"];
+        const JOINTS: [&str; 5] = ["", "\n", "\n\u{feff}", "\n\n", "\u{feff}"];
+        thread_local!(static EVENTS: Vec<String> = lines(73, 40));
+        let (mut stream, mut wanted, mut is_open) = (String::new(), Vec::new(), false);
+        let last = documents.len() - 1;
+        for (at, (head, is_pretty, events, tail, joint)) in documents.into_iter().enumerate() {
+            // After a list without its bracket, an object would be an element of that.
+            let head = if is_open { head % 2 } else { head };
+            // After a comma, a list would be one, too.
+            let tail = if at < last && tail == 5 { 4 } else { tail };
+            is_open = tail > 3;
+            stream += HEADS[head];
+            let event = |number: usize| EVENTS.with(|events| events[number].clone());
+            let texts = events.iter().map(|(number, _)| match is_pretty {
+                true => {
+                    let value: serde_json::Value = serde_json::from_str(&event(*number)).expect("JSON");
+                    serde_json::to_string_pretty(&value).expect("JSON")
+                }
+                false => event(*number),
+            });
+            for (position, text) in texts.enumerate() {
+                if position > 0 {
+                    stream += BETWEEN[events[position].1];
+                }
+                stream += &text;
+            }
+            stream += TAILS[tail];
+            if head > 1 && tail < 4 {
+                stream += "}";
+            }
+            if at < last {
+                stream += JOINTS[joint];
+            }
+            wanted.extend(events.iter().map(|(number, _)| id_of(&event(*number))));
+        }
+        if crlf {
+            stream = stream.replace('\n', "\r\n");
+        }
+        let decoded = check(stream.as_bytes());
+        let ids = decoded.events.column(index::AUDIT_ID).as_string::<i32>();
+        let found: Vec<Option<String>> = ids.iter().map(|id| id.map(str::to_owned)).collect();
+        prop_assert_eq!(found, wanted, "{}\n{:?}", stream, details(&decoded));
+        // A carriage return after a document may be the frame of either neighbour.
+        if !crlf {
+            let mut sizes = sizes.into_iter().cycle();
+            streams::check(stream.as_bytes(), &Options::default(), &mut || sizes.next().unwrap_or(1));
+        }
+    }
+}
+
+fn id_of(event: &str) -> Option<String> {
+    plain::decode(event.as_bytes(), DEPTH_MAX).expect("an event").audit_id
+}
+
+/// The same on lines of a stream that does not begin with a document.
 #[test]
 fn edited_lists_on_lines_lose_no_event() {
     let events = lines(74, 3);

@@ -112,9 +112,6 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         Some(file) => Some(redact::redactor(redact::read_policy(file)?)?),
         None => None,
     };
-    if redactor.is_some() {
-        redact::guard_memory();
-    }
     let source::Expanded { inputs, left_out } = source::expand(&args.logs).map_err(ingest_error)?;
     let rules = Arc::new(load_rules(args.no_builtin_rules, &args.rules)?);
     if let (Some(first), false) = (left_out.first(), args.quiet) {

@@ -23,7 +23,7 @@ use strongroom_redact::{CONTEXT_REJECT, Key, KeyError, KeySource, Keys, Redactor
 use strongroom_schemas::error_chain;
 
 use crate::config::cluster_name;
-use crate::config::redact::{read_policy, redactor};
+use crate::config::redact::{guard_memory, read_policy, redactor};
 use crate::exit::{self, CliError, archive_error, ingest_error};
 use crate::hunt::{self, time};
 use crate::key::{KeyArgs, open};
@@ -143,10 +143,13 @@ pub struct DisclosureArgs {
     /// A key: file:PATH, env:NAME or command:PROGRAM ARGUMENTS (repeatable)
     #[arg(long, value_name = "KEY", value_parser = key_source, conflicts_with = "redact")]
     redact_key: Vec<KeySource>,
-    /// The archive that the use is recorded in; no other process may be writing to it, unless it is
-    /// in a bucket
+    /// The archive that is asked about, and in which the use is recorded
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: String,
+    /// Record the use in this archive instead: while another process, such as `run`, writes to an
+    /// archive on a disk, nothing else can
+    #[arg(long, value_name = "LOCATION")]
+    record: Option<String>,
     /// Who asks; it is recorded [default: the name of the user]
     #[arg(long, value_name = "NAME", env = "USER")]
     principal: String,
@@ -164,6 +167,7 @@ pub fn key_source(text: &str) -> Result<KeySource, String> {
 impl DisclosureArgs {
     /// Loads the keys. Those that cannot be loaded are an error.
     pub fn keys(&self) -> Result<Keys, CliError> {
+        guard_memory();
         let keys = match &self.redact {
             Some(file) => Keys::load(&read_policy(file)?),
             None => keys_of(&self.redact_key),
@@ -171,31 +175,40 @@ impl DisclosureArgs {
         keys.map_err(|errors| key_errors(&errors))
     }
 
-    /// Opens the archive, with the signer of its log.
+    /// Opens the archive that is asked about.
     pub fn archive(&self) -> Result<Archive, CliError> {
-        let archive = open(&self.archive)?;
-        Ok(match self.signer.signer()? {
-            Some(signer) => archive.signed_by(signer),
-            None => archive,
-        })
+        open(&self.archive)
     }
 
-    /// Records a use. Without a record there is no answer.
+    /// Records a use, in the archive that is asked about or in the one for records. Without a record
+    /// there is no answer.
     pub fn record(&self, archive: &Archive, disclosure: Disclosure<'_>) -> Result<(), CliError> {
         let reason = self.reason.trim();
         if reason.is_empty() || reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {
             let error = anyhow::anyhow!("the reason is one line of 1 to {REASON_BYTES_MAX} bytes");
             return Err(CliError::input(error));
         }
-        let asked = Asked { principal: &self.principal, reason };
-        if disclose::record(archive, asked, disclosure).map_err(ingest_error)? {
+        let to = match &self.record {
+            Some(location) => open(location)?,
+            None => archive.clone(),
+        };
+        let about = (to.id() != archive.id()).then(|| archive.id());
+        let to = match self.signer.signer()? {
+            Some(signer) => to.signed_by(signer),
+            None => to,
+        };
+        let asked = Asked { principal: &self.principal, reason, about };
+        if disclose::record(&to, asked, disclosure).map_err(ingest_error)? {
             return Ok(());
         }
         let error = anyhow::anyhow!(
-            "another process writes to the archive, so the use cannot be recorded, and there is no answer"
+            "another process writes to {}, so the use cannot be recorded, and there is no answer",
+            to.root().display()
         );
-        Err(CliError::failure(error)
-            .with_hint("stop `strongroom run` for a moment, or name another archive for the record"))
+        Err(CliError::failure(error).with_hint(
+            "record the use in an archive of its own, which `strongroom archive init FOLDER` makes once: \
+             add --record FOLDER",
+        ))
     }
 }
 

@@ -17,8 +17,9 @@ const VALUE_BYTES_MAX: u64 = 64 << 20;
 /// Say whether a value is the one that a token stands for.
 ///
 /// No table of values is kept: you need the value, which is read from standard input, and the key.
-/// The use is recorded in the archive before the answer is given. Tokens of different keys cannot be
-/// compared; name old keys in `old_keys` of the policy, or with --redact-key.
+/// The use is recorded in the archive before the answer is given, or in that of --record while another
+/// process writes to the archive. Tokens of different keys cannot be compared; name old keys in
+/// `old_keys` of the policy, or with --redact-key.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Example:

@@ -87,6 +87,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let rules = Arc::new(ingest::load_rules(!config.builtin_rules, &config.rules)?);
     start_log(&config.log)?;
     if let Some(redactor) = &redactor {
+        // Once more, because a warning reaches the log only now.
         config::redact::guard_memory();
         tracing::info!(
             policy = format!("{:016x}", redactor.id()),

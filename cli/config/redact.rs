@@ -111,11 +111,12 @@ fn parse_policy(text: &str) -> Result<Policy, Vec<Mistake>> {
     found.ok_or(found_mistakes)
 }
 
-/// Loads the keys of a policy, and puts it to use.
+/// Loads the keys of a policy, and puts it to use. Clear values are guarded from then on.
 ///
 /// # Errors
 /// If a key cannot be loaded.
 pub fn redactor(policy: Policy) -> Result<Arc<Redactor>, CliError> {
+    guard_memory();
     let hint = "[redact] key and old_keys name the keys: file:PATH, env:NAME or command:PROGRAM";
     let keys = Keys::load(&policy).map_err(|errors| {
         let texts: Vec<String> = errors.iter().map(|error| error_chain(error)).collect();

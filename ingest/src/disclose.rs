@@ -32,6 +32,8 @@ pub const REASON_BYTES_MAX: usize = 4096;
 pub struct Asked<'a> {
     pub principal: &'a str,
     pub reason: &'a str,
+    /// The id of the archive that was asked about, if the record is in another one.
+    pub about: Option<&'a str>,
 }
 
 /// Something that the key makes visible.
@@ -60,6 +62,9 @@ pub fn record(archive: &Archive, asked: Asked<'_>, disclosure: Disclosure<'_>) -
     };
     let mut details: Map<String, Value> = details.as_object().cloned().unwrap_or_default();
     details.insert("reason".to_owned(), asked.reason.into());
+    if let Some(about) = asked.about {
+        details.insert("archive".to_owned(), about.into());
+    }
     let record = ActivityRecord::new(ActivityKind::BreakGlass, Utc::now(), asked.principal, subject, details);
     let record = record.map_err(|source| ArchiveError::Activity { source })?;
     let mut log = ActivityLog::open(&mut writer, WRITER_ID)?;

@@ -438,9 +438,62 @@ fn a_token_is_revealed_with_the_key_and_a_record() {
     let locked = with_input(&mut reveal(&token, &of_policy), &patient(1));
     assert_eq!(locked.status.code(), Some(2));
     assert!(locked.stdout.is_empty(), "{}", String::from_utf8_lossy(&locked.stdout));
+    // The error says what to do, and that works while the other process writes.
+    let err = String::from_utf8_lossy(&locked.stderr).into_owned();
+    assert!(err.contains("strongroom archive init FOLDER") && err.contains("--record FOLDER"), "{err}");
+    let ledger = site.at("ledger");
+    let with_ledger = ["--redact", policy, "--record", ledger.to_str().expect("text")];
+    let none = with_input(&mut reveal(&token, &with_ledger), &patient(1));
+    assert_ne!(none.status.code(), Some(0));
+    assert!(none.stdout.is_empty(), "without a place for the record there is no answer");
+    expect_code(strongroom().args(["archive", "init"]).arg(&ledger), 0);
+    let answered = with_input(&mut reveal(&token, &with_ledger), &patient(1));
+    assert_eq!(answered.status.code(), Some(0), "{}", String::from_utf8_lossy(&answered.stderr));
+    let records = uses(&ledger);
+    assert_eq!(records.len(), 1);
+    let body = json_of(records[0]["body"].as_str().expect("a body"));
+    assert_eq!((&body["use"], &body["archive"]), (&json!("reveal"), &json!(archive.id())));
+    expect_code(strongroom().args(["verify", "--archive"]).arg(&ledger), 0);
     drop(writer);
     assert_eq!(uses(&redacted).len(), 6);
     site.verified(&redacted);
+}
+
+/// Clear values are in the memory of every command that has a key, not only of those that write.
+#[cfg(target_os = "linux")]
+#[test]
+fn commands_with_a_key_leave_no_clear_values_in_core_dumps() {
+    let site = Site::new();
+    let (policy, key) = (site.at("policy.toml"), format!("file:{}", site.at("a.key").display()));
+    let archive = site.archive("redacted", true);
+    let (id, _) = expect_code(strongroom().args(["redact", "key", "id", &key]), 0);
+    let mut reveal = strongroom();
+    reveal.args([
+        "reveal",
+        "--token",
+        &format!("rt1:{}:{}", id.trim(), "0".repeat(32)),
+        "--redact-key",
+        &key,
+    ]);
+    reveal.args(["--principal", "eve", "--reason", "case 4711", "--archive"]).arg(&archive);
+    let mut preview = strongroom();
+    preview.args(["redact", "--dry-run", "--cluster", "test", "--redact"]).arg(&policy).arg("-");
+    for command in [&mut reveal, &mut preview] {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let filter = format!("/proc/{}/coredump_filter", child.id());
+        crate::daemon::wait_until("nothing of its memory is dumped", || {
+            // Each waits for its standard input.
+            let filter = std::fs::read_to_string(&filter).expect("the process is there");
+            filter.trim().chars().all(|digit| digit == '0')
+        });
+        drop(child.stdin.take());
+        child.wait().expect("it ends");
+    }
 }
 
 #[test]

@@ -2,28 +2,27 @@
 //!
 //! A token is `rt1:<key id, 8 hex>:<32 hex>`: the first 16 bytes of HMAC-SHA-256 over a byte for the
 //! kind of the value and the value's canonical text. Equal values have equal tokens for the life of
-//! a key, however they are spelled: a string's text is what it says, not its escapes; a number that
-//! can be exact is its shortest form; the members of an object are sorted. A string and a number of
-//! the same text have different tokens.
+//! a key, however they are spelled: a string's text is what it says, not its escapes; a number is its
+//! exact decimal value; the members of an object are sorted. That holds at any depth. A string and a
+//! number of the same text have different tokens.
 //!
 //! Invariant: a token depends on the value and the key alone.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use aws_lc_rs::hmac;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::json;
+use crate::json::{self, Broken};
 use crate::keys::{Key, KeyId, Keys, TOKEN_PREFIX, hex};
 
 /// Length of a token's text.
 pub const TOKEN_BYTES: usize = TOKEN_PREFIX.len() + 8 + 1 + 32;
 const DIGEST_BYTES: usize = 16;
-/// Every integer below this is exact in a double.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-/// Numbers of up to this many digits are different doubles if they are different.
-const EXACT_DIGITS: usize = 15;
+/// Integers of up to this many digits are written out. No double is longer.
+const INTEGER_DIGITS_MAX: usize = 309;
 
 /// Why a text is not a token, or a token cannot be judged.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -114,12 +113,14 @@ impl Key {
     pub(crate) fn token_of_valid(&self, text: &[u8]) -> Token {
         match text.first() {
             Some(b'"') => self.token_of_bytes(&json::unescape(text)),
-            Some(b'{' | b'[') => match serde_json::from_slice::<Value>(text) {
-                // The members of a value are sorted, and the last of two with one name counts.
-                Ok(value) => self.digest(Kind::Other, value.to_string().as_bytes()),
-                // A lone surrogate, or a number beyond a double: equal texts still have equal tokens.
-                Err(_) => self.digest(Kind::Other, text),
-            },
+            Some(b'{' | b'[') => {
+                let mut canonical = Vec::with_capacity(text.len());
+                // A text that is known to be JSON can be read.
+                match write_canonical(text, 0, 0, &mut canonical) {
+                    Ok(_) => self.digest(Kind::Other, &canonical),
+                    Err(_) => self.digest(Kind::Other, text),
+                }
+            }
             _ => self.digest(Kind::Other, canonical_number(text).as_bytes()),
         }
     }
@@ -140,31 +141,103 @@ impl Key {
     }
 }
 
-/// Returns one text for all spellings of a number that a double holds exactly enough to tell; any
-/// other number, and a literal, is its own text.
+/// Writes one text for all spellings of the value that begins at `at`: without white space, members
+/// sorted by what their names say, the last of two with one name. Returns where the value ends.
+fn write_canonical(text: &[u8], at: usize, depth: usize, out: &mut Vec<u8>) -> Result<usize, Broken> {
+    match text.get(at) {
+        Some(b'{') => {
+            let mut members: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+            let (_, end) = json::each_member(text, at, depth, |(start, end), at, depth| {
+                let mut value = Vec::new();
+                let value_end = write_canonical(text, at, depth, &mut value)?;
+                members.insert(json::unescape(&text[start..end]).into_owned(), value);
+                Ok(value_end)
+            })?;
+            for (at, (name, value)) in members.iter().enumerate() {
+                out.push(if at == 0 { b'{' } else { b',' });
+                write_canonical_string(name, out);
+                out.push(b':');
+                out.extend_from_slice(value);
+            }
+            out.extend_from_slice(if members.is_empty() { b"{}" } else { b"}" });
+            Ok(end)
+        }
+        Some(b'[') => {
+            let mut separator = b'[';
+            let end = json::each_element(text, at, depth, |at, depth| {
+                out.push(separator);
+                separator = b',';
+                write_canonical(text, at, depth, out)
+            })?;
+            out.extend_from_slice(if separator == b'[' { b"[]" } else { b"]" });
+            Ok(end)
+        }
+        Some(b'"') => {
+            let end = json::string_end(text, at)?;
+            write_canonical_string(&json::unescape(&text[at..end]), out);
+            Ok(end)
+        }
+        _ => {
+            let end = json::scalar_end(text, at)?;
+            out.extend_from_slice(canonical_number(&text[at..end]).as_bytes());
+            Ok(end)
+        }
+    }
+}
+
+/// Writes a string as a literal. One with a lone surrogate is not UTF-8, and only has to differ from
+/// all others.
+fn write_canonical_string(text: &[u8], out: &mut Vec<u8>) {
+    let literal = std::str::from_utf8(text).ok().and_then(|text| serde_json::to_string(text).ok());
+    match literal {
+        Some(literal) => out.extend_from_slice(literal.as_bytes()),
+        None => {
+            out.push(b'"');
+            for byte in text {
+                if matches!(byte, b'"' | b'\\') {
+                    out.push(b'\\');
+                }
+                out.push(*byte);
+            }
+            out.push(b'"');
+        }
+    }
+}
+
+/// Returns one text for all spellings of a number: the digits of an integer, and a power of ten for
+/// every other number. It is exact, whatever a double holds. A literal is its own text.
 fn canonical_number(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text).into_owned();
     if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return text;
     }
-    let is_integer = !text.contains(['.', 'e', 'E']);
-    if is_integer {
-        return if text == "-0" { "0".to_owned() } else { text };
-    }
-    let significand = text.split(['e', 'E']).next().unwrap_or_default();
-    let digits = significand.bytes().filter(u8::is_ascii_digit).count();
-    if significand.bytes().all(|byte| !(b'1'..=b'9').contains(&byte)) {
+    let (significand, exponent) = text.split_once(['e', 'E']).unwrap_or((text.as_str(), "0"));
+    let (sign, significand) = significand.strip_prefix('-').map_or(("", significand), |rest| ("-", rest));
+    let (whole, fraction) = significand.split_once('.').unwrap_or((significand, ""));
+    let all = format!("{whole}{fraction}");
+    let digits = all.trim_start_matches('0');
+    if digits.is_empty() {
         return "0".to_owned();
     }
-    match text.parse::<f64>() {
-        Ok(number) if digits <= EXACT_DIGITS && number.is_normal() => {
-            if number.fract() == 0.0 && number.abs() < EXACT_MAX {
-                format!("{number:.0}")
-            } else {
-                format!("{number:e}")
+    // The number is 0.DIGITS times ten to the power of `point`.
+    let point = exponent.parse::<i64>().ok().and_then(|exponent| {
+        let before = i64::try_from(whole.len() + digits.len()).ok()? - i64::try_from(all.len()).ok()?;
+        exponent.checked_add(before)
+    });
+    let digits = digits.trim_end_matches('0');
+    let Some(point) = point else { return text };
+    match usize::try_from(point) {
+        Ok(length) if digits.len() <= length && length <= INTEGER_DIGITS_MAX => {
+            format!("{sign}{digits:0<length$}")
+        }
+        _ => {
+            let (first, rest) = digits.split_at(1);
+            let dot = if rest.is_empty() { "" } else { "." };
+            match point.checked_sub(1) {
+                Some(exponent) => format!("{sign}{first}{dot}{rest}e{exponent}"),
+                None => text,
             }
         }
-        _ => text,
     }
 }
 
@@ -205,6 +278,16 @@ mod tests {
             (r#"{"a":1,"b":[true,null]}"#, r#" {"b" : [true, null], "a": 1} "#),
             (r#"{"a":0,"a":1}"#, r#"{"a":1}"#),
             ("1e999", "1e999"),
+            ("1e20", "100000000000000000000"),
+            ("1e400", "10e399"),
+            ("1E+400", "0.01e402"),
+            ("9007199254740993", "9007199254740993.0"),
+            ("-12.5e-3", "-0.01250"),
+            ("5e-400", "0.5e-399"),
+            (r#"{"a":1,"b":2}"#, r#"{"b":2.0,"a":1e0}"#),
+            ("[1,2]", "[ 1.0, 20e-1 ]"),
+            (r#"{"a":[{"b":1e400}]}"#, r#"{"\u0061":[{"b":10e399}]}"#),
+            (r#"{"a":"\ud800","b":1}"#, r#"{"b":1.0,"a":"\ud800"}"#),
             (r#"["\ud800"]"#, r#"["\ud800"]"#),
         ] {
             assert_eq!(token(one), token(other), "{one} {other}");
@@ -235,9 +318,42 @@ mod tests {
             r#""\ud801""#,
             "9007199254740993",
             "9007199254740992",
+            "9007199254740992.5",
+            "1e99999999999999999999",
+            "[1]",
+            "[1.1]",
+            "[\"1\"]",
+            "[12]",
+            "[1,2]",
+            "[[1,2]]",
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":"\ud801"}"#,
+            r#"{"a":"\ufffd"}"#,
         ];
         let tokens: std::collections::HashSet<String> = different.iter().map(|text| token(text)).collect();
         assert_eq!(tokens.len(), different.len());
+    }
+
+    #[test]
+    fn numbers_are_exact_decimals() {
+        for (text, canonical) in [
+            ("0", "0"),
+            ("-0.00e5", "0"),
+            ("1", "1"),
+            ("1200", "1200"),
+            ("12e2", "1200"),
+            ("0.5", "5e-1"),
+            ("1.5", "1.5e0"),
+            ("-120.50", "-1.205e2"),
+            ("1e308", &format!("1{}", "0".repeat(308))),
+            ("1e309", "1e309"),
+            ("1e-9223372036854775808", "1e-9223372036854775808"),
+            ("true", "true"),
+        ] {
+            assert_eq!(canonical_number(text.as_bytes()), canonical, "{text}");
+        }
     }
 
     #[test]

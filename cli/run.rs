@@ -5,7 +5,7 @@
 //! one, through a bounded queue to a thread that writes. After a crash the next start reads all
 //! positions from the archive.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_alerts::own;
 use strongroom_archive::{Archive, Counts, SealReport};
+use strongroom_lines::Reason;
 use strongroom_live::kafka::KafkaSource;
 use strongroom_live::webhook::Webhook;
 use strongroom_live::{
@@ -48,6 +49,8 @@ const WEBHOOK_CLOSE: Duration = Duration::from_secs(3);
 const ALERTS_FINISH: Duration = Duration::from_secs(5);
 /// How often sources are checked for silence.
 const SILENCE_TICK: Duration = Duration::from_secs(1);
+/// How often rejects are reported at most.
+const REJECTS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Maximum number of alerts about the pipeline itself that wait for room in the outbox. They must
 /// wait, because no archive has them.
 const RETRY_QUEUE_MAX: usize = 100;
@@ -160,6 +163,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         severity: config.alerts.severity,
         silence: config.silence,
         silent: HashMap::new(),
+        rejects: BTreeMap::new(),
+        rejects_reported: None,
         started: Instant::now(),
         checked: Instant::now(),
         clock: ClockWatch::new(),
@@ -402,6 +407,9 @@ struct Watch {
     silence: Vec<(String, Duration)>,
     /// Silent sources, with the time of their last chunk.
     silent: HashMap<String, Option<Instant>>,
+    /// The rejects, by reason, that have been reported, and when the last ones were.
+    rejects: BTreeMap<String, u64>,
+    rejects_reported: Option<Instant>,
     started: Instant,
     checked: Instant,
     clock: ClockWatch,
@@ -456,6 +464,32 @@ impl Watch {
         }
     }
 
+    fn check_rejects(&mut self) {
+        if self.rejects_reported.is_some_and(|reported| reported.elapsed() < REJECTS_INTERVAL) {
+            return;
+        }
+        let hiding: Vec<&str> = Reason::ALL
+            .iter()
+            .filter(|reason| reason.may_hide_an_event())
+            .map(|reason| reason.as_str())
+            .collect();
+        let rejects = self.metrics.rejects();
+        let count_of = |reason: &str, known: &BTreeMap<String, u64>| known.get(reason).copied().unwrap_or(0);
+        let new: BTreeMap<String, u64> = hiding
+            .into_iter()
+            .map(|reason| (reason.to_owned(), count_of(reason, &rejects) - count_of(reason, &self.rejects)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        let since = self.rejects_reported.replace(Instant::now()).unwrap_or(self.started);
+        self.rejects = rejects;
+        let now = Utc::now().timestamp_micros();
+        let ago = i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
+        self.send_own(own::records_rejected(&new, now.saturating_sub(ago), now));
+    }
+
     fn check_contradictions(&mut self) {
         for (name, counters) in self.anchoring.as_ref().map(Anchoring::counters).unwrap_or_default() {
             if !counters.contradicts.load(Ordering::Relaxed) {
@@ -493,6 +527,7 @@ impl LiveObserver for Watch {
             self.checked = Instant::now();
             self.check_silence();
             self.check_contradictions();
+            self.check_rejects();
             match self.clock.step() {
                 Some(Step::Back(by)) => tracing::error!(
                     by_s = by.as_secs(),

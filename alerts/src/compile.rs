@@ -152,6 +152,7 @@ fn cost_of(field: &Field) -> u8 {
         Field::Body(..)
         | Field::Pod(_)
         | Field::Examined
+        | Field::Partial
         | Field::Removed
         | Field::BindsItself
         | Field::Exec(_) => COST_BODY,

@@ -490,6 +490,68 @@ fn patches_that_copy_from_the_stored_object_are_found() {
     }
 }
 
+/// A patch shows a part of the object. A rule is also judged by the object that it led to, if the
+/// patch was about something that the rule reads.
+#[test]
+fn patches_are_judged_by_what_they_lead_to() {
+    let wide = selection("requestObject.rules[any]:\n  apiGroups: ''\n  verbs: '\\*'");
+    let role =
+        |group: &str| format!(r#"{{"metadata":{{}},"rules":[{{"apiGroups":["{group}"],"verbs":["*"]}}]}}"#);
+    let event = |verb: &str, request: &str, response: &str| {
+        format!(
+            r#"{{"verb":"{verb}","objectRef":{{"resource":"roles"}},"requestObject":{request},"responseObject":{response}}}"#
+        )
+    };
+    let verb_added = r#"[{"op":"add","path":"/rules/0/verbs/-","value":"*"}]"#;
+    let copied = r#"[{"op":"copy","from":"/a","path":"/rules/0/verbs/0"}]"#;
+    let label_added = r#"{"metadata":{"labels":{"a":"b"}}}"#;
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let status = r#"{"kind":"Status","metadata":{},"rules":[{"apiGroups":[""],"verbs":["*"]}]}"#;
+    for (verb, request, response, expected) in [
+        ("patch", verb_added, role(""), true),
+        ("patch", verb_added, role("example.org"), false),
+        ("patch", verb_added, "null".to_owned(), false),
+        ("patch", verb_added, status.to_owned(), false),
+        ("patch", r#"[{"op":"remove","path":"/rules/0/verbs/1"}]"#, role(""), true),
+        ("patch", label_added, role(""), false),
+        ("patch", r#"[{"op":"remove","path":"/metadata/labels/a"}]"#, role(""), false),
+        // What was copied is not in the event, so it may be anything.
+        ("patch", copied, role(""), true),
+        ("patch", copied, role("example.org"), false),
+        // A body that is not in the event, or cannot be read.
+        ("update", "null", role(""), true),
+        ("create", &deep, role(""), true),
+        // What others made of a whole object is not what the request asked for.
+        ("update", &role("example.org"), role(""), false),
+        ("get", "null", role(""), false),
+    ] {
+        let event = event(verb, request, &response);
+        assert_eq!(hits(&wide, &event), expected, "{event}");
+    }
+    for (verb, request, response, expected) in [
+        ("patch", verb_added, role(""), false),
+        ("patch", verb_added, "null".to_owned(), true),
+        ("patch", verb_added, status.to_owned(), true),
+        ("update", verb_added, "null".to_owned(), false),
+    ] {
+        let event = event(verb, request, &response);
+        assert_eq!(hits(&selection("request_partial: true"), &event), expected, "{event}");
+    }
+    // A negated line, and one that the patch did not touch, are judged by the object, too.
+    let unlimited = selection("requestObject.rules[any]:\n  verbs: '\\*'\n  resourceNames: null");
+    let unlimiting = r#"[{"op":"remove","path":"/rules/0/resourceNames"}]"#;
+    assert!(hits(&unlimited, &event("patch", unlimiting, &role(""))));
+    let of_pod = r#"{"metadata":{},"spec":{"containers":[{"name":"a","image":"x","securityContext":{"privileged":true}}]}}"#;
+    let pods = |request: &str| {
+        let event = event("patch", request, of_pod);
+        event.replace(r#""resource":"roles""#, r#""resource":"pods""#)
+    };
+    let privileged = selection("pod.containers[any]:\n  image: x\n  securityContext.privileged: true");
+    let image = r#"{"spec":{"containers":[{"name":"a","image":"x"}]}}"#;
+    assert!(hits(&privileged, &pods(image)));
+    assert!(!hits(&selection("pod.containers.securityContext.privileged: true"), &pods(image)));
+}
+
 /// An event that was cut off before its times has the latest time of its source.
 #[test]
 fn events_without_a_time_count_where_their_source_stands() {

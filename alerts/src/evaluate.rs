@@ -78,6 +78,11 @@ impl<'a> Row<'a> {
             && !text("@type").ends_with(".Status")
     }
 
+    /// Returns true for a patch whose event does not have the object that it led to.
+    fn is_partial(&self) -> bool {
+        self.text(index::VERB) == Some("patch") && !self.has_result()
+    }
+
     /// Returns true if the request writes or removes something that a question is about, or may do
     /// so in a part that is not in the event.
     fn touches(&self, question: &Question) -> bool {
@@ -266,6 +271,7 @@ impl Evaluation<'_, '_> {
                 }
                 removed.iter().any(|place| test.matches(Some(place)))
             }
+            Field::Partial => test.matches(Some(outcome::bool_text(row.is_partial()))),
             Field::BindsItself => test.matches(Some(outcome::bool_text(row.binds_itself()))),
             Field::Exec(part) => test.matches(row.exec(*part).as_deref()),
             Field::Client => {
@@ -480,6 +486,7 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
         Field::Creates => out.push(outcome::bool_text(outcome::creates(columns, row.at)).to_owned()),
         Field::Examined => out.extend(row.examined().map(|examined| outcome::bool_text(examined).to_owned())),
         Field::Removed => out.extend_from_slice(row.removed()),
+        Field::Partial => out.push(outcome::bool_text(row.is_partial()).to_owned()),
         Field::BindsItself => out.push(outcome::bool_text(row.binds_itself()).to_owned()),
         Field::Exec(part) => out.extend(row.exec(*part)),
         Field::Client => {

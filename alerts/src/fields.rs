@@ -68,6 +68,8 @@ pub(crate) enum Field {
     Creates,
     /// False for a request body that rules cannot see, or not all of it; null without a body.
     Examined,
+    /// True for a patch whose event does not have the object that it led to.
+    Partial,
     /// JSON pointers to what the request removes from the stored object, see [`strongroom_bodies::body::Examined::removes`].
     Removed,
     /// Whether a binding in the request body names the one who sends the request, or a group of
@@ -103,7 +105,7 @@ impl Field {
             Field::DryRun => out.extend(DRY_RUN_COLUMNS),
             Field::Creates => out.extend(CREATES_COLUMNS),
             Field::Examined | Field::Removed => out.push(index::REQUEST_OBJECT),
-            Field::Body(Body::Request, _) => out.extend(OBJECT_COLUMNS),
+            Field::Partial | Field::Body(Body::Request, _) => out.extend(OBJECT_COLUMNS),
             Field::Body(Body::Response, _) => out.push(index::RESPONSE_OBJECT),
             Field::Pod(_) => out.extend(OBJECT_COLUMNS.into_iter().chain([index::RESOURCE])),
             Field::BindsItself => out.extend(OBJECT_COLUMNS.into_iter().chain(BINDS_ITSELF_COLUMNS)),
@@ -142,6 +144,7 @@ const EXACT: &[(&str, Field)] = &[
     ("objectRef.uid", Field::Column(index::OBJECT_UID)),
     ("outcome", Field::Outcome),
     ("request_examined", Field::Examined),
+    ("request_partial", Field::Partial),
     ("request_removes", Field::Removed),
     ("requestReceivedTimestamp", Field::Time(index::REQUEST_RECEIVED_TIMESTAMP)),
     ("requestURI", Field::Column(index::REQUEST_URI)),

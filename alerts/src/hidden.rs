@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, RecordBatch};
+use strongroom_bodies::binding::SUBJECT_LISTS;
 use strongroom_schemas::events::{self, index};
 use strongroom_schemas::marked::SOME_ITEMS;
 use strongroom_schemas::marks::Redaction;
@@ -273,6 +274,7 @@ fn paths_of(field: &Field) -> Vec<String> {
         Field::Column(index::AUTHZ_DECISION) => one("annotations.authorization.k8s.io/decision"),
         Field::Column(index::AUTHZ_REASON) => one("annotations.authorization.k8s.io/reason"),
         Field::DryRun => one("requestURI.dryRun"),
+        Field::BindsItself => SUBJECT_LISTS.iter().map(|list| format!("requestObject.{list}")).collect(),
         Field::Exec(Exec::Command) => {
             vec!["requestURI.command".to_owned(), "requestObject.command".to_owned()]
         }
@@ -312,6 +314,7 @@ fn name_of(field: &Field) -> String {
     match field {
         Field::Actor => "actor".to_owned(),
         Field::DryRun => "dry_run".to_owned(),
+        Field::BindsItself => "binds_itself".to_owned(),
         Field::Exec(Exec::Command) => "exec.command".to_owned(),
         Field::Exec(Exec::Container) => "exec.container".to_owned(),
         Field::Pod(path) => below("pod", path),

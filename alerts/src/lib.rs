@@ -67,6 +67,8 @@ mod detector;
 mod engine_test;
 mod error;
 mod evaluate;
+#[cfg(test)]
+mod evasion_test;
 mod expr;
 mod fields;
 mod gate;

@@ -64,6 +64,7 @@ fn level(field: &Field) -> Level {
         Field::Body(Body::Request, _)
         | Field::Pod(_)
         | Field::Examined
+        | Field::Partial
         | Field::Removed
         | Field::BindsItself => Level::Request,
         _ => Level::Metadata,

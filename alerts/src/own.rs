@@ -3,6 +3,7 @@
 //! Invariant: an alert's id is a function of the problem and its start, so raising it again makes
 //! no new alert, even after a crash. No state.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use strongroom_schemas::{Alert, AlertEvent, Severity, Touched};
@@ -18,6 +19,9 @@ pub const CONSERVATION_FAILED: &str = "b9c0f6d4-1f63-4f0b-8f0e-2a4e7c6d8a37";
 /// Rule id of [`history_contradicted`].
 pub const HISTORY_CONTRADICTED: &str = "26674da9-0862-43f5-9417-9d1979bffb58";
 
+/// Rule id of [`records_rejected`].
+pub const RECORDS_REJECTED: &str = "0d0a2f5c-7c1e-4f0c-9b57-3a8f6f2f4f61";
+
 /// Rule id of [`test_alert`].
 pub const TEST: &str = "5c1e2f7a-0b3d-4f6e-9a7c-8d4b1e6f2035";
 /// Rule id of [`heartbeat`].
@@ -25,7 +29,8 @@ pub const HEARTBEAT: &str = "e27b4c90-3a5f-4d18-8c6b-71f0a9d2e364";
 
 /// Returns true if a rule id is one of the pipeline's own.
 pub fn is_own(rule_id: &str) -> bool {
-    [SOURCE_SILENT, CONSERVATION_FAILED, HISTORY_CONTRADICTED, TEST, HEARTBEAT].contains(&rule_id)
+    [SOURCE_SILENT, CONSERVATION_FAILED, HISTORY_CONTRADICTED, RECORDS_REJECTED, TEST, HEARTBEAT]
+        .contains(&rule_id)
 }
 
 /// Returns the alert about a source that has delivered no event since `since_us` (microseconds
@@ -78,6 +83,31 @@ pub fn history_contradicted(witness: &str, now_us: i64) -> Alert {
         message,
         next_steps,
     )
+}
+
+/// Returns the alert about records, by reason, that were kept as rejects since `since_us` and may be
+/// events: whoever pads a request can move the place where its event is cut off.
+pub fn records_rejected(reasons: &BTreeMap<String, u64>, since_us: i64, now_us: i64) -> Alert {
+    let count: u64 = reasons.values().sum();
+    let list: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let message =
+        format!("{count} records were kept as rejects, and no rule has seen them: {}", list.join(", "));
+    let next_steps = "Read what was rejected, and find the whole events where the log came from. `SELECT received_timestamp, \
+                      source, source_offset, reason, detail FROM rejects ORDER BY received_timestamp DESC LIMIT 100`";
+    let (title, severity) = ("Audit records that could not be read", Severity::Medium);
+    let alert = own(
+        RECORDS_REJECTED,
+        "records-rejected",
+        title,
+        severity,
+        "rejects",
+        since_us,
+        now_us,
+        message,
+        next_steps,
+    );
+    let event = AlertEvent { time_us: now_us, ..AlertEvent::default() };
+    Alert { group_key: format!("reasons={}", list.join(" ")), event_count: count, event, ..alert }
 }
 
 /// Returns an alert that is marked as a test, to check whether a sink accepts alerts.

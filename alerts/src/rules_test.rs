@@ -317,6 +317,8 @@ fn failed_requests_match_no_rule_about_completed_actions() {
         "baseline-anonymous-requests",
         "baseline-denials",
         "break-glass-identity-used",
+        "control-plane-identity-at-public-address",
+        "control-plane-identity-misused",
         "credential-at-two-addresses",
         "denied-resource-enumeration",
         "exec-refused",

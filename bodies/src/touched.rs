@@ -8,12 +8,20 @@
 //! Invariant: a path is touched if the request writes a value at it, above it as a whole, or below
 //! it, or removes one. Positions in arrays do not count. No state.
 
+use crate::binding::SUBJECT_LISTS;
 use crate::body::Examined;
 use crate::walk::{self, CONTAINER_LISTS, Pod};
 
+/// The member of a binding that names its role. It cannot be changed, so whom the binding gives it
+/// to is a change of it.
+const ROLE: &str = "roleRef";
+
 /// Returns true if a request writes or removes something at a path of its object.
 pub fn touches(request: &Examined, path: &[String]) -> bool {
-    walk::any_at(Some(&request.value), path, &mut |value| value.is_some())
+    let writes = |path: &[String]| walk::any_at(Some(&request.value), path, &mut |value| value.is_some());
+    let is_role = path.first().is_some_and(|first| first == ROLE);
+    writes(path)
+        || (is_role && SUBJECT_LISTS.iter().any(|list| writes(&[(*list).to_owned()])))
         || removed_keys(request).any(|keys| is_above_or_below(&keys, path))
 }
 
@@ -96,6 +104,14 @@ mod tests {
         ] {
             assert!(!touched(body, "rules.verbs"), "{body}");
         }
+    }
+
+    #[test]
+    fn the_role_of_a_binding_is_touched_with_its_subjects() {
+        let added = r#"[{"op":"add","path":"/subjects/-","value":{"kind":"User","name":"eve"}}]"#;
+        assert!(touched(added, "roleRef.name"));
+        assert!(!touched(r#"[{"op":"remove","path":"/subjects/0"}]"#, "roleRef.name"));
+        assert!(!touched(r#"{"metadata":{"labels":{"a":"b"}}}"#, "roleRef.name"));
     }
 
     #[test]

@@ -69,6 +69,31 @@ impl Reason {
         Reason::Encrypted,
     ];
 
+    /// Returns true if such a reject may be an event that no rule has seen: what was cut off, or
+    /// could not be read. What is whole and not an event is not, nor is an event that was matched
+    /// before it was encrypted.
+    pub const fn may_hide_an_event(self) -> bool {
+        match self {
+            Reason::BrokenJson
+            | Reason::InvalidUtf8
+            | Reason::NulByte
+            | Reason::LineTooLong
+            | Reason::TooDeep
+            | Reason::InvalidField
+            | Reason::TornLine
+            | Reason::TruncatedByCloud
+            | Reason::Wrapped
+            | Reason::LegacyFormat => true,
+            Reason::NotAnAuditEvent
+            | Reason::BlankLine
+            | Reason::EmptyEventList
+            | Reason::ShortItems
+            | Reason::EmptyFile
+            | Reason::OtherCategory
+            | Reason::Encrypted => false,
+        }
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Reason::BrokenJson => "broken_json",

@@ -26,6 +26,17 @@ use yaml_serde::{Mapping, Value};
 
 use crate::corpus;
 
+/// Fields of ours whose values sigma-rust does not get.
+const OURS_ALONE: &[&str] = &[
+    "binds_itself",
+    "creates",
+    "dry_run",
+    "faults",
+    "request_examined",
+    "request_partial",
+    "request_removes",
+];
+
 /// Number of generated events, attacks among them.
 const GENERATED_EVENTS: u64 = 20_000;
 
@@ -476,10 +487,12 @@ fn single_events_are_judged_as_by_sigma_rust() {
                 let asks = |names: &[&str]| rule.lines.iter().any(|line| names.contains(&&*line.field));
                 let is_dry = json["requestURI"].as_str().is_some_and(|uri| uri.contains("dryRun"));
                 let is_ours = asks(&["outcome"]) && (is_dry || json["outcome"] == "unknown");
-                if ours == theirs
-                    || is_ours
-                    || asks(&["dry_run", "faults", "request_examined", "request_removes", "creates"])
-                {
+                // Our engine also judges a patch by the object that it led to.
+                let has_result = json["responseObject"].is_object()
+                    && (json["verb"] == "patch" || json["requestObject"].is_null());
+                let reads_object = rule.lines.iter().any(|line| line.field.starts_with("requestObject"));
+                let is_of_result = ours && has_result && reads_object;
+                if ours == theirs || is_ours || is_of_result || asks(OURS_ALONE) {
                     continue;
                 }
                 match Reason::of(rule, &json) {

@@ -451,6 +451,15 @@ fn an_array_that_does_not_begin_with_an_object_of_a_log_has_no_events() {
             );
         }
     }
+    // The list is cut with its line, and lines of the log follow.
+    for end in ["", ",", " ", "\r"] {
+        let cut = format!("[{other},{}{end}\n", lines[0]);
+        for (before, events) in [("", 1), (lines[0], 2)] {
+            let decoded = check(format!("{before}\n{cut}{}\n", lines[1]).as_bytes());
+            assert_eq!(decoded.events.num_rows(), events, "{before} {cut} {:?}", reasons(&decoded));
+        }
+        assert_eq!(check(cut.as_bytes()).events.num_rows(), 0, "{cut}");
+    }
     // The rest of the patch and of its event follows the list.
     let decoded = check(format!("[{other},{}],\"x\":1}}\n{}\n", lines[0], lines[1]).as_bytes());
     assert_eq!(decoded.events.num_rows(), 1, "{:?}", reasons(&decoded));

@@ -225,6 +225,7 @@ pub(crate) fn encode_rejects(
 /// Rejects by reason, and the first few as text.
 fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
     let (mut reasons, mut examples) = (BTreeMap::new(), Vec::new());
+    let mut shown = Vec::new();
     let reason = batch.column(rejects::index::REASON).as_dictionary::<Int32Type>();
     let names = reason.values().as_string::<i32>();
     let detail = batch.column(rejects::index::DETAIL).as_string::<i32>();
@@ -233,7 +234,10 @@ fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
     for row in 0..batch.num_rows() {
         let name = names.value(reason.keys().value(row) as usize);
         *reasons.entry(name.to_owned()).or_insert(0) += 1;
-        if examples.len() < EXAMPLES_MAX {
+        // One of each kind, so that many of one kind do not hide the others.
+        let kind = (name, detail.value(row));
+        if examples.len() < EXAMPLES_MAX && !shown.contains(&kind) {
+            shown.push(kind);
             let line = if lines.is_valid(row) { lines.value(row).to_string() } else { "-".to_owned() };
             examples.push(format!("{line}: {name}: {} (byte {})", detail.value(row), offsets.value(row)));
         }

@@ -15,9 +15,11 @@
 //! is needed.
 //!
 //! Compression is recognised by content: gzip (any number of members), zstd (any number of frames).
+//! What is packed or encoded in another way is refused as a whole, with a word on what to do.
 //! Nothing is kept here; after a crash an input is read again.
 
 mod error;
+mod formats;
 mod names;
 mod pipe;
 
@@ -32,6 +34,7 @@ use strongroom_archive::fingerprint::{Fingerprint, fingerprint};
 use strongroom_lines::frame::{self, Block, Edge, LineSoFar, Origin};
 
 pub use self::error::{CompareError, FileError};
+pub use self::formats::Format;
 pub use self::names::{Expanded, FoundFiles, NoFile, expand, find};
 use self::pipe::Pipe;
 
@@ -248,6 +251,9 @@ impl Stream {
 
     /// Returns the name of the stream's partition, which is made from the cluster and the first
     /// line. `None` for an empty stream.
+    ///
+    /// # Errors
+    /// [`FileError::Format`] if the stream is not text, and those of reading it.
     pub fn identity(&mut self, cluster: &str) -> Result<Option<String>, FileError> {
         let room = self.bounds.bytes_max.max(self.identity_bytes_max() + 1);
         while !self.at_end
@@ -267,6 +273,9 @@ impl Stream {
         }
         if self.carry.is_empty() {
             return Ok(None);
+        }
+        if let Some(format) = formats::of(&self.carry) {
+            return Err(FileError::Format { label: self.input.label(), format });
         }
         let line =
             memchr::memchr(b'\n', &self.carry).unwrap_or(self.carry.len()).min(self.identity_bytes_max());

@@ -270,6 +270,10 @@ fn page_at(
     }
     let has_comma = text[end..next].contains(&b',');
     match text.get(next) {
+        // The list was cut with its line, and a stream of lines follows.
+        Some(b'{') if within == Within::Foreign && text[end..next].contains(&b'\n') && !has_comma => {
+            Ok(Page::Whole { length: next, event, then: Within::After })
+        }
         Some(b'{') => Ok(Page::Whole { length: next, event, then: within }),
         Some(begins) if has_comma && (*begins == b'[' || is_scalar(*begins)) => {
             Ok(Page::Whole { length: next, event, then: within })

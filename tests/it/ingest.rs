@@ -110,6 +110,59 @@ fn a_log_comes_back_byte_for_byte_and_a_second_time_adds_nothing() {
     assert_eq!(committed_counts(&archive), [20_000, 20_000, 0, 0]);
 }
 
+/// What is not text is refused as a whole, with a word on what to do, and costs no other file.
+#[test]
+fn a_file_that_is_not_text_is_one_error() {
+    let folder = folder();
+    let archive = folder.path().join("archive");
+    let bytes = log(20, 31);
+    let text = String::from_utf8(bytes.clone()).expect("text");
+    let utf_16: Vec<u8> =
+        [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    let mut tar = vec![0_u8; 512];
+    tar[..9].copy_from_slice(b"audit.log");
+    tar[257..262].copy_from_slice(b"ustar");
+    tar.extend(&bytes);
+    let packed_tar = zstd::encode_all(&tar[..], 1).expect("in memory");
+    let good = write(folder.path(), "good.log", &bytes);
+    for (name, content, format, remedy) in [
+        ("utf-16.log", utf_16, "UTF-16", "iconv -f UTF-16"),
+        ("audit.log.bz2", b"BZh91AY&SY\x01\x02\x03".to_vec(), "bzip2", "bzip2 -dc"),
+        ("audit.log.xz", b"\xfd7zXZ\0\0\x04".to_vec(), "xz", "xz -dc"),
+        ("audit.tar", tar, "tar", "tar -xf"),
+        ("audit.tar.zst", packed_tar, "tar", "tar -xf"),
+    ] {
+        let file = write(folder.path(), name, &content);
+        let (_, err) = expect_code(&mut ingest(&archive, &[&file, &good]), 2);
+        assert!(err.contains(&format!("{name} is not text: it is {format}")), "{err}");
+        assert!(err.contains(remedy), "{err}");
+        assert!(err.contains("rejects 0"), "{err}");
+    }
+    assert_eq!(number(&archive, "SELECT count(*) FROM events"), 20);
+    assert_eq!(number(&archive, "SELECT count(*) FROM rejects"), 0);
+    assert!(export(&archive) == bytes);
+}
+
+/// The summary says where the events of unknown objects are, however many other rejects there are.
+#[test]
+fn a_summary_names_the_path_of_events_that_were_not_found() {
+    let folder = folder();
+    let archive = folder.path().join("archive");
+    let text = String::from_utf8(log(1, 32)).expect("text");
+    let event = text.trim_end();
+    let mut log = "not JSON\n".repeat(50);
+    log += &format!("{{\"detail\":{{\"audit\":{event}}}}}\n{{\"MESSAGE\":null}}\n");
+    let file = write(folder.path(), "collected.jsonl", log.as_bytes());
+    let (_, err) = expect_code(&mut ingest(&archive, &[&file]), 1);
+    assert!(err.contains("--unwrap detail.audit "), "{err}");
+    assert!(err.contains("journalctl --all"), "{err}");
+    assert!(export(&archive) == log.as_bytes());
+    let again = folder.path().join("again");
+    let mut with_path = ingest(&again, &[&file]);
+    expect_code(with_path.args(["--unwrap", "detail.audit"]), 1);
+    assert_eq!(number(&again, "SELECT count(*) FROM events"), 1);
+}
+
 #[test]
 fn a_file_that_grows_is_continued_wherever_it_was_cut() {
     let folder = folder();

@@ -8,6 +8,8 @@ use strongroom_archive::ArchiveError;
 use strongroom_decode::stream::StreamError;
 use thiserror::Error;
 
+use super::formats::Format;
+
 /// Why an input was not read to its end. The run continues with the next one.
 #[derive(Debug, Error)]
 pub enum FileError {
@@ -32,6 +34,8 @@ pub enum FileError {
     },
     #[error("{label} begins like a stream that is in the archive, and must be read again to compare the two")]
     PipeDiffers { label: String },
+    #[error("{label} is not text: it is {}", format.name)]
+    Format { label: String, format: Format },
     #[error("{label} begins with the same line as {tries} different streams in the archive")]
     TooManyAlike { label: String, tries: usize },
 }
@@ -60,6 +64,7 @@ impl FileError {
             FileError::PipeDiffers { .. } => {
                 "a pipe can be read only once: save the stream to a file and ingest that"
             }
+            FileError::Format { format, .. } => format.remedy,
             FileError::TooManyAlike { .. } => "ingest such files under different cluster names",
         }
     }

@@ -3432,7 +3432,7 @@ def is_redaction(text):
             list(mark) == ["policy", "dropped", "tokenised"]
             and json.dumps(mark, ensure_ascii=False, separators=(",", ":")) == text
             and re.fullmatch("[0-9a-f]{16}", mark["policy"]) is not None
-            and 1 <= len(paths) <= REDACTED_PATHS_MAX
+            and len(paths) <= REDACTED_PATHS_MAX
             and all(isinstance(path, str) and path and is_pointer(path) for path in paths)
             and len(set(paths)) == len(paths)
             and all(sorted(a, key=str.encode) == a for a in (dropped, tokenised))

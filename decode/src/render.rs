@@ -351,7 +351,7 @@ impl<'a> Renderer<'a> {
 
     /// Whether the row keeps the format of its record, in `raw` or by a form. If it does not, its
     /// record is rendered by the rules for rows without a form.
-    pub(crate) fn keeps_format(&self, row: usize) -> bool {
+    pub fn keeps_format(&self, row: usize) -> bool {
         self.raw.is_valid(row) || self.has_form(row)
     }
 

@@ -30,6 +30,7 @@ use strongroom_schemas::{Table, marked, rejects};
 
 use crate::error::IngestError;
 use crate::pipeline::{BLOCK_LINES_MAX, block_bytes};
+use crate::redaction::surroundings::Surroundings;
 use crate::replay::Span;
 use crate::source::{BlockBounds, FileError, Input, Stream};
 
@@ -234,9 +235,11 @@ impl<'r> Previewer<'r> {
         let stored = batch.column_by_name(events::REDACTION).and_then(|marks| marks.as_string_opt::<i32>());
         let origin = Origin { partition: String::new(), cluster: String::new(), unwrap: None };
         self.records.begin(&origin);
+        let mut surroundings = Surroundings::default();
         let mut marks: Vec<Option<String>> = vec![None; batch.num_rows()];
         for (row, mark) in marks.iter_mut().enumerate() {
-            if !is_open(self.redactor, &mut self.known, &rows, row) {
+            let is_open = is_open(self.redactor, &mut self.known, &rows, row);
+            if !is_open && !surroundings.may_have_more(&renderer, row) {
                 continue;
             }
             let stored = stored.filter(|stored| stored.is_valid(row)).map(|stored| stored.value(row));
@@ -251,7 +254,11 @@ impl<'r> Previewer<'r> {
             };
             let form = if event.is_google { Form::GoogleEntry } else { Form::Event };
             let cluster = rows.cluster.get(row).unwrap_or_default();
-            match self.redactor.redact(&event.text, form, cluster, &rows.target(row)) {
+            let outcome = match is_open {
+                true => self.redactor.redact(&event.text, form, cluster, &rows.target(row)),
+                false => Ok(None),
+            };
+            match surroundings.judged(outcome, self.redactor, &renderer, row, &event.text) {
                 Ok(None) => self.preview.others += u64::from(stored.is_some()),
                 Ok(Some(redacted)) if stored.is_some() && are_tokens(&redacted.mark, &event.text) => {
                     self.preview.others += 1;
@@ -313,7 +320,7 @@ impl<'b> TargetRows<'b> {
 
     fn target(&self, row: usize) -> Target<'b> {
         let [namespace, name, api_group, resource] = [0, 1, 2, 3].map(|at| self.names[at].get(row));
-        Target { namespace, name, api_group, resource }
+        Target { namespace, name, api_group, resource }.said()
     }
 }
 

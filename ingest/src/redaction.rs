@@ -20,6 +20,7 @@
 mod around;
 mod gate;
 mod merge;
+pub(crate) mod surroundings;
 
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ pub use self::merge::leave_out;
 use self::merge::{
     Pair, Reject, column_texts, dictionary, rejects_batch, replaced, with_marks, with_places, without,
 };
+use self::surroundings::Surroundings;
 use crate::error::IngestError;
 
 /// The columns that say which event it is; no policy changes them.
@@ -168,10 +170,12 @@ impl Redaction {
         let (mut rows, mut marks, mut hashes, mut unreadable) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut is_google = false;
+        let mut surroundings = Surroundings::default();
         self.records.begin(origin);
         let all = 0..if only.is_none() { events.num_rows() } else { 0 };
         for row in only.unwrap_or_default().iter().copied().chain(all) {
-            if !gate.is_open(row) {
+            let is_open = gate.is_open(row);
+            if !is_open && !surroundings.may_have_more(&renderer, row) {
                 continue;
             }
             let target = gate.target(row);
@@ -180,7 +184,11 @@ impl Redaction {
                 continue;
             };
             let form = if event.is_google { Form::GoogleEntry } else { Form::Event };
-            let outcome = self.redactor.redact(&event.text, form, &origin.cluster, &target);
+            let outcome = match is_open {
+                true => self.redactor.redact(&event.text, form, &origin.cluster, &target),
+                false => Ok(None),
+            };
+            let outcome = surroundings.judged(outcome, &self.redactor, &renderer, row, &event.text);
             drop(event);
             match outcome {
                 Ok(None) => {}

@@ -289,16 +289,14 @@ fn index(at: usize) -> u16 {
 impl Rule {
     /// Asked for every row, so what tells most apart is compared first.
     fn is_about(&self, cluster: &str, target: &Target<'_>) -> bool {
+        let target = target.said();
         let any =
             |globs: &[Glob], text: &str| globs.is_empty() || globs.iter().any(|glob| glob.matches(text));
         let is_resource = match target.resource {
             None => true,
             Some(resource) => {
                 // A core resource has no group, and neither has one whose group cannot be read.
-                let is_group = |own: &Glob| match target.api_group {
-                    Some(group) if !group.is_empty() => own.matches(group),
-                    _ => true,
-                };
+                let is_group = |own: &Glob| target.api_group.is_none_or(|group| own.matches(group));
                 self.resources.is_empty()
                     || self.resources.iter().any(|(group, own)| own.matches(resource) && is_group(group))
             }

@@ -1,6 +1,7 @@
 //! What a policy asks about an event before it reads it.
 //!
-//! Invariant: `None` never means that a rule does not apply. No state.
+//! Invariant: `None` never means that a rule does not apply, and an empty text counts as `None`. No
+//! state.
 
 /// What an event is about, as far as a policy asks. `None` stands for a member that is absent or
 /// cannot be read. Take the values from the decoded columns, and none at all (the default) if
@@ -13,6 +14,21 @@ pub struct Target<'a> {
     pub name: Option<&'a str>,
     pub api_group: Option<&'a str>,
     pub resource: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    /// The target without the members that say nothing: some encoders write empty members that
+    /// others leave out.
+    #[must_use]
+    pub fn said(&self) -> Target<'a> {
+        let said = |text: Option<&'a str>| text.filter(|text| !text.is_empty());
+        Target {
+            namespace: said(self.namespace),
+            name: said(self.name),
+            api_group: said(self.api_group),
+            resource: said(self.resource),
+        }
+    }
 }
 
 /// What the bytes of a record are.

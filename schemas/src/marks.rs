@@ -34,12 +34,12 @@ pub enum MarkError {
     Path,
     #[error("the paths are not sorted, or one is repeated")]
     Order,
-    #[error("the mark has no path, or more than {REDACTED_PATHS_MAX}")]
+    #[error("the mark has more than {REDACTED_PATHS_MAX} paths")]
     Count,
 }
 
 /// The mark of a record that was changed before it was written: the policy that changed it, and the
-/// members that were changed.
+/// members that were changed. Without a member, only what was around the event was left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redaction {
@@ -99,7 +99,7 @@ impl Redaction {
             return Err(MarkError::Policy);
         }
         let count = self.dropped.len() + self.tokenised.len();
-        if count == 0 || count > REDACTED_PATHS_MAX {
+        if count > REDACTED_PATHS_MAX {
             return Err(MarkError::Count);
         }
         let both = || self.dropped.iter().chain(&self.tokenised);
@@ -239,7 +239,9 @@ mod tests {
         assert_eq!(fault(&text.replace("/user/username", "user.username")), MarkError::Path);
         assert_eq!(fault(&text.replace("/user/username", "/user~2")), MarkError::Path);
         assert_eq!(fault(&text.replace(r#","tokenised":["/user/username"]"#, "")), MarkError::Format);
-        assert_eq!(fault(r#"{"policy":"0000000000000abc","dropped":[],"tokenised":[]}"#), MarkError::Count);
+        // Only what was around the event was left out.
+        let alone = r#"{"policy":"0000000000000abc","dropped":[],"tokenised":[]}"#;
+        assert_eq!(Redaction::parse(alone).expect("a mark").to_string(), alone);
         let many = (0..=REDACTED_PATHS_MAX).map(|at| format!("/{at}")).collect();
         assert_eq!(Redaction::new(1, many, Vec::new()), Err(MarkError::Count));
     }

@@ -584,6 +584,162 @@ fn correlations_continue_over_a_restart_by_their_tokens() {
     assert_eq!(files_with_markers(folder.path()), Vec::<PathBuf>::new());
 }
 
+/// An event without a body, which a policy does not change.
+fn plain_event(number: usize) -> Value {
+    let event = event(8 * number + 7);
+    let mut event: Value = serde_json::from_str(&event).expect("JSON");
+    event["user"].as_object_mut().expect("a user").remove("extra");
+    event
+}
+
+#[test]
+fn what_is_around_an_event_is_no_way_around_the_policy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let input = folder.path().join("input");
+    std::fs::create_dir(&input).expect("made");
+    let policy = write(folder.path(), "policy.toml", policy(folder.path(), "5a").as_bytes());
+    let (mut next, mut lines) = (0, Vec::new());
+    let mut mark = || {
+        next += 1;
+        marker(next)
+    };
+    let secret = |mark: String| json!({"kind": "Secret", "data": {"password": mark}});
+    let head = "2026-03-02T10:00:00.1Z";
+    // An event that is cut into parts, with lines between them, as runtimes write them.
+    let mut number = 0;
+    let mut fresh = || {
+        number += 1;
+        let mut event = plain_event(number);
+        if number % 2 == 0 {
+            event["requestObject"] = json!({"kind": "Pod"});
+        }
+        event
+    };
+    for _ in 0..2 {
+        let text = fresh().to_string();
+        let body = format!("I0302 10:00:00.000001 1 request.go:1] Request Body: {}", secret(mark()));
+        lines.push(format!(
+            "{head} stdout P {}\n{head} stderr F {body}\n{head} stdout F {}",
+            &text[..100],
+            &text[100..]
+        ));
+        let text = fresh().to_string();
+        let docker =
+            |text: &str, stream: &str| json!({"log": text, "stream": stream, "time": head}).to_string();
+        let other = mark();
+        lines.push(format!(
+            "{}\n{}\n{}",
+            docker(&text[..100], "stdout"),
+            docker(&format!("body {other}\n"), "stderr"),
+            docker(&format!("{}\n", &text[100..]), "stdout")
+        ));
+    }
+    let parts = lines.len();
+    // Members of a carrier beside the event, in each of its forms.
+    for at in 0..18 {
+        let event = fresh();
+        let mut other = fresh();
+        other["objectRef"] = json!({"resource": "secrets", "namespace": "x", "name": "s"});
+        other["requestObject"] = secret(mark());
+        let beside = match at % 6 {
+            0 => json!({"requestObject": secret(mark())}),
+            1 => json!({"a": [{"responseObject": secret(mark())}]}),
+            2 => json!(json!({"requestObject": secret(mark())}).to_string()),
+            3 => json!(other.to_string()),
+            4 => json!(format!("Got responseObject {}", mark())),
+            _ => other,
+        };
+        let carrier = match (at + at / 6) % 3 {
+            0 => json!({"log": event.to_string(), "copy": beside}),
+            1 => json!({"@timestamp": head, "message": event.to_string(), "zzz": beside}),
+            _ => json!({"log_processed": event, "aaa": beside, "log": "x"}),
+        };
+        lines.push(carrier.to_string());
+    }
+    // Members of a list beside its items.
+    let (before, after) = (mark(), mark());
+    lines.push(format!(
+        r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{"x":"{before}"}},"items":[{},{}],"note":"{after}"}}"#,
+        fresh(),
+        fresh()
+    ));
+    let records = lines.len() + 1;
+    // What is around these is kept.
+    let harmless = [
+        format!("{head} stdout F {}", fresh()),
+        json!({"log": format!("{}\n", fresh()), "stream": "stdout", "time": head}).to_string(),
+        {
+            let text = fresh().to_string();
+            json!({"@timestamp": head, "message": text, "event": {"original": text}}).to_string()
+        },
+    ];
+    lines.extend(harmless.iter().cloned());
+    let log = write(&input, "audit.log", (lines.join("\n") + "\n").as_bytes());
+
+    let clear = folder.path().join("clear");
+    output(ingest(&clear, None, &[&log]).arg("--complete"));
+    let stored = |archive: &Path| count(archive, "SELECT count(*) FROM events");
+    let all = stored(&clear);
+    assert!(all >= records - parts, "{all} of {records}");
+    let found = files_with_markers(&clear);
+    assert!(found.iter().any(|path| path.to_string_lossy().contains("events")), "{found:?}");
+    std::fs::remove_dir_all(&clear).expect("removed");
+
+    let archive = folder.path().join("archive");
+    output(ingest(&archive, Some(&policy), &[&log]).arg("--complete"));
+    assert_eq!(files_with_markers(folder.path()), Vec::<PathBuf>::new());
+    // Each event is still there, and those with something around them have marks.
+    assert_eq!(stored(&archive), all);
+    let unmarked = count(&archive, "SELECT count(*) FROM events WHERE redaction IS NULL");
+    assert_eq!(unmarked, harmless.len());
+    verified(&archive);
+    let (out, _) = expect_code(strongroom().args(["export", "--archive"]).arg(&archive), 0);
+    assert!(!has_marker(out.as_bytes()));
+    for line in &harmless {
+        assert!(out.contains(line.as_str()), "{line}\n{out}");
+    }
+    // Nothing is there twice.
+    output(ingest(&archive, Some(&policy), &[&log]).arg("--complete"));
+    assert_eq!(stored(&archive), all);
+}
+
+#[test]
+fn an_empty_member_of_a_reference_says_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let input = folder.path().join("input");
+    std::fs::create_dir(&input).expect("made");
+    let policy = write(folder.path(), "policy.toml", policy(folder.path(), "5a").as_bytes());
+    let said = |name: &str, value: Option<&str>| {
+        value.map_or(String::new(), |value| format!(r#","{name}":"{value}""#))
+    };
+    let (mut log, mut number) = (String::new(), 0);
+    // A named object, so that what is known of others with names is asked before.
+    for name in [Some("p"), None, Some("")] {
+        for namespace in [Some("phi-1"), None, Some("")] {
+            for resource in ["patients", ""] {
+                // A named object without a namespace is in none.
+                if name == Some("p") && namespace != Some("phi-1") {
+                    continue;
+                }
+                number += 1;
+                log += &format!(
+                    r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"RequestResponse","auditID":"id-{number}","stage":"ResponseComplete","requestURI":"/apis/example.org/v1/patients","verb":"list","user":{{"username":"u"}},"objectRef":{{"resource":"{resource}"{}{},"apiGroup":"example.org"}},"responseObject":{{"items":[{{"spec":{{"ssn":"{}"}}}}]}},"requestReceivedTimestamp":"2026-03-02T10:00:00.000001Z","stageTimestamp":"2026-03-02T10:00:00.000001Z"}}"#,
+                    said("namespace", namespace),
+                    said("name", name),
+                    marker(number)
+                );
+                log.push('\n');
+            }
+        }
+    }
+    let log = write(&input, "audit.log", log.as_bytes());
+    let archive = folder.path().join("archive");
+    output(ingest(&archive, Some(&policy), &[&log]).arg("--complete"));
+    assert_eq!(files_with_markers(folder.path()), Vec::<PathBuf>::new());
+    assert_eq!(count(&archive, "SELECT count(*) FROM events WHERE redaction IS NOT NULL"), number);
+    verified(&archive);
+}
+
 /// The user of a patient's event, which is a marker.
 fn user_of(number: usize) -> String {
     let text: Value = serde_json::from_str(&event(number)).expect("JSON");

@@ -144,7 +144,8 @@ impl<'g> Gate<'g> {
         // All objects without a name, and all with one, are alike.
         let key = |names: Names<'_>| if names.is_valid(row) { names.keys().value(row) } else { -1 };
         let mut keys = self.names.map(key);
-        keys[1] = keys[1].min(0);
+        let is_named = dictionary_value(self.names[1], row).is_some_and(|name| !name.is_empty());
+        keys[1] = if is_named { 0 } else { -1 };
         if let Some((_, opening)) = self.last.filter(|(known, _)| *known == keys) {
             return opening;
         }
@@ -171,7 +172,7 @@ impl<'g> Gate<'g> {
             }
         }
         let [namespace, name, api_group, resource] = self.names.map(|names| dictionary_value(names, row));
-        Target { namespace, name, api_group, resource }
+        Target { namespace, name, api_group, resource }.said()
     }
 }
 

@@ -210,9 +210,7 @@ fn rejects_that_are_stored_are_left_out_whatever_the_policy_is() {
 #[test]
 fn only_lines_with_a_redacted_record_lose_what_is_around_their_records() {
     let list = |first: &str, second: &str| {
-        format!(
-            r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[{first},{second}],"note":"n"}}"#
-        )
+        format!(r#"{{"kind":"EventList","items":[{first},{second}],"metadata":{{"resourceVersion":"1"}}}}"#)
     };
     let (kept, changed) = (event(4, 1), event(0, 2));
     let lines = [

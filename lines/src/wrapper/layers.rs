@@ -535,6 +535,27 @@ fn joined(record: &[u8]) -> Option<Vec<u8>> {
     (!is_open || !is_whole()).then_some(text)
 }
 
+/// Returns the text that the lines of a record have parts of, if they have nothing else: no line of
+/// the other stream, and no member that a runtime does not write itself.
+pub fn text_of_parts(record: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::with_capacity(record.len());
+    for line in record.split(|byte| *byte == b'\n') {
+        if line.starts_with(b"{") {
+            let members: Members<'_> = serde_json::from_slice(line).ok()?;
+            let mut names: Vec<&str> = members.0.iter().map(|(name, _)| name.as_ref()).collect();
+            names.sort_unstable();
+            if names != ["log", "stream", "time"] {
+                return None;
+            }
+            text.extend_from_slice(docker_part(line)??.as_bytes());
+        } else {
+            let part = prefix::container_line(line).filter(|part| part.is_stdout)?;
+            text.extend_from_slice(part.content);
+        }
+    }
+    Some(text)
+}
+
 /// Returns the text of a line of docker's `json-file` log, or `Some(None)` if it is one of standard
 /// error.
 #[expect(clippy::option_option, reason = "a line of standard error is known, and has no text")]

@@ -43,7 +43,7 @@ use crate::tolerant;
 pub use damaged::{Damaged, is_frame};
 pub use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
-pub use layers::{Around, AtPath, Opened, open_at, open_carrier};
+pub use layers::{Around, AtPath, Opened, open_at, open_carrier, text_of_parts};
 pub(crate) use layers::{Follows, follows, is_between_parts, is_part};
 pub use path::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_UNWRAP};
 pub use seen::with_place;

@@ -755,6 +755,23 @@ fn rules_are_about_clusters_namespaces_and_resources() {
     assert!(some.may_change("prod", &Target { namespace: None, name: None, ..patients }));
     assert!(!some.may_change("prod", &Target { namespace: None, ..patients }));
     assert!(some.may_change("prod", &Target::default()));
+    // An empty member says as much as an absent one, in any combination.
+    let any = |text: Option<&'static str>| [text, None, Some("")];
+    for namespace in any(patients.namespace) {
+        for name in any(patients.name) {
+            for api_group in any(patients.api_group) {
+                for resource in any(patients.resource) {
+                    let target = Target { namespace, name, api_group, resource };
+                    for policy in [&some, &about(&[], &[], &["core/patients"]), &about(&[], &["a"], &["a"])] {
+                        let expected = policy.may_change("prod", &target.said());
+                        assert_eq!(policy.may_change("prod", &target), expected, "{target:?}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(some.may_change("prod", &Target { namespace: Some(""), name: Some(""), ..patients }));
+    assert!(some.may_change("prod", &Target { resource: Some(""), ..patients }));
     let roots: Vec<Root> = about(&[], &[], &[]).roots("prod", &patients).iter().collect();
     assert_eq!(
         roots,

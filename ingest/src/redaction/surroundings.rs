@@ -1,0 +1,322 @@
+//! What is around an event in which nothing is replaced, and may have what a policy would replace.
+//!
+//! A record can be more than its event: the line of a collector, with members beside the event; the
+//! lines of a container, with those of standard error between the parts of an event. The members of
+//! a list before and after its items are in the frame. None of that is the event's own, and a policy
+//! does not read it. It is kept where it is known to repeat or to hold no body. Otherwise the record
+//! becomes the event alone, and a mark without a path says so.
+//!
+//! Method: the names that only events and their bodies have are counted. In what is around an event
+//! there is none of them, but in copies of the event itself. Where that cannot be shown, nothing is
+//! kept. Scratch buffers are kept between rows, and nothing else.
+
+use serde_json::Value;
+use strongroom_decode::render::Renderer;
+use strongroom_lines::wrapper::text_of_parts;
+use strongroom_redact::{Counts, Redacted, Redactor, Unreadable};
+use strongroom_schemas::marked;
+use strongroom_schemas::marks::Redaction;
+
+/// What events and entries are known by, and what their bodies are in, without regard to case.
+const NAMES: [&[u8]; 7] = [
+    b"requestobject",
+    b"responseobject",
+    b"request_object",
+    b"response_object",
+    b"auditid",
+    b"audit_id",
+    b"protopayload",
+];
+/// How often the names of an event itself occur in a record that is nothing else.
+const ONCE: [bool; 7] = [false, false, false, false, true, true, true];
+/// What every event of an API server begins with. Nothing is around such an event.
+const HEAD: &[u8] = b"{\"kind\":\"Event\",";
+/// Texts in texts that are searched for copies of the event.
+const TEXTS_MAX: usize = 4;
+/// Members of a list of events, beside its items and its metadata.
+const LIST: [&str; 2] = ["kind", "apiVersion"];
+/// Members of the metadata of a list.
+const LIST_METADATA: [&str; 4] = ["resourceVersion", "continue", "remainingItemCount", "selfLink"];
+
+/// Judges records, one after the other.
+#[derive(Default)]
+pub struct Surroundings {
+    record: Vec<u8>,
+    lower: Vec<u8>,
+}
+
+impl Surroundings {
+    /// Whether something around the event may have what a policy would replace, as far as can be
+    /// said without the event.
+    pub fn may_have_more(&mut self, rows: &Renderer<'_>, row: usize) -> bool {
+        self.has_frame(rows, row) || self.may_hold_more(rows, row)
+    }
+
+    /// Returns what becomes of an event that is written as `outcome` says: where nothing in it is
+    /// replaced, it is still written alone if something around it may have what a policy would
+    /// replace.
+    ///
+    /// # Errors
+    /// [`Unreadable`] if the event cannot be a record of its own.
+    pub fn judged(
+        &mut self,
+        outcome: Result<Option<Redacted>, Unreadable>,
+        redactor: &Redactor,
+        rows: &Renderer<'_>,
+        row: usize,
+        event: &[u8],
+    ) -> Result<Option<Redacted>, Unreadable> {
+        match outcome {
+            Ok(None) if self.has_more(rows, row, event) => alone(redactor.id(), event).map(Some),
+            outcome => outcome,
+        }
+    }
+
+    fn has_more(&mut self, rows: &Renderer<'_>, row: usize, event: &[u8]) -> bool {
+        self.has_frame(rows, row) || (self.may_hold_more(rows, row) && !is_alone(&self.record, event))
+    }
+
+    fn has_frame(&mut self, rows: &Renderer<'_>, row: usize) -> bool {
+        let (before, after) = rows.frame(row);
+        let has_name = [before, after].into_iter().any(|frame| {
+            lower_into(frame, &mut self.lower);
+            has_letter_escape(&self.lower) || NAMES.iter().any(|name| count(&self.lower, name) > 0)
+        });
+        has_name || !is_list_head(before) || !is_list_tail(after)
+    }
+
+    /// Reads the record of a row. Returns whether there may be more in it than an event.
+    fn may_hold_more(&mut self, rows: &Renderer<'_>, row: usize) -> bool {
+        if !rows.keeps_format(row) {
+            return false;
+        }
+        self.record.clear();
+        // A row that was just decoded gives its record.
+        if rows.record(row, &mut self.record).is_err() {
+            return true;
+        }
+        if self.record.starts_with(HEAD) {
+            return false;
+        }
+        lower_into(&self.record, &mut self.lower);
+        memchr::memchr(b'\n', &self.record).is_some()
+            || has_letter_escape(&self.lower)
+            || NAMES.iter().zip(ONCE).any(|(name, once)| count(&self.lower, name) > usize::from(once))
+    }
+}
+
+/// Returns the event of a row as it is written without what was around it.
+fn alone(policy: u64, event: &[u8]) -> Result<Redacted, Unreadable> {
+    let event = event.trim_ascii();
+    let mark = Redaction::new(policy, Vec::new(), Vec::new()).map_err(|_| Unreadable::Mark)?;
+    marked::compare(&mark, event).map_err(|_| Unreadable::NotJson)?;
+    Ok(Redacted { event: event.to_owned(), mark, counts: Counts::default() })
+}
+
+/// Whether there is nothing in a record that only an event has, but the event and copies of it.
+fn is_alone(record: &[u8], event: &[u8]) -> bool {
+    let event = event.trim_ascii();
+    if record.trim_ascii() == event {
+        return true;
+    }
+    // The lines of parts have no line feed but those between them.
+    let joined;
+    let text = match serde_json::from_slice::<serde::de::IgnoredAny>(record) {
+        Err(_) if memchr::memchr(b'\n', record).is_some() => match text_of_parts(record) {
+            Some(text) => {
+                joined = text;
+                joined.as_slice()
+            }
+            None => return false,
+        },
+        _ => record,
+    };
+    let mut lower = Vec::new();
+    lower_into(text, &mut lower);
+    let Ok(value) = serde_json::from_slice::<Value>(event) else { return false };
+    let copies = copies_in(text, event, &value, TEXTS_MAX);
+    if has_letter_escape(&lower) && text.trim_ascii() != event {
+        return false;
+    }
+    let mut own = Vec::new();
+    lower_into(event, &mut own);
+    copies > 0 && NAMES.iter().all(|name| count(&lower, name) == copies * count(&own, name))
+}
+
+/// How often an event is in a text: as it is, with something before it, or in an object.
+fn copies_in(text: &[u8], event: &[u8], value: &Value, texts_left: usize) -> usize {
+    let text = text.trim_ascii();
+    if text == event {
+        return 1;
+    }
+    let Some(start) = text.iter().position(|byte| matches!(byte, b'{' | b'"')) else { return 0 };
+    match serde_json::from_slice::<Value>(&text[start..]) {
+        Ok(found) => copies_of(&found, event, value, texts_left),
+        Err(_) => 0,
+    }
+}
+
+fn copies_of(found: &Value, event: &[u8], value: &Value, texts_left: usize) -> usize {
+    match found {
+        _ if found == value => 1,
+        Value::String(text) if texts_left > 0 => copies_in(text.as_bytes(), event, value, texts_left - 1),
+        Value::Object(members) => {
+            members.values().map(|member| copies_of(member, event, value, texts_left)).sum()
+        }
+        Value::Array(items) => items.iter().map(|item| copies_of(item, event, value, texts_left)).sum(),
+        _ => 0,
+    }
+}
+
+/// Whether the members before the items of a list are those of a list of events. What is not before
+/// an item directly is no list.
+fn is_list_head(frame: &[u8]) -> bool {
+    let text = frame.strip_prefix(strongroom_lines::BOM).unwrap_or(frame).trim_ascii();
+    let Some(head) = text.strip_suffix(b"[") else { return true };
+    let Some(start) = head.iter().position(|byte| *byte == b'{') else { return true };
+    let mut object = head[start..].to_vec();
+    object.extend_from_slice(b"[]}");
+    is_list(&object)
+}
+
+/// Whether the members after the items of a list are those of a list of events.
+fn is_list_tail(frame: &[u8]) -> bool {
+    let Some(tail) = frame.trim_ascii_start().strip_prefix(b"]") else { return true };
+    let Some(members) = tail.trim_ascii_start().strip_prefix(b",") else { return true };
+    let mut object = b"{".to_vec();
+    object.extend_from_slice(members);
+    is_list(object.trim_ascii_end())
+}
+
+fn is_list(object: &[u8]) -> bool {
+    let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(object) else { return false };
+    let is_scalar = |value: &Value| !value.is_object() && !value.is_array();
+    // A name that occurs twice hides a value.
+    let quotes = memchr::memchr_iter(b'"', object).count();
+    let mut expected = 0;
+    for (name, value) in &members {
+        expected += 2 + if value.is_string() { 2 } else { 0 };
+        let is_known = match value {
+            Value::Array(items) => name == "items" && items.is_empty(),
+            Value::Object(metadata) => {
+                let names = metadata.iter();
+                expected += names.map(|(_, value)| if value.is_string() { 4 } else { 2 }).sum::<usize>();
+                name == "metadata"
+                    && metadata
+                        .iter()
+                        .all(|(name, value)| LIST_METADATA.contains(&name.as_str()) && is_scalar(value))
+            }
+            Value::Null => name == "metadata" || LIST.contains(&name.as_str()),
+            value => value.is_string() && LIST.contains(&name.as_str()),
+        };
+        if !is_known {
+            return false;
+        }
+    }
+    quotes == expected
+}
+
+fn lower_into(text: &[u8], lower: &mut Vec<u8>) {
+    lower.clear();
+    lower.extend_from_slice(text);
+    lower.make_ascii_lowercase();
+}
+
+fn count(text: &[u8], name: &[u8]) -> usize {
+    memchr::memmem::find_iter(text, name).count()
+}
+
+/// Whether a letter is written as an escape, so that a name may be hidden. `text` is in lower case.
+fn has_letter_escape(text: &[u8]) -> bool {
+    memchr::memmem::find_iter(text, b"\\u00").any(|at| matches!(text.get(at + 4), Some(b'4'..=b'7')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str = r#"{"kind":"Event","auditID":"a","verb":"get","requestObject":{"kind":"Pod"}}"#;
+
+    #[test]
+    fn a_record_of_an_event_and_its_copies_is_alone() {
+        let string = |text: &str| serde_json::to_string(text).expect("a literal");
+        let spaced = EVENT.replace(':', ": ");
+        for record in [
+            EVENT.to_owned(),
+            format!("2026-03-02T10:00:00Z stdout F {EVENT}"),
+            string(EVENT),
+            string(&format!("{EVENT}\n")),
+            format!(r#"{{"log":{},"stream":"stdout","time":"t"}}"#, string(EVENT)),
+            format!(r#"{{"message":{},"event":{{"original":{}}},"n":1}}"#, string(&spaced), string(EVENT)),
+            format!(r#"{{"json":{spaced},"host":{{"name":"n"}}}}"#),
+            format!(r#"{{"log":{}}}"#, string(&format!(r#"{{"log":{},"tag":"x"}}"#, string(EVENT)))),
+            format!("T stdout P {}\n", &EVENT[..20]).replace('T', "2026-03-02T10:00:00Z")
+                + &format!("2026-03-02T10:00:00Z stdout F {}", &EVENT[20..]),
+        ] {
+            assert!(is_alone(record.as_bytes(), EVENT.as_bytes()), "{record}");
+        }
+    }
+
+    #[test]
+    fn a_record_with_a_body_beside_its_event_is_not() {
+        let string = |text: &str| serde_json::to_string(text).expect("a literal");
+        let other = EVENT.replace("Pod", "Secret");
+        for beside in [
+            r#""copy":{"requestObject":{"a":1}}"#.to_owned(),
+            r#""copy":{"RequestObject":{"a":1}}"#.to_owned(),
+            r#""copy":{"r\u0065questObject":{"a":1}}"#.to_owned(),
+            r#""copy":"x responseObject: y""#.to_owned(),
+            r#""request_object":1,"n":1"#.to_owned(),
+            format!(r#""log_processed":{other}"#),
+            format!(r#""log_processed":{}"#, string(&other)),
+            format!(r#""again":{},"again":{EVENT}"#, EVENT.replace("Pod", "Secret")),
+            r#""copy":{"requestObject":{"kind":"Secret","requestObject":1},"auditID":"b"}"#.to_owned(),
+        ] {
+            for record in [
+                format!(r#"{{"log":{},{beside}}}"#, string(EVENT)),
+                format!(r#"{{{beside},"json":{EVENT}}}"#),
+            ] {
+                assert!(!is_alone(record.as_bytes(), EVENT.as_bytes()), "{record}");
+            }
+        }
+        let part = |text: &str, head: &str| format!("2026-03-02T10:00:00Z {head} {text}");
+        let lines = [
+            part(&EVENT[..20], "stdout P"),
+            part("I0302 Request Body", "stderr F"),
+            part(&EVENT[20..], "stdout F"),
+        ];
+        assert!(!is_alone(lines.join("\n").as_bytes(), EVENT.as_bytes()));
+    }
+
+    #[test]
+    fn a_list_of_events_has_known_members() {
+        for head in [
+            "",
+            "[",
+            " [ ",
+            r#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":["#,
+            r#"{"items":["#,
+            "\u{feff}{ \"metadata\" : { \"resourceVersion\":\"1\", \"remainingItemCount\":2 },\n \"items\" : [\n",
+            r#"{"messageType":"DATA_MESSAGE","logEvents":[{"id":"1","message":"#,
+        ] {
+            assert!(is_list_head(head.as_bytes()), "{head}");
+        }
+        for head in [
+            r#"{"kind":"EventList","metadata":{"x":"y"},"items":["#,
+            r#"{"metadata":{"resourceVersion":{"a":1}},"items":["#,
+            r#"{"metadata":{"resourceVersion":"x","resourceVersion":"1"},"items":["#,
+            r#"{"metadata":{"x":1},"metadata":{},"items":["#,
+            r#"{"note":"x","items":["#,
+            r#"{"items":[1],"items":["#,
+            r#"{"kind":["x"],"items":["#,
+        ] {
+            assert!(!is_list_head(head.as_bytes()), "{head}");
+        }
+        for tail in ["", "\n", "]", "]}", "]}]}", r#"],"kind":"EventList","metadata":{}}"#, r#""}]}"#] {
+            assert!(is_list_tail(tail.as_bytes()), "{tail}");
+        }
+        for tail in [r#"],"note":"x"}"#, r#"],"metadata":{"x":1}}"#, r#"],"kind":1}"#] {
+            assert!(!is_list_tail(tail.as_bytes()), "{tail}");
+        }
+    }
+}

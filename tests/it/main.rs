@@ -30,6 +30,7 @@ mod proof;
 mod query;
 mod redacted;
 mod redaction;
+mod redaction_faults;
 mod retention;
 mod rules;
 mod run;

@@ -253,7 +253,7 @@ fn outsiders_read_what_several_writers_put_into_a_bucket() {
 }
 
 /// The newest version of everything in a bucket, as files.
-fn download(outsider: &Outsider, bucket: &str, to: &Path) {
+pub fn download(outsider: &Outsider, bucket: &str, to: &Path) {
     let list = outsider.client.list_objects_v2().bucket(bucket).into_paginator().send();
     let pages = outsider.runtime.block_on(list.collect::<Result<Vec<_>, _>>()).expect("a listing");
     for key in pages.iter().flat_map(|page| page.contents()).filter_map(|object| object.key()) {

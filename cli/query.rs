@@ -115,6 +115,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     runtime.shutdown_timeout(STOP_TIMEOUT);
     match answered? {
         Some(written) => {
+            tell_policies(&written);
             if !args.quiet {
                 // The answer is out; an error about this line would help no one.
                 let _ = writeln!(anstream::stderr(), "{}", summary(&written));
@@ -195,6 +196,20 @@ fn answer_to_file(
     file.as_file().sync_all().with_context(|| format!("cannot sync {}", path.display()))?;
     file.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Some(written))
+}
+
+/// Says that rows of more than one redaction policy were read: an answer over their tokens may be
+/// another one than over values, so this is said to whoever wants no summary, too.
+pub fn tell_policies(written: &Written) {
+    if written.policies.len() > 1 {
+        // The answer is out; an error about this line would help no one.
+        let _ = writeln!(
+            anstream::stderr(),
+            "note: the rows read were redacted under more than one policy ({}); tokens of different keys are \
+             never equal, so joins and counts over them find less (the key's id is in each token)",
+            written.policies.join(", ")
+        );
+    }
 }
 
 /// `3 rows in 12 ms, 1 of 365 files, 1.2 MiB read`.

@@ -172,6 +172,7 @@ impl Shell<'_> {
                 Some(file) => query::answer(runtime, session, sql, format, &layout, file)?,
                 None => query::answer(runtime, session, sql, format, &layout, io::stdout())?,
             };
+            written.iter().for_each(query::tell_policies);
             match written {
                 Some(written) if self.timing => self.say(&query::summary(&written))?,
                 Some(_) => {}

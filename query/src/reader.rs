@@ -40,6 +40,7 @@ use strongroom_archive::{Archive, Contents, Fetched};
 use thiserror::Error;
 
 use crate::implied::Element;
+use crate::marked::Marked;
 
 /// How much of the end of a file in a bucket is read before the length of the footer is known.
 const FOOTER_BYTES_LIKELY: usize = 128 << 10;
@@ -93,6 +94,8 @@ pub(crate) struct InPlace {
     footers: Arc<FileMetadataCache>,
     page_index: PageIndex,
     elements: Arc<[Element]>,
+    /// Where files with marks are noted, if the scan reads what may be tokens.
+    marked: Option<Arc<Marked>>,
 }
 
 impl std::fmt::Debug for InPlace {
@@ -109,7 +112,12 @@ impl InPlace {
         page_index: PageIndex,
         elements: Vec<Element>,
     ) -> Self {
-        InPlace { archive, footers, page_index, elements: elements.into() }
+        InPlace { archive, footers, page_index, elements: elements.into(), marked: None }
+    }
+
+    /// The same reader, which notes the files with marks that it opens.
+    pub(crate) fn noting(self, marked: Arc<Marked>) -> Self {
+        InPlace { marked: Some(marked), ..self }
     }
 }
 
@@ -134,6 +142,7 @@ impl ParquetFileReaderFactory for InPlace {
             footers: Arc::clone(&self.footers),
             page_index: self.page_index,
             elements: Arc::clone(&self.elements),
+            marked: self.marked.clone(),
             metrics,
         }))
     }
@@ -148,6 +157,7 @@ struct SealedFile {
     footers: Arc<FileMetadataCache>,
     page_index: PageIndex,
     elements: Arc<[Element]>,
+    marked: Option<Arc<Marked>>,
     metrics: ParquetFileMetrics,
 }
 
@@ -311,6 +321,9 @@ impl AsyncFileReader for SealedFile {
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
             let all = self.metadata().await?;
+            if let Some(marked) = &self.marked {
+                marked.note(&self.file, &all);
+            }
             if self.elements.is_empty() { Ok(all) } else { Ok(self.with_elements(all).await?) }
         }
         .boxed()

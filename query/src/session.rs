@@ -34,6 +34,9 @@ use url::Url;
 use crate::complete::{Catalog, Relation};
 use crate::error::{QueryError, Result};
 use crate::listings::{INFORMATION_SCHEMA, Listed};
+use crate::marked::Marked;
+use crate::policies::policies_of;
+use crate::reader::{InPlace, PageIndex};
 use crate::snapshots::{Snapshots, Taken};
 use crate::table::{STORE_URL, ScanSummary};
 use crate::{bounded, functions, gate, json, listings, views};
@@ -78,6 +81,7 @@ impl Default for SessionOptions {
 /// Answers queries over one archive.
 pub struct Session {
     context: SessionContext,
+    archive: Arc<Archive>,
     memory_limit: usize,
 }
 
@@ -86,6 +90,9 @@ pub struct Answer {
     pub schema: SchemaRef,
     pub rows: Fuse<SendableRecordBatchStream>,
     plan: Arc<dyn ExecutionPlan>,
+    marked: Arc<Marked>,
+    /// Reads marks.
+    reader: InPlace,
     memory_limit: usize,
     /// When the statement was received.
     pub asked: Instant,
@@ -162,9 +169,10 @@ impl Session {
             context.register_udf(Arc::unwrap_or_clone(function));
         }
         bounded::wrap_functions(&context, memory_limit);
-        let snapshots = Arc::new(Snapshots::new(Arc::new(archive)));
+        let archive = Arc::new(archive);
+        let snapshots = Arc::new(Snapshots::new(Arc::clone(&archive)));
         views::register_tables(&context, &snapshots).map_err(QueryError::Session)?;
-        Ok(Session { context, memory_limit })
+        Ok(Session { context, archive, memory_limit })
     }
 
     /// Plans `sql` and starts to answer it.
@@ -180,7 +188,9 @@ impl Session {
         let statement = listings::as_question(gate::admit(sql)?)?;
         self.plan_views(&statement).await.map_err(QueryError::Session)?;
         let mut state = self.context.state();
-        state.config_mut().set_extension(Arc::new(Taken::default()));
+        let taken = Taken::default();
+        let marked = Arc::clone(&taken.marked);
+        state.config_mut().set_extension(Arc::new(taken));
         let names = views::names();
         let from_plan = |error| QueryError::from_plan(error, &names);
         let plan = state.statement_to_plan(statement).await.map_err(from_plan)?;
@@ -193,7 +203,16 @@ impl Session {
         let plan = state.create_physical_plan(&plan).await.map_err(from_plan)?;
         let rows = execute_stream(Arc::clone(&plan), state.task_ctx())
             .map_err(|error| QueryError::from_execution(error, self.memory_limit))?;
-        Ok(Answer { schema: rows.schema(), rows: rows.fuse(), plan, memory_limit: self.memory_limit, asked })
+        let footers = state.runtime_env().cache_manager.get_file_metadata_cache();
+        Ok(Answer {
+            schema: rows.schema(),
+            rows: rows.fuse(),
+            plan,
+            marked,
+            reader: InPlace::new(Arc::clone(&self.archive), footers, PageIndex::Unused, Vec::new()),
+            memory_limit: self.memory_limit,
+            asked,
+        })
     }
 
     /// Plans the views that `statement` names, or all of them if it asks for a list.
@@ -268,6 +287,11 @@ impl Answer {
         let mut stats = QueryStats::default();
         collect_stats(&self.plan, &mut stats);
         stats
+    }
+
+    /// The redaction policies under which rows with tokens were stored, in the files read so far.
+    pub async fn policies(&self) -> Vec<String> {
+        policies_of(&self.marked.files(), &self.reader).await
     }
 
     pub(crate) fn failure(&self, error: DataFusionError) -> QueryError {

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use strongroom_archive::{Archive, ArchiveError, Snapshot};
 use strongroom_schemas::Table;
 
+use crate::marked::Marked;
+
 /// For each table the list that was read last, shared by all statements of a session.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
@@ -17,9 +19,13 @@ pub(crate) struct Snapshots {
     known: Mutex<HashMap<Table, Arc<Snapshot>>>,
 }
 
-/// Lists taken by one statement, carried in the configuration of the statement's session state.
+/// Lists taken by one statement, and the files with marks that it reads. Carried in the
+/// configuration of the statement's session state.
 #[derive(Debug, Default)]
-pub(crate) struct Taken(tokio::sync::Mutex<HashMap<Table, Arc<Snapshot>>>);
+pub(crate) struct Taken {
+    lists: tokio::sync::Mutex<HashMap<Table, Arc<Snapshot>>>,
+    pub(crate) marked: Arc<Marked>,
+}
 
 impl Snapshots {
     pub(crate) fn new(archive: Arc<Archive>) -> Self {
@@ -38,7 +44,7 @@ impl Snapshots {
         taken: Option<&Taken>,
     ) -> Result<Arc<Snapshot>, ArchiveError> {
         let Some(taken) = taken else { return self.current(table).await };
-        let mut lists = taken.0.lock().await;
+        let mut lists = taken.lists.lock().await;
         if let Some(snapshot) = lists.get(&table) {
             return Ok(Arc::clone(snapshot));
         }

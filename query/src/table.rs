@@ -30,6 +30,7 @@ use strongroom_archive::FileEntry;
 use strongroom_schemas::{Table, table::DATE};
 
 use crate::implied::{Element, element, implied};
+use crate::marked::may_have_tokens;
 use crate::prune::{date32, prune, select_dates};
 use crate::reader::{InPlace, PageIndex};
 use crate::snapshots::{Snapshots, Taken};
@@ -70,6 +71,14 @@ impl SealedTable {
         let taken = state.config().get_extension::<Taken>();
         let snapshot = self.snapshots.of(self.table, taken.as_deref()).await;
         Ok(snapshot.map_err(|error| DataFusionError::External(Box::new(error)))?.files.clone())
+    }
+
+    /// Whether a scan of these columns, or of all, may give tokens.
+    fn reads_tokens(&self, projection: Option<&Vec<usize>>) -> bool {
+        let fields = self.schema.table_schema().fields();
+        projection.is_none_or(|columns| {
+            columns.iter().filter_map(|at| fields.get(*at)).any(|field| may_have_tokens(field.name()))
+        })
     }
 
     fn partitioned_file(&self, file: &FileEntry) -> Result<PartitionedFile> {
@@ -203,9 +212,16 @@ impl TableProvider for SealedTable {
         let footers = state.runtime_env().cache_manager.get_file_metadata_cache();
         let page_index = if filters.is_empty() { PageIndex::Unused } else { PageIndex::Wanted };
         let archive = Arc::clone(self.snapshots.archive());
+        let mut reader = InPlace::new(archive, footers, page_index, elements);
+        if let Some(taken) = state.config().get_extension::<Taken>()
+            && self.table == Table::Events
+            && self.reads_tokens(projection)
+        {
+            reader = reader.noting(Arc::clone(&taken.marked));
+        }
         let mut source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(state.default_table_options().parquet)
-            .with_parquet_file_reader_factory(Arc::new(InPlace::new(archive, footers, page_index, elements)));
+            .with_parquet_file_reader_factory(Arc::new(reader));
         if let Some(filter) = conjunction(implied) {
             source = source.with_predicate(state.create_physical_expr(filter, &schema)?);
         }

@@ -357,6 +357,25 @@ fn tokens_join_like_values_until_the_key_is_changed() {
     let across = format!("{pairs} AND (w.source <> r.source)");
     assert_eq!(number(&archive, &across), 0);
     assert!(number(&archive, pairs) < number(&clear, pairs) && number(&archive, pairs) > 0);
+
+    // That is said once, by statements over what may be tokens, and by no other.
+    let said = |archive: &Path, sql: &str, more: &[&str]| {
+        let mut command = strongroom();
+        command.args(["query", "--format", "csv", "--archive"]).arg(archive).args(more).arg(sql);
+        expect_code(&mut command, 0).1.matches("note: ").count()
+    };
+    for sql in [pairs, &counts, "SELECT * FROM events", "SELECT count(DISTINCT user_name) FROM events"] {
+        assert_eq!(said(&archive, sql, &[]), 1, "{sql}");
+        assert_eq!(said(&archive, sql, &["--quiet"]), 1, "{sql}");
+        assert_eq!(said(&redacted, sql, &[]), 0, "{sql}");
+        assert_eq!(said(&clear, sql, &[]), 0, "{sql}");
+    }
+    for sql in ["SELECT count(*) FROM events", "SELECT verb, count(*) FROM events GROUP BY 1"] {
+        assert_eq!(said(&archive, sql, &[]), 0, "{sql}");
+    }
+    let mut shell = strongroom();
+    let told = with_input(shell.args(["sql", "--archive"]).arg(&archive), &format!("{pairs};\n"));
+    assert!(String::from_utf8_lossy(&told.stderr).contains("tokens of different keys"), "the shell says it");
 }
 
 /// The text of the records of uses, oldest first.

@@ -64,11 +64,13 @@ pub enum Expanded {
 }
 
 /// What was written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Written {
     pub rows: u64,
     pub elapsed: Duration,
     pub stats: QueryStats,
+    /// The redaction policies of the rows that were read, if what was read of them may be tokens.
+    pub policies: Vec<String>,
 }
 
 /// Number of bytes that are gathered before they are handed to the output.
@@ -95,7 +97,10 @@ pub async fn write_answer(
     };
     let rows = rows.and_then(|rows| out.flush().map(|()| rows).map_err(QueryError::Write));
     match (rows, failure.take()) {
-        (Ok(rows), None) => Ok(Written { rows, elapsed: answer.asked.elapsed(), stats: answer.stats() }),
+        (Ok(rows), None) => {
+            let policies = answer.policies().await;
+            Ok(Written { rows, elapsed: answer.asked.elapsed(), stats: answer.stats(), policies })
+        }
         // An encoder wraps an error of the output in its own error. The output's error is the
         // relevant one.
         (_, Some(error)) => Err(QueryError::Write(error)),

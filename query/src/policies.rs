@@ -1,0 +1,89 @@
+//! Under which redaction policies the rows were stored that a statement reads.
+//!
+//! Tokens of different keys are never equal, so a join or a count over the tokens of two keys finds
+//! less than over the values. The id of a policy is a hash of its key's id as well, and is at the
+//! beginning of each mark. A file is written by one run, and so under one policy: its first mark
+//! tells.
+//!
+//! Invariant: nothing is read if the rows with marks are in one file. Of up to [`FILES_MAX`] files all
+//! are looked at; of more, those of the first and the last day and some between, so a key that was
+//! changed once is always noticed. No state.
+
+use std::collections::BTreeSet;
+
+use datafusion::arrow::array::StringArray;
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory as _;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::StreamExt as _;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use strongroom_schemas::events;
+
+use crate::reader::InPlace;
+
+/// Maximum number of files that are looked into.
+const FILES_MAX: usize = 16;
+/// Rows of marks that are decoded at once.
+const BATCH_ROWS: usize = 256;
+/// What the text of each mark begins with, and the length of the id that follows.
+const MARK_HEAD: &[u8] = b"{\"policy\":\"";
+const POLICY_DIGITS: usize = 16;
+
+/// Returns the ids of the policies of these files, as far as the files at hand tell. Nothing is an
+/// error here: the statement has read them.
+pub(crate) async fn policies_of(files: &[PartitionedFile], reader: &InPlace) -> Vec<String> {
+    let (count, mut ids) = (files.len(), BTreeSet::new());
+    if count < 2 {
+        return Vec::new();
+    }
+    let looks = count.min(FILES_MAX);
+    for look in 0..looks {
+        ids.extend(first_policy(&files[look * (count - 1) / (looks - 1)], reader).await);
+    }
+    ids.into_iter().collect()
+}
+
+/// Returns the policy of the first mark in a file.
+async fn first_policy(file: &PartitionedFile, reader: &InPlace) -> Option<String> {
+    let metrics = ExecutionPlanMetricsSet::new();
+    let reader: Box<dyn AsyncFileReader> = reader.create_reader(0, file.clone(), None, &metrics).ok()?;
+    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.ok()?;
+    let marks = ProjectionMask::columns(builder.parquet_schema(), [events::REDACTION]);
+    let mut rows = builder.with_projection(marks).with_batch_size(BATCH_ROWS).build().ok()?;
+    while let Some(Ok(batch)) = rows.next().await {
+        let marks = cast(batch.columns().first()?, &DataType::Utf8).ok()?;
+        let marks = marks.as_any().downcast_ref::<StringArray>()?;
+        if let Some(policy) = marks.iter().flatten().next().and_then(|mark| policy_of(mark.as_bytes())) {
+            return Some(policy.to_owned());
+        }
+    }
+    None
+}
+
+/// Returns the id of the policy of a mark, from the beginning of its text.
+fn policy_of(mark: &[u8]) -> Option<&str> {
+    let id = mark.strip_prefix(MARK_HEAD)?.get(..POLICY_DIGITS)?;
+    std::str::from_utf8(id).ok().filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_schemas::marks::Redaction;
+
+    use super::*;
+
+    #[test]
+    fn the_policy_of_a_mark_is_at_its_beginning() {
+        let mark =
+            Redaction::new(0x00a1_b2c3, vec!["/requestObject".to_owned()], Vec::new()).expect("a mark");
+        let text = mark.to_string();
+        assert_eq!(policy_of(text.as_bytes()), Some(mark.policy()));
+        assert_eq!(policy_of(&text.as_bytes()[..MARK_HEAD.len() + POLICY_DIGITS]), Some(mark.policy()));
+        for other in ["", "{\"policy\":\"00a1", &text[1..], "{\"policy\":\"not-hexadecimal.\"}"] {
+            assert_eq!(policy_of(other.as_bytes()), None, "{other}");
+        }
+    }
+}

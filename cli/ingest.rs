@@ -206,7 +206,7 @@ pub fn exit_code(report: &Report) -> u8 {
         exit::INTERRUPTED
     } else if report.files_failed > 0 {
         exit::FAILURE
-    } else if unexpected_rejects(report) > 0 || !report.unfinished.is_empty() {
+    } else if unexpected_rejects(report) > 0 || !report.unfinished.is_empty() || is_all_of_others(report) {
         exit::FINDING
     } else {
         exit::OK
@@ -217,6 +217,13 @@ pub fn exit_code(report: &Report) -> u8 {
 fn unexpected_rejects(report: &Report) -> u64 {
     let expected = report.rejects_by_reason.get(Reason::OtherCategory.as_str());
     report.counts.rejects - expected.copied().unwrap_or(0).min(report.counts.rejects)
+}
+
+/// Whether everything that was new is said to be of other logs: probably the audit log is one of
+/// them, under a name that is not known.
+fn is_all_of_others(report: &Report) -> bool {
+    let counts = report.counts;
+    counts.events + counts.duplicates == 0 && counts.rejects > 0 && unexpected_rejects(report) == 0
 }
 
 fn needs_a_look(report: &Report) -> bool {
@@ -422,6 +429,17 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
             .collect();
         writeln!(err, "dialects: {}", dialects.join(", "))?;
     }
+    if let Some((most, count)) = report.faults.kinds().first() {
+        let events = report.faults.events;
+        writeln!(
+            err,
+            "faults: {} event{} with members that could not be read; most frequent: {} {}\n  all of them: SELECT source, source_offset, faults FROM events WHERE faults IS NOT NULL",
+            term::count(events),
+            if events == 1 { "" } else { "s" },
+            term::count(*count),
+            term::printable(most),
+        )?;
+    }
     let redacted = report.redacted;
     if redacted.events > 0 || redacted.encrypted > 0 {
         writeln!(
@@ -455,6 +473,12 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
             writeln!(err, "  {}", term::printable(example))?;
         }
         writeln!(err, "  all of them, with their bytes: SELECT source, line, reason, detail FROM rejects")?;
+    }
+    if is_all_of_others(report) {
+        writeln!(
+            err,
+            "warning: no event was taken: everything names a container, stream or category that is not an API server's; docs/format.md says which are (Events in wrappers)"
+        )?;
     }
     for (label, offset, bytes) in &report.unfinished {
         writeln!(

@@ -302,6 +302,21 @@ fn exposition(state: &State) -> String {
     for (dialect, count) in metrics.dialects().iter() {
         out.sample("dialect_events_total", &[("dialect", dialect.as_str())], count as f64);
     }
+    let faults = metrics.faults();
+    out.one(
+        "faulty_events_total",
+        "counter",
+        "Events sealed with members that could not be read.",
+        faults.events as f64,
+    );
+    let mut by_fault: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
+    for (kind, count) in faults.kinds() {
+        *by_fault.entry(kind.rsplit(": ").next().unwrap_or(kind)).or_insert(0) += count;
+    }
+    out.family("faults_total", "counter", "Parts of sealed events that could not be read, by fault.");
+    for (fault, count) in by_fault {
+        out.sample("faults_total", &[("fault", fault)], count as f64);
+    }
     out.one(
         "redacted_events_total",
         "counter",

@@ -3082,7 +3082,13 @@ class Records(unittest.TestCase):
             ({"stage": "Odd", "faults": ["/stage: unknown_stage"]}, []),
             ({"request_object": "NaN", "verb": "get"}, ["annotations", "authz_decision", "faults", "request_object", "response_object", "stage_timestamp"]),
             ({"shape": "", "audit_id": None, "verb": "get", "request_uri": "/x", "stage": "Panic"}, []),
+            ({"response_object": '"{x"'}, []),
         ]
+        # What format 2 puts together: an object that was written as text, and members beside the event.
+        for change, column in (({"response_object": '" {}"'}, "response_object"), ({"shape": '"objectRef.name":"m",', "name": None}, "name")):
+            for version, expected in ((1, []), (2, [column])):
+                row = dict(good, **change)
+                self.assertEqual(verify.Events(version)(row, verify.record_of("events", row)), expected, change)
         for (change, expected), version in itertools.product(cases, (1, 2)):
             if version == 1:
                 if LATER.search(change.get("shape", "").encode()):
@@ -3093,7 +3099,7 @@ class Records(unittest.TestCase):
                 found = events(row, verify.record_of("events", row))
                 self.assertEqual(found and sorted(found), expected and sorted(expected), (version, change))
             if expected == [] and not events.says_itself(row) and row.get("faults") is None:
-                self.assertIn(next(iter(change)), ("request_object", "user_extra", "audit_id", "shape", "level", "annotations", "stage"), change)
+                self.assertIn(next(iter(change)), ("request_object", "response_object", "user_extra", "audit_id", "shape", "level", "annotations", "stage"), change)
         for version in (1, 2):
             self.assertTrue(verify.Events(version).says_itself(good))
 

@@ -4242,6 +4242,7 @@ class Found:
       `is_deep`: a value in it is nested too deep.
     - `beside`: (name, where its value starts and ends) of each member that can be read and that no
       API server writes.
+    - `spread`: the same of members that are named like one of an object or list of an event.
     - `within`: the object that this one is in. What that has read is JSON, so it is not judged
       again.
     - `version`: the `eventsFormat` whose rules apply. `also`: names that are kept beside READ."""
@@ -4251,13 +4252,15 @@ class Found:
         self.faults, self.pointer = (within.faults, within.pointer_to(name)) if within else (set(), "")
         self.told = TOLD.get(self.pointer, ())
         self.list, self.values, self.end, self.is_whole, self.is_odd, self.is_deep = [], {}, None, True, False, False
-        self.beside = []
+        self.beside, self.spread = [], []
         self.is_carrier, self.version = False, within.version if within else version
         self.also = within.also if within else also
         self.read(start + 1)
         if self.end is None:
             self.is_whole = False
             self.faults.add(": not_json")
+        if not within and version != 1:
+            self.put_together()
 
     def fault(self, name, fault):
         self.faults.add("%s: %s" % (self.pointer_to(name), fault))
@@ -4326,7 +4329,40 @@ class Found:
         if name in READ or name in self.also:
             self.values[name] = start, end, fault
         if not fault and not self.is_judged and name not in NOT_BESIDE:
-            self.beside.append((name, start, end))
+            (self.spread if SPREAD.match(name) else self.beside).append((name, start, end))
+
+    def put_together(self):
+        """Reads objects and lists that were written as text, or whose members stand beside those
+        of the event."""
+        for name in NESTED:
+            if name in self.values:
+                start, end, fault = self.values[name]
+                text = None if fault or self.data[start : start + 1] != b'"' else held(self.data[start:end], name)
+                if text is not None:
+                    self.put(name, text)
+                continue
+            members = [(name_[len(name) + 1 :], name_[len(name)], self.data[start:end]) for name_, start, end in self.spread if name_[: len(name)] == name and name_[len(name)] in "._"]
+            if name in ("requestObject", "responseObject"):
+                if members:
+                    self.fault(name, "wrong_type")
+            elif name == "sourceIPs":
+                self.put(name, list_of(members))
+            elif name == "annotations":
+                self.put(name, joined([(key, value) for key, between, value in members if between == "."]))
+            else:
+                known = TOLD["/" + name]
+                found = [(key, value) for key, _, value in members if key in known]
+                if "groups" in known and not any(key == "groups" for key, _ in found):
+                    groups = list_of([(key[7:], None, value) for key, _, value in members if key.startswith(("groups.", "groups_"))])
+                    found += [("groups", groups)] if groups else []
+                self.put(name, joined(found))
+
+    def put(self, name, text):
+        """Takes `text` as the value of a member, if it is not None. It is kept after the event."""
+        if text is not None:
+            start = len(self.data)
+            self.data, self.mask = self.data + text, self.mask + mask_of(text)
+            self.values[name] = start, len(self.data), None
 
     @staticmethod
     def name(quoted):
@@ -4501,6 +4537,32 @@ class Found:
         return self.known("level", LEVELS)
 
 
+def held(literal, name):
+    """Returns the object or list in a string, as bytes; None if there is none."""
+    text = Found.name(literal)
+    text = (text or "").strip(" \t\r\n")
+    first = {"sourceIPs": "[", "requestObject": "{[", "responseObject": "{["}.get(name, "{")
+    if not text or text[0] not in first:
+        return None
+    data = text.encode()
+    end, deepest = value_end(data, mask_of(data), 0)
+    is_read = end == len(data) and 1 + deepest <= DEPTH_MAX and is_json(data, mask_of(data), 0, end, deepest)
+    return data if is_read else None
+
+
+def joined(members):
+    """Returns an object of these members, as bytes; None if there are none."""
+    return b"{%s}" % b",".join(b"%s:%s" % (json.dumps(key, ensure_ascii=False).encode(), value) for key, value in members) if members else None
+
+
+def list_of(members):
+    """Returns the list whose items have their numbers as names; None if there is none."""
+    items = [value for key, _, value in members if key and key.isascii() and key.isdigit()]
+    return b"[%s]" % b",".join(items) if items else None
+
+
+NESTED = (*CONTAINERS, "annotations", "sourceIPs", "requestObject", "responseObject")
+SPREAD = re.compile("(?:%s)[._]." % "|".join(NESTED), re.DOTALL)
 DIGITS = tuple("-0123456789")
 WHOLE_NUMBER = re.compile(rb"-?[0-9]+")
 # The names that are told if they are repeated, or if their value cannot be read, by the pointer to
@@ -4574,6 +4636,11 @@ def with_faults(said, found):
     return dict(said, faults=faults or None)
 
 
+def is_nested_text(value):
+    """Returns True if a value may be an object or list that was written as text."""
+    return isinstance(value, str) and value.strip(" \t\r\n")[:1] in ("{", "[")
+
+
 def plain_columns(text):
     """The columns of an audit event without a fault, read in the shortest way. Returns None for
     other text, and for some events, too."""
@@ -4588,8 +4655,10 @@ def plain_columns(text):
                 return None
         if any(isinstance(value(name), dict) and event.object(name).repeats() for name in (*CONTAINERS, "annotations")):
             return None
+        if any(is_nested_text(value(name)) for name in ("requestObject", "responseObject")):
+            return None
         for name in event.values.keys() - NOT_BESIDE:
-            if isinstance(value(name), (dict, list)) or tells_of_other(name, value(name)):
+            if SPREAD.match(name) or isinstance(value(name), (dict, list)) or tells_of_other(name, value(name)):
                 return None
         return dict(event_columns(event), faults=None)
     except NoRecord:
@@ -5142,6 +5211,8 @@ class Events:
                 return None
             if self.version != 1 and any(map(event.has, ("k8s_audit_level", "openshift_audit_level", "method"))):
                 return None
+            if any(map(SPREAD.match, event.values)):
+                return None
             if is_event(event):
                 return False
             return True if event.value("kind") in (None, "Event") and event.value("apiVersion") is None else None
@@ -5175,7 +5246,7 @@ class Events:
             value, end = value_at(text, 0)
         except NoRecord:
             return False
-        return end == len(text) and value is not None
+        return end == len(text) and value is not None and not is_nested_text(value)
 
 
 DEPTH_BESIDE_MAX = DEPTH_MAX - 2  # how deep a column's JSON may be nested: it may be in an object in the event, two levels deep

@@ -20,7 +20,7 @@
 use std::sync::LazyLock;
 
 use memchr::memmem::{Finder, FinderRev};
-use strongroom_lines::time;
+use strongroom_lines::{may_hold_nested, time};
 use strongroom_schemas::{Level, Stage};
 
 use crate::columns::{DictColumn, Memo, NULL};
@@ -400,11 +400,11 @@ fn object<T>(
     fragment(text, fragments, read)
 }
 
-/// Returns the text of a body, if it is one JSON value without white space around it. `null` is
-/// left to the general reader.
+/// Returns the text of a body, if it is one JSON value without white space around it. `null`, and
+/// text in which a body may be, are left to the general reader.
 fn body<'l>(text: &'l [u8], fragments: &mut Parser) -> Option<&'l [u8]> {
     let is_white = |byte: Option<&u8>| byte.is_none_or(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
-    if is_white(text.first()) || is_white(text.last()) || text == b"null" {
+    if is_white(text.first()) || is_white(text.last()) || text == b"null" || may_hold_nested(text) {
         return None;
     }
     fragments.parse(text, |_, _| ()).ok()?;

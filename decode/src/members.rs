@@ -4,7 +4,7 @@
 //! only if rendering the row gives the line. Nothing is kept here.
 
 use simd_json::{Node, StaticNode};
-use strongroom_lines::{Reason, Refusal, plain, wrapper};
+use strongroom_lines::{Reason, Refusal, is_spread, may_hold_nested, plain, wrapper};
 use strongroom_schemas::events::SHAPE_DEFAULT;
 use strongroom_schemas::{Level, Stage};
 
@@ -115,6 +115,9 @@ pub(crate) fn read<'d>(
                 b"metadata" | b"authenticationMetadata" => {}
                 name => {
                     is_of_others |= is_read_of_others(name);
+                    if std::str::from_utf8(name).is_ok_and(is_spread) {
+                        return Err(Stop);
+                    }
                     if may_name_other_writer(name, document.text(member)) {
                         return Err(Stop);
                     }
@@ -205,6 +208,9 @@ pub(crate) fn read<'d>(
     let body =
         |at: Part| part(at).filter(|member| !document.is_null(member)).map(|member| document.text(member));
     let (request_object, response_object) = (body(Part::RequestObject), body(Part::ResponseObject));
+    if [request_object, response_object].into_iter().flatten().any(may_hold_nested) {
+        return Err(Stop);
+    }
     let received = timestamp("requestReceivedTimestamp", document, part(Part::RequestReceivedTimestamp))?;
     let stage_time = timestamp("stageTimestamp", document, part(Part::StageTimestamp))?;
     let annotations = match part(Part::Annotations) {

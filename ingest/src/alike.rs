@@ -18,6 +18,7 @@ use arrow_array::{Array as _, RecordBatch};
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, ArchiveError};
 use strongroom_decode::render::Renderer;
+use strongroom_decode::stream;
 use strongroom_decode::{Decoder, DecoderConfig};
 use strongroom_lines::frame::Origin;
 use strongroom_redact::is_encrypted;
@@ -25,6 +26,7 @@ use strongroom_schemas::events::index;
 use strongroom_schemas::{Table, events, rejects};
 
 use crate::export;
+use crate::source::place::Heads;
 use crate::source::{CompareError, FileError, Stream};
 
 /// Returns the number of records in an input, if a stored stream begins with it; `None` if the
@@ -61,6 +63,37 @@ pub fn stored_start(
         rejects: rows(Table::Rejects)?.flat_map(reject_rows as Rows).peekable(),
     };
     begins_with(stored, stream.again()?, origin, config, &compare)
+}
+
+/// Keeps the beginning of what the archive has of a partition, if it is not kept yet: an empty one if
+/// it was changed before it was stored, or cannot be read.
+pub fn load_head(archive: &Archive, partition: &str, end: i64, heads: &mut Heads) {
+    if heads.has(partition, end) {
+        return;
+    }
+    let length = Heads::length(end);
+    let mut head = Vec::new();
+    let mut load = || -> Result<(), CompareError> {
+        let rows = |table| -> Result<_, CompareError> {
+            let rows = archive.read_rows(table, partition)?;
+            Ok(rows.map(|batch: Result<RecordBatch, ArchiveError>| batch.map_err(CompareError::from)))
+        };
+        let is_changed = Cell::new(false);
+        let see = |found: bool| is_changed.set(is_changed.get() || found);
+        let events = rows(Table::Events)?.inspect(|batch| see(has_marks(batch)));
+        let sealed = rows(Table::Rejects)?.inspect(|batch| see(has_ciphers(batch)));
+        let mut start = export::Start::new(length, Vec::new());
+        stream::write::<CompareError>(events, sealed, length, &mut start)?;
+        if !is_changed.get() {
+            head = start.into_inner();
+        }
+        Ok(())
+    };
+    if load().is_err() {
+        // Who needs all of it meets the same error, and reports it.
+        head.clear();
+    }
+    heads.remember(partition, head, length);
 }
 
 fn has_marks(batch: &Result<RecordBatch, CompareError>) -> bool {
@@ -129,9 +162,9 @@ fn event_rows(batch: Result<RecordBatch, CompareError>) -> Vec<Found> {
                 None
             } else {
                 let mut record = Vec::new();
-                renderer.record(row, &mut record).map_err(|source| {
-                    CompareError::Stream(strongroom_decode::stream::StreamError::Row { offset, source })
-                })?;
+                renderer
+                    .record(row, &mut record)
+                    .map_err(|source| CompareError::Stream(stream::StreamError::Row { offset, source }))?;
                 Some(record)
             };
             Ok((offset, Row::Event { request, record }))

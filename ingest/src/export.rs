@@ -136,21 +136,31 @@ pub fn prefix<E: From<StreamError>>(
     rejects: impl Iterator<Item = Result<RecordBatch, E>>,
     length: i64,
 ) -> Result<(Fingerprint, u64), E> {
-    let mut start = Start { hasher: blake3::Hasher::new(), left: usize::try_from(length).unwrap_or(0) };
+    let mut start = Start::new(length, blake3::Hasher::new());
     let records = stream::write(events, rejects, length, &mut start)?;
-    Ok((fingerprint(&start.hasher), records))
+    Ok((fingerprint(&start.into_inner()), records))
 }
 
-/// Hashes the first `left` bytes that are written, and ignores the rest.
-struct Start {
-    hasher: blake3::Hasher,
+/// Passes the first bytes on that are written, and ignores the rest.
+pub(crate) struct Start<W> {
+    out: W,
     left: usize,
 }
 
-impl Write for Start {
+impl<W> Start<W> {
+    pub(crate) fn new(length: i64, out: W) -> Self {
+        Start { out, left: usize::try_from(length).unwrap_or(0) }
+    }
+
+    pub(crate) fn into_inner(self) -> W {
+        self.out
+    }
+}
+
+impl<W: Write> Write for Start<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let some = bytes.len().min(self.left);
-        self.hasher.update(&bytes[..some]);
+        self.out.write_all(&bytes[..some])?;
         self.left -= some;
         Ok(bytes.len())
     }

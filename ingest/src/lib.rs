@@ -38,6 +38,7 @@ pub mod alike;
 pub mod disclose;
 mod error;
 pub mod export;
+pub mod faults;
 pub mod pipeline;
 pub mod preview;
 pub mod redaction;
@@ -46,6 +47,7 @@ pub mod seal;
 pub mod source;
 
 pub use error::{IngestError, PipelineThread};
+pub use faults::FaultCounts;
 pub use pipeline::{IngestOptions, Observer, Progress, Report, ingest};
 pub use redaction::RedactionCounts;
 pub use seal::{Limits, SEAL_BYTES, SEAL_INTERVAL};

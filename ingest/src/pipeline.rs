@@ -23,6 +23,7 @@
 //! left out: rejects by their offset, and alerts by their id, because an alert may point to an
 //! event long before the event that completed the alert.
 
+mod reached;
 mod reader;
 mod room;
 mod worker;
@@ -44,10 +45,12 @@ use strongroom_lines::{DialectCounts, EventPath, Reason, Refusal};
 use strongroom_redact::Redactor;
 use strongroom_schemas::{Alert, Severity, Table};
 
+use self::reached::{ClosesReached, Reached};
 use self::reader::{Reader, Sent};
 use self::room::{ClosesRoom, Room, Taken};
 use self::worker::Worker;
 use crate::error::{IngestError, PipelineThread};
+use crate::faults::FaultCounts;
 use crate::redaction::RedactionCounts;
 use crate::replay::{stored_alerts, warm_up};
 use crate::seal::{
@@ -147,6 +150,7 @@ pub struct Report {
     pub rejects_by_reason: BTreeMap<String, u64>,
     /// Events by the wrapper that they came in.
     pub dialects: DialectCounts,
+    pub faults: FaultCounts,
     /// The first rejects, as `file:line: reason: detail`.
     pub reject_examples: Vec<String>,
     pub redacted: RedactionCounts,
@@ -272,6 +276,7 @@ pub fn ingest(
     }
     let (buffer_sender, buffer_receiver) = bounded::<Vec<u8>>(permits);
     let room = Room::new(BLOCKS_MEMORY_BYTES);
+    let reached = Arc::new(Reached::default());
     let writer = Mutex::new(writer);
     let bytes_read = Arc::new(AtomicU64::new(0));
 
@@ -286,6 +291,7 @@ pub fn ingest(
             permits_max: permits,
             buffers: buffer_receiver,
             room: Arc::clone(&room),
+            reached: Arc::clone(&reached),
             bytes_read: Arc::clone(&bytes_read),
             sent: Sent::default(),
         };
@@ -320,6 +326,7 @@ pub fn ingest(
         // waited for.
         let (message_receiver, done_receiver) = (message_receiver, done_receiver);
         let _closes_room = ClosesRoom(room);
+        let _closes_reached = ClosesReached(Arc::clone(&reached));
         let mut coordinator = Coordinator {
             options,
             archive,
@@ -333,6 +340,7 @@ pub fn ingest(
             counts: Counts::default(),
             empty_files: Vec::new(),
             seal_at: None,
+            reached: &reached,
             last_seal: Instant::now(),
             report: Report::default(),
             progress: Progress {
@@ -368,6 +376,7 @@ struct Coordinator<'c> {
     empty_files: Vec<Input>,
     /// The reader waits until this many blocks are sealed.
     seal_at: Option<(u64, Sender<()>)>,
+    reached: &'c Reached,
     last_seal: Instant,
     report: Report,
     progress: Progress,
@@ -481,6 +490,8 @@ impl Coordinator<'_> {
                 broker_offset: None,
             });
         }
+        let end = stream.reached.map(|reached| (reached.next_offset, reached.prefix_blake3));
+        self.reached.appended(&stream.partition, end);
         if let Some((offset, bytes)) = block.unfinished {
             self.report.unfinished.push((stream.label.clone(), offset, bytes));
         }
@@ -507,6 +518,7 @@ impl Coordinator<'_> {
             *self.report.rejects_by_reason.entry(reason).or_insert(0) += count;
         }
         self.report.dialects.add_all(&encoded.dialects);
+        self.report.faults.add_all(&encoded.faults);
         self.report.redacted.add(encoded.redacted);
         self.progress.events += encoded.events;
         self.progress.rejects += encoded.rejects;

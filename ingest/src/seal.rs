@@ -27,6 +27,7 @@ use strongroom_lines::{DEPTH_MAX, DialectCounts, LINE_BYTES_MAX, Reason};
 use strongroom_schemas::{Alert, Table, rejects};
 
 use crate::error::IngestError;
+use crate::faults::FaultCounts;
 use crate::redaction::{self, RedactionCounts};
 
 /// Number of Parquet bytes that causes a seal.
@@ -162,6 +163,8 @@ pub struct EncodedBlock {
     /// Number of rejects of each reason.
     pub reasons: BTreeMap<String, u64>,
     pub dialects: DialectCounts,
+    /// Events of which something could not be read.
+    pub faults: FaultCounts,
     /// The first rejects, as text.
     pub examples: Vec<String>,
 }
@@ -188,13 +191,23 @@ pub fn encode_block(
         *reasons.entry(Reason::Encrypted.as_str().to_owned()).or_insert(0) += left_out;
     }
     let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64 + left_out);
-    let dialects = decoded.dialects;
+    let (dialects, faults) = (decoded.dialects, FaultCounts::of(&decoded.events));
     let mut row_groups = encode_rejects(decoded.rejects, stored, arrived)?;
     if events > 0 {
         row_groups.extend(encode_records(decoded.events, &decoded.record_hashes, arrived)?);
     }
     let events_rejected = redacted.encrypted + left_out;
-    Ok(EncodedBlock { row_groups, events, rejects, events_rejected, redacted, reasons, dialects, examples })
+    Ok(EncodedBlock {
+        row_groups,
+        events,
+        rejects,
+        events_rejected,
+        redacted,
+        reasons,
+        dialects,
+        faults,
+        examples,
+    })
 }
 
 /// Encodes the rejects that are not stored.

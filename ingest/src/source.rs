@@ -1,12 +1,12 @@
 //! Reads files, directories, patterns and standard input as streams of blocks.
 //!
 //! Invariants:
-//! - A stream's partition is named after its content (its cluster and its first line), not after
-//!   its path. Rotation, copying and compression do not change the name. Before anything is skipped
-//!   as stored, all of it is read again, and its hash is compared with the one in the archive. If
-//!   the hashes are equal, it is the same stream, which may have grown. Otherwise it is another
-//!   stream that begins alike, and has its own partition. Names, sizes and times never decide that
-//!   text is a duplicate.
+//! - A stream's partition is named after its content (its cluster and its first lines, see
+//!   [`place`]), not after its path. Rotation, copying and compression do not change the name.
+//!   Before anything is skipped as stored, all of it is read again, and its hash is compared with
+//!   the one in the archive. If the hashes are equal, it is the same stream, which may have grown.
+//!   Otherwise it is another stream that begins alike, and has its own partition. Names, sizes and
+//!   times never decide that text is a duplicate.
 //! - Blocks of a stream are handed out in order, without gaps, with the hash of all bytes before
 //!   their end, so that a position can be written after any of them.
 //!
@@ -22,6 +22,7 @@ mod error;
 mod formats;
 mod names;
 mod pipe;
+pub mod place;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -168,9 +169,9 @@ pub struct StreamBlock {
     pub block: Block,
     /// Hash of the stream up to the block's end.
     pub prefix: Fingerprint,
-    /// If the block's last line, or last part of a line, may be left undecoded: the hash of the
-    /// stream up to its beginning.
-    pub prefix_before_open_line: Option<Fingerprint>,
+    /// If the block's last line, or last part of a line, may be left undecoded: where it begins,
+    /// and the hash of the stream up to there.
+    pub before_open_line: Option<(i64, Fingerprint)>,
 }
 
 /// A stream of one input, read in blocks.
@@ -207,9 +208,6 @@ pub enum Skipped {
     /// At the end of the stream, which is at this offset, before the wanted offset.
     Short(i64, Fingerprint),
 }
-
-/// Maximum number of names that are tried for streams that begin with the same line.
-pub const ALIKE_MAX: usize = 256;
 
 impl Stream {
     /// Opens `input`. `complete` promises that a file no longer grows. Bytes read are added to
@@ -249,7 +247,7 @@ impl Stream {
         &self.input
     }
 
-    /// Returns the name of the stream's partition, which is made from the cluster and the first
+    /// Returns the first name of the stream's partition, which is made from the cluster and the first
     /// line. `None` for an empty stream.
     ///
     /// # Errors
@@ -279,13 +277,9 @@ impl Stream {
         }
         let line =
             memchr::memchr(b'\n', &self.carry).unwrap_or(self.carry.len()).min(self.identity_bytes_max());
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&(cluster.len() as u64).to_le_bytes());
-        hasher.update(cluster.as_bytes());
         // All text of the line may be here while its end, perhaps `\r\n`, is still to come. So
         // white space at the end does not count.
-        hasher.update(self.carry[..line].trim_ascii_end());
-        Ok(Some(format!("file/{}", &hasher.finalize().to_hex()[..24])))
+        Ok(Some(partition_of(cluster, &[self.carry[..line].trim_ascii_end()])))
     }
 
     fn identity_bytes_max(&self) -> usize {
@@ -577,7 +571,7 @@ impl Stream {
             bytes,
         };
 
-        let mut prefix_before_open_line = None;
+        let mut before_open_line = None;
         if block.open_ended {
             let line = memchr::memrchr(b'\n', &block.bytes).map_or(0, |newline| newline + 1);
             let is_long =
@@ -593,7 +587,7 @@ impl Stream {
                 hashed = 0;
             }
             self.hasher.update(&block.bytes[hashed..open]);
-            prefix_before_open_line = Some(fingerprint(&self.hasher));
+            before_open_line = Some((block.offset + open as i64, fingerprint(&self.hasher)));
             hashed = open;
         }
         self.hasher.update(&block.bytes[hashed..]);
@@ -601,8 +595,19 @@ impl Stream {
         self.offset += block.bytes.len() as i64;
         self.line +=
             if end == whole { lines } else { memchr::memchr_iter(b'\n', &block.bytes).count() } as i64;
-        Ok(Some(StreamBlock { prefix: fingerprint(&self.hasher), prefix_before_open_line, block }))
+        Ok(Some(StreamBlock { prefix: fingerprint(&self.hasher), before_open_line, block }))
     }
+}
+
+/// The name of a partition. It is stored, so the way it is made never changes.
+fn partition_of(cluster: &str, parts: &[&[u8]]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(cluster.len() as u64).to_le_bytes());
+    hasher.update(cluster.as_bytes());
+    for part in parts {
+        hasher.update(part);
+    }
+    format!("file/{}", &hasher.finalize().to_hex()[..24])
 }
 
 /// Returns where the last whole page of a block ends, if the block begins with one.

@@ -36,8 +36,8 @@
 //!
 //! [`frame`] cuts a stream into blocks and lines, and `pages` cuts documents of many lines.
 //! [`wrapper`] opens what clouds, shippers and loggers put around events. [`plain`] reads one event,
-//! slowly and simply, with [`json`], [`time`] and `tolerant`, which reads damaged events. [`body`]
-//! turns a webhook's request body into lines. [`swar`] has searches in strings that other crates
+//! slowly and simply, with [`json`], [`time`], `tolerant`, which reads damaged events, and `spread`,
+//! which puts together what shippers took apart. [`body`] turns a webhook's request body into lines. [`swar`] has searches in strings that other crates
 //! share.
 
 pub mod body;
@@ -48,6 +48,7 @@ mod limits;
 mod pages;
 pub mod plain;
 mod reject;
+mod spread;
 pub mod swar;
 pub mod time;
 mod tolerant;
@@ -57,5 +58,6 @@ pub use dialect::{Dialect, DialectCounts};
 pub use frame::Block;
 pub use limits::{BOM, DEPTH_MAX, LINE_BYTES_MAX};
 pub use reject::{Reason, Refusal};
+pub use spread::{is_spread, may_hold_nested};
 pub use tolerant::list_items;
 pub use wrapper::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, decode_alone, decode_alone_at};

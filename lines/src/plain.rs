@@ -17,6 +17,7 @@ use strongroom_schemas::{Level, Stage};
 use crate::json::{Members, WHITE, bounded_depth, first_value};
 use crate::limits::LINE_BYTES_MAX;
 use crate::reject::{Reason, Refusal};
+use crate::spread::{self, IMPERSONATED_MEMBERS, OBJECT_MEMBERS, STATUS_MEMBERS, USER_MEMBERS};
 use crate::tolerant::{self, EVENT, Faults, Object, Text};
 
 /// The columns that the bytes of an event determine, named as in [`strongroom_schemas::events`].
@@ -88,11 +89,6 @@ const MEMBERS: [&str; 16] = [
     "stageTimestamp",
     "annotations",
 ];
-const USER_MEMBERS: [&str; 4] = ["username", "uid", "groups", "extra"];
-const IMPERSONATED_MEMBERS: [&str; 3] = ["username", "groups", "extra"];
-const OBJECT_MEMBERS: [&str; 8] =
-    ["resource", "namespace", "name", "uid", "apiGroup", "apiVersion", "resourceVersion", "subresource"];
-const STATUS_MEMBERS: [&str; 5] = ["status", "message", "reason", "details", "code"];
 /// Members in which collectors keep the event's level when `level` is the collector's own. The
 /// first of them that is present counts.
 pub const LEVELS_OF_COLLECTORS: [&str; 2] = ["k8s_audit_level", "openshift_audit_level"];
@@ -146,7 +142,9 @@ pub(crate) fn read<'t>(
 
 /// Whether a member of this name is one of an audit event.
 pub(crate) fn is_of_event(name: &str) -> bool {
-    MEMBERS.contains(&name) || ["kind", "apiVersion", "metadata", "authenticationMetadata"].contains(&name)
+    MEMBERS.contains(&name)
+        || ["kind", "apiVersion", "metadata", "authenticationMetadata"].contains(&name)
+        || spread::is_spread(name)
 }
 
 /// Parses `bytes` as a JSON object, and returns its members.
@@ -248,7 +246,10 @@ pub fn require_event(
 
 /// Returns the event that a text of this length is, or why it is not one.
 fn event(text: Text<'_>, text_bytes: usize, format: u32) -> Result<PlainEvent, Refusal> {
-    let Text { object: members, mut faults, is_cut } = text;
+    let Text { object, mut faults, is_cut } = text;
+    let put_together =
+        if format >= FORMAT_OF_FAULTS { spread::nested(&object, &mut faults) } else { Vec::new() };
+    let members = object.with(&put_together);
     let user = members.object("user", &mut faults);
     let is_request = ["method", "requestURI"].iter().all(|name| members.has(name))
         && !["verb", "stage", "level"].iter().any(|name| members.has(name));

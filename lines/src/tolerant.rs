@@ -157,6 +157,32 @@ impl<'t> Object<'t> {
         value.filter(|value| *value != "null")
     }
 
+    /// Returns true if there is a member with this name, perhaps one that is null or cannot be read.
+    pub(crate) fn is_there(&self, name: &str) -> bool {
+        self.members.iter().any(|(known, _)| known == name)
+    }
+
+    /// Returns the members that can be read.
+    pub(crate) fn readable(&self) -> impl Iterator<Item = (&str, &'t str)> + Clone {
+        self.members.iter().filter_map(|(name, value)| Some((name.as_ref(), (*value)?)))
+    }
+
+    /// Returns the object with these values in place of the last ones of their names, or beside the
+    /// other members.
+    pub(crate) fn with<'s>(self, values: &'s [(&'static str, String)]) -> Object<'s>
+    where
+        't: 's,
+    {
+        let mut members: Vec<(Cow<'s, str>, Option<&'s str>)> = self.members;
+        for (name, value) in values {
+            match members.iter_mut().rev().find(|(known, _)| known == name) {
+                Some(member) => member.1 = Some(value),
+                None => members.push((Cow::Borrowed(name), Some(value))),
+            }
+        }
+        Object { path: self.path, members }
+    }
+
     /// Calls `judge` with the members that can be read, except those for which `is_known` is true,
     /// and returns its first refusal.
     pub(crate) fn judge_others<T>(

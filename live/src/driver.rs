@@ -32,7 +32,7 @@ use strongroom_archive::{Archive, Counts, EncodedRowGroup, Position, SealReport,
 use strongroom_ingest::redaction::RedactionCounts;
 use strongroom_ingest::replay::{stored_alerts, warm_up};
 use strongroom_ingest::seal::{Limits, SEAL_ALERTS_MAX, StoredRejects, seal_plan};
-use strongroom_ingest::{IngestError, PipelineThread};
+use strongroom_ingest::{FaultCounts, IngestError, PipelineThread};
 use strongroom_lines::frame::{self, Edge};
 use strongroom_lines::{Block, DialectCounts};
 use strongroom_redact::Redactor;
@@ -361,6 +361,7 @@ struct SealEpoch {
     records: HashMap<String, u64>,
     reasons: BTreeMap<String, u64>,
     dialects: DialectCounts,
+    faults: FaultCounts,
     /// Arrival of the epoch's first record.
     since: Option<Instant>,
     /// For each stream of the epoch: its position before the epoch, and where it ends. Known when
@@ -381,6 +382,7 @@ struct PendingSeal {
     positions: Vec<(String, Position)>,
     reasons: BTreeMap<String, u64>,
     dialects: DialectCounts,
+    faults: FaultCounts,
     redacted: RedactionCounts,
     rows: Tally,
     bytes: u64,
@@ -749,6 +751,7 @@ impl Driver<'_> {
             *epoch.reasons.entry(reason).or_insert(0) += count;
         }
         epoch.dialects.add_all(&block.dialects);
+        epoch.faults.add_all(&block.faults);
         for example in block.examples {
             tracing::warn!(stream = %encoded.stream.label, reject = %example, "kept as a reject");
         }
@@ -890,6 +893,7 @@ impl Driver<'_> {
             positions: positions.iter().map(|given| (given.partition.clone(), given.position)).collect(),
             reasons: epoch.reasons,
             dialects: epoch.dialects,
+            faults: epoch.faults,
             redacted: epoch.redacted,
             rows: Tally {
                 events: rows(&row_groups, Table::Events),
@@ -957,6 +961,11 @@ impl Driver<'_> {
             metrics.reject(reason, *count);
         }
         metrics.sealed_in(&sealing.dialects);
+        metrics.faulty(&sealing.faults);
+        if let Some((fault, _)) = sealing.faults.kinds().first() {
+            let events = sealing.faults.events;
+            tracing::warn!(events, most = %fault, "events were sealed with members that could not be read");
+        }
         metrics.redacted(sealing.redacted);
         if !metrics.draw_up() {
             self.conservation_failed("received is not the sum of sealed, duplicates, given up and unsealed");

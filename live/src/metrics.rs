@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use strongroom_ingest::FaultCounts;
 use strongroom_ingest::redaction::RedactionCounts;
 use strongroom_lines::DialectCounts;
 use strongroom_schemas::Severity;
@@ -96,6 +97,7 @@ pub struct Metrics {
     alerts: Mutex<BTreeMap<Severity, u64>>,
     rejects: Mutex<BTreeMap<String, u64>>,
     dialects: Mutex<DialectCounts>,
+    faults: Mutex<FaultCounts>,
     /// When the oldest record that is not sealed arrived.
     oldest: Mutex<Option<Instant>>,
     /// Why sealing is held up, in words.
@@ -150,6 +152,15 @@ impl Metrics {
 
     pub(crate) fn sealed_in(&self, dialects: &DialectCounts) {
         lock(&self.dialects).add_all(dialects);
+    }
+
+    /// Sealed events of which something could not be read.
+    pub fn faults(&self) -> FaultCounts {
+        lock(&self.faults).clone()
+    }
+
+    pub(crate) fn faulty(&self, counts: &FaultCounts) {
+        lock(&self.faults).add_all(counts);
     }
 
     pub(crate) fn redacted(&self, counts: RedactionCounts) {

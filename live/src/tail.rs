@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - A stream is identified by its content (see [`strongroom_ingest::source`]). Its cluster and its
-//!   first line name it. Before a byte is handed over, everything before that byte is read, and its
+//!   first lines name it. Before a byte is handed over, everything before that byte is read, and its
 //!   hash is compared with the hash in the position. So a file that was renamed, compressed or
 //!   copied unnoticed continues where it stopped, and a second copy brings nothing. No name, size,
 //!   time or inode number is trusted.
@@ -34,10 +34,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use strongroom_archive::Position;
 use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_decode::DecoderConfig;
 use strongroom_ingest::alike;
-use strongroom_ingest::source::{ALIKE_MAX, BlockBounds, FileError, Input, Skipped, Stream, find};
+use strongroom_ingest::source::place::{Heads, Stored, look_up};
+use strongroom_ingest::source::{BlockBounds, FileError, Input, Skipped, Stream, find};
 use strongroom_lines::EventPath;
 use strongroom_lines::frame::Origin;
 use strongroom_schemas::error_chain;
@@ -213,6 +215,7 @@ struct Files<'t> {
     feed: &'t Feed,
     open: Vec<Followed>,
     closed: HashMap<Inode, Closed>,
+    heads: Heads,
     /// Compressed files that may still be written, with the time of the last change that was seen.
     settling: HashMap<Inode, (FileState, Instant)>,
     unread: &'t mut Unread,
@@ -268,6 +271,7 @@ impl Source for Tail {
             feed,
             open: Vec::new(),
             closed: HashMap::new(),
+            heads: Heads::default(),
             settling: HashMap::new(),
             unread: &mut self.unread,
             troubles: HashMap::new(),
@@ -476,52 +480,58 @@ impl Files<'_> {
         if stream.is_first_line_open() && !stream.is_packed() {
             return Ok(Found::NotYet);
         }
-        for number in 0..ALIKE_MAX {
-            let partition = if number == 0 { identity.clone() } else { format!("{identity}.{number}") };
-            let known = self.feed.position(&partition);
-            let stored = known.map_or(0, |known| known.next_offset);
-            let ahead = self.feed.rejects_ahead(&partition).filter(|ahead| ahead.next_offset > stored);
-            if let Some(ahead) = ahead {
-                // A run died after it had committed the rejects and before it had committed the
-                // events. The rejects are this stream's only if they match. Lines are cut as they
-                // were in that run only if a block ends where a block of that run ended.
-                if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
-                    continue;
-                }
-                stream.cut_at(ahead.next_offset);
+        let feed = self.feed;
+        let mut stored = |partition: &str| {
+            let end = |position: Position| (position.next_offset, position.prefix_blake3);
+            let known = feed.position(partition);
+            // A run died after it had committed the rejects and before it had committed the events.
+            // The rejects are this stream's only if they match. Lines are cut as they were in that
+            // run only if a block ends where a block of that run ended.
+            let rejects = feed.rejects_ahead(partition);
+            let is_stored = known.is_some() || rejects.is_some();
+            let ahead =
+                rejects.filter(|ahead| known.is_none_or(|known| known.next_offset < ahead.next_offset));
+            is_stored.then(|| Stored {
+                events: known.map(end),
+                rejects_ahead: ahead.map(end),
+                unsealed: Vec::new(),
+            })
+        };
+        let found = look_up(stream, &identity, &self.options.cluster, &mut self.heads, &mut stored)?;
+        let is_all_stored =
+            found.end.is_some_and(|end| found.same.is_some() && found.stream.offset() == end.0);
+        for (partition, stored_end) in found.longer.iter().filter(|_| !is_all_stored) {
+            let Some(end) = found.end else { continue };
+            match self.is_stored_start(partition, *stored_end, &found.stream, &found.start, end)? {
+                Some(true) => return Ok(Found::Known),
+                Some(false) => {}
+                // Until the partition is sealed that far, it cannot be known whether the stream is
+                // the same.
+                None => return Ok(Found::NotYet),
             }
-            let Some(known) = known else {
-                return Ok(Found::Stream(Box::new(stream), partition));
-            };
-            match stream.skip_to(known.next_offset)? {
-                Skipped::To(prefix) if prefix == known.prefix_blake3 => {
-                    return Ok(Found::Stream(Box::new(stream), partition));
-                }
-                Skipped::To(_) => {}
-                Skipped::Short(length, prefix) => {
-                    match self.is_stored_start(&partition, &stream, (length, prefix))? {
-                        Some(true) => return Ok(Found::Known),
-                        Some(false) => {}
-                        // Until the partition is sealed that far, it cannot be known whether the
-                        // stream is the same.
-                        None => return Ok(Found::NotYet),
-                    }
-                }
-            }
-            stream = stream.again()?;
         }
-        Err(FileError::TooManyAlike { label: path.display().to_string(), tries: ALIKE_MAX }.into())
+        let partition = found.same.unwrap_or(found.free);
+        self.heads.remember_start(&partition, found.start);
+        Ok(Found::Stream(Box::new(found.stream), partition))
     }
 
     /// Returns whether a partition begins with the bytes of a stream that was read to its end.
     /// `None` if there is no archive to read, or if these bytes could not be sealed in time.
     fn is_stored_start(
-        &self,
+        &mut self,
         partition: &str,
+        stored_end: i64,
         stream: &Stream,
+        start: &[u8],
         end: (i64, Fingerprint),
     ) -> Result<Option<bool>, Failure> {
         let Some(archive) = &self.feed.shared.archive else { return Ok(None) };
+        if self.feed.sealed(partition).is_some_and(|sealed| sealed.next_offset == stored_end) {
+            alike::load_head(archive, partition, stored_end, &mut self.heads);
+            if self.heads.differs(partition, start, stored_end) {
+                return Ok(Some(false));
+            }
+        }
         if self.feed.sealed(partition).is_none_or(|sealed| sealed.next_offset < end.0)
             && !self.feed.seal_now(SEAL_WAIT)?
         {

@@ -278,6 +278,74 @@ fn a_stream_that_begins_alike_and_differs_loses_nothing() {
     assert!(err.contains("events 0 + rejects 0 + duplicates 1\n"), "{err}");
 }
 
+/// More files begin with the same lines than there are numbers for one name: documents that are
+/// printed over many lines, and logs with a banner. Each is stored once, whatever its name and
+/// packing, and goes on where it stopped.
+#[test]
+fn any_number_of_files_may_begin_alike() {
+    const FILES: usize = 300;
+    let folder = folder();
+    let event = |number: usize| {
+        format!(
+            "{{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"auditID\":\"{number}\",\"verb\":\"get\"}}"
+        )
+    };
+    let pretty = |number: usize| {
+        let event: serde_json::Value = serde_json::from_str(&event(number)).expect("an event");
+        let end = if number % 2 == 0 { "\n" } else { "" };
+        serde_json::to_string_pretty(&[event]).expect("text") + end
+    };
+    let banner = |number: usize| {
+        let more = if number % 3 == 0 { event(number + FILES) + "\n" } else { String::new() };
+        format!("Mar  2 10:00:00 node1 logger: log file opened\n{}\n{more}", event(number))
+    };
+    let kinds: [(&str, &dyn Fn(usize) -> String, i32); 2] = [("pretty", &pretty, 0), ("banner", &banner, 1)];
+    for (kind, text, code) in kinds {
+        let archive = folder.path().join(kind);
+        let texts: Vec<String> = (0..FILES).map(text).collect();
+        let mut paths: Vec<_> = (0..FILES)
+            .map(|number| write(folder.path(), &format!("{kind}-{number}.log"), texts[number].as_bytes()))
+            .collect();
+        let ingested = |paths: &[std::path::PathBuf], code| {
+            let paths: Vec<&Path> = paths.iter().map(|path| path.as_path()).collect();
+            expect_code(&mut ingest(&archive, &paths), code).1
+        };
+        ingested(&paths, code);
+        let stored: usize = texts.iter().map(|text| text.matches("auditID").count()).sum();
+        assert_eq!(number(&archive, "SELECT count(*) FROM events"), i64::try_from(stored).expect("few"));
+        let mut exported: Vec<u8> = export(&archive);
+        assert_eq!(exported.len(), texts.concat().len());
+        let err = ingested(&paths, 0);
+        assert!(err.contains("events 0 + rejects 0 + duplicates"), "{err}");
+
+        // Some under other names, some compressed, some longer, and in another order.
+        for (at, path) in paths.iter_mut().enumerate() {
+            let text = match at % 4 {
+                1 => {
+                    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                    gz.write_all(texts[at].as_bytes()).expect("in memory");
+                    gz.finish().expect("in memory")
+                }
+                2 => format!("{}{}\n", texts[at], event(at + 9 * FILES)).into_bytes(),
+                _ => texts[at].clone().into_bytes(),
+            };
+            *path = write(folder.path(), &format!("{kind}-again-{at}"), &text);
+        }
+        paths.reverse();
+        ingested(&paths, 0);
+        let grown = (0..FILES).filter(|at| at % 4 == 2).count();
+        assert_eq!(
+            number(&archive, "SELECT count(*) FROM events"),
+            i64::try_from(stored + grown).expect("few")
+        );
+        exported = export(&archive);
+        let more: usize = (0..FILES).filter(|at| at % 4 == 2).map(|at| event(at + 9 * FILES).len() + 1).sum();
+        assert_eq!(exported.len(), texts.concat().len() + more);
+        let err = ingested(&paths, 0);
+        assert!(err.contains("events 0 + rejects 0 + duplicates"), "{err}");
+    }
+}
+
 /// One log occurs under several names in one run. Each time, the part of it that is stored already
 /// is recognised.
 #[test]
@@ -768,4 +836,41 @@ fn check(archive: &Path, first: &[u8], second: &[u8]) {
     assert_eq!(number(archive, "SELECT count(*) FROM rejects"), 1);
     assert!(received >= committed + rejects);
     assert_eq!(number(archive, "SELECT count(*) - count(DISTINCT alert_id) FROM alerts"), 0);
+}
+
+/// Objects that a shipper wrote as text, or whose members it put beside those of the event.
+#[test]
+fn objects_that_a_shipper_took_apart_are_read_and_matched() {
+    let folder = folder();
+    let archive = folder.path().join("archive");
+    let head = r#""kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","stage":"ResponseComplete","verb":"list","requestURI":"/api/v1/secrets","stageTimestamp":"2026-03-02T10:00:00.000000Z""#;
+    let text = format!(
+        r#"{{{head},"auditID":"text","user":"{{\"username\":\"eve\",\"groups\":[\"system:authenticated\"]}}","objectRef":"{{\"resource\":\"secrets\",\"apiVersion\":\"v1\"}}","sourceIPs":"[\"1.2.3.4\"]","responseStatus":"{{\"code\":200}}"}}"#
+    );
+    let dotted = format!(
+        r#"{{{head},"auditID":"dotted","user.username":"eve","user.groups":["system:authenticated"],"objectRef.resource":"secrets","objectRef.apiVersion":"v1","sourceIPs":["1.2.3.4"],"responseStatus.code":200}}"#
+    );
+    let damaged = format!(r#"{{{head},"auditID":"damaged","user":"eve","objectRef":7}}"#);
+    let log = format!("{text}\n{dotted}\n{damaged}\n");
+    let path = write(folder.path(), "audit.log", log.as_bytes());
+    let (_, err) = expect_code(&mut ingest(&archive, &[&path]), 0);
+    assert!(err.contains("faults: 1 event with members that could not be read"), "{err}");
+    let read =
+        "user_name = 'eve' AND resource = 'secrets' AND source_ips[1] = '1.2.3.4' AND response_code = 200";
+    assert_eq!(number(&archive, &format!("SELECT count(*) FROM events WHERE {read} AND faults IS NULL")), 2);
+    let alerts = "SELECT count(DISTINCT audit_ids[1]) FROM alerts WHERE rule_name LIKE '%secret%'";
+    assert!(number(&archive, alerts) >= 1);
+    assert!(export(&archive) == log.as_bytes());
+    expect_code(strongroom().args(["verify", "--archive"]).arg(&archive), 0);
+}
+
+/// A log in which everything is said to be of another container may be the audit log all the same.
+#[test]
+fn a_log_of_which_nothing_is_taken_is_a_finding() {
+    let folder = folder();
+    let archive = folder.path().join("archive");
+    let log = r#"{"log":"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"auditID\":\"a\"}\n","kubernetes":{"container_name":"kas","namespace_name":"clusters-a"}}"#;
+    let path = write(folder.path(), "audit.log", log.as_bytes());
+    let (_, err) = expect_code(ingest(&archive, &[&path]).arg("--complete"), 1);
+    assert!(err.contains("no event was taken"), "{err}");
 }

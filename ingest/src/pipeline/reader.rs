@@ -4,15 +4,15 @@
 //! - Text that is skipped because it is stored was read and compared. If the input reaches a sealed
 //!   position, the text is compared with the hash of that position; if the input ends before it,
 //!   with the stored rows themselves.
-//! - No partition is looked up while this run has unsealed rows of it. A stream that may belong to
-//!   such a partition waits until the rows are sealed.
+//! - No stream is taken for one of which this run has unsealed rows. A stream that may be such a one
+//!   waits until the rows are sealed.
 //! - A block longer than the bound, which has one long line, is under way alone.
 //! - The message about a stream comes before the stream's first block; the last message is the
 //!   number of blocks.
 //!
 //! A crash loses nothing: the next run reads the inputs again and compares them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -21,11 +21,13 @@ use strongroom_archive::{Archive, Position, Writer};
 use strongroom_lines::frame::Origin;
 use strongroom_schemas::Table;
 
+use super::reached::Reached;
 use super::room::Room;
 use super::{IngestOptions, Job, ReaderMessage, StreamState, TEXT_TIMES_MAX, lock};
 use crate::alike;
 use crate::seal::StoredRejects;
-use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream};
+use crate::source::place::{End, Heads, Lookup, Stored, look_up};
+use crate::source::{BlockBounds, CompareError, FileError, Input, Stream};
 
 pub(super) struct Reader<'r> {
     pub(super) options: &'r IngestOptions,
@@ -39,6 +41,7 @@ pub(super) struct Reader<'r> {
     /// Buffers of decoded blocks, for reuse.
     pub(super) buffers: Receiver<Vec<u8>>,
     pub(super) room: Arc<Room>,
+    pub(super) reached: Arc<Reached>,
     pub(super) bytes_read: Arc<AtomicU64>,
     pub(super) sent: Sent,
 }
@@ -50,8 +53,12 @@ pub(super) struct Sent {
     streams: usize,
     /// Permits that were taken and are not used for a block yet.
     spare: usize,
-    /// Partitions that may have unsealed rows, so the archive cannot say yet what it has of them.
-    unsealed: HashSet<String>,
+    /// Partitions that have unsealed rows, so the archive cannot say yet what it has of them, and
+    /// where they will end.
+    unsealed: HashMap<String, Vec<End>>,
+    /// Partitions of which it is not known where they end, because a last line may be left.
+    open: Vec<String>,
+    heads: Heads,
 }
 
 /// What the archive holds of an input.
@@ -60,14 +67,6 @@ enum Found {
     Stream { stream: Box<Stream>, state: Box<StreamState>, rejects: StoredRejects },
     /// All of it, as the beginning of a longer stream.
     Known { records: u64, bytes: u64 },
-}
-
-/// The result of the comparison with one partition.
-enum Comparison {
-    Found(Box<Found>),
-    /// The partition has another stream; the stream that was compared is returned at its first
-    /// byte.
-    OtherStream(Box<Stream>),
 }
 
 /// The coordinator has failed, and reports why.
@@ -165,6 +164,13 @@ impl Reader<'_> {
                         self.take_permits(self.permits_max - 1)?;
                     }
                     taken.shrink_to(block.block.bytes.len().saturating_mul(TEXT_TIMES_MAX));
+                    let ends = self.sent.unsealed.entry(origin.partition.clone()).or_default();
+                    ends.clear();
+                    ends.push((stream.offset(), block.prefix));
+                    if let Some(before) = block.before_open_line {
+                        ends.push(before);
+                        self.sent.open.push(origin.partition.clone());
+                    }
                     let stored = rejects.clone();
                     let job = Job { sequence: self.sent.blocks, stream: number, block, stored, taken };
                     if self.jobs.send(job).is_err() {
@@ -192,27 +198,97 @@ impl Reader<'_> {
     /// positioned after what the archive has of it.
     fn find_partition(
         &mut self,
-        mut stream: Stream,
+        stream: Stream,
         identity: &str,
     ) -> Result<Result<Found, FileError>, CoordinatorGone> {
-        for number in 0..ALIKE_MAX {
-            let partition = if number == 0 { identity.to_owned() } else { format!("{identity}.{number}") };
-            if self.sent.unsealed.contains(&partition) {
+        let mut looked_up = self.look_up(stream, identity);
+        while let Ok(Lookup { is_unsure: true, stream, .. }) = looked_up {
+            if !self.close_ends()? {
                 self.seal_now()?;
             }
-            match self.in_partition(stream, partition) {
-                Ok(Comparison::Found(found)) => {
-                    let found = *found;
-                    if let Found::Stream { state, .. } = &found {
-                        self.sent.unsealed.insert(state.partition.clone());
-                    }
-                    return Ok(Ok(found));
-                }
-                Ok(Comparison::OtherStream(same)) => stream = *same,
-                Err(error) => return Ok(Err(error)),
+            let stream = if stream.offset() == 0 { Ok(stream) } else { stream.again() };
+            looked_up = stream.and_then(|stream| self.look_up(stream, identity));
+        }
+        Ok(looked_up.and_then(|lookup| self.found(lookup)))
+    }
+
+    fn look_up(&mut self, mut stream: Stream, identity: &str) -> Result<Lookup, FileError> {
+        let cluster = &self.options.cluster;
+        // A stream that was opened again has read nothing yet.
+        stream.identity(cluster)?;
+        let (writer, unsealed) = (self.writer, &self.sent.unsealed);
+        let mut stored = |partition: &str| {
+            // If the writer cannot answer, it has failed; the next seal reports that.
+            let [events, rejects] = [Table::Events, Table::Rejects]
+                .map(|table| lock(writer).position(table, partition).ok().flatten());
+            let unsealed = unsealed.get(partition).cloned().unwrap_or_default();
+            let end = |position: Position| (position.next_offset, position.prefix_blake3);
+            let rejects_ahead =
+                rejects.filter(|ahead| events.is_none_or(|known| known.next_offset < ahead.next_offset));
+            let is_stored = events.is_some() || rejects.is_some() || !unsealed.is_empty();
+            is_stored.then(|| Stored {
+                events: events.map(end),
+                // A run that has unsealed rows was found to agree.
+                rejects_ahead: rejects_ahead.filter(|_| unsealed.is_empty()).map(end),
+                unsealed,
+            })
+        };
+        look_up(stream, identity, cluster, &mut self.sent.heads, &mut stored)
+    }
+
+    /// Compares a stream with stored ones that are longer, and says where to go on.
+    fn found(&mut self, lookup: Lookup) -> Result<Found, FileError> {
+        let Lookup { mut stream, same, longer, end, free, start, .. } = lookup;
+        let is_all_stored = end.is_some_and(|end| same.is_some() && stream.offset() == end.0);
+        for (partition, stored_end) in longer.into_iter().filter(|_| !is_all_stored) {
+            let Some(end) = end else { continue };
+            let heads = &mut self.sent.heads;
+            alike::load_head(self.archive, &partition, stored_end, heads);
+            if heads.differs(&partition, &start, stored_end) {
+                continue;
+            }
+            let (origin, config) = (self.origin(&partition), self.options.limits.decoder());
+            if let Some(records) = alike::stored_start(self.archive, &stream, &origin, &config, end)? {
+                return Ok(Found::Known { records, bytes: u64::try_from(end.0).unwrap_or(0) });
             }
         }
-        Ok(Err(FileError::TooManyAlike { label: stream.input().label(), tries: ALIKE_MAX }))
+        if same.is_none() && stream.offset() > 0 {
+            stream = stream.again()?;
+        }
+        let partition = same.unwrap_or(free);
+        self.sent.heads.remember_start(&partition, start);
+        let label = stream.input().label();
+        let [sealed, rejects, alerts] = {
+            let mut writer = lock(self.writer);
+            [Table::Events, Table::Rejects, Table::Alerts]
+                .map(|table| writer.position(table, &partition).ok().flatten())
+        };
+        let from = |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
+        let alerts_ahead = from(alerts) > from(sealed);
+        let alerts_stored = HashSet::new();
+        let rejects = StoredRejects::of(self.archive, &partition, sealed, rejects).map_err(|source| {
+            FileError::Compare { label: label.clone(), source: Box::new(CompareError::Archive(source)) }
+        })?;
+        let state = StreamState { partition, label, sealed, reached: None, alerts_ahead, alerts_stored };
+        Ok(Found::Stream { stream: Box::new(stream), state: Box::new(state), rejects })
+    }
+
+    /// Learns where the streams end of which that was not known. Returns `false` if it was known of
+    /// all.
+    fn close_ends(&mut self) -> Result<bool, CoordinatorGone> {
+        let open = std::mem::take(&mut self.sent.open);
+        if open.is_empty() {
+            return Ok(false);
+        }
+        let ends = self.reached.wait(self.sent.blocks, &open).ok_or(CoordinatorGone)?;
+        for (partition, end) in open.into_iter().zip(ends) {
+            match end {
+                Some(end) => _ = self.sent.unsealed.insert(partition, vec![end]),
+                // Nothing of it was taken.
+                None => _ = self.sent.unsealed.remove(&partition),
+            }
+        }
+        Ok(true)
     }
 
     /// Has everything sealed that was read so far.
@@ -221,57 +297,9 @@ impl Reader<'_> {
         self.send(ReaderMessage::SealNow { blocks: self.sent.blocks, done })?;
         sealed.recv().map_err(|_| CoordinatorGone)?;
         self.sent.unsealed.clear();
+        self.sent.open.clear();
+        self.reached.clear();
         Ok(())
-    }
-
-    /// Compares a stream with what the archive has under the name `partition`.
-    fn in_partition(&self, mut stream: Stream, partition: String) -> Result<Comparison, FileError> {
-        let label = stream.input().label();
-        let [sealed, rejects, alerts] = {
-            let mut writer = lock(self.writer);
-            // If the writer cannot answer, it has failed; the next seal reports that.
-            [Table::Events, Table::Rejects, Table::Alerts]
-                .map(|table| writer.position(table, &partition).ok().flatten())
-        };
-        let from = |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
-        let rejects_from = from(rejects);
-        if let Some(ahead) = rejects.filter(|_| rejects_from > from(sealed)) {
-            // A run died after it had committed the rejects and before it had committed the events.
-            // The rejects are this stream's only if they match. Lines are cut as they were in that
-            // run only if a block ends where a block of that run ended.
-            if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
-                return Ok(Comparison::OtherStream(Box::new(stream)));
-            }
-            stream.cut_at(ahead.next_offset);
-        }
-        if let Some(known) = sealed {
-            match stream.skip_to(known.next_offset)? {
-                Skipped::To(prefix) if prefix == known.prefix_blake3 => {}
-                Skipped::To(_) => return Ok(Comparison::OtherStream(Box::new(stream.again()?))),
-                Skipped::Short(length, prefix) => {
-                    let origin = self.origin(&partition);
-                    let config = self.options.limits.decoder();
-                    let end = (length, prefix);
-                    let stored = alike::stored_start(self.archive, &stream, &origin, &config, end)?;
-                    let Some(records) = stored else {
-                        return Ok(Comparison::OtherStream(Box::new(stream.again()?)));
-                    };
-                    let bytes = u64::try_from(length).unwrap_or(0);
-                    return Ok(Comparison::Found(Box::new(Found::Known { records, bytes })));
-                }
-            }
-        }
-        let alerts_ahead = from(alerts) > from(sealed);
-        let alerts_stored = HashSet::new();
-        let rejects = StoredRejects::of(self.archive, &partition, sealed, rejects).map_err(|source| {
-            FileError::Compare { label: label.clone(), source: Box::new(CompareError::Archive(source)) }
-        })?;
-        let state = StreamState { partition, label, sealed, reached: None, alerts_ahead, alerts_stored };
-        Ok(Comparison::Found(Box::new(Found::Stream {
-            stream: Box::new(stream),
-            state: Box::new(state),
-            rejects,
-        })))
     }
 
     fn origin(&self, partition: &str) -> Arc<Origin> {

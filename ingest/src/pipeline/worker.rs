@@ -99,8 +99,8 @@ impl Worker {
             raw_kept,
             bytes: consumed as u64,
             end_offset,
-            end_prefix: match read.prefix_before_open_line {
-                Some(before) if left > 0 => before,
+            end_prefix: match read.before_open_line {
+                Some((_, before)) if left > 0 => before,
                 _ => read.prefix,
             },
             unfinished: (left > 0).then_some((end_offset, left)),

@@ -151,7 +151,11 @@ impl<'t> Walk<'t, '_> {
             Place::Skip => Place::Skip,
             _ => Place::Plain,
         };
-        (inner, hit, inner_place, self.named(place, name))
+        // What is read of such members is put together from several of them, or from a part of one.
+        let is_spread = matches!((place, self.context.form), (Place::Record, Form::Event))
+            && std::str::from_utf8(name).is_ok_and(strongroom_lines::is_spread);
+        let poison = if is_spread { Some(dropped(Implied::Beside)) } else { self.named(place, name) };
+        (inner, hit, inner_place, poison)
     }
 
     pub(super) fn record_member(&self, name: &[u8], inner: Span, value_at: usize) -> Place {

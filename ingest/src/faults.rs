@@ -1,0 +1,83 @@
+//! Counts the events of which something could not be read, by what it was and why.
+//!
+//! Invariant: the kinds are faults as the column `faults` has them, at most [`KINDS_MAX`] of them;
+//! others are counted together. No state is kept here.
+
+use std::collections::BTreeMap;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::{Array as _, RecordBatch};
+use strongroom_schemas::events;
+
+/// Maximum number of kinds that are counted apart.
+pub const KINDS_MAX: usize = 64;
+/// What all other kinds are counted as.
+const OTHERS: &str = "others";
+
+/// Numbers of events with faults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FaultCounts {
+    /// Events with at least one fault.
+    pub events: u64,
+    kinds: BTreeMap<String, u64>,
+}
+
+impl FaultCounts {
+    /// Counts the faults in a batch of `events`.
+    pub fn of(batch: &RecordBatch) -> FaultCounts {
+        let mut counts = FaultCounts::default();
+        let column = batch.column_by_name(events::FAULTS).and_then(|column| column.as_list_opt::<i32>());
+        let Some(lists) = column.filter(|lists| lists.null_count() < lists.len()) else { return counts };
+        for list in lists.iter().flatten() {
+            counts.events += 1;
+            for fault in list.as_string_opt::<i32>().into_iter().flatten().flatten() {
+                counts.add(fault, 1);
+            }
+        }
+        counts
+    }
+
+    fn add(&mut self, kind: &str, count: u64) {
+        let is_apart = self.kinds.contains_key(kind) || self.kinds.len() < KINDS_MAX;
+        let kind = if is_apart { kind } else { OTHERS };
+        *self.kinds.entry(kind.to_owned()).or_insert(0) += count;
+    }
+
+    pub fn add_all(&mut self, others: &FaultCounts) {
+        self.events += others.events;
+        for (kind, count) in &others.kinds {
+            self.add(kind, *count);
+        }
+    }
+
+    /// The kinds, the most frequent first.
+    pub fn kinds(&self) -> Vec<(&str, u64)> {
+        let mut kinds: Vec<(&str, u64)> =
+            self.kinds.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
+        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        kinds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_counted_once_and_their_faults_by_kind() {
+        let log = br#"{"auditID":"a","verb":1,"stage":2}
+{"auditID":"b"}
+{"auditID":"c","verb":1}
+"#;
+        let decoded = strongroom_decode::decode_bytes(log, "c", "file/f").expect("columns of one length");
+        let mut counts = FaultCounts::of(&decoded.events);
+        counts.add_all(&counts.clone());
+        assert_eq!(counts.events, 4);
+        assert_eq!(counts.kinds(), [("/verb: wrong_type", 4), ("/stage: wrong_type", 2)]);
+        for number in 0..2 * KINDS_MAX {
+            counts.add(&format!("/{number}: not_utf8"), 1);
+        }
+        assert_eq!(counts.kinds().len(), KINDS_MAX + 1);
+        assert_eq!(counts.kinds()[0], (OTHERS, KINDS_MAX as u64 + 2));
+    }
+}

@@ -1,0 +1,70 @@
+//! How far the coordinator has appended each stream, for the reader.
+//!
+//! Invariant: only the reader waits here, and only for blocks that it has sent, which are finished
+//! without it. A panic or an error elsewhere closes this, which ends the wait.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::source::place::End;
+
+#[derive(Default)]
+pub(super) struct Reached {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    blocks: u64,
+    ends: HashMap<String, End>,
+    is_closed: bool,
+}
+
+impl Reached {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is one statement, so a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.changed.notify_all();
+    }
+
+    /// Notes that another block was appended, after which its stream ends at `end`. `None` if
+    /// nothing of the stream was taken.
+    pub(super) fn appended(&self, partition: &str, end: Option<End>) {
+        self.change(|state| {
+            state.blocks += 1;
+            if let Some(end) = end {
+                state.ends.insert(partition.to_owned(), end);
+            }
+        });
+    }
+
+    /// Forgets the ends, when everything was sealed.
+    pub(super) fn clear(&self) {
+        self.change(|state| state.ends.clear());
+    }
+
+    /// Waits until so many blocks were appended, and returns where these streams end. `None` if that
+    /// does not happen.
+    pub(super) fn wait(&self, blocks: u64, partitions: &[String]) -> Option<Vec<Option<End>>> {
+        let mut state = self.state();
+        while !state.is_closed && state.blocks < blocks {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let end = |partition: &String| state.ends.get(partition).copied();
+        (!state.is_closed).then(|| partitions.iter().map(end).collect())
+    }
+}
+
+/// Closes this when it is dropped.
+pub(super) struct ClosesReached(pub(super) Arc<Reached>);
+
+impl Drop for ClosesReached {
+    fn drop(&mut self) {
+        self.0.change(|state| state.is_closed = true);
+    }
+}

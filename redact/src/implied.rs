@@ -15,10 +15,11 @@ pub(crate) enum Implied {
     Name,
     Repeated,
     Selector,
+    Moved,
 }
 
 impl Implied {
-    pub(crate) const ALL: [Implied; 10] = [
+    pub(crate) const ALL: [Implied; 11] = [
         Implied::Message,
         Implied::Annotation,
         Implied::Beside,
@@ -29,6 +30,7 @@ impl Implied {
         Implied::Name,
         Implied::Repeated,
         Implied::Selector,
+        Implied::Moved,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -43,6 +45,7 @@ impl Implied {
             Implied::Name => "object with a member name of a detected shape",
             Implied::Repeated => "object with a repeated member",
             Implied::Selector => "selector that may name a value",
+            Implied::Moved => "value that a patch moves or copies",
         }
     }
 

@@ -14,12 +14,14 @@
 //! Invariants: the text is read strictly ([`crate::json`]), every occurrence of a repeated member is
 //! visited, and edits are in the order of the text and do not overlap. Nothing is written here.
 
+mod moves;
 mod places;
 mod strings;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use self::moves::Moved;
 use crate::detect::Detector;
 use crate::echo::Origin;
 use crate::graph::{Action, Graph, Hit, Patterns, State, stronger};
@@ -180,6 +182,8 @@ pub(crate) struct Walk<'t, 'c> {
     /// The states at the root of any body.
     bodies: Span,
     targets: Vec<Target>,
+    /// What the patch that is being read moves to a place of the policy.
+    moved: Moved,
     frames: Vec<Frame>,
     depth: usize,
     pub(crate) nodes: Nodes,
@@ -222,6 +226,7 @@ impl<'t, 'c> Walk<'t, 'c> {
             bodies: Span::EMPTY,
             targets: Vec::new(),
             frames: Vec::new(),
+            moved: Moved::default(),
             depth: 0,
             nodes: Nodes::default(),
             edits: Vec::new(),
@@ -535,6 +540,11 @@ impl<'t, 'c> Walk<'t, 'c> {
             self.depth -= 1;
             return Ok((next + 1, None));
         }
+        let moved = match place {
+            Place::Patch { root, .. } => self.moved(at, root)?,
+            _ => Moved::default(),
+        };
+        let before = std::mem::replace(&mut self.moved, moved);
         let mut index = 0;
         let end = loop {
             let (states_end, targets_end) = (self.states.len(), self.targets.len());
@@ -556,6 +566,7 @@ impl<'t, 'c> Walk<'t, 'c> {
             }
             index += 1;
         };
+        self.moved = before;
         self.depth -= 1;
         Ok((end, None))
     }

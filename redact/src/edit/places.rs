@@ -320,6 +320,9 @@ impl<'t> Walk<'t, '_> {
             target.hit = self.scalar_hit(root, Place::Body(root));
         }
         for pointer in pointers {
+            if pointer.as_deref().is_some_and(|pointer| self.moved.covers(pointer)) {
+                target.hit = stronger(target.hit, Some(dropped(Implied::Moved)));
+            }
             let place = match pointer.as_deref() {
                 Some(b"") => {
                     self.add(start, root);
@@ -399,7 +402,7 @@ impl<'t> Walk<'t, '_> {
 }
 
 /// Undoes the escapes of a JSON pointer.
-fn unescape_pointer(segment: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn unescape_pointer(segment: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'~', segment).is_none() {
         return Cow::Borrowed(segment);
     }

@@ -223,6 +223,37 @@ fn json_patches_are_followed() {
     ] {
         unchanged(&format!(r#"{{"requestObject":[{other}]}}"#));
     }
+    // A value is written, and then moved to a place of the policy, perhaps in steps.
+    for (written, moves) in [
+        ("/metadata/labels/t", r#"{"op":"move","from":"/metadata/labels/t","path":"/data/p"}"#),
+        ("/metadata/labels/t", r#"{"op":"copy","path":"/data","from":"/metadata/labels"}"#),
+        ("/metadata/labels", r#"{"op":"COPY","From":"/metadata/labels/t","path":"/data/p"}"#),
+        ("/spec/x/-", r#"{"op":"copy","from":"/spec/x/7","path":"/data/p"}"#),
+        ("/a~1b", r#"{"op":"copy","from":"/\u0061~1b","path":"/data/p"}"#),
+        ("/a", r#"{"op":"move","from":"/b","path":"/data/p"},{"op":"copy","from":"/a","path":"/b"}"#),
+        ("/a", r#"{"op":"copy","from":"/b","path":""},{"op":"copy","from":"/a","path":"/b/c"}"#),
+        ("/a", r#"{"op":"move","from":"/a"}"#),
+    ] {
+        dropped(
+            &format!(
+                r#"{{"requestObject":[{{"op":"add","path":"{written}","value":{{"t":"x"}}}},{moves}]}}"#
+            ),
+            &format!(r#"{{"requestObject":[{{"op":"add","path":"{written}"}},{moves}]}}"#),
+            &["/requestObject/0/value"],
+        );
+    }
+    let many = r#",{"op":"copy","from":"/b","path":"/c"}"#.repeat(100);
+    dropped(
+        &format!(r#"{{"requestObject":[{{"op":"add","path":"/a","value":"x"}}{many}]}}"#),
+        &format!(r#"{{"requestObject":[{{"op":"add","path":"/a"}}{many}]}}"#),
+        &["/requestObject/0/value"],
+    );
+    for moves in [
+        r#"{"op":"copy","from":"/b","path":"/data/p"}"#,
+        r#"{"op":"move","from":"/a","path":"/metadata/labels/p"}"#,
+    ] {
+        unchanged(&format!(r#"{{"requestObject":[{{"op":"add","path":"/a","value":"x"}},{moves}]}}"#));
+    }
     // An array that is no patch: objects are bodies, and anything else may be a value.
     dropped(
         r#"{"requestObject":[{"data":{"p":"x"}},"y",["z"]]}"#,

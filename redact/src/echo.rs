@@ -177,6 +177,9 @@ impl Echoes {
             let encoded = STANDARD_NO_PAD.encode(&text[..text.len() - text.len() % 3]);
             self.push(encoded.as_bytes());
         }
+        for quoted in quoted(text) {
+            self.push(&quoted);
+        }
         // Every quoting and encoding leaves these bytes as they are.
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
         if !text.iter().all(|byte| is_plain(byte) || *byte == b' ') {
@@ -208,6 +211,73 @@ impl Echoes {
         let is_in = |text: &[u8]| self.texts.iter().any(|echo| memmem::find(text, echo).is_some());
         self.is_full || is_in(text) || from_base64(text).is_some_and(|decoded| is_in(&decoded))
     }
+}
+
+/// Returns how a text is written within quotes: in JSON, in JSON as Go writes it, and by the verb `%q`
+/// of Go, which the API server uses for names of users. The text as it is is left out.
+pub(crate) fn quoted(text: &[u8]) -> Vec<Vec<u8>> {
+    let (mut json, mut html, mut go) = (Vec::new(), Vec::new(), Vec::new());
+    for chunk in text.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let mut plain = [0; 4];
+            let plain = c.encode_utf8(&mut plain).as_bytes();
+            let short = match c {
+                '"' => Some('"'),
+                '\\' => Some('\\'),
+                '\u{8}' => Some('b'),
+                '\u{c}' => Some('f'),
+                '\n' => Some('n'),
+                '\r' => Some('r'),
+                '\t' => Some('t'),
+                _ => None,
+            };
+            let of_go = match c {
+                '\u{7}' => Some('a'),
+                '\u{b}' => Some('v'),
+                _ => short,
+            };
+            let code = u32::from(c);
+            match short {
+                Some(letter) => json.extend_from_slice(format!("\\{letter}").as_bytes()),
+                None if code < 0x20 => json.extend_from_slice(format!("\\u{code:04x}").as_bytes()),
+                None => json.extend_from_slice(plain),
+            }
+            match (short, c) {
+                (Some(letter @ ('"' | '\\' | 'n' | 'r' | 't')), _) => {
+                    html.extend_from_slice(format!("\\{letter}").as_bytes());
+                }
+                (_, '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}') => {
+                    html.extend_from_slice(format!("\\u{code:04x}").as_bytes());
+                }
+                _ => html.extend_from_slice(plain),
+            }
+            match of_go {
+                Some(letter) => go.extend_from_slice(format!("\\{letter}").as_bytes()),
+                None if is_printed(c) => go.extend_from_slice(plain),
+                None if code < 0x80 => go.extend_from_slice(format!("\\x{code:02x}").as_bytes()),
+                None if code < 0x1_0000 => go.extend_from_slice(format!("\\u{code:04x}").as_bytes()),
+                None => go.extend_from_slice(format!("\\U{code:08x}").as_bytes()),
+            }
+        }
+        for byte in chunk.invalid() {
+            json.push(*byte);
+            html.extend_from_slice(b"\\ufffd");
+            go.extend_from_slice(format!("\\x{byte:02x}").as_bytes());
+        }
+    }
+    let mut spellings = vec![json, html, go];
+    spellings.sort_unstable_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+    spellings.dedup();
+    spellings.retain(|spelling| spelling != text);
+    spellings
+}
+
+/// Whether Go's `%q` writes a character as it is.
+fn is_printed(c: char) -> bool {
+    let is_format = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e000}'..='\u{f8ff}'
+        | '\u{e0000}'..='\u{e007f}' | '\u{f0000}'..='\u{10ffff}');
+    c == ' ' || !(c.is_control() || c.is_whitespace() || is_format)
 }
 
 /// Replaces each occurrence of `name` in `text` that is not a part of a longer word. Returns `None`
@@ -315,6 +385,22 @@ mod tests {
         let long = vec![b' '; SEARCH_BYTES_MAX / 2];
         assert!(!Echoes::of(b"\"hunter2\"", std::iter::once(0)).may_be_in(&long));
         assert!(Echoes::of(b"[\"hunter2\",\"hunter3\",\"hunter4\"]", std::iter::once(0)).may_be_in(&long));
+    }
+
+    #[test]
+    fn texts_are_found_however_they_are_quoted() {
+        let all = |text: &str| {
+            quoted(text.as_bytes())
+                .into_iter()
+                .map(|quoted| String::from_utf8(quoted).expect("text"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(all("CORP\\alice"), [r"CORP\\alice"]);
+        assert_eq!(all("jane@example.org é"), [""; 0]);
+        assert_eq!(all("a\u{1}\u{200b}"), ["a\\x01\\u200b", "a\\u0001\u{200b}"]);
+        assert_eq!(all("<\"\n>"), ["\\u003c\\\"\\n\\u003e", "<\\\"\\n>"]);
+        let mut echoes = Echoes::of(b"\"one line\\nand another\"", std::iter::once(0));
+        assert!(echoes.may_be_in(br#"{"key":"one line\nand another"}"#));
     }
 
     #[test]

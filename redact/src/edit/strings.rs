@@ -136,9 +136,11 @@ impl Walk<'_, '_> {
         let mut replaced: Option<Vec<u8>> = None;
         for name in names {
             let token = self.context.key.token_of_bytes(name);
-            let now = replaced.as_deref().unwrap_or(text);
-            if let Some(next) = echo::replace_word(now, name, token.as_str().as_bytes()) {
-                replaced = Some(next);
+            for spelling in std::iter::once(name.clone()).chain(echo::quoted(name)) {
+                let now = replaced.as_deref().unwrap_or(text);
+                if let Some(next) = echo::replace_word(now, &spelling, token.as_str().as_bytes()) {
+                    replaced = Some(next);
+                }
             }
         }
         if let Some(replaced) = replaced {

@@ -661,6 +661,12 @@ fn the_name_of_a_user_is_replaced_wherever_it_is() {
         )
     );
     assert!(mark.expect("a mark").contains("/requestObject/spec/user"));
+    // The API server quotes names as Go's `%q` does.
+    let (text, _) = edited(
+        &redactor,
+        r#"{"user":{"username":"CORP\\jane"},"responseStatus":{"message":"User \"CORP\\\\jane\" cannot"},"annotations":{"authorization.k8s.io/reason":"allowed to User \"CORP\\\\jane\"","x/y":"{\"user\":\"CORP\\\\jane\"}"}}"#,
+    );
+    assert!(!text.contains("jane") && !text.contains("CORP"), "{text}");
     let (text, _) =
         edited(&redactor, r#"{"impersonatedUser":{"username":"jane@example.org"},"user":{"username":""}}"#);
     assert!(text.contains(&token) && !text.contains("jane"), "{text}");

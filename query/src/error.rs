@@ -143,23 +143,23 @@ impl QueryError {
     /// Returns true if the statement is at fault, rather than the archive, the disk or this
     /// program.
     pub fn is_about_the_statement(&self) -> bool {
-        match self {
+        matches!(
+            self,
             QueryError::NoStatement
-            | QueryError::SeveralStatements { .. }
-            | QueryError::TooLong { .. }
-            | QueryError::TooManyOperators { .. }
-            | QueryError::LiteralTooLong { .. }
-            | QueryError::Syntax { .. }
-            | QueryError::Refused { .. }
-            | QueryError::FileRelation { .. }
-            | QueryError::OutsideFunction { .. }
-            | QueryError::UnknownColumn { .. }
-            | QueryError::UnknownTable { .. }
-            | QueryError::UnknownFunction { .. }
-            | QueryError::Plan { .. }
-            | QueryError::Value { .. } => true,
-            _ => false,
-        }
+                | QueryError::SeveralStatements { .. }
+                | QueryError::TooLong { .. }
+                | QueryError::TooManyOperators { .. }
+                | QueryError::LiteralTooLong { .. }
+                | QueryError::Syntax { .. }
+                | QueryError::Refused { .. }
+                | QueryError::FileRelation { .. }
+                | QueryError::OutsideFunction { .. }
+                | QueryError::UnknownColumn { .. }
+                | QueryError::UnknownTable { .. }
+                | QueryError::UnknownFunction { .. }
+                | QueryError::Plan { .. }
+                | QueryError::Value { .. }
+        )
     }
 
     pub(crate) fn from_parser(sql: &str, error: DataFusionError) -> QueryError {

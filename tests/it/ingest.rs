@@ -292,17 +292,16 @@ fn any_number_of_files_may_begin_alike() {
     };
     let pretty = |number: usize| {
         let event: serde_json::Value = serde_json::from_str(&event(number)).expect("an event");
-        let end = if number % 2 == 0 { "\n" } else { "" };
+        let end = if number.is_multiple_of(2) { "\n" } else { "" };
         serde_json::to_string_pretty(&[event]).expect("text") + end
     };
     let banner = |number: usize| {
-        let more = if number % 3 == 0 { event(number + FILES) + "\n" } else { String::new() };
+        let more = if number.is_multiple_of(3) { event(number + FILES) + "\n" } else { String::new() };
         format!("Mar  2 10:00:00 node1 logger: log file opened\n{}\n{more}", event(number))
     };
-    let kinds: [(&str, &dyn Fn(usize) -> String, i32); 2] = [("pretty", &pretty, 0), ("banner", &banner, 1)];
-    for (kind, text, code) in kinds {
+    let texts = |text: &dyn Fn(usize) -> String| (0..FILES).map(text).collect::<Vec<_>>();
+    for (kind, texts, code) in [("pretty", texts(&pretty), 0), ("banner", texts(&banner), 1)] {
         let archive = folder.path().join(kind);
-        let texts: Vec<String> = (0..FILES).map(text).collect();
         let mut paths: Vec<_> = (0..FILES)
             .map(|number| write(folder.path(), &format!("{kind}-{number}.log"), texts[number].as_bytes()))
             .collect();

@@ -79,7 +79,7 @@ impl<'t> Walk<'t, '_> {
                 pointers.push(if is_string {
                     json::unescape(&text[at..value_end])
                 } else {
-                    Cow::Borrowed(b"")
+                    Cow::Borrowed(&b""[..])
                 });
                 Ok(value_end)
             })?;

@@ -149,7 +149,7 @@ fn spilled(archive: &Path, folder: &Path) -> (Vec<u8>, Vec<u8>) {
     let spill = folder.join("spill");
     std::fs::create_dir_all(&spill).expect("made");
     let mut query = strongroom();
-    query.args(["query", "--format", "json", "--memory-limit", "24MiB", "--threads", "2"]);
+    query.args(["query", "--format", "json", "--memory-limit", "64MiB", "--threads", "1"]);
     query.arg("--temp-dir").arg(&spill).arg("--archive").arg(archive);
     query.arg("SELECT * FROM events ORDER BY user_name, request_uri DESC, audit_id");
     query.env("TMPDIR", &spill).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -227,7 +227,7 @@ fn json_patches_are_followed() {
     for (written, moves) in [
         ("/metadata/labels/t", r#"{"op":"move","from":"/metadata/labels/t","path":"/data/p"}"#),
         ("/metadata/labels/t", r#"{"op":"copy","path":"/data","from":"/metadata/labels"}"#),
-        ("/metadata/labels", r#"{"op":"COPY","From":"/metadata/labels/t","path":"/data/p"}"#),
+        ("/metadata/labels", r#"{"op":"COPY","from":"/metadata/labels/t","path":"/data/p"}"#),
         ("/spec/x/-", r#"{"op":"copy","from":"/spec/x/7","path":"/data/p"}"#),
         ("/a~1b", r#"{"op":"copy","from":"/\u0061~1b","path":"/data/p"}"#),
         ("/a", r#"{"op":"move","from":"/b","path":"/data/p"},{"op":"copy","from":"/a","path":"/b"}"#),

@@ -109,7 +109,6 @@ impl<'t> Walk<'t, '_> {
         let (place, hit) = self.follow(start, root, rest);
         let leads = hit.is_some()
             || self.states.len() > start
-            || self.scalar_hit(root, Place::Body(root)).is_some()
             || matches!(place, Place::Annotation | Place::Annotations | Place::Fields { .. });
         self.states.truncate(start);
         leads

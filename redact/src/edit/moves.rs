@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 
-use super::places::unescape_pointer;
+use super::places::{is_index, unescape_pointer};
 use super::{Broken, Place, Span, Walk};
 use crate::json;
 
@@ -48,8 +48,7 @@ fn way(pointer: &[u8]) -> Option<Way> {
         return Some(Way::new());
     }
     let names = pointer.strip_prefix(b"/")?.split(|byte| *byte == b'/').map(|segment| {
-        let is_index = segment == b"-" || (!segment.is_empty() && segment.iter().all(u8::is_ascii_digit));
-        if is_index { Vec::new() } else { unescape_pointer(segment).to_ascii_lowercase() }
+        if is_index(segment) { Vec::new() } else { unescape_pointer(segment).to_ascii_lowercase() }
     });
     Some(names.collect())
 }
@@ -74,7 +73,7 @@ impl<'t> Walk<'t, '_> {
                 } else {
                     return Ok(value_end);
                 };
-                // What is no string is a pointer to any place.
+                // Anything but a string may stand for any place.
                 let is_string = text.get(at) == Some(&b'"');
                 pointers.push(if is_string {
                     json::unescape(&text[at..value_end])

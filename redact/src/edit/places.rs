@@ -362,7 +362,7 @@ impl<'t> Walk<'t, '_> {
                 (states, place) = (inner, next);
                 continue;
             }
-            let is_index = segment == b"-" || (!segment.is_empty() && segment.iter().all(u8::is_ascii_digit));
+            let is_index = is_index(segment);
             let next = self.states.len();
             hit = stronger(hit, self.step_on(next, states, Some(&name)));
             if is_index {
@@ -399,6 +399,11 @@ impl<'t> Walk<'t, '_> {
         last.into_iter().for_each(|state| self.push(start, state));
         (place, hit)
     }
+}
+
+/// Whether a segment of a JSON pointer may be the index of an element, or the place after the last.
+pub(super) fn is_index(segment: &[u8]) -> bool {
+    segment == b"-" || (!segment.is_empty() && segment.iter().all(u8::is_ascii_digit))
 }
 
 /// Undoes the escapes of a JSON pointer.

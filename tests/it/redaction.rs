@@ -332,6 +332,26 @@ fn policy_of_other_key(folder: &Path) -> PathBuf {
     write(&other, "policy.toml", text.as_bytes())
 }
 
+/// A configuration of `run` without its archive and policy: the log is followed, a webhook listens,
+/// and alerts go to a file and to the receiver at `url`. Everything is kept in `folder`.
+pub fn sources(folder: &Path, log: &Path, url: &str, token: &Path, secret: &Path) -> String {
+    let at = |name: &str| folder.join(name);
+    format!(
+        "[seal]\ninterval = '300ms'\n[rules]\npaths = ['{rules}']\n[alerts]\nfile = '{alerts}'\n\
+         [outbox]\nfolder = '{outbox}'\n[[sink]]\nname = 'siem'\ntype = 'webhook'\nurl = '{url}'\nsecret_file = '{secret}'\n\
+         [[tail]]\nname = 'files'\ncluster = 'test'\npaths = ['{log}']\npoll = '20ms'\n\
+         [[webhook]]\nname = 'api'\nlisten = '127.0.0.1:0'\ntoken_file = '{token}'\nwal = '{wal}'\n\
+         [[webhook.route]]\npath = '/prod'\ncluster = 'prod'\n",
+        rules = at("every.yml").display(),
+        alerts = at("alerts.jsonl").display(),
+        outbox = at("outbox").display(),
+        secret = secret.display(),
+        log = log.display(),
+        token = token.display(),
+        wal = at("wal").display(),
+    )
+}
+
 /// Runs `strongroom verify`, and the verifier in `STRONGROOM_VERIFIER` if it is set. Neither finds
 /// anything.
 pub fn verified(archive: &Path) {
@@ -418,20 +438,9 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
         )
     });
     let rest = format!(
-        "[seal]\ninterval = '300ms'\n[rules]\npaths = ['{rules}']\n[alerts]\nfile = '{alerts}'\n\
-         [outbox]\nfolder = '{outbox}'\n[[sink]]\nname = 'siem'\ntype = 'webhook'\nurl = '{url}'\nsecret_file = '{secret}'\n\
-         [[tail]]\nname = 'files'\ncluster = 'test'\npaths = ['{log}']\npoll = '20ms'\n\
-         [[webhook]]\nname = 'api'\nlisten = '127.0.0.1:0'\ntoken_file = '{token}'\nwal = '{wal}'\n\
-         [[webhook.route]]\npath = '/prod'\ncluster = 'prod'\n{kafka}{policy}",
-        rules = at("every.yml").display(),
-        alerts = at("alerts.jsonl").display(),
-        outbox = at("outbox").display(),
-        url = receiver.url(),
-        secret = secret.display(),
-        log = log.display(),
-        token = token.display(),
-        wal = at("wal").display(),
-        policy = policy(folder.path(), "5a"),
+        "{}{kafka}{}",
+        sources(folder.path(), &log, &receiver.url(), &token, &secret),
+        policy(folder.path(), "5a")
     );
     let archive = at("archive");
     let config = config(folder.path(), &archive.display().to_string(), &rest);

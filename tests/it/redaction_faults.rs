@@ -14,7 +14,7 @@ use crate::daemon::{Daemon, config, wait_until};
 use crate::outsiders::download;
 use crate::redaction::{
     TOKEN, batch, count, event, files_with_markers, has_marker, ingest, lines, listener, policy, post,
-    setting, verified,
+    setting, sources, verified,
 };
 use crate::run::{expect_code, is_long, number, output, strongroom, write};
 use crate::s3;
@@ -74,20 +74,9 @@ fn a_full_disk_leaves_no_marker_of_the_live_sources() {
     let token = write(folder.path(), "token", TOKEN.as_bytes());
     let secret = write(folder.path(), "sink.secret", b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let rest = format!(
-        "[log]\nlevel = 'trace'\n[seal]\ninterval = '300ms'\n[rules]\npaths = ['{rules}']\n[alerts]\nfile = '{alerts}'\n\
-         [outbox]\nfolder = '{outbox}'\n[[sink]]\nname = 'siem'\ntype = 'webhook'\nurl = '{url}'\nsecret_file = '{secret}'\n\
-         [[tail]]\nname = 'files'\ncluster = 'test'\npaths = ['{log}']\npoll = '20ms'\n\
-         [[webhook]]\nname = 'api'\nlisten = '127.0.0.1:0'\ntoken_file = '{token}'\nwal = '{wal}'\n\
-         [[webhook.route]]\npath = '/prod'\ncluster = 'prod'\n{policy}",
-        rules = at("every.yml").display(),
-        alerts = at("alerts.jsonl").display(),
-        outbox = at("outbox").display(),
-        url = receiver.url(),
-        secret = secret.display(),
-        log = log.display(),
-        token = token.display(),
-        wal = at("wal").display(),
-        policy = policy(folder.path(), "5a"),
+        "[log]\nlevel = 'trace'\n{}{}",
+        sources(folder.path(), &log, &receiver.url(), &token, &secret),
+        policy(folder.path(), "5a")
     );
     let archive = at("archive");
     let config = config(folder.path(), &archive.display().to_string(), &rest);

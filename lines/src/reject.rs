@@ -125,8 +125,8 @@ impl fmt::Display for Reason {
 
 /// Why a piece of input is not an event. `detail` never repeats the input, which may contain a
 /// Secret. The exceptions are the `auditID` of a truncated event, by which the event can be found
-/// elsewhere, and the names of the members around an event, of letters and digits, by which a source
-/// can be told where its events are.
+/// elsewhere, and the names of the members around an event, which have letters and digits only: a
+/// person needs them to set the path to the events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: Reason,

@@ -280,7 +280,7 @@ fn a_stream_that_begins_alike_and_differs_loses_nothing() {
 
 /// More files begin with the same lines than there are numbers for one name: documents that are
 /// printed over many lines, and logs with a banner. Each is stored once, whatever its name and
-/// packing, and goes on where it stopped.
+/// packing, and is continued where it stopped.
 #[test]
 fn any_number_of_files_may_begin_alike() {
     const FILES: usize = 300;

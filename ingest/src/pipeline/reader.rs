@@ -236,7 +236,7 @@ impl Reader<'_> {
         look_up(stream, identity, cluster, &mut self.sent.heads, &mut stored)
     }
 
-    /// Compares a stream with stored ones that are longer, and says where to go on.
+    /// Compares a stream with stored ones that are longer, and returns where to continue.
     fn found(&mut self, lookup: Lookup) -> Result<Found, FileError> {
         let Lookup { mut stream, same, longer, end, free, start, .. } = lookup;
         let is_all_stored = end.is_some_and(|end| same.is_some() && stream.offset() == end.0);

@@ -168,8 +168,8 @@ fn copies_of(found: &Value, event: &[u8], value: &Value, texts_left: usize) -> u
     }
 }
 
-/// Whether the members before the items of a list are those of a list of events. What is not before
-/// an item directly is no list.
+/// Whether the members before the items of a list are those of a list of events. Text that
+/// does not end at an item belongs to no list.
 fn is_list_head(frame: &[u8]) -> bool {
     let text = frame.strip_prefix(strongroom_lines::BOM).unwrap_or(frame).trim_ascii();
     let Some(head) = text.strip_suffix(b"[") else { return true };

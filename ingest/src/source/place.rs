@@ -429,7 +429,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever lines streams have in common: each is stored once, and goes on where it stopped.
+        /// Whatever lines streams have in common, each is stored once, and continues where it stopped.
         #[test]
         fn streams_that_begin_alike_are_told_apart(
             logs in proptest::collection::vec("([ab]\r?\n){1,4}[}]?", 1..40),

@@ -29,7 +29,7 @@ fn block(bytes: Vec<u8>) -> Block {
         origin: Arc::new(Origin {
             partition: "bench/decode".to_owned(),
             cluster: "bench".to_owned(),
-            unwrap: None,
+            reading: Arc::default(),
         }),
         offset: 0,
         first_line: 1,

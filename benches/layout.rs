@@ -35,7 +35,7 @@ fn blocks(events: u64) -> Vec<RecordBatch> {
     let origin = Arc::new(Origin {
         partition: format!("file/{}", "5a".repeat(32)),
         cluster: "bench".to_owned(),
-        unwrap: None,
+        reading: Arc::default(),
     });
     let mut decoder = Decoder::new(DecoderConfig::default());
     let (mut offset, mut line) = (0, 1);

@@ -43,7 +43,7 @@ fn block(lines: &[Vec<u8>]) -> RecordBatch {
         origin: Arc::new(Origin {
             partition: "bench/match".to_owned(),
             cluster: "bench".to_owned(),
-            unwrap: None,
+            reading: Arc::default(),
         }),
         offset: 0,
         first_line: 1,

@@ -175,7 +175,7 @@ fn run(load: Load) {
             path: "/audit".to_owned(),
             cluster: "bench".to_owned(),
             client_names: Vec::new(),
-            unwrap: None,
+            reading: Arc::default(),
             format: RouteFormat::Audit,
         }],
         ..WebhookOptions::new("bench", listen, folder.path().join("wal"))

@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
 use strongroom_ingest::{SEAL_BYTES, SEAL_INTERVAL};
-use strongroom_lines::{DEPTH_MAX, EventPath, LINE_BYTES_MAX};
+use strongroom_lines::{DEPTH_MAX, EventPath, LINE_BYTES_MAX, Reading, WRITERS_MAX, Writer, Writers};
 use strongroom_live::kafka::{self, KafkaOptions, KafkaSource};
 use strongroom_live::webhook::{self, AssertionOptions, Route, RouteFormat, TlsFiles, WebhookOptions};
 use strongroom_live::{DRAIN, LiveOptions, Secret, TEXT_BYTES_MAX, TailOptions, tail};
@@ -486,9 +486,17 @@ fn cluster(section: &Section<'_>) -> String {
     name
 }
 
-/// The path of the event in objects in which no wrapper is recognised.
-fn unwrap(section: &Section<'_>) -> Option<Arc<EventPath>> {
-    section.parsed("unwrap", EventPath::parse).map(Arc::new)
+/// Where the events of a source are, and whose texts are believed.
+fn reading(section: &Section<'_>) -> Arc<Reading> {
+    let texts = section.strings("writers");
+    if texts.len() > WRITERS_MAX {
+        section.mistake("writers", format!("has more than {WRITERS_MAX} writers"));
+    }
+    let parsed = |text: &String| {
+        Writer::parse(text).map_err(|error| section.mistake("writers", format!("{text:?} {error}"))).ok()
+    };
+    let writers = Writers::new(texts.iter().take(WRITERS_MAX).filter_map(parsed).collect());
+    Arc::new(Reading { unwrap: section.parsed("unwrap", EventPath::parse), writers })
 }
 
 fn tail(
@@ -503,7 +511,7 @@ fn tail(
         section.mistake("paths", "needs at least one file, folder or pattern");
     }
     let mut options = TailOptions::new(name, cluster, paths);
-    options.unwrap = unwrap(section);
+    options.reading = reading(section);
     let (least, most) = (Duration::from_millis(10), Duration::from_secs(60));
     options.poll = section.duration("poll", tail::POLL, least..=most);
     let (least, most) = (Duration::from_secs(1), Duration::from_secs(86_400));
@@ -555,7 +563,7 @@ fn webhook(
             path: route.required("path", "the path that a cluster posts to, such as \"/prod\""),
             cluster: cluster(&route),
             client_names: route.strings("client_names"),
-            unwrap: unwrap(&route),
+            reading: reading(&route),
             format: route_format(&route),
         });
         route.finish();
@@ -675,7 +683,7 @@ fn kafka(
         cluster,
         brokers: section.strings("brokers"),
         topics: section.strings("topics"),
-        unwrap: unwrap(section),
+        reading: reading(section),
         group,
         security,
         ca_file: section.path("ca_file"),
@@ -847,7 +855,11 @@ mod tests {
                     [[webhook]]\nname = 'd'\nlisten = '127.0.0.1:0'\nwal = 'w'\ncert_file = 'c'\nkey_file = 'k'\nclient_ca_file = 'ca'\n\
                     [[webhook.route]]\npath = '/a'\ncluster = 'c'\nunwrap = 'z'\n";
         let config = Config::parse(text, None).map_err(|found| format!("{found:?}")).expect("no mistake");
-        let found = [&config.tails[0].unwrap, &config.kafkas[0].unwrap, &config.webhooks[0].routes[0].unwrap];
+        let found = [
+            &config.tails[0].reading.unwrap,
+            &config.kafkas[0].reading.unwrap,
+            &config.webhooks[0].routes[0].reading.unwrap,
+        ];
         let found = found.map(|path| path.as_ref().map(ToString::to_string));
         assert_eq!(found.map(Option::unwrap_or_default), ["a.b", r"x\.y", "z"]);
         let wrong = text.replace("'a.b'", "'a..b'").replace("'z'", "'requestObject.z'");

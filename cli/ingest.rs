@@ -18,7 +18,7 @@ use strongroom_archive::{Archive, SealReport};
 use strongroom_ingest::{
     FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest, pipeline, source,
 };
-use strongroom_lines::{Dialect, EventPath, Reason};
+use strongroom_lines::{Dialect, EventPath, Reading, Reason, Writer, Writers};
 use strongroom_schemas::{Alert, Severity, error_chain};
 use strongroom_sinks::finding_line;
 
@@ -52,6 +52,10 @@ pub struct Args {
     /// from the outermost, separated by dots (\. is a dot in a name)
     #[arg(long, value_name = "PATH", value_parser = EventPath::parse)]
     unwrap: Option<EventPath>,
+    /// Believe a writer of audit events that is not known here: NAMESPACE/CONTAINER, NAME, a log group
+    /// of CloudWatch as /GROUP, or * for all; a * may end a name (repeatable)
+    #[arg(long = "writer", value_name = "WRITER", value_parser = Writer::parse)]
+    writers: Vec<Writer>,
     /// Redact events before anything of them is written: the section [redact] of FILE, which may be
     /// the configuration of `strongroom run`
     #[arg(long, value_name = "FILE")]
@@ -138,7 +142,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         None => pipeline::block_bytes(limits.workers),
     };
     options.complete = args.complete;
-    options.unwrap = args.unwrap.map(Arc::new);
+    options.reading = Arc::new(Reading { unwrap: args.unwrap, writers: Writers::new(args.writers) });
     options.redactor = redactor;
     stop_on_interrupt(&options.stop)?;
 
@@ -200,6 +204,9 @@ pub fn stop_on_interrupt(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
         .context("cannot start the thread that waits for signals")?;
     Ok(())
 }
+
+/// Maximum number of writers that a summary names.
+const WRITERS_SHOWN_MAX: usize = 8;
 
 pub fn exit_code(report: &Report) -> u8 {
     if report.interrupted {
@@ -473,6 +480,26 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
             writeln!(err, "  {}", term::printable(example))?;
         }
         writeln!(err, "  all of them, with their bytes: SELECT source, line, reason, detail FROM rejects")?;
+    }
+    let untrusted = report.untrusted.kinds();
+    if !untrusted.is_empty() {
+        writeln!(
+            err,
+            "warning: {} audit event{} not taken, because something beside {} names a writer that is not known:",
+            term::count(report.untrusted.sum()),
+            if report.untrusted.sum() == 1 { " was" } else { "s were" },
+            if report.untrusted.sum() == 1 { "it" } else { "them" },
+        )?;
+        for (writer, count) in untrusted.iter().take(WRITERS_SHOWN_MAX) {
+            writeln!(err, "  {}: {}", term::count(*count), term::printable(writer))?;
+        }
+        if untrusted.len() > WRITERS_SHOWN_MAX {
+            writeln!(err, "  and {} more", untrusted.len() - WRITERS_SHOWN_MAX)?;
+        }
+        writeln!(
+            err,
+            "  if one of them is an API server, believe it with --writer (`writers` in a configuration) and ingest again; docs/ingest.md says how"
+        )?;
     }
     if is_all_of_others(report) {
         writeln!(

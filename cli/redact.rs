@@ -18,7 +18,7 @@ use strongroom_ingest::disclose::{self, Asked, Disclosure, REASON_BYTES_MAX};
 use strongroom_ingest::preview::{self, Preview};
 use strongroom_ingest::replay::Span;
 use strongroom_ingest::source;
-use strongroom_lines::EventPath;
+use strongroom_lines::{EventPath, Reading, Writer, Writers};
 use strongroom_redact::{CONTEXT_REJECT, Key, KeyError, KeySource, Keys, Redactor};
 use strongroom_schemas::error_chain;
 
@@ -62,7 +62,7 @@ struct PreviewArgs {
     #[arg(long, value_name = "NAME", value_parser = cluster_name, required_unless_present = "archive")]
     cluster: Option<String>,
     /// Look at an archive instead of logs: what is in it that the policy would have replaced
-    #[arg(long, value_name = "LOCATION", conflicts_with_all = ["cluster", "logs", "unwrap"])]
+    #[arg(long, value_name = "LOCATION", conflicts_with_all = ["cluster", "logs", "unwrap", "writers"])]
     archive: Option<String>,
     /// Start of the period in the archive [default: the first event]
     #[arg(long, value_name = "TIME", value_parser = time, requires = "archive")]
@@ -73,6 +73,9 @@ struct PreviewArgs {
     /// Where the event is in objects in which no wrapper is recognised
     #[arg(long, value_name = "PATH", value_parser = EventPath::parse)]
     unwrap: Option<EventPath>,
+    /// Believe a writer of audit events that is not known here, as `ingest --writer` does (repeatable)
+    #[arg(long = "writer", value_name = "WRITER", value_parser = Writer::parse)]
+    writers: Vec<Writer>,
     /// Also say what these rules would not see in a hunt: a Sigma YAML file or a folder of them
     /// (repeatable)
     #[arg(long, value_name = "PATH")]
@@ -334,13 +337,14 @@ fn dry_run(args: PreviewArgs) -> Result<u8, CliError> {
         None => {
             let inputs = source::expand(&args.logs).map_err(ingest_error)?.inputs;
             let cluster = args.cluster.as_deref().unwrap_or_default();
-            let unwrap = args.unwrap.map(Arc::new);
+            let writers = Writers::new(args.writers);
+            let reading = Arc::new(Reading { unwrap: args.unwrap, writers });
             let mut tell = |error: &strongroom_ingest::FileError| {
                 failed += 1;
                 let text = error_chain(error);
                 let _ = writeln!(anstream::stderr(), "error: {}", term::printable(&text));
             };
-            preview::of_logs(&redactor, &rules, (cluster, &inputs), unwrap, &stop, &mut tell)
+            preview::of_logs(&redactor, &rules, (cluster, &inputs), &reading, &stop, &mut tell)
                 .map_err(ingest_error)?
         }
     };

@@ -394,7 +394,7 @@ fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Result<Vec<Alert>, String> 
         origin: Arc::new(Origin {
             partition: "fixture".to_owned(),
             cluster: "fixture".to_owned(),
-            unwrap: None,
+            reading: Arc::default(),
         }),
         offset: 0,
         first_line: 1,

@@ -4014,15 +4014,24 @@ def is_google(entry):
     return has("logName") and (has("protoPayload") or has("insertId") and (has("textPayload") or has("jsonPayload")))
 
 
+AUDIT_LOG = re.compile(r".*/logs/(cloud|external)audit\.googleapis\.com%2F(?:activity|data_access)", re.DOTALL)
+
+
+def is_audit_log(name, service):
+    """Returns True if a log of this name has the audit entries of clusters: of those in Google Cloud,
+    or of those elsewhere that Google manages."""
+    log = AUDIT_LOG.fullmatch(name)
+    return bool(log) and (service == "k8s.io" or log[1] == "external" and service == "anthosgke.googleapis.com")
+
+
 def google_columns(entry):
     """The columns that an entry of Google Cloud Logging gives."""
     if not is_google(entry):
         raise NoRecord
     payload, resource = entry.object("protoPayload"), entry.object("resource")
     if (
-        not re.search(r"/logs/cloudaudit\.googleapis\.com%2F(activity|data_access)\Z", entry.string("logName") or "")
+        not is_audit_log(entry.string("logName") or "", payload.string("serviceName"))
         or resource.string("type") != "k8s_cluster"
-        or payload.string("serviceName") != "k8s.io"
         or payload.string("@type") != "type.googleapis.com/google.cloud.audit.AuditLog"
     ):
         raise NoRecord
@@ -4240,9 +4249,8 @@ class Found:
     - `end`: where the object ends; None if the text ends before that, or breaks.
     - `is_whole`: True if all of it is JSON in UTF-8. `is_odd`: a name in it is not readable.
       `is_deep`: a value in it is nested too deep.
-    - `beside`: (name, where its value starts and ends) of each member that can be read and that no
-      API server writes.
-    - `spread`: the same of members that are named like one of an object or list of an event.
+    - `spread`: (name, where its value starts and ends) of each member that can be read and is named
+      like one of an object or list of an event.
     - `within`: the object that this one is in. What that has read is JSON, so it is not judged
       again.
     - `version`: the `eventsFormat` whose rules apply. `also`: names that are kept beside READ."""
@@ -4252,7 +4260,7 @@ class Found:
         self.faults, self.pointer = (within.faults, within.pointer_to(name)) if within else (set(), "")
         self.told = TOLD.get(self.pointer, ())
         self.list, self.values, self.end, self.is_whole, self.is_odd, self.is_deep = [], {}, None, True, False, False
-        self.beside, self.spread = [], []
+        self.spread = []
         self.is_carrier, self.version = False, within.version if within else version
         self.also = within.also if within else also
         self.read(start + 1)
@@ -4328,8 +4336,8 @@ class Found:
                 self.list.append((name, quote))
         if name in READ or name in self.also:
             self.values[name] = start, end, fault
-        if not fault and not self.is_judged and name not in NOT_BESIDE:
-            (self.spread if SPREAD.match(name) else self.beside).append((name, start, end))
+        if not fault and not self.is_judged and name not in NOT_BESIDE and SPREAD.match(name):
+            self.spread.append((name, start, end))
 
     def put_together(self):
         """Reads objects and lists that were written as text, or whose members stand beside those
@@ -4581,8 +4589,7 @@ READ = set().union(*TOLD.values(), *CARRIED) | {
     "kind", "apiVersion", "k8s_audit_level", "openshift_audit_level", "method", "records", "category", "properties", "logEvents", "messageType", "logName",
     "protoPayload", "insertId", "textPayload", "jsonPayload", "resource", "type", "serviceName", "@type", "operation", "requestMetadata", "authenticationInfo",
     "callerIp", "methodName", "id", "last", "first", "principalEmail", "principalSubject", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
-    "status", "authorizationInfo", "granted", "stream", "kubernetes", "container_name", "container", "name", "namespace_name", "namespace", "pod_namespace",
-    "resourceLogs", "streams", "values", "events", "ts", "caller",
+    "status", "authorizationInfo", "granted", "stream", "resourceLogs", "streams", "values", "events",
 }  # fmt: skip
 
 
@@ -4624,10 +4631,7 @@ def is_of_rancher(found):
 
 
 def columns_of(event):
-    """The columns of an audit event, unless what stands beside its members says that something
-    other than an API server wrote it."""
-    if event.version != 1 and is_of_other_writer(event):
-        raise NoRecord
+    """The columns of an audit event."""
     return with_faults(event_columns(event), event)
 
 
@@ -4658,7 +4662,7 @@ def plain_columns(text):
         if any(is_nested_text(value(name)) for name in ("requestObject", "responseObject")):
             return None
         for name in event.values.keys() - NOT_BESIDE:
-            if SPREAD.match(name) or isinstance(value(name), (dict, list)) or tells_of_other(name, value(name)):
+            if SPREAD.match(name):
                 return None
         return dict(event_columns(event), faults=None)
     except NoRecord:
@@ -4676,18 +4680,15 @@ PREFIX = re.compile(
     rb"(?:<[0-9]{1,3}>)?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [ 0-3][0-9] [0-9:]{8}(?:\.[0-9]{1,9})? %(host)s"
     rb"|(?:<[0-9]{1,3}>)?%(time)s %(host)s"
     rb"|[A-Z][a-z]{2} [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}(?:\.[0-9]{1,9})? [A-Z]{1,5} %(host)s"
-    rb"|%(time)s (?:stdout F |kube-apiserver-audit-[0-9a-f]{1,64} )?|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2} |%(cookie)s"
+    rb"|%(time)s (?:stdout F |[!#-<>-z|}~]{1,512} )?|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2} |%(cookie)s"
     % {b"time": TIME_BEFORE, b"host": HOST_AND_TAG, b"cookie": COOKIE}
 )
-PREFIX_FLUENTD = re.compile(rb"%s\t([!-~]{1,255})\t" % TIME_BEFORE)
+PREFIX_FLUENTD = re.compile(rb"%s\t[!-~]{1,255}\t" % TIME_BEFORE)
 PREFIX_5424 = re.compile(
     rb"<[0-9]{1,3}>1 (?:%s|-) [!-~]{1,255} [!-~]{1,48} [!-~]{1,128} [!-~]{1,32} (?:-|(?:\[(?:[ !#-\\^-~]|\"(?:[ !#-\[^-~]|\\[ -~])*\")*\])+) (?:%s)?"
     % (TIME_BEFORE, COOKIE)
 )
 CRI_LINE = re.compile(rb"(?:%s) (stdout|stderr) ([FP])(?::[!-~]*)? " % TIME_BEFORE)
-API_SERVERS = (
-    "kube-apiserver", "openshift-apiserver", "oauth-apiserver", "openshift-oauth-apiserver", "oauth-server", "oauth-openshift", "kube-apiserver-audit",
-)  # fmt: skip
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 UNWRAP, UNWRAP_NAMES_MAX, UNWRAP_BYTES_MAX = "unwrap:", 8, 256
 NAME_IN_PATH, CONTROL_IN_PATH = re.compile(r"(?:[^.\\]|\\[.\\])+"), re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -4701,10 +4702,7 @@ def after_prefix(data):
     if brace < 0:
         return None
     prefix = data[:brace]
-    fluentd = PREFIX_FLUENTD.fullmatch(prefix)
-    if fluentd:
-        return None if is_of_other(None, "", fluentd[1].decode(), True) else data[brace:]
-    if PREFIX.fullmatch(prefix) or PREFIX_5424.fullmatch(prefix[:-3] if prefix.endswith(BYTE_ORDER_MARK) else prefix):
+    if PREFIX.fullmatch(prefix) or PREFIX_FLUENTD.fullmatch(prefix) or PREFIX_5424.fullmatch(prefix[:-3] if prefix.endswith(BYTE_ORDER_MARK) else prefix):
         return data[brace:]
     return None
 
@@ -4783,7 +4781,7 @@ def may_be_carrier(found):
 def in_carrier(found, layers):
     """Returns the columns of the event in a member of an object."""
     found.is_carrier = True  # so its values may be of any depth
-    if is_refused(found):
+    if is_part_of_line(found):
         raise NoRecord
     for path in CARRIED:
         holder = found
@@ -4841,7 +4839,7 @@ def at_path(data, path, version):
     if found is None or is_audit_event(found) or not found.is_whole or is_google(found) or not may_be_carrier(found):
         raise NoRecord
     found.is_carrier = True  # so its values may be of any depth
-    if is_refused(found, at=list(path)):
+    if is_part_of_line(found):
         raise NoRecord
     for name in path[:-1]:
         holder = holder.if_object(name)
@@ -4867,35 +4865,13 @@ def holds_event(found):
     return found.if_string("auditID") is not None or kind == "Event" and version is not None and version.startswith("audit.k8s.io/")
 
 
-def is_refused(found, may_be_part=False, at=None):
-    """Returns True if an object is a line that a container other than an API server has printed, or
-    any container on its standard error, or a line of another log of an API server. In such a line
-    there may be text that looks like an event. The event is at the path `at`, if that is known."""
-    first = found.first
-    if first("ts") and first("caller") == '"' or first("msg") == '"' and (first("ts") or '"' in (first("caller"), first("level"))):
-        return True
-    if found.first("kubernetes") == "{" and found.if_object("kubernetes") is NO_MEMBERS:
-        return True
+def is_part_of_line(found):
+    """Returns True if an object says that its text is a part of a line. Who wrote the text was judged
+    when it arrived, by what the source's operator believed."""
     try:
-        members = pairs_of(found.data[found.start : found.end])
+        return is_part(pairs_of(found.data[found.start : found.end]))
     except (ValueError, RecursionError):
         return False
-    told = list(Metadata(members, at=at).told())
-    names_container = any(what == "container" and isinstance(value, str) for what, _, value in told)
-    if any(is_of_other(what, own, value, names_container) for what, own, value in told):
-        return True
-    return not may_be_part and is_part(members)
-
-
-def is_of_other_writer(event):
-    """Returns True if a member beside those of an event names another container, a log of one, or
-    standard error. Shippers put such members there. Only what certainly names them counts."""
-    return any(tells_of_other(name, pairs_of(event.data[start:end])) for name, start, end in event.beside)
-
-
-def tells_of_other(name, value):
-    told = Metadata(Pairs([(name, value)]), is_event=True).told()
-    return any(is_of_other(what, own, value, True) for what, own, value in told)
 
 
 PART_FLAGS = "_partial", "partial", "partial_message", "CONTAINER_PARTIAL_MESSAGE", "container_partial_message"
@@ -4942,136 +4918,6 @@ class Pairs(list):
         return next((value for key, value in reversed(self) if key == name), None)
 
 
-class Metadata:
-    """The members of an object that holds an event, without the values that hold it, or the one at
-    the path `at`; or, with `is_event`, members beside those of an event."""
-
-    LEVELS_MAX, MEMBERS_MAX = 6, 4096
-
-    def __init__(self, members, is_event=False, at=None):
-        self.members, self.count, self.is_event = members, 0, is_event
-        self.held = [at] if at else [] if is_event else [path for path in CARRIED if self.may_hold(path)]
-
-    def may_hold(self, path):
-        value = self.members
-        for name in path:
-            value = value.at(name) if isinstance(value, Pairs) else None
-        if isinstance(value, Pairs):
-            return isinstance(value.at("auditID"), str) or isinstance(value.at("kind"), str) and isinstance(value.at("apiVersion"), str)
-        if isinstance(value, list) and path == MESSAGE:
-            if not all(isinstance(item, bytes) and item.isdigit() and int(item[:4]) < 256 for item in value):
-                return False
-            text = bytes(map(int, value)).strip(WHITE.encode())
-        elif isinstance(value, str):
-            text = value.strip(WHITE).encode(errors="replace")
-        else:
-            return False
-        return text.startswith(b"{") or after_prefix(text) is not None
-
-    def told(self):
-        """Yields what each value names, its compact name without those around it, and the value."""
-        return self.of_object(self.members, [], "", "", 1)
-
-    def of_object(self, members, names, path, own, level):
-        key = members.at("key")
-        for name, value in members:
-            here = names + [name]
-            if here in self.held:
-                continue
-            if name == "value" and isinstance(key, str):
-                name, string = key, value.at("stringValue") if isinstance(value, Pairs) else None
-                value = value if string is None else string
-            longer, alone = compact(path, name), compact("", name)
-            what = name_of(longer, alone, own, name if level == 1 else None)
-            yield from self.of_value(value, here, (self.counted(what, longer), longer, alone), level)
-
-    def counted(self, what, path):
-        """Returns what the value names, if that is certain. Members that others have put beside
-        those of an event may have any name."""
-        is_certain = what == "container" or what == "namespace" and path != "namespace" or what == "unit" and path.endswith("systemdunit")
-        return what if is_certain or not self.is_event else None
-
-    def of_value(self, value, names, told, level):
-        what, path, own = told
-        self.count += 1
-        is_name = what in MUST_BE_TEXT
-        if self.count > self.MEMBERS_MAX:
-            yield "container", "", None
-        elif isinstance(value, Pairs) and level < self.LEVELS_MAX and not (is_name and path.endswith("name")):
-            yield from self.of_object(value, names, path, own, level + 1)
-        elif isinstance(value, list) and not isinstance(value, Pairs) and level < self.LEVELS_MAX and not is_name:
-            for item in value:
-                yield from self.of_value(item, names, told, level + 1)
-        else:
-            yield what, "" if self.is_event and own == "unit" else own, value
-
-
-def compact(parent, name):
-    """Only the end of a name is kept, so that a long name is not copied often."""
-    return (parent + re.sub(r"[^a-z0-9]", "", "".join(c.lower() for c in name if c.isascii())))[-64:]
-
-
-NAMED = [
-    ("container", r".*containername", r"(?:kubernetes|k8s|)container"),
-    ("namespace", r".*(?:namespacename|podnamespace|kubernetesnamespace|k8snamespace|kubenamespace)", r"namespace"),
-    ("pod", r".*podname", r"(?:kubernetes|k8s|)pod"),
-    ("unit", r".*(?:systemdunit|syslogidentifier)", r"-"),
-    ("stream", r".*logstream(?:name)?", r"-"),
-    ("group", r".*loggroup(?:name)?", r"-"),
-]
-
-
-def name_of(path, own, parent, outermost):
-    """Returns what the value with these compact names names; None if it is nothing of interest."""
-    if outermost == "Category":
-        return "category"
-    for what, of_path, of_own in NAMED:
-        if re.fullmatch(of_path, path):
-            return what
-        if re.fullmatch(of_own, own) and not (what == "namespace" and parent in ("datastream", "service", "orchestrator", "objectref")):
-            return what
-    return None
-
-
-MUST_BE_TEXT = "container", "namespace", "unit", "stream", "category"
-API_SERVER_PODS = "kube-apiserver", "apiserver-", "openshift-apiserver", "oauth-apiserver", "oauth-server", "oauth-openshift"
-UNITS = "kube-apiserver", "k3s", "rke2-server", "rke2", "snap.microk8s.daemon-kubelite", "microk8s.daemon-kubelite", "k0scontroller", "k0s"
-DOCKER_NAME = re.compile(r"/*k8s_([^_]*)_[^_]*_([^_]*)_[^_]*_.*", re.DOTALL)
-LOG_PATH = re.compile(r"/var/log/(?:pods|containers)/|var\.log\.(?:pods|containers)\.")
-LOG_OF_POD = re.compile(r"(?P<namespace>[^_]*)_[^_]*_[^/.]*[/.](?P<container>[^/.]*)")
-LOG_OF_CONTAINER = re.compile(r"[^_]*_(?P<namespace>[^_]*)_(?P<container>[^.]*)-[^.-]*(?:\.|$)")
-
-
-def is_of_system(container, namespace):
-    return container in API_SERVERS and (namespace == "kube-system" or namespace.startswith("openshift-"))
-
-
-def is_of_other(what, own, value, names_container):
-    """Returns True if a value beside an event says that the event's text is not an API server's."""
-    if not isinstance(value, str) or not is_unicode(value):
-        return what in MUST_BE_TEXT
-    docker = DOCKER_NAME.fullmatch(value)
-    if docker and not is_of_system(docker[1], docker[2]) or value.startswith("kube:container:") and value[15:] not in API_SERVERS:
-        return True
-    for start in LOG_PATH.finditer(value):
-        path = (LOG_OF_POD if "pods" in start[0] else LOG_OF_CONTAINER).match(value, start.end())
-        if not path or not is_of_system(path["container"], path["namespace"]):
-            return True
-    if value == "stderr" and own.endswith(("stream", "streams", "source")):
-        return True
-    unit = value.removesuffix(".service")
-    return {
-        "container": value not in API_SERVERS and not docker,
-        "namespace": not is_of_system(API_SERVERS[0], value),
-        "pod": not names_container and not value.startswith(API_SERVER_PODS),
-        "unit": unit not in UNITS,
-        "stream": value != "stdout" and not value.startswith("kube-apiserver-audit"),
-        "group": value.startswith("/aws/containerinsights/"),
-        "category": value not in ("kube-audit", "kube-audit-admin", "kube-apiserver"),
-        None: own == "unit" and unit != value and unit not in UNITS or own == "logtype" and value in ("application", "infrastructure"),
-    }[what]
-
-
 def lines_of(data):
     at, end = 0, data.find(b"\n")
     while end >= 0:
@@ -5116,7 +4962,7 @@ def of_docker(data):
             return None
         if found.if_string("stream") == "stderr":
             continue
-        if is_refused(found, may_be_part=True) or found.first("stream") and found.if_string("stream") != "stdout":
+        if found.first("stream") and found.if_string("stream") != "stdout":
             return None
         texts.append(found.if_string("log"))
     return "".join(texts).encode() if b"\n" in data and texts and texts[-1].endswith("\n") else None

@@ -29,7 +29,7 @@ use arrow_schema::ArrowError;
 use chrono::{DateTime, Utc};
 use strongroom_lines::frame::{self, Block, Edge, LineKind};
 use strongroom_lines::plain::PlainEvent;
-use strongroom_lines::wrapper::{self, Around, AtPath, Content, EventPath, Opened, Record};
+use strongroom_lines::wrapper::{self, Around, AtPath, Content, EventPath, Opened, Reading, Record, Writers};
 use strongroom_lines::{BOM, DEPTH_MAX, Dialect, DialectCounts, LINE_BYTES_MAX, Reason, Refusal};
 use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::Sha256Hash;
@@ -92,6 +92,9 @@ impl DecodedBlock {
     }
 }
 
+/// How the records of sealed rows are read: who wrote them was judged when they arrived.
+const UNJUDGED: Reading = Reading { unwrap: None, writers: Writers::UNJUDGED };
+
 /// Turns blocks into batches. Keeps buffers between blocks and nothing else.
 pub struct Decoder {
     config: DecoderConfig,
@@ -105,9 +108,8 @@ pub struct Decoder {
     dialects: DialectCounts,
     /// The `eventsFormat` by whose rules records are read.
     format: u32,
-    /// Where the event is in an object in which no wrapper is recognised, for the records that are
-    /// being decoded.
-    unwrap: Option<Arc<EventPath>>,
+    /// What is configured of the source of the records that are being decoded.
+    reading: Arc<Reading>,
     /// The event that was found in the layers of the last record, if that is asked for.
     opened: Option<Vec<u8>>,
 }
@@ -146,7 +148,7 @@ impl Decoder {
             members: Vec::new(),
             rejects: Rejects::new(),
             format: EVENTS_FORMAT,
-            unwrap: None,
+            reading: Arc::default(),
             opened: None,
             dialects: DialectCounts::default(),
             config,
@@ -196,7 +198,7 @@ impl Decoder {
         self.rows.hash_records(wanted.hashes);
         self.rows.learn_forms(wanted.forms);
         self.rows.begin(&block.origin, &block.bytes);
-        self.unwrap.clone_from(&block.origin.unwrap);
+        self.reading.clone_from(&block.origin.reading);
         self.rejects.begin(&block.origin, arrived.timestamp_micros());
         let mut consumed = block.bytes.len();
         let mut is_after_carrier = false;
@@ -289,14 +291,16 @@ impl Decoder {
     /// source may lead to an event in it.
     fn foreign(&mut self, text: &[u8], place: &Place<'_>) -> Result<Dialect, Refusal> {
         let refused = || wrapper::refusal_in_foreign_list(text);
-        let path = self.unwrap.clone().ok_or_else(refused)?;
-        let Err(refusal) = wrapper::bare_event_of(text, self.config.depth_max, self.format) else {
+        let reading = Arc::clone(&self.reading);
+        let path = reading.unwrap.as_ref().ok_or_else(refused)?;
+        let writers = &reading.writers;
+        let Err(refusal) = wrapper::bare_event_of(text, self.config.depth_max, self.format, writers) else {
             return Err(refused());
         };
-        if wrapper::decode_alone(text, self.config.depth_max).is_ok() {
+        if wrapper::decode_alone_of(text, &UNJUDGED, self.config.depth_max).is_ok() {
             return Err(refused());
         }
-        self.at_path(text, &path, &refusal, place, Cut::Refused).map_err(|_| refused())
+        self.at_path(text, path, &refusal, place, Cut::Refused).map_err(|_| refused())
     }
 
     /// Prepares for decoding records one by one, without the bytes around them, by the rules of an
@@ -305,7 +309,8 @@ impl Decoder {
         self.format = format;
         self.rows.hash_records(false);
         self.rows.learn_forms(false);
-        let origin = frame::Origin { partition: String::new(), cluster: String::new(), unwrap: None };
+        let origin =
+            frame::Origin { partition: String::new(), cluster: String::new(), reading: Arc::default() };
         self.rows.begin(&origin, &[]);
     }
 
@@ -339,14 +344,14 @@ impl Decoder {
     /// Decodes one record of `events` on its own and pushes its row, or returns why it is not one.
     /// A record that was rendered from columns is a bare event. A record that was kept in `raw` may
     /// also have layers around its event, or be a cloud's entry that is mapped to an event. If its
-    /// row says so, the event may be at the path `unwrap`.
+    /// row says so, the event may be at the path `unwrap`. Who wrote it was judged when it arrived.
     pub(crate) fn record_alone(
         &mut self,
         record: &[u8],
         is_rendered: bool,
         unwrap: Option<EventPath>,
     ) -> Result<(), Refusal> {
-        self.unwrap = unwrap.map(Arc::new);
+        self.reading = Arc::new(Reading { unwrap, ..UNJUDGED });
         let place = Place { offset: 0, before: &[] };
         let Err(refusal) = self.event(record, &place, Cut::Taken) else { return Ok(()) };
         if is_rendered {
@@ -393,15 +398,18 @@ impl Decoder {
         place: &Place<'_>,
         cut: Cut,
     ) -> Result<Dialect, Refusal> {
-        let unwrap = self.unwrap.clone().map(|path| (path, refusal.clone()));
+        let reading = Arc::clone(&self.reading);
+        let unwrap = reading.unwrap.as_ref().map(|path| (path, refusal.clone()));
         let kept = Kept { record, shape: NULL };
-        let opened =
-            wrapper::open(record, refusal, &mut |text, around| self.in_layer(text, around, kept, place, cut));
+        let opened = wrapper::open(record, refusal, &reading.writers, &mut |text, around| {
+            self.in_layer(text, around, kept, place, cut)
+        });
         match (opened, unwrap) {
             (Ok(Opened { dialect, .. }), _) => Ok(dialect),
             (Err(refused), None) => Err(refused),
+            (Err(refused), _) if refused.reason == Reason::UntrustedOrigin => Err(refused),
             (Err(refused), Some((path, refusal))) => {
-                self.at_path(record, &path, &refusal, place, cut).map_err(|at| not_at(&path, at, refused))
+                self.at_path(record, path, &refusal, place, cut).map_err(|at| not_at(path, at, refused))
             }
         }
     }
@@ -417,7 +425,8 @@ impl Decoder {
         cut: Cut,
     ) -> Result<Dialect, AtPath> {
         let kept = Kept { record, shape: self.rows.shape.dictionary.intern(path.shape()) };
-        let is_event = wrapper::open_at(record, refusal, path, &mut |text, around| {
+        let writers = &Arc::clone(&self.reading).writers;
+        let is_event = wrapper::open_at(record, refusal, path, writers, &mut |text, around| {
             self.general(text, Some(kept), place, cut_in(around, cut))
                 .map(|()| true)
                 .or_else(|refusal| wrapper::mapped_in(text, around, refusal, self.format).map(|_| false))
@@ -433,7 +442,8 @@ impl Decoder {
     fn carried(&mut self, whole: &Piece<'_>) -> Option<Dialect> {
         let record = &whole.line[whole.start..whole.end];
         let (kept, place) = (Kept { record, shape: NULL }, whole.place(whole.start, 0));
-        let opened = wrapper::open_carrier(record, &mut |text, around| {
+        let writers = &Arc::clone(&self.reading).writers;
+        let opened = wrapper::open_carrier(record, writers, &mut |text, around| {
             self.in_layer(text, around, kept, &place, Cut::Refused)
         });
         opened.map(|opened| opened.dialect)
@@ -472,7 +482,7 @@ impl Decoder {
         place: &Place<'_>,
         cut: Cut,
     ) -> Result<(), Refusal> {
-        let Decoder { parser, fragments, rows, members, config, format, .. } = self;
+        let Decoder { parser, fragments, rows, members, config, format, reading, .. } = self;
         if let Some(Kept { record, shape }) = around
             && text.len() <= WIDE_BYTES
             && let Some(row) = canonical::read(rows, text, fragments)
@@ -486,7 +496,7 @@ impl Decoder {
         let is_read = text.len() <= WIDE_BYTES
             && parser
                 .parse(text, |nodes, base| {
-                    let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
+                    let row = members::read(rows, &Document { nodes, base, line: text }, members, &reading.writers)?;
                     match around {
                         Some(Kept { record, shape }) => {
                             let row = Row { raw: Some(record), shape, ..row };
@@ -506,7 +516,7 @@ impl Decoder {
         }
         // The reader refused the text or does not support its form, or simd-json does not parse it.
         // The plain decoder decides.
-        let event = wrapper::bare_event_of(text, config.depth_max, *format)?;
+        let event = wrapper::bare_event_of(text, config.depth_max, *format, &reading.writers)?;
         if cut == Cut::Refused && event.is_cut() {
             return Err(wrapper::refusal_of_cut(text, config.depth_max));
         }
@@ -531,9 +541,10 @@ impl Decoder {
     ) -> Result<Dialect, Refusal> {
         let bytes = &whole.line[whole.start..];
         if matches!(refusal.reason, Reason::Wrapped | Reason::TooDeep) && kind == LineKind::Open {
+            let reading = Arc::clone(&self.reading);
             let records = std::str::from_utf8(bytes)
                 .ok()
-                .and_then(|text| wrapper::records(text, self.config.depth_max).ok());
+                .and_then(|text| wrapper::records(text, self.config.depth_max, &reading.writers).ok());
             if let Some([record]) = records.as_deref() {
                 let end = self.record(whole, record, 0, &|text| whole.extent_of(text))?;
                 self.rows.extend_frame_after(&whole.line[end..]);
@@ -617,7 +628,7 @@ impl Decoder {
     ) -> Result<(), Refusal> {
         let text = std::str::from_utf8(&whole.line[start..end])
             .map_err(|_| Refusal::new(Reason::InvalidUtf8, "not UTF-8"))?;
-        let records = wrapper::records(text, self.config.depth_max)?;
+        let records = wrapper::records(text, self.config.depth_max, &self.reading.writers)?;
         *records_left = records_left
             .checked_sub(records.len())
             .ok_or_else(|| Refusal::new(Reason::ShortItems, "more records than the line has room for"))?;
@@ -676,7 +687,7 @@ impl Decoder {
         refusal: &Refusal,
     ) {
         let text = whole.line.get(text_at..end).unwrap_or_default();
-        let refusal = match &self.unwrap {
+        let refusal = match &self.reading.unwrap {
             None => wrapper::with_place(text, refusal.clone(), self.config.depth_max),
             Some(_) => refusal.clone(),
         };
@@ -739,7 +750,7 @@ pub fn decode_bytes(bytes: &[u8], cluster: &str, partition: &str) -> Result<Deco
         origin: Arc::new(frame::Origin {
             partition: partition.to_owned(),
             cluster: cluster.to_owned(),
-            unwrap: None,
+            reading: Arc::default(),
         }),
         offset: 0,
         first_line: 1,

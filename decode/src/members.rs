@@ -4,7 +4,7 @@
 //! only if rendering the row gives the line. Nothing is kept here.
 
 use simd_json::{Node, StaticNode};
-use strongroom_lines::{Reason, Refusal, is_spread, may_hold_nested, plain, wrapper};
+use strongroom_lines::{Reason, Refusal, Writers, is_spread, may_hold_nested, plain, wrapper};
 use strongroom_schemas::events::SHAPE_DEFAULT;
 use strongroom_schemas::{Level, Stage};
 
@@ -75,9 +75,9 @@ fn is_read_of_others(name: &[u8]) -> bool {
 
 /// Whether a member beside those of the event may say that something other than an API server wrote
 /// it.
-fn may_name_other_writer(name: &[u8], value: &[u8]) -> bool {
+fn may_name_other_writer(name: &[u8], value: &[u8], writers: &Writers) -> bool {
     match (std::str::from_utf8(name), std::str::from_utf8(value)) {
-        (Ok(name), Ok(value)) => wrapper::other_beside(name, value).is_some(),
+        (Ok(name), Ok(value)) => wrapper::other_beside(name, value, writers).is_some(),
         _ => true,
     }
 }
@@ -92,6 +92,7 @@ pub(crate) fn read<'d>(
     rows: &mut Rows,
     document: &Document<'d, 'd>,
     members: &mut Vec<Member>,
+    writers: &Writers,
 ) -> Result<Row<'d>, Stop> {
     if !matches!(document.nodes.first(), Some(Node::Object { .. })) {
         return Err(Refusal::new(Reason::NotAnAuditEvent, "not a JSON object").into());
@@ -118,7 +119,7 @@ pub(crate) fn read<'d>(
                     if std::str::from_utf8(name).is_ok_and(is_spread) {
                         return Err(Stop);
                     }
-                    if may_name_other_writer(name, document.text(member)) {
+                    if may_name_other_writer(name, document.text(member), writers) {
                         return Err(Stop);
                     }
                 }

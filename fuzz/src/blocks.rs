@@ -58,7 +58,7 @@ pub fn check(data: &[u8]) {
         depth_max: if flag(4) { 5 } else { 64 },
     };
     let block = Block {
-        origin: Arc::new(Origin { partition: "file/f".to_owned(), cluster: "c".to_owned(), unwrap: None }),
+        origin: Arc::new(Origin { partition: "file/f".to_owned(), cluster: "c".to_owned(), reading: Arc::default() }),
         offset: if flag(0) || flag(2) { 7 } else { 0 },
         first_line: if flag(0) || flag(2) { 3 } else { 1 },
         bytes: bytes.to_vec(),

@@ -8,7 +8,7 @@ use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use strongroom_fuzz::mutate;
 use strongroom_fuzz::random::{Random, seed_of};
 use strongroom_fuzz::streams::{self, Options};
-use strongroom_lines::EventPath;
+use strongroom_lines::{EventPath, Reading, Writers};
 
 /// The paths of sources: one that no wrapper has, some that a wrapper has too, and one in a list.
 const PATHS: [&str; 4] = ["detail.audit", "json", "properties.log", "message"];
@@ -25,7 +25,10 @@ fuzz_target!(|data: &[u8]| {
     let options = Options {
         line_bytes_max: if options & 1 != 0 { 512 } else { limits.line_bytes_max },
         depth_max: if options & 2 != 0 { 5 } else { limits.depth_max },
-        unwrap: path.map(|path| Arc::new(EventPath::parse(path).expect("a path"))),
+        reading: Arc::new(Reading {
+            unwrap: path.map(|path| EventPath::parse(path).expect("a path")),
+            writers: Writers::SERVERS,
+        }),
     };
     let mut random = Random(seed_of(data));
     streams::check(bytes, &options, &mut || {

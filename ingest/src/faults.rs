@@ -1,25 +1,19 @@
 //! Counts the events of which something could not be read, by what it was and why.
 //!
-//! Invariant: the kinds are faults as the column `faults` has them, at most [`KINDS_MAX`] of them;
-//! others are counted together. No state is kept here.
-
-use std::collections::BTreeMap;
+//! Invariant: the kinds are faults as the column `faults` has them. No state is kept here.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, RecordBatch};
 use strongroom_schemas::events;
 
-/// Maximum number of kinds that are counted apart.
-pub const KINDS_MAX: usize = 64;
-/// What all other kinds are counted as.
-const OTHERS: &str = "others";
+use crate::kinds::KindCounts;
 
 /// Numbers of events with faults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultCounts {
     /// Events with at least one fault.
     pub events: u64,
-    kinds: BTreeMap<String, u64>,
+    kinds: KindCounts,
 }
 
 impl FaultCounts {
@@ -31,31 +25,20 @@ impl FaultCounts {
         for list in lists.iter().flatten() {
             counts.events += 1;
             for fault in list.as_string_opt::<i32>().into_iter().flatten().flatten() {
-                counts.add(fault, 1);
+                counts.kinds.add(fault, 1);
             }
         }
         counts
     }
 
-    fn add(&mut self, kind: &str, count: u64) {
-        let is_apart = self.kinds.contains_key(kind) || self.kinds.len() < KINDS_MAX;
-        let kind = if is_apart { kind } else { OTHERS };
-        *self.kinds.entry(kind.to_owned()).or_insert(0) += count;
-    }
-
     pub fn add_all(&mut self, others: &FaultCounts) {
         self.events += others.events;
-        for (kind, count) in &others.kinds {
-            self.add(kind, *count);
-        }
+        self.kinds.add_all(&others.kinds);
     }
 
     /// The kinds, the most frequent first.
     pub fn kinds(&self) -> Vec<(&str, u64)> {
-        let mut kinds: Vec<(&str, u64)> =
-            self.kinds.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
-        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        kinds
+        self.kinds.kinds()
     }
 }
 
@@ -74,10 +57,5 @@ mod tests {
         counts.add_all(&counts.clone());
         assert_eq!(counts.events, 4);
         assert_eq!(counts.kinds(), [("/verb: wrong_type", 4), ("/stage: wrong_type", 2)]);
-        for number in 0..2 * KINDS_MAX {
-            counts.add(&format!("/{number}: not_utf8"), 1);
-        }
-        assert_eq!(counts.kinds().len(), KINDS_MAX + 1);
-        assert_eq!(counts.kinds()[0], (OTHERS, KINDS_MAX as u64 + 2));
     }
 }

@@ -39,6 +39,7 @@ pub mod disclose;
 mod error;
 pub mod export;
 pub mod faults;
+pub mod kinds;
 pub mod pipeline;
 pub mod preview;
 pub mod redaction;
@@ -48,6 +49,7 @@ pub mod source;
 
 pub use error::{IngestError, PipelineThread};
 pub use faults::FaultCounts;
+pub use kinds::KindCounts;
 pub use pipeline::{IngestOptions, Observer, Progress, Report, ingest};
 pub use redaction::RedactionCounts;
 pub use seal::{Limits, SEAL_BYTES, SEAL_INTERVAL};

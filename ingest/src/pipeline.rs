@@ -41,7 +41,7 @@ use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, Counts, Position, SealReport, SourcePosition, Writer};
 use strongroom_decode::reject_batch;
 use strongroom_lines::frame::Origin;
-use strongroom_lines::{DialectCounts, EventPath, Reason, Refusal};
+use strongroom_lines::{DialectCounts, Reading, Reason, Refusal};
 use strongroom_redact::Redactor;
 use strongroom_schemas::{Alert, Severity, Table};
 
@@ -51,6 +51,7 @@ use self::room::{ClosesRoom, Room, Taken};
 use self::worker::Worker;
 use crate::error::{IngestError, PipelineThread};
 use crate::faults::FaultCounts;
+use crate::kinds::KindCounts;
 use crate::redaction::RedactionCounts;
 use crate::replay::{stored_alerts, warm_up};
 use crate::seal::{
@@ -81,8 +82,8 @@ pub struct IngestOptions {
     /// Name of the cluster, stored with every row.
     pub cluster: String,
     pub inputs: Vec<Input>,
-    /// Where the event is in an object in which no wrapper is recognised.
-    pub unwrap: Option<Arc<EventPath>>,
+    /// What is configured of the source: where events are, and whose texts are believed.
+    pub reading: Arc<Reading>,
     pub limits: Limits,
     /// What may not be written, and the keys. `None`: everything is written as it was received.
     pub redactor: Option<Arc<Redactor>>,
@@ -106,7 +107,7 @@ impl IngestOptions {
         IngestOptions {
             cluster: cluster.into(),
             inputs,
-            unwrap: None,
+            reading: Arc::default(),
             redactor: None,
             limits: Limits::with_blocks_of(block_bytes(cores())),
             complete: false,
@@ -151,6 +152,8 @@ pub struct Report {
     /// Events by the wrapper that they came in.
     pub dialects: DialectCounts,
     pub faults: FaultCounts,
+    /// Audit events that were not taken, by the writer that something beside them names.
+    pub untrusted: KindCounts,
     /// The first rejects, as `file:line: reason: detail`.
     pub reject_examples: Vec<String>,
     pub redacted: RedactionCounts,
@@ -519,6 +522,7 @@ impl Coordinator<'_> {
         }
         self.report.dialects.add_all(&encoded.dialects);
         self.report.faults.add_all(&encoded.faults);
+        self.report.untrusted.add_all(&encoded.untrusted);
         self.report.redacted.add(encoded.redacted);
         self.progress.events += encoded.events;
         self.progress.rejects += encoded.rejects;
@@ -559,7 +563,7 @@ impl Coordinator<'_> {
             let stored = lock(self.writer).position(Table::Rejects, &partition)?;
             let refusal = Refusal { reason: Reason::EmptyFile, detail: "an empty file".to_owned() };
             let origin =
-                Origin { partition: partition.clone(), cluster: self.options.cluster.clone(), unwrap: None };
+                Origin { partition: partition.clone(), cluster: self.options.cluster.clone(), reading: Arc::default() };
             let batch = reject_batch(&origin, &refusal, arrived).map_err(|source| IngestError::Columns {
                 label: label.clone(),
                 offset: 0,

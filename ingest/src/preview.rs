@@ -21,7 +21,7 @@ use strongroom_alerts::{Hidden, Matcher, RuleSet};
 use strongroom_archive::{Archive, EventSelection};
 use strongroom_decode::render::Renderer;
 use strongroom_decode::{Decoder, DecoderConfig, RecordDecoder};
-use strongroom_lines::EventPath;
+use strongroom_lines::Reading;
 use strongroom_lines::frame::Origin;
 use strongroom_redact::{Form, Key, Keys, Policy, Redactor, Roots, Settings, Target, is_encrypted};
 use strongroom_schemas::events::{self, index};
@@ -91,7 +91,7 @@ pub fn of_logs(
     redactor: &Redactor,
     rules: &Arc<RuleSet>,
     (cluster, inputs): (&str, &[Input]),
-    unwrap: Option<Arc<EventPath>>,
+    reading: &Arc<Reading>,
     stop: &Arc<AtomicBool>,
     failed: &mut dyn FnMut(&FileError),
 ) -> Result<Preview, IngestError> {
@@ -104,7 +104,7 @@ pub fn of_logs(
     };
     for input in inputs {
         let label = input.label();
-        let origin = Origin { partition: label.clone(), cluster: cluster.to_owned(), unwrap: unwrap.clone() };
+        let origin = Origin { partition: label.clone(), cluster: cluster.to_owned(), reading: Arc::clone(reading) };
         let origin = Arc::new(origin);
         let opened = Stream::open(input.clone(), bounds, true, Arc::new(AtomicU64::new(0)), Arc::clone(stop));
         let mut stream = match opened {
@@ -233,7 +233,7 @@ impl<'r> Previewer<'r> {
         let renderer = Renderer::new(batch).map_err(|error| ArrowError::SchemaError(error.to_string()))?;
         let rows = TargetRows::of(batch)?;
         let stored = batch.column_by_name(events::REDACTION).and_then(|marks| marks.as_string_opt::<i32>());
-        let origin = Origin { partition: String::new(), cluster: String::new(), unwrap: None };
+        let origin = Origin { partition: String::new(), cluster: String::new(), reading: Arc::default() };
         self.records.begin(&origin);
         let mut surroundings = Surroundings::default();
         let mut marks: Vec<Option<String>> = vec![None; batch.num_rows()];

@@ -28,6 +28,7 @@ use strongroom_schemas::{Alert, Table, rejects};
 
 use crate::error::IngestError;
 use crate::faults::FaultCounts;
+use crate::kinds::KindCounts;
 use crate::redaction::{self, RedactionCounts};
 
 /// Number of Parquet bytes that causes a seal.
@@ -165,6 +166,8 @@ pub struct EncodedBlock {
     pub dialects: DialectCounts,
     /// Events of which something could not be read.
     pub faults: FaultCounts,
+    /// Audit events that were not taken, by the writer that something beside them names.
+    pub untrusted: KindCounts,
     /// The first rejects, as text.
     pub examples: Vec<String>,
 }
@@ -186,7 +189,7 @@ pub fn encode_block(
     } else {
         redaction::leave_out(decoded, &stored.encrypted).map_err(IngestError::LeaveOut)?
     };
-    let (mut reasons, examples) = summary(&decoded.rejects);
+    let Summary { mut reasons, untrusted, examples } = summary(&decoded.rejects);
     if left_out > 0 {
         *reasons.entry(Reason::Encrypted.as_str().to_owned()).or_insert(0) += left_out;
     }
@@ -206,6 +209,7 @@ pub fn encode_block(
         reasons,
         dialects,
         faults,
+        untrusted,
         examples,
     })
 }
@@ -235,9 +239,16 @@ pub(crate) fn encode_rejects(
     Ok(encode(Table::Rejects, batch, arrived)?)
 }
 
-/// Rejects by reason, and the first few as text.
-fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
-    let (mut reasons, mut examples) = (BTreeMap::new(), Vec::new());
+struct Summary {
+    reasons: BTreeMap<String, u64>,
+    untrusted: KindCounts,
+    examples: Vec<String>,
+}
+
+/// Counts rejects by their reason, and by their writer where that is the reason. Returns the first
+/// few as text.
+fn summary(batch: &RecordBatch) -> Summary {
+    let (mut reasons, mut untrusted, mut examples) = (BTreeMap::new(), KindCounts::default(), Vec::new());
     let mut shown = Vec::new();
     let reason = batch.column(rejects::index::REASON).as_dictionary::<Int32Type>();
     let names = reason.values().as_string::<i32>();
@@ -247,6 +258,9 @@ fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
     for row in 0..batch.num_rows() {
         let name = names.value(reason.keys().value(row) as usize);
         *reasons.entry(name.to_owned()).or_insert(0) += 1;
+        if name == Reason::UntrustedOrigin.as_str() {
+            untrusted.add(detail.value(row), 1);
+        }
         // One of each kind, so that many of one kind do not hide the others.
         let kind = (name, detail.value(row));
         if examples.len() < EXAMPLES_MAX && !shown.contains(&kind) {
@@ -255,5 +269,5 @@ fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
             examples.push(format!("{line}: {name}: {} (byte {})", detail.value(row), offsets.value(row)));
         }
     }
-    (reasons, examples)
+    Summary { reasons, untrusted, examples }
 }

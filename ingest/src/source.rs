@@ -629,7 +629,7 @@ mod tests {
         let mut stream =
             Stream::open(Input::File(path.to_owned()), bounds, false, Arc::default(), Arc::default())?;
         let partition = stream.identity("c")?.unwrap_or_default();
-        let origin = Arc::new(Origin { partition, cluster: "c".into(), unwrap: None });
+        let origin = Arc::new(Origin { partition, cluster: "c".into(), reading: Arc::default() });
         let (mut cuts, mut all) = (Vec::new(), Vec::new());
         while let Some(cut) = stream.next_block(&origin, Vec::new())? {
             assert_eq!(cut.block.offset, all.len() as i64);
@@ -832,7 +832,7 @@ mod tests {
         let mut stream =
             Stream::open(Input::File(file.path().to_owned()), BOUNDS, false, Arc::default(), Arc::default())
                 .expect("opens");
-        let origin = Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None });
+        let origin = Arc::new(Origin { partition: "p".into(), cluster: "c".into(), reading: Arc::default() });
         let mut read = 0;
         let error = loop {
             match stream.next_block(&origin, Vec::new()) {

@@ -38,7 +38,7 @@ use memchr::memmem;
 
 use crate::limits::BOM;
 use crate::pages::{self, Page};
-use crate::wrapper::{self, EventPath, Follows};
+use crate::wrapper::{self, Follows, Reading};
 
 pub use crate::pages::Within;
 
@@ -48,8 +48,8 @@ pub struct Origin {
     /// Source partition, as in the `source` column.
     pub partition: String,
     pub cluster: String,
-    /// Where the event is in an object in which no wrapper is recognised.
-    pub unwrap: Option<Arc<EventPath>>,
+    /// What is configured of the source.
+    pub reading: Arc<Reading>,
 }
 
 /// Consecutive bytes of one stream, after decompression.
@@ -601,7 +601,7 @@ mod tests {
 
     fn block(bytes: &[u8]) -> Block {
         Block {
-            origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
+            origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), reading: Arc::default() }),
             offset: 0,
             first_line: 1,
             bytes: bytes.to_vec(),

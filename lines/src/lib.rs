@@ -10,7 +10,7 @@
 //! let log = br#"{"log":"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"auditID\":\"7f1a\",\"verb\":\"get\"}\n","stream":"stdout","time":"2026-03-02T10:00:00Z"}
 //! not JSON
 //! "#;
-//! let origin = Origin { partition: "file/example".to_owned(), cluster: "prod".to_owned(), unwrap: None };
+//! let origin = Origin { partition: "file/example".to_owned(), cluster: "prod".to_owned(), reading: Default::default() };
 //! let block = Block {
 //!     origin: Arc::new(origin),
 //!     offset: 0,
@@ -60,4 +60,7 @@ pub use limits::{BOM, DEPTH_MAX, LINE_BYTES_MAX};
 pub use reject::{Reason, Refusal};
 pub use spread::{is_spread, may_hold_nested};
 pub use tolerant::list_items;
-pub use wrapper::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, decode_alone, decode_alone_at};
+pub use wrapper::{
+    EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, Reading, WRITER_BYTES_MAX, WRITERS_MAX, Writer,
+    WriterError, Writers, decode_alone, decode_alone_of,
+};

@@ -42,6 +42,9 @@ pub enum Reason {
     /// A cloud's record of a log other than the audit log; `detail` says which one, where that is
     /// known.
     OtherCategory,
+    /// An audit event of which something says that a writer who is not believed wrote it; `detail`
+    /// names the writer.
+    UntrustedOrigin,
     /// The text format of `--audit-log-format=legacy`, removed from Kubernetes.
     LegacyFormat,
     /// An event that the redaction policy may concern and that cannot be edited; `raw` is encrypted.
@@ -49,7 +52,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 18] = [
         Reason::BrokenJson,
         Reason::InvalidUtf8,
         Reason::NulByte,
@@ -65,6 +68,7 @@ impl Reason {
         Reason::TruncatedByCloud,
         Reason::Wrapped,
         Reason::OtherCategory,
+        Reason::UntrustedOrigin,
         Reason::LegacyFormat,
         Reason::Encrypted,
     ];
@@ -83,6 +87,7 @@ impl Reason {
             | Reason::TornLine
             | Reason::TruncatedByCloud
             | Reason::Wrapped
+            | Reason::UntrustedOrigin
             | Reason::LegacyFormat => true,
             Reason::NotAnAuditEvent
             | Reason::BlankLine
@@ -111,6 +116,7 @@ impl Reason {
             Reason::TruncatedByCloud => "truncated_by_cloud",
             Reason::Wrapped => "wrapped",
             Reason::OtherCategory => "other_category",
+            Reason::UntrustedOrigin => "untrusted_origin",
             Reason::LegacyFormat => "legacy_format",
             Reason::Encrypted => "encrypted",
         }
@@ -125,8 +131,8 @@ impl fmt::Display for Reason {
 
 /// Why a piece of input is not an event. `detail` never repeats the input, which may contain a
 /// Secret. The exceptions are the `auditID` of a truncated event, by which the event can be found
-/// elsewhere, and the names of the members around an event, which have letters and digits only: a
-/// person needs them to set the path to the events.
+/// elsewhere; and the names of the members around an event and of its writer, which have letters,
+/// digits and a few signs only: a person needs them to configure the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: Reason,

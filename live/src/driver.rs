@@ -34,7 +34,7 @@ use strongroom_ingest::replay::{stored_alerts, warm_up};
 use strongroom_ingest::seal::{Limits, SEAL_ALERTS_MAX, StoredRejects, seal_plan};
 use strongroom_ingest::{FaultCounts, IngestError, PipelineThread};
 use strongroom_lines::frame::{self, Edge};
-use strongroom_lines::{Block, DialectCounts};
+use strongroom_lines::{Block, DialectCounts, Reason};
 use strongroom_redact::Redactor;
 use strongroom_schemas::{Alert, Table, error_chain};
 
@@ -965,6 +965,13 @@ impl Driver<'_> {
         if let Some((fault, _)) = sealing.faults.kinds().first() {
             let events = sealing.faults.events;
             tracing::warn!(events, most = %fault, "events were sealed with members that could not be read");
+        }
+        if let Some(events) = sealing.reasons.get(Reason::UntrustedOrigin.as_str()) {
+            tracing::warn!(
+                events,
+                "kept audit events as rejects, because something beside them names a writer that is not \
+                 known: if it is an API server, believe it with the key writers of the source"
+            );
         }
         metrics.redacted(sealing.redacted);
         if !metrics.draw_up() {

@@ -40,7 +40,7 @@ use strongroom_decode::DecoderConfig;
 use strongroom_ingest::alike;
 use strongroom_ingest::source::place::{Heads, Stored, look_up};
 use strongroom_ingest::source::{BlockBounds, FileError, Input, Skipped, Stream, find};
-use strongroom_lines::EventPath;
+use strongroom_lines::Reading;
 use strongroom_lines::frame::Origin;
 use strongroom_schemas::error_chain;
 
@@ -78,8 +78,8 @@ pub struct TailOptions {
     pub cluster: String,
     /// Log files, folders (searched recursively for logs) and patterns.
     pub paths: Vec<String>,
-    /// Where the event is in an object in which no wrapper is recognised.
-    pub unwrap: Option<Arc<EventPath>>,
+    /// What is configured of the source: where events are, and whose texts are believed.
+    pub reading: Arc<Reading>,
     /// How often files are checked.
     pub poll: Duration,
     /// An unfinished line is handed over as it is when nothing was added for this long.
@@ -97,7 +97,7 @@ impl TailOptions {
             name: name.into(),
             cluster: cluster.into(),
             paths,
-            unwrap: None,
+            reading: Arc::default(),
             poll: POLL,
             give_up_line: GIVE_UP_LINE,
         }
@@ -400,7 +400,7 @@ impl Files<'_> {
                 let origin = Arc::new(Origin {
                     partition,
                     cluster: self.options.cluster.clone(),
-                    unwrap: self.options.unwrap.clone(),
+                    reading: Arc::clone(&self.options.reading),
                 });
                 let mut file = Followed {
                     stream: *stream,
@@ -540,7 +540,7 @@ impl Files<'_> {
         let origin = Arc::new(Origin {
             partition: partition.to_owned(),
             cluster: self.options.cluster.clone(),
-            unwrap: self.options.unwrap.clone(),
+            reading: Arc::clone(&self.options.reading),
         });
         let config = DecoderConfig { line_bytes_max: self.feed.line_bytes_max, ..DecoderConfig::default() };
         Ok(Some(alike::stored_start(archive, stream, &origin, &config, end)?.is_some()))

@@ -32,7 +32,7 @@ fn options_at(address: &str, topic: &str) -> KafkaOptions {
         cluster: "test".to_owned(),
         brokers: vec![address.to_owned()],
         topics: vec![topic.to_owned()],
-        unwrap: None,
+        reading: Arc::default(),
         group: "strongroom".to_owned(),
         security: Security::Plaintext,
         ca_file: None,

@@ -179,7 +179,7 @@ impl Decoder {
             return self.reject(whole, from, whole.end, &Refusal::new(Reason::TornLine, inside));
         }
         let is_whole = |(head, end): &(usize, usize)| {
-            let event = wrapper::bare_event(&bytes[*head..*end], self.config.depth_max);
+            let event = wrapper::bare_event(&bytes[*head..*end], self.config.depth_max, &self.reading.writers);
             event.is_ok_and(|event| !event.is_cut())
         };
         let may_be_torn = whole.newline && is_event_torn(&bytes[at..]);
@@ -284,7 +284,7 @@ impl Decoder {
         records_left: &mut usize,
     ) -> bool {
         let Some(list) = Damaged::of(&whole.line[start..end]) else { return false };
-        let Some(records) = list.records(self.config.depth_max) else { return false };
+        let Some(records) = list.records(self.config.depth_max, &self.reading.writers) else { return false };
         let Some(left) = records_left.checked_sub(records.len()) else { return false };
         *records_left = left;
         let extent_of = |text: &str| {

@@ -24,7 +24,7 @@ use strongroom_decode::stream::{self, StreamError};
 use strongroom_decode::{DecodedBlock, Decoder, DecoderConfig, plain_row};
 use strongroom_lines::frame::{self, BOUNDARY_BYTES, Edge, LastPage, LineSoFar, Origin, Within};
 use strongroom_lines::plain::PlainEvent;
-use strongroom_lines::{Block, DEPTH_MAX, EventPath, LINE_BYTES_MAX, decode_alone_at};
+use strongroom_lines::{Block, DEPTH_MAX, LINE_BYTES_MAX, Reading, decode_alone_of};
 use strongroom_schemas::rejects;
 
 const SHOWN_BYTES: usize = 1_000;
@@ -37,12 +37,12 @@ const MEMORY_OF_BLOCK: usize = 1 << 20;
 pub struct Options {
     pub line_bytes_max: usize,
     pub depth_max: usize,
-    pub unwrap: Option<Arc<EventPath>>,
+    pub reading: Arc<Reading>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { line_bytes_max: LINE_BYTES_MAX, depth_max: DEPTH_MAX, unwrap: None }
+        Options { line_bytes_max: LINE_BYTES_MAX, depth_max: DEPTH_MAX, reading: Arc::default() }
     }
 }
 
@@ -188,7 +188,7 @@ impl<'o> Reader<'o> {
             origin: Arc::new(Origin {
                 partition: "file/f".to_owned(),
                 cluster: "c".to_owned(),
-                unwrap: options.unwrap.clone(),
+                reading: Arc::clone(&options.reading),
             }),
             decoder: Decoder::new(DecoderConfig { line_bytes_max, depth_max }),
             events: Vec::new(),
@@ -299,7 +299,7 @@ fn lines_in(bytes: &[u8]) -> usize {
 /// Returns the rows of a block in the order of the stream, and compares them with what the plain
 /// decoder reads.
 fn rows(decoded: &DecodedBlock, options: &Options) -> Vec<Row> {
-    let alone = |record: &[u8]| decode_alone_at(record, options.unwrap.as_deref(), options.depth_max);
+    let alone = |record: &[u8]| decode_alone_of(record, &options.reading, options.depth_max);
     let renderer = Renderer::new(&decoded.events).expect("a batch of events");
     let mut rows = Vec::new();
     for row in 0..decoded.events.num_rows() {

@@ -36,6 +36,7 @@ proptest! {
         sizes in prop::collection::vec(1_usize..3_000, 1..8),
         long in any::<bool>(),
         unwrap in 0_usize..3,
+        believes_all: bool,
     ) {
         thread_local!(static EVENTS: Vec<String> = lines(71, 40));
         let mut stream = Vec::new();
@@ -49,9 +50,11 @@ proptest! {
             }
         }
         let path = [None, Some("json"), Some("properties.log")][unwrap];
+        let unwrap = path.map(|path| EventPath::parse(path).expect("a path"));
+        let writers = if believes_all { Writers::UNJUDGED } else { Writers::SERVERS };
         let options = Options {
             line_bytes_max: if long { 700 } else { LINE_BYTES_MAX },
-            unwrap: path.map(|path| Arc::new(EventPath::parse(path).expect("a path"))),
+            reading: Arc::new(Reading { unwrap, writers }),
             ..Options::default()
         };
         let mut sizes = sizes.into_iter().cycle();

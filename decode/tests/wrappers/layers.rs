@@ -357,7 +357,7 @@ fn continued(head: &[u8], tail: &[u8], chunk: usize) -> DecodedBlock {
     let mut so_far = LineSoFar::default();
     head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
     let block = Block {
-        origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
+        origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), reading: Arc::default() }),
         offset: head.len() as i64,
         first_line: 1,
         bytes: tail.to_vec(),
@@ -422,7 +422,7 @@ fn rows_that_are_only_matched_have_no_forms() {
     let text: String =
         lines(72, 200).iter().map(|event| format!("{{\"log\":{}}}\n", quoted(event))).collect();
     let block = Block {
-        origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
+        origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), reading: Arc::default() }),
         offset: 0,
         first_line: 1,
         bytes: text.as_bytes().to_vec(),

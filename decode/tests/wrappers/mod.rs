@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::slice::from_ref;
 
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use strongroom_lines::EventPath;
+use strongroom_lines::{EventPath, Reading, Writers};
 use strongroom_lines::frame::PART_BYTES;
 use strongroom_lines::wrapper::SHAPE_GOOGLE;
 
@@ -336,7 +336,7 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
     let events = lines(38, 2);
     let decode = |text: &str| {
         let block = Block {
-            origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: None }),
+            origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), reading: Arc::default() }),
             offset: 0,
             first_line: 1,
             bytes: text.as_bytes().to_vec(),

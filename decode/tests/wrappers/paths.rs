@@ -9,9 +9,10 @@ use super::*;
 /// Decodes lines of a source with the path, and checks that every byte is kept and that each row is
 /// what its record says.
 fn decoded(text: &str, path: &str) -> DecodedBlock {
-    let unwrap = Arc::new(EventPath::parse(path).expect("a path"));
+    let unwrap = Some(EventPath::parse(path).expect("a path"));
+    let reading = Arc::new(Reading { unwrap, ..Reading::default() });
     let block = Block {
-        origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), unwrap: Some(unwrap) }),
+        origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into(), reading }),
         offset: 0,
         first_line: 1,
         bytes: text.as_bytes().to_vec(),

@@ -306,7 +306,7 @@ impl Reader<'_> {
         Arc::new(Origin {
             partition: partition.to_owned(),
             cluster: self.options.cluster.clone(),
-            unwrap: self.options.unwrap.clone(),
+            reading: Arc::clone(&self.options.reading),
         })
     }
 }

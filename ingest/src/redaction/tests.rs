@@ -90,7 +90,7 @@ fn line(text: &str, wrapper: u8) -> String {
 }
 
 fn block(log: &str) -> Block {
-    let origin = Origin { partition: "file/x".to_owned(), cluster: "c".to_owned(), unwrap: None };
+    let origin = Origin { partition: "file/x".to_owned(), cluster: "c".to_owned(), reading: Arc::default() };
     Block {
         origin: Arc::new(origin),
         offset: 0,

@@ -11,7 +11,11 @@
 //! only if its text begins with `{`, on standard output: the lines of klog beside it, some of which
 //! have a client's text, do not.
 
-use super::{Content, Record, event, items};
+use super::origin::Other;
+use super::writers::Writers;
+use super::{Content, Record, event, items, refused_for};
+use serde_json::value::RawValue;
+
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
@@ -32,14 +36,18 @@ const OTHERS: [&str; 9] = [
     "csi-snapshot-controller",
 ];
 
-pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
+pub(super) fn records<'d>(
+    document: &'d str,
+    members: &Members<'d>,
+    writers: &Writers,
+) -> Result<Vec<Record<'d>>, Refusal> {
     if json::member(members, "records").is_none() {
-        return Ok(vec![Record { item: document, content: content(members), dialect: Dialect::Aks }]);
+        return Ok(vec![Record { item: document, content: content(members, writers), dialect: Dialect::Aks }]);
     }
     let items = items("records", members)?;
     let record = |item: &'d str| {
         let content = match serde_json::from_str::<Members<'d>>(item) {
-            Ok(members) => content(&members),
+            Ok(members) => content(&members, writers),
             Err(_) => {
                 Content::Refused(Refusal::new(Reason::NotAnAuditEvent, "a record that is not an object"))
             }
@@ -54,7 +62,7 @@ pub(super) fn is_of_server(category: &str) -> bool {
     AUDIT.contains(&category) || category == SERVER
 }
 
-fn content<'d>(members: &Members<'d>) -> Content<'d> {
+fn content<'d>(members: &Members<'d>, writers: &Writers) -> Content<'d> {
     let category = match json::field("category", members, "category") {
         Ok(Some(category)) => category,
         Ok(None) => {
@@ -62,15 +70,19 @@ fn content<'d>(members: &Members<'d>) -> Content<'d> {
         }
         Err(refusal) => return Content::Refused(refusal),
     };
-    let other = || {
-        let name = OTHERS.into_iter().find(|name| *name == category).unwrap_or("not known here");
-        Content::Refused(Refusal::new(Reason::OtherCategory, format!("of the category {name}")))
+    let other = |log: Option<&'d RawValue>| {
+        if !OTHERS.contains(&&*category) {
+            let other = Other::new("a category of logs that is not known here", &category);
+            return Content::Refused(refused_for(&other, log));
+        }
+        Content::Refused(Refusal::new(Reason::OtherCategory, format!("of the category {category}")))
     };
-    if !is_of_server(&category) {
-        return other();
+    if !is_of_server(&category) && !writers.believe_log(&category) {
+        let properties = json::object("properties", json::member(members, "properties")).ok().flatten();
+        return other(properties.and_then(|properties| json::member(&properties, "log")));
     }
     match json::object("properties", json::member(members, "properties")) {
-        Ok(Some(properties)) if category == SERVER && !is_document(&properties) => other(),
+        Ok(Some(properties)) if category == SERVER && !is_document(&properties) => other(None),
         Ok(Some(properties)) => event("properties.log", json::member(&properties, "log")),
         Ok(None) => event("properties.log", None),
         Err(refusal) => Content::Refused(refusal),

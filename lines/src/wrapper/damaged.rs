@@ -15,6 +15,7 @@
 
 use serde::de::IgnoredAny;
 
+use super::writers::Writers;
 use super::{Content, Record};
 use crate::dialect::Dialect;
 use crate::swar;
@@ -64,13 +65,13 @@ impl Damaged {
     }
 
     /// Returns the elements, if there are several or the only one may be an event.
-    pub fn records(&self, depth_max: usize) -> Option<Vec<Record<'_>>> {
+    pub fn records(&self, depth_max: usize, writers: &Writers) -> Option<Vec<Record<'_>>> {
         let records = match tolerant::list_items(self.text.as_bytes()) {
             Some(items) => {
                 super::short_items(items.iter().map(|item| item.len())).ok()?;
                 items.into_iter().filter_map(|item| std::str::from_utf8(item).ok()).map(list_item).collect()
             }
-            None => super::records(&self.text, depth_max).ok()?,
+            None => super::records(&self.text, depth_max, writers).ok()?,
         };
         match records.as_slice() {
             [] => None,

@@ -7,17 +7,21 @@
 //! messages of one stream. An export has lines `2026-01-01T00:00:00.000Z <message>`, and one stream
 //! per file.
 //!
-//! Invariant: only messages of the streams `kube-apiserver-audit-…` become events: other streams
-//! carry what workloads write.
+//! Invariant: only messages of streams that are believed become events, such as
+//! `kube-apiserver-audit-…`: other streams carry what workloads write.
 
-use super::{Content, Record, event, items};
+use super::origin::Origin;
+use super::writers::Writers;
+use super::{Content, Record, event, items, refused_for};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
 
-pub(super) const AUDIT_STREAM: &str = "kube-apiserver-audit";
-
-pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
+pub(super) fn records<'d>(
+    document: &'d str,
+    members: &Members<'d>,
+    writers: &Writers,
+) -> Result<Vec<Record<'d>>, Refusal> {
     let message_type = json::field("messageType", members, "messageType")?;
     if message_type.as_deref() == Some("CONTROL_MESSAGE") {
         let control = Refusal::new(Reason::OtherCategory, "a control message of CloudWatch Logs");
@@ -28,25 +32,29 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
         }]);
     }
     let stream = json::field("logStream", members, "logStream")?;
-    let is_audit = message_type.as_deref() == Some("DATA_MESSAGE")
-        && stream.is_some_and(|stream| stream.starts_with(AUDIT_STREAM));
+    let group = json::field("logGroup", members, "logGroup")?;
+    let is_data = message_type.as_deref() == Some("DATA_MESSAGE");
+    let of_message = || match is_data {
+        true => Origin::of_stream(Some(stream.as_deref().unwrap_or_default()), group.as_deref()).other(writers),
+        false => None,
+    };
+    let other = of_message();
     let items = items("logEvents", members)?;
     let record = |item: &'d str| {
-        let content = if !is_audit {
-            Content::Refused(other_stream())
-        } else {
-            match serde_json::from_str::<Members<'d>>(item) {
-                Ok(members) => event("logEvents.message", json::member(&members, "message")),
-                Err(_) => Content::Refused(Refusal::field("logEvents", "an array of objects")),
-            }
+        let content = match serde_json::from_str::<Members<'d>>(item) {
+            Ok(_) if !is_data => Content::Refused(Refusal::new(
+                Reason::OtherCategory,
+                "of a CloudWatch Logs document that is no message",
+            )),
+            Ok(members) => match (json::member(&members, "message"), &other) {
+                (message, Some(other)) => Content::Refused(refused_for(other, message)),
+                (message, None) => event("logEvents.message", message),
+            },
+            Err(_) => Content::Refused(Refusal::field("logEvents", "an array of objects")),
         };
         Record { item, content, dialect: Dialect::Eks }
     };
     Ok(items.into_iter().map(|item| record(item.get())).collect())
-}
-
-pub(super) fn other_stream() -> Refusal {
-    Refusal::new(Reason::OtherCategory, "from a log stream other than kube-apiserver-audit")
 }
 
 /// Returns the length of the text that an export puts before a message, if an event may follow it.

@@ -2,11 +2,12 @@
 //!
 //! Invariant: a column has what the entry says, or is null. An entry never has groups, uid, extra,
 //! the impersonated user, the level or the URI. The response code is taken only from a `Status` in
-//! the response, or a `Failure` without a type. No HTTP code follows from the entry's own `status.code`: it is a gRPC code, which
-//! stands for several HTTP codes, and it is left out if it is zero. That it is not zero says only
-//! that the request failed. A member that cannot be read is a fault of the row, except those by
-//! which an entry is recognised. The column `shape` of these rows is [`SHAPE`]; their `raw` is the
-//! entry.
+//! the response, or a `Failure` without a type. No HTTP code follows from the entry's own
+//! `status.code`: it is a gRPC code, which stands for several HTTP codes, and it is left out if it is
+//! zero. That it is not zero says only that the request failed. A member that cannot be read is a
+//! fault of the row, except those by which an entry is recognised. The column `shape` of these rows
+//! is [`SHAPE`]; their `raw` is the entry. Other entries may have an API server's own event as their
+//! payload. Then the payload is the record.
 //!
 //! | column | member of the entry |
 //! |---|---|
@@ -26,9 +27,11 @@
 use serde_json::value::RawValue;
 use strongroom_schemas::Stage;
 
-use super::{Content, Record};
+use super::origin::{Origin, Other};
+use super::writers::Writers;
+use super::{Content, Record, refused_for};
 use crate::dialect::Dialect;
-use crate::json::{Members, WHITE};
+use crate::json::{self, Members, WHITE};
 use crate::plain::{self, FORMAT_OF_FAULTS, PlainEvent};
 use crate::reject::{Reason, Refusal};
 use crate::tolerant::{Faults, Object, Text};
@@ -37,16 +40,55 @@ use crate::tolerant::{Faults, Object, Text};
 pub const SHAPE: &str = "google.cloud.audit.AuditLog";
 
 const AUDIT_LOGS: [&str; 2] = ["activity", "data_access"];
+/// Whose audit logs they are: of clusters in Google Cloud, and of clusters elsewhere that Google
+/// manages.
+const AUDIT_SERVICES: [(&str, &[&str]); 2] = [
+    ("cloudaudit.googleapis.com", &["k8s.io"]),
+    ("externalaudit.googleapis.com", &["k8s.io", "anthosgke.googleapis.com"]),
+];
+/// What the name of a log of an API server's own events begins with, where nothing else is known.
+const EVENT_LOG: &str = "kube-apiserver-audit";
+/// Members in which an entry has what is not an audit entry.
+const PAYLOADS: [&str; 2] = ["textPayload", "jsonPayload"];
 
 /// The `status` of a response that failed, as Kubernetes names it.
 const FAILURE: &str = "Failure";
 
-pub(super) fn record<'d>(document: &'d str, members: &Members<'d>, format: u32) -> Record<'d> {
+pub(super) fn record<'d>(
+    document: &'d str,
+    members: &Members<'d>,
+    format: u32,
+    writers: &Writers,
+) -> Record<'d> {
     let content = match event(members, format) {
         Ok(event) => Content::Mapped(Box::new(event)),
-        Err(refusal) => Content::Refused(refusal),
+        Err(refusal) => payload(members, refusal, writers),
     };
     Record { item: document, content, dialect: Dialect::Gke }
+}
+
+/// Returns what is in an entry that is not an audit entry: an agent may have sent an API server's own
+/// log to Cloud Logging. Otherwise it is refused with `refusal`.
+fn payload<'d>(entry: &Members<'d>, refusal: Refusal, writers: &Writers) -> Content<'d> {
+    let Some(payload) = PAYLOADS.iter().find_map(|name| json::member(entry, name)) else {
+        return Content::Refused(refusal);
+    };
+    if !super::is_event(payload.get().as_bytes()) {
+        return Content::Refused(refusal);
+    }
+    let log = json::field("logName", entry, "logName").ok().flatten().unwrap_or_default();
+    let log = log.rsplit_once("/logs/").map_or(log.as_str(), |(_, name)| name);
+    let origin = Origin::of(entry, &[payload]);
+    let other = origin.other(writers).or_else(|| {
+        let is_believed = log.starts_with(EVENT_LOG)
+            || origin.names_container() && log != "stderr"
+            || writers.believe_log(log);
+        (!is_believed).then(|| Other::new("a log of Cloud Logging that is not known", log))
+    });
+    match other {
+        Some(other) => Content::Refused(refused_for(&other, Some(payload))),
+        None => Content::Event(payload.get()),
+    }
 }
 
 fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
@@ -55,12 +97,17 @@ fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
     let log_name = entry.plain_string("logName").unwrap_or_default();
     let resource = inner(&entry, "resource", &mut Faults::default());
     let payload = inner(&entry, "protoPayload", faults);
-    let is_audit = AUDIT_LOGS.iter().any(|log| {
-        log_name.strip_suffix(log).is_some_and(|head| head.ends_with("/logs/cloudaudit.googleapis.com%2F"))
-    });
+    let service = payload.plain_string("serviceName").unwrap_or_default();
+    let is_audit = log_name.rsplit_once("/logs/").and_then(|(_, log)| log.split_once("%2F")).is_some_and(
+        |(of, log)| {
+            AUDIT_LOGS.contains(&log)
+                && AUDIT_SERVICES
+                    .iter()
+                    .any(|(known, services)| *known == of && services.contains(&service.as_str()))
+        },
+    );
     if !is_audit
         || resource.plain_string("type").as_deref() != Some("k8s_cluster")
-        || payload.plain_string("serviceName").as_deref() != Some("k8s.io")
         || payload.plain_string("@type").as_deref() != Some("type.googleapis.com/google.cloud.audit.AuditLog")
     {
         let other = "an entry of Google Cloud Logging that is not an audit entry of k8s.io";

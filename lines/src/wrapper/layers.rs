@@ -4,9 +4,9 @@
 //! object or as text, in one of the members [`PATHS`]. Invariants:
 //! - A text that is an audit event is never opened, so what a client sends stays a body.
 //! - Nothing is searched. A text is opened as a whole, at places that are listed here.
-//! - What a container other than an API server writes is refused, see [`origin`], because any pod may
-//!   print text that looks like an event. Standard error is refused too, because the API server logs
-//!   there what clients send.
+//! - What a writer who is not believed has written is refused, see [`super::origin`], because any pod
+//!   may print text that looks like an event. Standard error is refused too, because the API server
+//!   logs there what clients send.
 //! - At most [`LAYERS_MAX`] layers are opened. Every layer is linear in its text, and the texts in
 //!   one layer do not overlap, so the work is linear. Nothing is kept here.
 //!
@@ -15,10 +15,11 @@
 
 use serde_json::value::RawValue;
 
-use super::origin::{self, standard_error};
+use super::origin::{Origin, Other, standard_error};
 use super::path::EventPath;
 use super::prefix::{self, ContainerLine, Prefix};
-use super::{Kind, eks, keys, literal, parts};
+use super::writers::Writers;
+use super::{Kind, eks, is_event, keys, literal, parts};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::plain;
@@ -83,21 +84,27 @@ pub(super) type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 
 ///
 /// # Errors
 /// Why the innermost text is not an event, or `refusal` if there is no layer.
-pub(crate) fn open<T>(text: &[u8], refusal: Refusal, judge: &mut Judge<'_, T>) -> Result<Opened<T>, Refusal> {
+pub(crate) fn open<T>(
+    text: &[u8],
+    refusal: Refusal,
+    writers: &Writers,
+    judge: &mut Judge<'_, T>,
+) -> Result<Opened<T>, Refusal> {
     if memchr::memchr(b'\n', text).is_some()
-        && let Some(joined) = joined(text)
+        && let Some(joined) = joined(text, writers)
         && joined.trim_ascii_start().starts_with(b"{")
     {
         let dialect = if text.starts_with(b"{") { Dialect::Docker } else { Dialect::Cri };
-        return inside(&joined, Around::Prefix, LAYERS_MAX, judge).map(|event| Opened { event, dialect });
+        let layers = Layers { left: LAYERS_MAX, writers };
+        return inside(&joined, Around::Prefix, layers, judge).map(|event| Opened { event, dialect });
     }
-    opened(text, refusal, LAYERS_MAX, judge)
+    opened(text, refusal, Layers { left: LAYERS_MAX, writers }, judge)
 }
 
 /// Opens a text that is certainly no audit event, and is a carrier. Otherwise returns `None`, and
 /// the caller judges the text and opens it with `open`, which gives the same where this gives a
 /// result.
-pub fn open_carrier<T>(text: &[u8], judge: &mut Judge<'_, T>) -> Option<Opened<T>> {
+pub fn open_carrier<T>(text: &[u8], writers: &Writers, judge: &mut Judge<'_, T>) -> Option<Opened<T>> {
     if !text.starts_with(b"{") || memchr::memchr(b'\n', text).is_some() {
         return None;
     }
@@ -108,32 +115,45 @@ pub fn open_carrier<T>(text: &[u8], judge: &mut Judge<'_, T>) -> Option<Opened<T
     if carrier.0.iter().any(|(name, _)| plain::is_of_event(name) || name == "method") {
         return None;
     }
-    opened_carrier(&carrier, refusal, LAYERS_MAX, judge).ok()
+    opened_carrier(&carrier, refusal, Layers { left: LAYERS_MAX, writers }, judge).ok()
+}
+
+/// What is left to open, and whose texts are believed.
+#[derive(Clone, Copy)]
+struct Layers<'w> {
+    left: usize,
+    writers: &'w Writers,
+}
+
+impl Layers<'_> {
+    fn inner(self) -> Self {
+        Layers { left: self.left - 1, ..self }
+    }
 }
 
 /// Judges `text`, which was in a layer, and opens its layers if it is not an event itself.
 fn inside<T>(
     text: &[u8],
     around: Around,
-    layers_left: usize,
+    layers: Layers<'_>,
     judge: &mut Judge<'_, T>,
 ) -> Result<T, Refusal> {
     judge(text, around)
-        .or_else(|refusal| opened(text, refusal, layers_left - 1, judge).map(|opened| opened.event))
+        .or_else(|refusal| opened(text, refusal, layers.inner(), judge).map(|opened| opened.event))
 }
 
 fn opened<T>(
     text: &[u8],
     refusal: Refusal,
-    layers_left: usize,
+    layers: Layers<'_>,
     judge: &mut Judge<'_, T>,
 ) -> Result<Opened<T>, Refusal> {
     match text.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
         None => Err(refusal),
-        Some(_) if layers_left == 0 => Err(refusal),
+        Some(_) if layers.left == 0 => Err(refusal),
         Some(b'{') => {
             let Some(carrier) = carrier(text, &refusal) else { return Err(refusal) };
-            opened_carrier(&carrier, refusal, layers_left, judge)
+            opened_carrier(&carrier, refusal, layers, judge)
         }
         Some(b'"') => {
             let Some(text) = literal(text).and_then(json::unescaped) else { return Err(refusal) };
@@ -141,22 +161,25 @@ fn opened<T>(
                 return Err(Refusal::new(Reason::NotAnAuditEvent, "a string in a string"));
             }
             let text = json::trim_end(&text);
-            let event = inside(text, Around::Literal, layers_left, judge)?;
+            let event = inside(text, Around::Literal, layers, judge)?;
             Ok(Opened { event, dialect: Dialect::StringLiteral })
         }
         Some(_) => match prefix::find(text) {
             Some((prefix, length)) => {
-                let event = inside(&text[length..], Around::Prefix, layers_left, judge)?;
+                if let Some(other) = other_before(text, prefix, layers.writers) {
+                    return Err(other.refusal(is_event(&text[length..])));
+                }
+                let event = inside(&text[length..], Around::Prefix, layers, judge)?;
                 let dialect = match prefix {
                     Prefix::Syslog => Dialect::Syslog,
-                    Prefix::Time => Dialect::TimeAndEvent,
+                    Prefix::Time | Prefix::TimeAndName => Dialect::TimeAndEvent,
                     Prefix::CloudWatchTail => Dialect::CloudWatchTail,
                     Prefix::Container => Dialect::Cri,
                     Prefix::Fluentd => Dialect::Fluentd,
                 };
                 Ok(Opened { event, dialect })
             }
-            None => Err(other_line(text).unwrap_or(refusal)),
+            None => Err(other_line(text, layers.writers).unwrap_or(refusal)),
         },
     }
 }
@@ -185,20 +208,25 @@ pub(super) fn is_carrier(text: &[u8]) -> bool {
 fn opened_carrier<T>(
     carrier: &Members<'_>,
     refusal: Refusal,
-    layers_left: usize,
+    layers: Layers<'_>,
     judge: &mut Judge<'_, T>,
 ) -> Result<Opened<T>, Refusal> {
     let found = PATHS.iter().filter_map(|path| Some((path[0], value(carrier, path)?)));
     let values: Vec<(&str, &RawValue, Option<Held<'_>>)> =
-        found.map(|(name, value)| (name, value, held(name, value))).collect();
+        found.map(|(name, value)| (name, value, held(name, value, layers.writers))).collect();
     if values.is_empty() {
-        return Err(left_out(carrier).unwrap_or(refusal));
+        return Err(left_out(carrier, layers.writers).unwrap_or(refusal));
     }
     let may_hold = |held: &Option<Held<'_>>| matches!(held, Some(Held::Object(_) | Held::Text(_)));
     let holding: Vec<&RawValue> =
         values.iter().filter(|(.., held)| may_hold(held)).map(|(_, value, _)| *value).collect();
-    if let Some(other) = other_source(carrier, &holding) {
-        return Err(other);
+    if let Some(other) = other_source(carrier, &holding, layers.writers) {
+        let is_event = values.iter().any(|(.., held)| match held {
+            Some(Held::Object(text)) => is_event(text.as_bytes()),
+            Some(Held::Text(text)) => is_event(text),
+            Some(Held::Other(_)) | None => false,
+        });
+        return Err(other.refusal(is_event));
     }
     if let Some(part) = parts::unjoined(carrier) {
         return Err(part);
@@ -207,7 +235,7 @@ fn opened_carrier<T>(
     for (name, _, held) in values {
         let outcome = match held {
             Some(Held::Object(text)) => judge(text.as_bytes(), Around::Carrier),
-            Some(Held::Text(text)) => inside(&text, Around::Carrier, layers_left, judge),
+            Some(Held::Text(text)) => inside(&text, Around::Carrier, layers, judge),
             Some(Held::Other(refusal)) => {
                 other.get_or_insert(refusal);
                 continue;
@@ -216,6 +244,8 @@ fn opened_carrier<T>(
         };
         match outcome {
             Ok(event) => return Ok(Opened { event, dialect: dialect(carrier, name) }),
+            // When the record is read again, this text is the event.
+            Err(refusal) if refusal.reason == Reason::UntrustedOrigin => return Err(refusal),
             Err(refusal) => first = first.or(Some(refusal)),
         }
     }
@@ -223,12 +253,13 @@ fn opened_carrier<T>(
 }
 
 /// Refuses an entry of journald whose text `journalctl` has left out.
-fn left_out(carrier: &Members<'_>) -> Option<Refusal> {
+fn left_out(carrier: &Members<'_>, writers: &Writers) -> Option<Refusal> {
     let is_left_out = json::member(carrier, MESSAGE)?.get() == "null";
     let refusal = "an entry of journald without its text: export it with journalctl --all, which does not leave \
                    out fields of more than 4096 bytes";
-    is_left_out.then(|| {
-        origin::other(carrier, &[]).unwrap_or_else(|| Refusal::new(Reason::NotAnAuditEvent, refusal))
+    is_left_out.then(|| match Origin::of(carrier, &[]).other(writers) {
+        Some(other) => other.refusal(false),
+        None => Refusal::new(Reason::NotAnAuditEvent, refusal),
     })
 }
 
@@ -255,13 +286,15 @@ pub fn open_at<T>(
     text: &[u8],
     refusal: &Refusal,
     path: &EventPath,
+    writers: &Writers,
     judge: &mut Judge<'_, T>,
 ) -> Result<T, AtPath> {
     let object = carrier(text, refusal).ok_or(AtPath::Closed)?;
     let names: Vec<&str> = path.names().collect();
     let found = value(&object, &names);
-    if let Some(other) = other_source(&object, found.as_slice()) {
-        return Err(AtPath::OtherSource(other));
+    if let Some(other) = other_source(&object, found.as_slice(), writers) {
+        let is_event = found.is_some_and(|found| is_event(found.get().as_bytes()));
+        return Err(AtPath::OtherSource(other.refusal(is_event)));
     }
     if let Some(part) = parts::unjoined(&object) {
         return Err(AtPath::OtherSource(part));
@@ -275,9 +308,9 @@ pub fn open_at<T>(
     let text = spelt(found, true).ok_or_else(not_event)?;
     let text = json::trim(&text);
     if !text.starts_with(b"{") && prefix::find(text).is_none() {
-        return Err(other_line(text).map_or_else(not_event, AtPath::Refused));
+        return Err(other_line(text, writers).map_or_else(not_event, AtPath::Refused));
     }
-    inside(text, Around::Carrier, LAYERS_MAX, judge).map_err(AtPath::Refused)
+    inside(text, Around::Carrier, Layers { left: LAYERS_MAX, writers }, judge).map_err(AtPath::Refused)
 }
 
 /// Returns the dialect of a carrier that has its event in the member `name`, judged by its other
@@ -314,7 +347,7 @@ enum Held<'t> {
 }
 
 /// Returns what the value of the member `name` holds.
-fn held<'t>(name: &str, value: &'t RawValue) -> Option<Held<'t>> {
+fn held<'t>(name: &str, value: &'t RawValue, writers: &Writers) -> Option<Held<'t>> {
     let text = value.get();
     if text.starts_with('{') {
         let members: Members<'_> = serde_json::from_str(text).ok()?;
@@ -331,7 +364,7 @@ fn held<'t>(name: &str, value: &'t RawValue) -> Option<Held<'t>> {
     if text.starts_with(b"{") || prefix::find(&text).is_some() {
         return Some(Held::Text(text));
     }
-    other_line(&text).map(Held::Other)
+    other_line(&text, writers).map(Held::Other)
 }
 
 /// Returns the text of a string or, if `may_be_bytes`, of a list of the numbers of its bytes.
@@ -363,44 +396,79 @@ fn text(members: &Members<'_>, path: &[&str]) -> Option<String> {
     serde_json::from_str(value(members, path)?.get()).ok()
 }
 
-/// Refuses a carrier that says that something other than an API server wrote its text. The values in
-/// `holding` hold events.
-fn other_source(carrier: &Members<'_>, holding: &[&RawValue]) -> Option<Refusal> {
-    // Clients can put text of their own into the messages of programs. Kubernetes' own programs write
-    // these members with `--logging-format=json`, and others write them with the usual libraries.
-    let has = |name| member(carrier, name).is_some();
-    let is_string = |name| member(carrier, name).is_some_and(|value| value.get().starts_with('"'));
-    if has("ts") && is_string("caller") {
-        return Some(klog());
+/// Returns the writer of a carrier's text, if it is not one that is believed. The values in `holding`
+/// hold events.
+fn other_source(carrier: &Members<'_>, holding: &[&RawValue], writers: &Writers) -> Option<Other> {
+    if !writers.is_unjudged() && is_of_program(carrier) {
+        return Some(Other::of_log("the log of a program"));
     }
-    if is_string("msg") && (has("ts") || is_string("caller") || is_string("level")) {
-        return Some(Refusal::new(Reason::OtherCategory, "a message in the log of a program"));
-    }
-    origin::other(carrier, holding)
+    Origin::of(carrier, holding).other(writers)
 }
+
+/// Whether a carrier is an entry in the log of a program. Clients can put text of their own into the
+/// messages of programs. Kubernetes' own programs write `ts` and `caller` with
+/// `--logging-format=json`, and others write these members with the usual libraries.
+fn is_of_program(carrier: &Members<'_>) -> bool {
+    let has = |name| member(carrier, name).is_some();
+    let string = |name| member(carrier, name).filter(|value| value.get().starts_with('"'));
+    let is_string = |name| string(name).is_some();
+    let of_logger = || {
+        ["logger", "logger_name", "loggerName", "log.logger", "thread_name", "process.thread.name"]
+            .into_iter()
+            .any(is_string)
+            || value(carrier, &["log", "logger"]).is_some()
+    };
+    let has_level = || {
+        ["level", "severity", "levelname", "log.level"].into_iter().filter_map(string).any(|level| {
+            let level = level.get().trim_matches('"').to_ascii_lowercase();
+            LEVELS_OF_PROGRAMS.contains(&level.as_str())
+        })
+    };
+    (has("ts") && is_string("caller"))
+        || (is_string("msg") && (has("ts") || is_string("caller") || is_string("level")))
+        || (is_string("message") && (of_logger() || has_level()))
+}
+
+/// Levels of the usual libraries for logs, in lower case.
+const LEVELS_OF_PROGRAMS: [&str; 11] =
+    ["trace", "debug", "verbose", "info", "information", "notice", "warn", "warning", "error", "critical", "fatal"];
 
 fn klog() -> Refusal {
     Refusal::new(Reason::OtherCategory, "a line of klog, the log of Kubernetes' own programs")
 }
 
-/// Refuses a line of Fluentd whose tag names another container: Fluentd makes tags from the paths of
-/// logs.
-fn other_tag(line: &[u8]) -> Option<Refusal> {
-    let tag = std::str::from_utf8(prefix::fluentd_tag(line)?).ok()?;
-    origin::other_text(tag)
+/// Returns the writer that the text before an event names, if it is not one that is believed:
+/// Fluentd makes tags from the paths of logs.
+fn other_before(line: &[u8], prefix: Prefix, writers: &Writers) -> Option<Other> {
+    match prefix {
+        Prefix::Fluentd => {
+            let tag = std::str::from_utf8(prefix::fluentd_tag(line)?).unwrap_or_default();
+            Origin::of_tag(tag).other(writers)
+        }
+        Prefix::TimeAndName => {
+            let name = std::str::from_utf8(prefix::name_after_time(line)?).unwrap_or_default();
+            let other = || (!writers.believe_host(name)).then(|| Other::new(HOST, name));
+            Origin::of_tag(name).other(writers).or_else(other)
+        }
+        Prefix::Syslog | Prefix::Time | Prefix::CloudWatchTail | Prefix::Container => None,
+    }
 }
 
+const HOST: &str = "a host or log stream that is not known";
+
 /// Returns the refusal of a line that belongs to another log, if that log is known.
-fn other_line(line: &[u8]) -> Option<Refusal> {
-    if let Some(other) = other_tag(line) {
-        return Some(other);
+fn other_line(line: &[u8], writers: &Writers) -> Option<Refusal> {
+    if let Some(tag) = prefix::fluentd_tag(line).and_then(|tag| std::str::from_utf8(tag).ok())
+        && let Some(other) = Origin::of_tag(tag).other(writers)
+    {
+        return Some(other.refusal(false));
     }
     if prefix::is_klog(line) {
         return Some(klog());
     }
     let Some(line) = prefix::container_line(line) else { return eks::other_export_line(line) };
     match line {
-        ContainerLine { is_stdout: false, .. } => Some(standard_error()),
+        ContainerLine { is_stdout: false, content, .. } => Some(standard_error().refusal(is_event(content))),
         ContainerLine { content, .. } if prefix::is_klog(content) => Some(klog()),
         ContainerLine { is_full: false, .. } => {
             Some(Refusal::new(Reason::TornLine, "a part of a container's line, without the parts after it"))
@@ -504,13 +572,13 @@ fn docker_line(line: &[u8]) -> Option<DockerLine> {
 
 /// Returns the text of a record that has several lines with a part of the text in each. `None` for
 /// any other record.
-fn joined(record: &[u8]) -> Option<Vec<u8>> {
+fn joined(record: &[u8], writers: &Writers) -> Option<Vec<u8>> {
     let lines = || record.split(|byte| *byte == b'\n');
     let mut text = Vec::with_capacity(record.len());
     let mut is_open = true;
     if record.starts_with(b"{") {
         for line in lines() {
-            let part = docker_part(line)?;
+            let part = docker_part(line, writers)?;
             if !is_open {
                 return None;
             }
@@ -547,7 +615,7 @@ pub fn text_of_parts(record: &[u8]) -> Option<Vec<u8>> {
             if names != ["log", "stream", "time"] {
                 return None;
             }
-            text.extend_from_slice(docker_part(line)??.as_bytes());
+            text.extend_from_slice(docker_part(line, &Writers::UNJUDGED)??.as_bytes());
         } else {
             let part = prefix::container_line(line).filter(|part| part.is_stdout)?;
             text.extend_from_slice(part.content);
@@ -559,7 +627,7 @@ pub fn text_of_parts(record: &[u8]) -> Option<Vec<u8>> {
 /// Returns the text of a line of docker's `json-file` log, or `Some(None)` if it is one of standard
 /// error.
 #[expect(clippy::option_option, reason = "a line of standard error is known, and has no text")]
-fn docker_part(line: &[u8]) -> Option<Option<String>> {
+fn docker_part(line: &[u8], writers: &Writers) -> Option<Option<String>> {
     let members: Members<'_> = serde_json::from_slice(line).ok()?;
     let log = member(&members, "log")?;
     let part = text(&members, &["log"])?;
@@ -569,7 +637,7 @@ fn docker_part(line: &[u8]) -> Option<Option<String>> {
     };
     match stream.as_deref() {
         Some("stderr") => Some(None),
-        None | Some("stdout") if other_source(&members, &[log]).is_none() => Some(Some(part)),
+        None | Some("stdout") if other_source(&members, &[log], writers).is_none() => Some(Some(part)),
         _ => None,
     }
 }

@@ -15,33 +15,41 @@
 //!   write is beside the audit log there.
 //! - Each list is parsed once, and its depth is fixed, so nothing here recurses.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
-use super::{Content, Record, event, items, origin, parts, short_items};
+use super::origin::Origin;
+use super::writers::Writers;
+use super::{Content, Record, event, items, parts, refused_for, short_items};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
 
-pub(super) fn loki<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
+pub(super) fn loki<'d>(members: &Members<'d>, writers: &Writers) -> Result<Vec<Record<'d>>, Refusal> {
     let mut records = Vec::new();
     if json::member(members, "streams").is_none() {
-        stream(members, &mut records)?;
+        stream(members, writers, &mut records)?;
     }
     for item in items("streams", members)? {
-        stream(&object("streams", item)?, &mut records)?;
+        stream(&object("streams", item)?, writers, &mut records)?;
     }
     bounded(records)
 }
 
-fn stream<'d>(members: &Members<'d>, records: &mut Vec<Record<'d>>) -> Result<(), Refusal> {
+fn stream<'d>(
+    members: &Members<'d>,
+    writers: &Writers,
+    records: &mut Vec<Record<'d>>,
+) -> Result<(), Refusal> {
     let labels = json::object("stream", json::member(members, "stream"))?.unwrap_or(Members(Vec::new()));
-    let other = origin::other(&labels, &[]);
+    let origin = Origin::of_labels(&labels, &[]);
     let is_part = is_part(&labels);
     for value in items("values", members)? {
         let content = match serde_json::from_str::<Vec<&'d RawValue>>(value.get()) {
             // The third is structured metadata, which has labels too.
-            Ok(parts) => match other.clone().or_else(|| origin::other_in(parts.get(2).copied())) {
-                Some(other) => Content::Refused(other),
+            Ok(parts) => match of_line(&origin, parts.get(2).copied()).other(writers) {
+                Some(other) => Content::Refused(refused_for(&other, parts.get(1).copied())),
                 None if is_part || parts.get(2).is_some_and(|labels| is_part_of(labels)) => {
                     Content::Refused(parts::refusal())
                 }
@@ -52,6 +60,18 @@ fn stream<'d>(members: &Members<'d>, records: &mut Vec<Record<'d>>) -> Result<()
         records.push(Record { item: value.get(), content, dialect: Dialect::Loki });
     }
     Ok(())
+}
+
+/// Returns what a line's own labels say beside those of its stream.
+fn of_line<'o>(stream: &'o Origin, labels: Option<&RawValue>) -> Cow<'o, Origin> {
+    match labels {
+        None => Cow::Borrowed(stream),
+        Some(labels) => {
+            let mut origin = stream.clone();
+            origin.add_labels_of(Some(labels));
+            Cow::Owned(origin)
+        }
+    }
 }
 
 /// Whether labels say that a line is a part.
@@ -66,16 +86,18 @@ fn is_part_of(labels: &RawValue) -> bool {
     serde_json::from_str::<Members<'_>>(labels.get()).is_ok_and(|labels| is_part(&labels))
 }
 
-pub(super) fn cloud_watch_cli<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
+pub(super) fn cloud_watch_cli<'d>(
+    members: &Members<'d>,
+    writers: &Writers,
+) -> Result<Vec<Record<'d>>, Refusal> {
     // Says in which streams the command searched, if a message does not say where it was found.
     let searched = json::member(members, "searchedLogStreams").map(|streams| {
         let streams: Members<'_> = Members(vec![("".into(), streams)]);
-        origin::other(&streams, &[])
+        Origin::of(&streams, &[])
     });
-    let searched = searched.flatten();
     let record = |item: &'d RawValue| {
         let content = match object("events", item) {
-            Ok(members) => cli_message(&members, searched.as_ref()),
+            Ok(members) => cli_message(&members, searched.as_ref(), writers),
             Err(refusal) => Content::Refused(refusal),
         };
         Record { item: item.get(), content, dialect: Dialect::CloudWatchCli }
@@ -83,29 +105,34 @@ pub(super) fn cloud_watch_cli<'d>(members: &Members<'d>) -> Result<Vec<Record<'d
     Ok(items("events", members)?.into_iter().map(record).collect())
 }
 
-fn cli_message<'d>(members: &Members<'d>, searched: Option<&Refusal>) -> Content<'d> {
+fn cli_message<'d>(members: &Members<'d>, searched: Option<&Origin>, writers: &Writers) -> Content<'d> {
     let has = |name| json::member(members, name).is_some();
     if !has("logStreamName") && !has("ingestionTime") && !has("timestamp") {
         return Content::Refused(Refusal::new(Reason::NotAnAuditEvent, "not a message of CloudWatch Logs"));
     }
     let message = json::member(members, "message");
-    let searched = searched.filter(|_| !has("logStreamName")).cloned();
-    match origin::other(members, message.as_slice()).or(searched) {
-        Some(other) => Content::Refused(other),
+    let searched = searched.filter(|_| !has("logStreamName"));
+    let other = Origin::of(members, message.as_slice()).other(writers);
+    match other.or_else(|| searched.and_then(|searched| searched.other(writers))) {
+        Some(other) => Content::Refused(refused_for(&other, message)),
         None => event("events.message", message),
     }
 }
 
-pub(super) fn open_telemetry<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
+pub(super) fn open_telemetry<'d>(
+    members: &Members<'d>,
+    writers: &Writers,
+) -> Result<Vec<Record<'d>>, Refusal> {
     let mut records = Vec::new();
     for resource in items("resourceLogs", members)? {
         let resource = object("resourceLogs", resource)?;
-        let of_resource = other_beside(&resource, "scopeLogs");
+        let of_resource = Origin::of_labels(&resource, json::member(&resource, "scopeLogs").as_slice());
         for scope in items("scopeLogs", &resource)? {
             let scope = object("scopeLogs", scope)?;
-            let of_scope = of_resource.clone().or_else(|| other_beside(&scope, "logRecords"));
+            let mut of_scope = of_resource.clone();
+            of_scope.add_labels(&scope, json::member(&scope, "logRecords").as_slice());
             for item in items("logRecords", &scope)? {
-                let content = of_scope.clone().map_or_else(|| body(item), Content::Refused);
+                let content = body(item, of_scope.clone(), writers);
                 records.push(Record { item: item.get(), content, dialect: Dialect::OpenTelemetry });
             }
         }
@@ -113,17 +140,19 @@ pub(super) fn open_telemetry<'d>(members: &Members<'d>) -> Result<Vec<Record<'d>
     bounded(records)
 }
 
-fn body(record: &RawValue) -> Content<'_> {
+fn body<'d>(record: &'d RawValue, mut origin: Origin, writers: &Writers) -> Content<'d> {
     let content = object("logRecords", record).and_then(|record| {
-        if let Some(other) = other_beside(&record, "body") {
-            return Err(other);
+        let body = json::member(&record, "body");
+        origin.add_labels(&record, body.as_slice());
+        if let Some(other) = origin.other(writers) {
+            return Err(refused_for(&other, body));
         }
         if is_part_by(items("attributes", &record).unwrap_or_default()) {
             return Err(parts::refusal());
         }
-        let body = json::object("body", json::member(&record, "body"))?;
+        let body = json::object("body", body)?;
         if let Some(members) = body.as_ref().and_then(|body| json::member(body, "kvlistValue")) {
-            return member_of_body(members);
+            return member_of_body(members, writers);
         }
         Ok(event("body.stringValue", body.and_then(|body| json::member(&body, "stringValue"))))
     });
@@ -132,7 +161,7 @@ fn body(record: &RawValue) -> Content<'_> {
 
 /// Takes the text of a line out of a body that is a list of members, as a receiver makes it that reads
 /// the line's record from journald or JSON.
-fn member_of_body(members: &RawValue) -> Result<Content<'_>, Refusal> {
+fn member_of_body<'d>(members: &'d RawValue, writers: &Writers) -> Result<Content<'d>, Refusal> {
     const TEXTS: [&str; 3] = ["MESSAGE", "message", "log"];
     let list = object("body.kvlistValue", members)?;
     if is_part_by(items("values", &list)?) {
@@ -147,8 +176,8 @@ fn member_of_body(members: &RawValue) -> Result<Content<'_>, Refusal> {
             text = value.and_then(|value| json::member(&value, "stringValue")).or(text);
         }
     }
-    if let Some(other) = origin::other(&list, text.as_slice()) {
-        return Err(other);
+    if let Some(other) = Origin::of_labels(&list, text.as_slice()).other(writers) {
+        return Err(refused_for(&other, text));
     }
     let parsed = "body.kvlistValue is an event that a collector has parsed: keep its text as the body, without \
                   json_parser, or export with the body as a string";
@@ -156,11 +185,6 @@ fn member_of_body(members: &RawValue) -> Result<Content<'_>, Refusal> {
         Some(text) => Ok(Content::Event(text.get())),
         None => Err(Refusal::new(Reason::Wrapped, parsed)),
     }
-}
-
-/// Refuses what is in the member `name`, by the members beside it.
-fn other_beside(members: &Members<'_>, name: &str) -> Option<Refusal> {
-    origin::other(members, json::member(members, name).as_slice())
 }
 
 /// Whether attributes of a record say that its body is a part.
@@ -179,7 +203,11 @@ fn is_part_by(attributes: Vec<&RawValue>) -> bool {
 
 /// Returns the elements of a JSON array with an object in it. The elements of a wrapper in it are
 /// those of the array.
-pub(super) fn array(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
+pub(super) fn array<'d>(
+    document: &'d str,
+    depth_max: usize,
+    writers: &Writers,
+) -> Result<Vec<Record<'d>>, Refusal> {
     let elements: Vec<&RawValue> = serde_json::from_str(document)
         .map_err(|_| Refusal::new(Reason::NotAnAuditEvent, "an array that is not JSON"))?;
     if !elements.iter().any(|element| element.get().starts_with('{')) {
@@ -194,7 +222,7 @@ pub(super) fn array(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>,
             records.push(Record { item, content: Content::Foreign, dialect: Dialect::Document });
             continue;
         }
-        match super::records_of_object(item, depth_max) {
+        match super::records_of_object(item, depth_max, writers) {
             Ok(inner) => records.extend(inner),
             Err(_) => {
                 records.push(Record { item, content: element_content(item), dialect: Dialect::Document })

@@ -29,6 +29,7 @@ mod parts;
 mod path;
 mod prefix;
 mod seen;
+mod writers;
 
 use serde_json::value::RawValue;
 use strongroom_schemas::format::EVENTS_FORMAT;
@@ -40,6 +41,8 @@ use crate::plain::{self, PlainEvent, Refused};
 use crate::reject::{Reason, Refusal};
 use crate::tolerant;
 
+use self::origin::Other;
+
 pub use damaged::{Damaged, is_frame};
 pub use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
@@ -47,6 +50,7 @@ pub use layers::{Around, AtPath, Opened, open_at, open_carrier, text_of_parts};
 pub(crate) use layers::{Follows, follows, is_between_parts, is_part};
 pub use path::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_UNWRAP};
 pub use seen::with_place;
+pub use writers::{WRITER_BYTES_MAX, WRITERS_MAX, Writer, WriterError, Writers};
 
 /// A list of at most this many items may have items of any length; a longer list must have long
 /// items, see [`ITEM_BYTES_MIN`]. The API server sends lists of some hundreds.
@@ -141,28 +145,36 @@ pub enum Content<'d> {
 ///
 /// # Errors
 /// If the document is not a wrapper that is opened, or is nested too deeply.
-pub fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
+pub fn records<'d>(
+    document: &'d str,
+    depth_max: usize,
+    writers: &Writers,
+) -> Result<Vec<Record<'d>>, Refusal> {
     let document = document.trim_matches(WHITE);
     match is_array(document.as_bytes()) {
-        true => lists::array(document, depth_max),
-        false => records_of_object(document, depth_max),
+        true => lists::array(document, depth_max, writers),
+        false => records_of_object(document, depth_max, writers),
     }
 }
 
-fn records_of_object(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
+fn records_of_object<'d>(
+    document: &'d str,
+    depth_max: usize,
+    writers: &Writers,
+) -> Result<Vec<Record<'d>>, Refusal> {
     let unknown = || Refusal::new(Reason::Wrapped, "an unknown wrapper");
     let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
     let kind = Kind::of(&keys(&members)).ok_or_else(unknown)?;
     let records = match kind {
-        Kind::Azure => aks::records(document, &members)?,
-        Kind::CloudWatch => eks::records(document, &members)?,
-        Kind::CloudWatchCli => lists::cloud_watch_cli(&members)?,
+        Kind::Azure => aks::records(document, &members, writers)?,
+        Kind::CloudWatch => eks::records(document, &members, writers)?,
+        Kind::CloudWatchCli => lists::cloud_watch_cli(&members, writers)?,
         Kind::Google => {
             json::bounded_depth(document.as_bytes(), depth_max)?;
-            vec![gke::record(document, &members, EVENTS_FORMAT)]
+            vec![gke::record(document, &members, EVENTS_FORMAT, writers)]
         }
-        Kind::Loki => lists::loki(&members)?,
-        Kind::OpenTelemetry => lists::open_telemetry(&members)?,
+        Kind::Loki => lists::loki(&members, writers)?,
+        Kind::OpenTelemetry => lists::open_telemetry(&members, writers)?,
         Kind::Firehose => return Err(Refusal::new(Reason::Wrapped, kind.name())),
     };
     if records.is_empty() {
@@ -207,7 +219,7 @@ pub(crate) fn is_of_log(text: &[u8]) -> bool {
     if !text.starts_with(b"{") && !text.starts_with(b"\"") {
         return true;
     }
-    match bare_event(text, DEPTH_MAX) {
+    match bare_event(text, DEPTH_MAX, &Writers::UNJUDGED) {
         Ok(_) => true,
         Err(refusal) => {
             refusal.reason == Reason::Wrapped
@@ -235,9 +247,10 @@ pub fn refusal_in_foreign_list(text: &[u8]) -> Refusal {
 pub fn open<T>(
     text: &[u8],
     refusal: Refusal,
+    writers: &Writers,
     judge: &mut layers::Judge<'_, T>,
 ) -> Result<Opened<T>, Refusal> {
-    layers::open(text, refusal, judge)
+    layers::open(text, refusal, writers, judge)
 }
 
 /// Returns the event that a text in a layer is mapped to, if it may be an entry. `refusal` says why
@@ -264,7 +277,7 @@ pub fn mapped(document: &str, format: u32) -> Result<PlainEvent, Refusal> {
     if Kind::of(&keys(&members)) != Some(Kind::Google) {
         return Err(unknown());
     }
-    match gke::record(document, &members, format).content {
+    match gke::record(document, &members, format, &Writers::SERVERS).content {
         Content::Mapped(event) => Ok(*event),
         Content::Refused(refusal) => Err(refusal),
         Content::Event(_) | Content::Foreign => Err(unknown()),
@@ -277,28 +290,58 @@ pub fn mapped(document: &str, format: u32) -> Result<PlainEvent, Refusal> {
 /// # Errors
 /// The [`Refusal`] that the line is rejected with.
 pub fn decode_alone(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
-    decode_alone_at(bytes, None, depth_max)
+    decode_alone_of(bytes, &Reading::default(), depth_max)
 }
 
-/// Like [`decode_alone`], for a source that says where the event is in an object in which no
-/// wrapper is recognised.
+/// Like [`decode_alone`], for a source of which something is configured.
 ///
 /// # Errors
 /// Like [`decode_alone`].
-pub fn decode_alone_at(
-    bytes: &[u8],
-    unwrap: Option<&EventPath>,
-    depth_max: usize,
-) -> Result<PlainEvent, Refusal> {
-    let refusal = match bare_event(bytes, depth_max) {
+pub fn decode_alone_of(bytes: &[u8], reading: &Reading, depth_max: usize) -> Result<PlainEvent, Refusal> {
+    let writers = &reading.writers;
+    let refusal = match bare_event(bytes, depth_max, writers) {
         Ok(event) => return Ok(event),
         Err(refusal) => refusal,
     };
-    only_event(bytes, refusal.clone(), depth_max).or_else(|refused| {
-        let at_path = unwrap
-            .and_then(|path| open_at(bytes, &refusal, path, &mut |text, _| bare_event(text, depth_max)).ok());
+    only_event(bytes, refusal.clone(), depth_max, writers).or_else(|refused| {
+        if refused.reason == Reason::UntrustedOrigin {
+            return Err(refused);
+        }
+        let mut judge = |text: &[u8], _| bare_event(text, depth_max, writers);
+        let at_path = reading
+            .unwrap
+            .as_ref()
+            .and_then(|path| open_at(bytes, &refusal, path, writers, &mut judge).ok());
         at_path.ok_or(refused)
     })
+}
+
+/// What is configured of a source's records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Where the event is in an object in which no wrapper is recognised.
+    pub unwrap: Option<EventPath>,
+    /// Whose texts are believed.
+    pub writers: Writers,
+}
+
+/// Whether `text` is an audit event, whoever wrote it.
+fn is_event(text: &[u8]) -> bool {
+    // Most texts of other writers are none, and need not be read.
+    let reading = Reading { unwrap: None, writers: Writers::UNJUDGED };
+    memchr::memmem::find(text, b"auditID").is_some() && decode_alone_of(text, &reading, DEPTH_MAX).is_ok()
+}
+
+/// Refuses the element of a list whose text is in `value`, because `other` wrote it.
+fn refused_for(other: &Other, value: Option<&RawValue>) -> Refusal {
+    let is_event = |value: &RawValue| {
+        let text = value.get();
+        // OpenTelemetry's text is in an object.
+        let inner = serde_json::from_str::<Members<'_>>(text).ok();
+        let inner = inner.as_ref().and_then(|inner| json::member(inner, "stringValue"));
+        is_event(inner.map_or(text, RawValue::get).as_bytes())
+    };
+    other.refusal(value.is_some_and(is_event))
 }
 
 /// Decodes one bare event with the plain decoder. A document that is a wrapper is refused as
@@ -306,24 +349,30 @@ pub fn decode_alone_at(
 ///
 /// # Errors
 /// The [`Refusal`] that the bytes are rejected with.
-pub fn bare_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
-    bare_event_of(bytes, depth_max, EVENTS_FORMAT)
+pub fn bare_event(bytes: &[u8], depth_max: usize, writers: &Writers) -> Result<PlainEvent, Refusal> {
+    bare_event_of(bytes, depth_max, EVENTS_FORMAT, writers)
 }
 
 /// Like [`bare_event`], by the rules of an `eventsFormat`.
 ///
 /// # Errors
 /// Like [`bare_event`].
-pub fn bare_event_of(bytes: &[u8], depth_max: usize, format: u32) -> Result<PlainEvent, Refusal> {
-    plain::read(bytes, depth_max, format, &other_beside).map_err(|Refused { refusal, members }| {
+pub fn bare_event_of(
+    bytes: &[u8],
+    depth_max: usize,
+    format: u32,
+    writers: &Writers,
+) -> Result<PlainEvent, Refusal> {
+    let beside = |name: &str, value: &str| other_beside(name, value, writers);
+    plain::read(bytes, depth_max, format, &beside).map_err(|Refused { refusal, members }| {
         let kind = members.and_then(|members| Kind::of(&keys(&members)));
         kind.map_or(refusal, |kind| Refusal::new(Reason::Wrapped, kind.name()))
     })
 }
 
-/// Refuses an event for a member beside its own, if that names another writer than an API server.
-pub fn other_beside(name: &str, value: &str) -> Option<Refusal> {
-    origin::other_beside(name, serde_json::from_str(value).ok()?)
+/// Refuses an event for a member beside its own, if that names a writer that is not believed.
+pub fn other_beside(name: &str, value: &str, writers: &Writers) -> Option<Refusal> {
+    origin::other_beside(name, serde_json::from_str(value).ok()?, writers)
 }
 
 /// Returns the refusal of a cut event that is not taken.
@@ -337,37 +386,48 @@ fn keys<'m>(members: &'m Members<'_>) -> Vec<&'m str> {
 
 /// Returns the event of a line with exactly one record, or of the record itself, by the same rules
 /// as the decoder.
-fn only_event(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEvent, Refusal> {
+fn only_event(
+    bytes: &[u8],
+    refusal: Refusal,
+    depth_max: usize,
+    writers: &Writers,
+) -> Result<PlainEvent, Refusal> {
     let is_list = matches!(refusal.reason, Reason::Wrapped | Reason::TooDeep);
     if let (true, Ok(text)) = (is_list, std::str::from_utf8(bytes)) {
-        match records_of_object(text.trim_matches(WHITE), depth_max) {
+        match records_of_object(text.trim_matches(WHITE), depth_max, writers) {
             Err(_) if refusal.reason == Reason::TooDeep => {}
-            records => return only_record(records?, refusal, depth_max),
+            records => return only_record(records?, refusal, depth_max, writers),
         }
     }
-    in_layers(bytes, refusal, depth_max)
+    in_layers(bytes, refusal, depth_max, writers)
 }
 
 fn only_record(
     mut records: Vec<Record<'_>>,
     refusal: Refusal,
     depth_max: usize,
+    writers: &Writers,
 ) -> Result<PlainEvent, Refusal> {
     match (records.pop().map(|record| record.content), records.is_empty()) {
         (Some(Content::Event(value)), true) if value.starts_with('"') => {
-            in_layers(value.as_bytes(), not_a_string(), depth_max)
+            in_layers(value.as_bytes(), not_a_string(), depth_max, writers)
         }
-        (Some(Content::Event(value)), true) => bare_event(value.as_bytes(), depth_max)
-            .or_else(|refusal| in_layers(value.as_bytes(), refusal, depth_max)),
+        (Some(Content::Event(value)), true) => bare_event(value.as_bytes(), depth_max, writers)
+            .or_else(|refusal| in_layers(value.as_bytes(), refusal, depth_max, writers)),
         (Some(Content::Mapped(event)), true) => Ok(*event),
         (Some(Content::Refused(refusal)), true) => Err(refusal),
         (Some(Content::Foreign), _) | (_, false) | (None, true) => Err(refusal),
     }
 }
 
-fn in_layers(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEvent, Refusal> {
-    open(bytes, refusal, &mut |text, around| {
-        bare_event(text, depth_max).or_else(|refusal| mapped_in(text, around, refusal, EVENTS_FORMAT))
+fn in_layers(
+    bytes: &[u8],
+    refusal: Refusal,
+    depth_max: usize,
+    writers: &Writers,
+) -> Result<PlainEvent, Refusal> {
+    open(bytes, refusal, writers, &mut |text, around| {
+        bare_event(text, depth_max, writers).or_else(|refusal| mapped_in(text, around, refusal, EVENTS_FORMAT))
     })
     .map(|opened| opened.event)
 }

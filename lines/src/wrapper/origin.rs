@@ -1,69 +1,75 @@
-//! Judges by the metadata beside an event whether an API server wrote its text.
+//! Finds out from the metadata beside an event who wrote its text.
 //!
 //! Any pod may print text that looks like an event, and shippers put its name beside the text in
 //! many spellings. So the members of a carrier or of a list's item are walked, outside of the values
-//! that hold events, and are judged by their *compact name*: the letters and digits of the names on
-//! the way, in lower case. `kubernetes.container.name`, `k8s_container_name`, `containerName` and
+//! that hold events. Their *compact name* says what they name: the letters and digits of the names
+//! on the way, in lower case. `kubernetes.container.name`, `k8s_container_name`, `containerName` and
 //! `{"container":{"name":…}}` all end in `containername`.
 //!
-//! Invariants:
-//! - Text is refused if anything here names a container, a namespace, a unit or a log stream that is
-//!   not an API server's, or standard error. A name that is not a string is refused too. Metadata
-//!   that names none of these is accepted.
+//! Shippers also put copies of the event, or of its members, beside it, and a client of the cluster
+//! chooses what is in a body, a URI or a user agent. Invariants:
+//! - What is in an event, or in a copy of one, never decides who wrote it. Members that are named like
+//!   those of an event are not judged, and neither are objects that have an event's members or those
+//!   of an object of Kubernetes. Paths of logs are looked for only where paths and tags are kept.
+//! - Text is refused if anything here names a writer that is not believed (see [`Writers`]), or
+//!   standard error. A name that is not a string is refused too. Metadata that names nobody is
+//!   accepted.
 //! - At most [`LEVELS_MAX`] objects and lists are opened one in the other, and at most
-//!   [`MEMBERS_MAX`] members in all. Text with more members is refused. So the work is linear in the
-//!   metadata, and the stack is bounded. Nothing is kept here.
+//!   [`MEMBERS_MAX`] members and [`NAMES_MAX`] names of a kind in all. Text with more is refused. So
+//!   the work is linear in the metadata, and the stack is bounded. Nothing is kept here.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::{aks, eks};
+use super::aks;
+use super::writers::Writers;
 use crate::json::{self, Members};
+use crate::plain;
 use crate::reject::{Reason, Refusal};
 
 /// Maximum number of objects and lists that are opened one in the other.
 const LEVELS_MAX: usize = 6;
 /// Maximum number of members and of items of lists that are judged.
 const MEMBERS_MAX: usize = 4096;
+/// Maximum number of different names of one kind.
+const NAMES_MAX: usize = 16;
 /// Only the end of a compact name is kept. No name that is looked for is as long.
 const NAME_BYTES_MAX: usize = 64;
+/// Longest name that a refusal repeats.
+const SHOWN_BYTES_MAX: usize = 64;
 
-/// Containers that write audit events.
-const CONTAINERS: [&str; 7] = [
-    "kube-apiserver",
-    "openshift-apiserver",
-    "oauth-apiserver",
-    "openshift-oauth-apiserver",
-    "oauth-server",
-    "oauth-openshift",
-    "kube-apiserver-audit",
+/// What the names of objects end in whose members `container`, `pod` and `namespace` are those of the
+/// writer. Objects of Kubernetes have a `namespace` in their `metadata`, which clients write.
+const PLACES_OF_NAMES: [&str; 12] = [
+    "kubernetes",
+    "k8s",
+    "kube",
+    "pod",
+    "container",
+    "labels",
+    "fields",
+    "attributes",
+    "attrs",
+    "tags",
+    "resource",
+    "context",
 ];
 
-/// What the names of their pods begin with. `apiserver-` is OpenShift's.
-const PODS: [&str; 6] = [
-    "kube-apiserver",
-    "apiserver-",
-    "openshift-apiserver",
-    "oauth-apiserver",
-    "oauth-server",
-    "oauth-openshift",
+/// What the names of members end in that have the path of a log, or a tag that was made from one.
+const PLACES_OF_PATHS: [&str; 11] = [
+    "file",
+    "filename",
+    "path",
+    "source",
+    "sourcetype",
+    "tag",
+    "tags",
+    "location",
+    "logstream",
+    "logstreamname",
+    "containername",
 ];
-
-/// Units of systemd and identifiers of syslog that API servers log with.
-const UNITS: [&str; 8] = [
-    "kube-apiserver",
-    "k3s",
-    "rke2-server",
-    "rke2",
-    "snap.microk8s.daemon-kubelite",
-    "microk8s.daemon-kubelite",
-    "k0scontroller",
-    "k0s",
-];
-
-/// Objects whose member `namespace` is not that of a pod.
-const OTHER_NAMESPACES: [&str; 4] = ["datastream", "service", "orchestrator", "objectref"];
 
 /// What paths of container logs begin with: how, what stands between the names, and whether the
 /// names are those of a directory (`NAMESPACE_POD_UID/CONTAINER/`) or of a file
@@ -75,47 +81,246 @@ const PATHS: [(&str, char, bool); 4] = [
     ("var.log.containers.", '.', false),
 ];
 
-/// Refuses text that an API server did not write, by the `members` beside it. The values in `held`
-/// are slices of the members and are not judged, because they hold events.
-pub(super) fn other(members: &Members<'_>, held: &[&RawValue]) -> Option<Refusal> {
-    let mut walk = Walk::new(held, Strictness::Carrier);
-    match walk.object(members, TOP) {
-        Err(refusal) => Some(refusal),
-        Ok(()) => (walk.names_other_pod && !walk.names_container).then(other_container),
+/// Who wrote a text, as far as it is said beside it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origin {
+    containers: Vec<String>,
+    namespaces: Vec<String>,
+    pods: Vec<String>,
+    /// Containers and their namespaces, by the paths of their logs.
+    paths: Vec<(String, String)>,
+    units: Vec<String>,
+    streams: Vec<String>,
+    groups: Vec<String>,
+    categories: Vec<String>,
+    /// Names that say little, of a service or an application.
+    services: Vec<String>,
+    is_stderr: bool,
+    /// Why who wrote the text cannot be said, although something says it.
+    unread: Option<&'static str>,
+}
+
+/// A writer that is not believed.
+pub(super) struct Other {
+    what: &'static str,
+    name: Option<String>,
+}
+
+impl Other {
+    pub(super) fn new(what: &'static str, name: &str) -> Other {
+        Other { what, name: Some(name.to_owned()) }
+    }
+
+    /// Something that writes a log of its own.
+    pub(super) fn of_log(what: &'static str) -> Other {
+        Other { what, name: None }
+    }
+
+    /// Refuses a text that this writer wrote. If the text is an audit event, the refusal says so and
+    /// names the writer: perhaps it is an API server of which nothing is known here.
+    pub(super) fn refusal(&self, is_event: bool) -> Refusal {
+        if !is_event {
+            return Refusal::new(Reason::OtherCategory, format!("from {}", self.what));
+        }
+        let name = self.name.as_deref().map(shown).unwrap_or_default();
+        Refusal::new(Reason::UntrustedOrigin, format!("an audit event from {}{name}", self.what))
     }
 }
 
-/// Refuses an event that a shipper took out of what a container printed, and put among its own
-/// members: judges the member `name` beside those of the event. Only what certainly names a
-/// container, a log of one, or standard error counts, because people add members of many names.
-pub(super) fn other_beside(name: &str, value: &RawValue) -> Option<Refusal> {
-    Walk::new(&[], Strictness::Event).member(name, value, TOP).err()
-}
-
-/// Like [`other`], for the members of `value`. An object that cannot be read is refused, and
-/// anything else that is not an object says nothing.
-pub(super) fn other_in(value: Option<&RawValue>) -> Option<Refusal> {
-    let value = value.filter(|value| value.get().starts_with('{'))?;
-    match serde_json::from_str::<Members<'_>>(value.get()) {
-        Ok(members) => other(&members, &[]),
-        Err(_) => Some(other_container()),
+/// Returns a name as a refusal repeats it. Names of Kubernetes, systemd and clouds have only these
+/// characters.
+fn shown(name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@#[]$".contains(&byte);
+    match name.len() <= SHOWN_BYTES_MAX && !name.is_empty() && name.bytes().all(is_plain) {
+        true => format!(": {name}"),
+        false => ", whose name is not one".to_owned(),
     }
 }
 
-pub(super) fn other_container() -> Refusal {
-    Refusal::new(Reason::OtherCategory, "written by a container other than an API server")
+const CONTAINER: &str = "a container other than an API server";
+const STANDARD_ERROR: &str = "standard error of a container";
+const UNIT: &str = "a unit other than an API server's";
+const STREAM: &str = "a log stream other than an API server's";
+const CATEGORY: &str = "a category other than those of the API server";
+const SERVICE: &str = "a service other than an API server";
+
+/// Which members say who wrote a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strictness {
+    /// Beside a text that may be anything.
+    Carrier,
+    /// The same, where names of services and applications are those of writers, too.
+    Services,
+    /// Beside the members of an event. Only what certainly names a container, a log of one, or
+    /// standard error counts, because people add members of many names.
+    Event,
 }
 
-pub(super) fn standard_error() -> Refusal {
-    Refusal::new(Reason::OtherCategory, "standard error of a container")
+impl Origin {
+    /// Returns what the `members` beside a text say. The values in `held` are slices of the members
+    /// and hold events.
+    pub(super) fn of(members: &Members<'_>, held: &[&RawValue]) -> Origin {
+        let mut origin = Origin::default();
+        origin.add(members, held, Strictness::Carrier);
+        origin
+    }
+
+    /// Like [`of`](Self::of), for the labels of Loki and the attributes of OpenTelemetry, in which
+    /// the names of services and applications say whose text it is.
+    pub(super) fn of_labels(members: &Members<'_>, held: &[&RawValue]) -> Origin {
+        let mut origin = Origin::default();
+        origin.add_labels(members, held);
+        origin
+    }
+
+    pub(super) fn add_labels(&mut self, members: &Members<'_>, held: &[&RawValue]) {
+        self.add(members, held, Strictness::Services);
+    }
+
+    /// Like [`add_labels`](Self::add_labels), for the members of `value`. Only an object says
+    /// something.
+    pub(super) fn add_labels_of(&mut self, value: Option<&RawValue>) {
+        let Some(value) = value.filter(|value| value.get().starts_with('{')) else { return };
+        match serde_json::from_str::<Members<'_>>(value.get()) {
+            Ok(members) => self.add_labels(&members, &[]),
+            Err(_) => self.unread = Some(CONTAINER),
+        }
+    }
+
+    fn add(&mut self, members: &Members<'_>, held: &[&RawValue], strictness: Strictness) {
+        let mut walk = Walk { held, strictness, members_left: MEMBERS_MAX, origin: self };
+        if walk.object(members, TOP).is_none() {
+            self.unread = Some(CONTAINER);
+        }
+    }
+
+    /// Returns what a member beside those of an event says: a shipper took the event out of what a
+    /// container printed, and put it among its own members.
+    fn of_member(name: &str, value: &RawValue) -> Origin {
+        let mut origin = Origin::default();
+        let mut walk =
+            Walk { held: &[], strictness: Strictness::Event, members_left: MEMBERS_MAX, origin: &mut origin };
+        if walk.member(name, value, TOP).is_none() {
+            origin.unread = Some(CONTAINER);
+        }
+        origin
+    }
+
+    /// What a tag, a path or a sourcetype alone says.
+    pub(super) fn of_tag(tag: &str) -> Origin {
+        let mut origin = Origin::default();
+        origin.path(tag);
+        origin
+    }
+
+    /// What the name of a log stream of CloudWatch and that of its group say.
+    pub(super) fn of_stream(stream: Option<&str>, group: Option<&str>) -> Origin {
+        let mut origin = Origin::of_tag(stream.unwrap_or_default());
+        origin.streams.extend(stream.map(str::to_owned));
+        origin.groups.extend(group.map(str::to_owned));
+        origin
+    }
+
+    /// Whether a container is named.
+    pub(super) fn names_container(&self) -> bool {
+        !self.containers.is_empty() || !self.paths.is_empty()
+    }
+
+    /// Returns the writer, if it is not one of those that are believed.
+    pub(super) fn other(&self, writers: &Writers) -> Option<Other> {
+        if self.is_stderr && !writers.is_unjudged() {
+            return Some(standard_error());
+        }
+        if writers.is_anyone() {
+            return None;
+        }
+        if let Some(what) = self.unread {
+            return Some(Other { what, name: None });
+        }
+        self.other_container(writers).or_else(|| self.other_name(writers))
+    }
+
+    fn other_container(&self, writers: &Writers) -> Option<Other> {
+        let or_none = |names: &[String]| -> Vec<Option<String>> {
+            if names.is_empty() { vec![None] } else { names.iter().cloned().map(Some).collect() }
+        };
+        let (containers, namespaces) = (or_none(&self.containers), or_none(&self.namespaces));
+        let pairs = containers.iter().flat_map(|container| {
+            namespaces.iter().map(move |namespace| (container.as_deref(), namespace.as_deref()))
+        });
+        let paths = self.paths.iter().map(|(container, namespace)| (Some(&**container), Some(&**namespace)));
+        for (container, namespace) in pairs.chain(paths) {
+            let is_named = container.is_some() || namespace.is_some();
+            if is_named && !writers.believe_container(container, namespace) {
+                let name = [namespace.unwrap_or("*"), "/", container.unwrap_or("*")].concat();
+                return Some(Other::new(CONTAINER, &name));
+            }
+        }
+        if self.containers.is_empty() {
+            let namespace = self.namespaces.first().map(String::as_str);
+            if let Some(pod) = self.pods.iter().find(|pod| !writers.believe_pod(pod, namespace)) {
+                return Some(Other::new(CONTAINER, pod));
+            }
+        }
+        None
+    }
+
+    fn other_name(&self, writers: &Writers) -> Option<Other> {
+        if let Some(unit) = self.units.iter().find(|unit| !writers.believe_unit(unit)) {
+            return Some(Other::new(UNIT, unit));
+        }
+        let group = self.groups.first().map(String::as_str);
+        if let Some(stream) =
+            self.streams.iter().find(|stream| !writers.believe_stream(Some(stream), group))
+        {
+            let name = group.map_or_else(|| stream.clone(), |group| format!("{group}:{stream}"));
+            return Some(Other::new(STREAM, &name));
+        }
+        if let (Some(group), true) = (group, self.streams.is_empty())
+            && !writers.believe_stream(None, Some(group))
+        {
+            return Some(Other::new(STREAM, group));
+        }
+        let is_other = |name: &&String| !aks::is_of_server(name) && !writers.believe_name(name);
+        if let Some(category) = self.categories.iter().find(is_other) {
+            return Some(Other::new(CATEGORY, category));
+        }
+        let service = self.services.iter().find(|name| !writers.believe_name(name));
+        service.map(|name| Other::new(SERVICE, name))
+    }
+
+    /// Reads the path of a container's log, a tag that was made from one, docker's name of a
+    /// container, or the sourcetype of one.
+    fn path(&mut self, text: &str) {
+        if let Some(name) = text.strip_prefix("kube:container:") {
+            self.containers.push(name.to_owned());
+        }
+        if let Some((container, namespace)) = docker_name(text) {
+            self.paths.push((container.to_owned(), namespace.to_owned()));
+        }
+        for (start, between, is_directory) in PATHS {
+            for (at, _) in text.match_indices(start).take(NAMES_MAX) {
+                match named(&text[at + start.len()..], between, is_directory) {
+                    Some((container, namespace)) => {
+                        self.paths.push((container.to_owned(), namespace.to_owned()));
+                    }
+                    None => self.unread = Some(CONTAINER),
+                }
+            }
+        }
+    }
 }
 
-fn other_unit() -> Refusal {
-    Refusal::new(Reason::OtherCategory, "from a unit other than an API server's")
+/// Refuses an event for the member `name` beside its own, if that names a writer that is not
+/// believed.
+pub(super) fn other_beside(name: &str, value: &RawValue, writers: &Writers) -> Option<Refusal> {
+    Origin::of_member(name, value).other(writers).map(|other| other.refusal(true))
 }
 
-fn other_category() -> Refusal {
-    Refusal::new(Reason::OtherCategory, "of a category other than those of the API server")
+/// Standard error of a container, which is never believed: the API server logs there what clients
+/// send.
+pub(super) fn standard_error() -> Other {
+    Other::of_log(STANDARD_ERROR)
 }
 
 /// What a member names.
@@ -128,6 +333,7 @@ enum Names {
     LogStream,
     LogGroup,
     Category,
+    Service,
     Other,
 }
 
@@ -136,7 +342,13 @@ impl Names {
     /// `parent` is that of the object around it.
     fn of(path: &str, own: &str, parent: &str) -> Names {
         let ends = |ends: &[&str]| ends.iter().any(|end| path.ends_with(end));
-        if ends(&["containername"]) || matches!(own, "container" | "kubernetescontainer" | "k8scontainer") {
+        let is_place = parent.is_empty()
+            || parent == "metadata" && path.len() == parent.len() + own.len()
+            || PLACES_OF_NAMES.iter().any(|place| parent.ends_with(place));
+        if ends(&["containername"])
+            || matches!(own, "kubernetescontainer" | "k8scontainer")
+            || (own == "container" && is_place)
+        {
             Names::Container
         } else if ends(&[
             "namespacename",
@@ -144,10 +356,10 @@ impl Names {
             "kubernetesnamespace",
             "k8snamespace",
             "kubenamespace",
-        ]) || (own == "namespace" && !OTHER_NAMESPACES.contains(&parent))
+        ]) || (own == "namespace" && is_place)
         {
             Names::Namespace
-        } else if ends(&["podname"]) || matches!(own, "pod" | "kubernetespod" | "k8spod") {
+        } else if ends(&["podname"]) || matches!(own, "kubernetespod" | "k8spod") || (own == "pod" && is_place) {
             Names::Pod
         } else if ends(&["systemdunit", "syslogidentifier"]) {
             Names::Unit
@@ -155,6 +367,8 @@ impl Names {
             Names::LogStream
         } else if ends(&["loggroup", "loggroupname"]) {
             Names::LogGroup
+        } else if matches!(own, "app" | "servicename" | "k8sapp" | "appkubernetesioname") {
+            Names::Service
         } else {
             Names::Other
         }
@@ -170,14 +384,14 @@ impl Names {
         }
     }
 
-    /// The refusal of a name that is not a string.
-    fn unread(self) -> Option<Refusal> {
+    /// What a name of this kind that is not a string leaves open.
+    fn unread(self) -> Option<&'static str> {
         match self {
-            Names::Container | Names::Namespace => Some(other_container()),
-            Names::Unit => Some(other_unit()),
-            Names::LogStream => Some(eks::other_stream()),
-            Names::Category => Some(other_category()),
-            Names::Pod | Names::LogGroup | Names::Other => None,
+            Names::Container | Names::Namespace => Some(CONTAINER),
+            Names::Unit => Some(UNIT),
+            Names::LogStream => Some(STREAM),
+            Names::Category => Some(CATEGORY),
+            Names::Pod | Names::LogGroup | Names::Service | Names::Other => None,
         }
     }
 }
@@ -195,30 +409,19 @@ struct At<'p> {
 /// Where the metadata is.
 const TOP: At<'_> = At { path: "", own: "", level: 1 };
 
-/// What counts as a name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Strictness {
-    /// Beside a text that may be anything.
-    Carrier,
-    /// Beside the members of an event.
-    Event,
-}
-
 struct Walk<'w> {
     held: &'w [&'w RawValue],
     strictness: Strictness,
     members_left: usize,
-    names_container: bool,
-    names_other_pod: bool,
+    origin: &'w mut Origin,
 }
 
-impl<'w> Walk<'w> {
-    fn new(held: &'w [&'w RawValue], strictness: Strictness) -> Walk<'w> {
-        let members_left = MEMBERS_MAX;
-        Walk { held, strictness, members_left, names_container: false, names_other_pod: false }
-    }
-
-    fn object(&mut self, members: &Members<'_>, at: At<'_>) -> Result<(), Refusal> {
+/// Each method returns `None` if a bound is exceeded.
+impl Walk<'_> {
+    fn object(&mut self, members: &Members<'_>, at: At<'_>) -> Option<()> {
+        if at.level > 1 && is_copy(members) {
+            return Some(());
+        }
         // OpenTelemetry's `{"key":"k8s.container.name","value":{"stringValue":"…"}}`.
         let key = json::member(members, "key").and_then(string_of);
         for (name, value) in &members.0 {
@@ -231,12 +434,12 @@ impl<'w> Walk<'w> {
                 _ => self.member(name, value, at)?,
             }
         }
-        Ok(())
+        Some(())
     }
 
-    fn member(&mut self, name: &str, value: &RawValue, around: At<'_>) -> Result<(), Refusal> {
-        if self.held.iter().any(|held| std::ptr::eq(held.get(), value.get())) {
-            return Ok(());
+    fn member(&mut self, name: &str, value: &RawValue, around: At<'_>) -> Option<()> {
+        if is_in_event(name) || self.held.iter().any(|held| std::ptr::eq(held.get(), value.get())) {
+            return Some(());
         }
         let (path, own) = (compact(around.path, name), compact("", name));
         let names = match name {
@@ -247,78 +450,128 @@ impl<'w> Walk<'w> {
         self.value(names, value, At { path: &path, own: &own, level: around.level })
     }
 
-    fn value(&mut self, names: Names, value: &RawValue, at: At<'_>) -> Result<(), Refusal> {
-        self.members_left = self.members_left.checked_sub(1).ok_or_else(other_container)?;
+    fn value(&mut self, names: Names, value: &RawValue, at: At<'_>) -> Option<()> {
+        self.members_left = self.members_left.checked_sub(1)?;
         let text = value.get();
         let is_deep = at.level >= LEVELS_MAX;
         let inner = At { level: at.level + 1, ..at };
         match (text.as_bytes().first(), names.unread()) {
             (Some(b'"'), _) => return self.string(names, text, at),
             // The names may be in it: `{"container":{"name":…}}`.
-            (Some(b'{'), Some(refusal)) if at.path.ends_with("name") => return Err(refusal),
+            (Some(b'{'), Some(unread)) if at.path.ends_with("name") => self.origin.unread = Some(unread),
             (Some(b'{'), _) if !is_deep => {
                 match serde_json::from_str::<Members<'_>>(text) {
                     Ok(members) => self.object(&members, inner)?,
                     // A name in it cannot be read.
                     Err(_) if self.strictness == Strictness::Event => {}
-                    Err(_) => return Err(other_container()),
+                    Err(_) => self.origin.unread = Some(CONTAINER),
                 }
             }
             (Some(b'{'), None) => {}
-            (_, Some(refusal)) => return Err(refusal),
+            (_, Some(unread)) => self.origin.unread = Some(unread),
             (Some(b'['), None) if !is_deep => {
-                let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| other_container())?;
+                let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
                 items.into_iter().try_for_each(|item| self.value(names, item, inner))?;
             }
             _ => {}
         }
-        Ok(())
+        Some(())
     }
 
-    fn string(&mut self, names: Names, literal: &str, at: At<'_>) -> Result<(), Refusal> {
-        let Some(text) = string(literal) else { return names.unread().map_or(Ok(()), Err) };
+    fn string(&mut self, names: Names, literal: &str, at: At<'_>) -> Option<()> {
+        let Some(text) = string(literal) else {
+            self.origin.unread = names.unread().or(self.origin.unread);
+            return Some(());
+        };
         let text: &str = &text;
-        let is_allowed = match names {
-            Names::Container => {
-                self.names_container = true;
-                writes_events(text)
+        let ends = |ends: &[&str]| ends.iter().any(|end| at.own.ends_with(end));
+        self.origin.is_stderr |= text == "stderr" && ends(&["stream", "streams", "source"]);
+        if ends(&PLACES_OF_PATHS) {
+            self.origin.path(text);
+        }
+        // Datadog's `kube_namespace:shop,container_name:web`.
+        if matches!(at.own, "ddtags" | "tags") {
+            for (key, value) in text.split(',').filter_map(|tag| tag.trim().split_once(':')) {
+                self.members_left = self.members_left.checked_sub(1)?;
+                let key = compact("", key);
+                self.named(Names::of(&key, &key, "tags"), value);
             }
-            Names::Namespace => is_of_system(text),
-            Names::Pod => {
-                self.names_other_pod |= !PODS.iter().any(|pod| text.starts_with(pod));
-                true
+        }
+        match names {
+            Names::Other => self.hint(text, at),
+            _ => self.named(names, text),
+        }
+        let origin = &*self.origin;
+        let names = [&origin.containers, &origin.namespaces, &origin.pods, &origin.units, &origin.streams];
+        let is_bounded = names.iter().all(|names| names.len() <= NAMES_MAX)
+            && [&origin.groups, &origin.categories, &origin.services].iter().all(|names| names.len() <= NAMES_MAX)
+            && origin.paths.len() <= NAMES_MAX;
+        is_bounded.then_some(())
+    }
+
+    fn named(&mut self, names: Names, text: &str) {
+        let found = match names {
+            // Docker's names of containers have those of Kubernetes in them.
+            Names::Container if docker_name(text).is_some() => return self.origin.path(text),
+            Names::Container => &mut self.origin.containers,
+            Names::Namespace => &mut self.origin.namespaces,
+            Names::Pod => &mut self.origin.pods,
+            Names::Unit => &mut self.origin.units,
+            Names::LogStream if text == "stdout" => return,
+            Names::LogStream => &mut self.origin.streams,
+            Names::LogGroup => &mut self.origin.groups,
+            Names::Category => &mut self.origin.categories,
+            Names::Service if self.strictness == Strictness::Services => {
+                if text.starts_with("unknown_service") {
+                    return;
+                }
+                &mut self.origin.services
             }
-            Names::Unit => UNITS.contains(&text.strip_suffix(".service").unwrap_or(text)),
-            Names::LogStream => text == "stdout" || text.starts_with(eks::AUDIT_STREAM),
-            Names::LogGroup => !text.starts_with("/aws/containerinsights/"),
-            Names::Category => aks::is_of_server(text),
+            Names::Service | Names::Other => return,
+        };
+        if !found.iter().any(|known| known == text) {
+            found.push(text.to_owned());
+        }
+    }
+
+    /// Reads what says something only by its value.
+    fn hint(&mut self, text: &str, at: At<'_>) {
+        match at.own {
             // A label that Loki's clients make from the journal.
-            Names::Other if at.own == "unit" && self.strictness == Strictness::Carrier => {
-                text.strip_suffix(".service").is_none_or(|unit| UNITS.contains(&unit))
+            "unit" if self.strictness != Strictness::Event && text.ends_with(".service") => {
+                self.named(Names::Unit, text);
+            }
+            // Loki's clients name the job of a pod `NAMESPACE/NAME`.
+            "job" if self.strictness == Strictness::Services => {
+                if let Some((namespace, _)) = text.split_once('/') {
+                    self.named(Names::Namespace, namespace);
+                }
             }
             // OpenShift's forwarder names the kind of a log.
-            Names::Other if at.own == "logtype" => !matches!(text, "application" | "infrastructure"),
-            Names::Other => true,
-        };
-        if text == "stderr" && ["stream", "streams", "source"].iter().any(|end| at.own.ends_with(end)) {
-            return Err(standard_error());
+            "logtype" if matches!(text, "application" | "infrastructure") => {
+                self.origin.unread = Some(CONTAINER);
+            }
+            _ => {}
         }
-        if !is_allowed {
-            return Err(names.unread().unwrap_or_else(|| match names {
-                Names::LogGroup => eks::other_stream(),
-                _ => other_unit(),
-            }));
-        }
-        other_text(text).map_or(Ok(()), Err)
     }
 }
 
-/// Refuses a text, under whatever name, that is the path or the name of another container.
-pub(super) fn other_text(text: &str) -> Option<Refusal> {
-    let is_of_other = text.strip_prefix("kube:container:").is_some_and(|name| !writes_events(name))
-        || docker_name(text) == Some(false)
-        || is_path_of_other(text);
-    is_of_other.then(other_container)
+/// Whether a member of this name is one of an event, or holds one. A client of the cluster chooses
+/// what is in it. `metadata` is a name of many other things.
+fn is_in_event(name: &str) -> bool {
+    (plain::is_of_event(name) && name != "metadata")
+        || ["requestobject", "responseobject"].iter().any(|body| compact("", name).starts_with(body))
+}
+
+/// Whether an object is a copy of an event or of a body, as parsers of shippers make it. Labels and
+/// attributes have no objects in them, so nobody can make these look like one.
+fn is_copy(members: &Members<'_>) -> bool {
+    let has = |first: char, names: &[&str]| {
+        names.iter().any(|name| json::member(members, name).is_some_and(|v| v.get().starts_with(first)))
+    };
+    has('"', &["auditID"])
+        && has('{', &["user", "objectRef", "responseStatus", "requestObject", "responseObject"])
+        || has('"', &["kind"]) && has('{', &["metadata", "spec"])
 }
 
 /// Appends the letters and digits of `name` to `parent`, in lower case, and keeps the end.
@@ -343,36 +596,13 @@ fn string(literal: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str(literal).ok().map(Cow::Owned)
 }
 
-/// Whether a container of this name writes audit events.
-fn writes_events(container: &str) -> bool {
-    CONTAINERS.contains(&container) || docker_name(container) == Some(true)
-}
-
-/// Whether API servers run in this namespace, and users run nothing in it. On OpenShift users
-/// cannot make a namespace with this prefix.
-fn is_of_system(namespace: &str) -> bool {
-    namespace == "kube-system" || namespace.starts_with("openshift-")
-}
-
-/// Whether the name that docker gives to a container of Kubernetes,
-/// `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`, is that of an API server. `None` for other names.
-fn docker_name(name: &str) -> Option<bool> {
+/// Returns the container and the namespace in the name that docker gives to a container of
+/// Kubernetes, `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`.
+fn docker_name(name: &str) -> Option<(&str, &str)> {
     let mut parts = name.trim_start_matches('/').strip_prefix("k8s_")?.split('_');
     let (container, _pod, namespace) = (parts.next()?, parts.next()?, parts.next()?);
     let (_uid, _attempt) = (parts.next()?, parts.next()?);
-    Some(CONTAINERS.contains(&container) && is_of_system(namespace))
-}
-
-/// Whether `text` has the path of a log that is not an API server's, or that cannot be read.
-fn is_path_of_other(text: &str) -> bool {
-    PATHS.iter().any(|(start, between, is_directory)| {
-        text.match_indices(start).any(|(at, _)| {
-            let rest = &text[at + start.len()..];
-            !named(rest, *between, *is_directory).is_some_and(|(container, namespace)| {
-                CONTAINERS.contains(&container) && is_of_system(namespace)
-            })
-        })
-    })
+    Some((container, namespace))
 }
 
 /// Returns the container and the namespace that a path names.

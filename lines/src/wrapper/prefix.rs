@@ -7,13 +7,13 @@
 //!   the forms here, or `@cee:`. So nothing that a client makes the API server print becomes an event.
 //! - The work is linear, and bounded by [`PREFIX_BYTES_MAX`]. Nothing is kept here.
 
-use super::origin;
-
 /// Longest text before an event that is matched. The parts of a header of RFC 5424 have bounds of
 /// their own; its structured data has none.
 const PREFIX_BYTES_MAX: usize = 8 << 10;
 
 const HOST_BYTES_MAX: usize = 255;
+/// Longest name of a log stream.
+const NAME_BYTES_MAX: usize = 512;
 const TAG_BYTES_MAX: usize = 64;
 const PID_DIGITS_MAX: usize = 10;
 
@@ -26,6 +26,9 @@ pub(crate) enum Prefix {
     Time,
     /// `aws logs tail` of the stream of audit events.
     CloudWatchTail,
+    /// A time and a name: that of a host, in what Logstash writes by its default format; that of a
+    /// log stream, in what `aws logs tail` prints.
+    TimeAndName,
     /// A whole line of a container's standard output (CRI).
     Container,
     /// Fluentd's `out_file`.
@@ -105,8 +108,10 @@ fn kind(head: &[u8], bom: bool) -> Option<Prefix> {
         Prefix::Time
     } else if matches(cloud_watch_tail) || matches(cloud_watch_short) {
         Prefix::CloudWatchTail
-    } else if matches(|at| at.fluentd_tag().and_then(|tag| is_tag(tag).then_some(()))) {
+    } else if matches(|at| at.fluentd_tag().map(|_| ())) {
         Prefix::Fluentd
+    } else if matches(|at| at.name_after_time().map(|_| ())) {
+        Prefix::TimeAndName
     } else {
         matches(|at| at.time().and_then(|()| at.literal(b" stdout F "))).then_some(Prefix::Container)?
     };
@@ -118,10 +123,9 @@ pub(crate) fn fluentd_tag(line: &[u8]) -> Option<&[u8]> {
     Matcher { text: line }.fluentd_tag()
 }
 
-/// Whether a tag of Fluentd does not name another container: Fluentd makes tags from the paths of
-/// logs.
-fn is_tag(tag: &[u8]) -> bool {
-    std::str::from_utf8(tag).is_ok_and(|tag| origin::other_text(tag).is_none())
+/// Returns the name after the time, see [`Prefix::TimeAndName`].
+pub(crate) fn name_after_time(line: &[u8]) -> Option<&[u8]> {
+    Matcher { text: line }.name_after_time()
 }
 
 /// `@cee:`, by which rsyslog and other loggers mark that JSON follows.
@@ -216,6 +220,17 @@ impl<'t> Matcher<'t> {
         let tag = &from[..from.len() - self.text.len()];
         self.literal(b"\t")?;
         Some(tag)
+    }
+
+    /// `2026-03-02T10:00:00.000Z`, a space, a name, a space.
+    fn name_after_time(&mut self) -> Option<&'t [u8]> {
+        self.time()?;
+        self.literal(b" ")?;
+        let from = self.text;
+        self.run(NAME_BYTES_MAX, |byte| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'"' | b'='))?;
+        let name = &from[..from.len() - self.text.len()];
+        self.literal(b" ")?;
+        Some(name)
     }
 
     fn maybe_cookie(&mut self) -> Option<()> {

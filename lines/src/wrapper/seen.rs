@@ -11,6 +11,7 @@
 use serde_json::value::RawValue;
 
 use super::path::{EventPath, PATH_NAMES_MAX};
+use super::writers::Writers;
 use super::{bare_event, layers};
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
@@ -87,17 +88,17 @@ impl Search<'_> {
             let is_event = match text.starts_with('"') {
                 true => {
                     let text: String = serde_json::from_str(text).ok()?;
-                    bare_event(text.as_bytes(), depth_max).is_ok()
+                    bare_event(text.as_bytes(), depth_max, &Writers::SERVERS).is_ok()
                 }
-                false => bare_event(text.as_bytes(), depth_max).is_ok(),
+                false => bare_event(text.as_bytes(), depth_max, &Writers::SERVERS).is_ok(),
             };
             return is_event.then(|| {
                 format!("an audit event is in a list, at .{path}: write its elements as lines, with `jq -c`")
             });
         }
         let at = EventPath::parse(path).ok()?;
-        let mut judge = |text: &[u8], _| bare_event(text, depth_max);
-        layers::open_at(self.text, self.refusal, &at, &mut judge).ok()?;
+        let mut judge = |text: &[u8], _| bare_event(text, depth_max, &Writers::SERVERS);
+        layers::open_at(self.text, self.refusal, &at, &Writers::SERVERS, &mut judge).ok()?;
         Some(format!(
             "an audit event is at {path}: if only an API server chooses what is there, read it with \
              --unwrap {path} (`unwrap` in a configuration)"
@@ -115,7 +116,7 @@ fn is_plain(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::limits::DEPTH_MAX;
-    use crate::wrapper::{decode_alone, decode_alone_at};
+    use crate::wrapper::{Reading, decode_alone, decode_alone_of};
 
     const EVENT: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get"}"#;
 
@@ -147,8 +148,9 @@ mod tests {
         ] {
             let said = said(&object).expect(&object);
             assert!(said.contains(&format!("--unwrap {path} ")), "{object}: {said}");
-            let path = EventPath::parse(path).expect(path);
-            assert!(decode_alone_at(object.as_bytes(), Some(&path), DEPTH_MAX).is_ok(), "{object}");
+            let unwrap = Some(EventPath::parse(path).expect(path));
+            let reading = Reading { unwrap, ..Reading::default() };
+            assert!(decode_alone_of(object.as_bytes(), &reading, DEPTH_MAX).is_ok(), "{object}");
         }
         let in_list = said(&format!(r#"{{"messages":[{{"n":1}},{{"message":{{"x":{text}}}}}]}}"#));
         assert!(in_list.is_some_and(|said| said.contains("at .messages[].message.x: ")));

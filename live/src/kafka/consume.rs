@@ -848,7 +848,7 @@ fn go_on(
             let origin = Origin {
                 partition: partition.clone(),
                 cluster: options.cluster.clone(),
-                unwrap: options.unwrap.clone(),
+                reading: Arc::clone(&options.reading),
             };
             *none = Some(Gather::new(Arc::clone(&stream.name), Arc::new(origin), position, next));
         }

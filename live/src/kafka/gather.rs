@@ -154,7 +154,7 @@ mod tests {
 
     fn gather(position: Option<Position>, next: i64) -> Gather {
         let stream = StreamName { partition: "kafka/c/t/0".into(), label: "t[0]".into() };
-        let origin = Origin { partition: "kafka/c/t/0".into(), cluster: "prod".into(), unwrap: None };
+        let origin = Origin { partition: "kafka/c/t/0".into(), cluster: "prod".into(), reading: Arc::default() };
         Gather::new(Arc::new(stream), Arc::new(origin), position, next)
     }
 

@@ -41,7 +41,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom_lines::EventPath;
+use strongroom_lines::Reading;
 
 pub use produce::{KafkaSink, KafkaSinkOptions};
 
@@ -84,8 +84,8 @@ pub struct KafkaOptions {
     pub brokers: Vec<String>,
     /// Names of topics.
     pub topics: Vec<String>,
-    /// Where the event is in an object in which no wrapper is recognised.
-    pub unwrap: Option<Arc<EventPath>>,
+    /// What is configured of the source: where events are, and whose texts are believed.
+    pub reading: Arc<Reading>,
     /// Consumer group: processes that name the same group share the partitions.
     pub group: String,
     /// How the connection is protected, and how this client authenticates.
@@ -281,7 +281,7 @@ mod tests {
             cluster: "prod".into(),
             brokers: vec!["127.0.0.1:9092".into()],
             topics: vec!["kube-audit".into()],
-            unwrap: None,
+            reading: Arc::default(),
             group: "strongroom".into(),
             security: Security::Plaintext,
             ca_file: None,

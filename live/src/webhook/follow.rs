@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use strongroom_archive::fingerprint::LineChain;
 use strongroom_journal::now_ms;
-use strongroom_lines::EventPath;
+use strongroom_lines::Reading;
 use strongroom_lines::frame::{Block, Edge, Origin};
 
 use super::cipher::clear_bytes;
@@ -40,8 +40,8 @@ pub struct WebhookSource {
     pub(super) wal: Arc<Wal>,
     /// Items of repeated batches that are not reported to a pipeline yet.
     pub(super) duplicates: Arc<AtomicU64>,
-    /// The path of the event in a cluster's objects, for clusters that have one.
-    pub(super) unwrap: HashMap<String, Arc<EventPath>>,
+    /// What is configured of the records of each cluster.
+    pub(super) readings: HashMap<String, Arc<Reading>>,
 }
 
 enum Ended {
@@ -185,7 +185,7 @@ impl WebhookSource {
             origin: Arc::new(Origin {
                 partition: partition.clone(),
                 cluster: cluster.to_owned(),
-                unwrap: self.unwrap.get(cluster).cloned(),
+                reading: self.readings.get(cluster).cloned().unwrap_or_default(),
             }),
             stream: Arc::new(StreamName { partition, label: format!("webhook {} ({cluster})", self.name) }),
             reached,

@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use strongroom_lines::EventPath;
+use strongroom_lines::Reading;
 use strongroom_redact::Redactor;
 use strongroom_schemas::error_chain;
 use thiserror::Error;
@@ -107,10 +107,10 @@ pub struct Route {
     /// Common names of the client certificates that may post here; empty: all that
     /// [`TlsFiles::client_ca`] vouches for.
     pub client_names: Vec<String>,
-    /// Where the event is in an object in which no wrapper is recognised: only for
-    /// [`RouteFormat::Audit`]. All routes of one cluster must have the same one, since they share
-    /// a stream.
-    pub unwrap: Option<Arc<EventPath>>,
+    /// What is configured of the stream: whose texts are believed and, for [`RouteFormat::Audit`]
+    /// only, where events are. All routes of one cluster must have the same, since they share a
+    /// stream.
+    pub reading: Arc<Reading>,
     pub format: RouteFormat,
 }
 
@@ -327,12 +327,9 @@ impl Webhook {
         runtime.spawn(keep_identity(Arc::clone(&listener)));
         runtime.spawn(keep_keys(Arc::clone(&listener)));
         runtime.spawn(listener.run(socket, stopped));
-        let unwrap = options
-            .routes
-            .iter()
-            .filter_map(|route| Some((route.cluster.clone(), Arc::clone(route.unwrap.as_ref()?))))
-            .collect();
-        let source = WebhookSource { name, wal: Arc::clone(&wal), duplicates, unwrap };
+        let of_route = |route: &Route| (route.cluster.clone(), Arc::clone(&route.reading));
+        let readings = options.routes.iter().map(of_route).collect();
+        let source = WebhookSource { name, wal: Arc::clone(&wal), duplicates, readings };
         Ok((Webhook { address, wal, stop, runtime: Some(runtime), writer: Some(writer) }, source))
     }
 
@@ -498,7 +495,7 @@ fn checked(options: &WebhookOptions) -> Result<(), WebhookError> {
     if options.routes.is_empty() {
         return Err(WebhookError::NoRoute { name: name() });
     }
-    let (mut paths, mut unwraps) = (BTreeSet::new(), HashMap::new());
+    let (mut paths, mut readings) = (BTreeSet::new(), HashMap::new());
     for route in &options.routes {
         let wrong = |what| WebhookError::Path { name: name(), path: route.path.clone(), what };
         if !is_name(&route.cluster) {
@@ -519,11 +516,11 @@ fn checked(options: &WebhookOptions) -> Result<(), WebhookError> {
                 "is for what a cloud pushes without a client certificate, but the listener requires one: use two listeners",
             ));
         }
-        if is_push(route) && route.unwrap.is_some() {
+        if is_push(route) && route.reading.unwrap.is_some() {
             return Err(wrong("is for what a cloud pushes, whose wrappers are known, and has an unwrap"));
         }
-        if unwraps.insert(&route.cluster, &route.unwrap).is_some_and(|other| *other != route.unwrap) {
-            return Err(wrong("has another unwrap than another path of its cluster"));
+        if readings.insert(&route.cluster, &route.reading).is_some_and(|other| *other != route.reading) {
+            return Err(wrong("has another unwrap, or other writers, than another path of its cluster"));
         }
         match &route.format {
             RouteFormat::Audit => {}

@@ -39,7 +39,7 @@ fn route(path: &str, cluster: &str, names: &[&str]) -> Route {
         path: path.to_owned(),
         cluster: cluster.to_owned(),
         client_names,
-        unwrap: None,
+        reading: Arc::default(),
         format: RouteFormat::Audit,
     }
 }
@@ -241,9 +241,12 @@ fn nothing_is_served_without_authentication() {
         ..plain(folder.path())
     };
     assert!(matches!(start(twice), Err(WebhookError::Path { .. })));
-    let path = |text| Some(Arc::new(strongroom_lines::EventPath::parse(text).expect("a path")));
+    let path = |text| {
+        let unwrap = Some(strongroom_lines::EventPath::parse(text).expect("a path"));
+        Arc::new(strongroom_lines::Reading { unwrap, ..Default::default() })
+    };
     let two = |cluster: &str, unwrap| {
-        let first = Route { unwrap: path("a.b"), ..route("/a", "a", &[]) };
+        let first = Route { reading: path("a.b"), ..route("/a", "a", &[]) };
         let second = Route { unwrap, ..route("/b", cluster, &[]) };
         WebhookOptions { routes: vec![first, second], ..plain(folder.path()) }
     };
@@ -602,7 +605,8 @@ fn routes_for_pushes_are_checked_at_the_start() {
     };
     path(with(RouteFormat::Firehose { access_key: Secret::new(" ".to_owned()) }), "empty access key");
     let mut unwraps = with(RouteFormat::Firehose { access_key: Secret::new("key".to_owned()) });
-    unwraps.routes[0].unwrap = Some(Arc::new(strongroom_lines::EventPath::parse("a").expect("a path")));
+    let unwrap = Some(strongroom_lines::EventPath::parse("a").expect("a path"));
+    unwraps.routes[0].reading = Arc::new(strongroom_lines::Reading { unwrap, ..Default::default() });
     path(unwraps, "has an unwrap");
     let jwks = folder.path().join("jwks.json");
     for (audience, email, issuers) in [("", "e", 1), ("a", " ", 1), ("a", "e", 0)] {

@@ -87,7 +87,7 @@ fn run(wal: &Arc<Wal>, sealed: &HashMap<String, Position>) -> Run {
         name: "hook".to_owned(),
         wal: Arc::clone(wal),
         duplicates: Arc::new(AtomicU64::new(0)),
-        unwrap: HashMap::new(),
+        readings: HashMap::new(),
     };
     let pipeline = Pipeline::new(sealed.clone());
     let mut texts: HashMap<String, String> = HashMap::new();

@@ -849,6 +849,34 @@ mod tests {
     }
 
     #[test]
+    fn writers_are_read_for_every_source() {
+        let text = "[archive]\nlocation = 'x'\n[[tail]]\nname = 'a'\ncluster = 'c'\npaths = ['x']\nwriters = ['a/b', 'k*']\n\
+                    [[kafka]]\nname = 'b'\ncluster = 'c'\nbrokers = ['b:1']\ntopics = ['t']\nwriters = ['*']\n\
+                    [[webhook]]\nname = 'd'\nlisten = '127.0.0.1:0'\nwal = 'w'\ncert_file = 'c'\nkey_file = 'k'\nclient_ca_file = 'ca'\n\
+                    [[webhook.route]]\npath = '/a'\ncluster = 'c'\nwriters = ['/g']\n";
+        let config = Config::parse(text, None).map_err(|found| format!("{found:?}")).expect("no mistake");
+        let found = [
+            &config.tails[0].reading.writers,
+            &config.kafkas[0].reading.writers,
+            &config.webhooks[0].routes[0].reading.writers,
+        ];
+        let writers = |texts: &[&str]| {
+            Writers::new(texts.iter().map(|text| Writer::parse(text).expect(text)).collect())
+        };
+        assert_eq!(found, [&writers(&["a/b", "k*"]), &writers(&["*"]), &writers(&["/g"])]);
+        let found = mistakes(&text.replace("'k*'", "'k*x', 'a b'"));
+        assert_eq!(
+            found,
+            [
+                "line 7: tail[1].writers: \"k*x\" has a * that is not at the end of a name",
+                "line 7: tail[1].writers: \"a b\" has white space or a control character",
+            ]
+        );
+        let many = vec!["'a'"; WRITERS_MAX + 1].join(", ");
+        assert_eq!(mistakes(&text.replace("'k*'", &many)).len(), 1);
+    }
+
+    #[test]
     fn a_path_to_the_event_is_read_for_every_source_of_lines() {
         let text = "[archive]\nlocation = 'x'\n[[tail]]\nname = 'a'\ncluster = 'c'\npaths = ['x']\nunwrap = 'a.b'\n\
                     [[kafka]]\nname = 'b'\ncluster = 'c'\nbrokers = ['b:1']\ntopics = ['t']\nunwrap = 'x\\.y'\n\

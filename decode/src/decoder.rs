@@ -496,7 +496,12 @@ impl Decoder {
         let is_read = text.len() <= WIDE_BYTES
             && parser
                 .parse(text, |nodes, base| {
-                    let row = members::read(rows, &Document { nodes, base, line: text }, members, &reading.writers)?;
+                    let row = members::read(
+                        rows,
+                        &Document { nodes, base, line: text },
+                        members,
+                        &reading.writers,
+                    )?;
                     match around {
                         Some(Kept { record, shape }) => {
                             let row = Row { raw: Some(record), shape, ..row };

@@ -96,7 +96,11 @@ fn reasons(decoded: &DecodedBlock) -> Vec<String> {
 /// Decodes one whole stream whose longest line has this many bytes.
 fn decode_bounded(input: &[u8], line_bytes_max: usize, to_seal: bool) -> DecodedBlock {
     let block = Block {
-        origin: Arc::new(Origin { partition: "p".to_owned(), cluster: "c".to_owned(), reading: Arc::default() }),
+        origin: Arc::new(Origin {
+            partition: "p".to_owned(),
+            cluster: "c".to_owned(),
+            reading: Arc::default(),
+        }),
         offset: 0,
         first_line: 1,
         bytes: input.to_vec(),
@@ -721,7 +725,11 @@ fn a_line_that_grows_is_not_taken_before_its_end() {
     let line = log.trim_ascii_end();
     for cut in [1, end_of_user(line), line.len() - 1, line.len()] {
         let block = Block {
-            origin: Arc::new(Origin { partition: "p".to_owned(), cluster: "c".to_owned(), reading: Arc::default() }),
+            origin: Arc::new(Origin {
+                partition: "p".to_owned(),
+                cluster: "c".to_owned(),
+                reading: Arc::default(),
+            }),
             offset: 0,
             first_line: 1,
             bytes: line[..cut].to_vec(),

@@ -29,7 +29,8 @@ impl KindCounts {
 
     /// The kinds, the most frequent first.
     pub fn kinds(&self) -> Vec<(&str, u64)> {
-        let mut kinds: Vec<(&str, u64)> = self.0.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
+        let mut kinds: Vec<(&str, u64)> =
+            self.0.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         kinds
     }

@@ -562,8 +562,11 @@ impl Coordinator<'_> {
             }
             let stored = lock(self.writer).position(Table::Rejects, &partition)?;
             let refusal = Refusal { reason: Reason::EmptyFile, detail: "an empty file".to_owned() };
-            let origin =
-                Origin { partition: partition.clone(), cluster: self.options.cluster.clone(), reading: Arc::default() };
+            let origin = Origin {
+                partition: partition.clone(),
+                cluster: self.options.cluster.clone(),
+                reading: Arc::default(),
+            };
             let batch = reject_batch(&origin, &refusal, arrived).map_err(|source| IngestError::Columns {
                 label: label.clone(),
                 offset: 0,

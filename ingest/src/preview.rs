@@ -104,7 +104,8 @@ pub fn of_logs(
     };
     for input in inputs {
         let label = input.label();
-        let origin = Origin { partition: label.clone(), cluster: cluster.to_owned(), reading: Arc::clone(reading) };
+        let origin =
+            Origin { partition: label.clone(), cluster: cluster.to_owned(), reading: Arc::clone(reading) };
         let origin = Arc::new(origin);
         let opened = Stream::open(input.clone(), bounds, true, Arc::new(AtomicU64::new(0)), Arc::clone(stop));
         let mut stream = match opened {

@@ -76,8 +76,11 @@ pub fn lines(text: &[u8]) -> Vec<&[u8]> {
 ///
 /// `source_offset` counts through all lines, not from the start of each batch.
 pub fn decode(lines: &[&[u8]]) -> (Vec<RecordBatch>, usize) {
-    let origin =
-        Arc::new(Origin { partition: "test/corpus".to_owned(), cluster: "test".to_owned(), reading: Arc::default() });
+    let origin = Arc::new(Origin {
+        partition: "test/corpus".to_owned(),
+        cluster: "test".to_owned(),
+        reading: Arc::default(),
+    });
     let arrived = DateTime::from_timestamp(1_800_000_000, 0).expect("a time in 2027");
     let mut decoder = Decoder::new(DecoderConfig::default());
     let (mut batches, mut rejects) = (Vec::new(), 0);

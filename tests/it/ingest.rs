@@ -531,6 +531,54 @@ fn an_event_at_a_path_is_found_and_comes_back() {
     }
 }
 
+/// A hosted control plane's audit log, as Fluent Bit ships it beside the logs of other pods.
+#[test]
+fn writers_that_are_not_known_are_named_and_can_be_believed() {
+    let folder = folder();
+    let archive = |name: &str| folder.path().join(name);
+    let mut text = String::new();
+    for (number, line) in String::from_utf8(log(40, 36)).expect("UTF-8").lines().enumerate() {
+        let namespace = if number < 30 { "clusters-a" } else { "clusters-b" };
+        let log = serde_json::to_string(line).expect("a string");
+        text += &format!(
+            "{{\"log\":{log},\"kubernetes\":{{\"namespace_name\":\"{namespace}\",\"container_name\":\"audit-logs\"}}}}\n"
+        );
+    }
+    text += "{\"log\":\"GET /\",\"kubernetes\":{\"namespace_name\":\"shop\",\"container_name\":\"web\"}}\n";
+    let path = write(folder.path(), "collected.jsonl", text.as_bytes());
+
+    let (_, err) = expect_code(&mut ingest(&archive("strict"), &[&path]), 1);
+    for expected in [
+        "40 audit events were not taken",
+        "  30: an audit event from a container other than an API server: clusters-a/audit-logs\n",
+        "  10: an audit event from a container other than an API server: clusters-b/audit-logs\n",
+        "believe it with --writer",
+    ] {
+        assert!(err.contains(expected), "{expected}: {err}");
+    }
+    assert!(export(&archive("strict")) == text.as_bytes());
+    // What other pods write is expected.
+    let believed = ["--writer", "clusters-*/audit-logs"];
+    expect_code(ingest(&archive("believed"), &[&path]).args(believed), 0);
+    assert_eq!(number(&archive("believed"), "SELECT count(*) FROM events"), 40);
+    let one = ["--writer", "clusters-b/audit-logs"];
+    expect_code(ingest(&archive("one"), &[&path]).args(one), 1);
+    assert_eq!(number(&archive("one"), "SELECT count(*) FROM events"), 10);
+    expect_code(ingest(&archive("one"), &[&path]).args(["--writer", "a/b/c"]), 64);
+
+    // What was not taken is read from the archive.
+    let rejects = "SELECT arrow_cast(raw, 'Utf8') AS message FROM rejects WHERE reason = 'untrusted_origin'";
+    let strict = archive("strict");
+    let strict = strict.to_str().expect("a path");
+    let (lines, _) =
+        expect_code(strongroom().args(["query", "--archive", strict, "--format", "json", rejects]), 0);
+    let path = write(folder.path(), "rejects.jsonl", lines.as_bytes());
+    expect_code(ingest(&archive("strict"), &[&path]).args(believed), 0);
+    assert_eq!(number(&archive("strict"), "SELECT count(*) FROM events"), 40);
+    let verified = expect_code(strongroom().args(["verify", "--archive", strict]), 0);
+    assert!(verified.0.contains("no finding") || verified.1.contains("no finding"), "{verified:?}");
+}
+
 /// `strongroom ingest … | head -1` succeeds only if the ingest did.
 #[test]
 fn a_reader_that_leaves_does_not_hide_a_failure() {

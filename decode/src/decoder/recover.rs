@@ -179,7 +179,8 @@ impl Decoder {
             return self.reject(whole, from, whole.end, &Refusal::new(Reason::TornLine, inside));
         }
         let is_whole = |(head, end): &(usize, usize)| {
-            let event = wrapper::bare_event(&bytes[*head..*end], self.config.depth_max, &self.reading.writers);
+            let event =
+                wrapper::bare_event(&bytes[*head..*end], self.config.depth_max, &self.reading.writers);
             event.is_ok_and(|event| !event.is_cut())
         };
         let may_be_torn = whole.newline && is_event_torn(&bytes[at..]);

@@ -233,41 +233,48 @@ fn what_other_containers_write_is_refused() {
         (format!("{TIME} stderr F {event}"), "standard error of a container"),
         (
             format!("{TIME}\tkube.var.log.containers.x_default_web-1a.log\t{event}"),
-            "written by a container other than an API server",
+            "a container other than an API server: default/web",
         ),
         (
             format!(r#"{{"short_message":{text},"_container_name":"web"}}"#),
-            "written by a container other than an API server",
+            "a container other than an API server: */web",
         ),
         (
             format!(
                 r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{{"kvlistValue":{{"values":[{{"key":"_SYSTEMD_UNIT","value":{{"stringValue":"sshd.service"}}}},{{"key":"MESSAGE","value":{{"stringValue":{text}}}}}]}}}}}}]}}]}}]}}"#
             ),
-            "from a unit other than an API server's",
+            "a unit other than an API server's: sshd.service",
         ),
         (format!(r#"{{"log":{text},"stream":"stderr"}}"#), "standard error of a container"),
         (
             format!(r#"{{"log":{text},"kubernetes":{{"container_name":"web"}}}}"#),
-            "written by a container other than an API server",
+            "a container other than an API server: */web",
         ),
         (
             format!(r#"{{"message":{text},"kubernetes":{{"namespace":"clinic"}}}}"#),
-            "written by a container other than an API server",
+            "a container other than an API server: clinic/*",
         ),
         (
             format!(r#"{{"stream":{{"container":"web"}},"values":[["1",{text}]]}}"#),
-            "written by a container other than an API server",
+            "a container other than an API server: */web",
         ),
         (
             format!(
                 r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"k8s.container.name","value":{{"stringValue":"web"}}}}]}},"scopeLogs":[{{"logRecords":[{{"body":{{"stringValue":{text}}}}}]}}]}}]}}"#
             ),
-            "written by a container other than an API server",
+            "a container other than an API server: */web",
         ),
         (
             format!(r#"{{"events":[{{"logStreamName":"app","message":{text}}}]}}"#),
-            "from a log stream other than kube-apiserver-audit",
+            "a log stream other than an API server's: app",
         ),
+    ] {
+        let decoded = check(format!("{input}\n").as_bytes());
+        assert_eq!(decoded.events.num_rows(), 0, "{input}");
+        assert_eq!(reasons(&decoded), ["untrusted_origin"], "{input}");
+        assert_eq!(details(&decoded), [format!("an audit event from {detail}")], "{input}");
+    }
+    for (input, detail) in [
         (
             "I0302 10:00:00.000001       1 server.go:100] serving".to_owned(),
             "a line of klog, the log of Kubernetes' own programs",

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::slice::from_ref;
 
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use strongroom_lines::{EventPath, Reading, Writers};
 use strongroom_lines::frame::PART_BYTES;
 use strongroom_lines::wrapper::SHAPE_GOOGLE;
+use strongroom_lines::{EventPath, Reading, Writers};
 
 mod blocks;
 mod carriers;
@@ -118,17 +118,21 @@ fn other_streams_and_categories_are_counted_and_kept() {
     for stream in ["kube-apiserver-0123456789abcdef", "authenticator-0123", "app/kube-apiserver-audit-1", ""]
     {
         let decoded = check(eks_stream(stream, &events).as_bytes());
-        assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (0, vec!["other_category".to_owned(); 3]));
+        assert_eq!(
+            (decoded.events.num_rows(), reasons(&decoded)),
+            (0, vec!["untrusted_origin".to_owned(); 3])
+        );
     }
     let without_stream = eks(&events).replacen("logStream", "stream", 1);
-    assert_eq!(reasons(&check(without_stream.as_bytes())), ["other_category"; 3]);
+    assert_eq!(reasons(&check(without_stream.as_bytes())), ["untrusted_origin"; 3]);
 
     for category in ["kube-scheduler", "guard", "cluster-autoscaler", "kube-audit2", ""] {
         let forged = aks_string(category, &events[1]);
         let decoded = check(forged.as_bytes());
-        assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (0, vec!["other_category".to_owned()]));
         let known = ["kube-scheduler", "guard", "cluster-autoscaler"].contains(&category);
-        assert_eq!(details(&decoded)[0].contains(category), known || category.is_empty());
+        let reason = if known { "other_category" } else { "untrusted_origin" };
+        assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (0, vec![reason.to_owned()]));
+        assert!(details(&decoded)[0].contains(category));
         let mixed = [
             forged.clone(),
             aks_string("kube-audit", &events[0]),
@@ -139,7 +143,7 @@ fn other_streams_and_categories_are_counted_and_kept() {
         ];
         let decoded = check(format!("{}\n", batch(&mixed)).as_bytes());
         same_events(&decoded, &[events[0].clone(), events[2].clone()]);
-        assert_eq!(reasons(&decoded), ["other_category"; 4]);
+        assert_eq!(reasons(&decoded), [reason; 4]);
     }
     let klog = "2026-01-01T00:00:00.000Z I0101 00:00:00.000000 10 controller.go:1] synced\n";
     let decoded = check(format!("{klog}{}", export_lines(&events)).as_bytes());

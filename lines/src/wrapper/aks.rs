@@ -42,7 +42,11 @@ pub(super) fn records<'d>(
     writers: &Writers,
 ) -> Result<Vec<Record<'d>>, Refusal> {
     if json::member(members, "records").is_none() {
-        return Ok(vec![Record { item: document, content: content(members, writers), dialect: Dialect::Aks }]);
+        return Ok(vec![Record {
+            item: document,
+            content: content(members, writers),
+            dialect: Dialect::Aks,
+        }]);
     }
     let items = items("records", members)?;
     let record = |item: &'d str| {

@@ -35,7 +35,9 @@ pub(super) fn records<'d>(
     let group = json::field("logGroup", members, "logGroup")?;
     let is_data = message_type.as_deref() == Some("DATA_MESSAGE");
     let of_message = || match is_data {
-        true => Origin::of_stream(Some(stream.as_deref().unwrap_or_default()), group.as_deref()).other(writers),
+        true => {
+            Origin::of_stream(Some(stream.as_deref().unwrap_or_default()), group.as_deref()).other(writers)
+        }
         false => None,
     };
     let other = of_message();

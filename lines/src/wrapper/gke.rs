@@ -98,14 +98,13 @@ fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
     let resource = inner(&entry, "resource", &mut Faults::default());
     let payload = inner(&entry, "protoPayload", faults);
     let service = payload.plain_string("serviceName").unwrap_or_default();
-    let is_audit = log_name.rsplit_once("/logs/").and_then(|(_, log)| log.split_once("%2F")).is_some_and(
-        |(of, log)| {
+    let is_audit =
+        log_name.rsplit_once("/logs/").and_then(|(_, log)| log.split_once("%2F")).is_some_and(|(of, log)| {
             AUDIT_LOGS.contains(&log)
                 && AUDIT_SERVICES
                     .iter()
                     .any(|(known, services)| *known == of && services.contains(&service.as_str()))
-        },
-    );
+        });
     if !is_audit
         || resource.plain_string("type").as_deref() != Some("k8s_cluster")
         || payload.plain_string("@type").as_deref() != Some("type.googleapis.com/google.cloud.audit.AuditLog")

@@ -419,7 +419,7 @@ fn is_of_program(carrier: &Members<'_>) -> bool {
             || value(carrier, &["log", "logger"]).is_some()
     };
     let has_level = || {
-        ["level", "severity", "levelname", "log.level"].into_iter().filter_map(string).any(|level| {
+        ["level", "levelname", "log.level"].into_iter().filter_map(string).any(|level| {
             let level = level.get().trim_matches('"').to_ascii_lowercase();
             LEVELS_OF_PROGRAMS.contains(&level.as_str())
         })
@@ -430,8 +430,19 @@ fn is_of_program(carrier: &Members<'_>) -> bool {
 }
 
 /// Levels of the usual libraries for logs, in lower case.
-const LEVELS_OF_PROGRAMS: [&str; 11] =
-    ["trace", "debug", "verbose", "info", "information", "notice", "warn", "warning", "error", "critical", "fatal"];
+const LEVELS_OF_PROGRAMS: [&str; 11] = [
+    "trace",
+    "debug",
+    "verbose",
+    "info",
+    "information",
+    "notice",
+    "warn",
+    "warning",
+    "error",
+    "critical",
+    "fatal",
+];
 
 fn klog() -> Refusal {
     Refusal::new(Reason::OtherCategory, "a line of klog, the log of Kubernetes' own programs")

@@ -308,10 +308,8 @@ pub fn decode_alone_of(bytes: &[u8], reading: &Reading, depth_max: usize) -> Res
             return Err(refused);
         }
         let mut judge = |text: &[u8], _| bare_event(text, depth_max, writers);
-        let at_path = reading
-            .unwrap
-            .as_ref()
-            .and_then(|path| open_at(bytes, &refusal, path, writers, &mut judge).ok());
+        let at_path =
+            reading.unwrap.as_ref().and_then(|path| open_at(bytes, &refusal, path, writers, &mut judge).ok());
         at_path.ok_or(refused)
     })
 }
@@ -427,7 +425,8 @@ fn in_layers(
     writers: &Writers,
 ) -> Result<PlainEvent, Refusal> {
     open(bytes, refusal, writers, &mut |text, around| {
-        bare_event(text, depth_max, writers).or_else(|refusal| mapped_in(text, around, refusal, EVENTS_FORMAT))
+        bare_event(text, depth_max, writers)
+            .or_else(|refusal| mapped_in(text, around, refusal, EVENTS_FORMAT))
     })
     .map(|opened| opened.event)
 }

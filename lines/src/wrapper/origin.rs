@@ -270,8 +270,7 @@ impl Origin {
             return Some(Other::new(UNIT, unit));
         }
         let group = self.groups.first().map(String::as_str);
-        if let Some(stream) =
-            self.streams.iter().find(|stream| !writers.believe_stream(Some(stream), group))
+        if let Some(stream) = self.streams.iter().find(|stream| !writers.believe_stream(Some(stream), group))
         {
             let name = group.map_or_else(|| stream.clone(), |group| format!("{group}:{stream}"));
             return Some(Other::new(STREAM, &name));
@@ -359,7 +358,10 @@ impl Names {
         ]) || (own == "namespace" && is_place)
         {
             Names::Namespace
-        } else if ends(&["podname"]) || matches!(own, "kubernetespod" | "k8spod") || (own == "pod" && is_place) {
+        } else if ends(&["podname"])
+            || matches!(own, "kubernetespod" | "k8spod")
+            || (own == "pod" && is_place)
+        {
             Names::Pod
         } else if ends(&["systemdunit", "syslogidentifier"]) {
             Names::Unit
@@ -504,7 +506,9 @@ impl Walk<'_> {
         let origin = &*self.origin;
         let names = [&origin.containers, &origin.namespaces, &origin.pods, &origin.units, &origin.streams];
         let is_bounded = names.iter().all(|names| names.len() <= NAMES_MAX)
-            && [&origin.groups, &origin.categories, &origin.services].iter().all(|names| names.len() <= NAMES_MAX)
+            && [&origin.groups, &origin.categories, &origin.services]
+                .iter()
+                .all(|names| names.len() <= NAMES_MAX)
             && origin.paths.len() <= NAMES_MAX;
         is_bounded.then_some(())
     }
@@ -621,13 +625,20 @@ fn named(path: &str, between: char, is_directory: bool) -> Option<(&str, &str)> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wrapper::decode_alone;
+    use crate::wrapper::{Reading, Writer, decode_alone_of};
+
+    const EVENT: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get"}"#;
 
     /// Replaces `EV` by an event in a string.
+    fn decode_by(line: &str, writers: &[&str]) -> Result<(), Refusal> {
+        let writers = writers.iter().map(|text| Writer::parse(text).expect(text)).collect();
+        let reading = Reading { unwrap: None, writers: Writers::new(writers) };
+        let text = line.replace("EV", &serde_json::Value::from(EVENT).to_string());
+        decode_alone_of(text.as_bytes(), &reading, 64).map(|_| ())
+    }
+
     fn decode(line: &str) -> Result<(), Reason> {
-        let event =
-            r#""{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"auditID\":\"a\",\"verb\":\"get\"}""#;
-        decode_alone(line.replace("EV", event).as_bytes(), 64).map(|_| ()).map_err(|refusal| refusal.reason)
+        decode_by(line, &[]).map_err(|refusal| refusal.reason)
     }
 
     #[test]
@@ -689,8 +700,125 @@ mod tests {
             r#"{"MESSAGE":EV,"SYSLOG_IDENTIFIER":"x"}"#,
             r#"{"MESSAGE":EV,"CONTAINER_NAME":"x"}"#,
             r#"{"log_s":EV,"Category":"kube-scheduler"}"#,
+            r#"{"message":EV,"ddtags":"env:x,kube_namespace:shop,kube_container_name:web"}"#,
+            r#"{"message":EV,"tags":["env:x","kube_namespace:shop"]}"#,
+            r#"{"stream":{"job":"shop/web"},"values":[["1",EV]]}"#,
+            r#"{"stream":{"service_name":"checkout"},"values":[["1",EV]]}"#,
+            r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"checkout"}}]},"scopeLogs":[{"logRecords":[{"body":{"stringValue":EV}}]}]}]}"#,
+            r#"{"messageType":"DATA_MESSAGE","logGroup":"/shop","logStream":"web","logEvents":[{"id":"1","timestamp":1,"message":EV}]}"#,
+            r#"{"messageType":"DATA_MESSAGE","logEvents":[{"id":"1","timestamp":1,"message":EV}]}"#,
+            r#"{"category":"x","properties":{"log":EV}}"#,
+            r#"{"logName":"projects/p/logs/stdout","insertId":"1","textPayload":EV,"resource":{"type":"k8s_container","labels":{"namespace_name":"shop","container_name":"web"}}}"#,
+            r#"{"logName":"projects/p/logs/app","insertId":"1","jsonPayload":{"message":EV}}"#,
+            r#"{"message":EV,"level":"info"}"#,
+            r#"{"message":EV,"@timestamp":"t","log.level":"INFO","log.logger":"org.example.Web"}"#,
+            r#"{"message":EV,"log":{"logger":"x","level":"warn"}}"#,
+            r#"{"msg":EV,"level":"info","ts":1}"#,
+            r#"{"labels":{"namespace":"default","auditID":"a","user":"x","kind":"Event"},"line":EV,"timestamp":"t"}"#,
         ] {
-            assert_eq!(decode(line), Err(Reason::OtherCategory), "{line}");
+            assert_eq!(decode(line), Err(Reason::UntrustedOrigin), "{line}");
+            let other = line.replace("EV", r#""{\"n\":1}""#);
+            assert!(matches!(decode(&other), Err(reason) if reason != Reason::UntrustedOrigin), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_writer() {
+        for (line, detail) in [
+            (
+                r#"{"log":EV,"kubernetes":{"namespace_name":"shop","container_name":"web"}}"#,
+                "a container other than an API server: shop/web",
+            ),
+            (
+                r#"{"MESSAGE":EV,"_SYSTEMD_UNIT":"sshd.service"}"#,
+                "a unit other than an API server's: sshd.service",
+            ),
+            (
+                r#"{"timestamp":1,"message":EV,"logGroup":"/shop","logStream":"web"}"#,
+                "a log stream other than an API server's: /shop:web",
+            ),
+            (
+                r#"{"log":EV,"container_name":"a b"}"#,
+                "a container other than an API server, whose name is not one",
+            ),
+            (r#"{"log":EV,"stream":"stderr"}"#, "standard error of a container"),
+        ] {
+            let refusal = decode_by(line, &[]).expect_err(line);
+            assert_eq!(refusal.detail, format!("an audit event from {detail}"), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_operator_can_believe_other_writers() {
+        for (line, writer) in [
+            (
+                r#"{"log":EV,"kubernetes":{"namespace_name":"clusters-a","container_name":"audit-logs","pod_name":"x"}}"#,
+                "clusters-*/audit-logs",
+            ),
+            (
+                r#"{"log":EV,"kubernetes":{"namespace_name":"clusters-a","pod_name":"x"}}"#,
+                "clusters-a/audit-logs",
+            ),
+            (
+                r#"{"log":EV,"tag":"kube.var.log.containers.kube-apiserver-x_shoot--a--b_kube-apiserver-1a.log"}"#,
+                "shoot--*/kube-apiserver",
+            ),
+            (r#"{"MESSAGE":EV,"_SYSTEMD_UNIT":"gardener.service"}"#, "gardener"),
+            (r#"{"timestamp":1,"message":EV,"logGroup":"/k8s/prod","logStream":"x"}"#, "/k8s/*"),
+            (
+                r#"{"messageType":"DATA_MESSAGE","logGroup":"/k8s/prod","logStream":"x","logEvents":[{"id":"1","timestamp":1,"message":EV}]}"#,
+                "/k8s/prod",
+            ),
+            (r#"{"logName":"projects/p/logs/k8s","insertId":"1","textPayload":EV}"#, "k8s"),
+            (r#"{"category":"x","properties":{"log":EV}}"#, "x"),
+            (r#"{"stream":{"service_name":"k"},"values":[["1",EV]]}"#, "k"),
+            (&format!("2026-03-02T10:00:00.000Z node1 {EVENT}"), "node1"),
+            (&format!("2026-03-02T10:00:00Z\tkube.var.log.containers.x_a_b-1a.log\t{EVENT}"), "a/b"),
+            (&EVENT.replace('}', r#","kubernetes":{"container_name":"x"}}"#), "*"),
+        ] {
+            assert_eq!(decode(line), Err(Reason::UntrustedOrigin), "{line}");
+            for writers in [&[writer][..], &["x", "*"]] {
+                assert_eq!(decode_by(line, writers), Ok(()), "{line} {writers:?}");
+            }
+        }
+        for line in [r#"{"log":EV,"stream":"stderr"}"#, r#"{"msg":EV,"ts":1,"caller":"x"}"#] {
+            assert!(decode_by(line, &["*"]).is_err(), "{line}");
+        }
+    }
+
+    /// What a client of the cluster chooses: each of these would refuse the event beside it.
+    const CHOSEN: [&str; 6] = [
+        r#""namespace":"shop""#,
+        r#""containerName":"web""#,
+        r#""namespace_name":"shop","container":"web""#,
+        r#""source":"/var/log/pods/shop_web_uid/web/0.log""#,
+        r#""stream":"stderr""#,
+        r#""x":"k8s_web_web_shop_uid_0""#,
+    ];
+
+    #[test]
+    fn what_is_in_an_event_or_a_copy_of_it_never_decides() {
+        let places = [
+            r#"{"message":EV,"parsed":EVENT}"#,
+            r#"{"log":EV,"stream":"stdout","log_processed":EVENT}"#,
+            r#"{"message":EV,"a":{"b":[EVENT]}}"#,
+            r#"{"message":EV,"requestObject":BODY}"#,
+            r#"{"message":EV,"requestObject.metadata":BODY,"responseObject_x":BODY}"#,
+            r#"{"message":EV,"request":{"kind":"Pod","metadata":BODY,"spec":BODY}}"#,
+            r#"{"message":EV,"objectRef":BODY,"userAgent":"/var/log/pods/shop_web_uid/web/0.log"}"#,
+            r#"{"message":EV,"requestURI":"/x?y=/var/log/containers/web_shop_web-1a.log"}"#,
+            r#"{"message":EV,"original":"k8s_web_web_shop_uid_0 /var/log/pods/shop_web_uid/web/0.log"}"#,
+            r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get","log":EV,"copy":EVENT}"#,
+            r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get","request":{"kind":"Pod","metadata":BODY}}"#,
+        ];
+        for chosen in CHOSEN {
+            let body = format!("{{{chosen}}}");
+            let event = EVENT.replace('}', &format!(r#","user":{body},"requestObject":{body}}}"#));
+            for place in places {
+                let text = serde_json::Value::from(event.as_str()).to_string();
+                let line = place.replace("EVENT", &event).replace("EV", &text).replace("BODY", &body);
+                assert_eq!(decode(&line), Ok(()), "{line}");
+            }
         }
     }
 
@@ -716,6 +844,12 @@ mod tests {
             r#"{"events":[{"timestamp":1,"message":EV,"logStreamName":"kube-apiserver-audit-1a"}],"searchedLogStreams":[{"logStreamName":"x"}]}"#,
             r#"{"MESSAGE":EV,"_SYSTEMD_UNIT":"k3s.service","SYSLOG_IDENTIFIER":"k3s","_TRANSPORT":"stdout"}"#,
             r#"{"log_s":EV,"Category":"kube-audit-admin","stream_s":"stdout"}"#,
+            r#"{"messageType":"DATA_MESSAGE","logGroup":"/k8s/audit","logStream":"node1","logEvents":[{"id":"1","timestamp":1,"message":EV}]}"#,
+            r#"{"stream":{"job":"kube-audit","service_name":"unknown_service"},"values":[["1",EV]]}"#,
+            r#"{"message":EV,"ddtags":"env:prod,kube_namespace:kube-system,kube_container_name:kube-apiserver"}"#,
+            r#"{"message":EV,"severity":5,"level":6}"#,
+            r#"{"message":EV,"severity":"info","facility":"local0","appname":"kube-apiserver","source_type":"syslog"}"#,
+            r#"{"logName":"projects/p/logs/kube-apiserver-audit","insertId":"1","jsonPayload":{"message":EV},"resource":{"type":"generic_node"}}"#,
             r#"{"json":{"auditID":"a","kind":"Event","apiVersion":"audit.k8s.io/v1","requestObject":{"container_name":"x","source":"stderr"}}}"#,
             r#"{"kubernetes":{"audit":{"auditID":"a","kind":"Event","apiVersion":"audit.k8s.io/v1","objectRef":{"namespace":"default"}}}}"#,
         ] {
@@ -728,12 +862,18 @@ mod tests {
         let log = |metadata: &str| decode(&format!(r#"{{"log":EV,"x":{metadata}}}"#));
         let many = |count: usize| format!("[{}]", vec!["1"; count].join(","));
         assert_eq!(log(&many(MEMBERS_MAX - 2)), Ok(()));
-        assert_eq!(log(&many(MEMBERS_MAX)), Err(Reason::OtherCategory));
+        assert_eq!(log(&many(MEMBERS_MAX)), Err(Reason::UntrustedOrigin));
+        let names = |count: usize| {
+            let names: Vec<String> =
+                (0..count).map(|n| format!(r#"{{"unit{n}systemd_unit":"k{n}"}}"#)).collect();
+            log(&format!("[{}]", names.join(",")))
+        };
+        assert_eq!(names(NAMES_MAX + 1), Err(Reason::UntrustedOrigin));
         let deep = |levels: usize| {
             let open = r#"{"x":"#.repeat(levels - 1);
             log(&format!(r#"{open}{{"container_name":"x"}}{}"#, "}".repeat(levels - 1)))
         };
-        assert_eq!(deep(LEVELS_MAX - 1), Err(Reason::OtherCategory));
+        assert_eq!(deep(LEVELS_MAX - 1), Err(Reason::UntrustedOrigin));
         assert_eq!(deep(LEVELS_MAX), Ok(()));
         let long = "x".repeat(1 << 20);
         assert_eq!(compact(&long, "Container.Name"), format!("{}containername", "x".repeat(51)));

@@ -388,6 +388,10 @@ mod tests {
         {
             assert_eq!(found(prefix), Some(Prefix::CloudWatchTail), "{prefix}");
         }
+        for prefix in ["2026-01-01T00:00:00.000Z node1 ", "2026-01-01T00:00:00.000Z kube-apiserver-0123 "] {
+            assert_eq!(found(prefix), Some(Prefix::TimeAndName), "{prefix}");
+        }
+        assert_eq!(name_after_time(b"2026-01-01T00:00:00.000Z node1 {"), Some(b"node1".as_slice()));
         for prefix in ["2026-01-01T00:00:00.1Z stdout F ", "2026-01-01T00:00:00+00:00 stdout F "] {
             assert_eq!(found(prefix), Some(Prefix::Container), "{prefix}");
         }
@@ -429,7 +433,6 @@ mod tests {
             "2026-01-01T00:00:00.000Z stderr F ",
             "2026-01-01T00:00:00.000Z stdout P ",
             "2026-01-01T00:00:00.000Z stdout F x",
-            "2026-01-01T00:00:00.000Z kube-apiserver-0123 ",
             "2026-01-01T00:00:00.000 ",
             "2026-01-01 00:00:00 ",
             "2026-01-01T00:00:00",
@@ -440,11 +443,13 @@ mod tests {
             "<133>Oct 21 10:37:55 node1 a: @CEE: ",
             "2026-03-02T10:00:00Z\t\t",
             "2026-03-02T10:00:00Z\ta b\t",
-            "2026-03-02T10:00:00Z\tkube.var.log.containers.x_default_x-1a.log\t",
             "2026-03-02T10:00:00Z\ta",
             "2026-03-02T10:00:00Z\ta\t\t",
             "2026-03-02T10:00:00Z a\t",
-            "2026-01-01T00:00:00.000Z kube-apiserver-audit- ",
+            "2026-01-01T00:00:00.000Z a b ",
+            "2026-01-01T00:00:00.000Z a=b ",
+            "2026-01-01T00:00:00.000Z \"a\" ",
+            "2026-01-01T00:00:00 a ",
             "\u{feff}2026-01-01T00:00:00.000Z ",
             "2026-01-01T00:00:00.000Z \u{feff}",
         ] {

@@ -154,7 +154,8 @@ mod tests {
 
     fn gather(position: Option<Position>, next: i64) -> Gather {
         let stream = StreamName { partition: "kafka/c/t/0".into(), label: "t[0]".into() };
-        let origin = Origin { partition: "kafka/c/t/0".into(), cluster: "prod".into(), reading: Arc::default() };
+        let origin =
+            Origin { partition: "kafka/c/t/0".into(), cluster: "prod".into(), reading: Arc::default() };
         Gather::new(Arc::new(stream), Arc::new(origin), position, next)
     }
 

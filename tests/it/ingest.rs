@@ -552,7 +552,7 @@ fn writers_that_are_not_known_are_named_and_can_be_believed() {
         "40 audit events were not taken",
         "  30: an audit event from a container other than an API server: clusters-a/audit-logs\n",
         "  10: an audit event from a container other than an API server: clusters-b/audit-logs\n",
-        "believe it with --writer",
+        "read them again with --writer",
     ] {
         assert!(err.contains(expected), "{expected}: {err}");
     }
@@ -911,12 +911,13 @@ fn objects_that_a_shipper_took_apart_are_read_and_matched() {
     expect_code(strongroom().args(["verify", "--archive"]).arg(&archive), 0);
 }
 
-/// A log in which everything is said to be of another container may be the audit log all the same.
+/// A log in which everything is of another container may be the audit log all the same, with texts that
+/// were cut before they say what they are.
 #[test]
 fn a_log_of_which_nothing_is_taken_is_a_finding() {
     let folder = folder();
     let archive = folder.path().join("archive");
-    let log = r#"{"log":"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"auditID\":\"a\"}\n","kubernetes":{"container_name":"kas","namespace_name":"clusters-a"}}"#;
+    let log = r#"{"log":"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"aud…\n","kubernetes":{"container_name":"kas","namespace_name":"clusters-a"}}"#;
     let path = write(folder.path(), "audit.log", log.as_bytes());
     let (_, err) = expect_code(ingest(&archive, &[&path]).arg("--complete"), 1);
     assert!(err.contains("no event was taken"), "{err}");

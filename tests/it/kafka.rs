@@ -2,6 +2,7 @@
 //! source or the broker that stops and starts again.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 

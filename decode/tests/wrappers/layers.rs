@@ -110,7 +110,7 @@ fn entries_of_journald_that_have_no_whole_event() {
         (format!(r#"{{"MESSAGE":{text},"_LINE_BREAK":"line-max"}}"#), "torn_line", "raise LineMax"),
         (
             format!(r#"{{"MESSAGE":{},"_SYSTEMD_UNIT":"sshd.service"}}"#, bytes_of(event)),
-            "other_category",
+            "untrusted_origin",
             "unit",
         ),
         (

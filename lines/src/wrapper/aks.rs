@@ -20,7 +20,7 @@ use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
 
-const AUDIT: [&str; 2] = ["kube-audit", "kube-audit-admin"];
+/// The category of all lines of the API server.
 const SERVER: &str = "kube-apiserver";
 
 /// Categories that a refusal names; other names are not repeated.
@@ -61,11 +61,6 @@ pub(super) fn records<'d>(
     Ok(items.into_iter().map(|item| record(item.get())).collect())
 }
 
-/// Whether a category contains events.
-pub(super) fn is_of_server(category: &str) -> bool {
-    AUDIT.contains(&category) || category == SERVER
-}
-
 fn content<'d>(members: &Members<'d>, writers: &Writers) -> Content<'d> {
     let category = match json::field("category", members, "category") {
         Ok(Some(category)) => category,
@@ -81,7 +76,7 @@ fn content<'d>(members: &Members<'d>, writers: &Writers) -> Content<'d> {
         }
         Content::Refused(Refusal::new(Reason::OtherCategory, format!("of the category {category}")))
     };
-    if !is_of_server(&category) && !writers.believe_log(&category) {
+    if !writers.believe_category(&category) {
         let properties = json::object("properties", json::member(members, "properties")).ok().flatten();
         return other(properties.and_then(|properties| json::member(&properties, "log")));
     }

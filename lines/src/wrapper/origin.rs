@@ -22,7 +22,6 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::aks;
 use super::writers::Writers;
 use crate::json::{self, Members};
 use crate::plain;
@@ -130,7 +129,7 @@ impl Other {
 /// Returns a name as a refusal repeats it. Names of Kubernetes, systemd and clouds have only these
 /// characters.
 fn shown(name: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@#[]$".contains(&byte);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@#[]$*".contains(&byte);
     match name.len() <= SHOWN_BYTES_MAX && !name.is_empty() && name.bytes().all(is_plain) {
         true => format!(": {name}"),
         false => ", whose name is not one".to_owned(),
@@ -280,8 +279,7 @@ impl Origin {
         {
             return Some(Other::new(STREAM, group));
         }
-        let is_other = |name: &&String| !aks::is_of_server(name) && !writers.believe_name(name);
-        if let Some(category) = self.categories.iter().find(is_other) {
+        if let Some(category) = self.categories.iter().find(|name| !writers.believe_category(name)) {
             return Some(Other::new(CATEGORY, category));
         }
         let service = self.services.iter().find(|name| !writers.believe_name(name));

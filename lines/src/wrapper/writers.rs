@@ -60,6 +60,8 @@ const UNITS: [&str; 8] = [
     "k0s",
 ];
 
+/// Categories of AKS that have audit events.
+const CATEGORIES: [&str; 3] = ["kube-audit", "kube-audit-admin", "kube-apiserver"];
 /// What the log streams of EKS with audit events begin with.
 const AUDIT_STREAM: &str = "kube-apiserver-audit";
 /// Groups of CloudWatch that AWS names. In those of clusters the stream says whose text it is, and
@@ -240,7 +242,12 @@ impl Writers {
         self.is_anyone() || self.believe_stream(Some(name), None)
     }
 
-    /// Judges the name of a log, or of its category.
+    /// Judges a category of logs of Azure.
+    pub(super) fn believe_category(&self, category: &str) -> bool {
+        CATEGORIES.contains(&category) || self.believe_log(category)
+    }
+
+    /// Judges the name of a log.
     pub(super) fn believe_log(&self, name: &str) -> bool {
         self.is_anyone() || self.names(name)
     }

@@ -868,8 +868,8 @@ mod tests {
         assert_eq!(
             found,
             [
-                "line 7: tail[1].writers: \"k*x\" has a * that is not at the end of a name",
                 "line 7: tail[1].writers: \"a b\" has white space or a control character",
+                "line 7: tail[1].writers: \"k*x\" has a * that is not at the end of a name",
             ]
         );
         let many = vec!["'a'"; WRITERS_MAX + 1].join(", ");

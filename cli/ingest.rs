@@ -72,6 +72,10 @@ pub struct Args {
     /// next run
     #[arg(long)]
     complete: bool,
+    /// Confirm that this machine's clock is right, although it is behind the newest commit of the
+    /// archive, or more than a day ahead of that commit and of the store's clock
+    #[arg(long)]
+    clock_is_right: bool,
     /// Threads that decode, match and encode [default: the number of cores]
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
@@ -138,6 +142,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         None => pipeline::block_bytes(limits.workers),
     };
     options.complete = args.complete;
+    options.clock_is_right = args.clock_is_right;
     options.unwrap = args.unwrap.map(Arc::new);
     options.redactor = redactor;
     stop_on_interrupt(&options.stop)?;

@@ -88,7 +88,9 @@ impl State {
         if !self.metrics.running.load(Ordering::Relaxed) {
             wrong.push("the pipeline is not running".to_owned());
         }
-        if self.metrics.trouble().is_some() {
+        if self.metrics.clock_doubted.load(Ordering::Relaxed) {
+            wrong.push("the system clock cannot be right, so nothing is sealed".to_owned());
+        } else if self.metrics.trouble().is_some() {
             wrong.push("the archive cannot be written".to_owned());
         }
         let sources = self.metrics.sources();
@@ -288,6 +290,8 @@ fn exposition(state: &State) -> String {
     out.one("conserved", "gauge", "1 while received equals the sum of its outcomes.", conserved);
     let running = if metrics.running.load(Ordering::Relaxed) { 1.0 } else { 0.0 };
     out.one("running", "gauge", "1 while the pipeline accepts records from sources.", running);
+    let doubted = if metrics.clock_doubted.load(Ordering::Relaxed) { 1.0 } else { 0.0 };
+    out.one("clock_doubted", "gauge", "1 while nothing is sealed because the clock cannot be right.", doubted);
     out.histogram("seal_seconds", "Duration of a seal.", &metrics.seal_seconds);
     out.histogram("alert_seconds", "Time from the arrival of an event to its alert.", &metrics.alert_seconds);
     out.family("alerts_total", "counter", "Alerts raised, by severity.");

@@ -75,6 +75,10 @@ pub struct Args {
     /// The archive, instead of the configuration's location
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: Option<String>,
+    /// Confirm that this machine's clock is right, although it is behind the newest commit of the
+    /// archive, or more than a day ahead of everything that shows the time
+    #[arg(long)]
+    clock_is_right: bool,
     #[command(flatten)]
     key: KeyArgs,
 }
@@ -87,6 +91,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         webhook.redactor.clone_from(&redactor);
     }
     config.live.redactor.clone_from(&redactor);
+    config.live.clock_is_right = args.clock_is_right;
     let rules = Arc::new(ingest::load_rules(!config.builtin_rules, &config.rules)?);
     start_log(&config.log)?;
     if let Some(redactor) = &redactor {
@@ -165,6 +170,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         silent: HashMap::new(),
         rejects: BTreeMap::new(),
         rejects_reported: None,
+        clock_is_doubted: false,
         started: Instant::now(),
         checked: Instant::now(),
         clock: ClockWatch::new(),
@@ -410,6 +416,8 @@ struct Watch {
     /// The rejects, by reason, that have been reported, and when the last ones were.
     rejects: BTreeMap<String, u64>,
     rejects_reported: Option<Instant>,
+    /// Whether it has been reported that nothing is sealed because of the clock.
+    clock_is_doubted: bool,
     started: Instant,
     checked: Instant,
     clock: ClockWatch,
@@ -490,6 +498,18 @@ impl Watch {
         self.send_own(own::records_rejected(&new, now.saturating_sub(ago), now));
     }
 
+    fn check_clock(&mut self) {
+        let is_doubted = self.metrics.clock_doubted.load(Ordering::Relaxed);
+        if is_doubted && !self.clock_is_doubted {
+            let what = self.metrics.trouble().unwrap_or_default();
+            tracing::error!(reason = %what, "nothing is sealed until the system clock is right");
+            self.send_own(own::clock_doubted(&what, Utc::now().timestamp_micros()));
+        } else if !is_doubted && self.clock_is_doubted {
+            tracing::info!("the system clock is no longer doubted");
+        }
+        self.clock_is_doubted = is_doubted;
+    }
+
     fn check_contradictions(&mut self) {
         for (name, counters) in self.anchoring.as_ref().map(Anchoring::counters).unwrap_or_default() {
             if !counters.contradicts.load(Ordering::Relaxed) {
@@ -527,6 +547,7 @@ impl LiveObserver for Watch {
             self.checked = Instant::now();
             self.check_silence();
             self.check_contradictions();
+            self.check_clock();
             self.check_rejects();
             match self.clock.step() {
                 Some(Step::Back(by)) => tracing::error!(

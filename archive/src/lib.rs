@@ -35,6 +35,8 @@ pub mod activity_record;
 mod archive;
 mod bits;
 mod check;
+mod clock;
+mod clock_doubt;
 mod column;
 pub mod delta;
 pub mod encode;
@@ -63,6 +65,8 @@ pub use strongroom_store::s3_error::S3Error;
 pub use strongroom_store::{Contents, Fetched};
 
 pub use archive::Archive;
+pub use clock::ClockSeen;
+pub use clock_doubt::ClockDoubt;
 pub use check::{Finding, Init, Policies, Verdict, check, init};
 pub use delta::commit::{CHECKPOINT_INTERVAL, SealedFile};
 pub use delta::snapshot::{FileEntry, Snapshot, Volume};

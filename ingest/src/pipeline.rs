@@ -38,7 +38,7 @@ use chrono::Utc;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, RuleSet};
 use strongroom_archive::fingerprint::Fingerprint;
-use strongroom_archive::{Archive, Counts, Position, SealReport, SourcePosition, Writer};
+use strongroom_archive::{Archive, Counts, Position, SealReport, SourcePosition, Writer, WriterOptions};
 use strongroom_decode::reject_batch;
 use strongroom_lines::frame::Origin;
 use strongroom_lines::{DialectCounts, EventPath, Reason, Refusal};
@@ -88,6 +88,8 @@ pub struct IngestOptions {
     pub redactor: Option<Arc<Redactor>>,
     /// Files no longer grow: an unfinished last line is a reject, and is not left for later.
     pub complete: bool,
+    /// An operator has confirmed that this machine's clock is right, whatever contradicts it.
+    pub clock_is_right: bool,
     pub block_lines_max: usize,
     /// Set from outside to end the run early: text that was read is sealed first.
     pub stop: Arc<AtomicBool>,
@@ -110,6 +112,7 @@ impl IngestOptions {
             redactor: None,
             limits: Limits::with_blocks_of(block_bytes(cores())),
             complete: false,
+            clock_is_right: false,
             block_lines_max: BLOCK_LINES_MAX,
             stop: Arc::default(),
         }
@@ -253,13 +256,9 @@ pub fn ingest(
     options: &IngestOptions,
     observer: &mut dyn Observer,
 ) -> Result<Report, IngestError> {
-    let writer = match archive.try_writer(strongroom_archive::WriterOptions::default())? {
-        Some(writer) => writer,
-        None => {
-            observer.waiting();
-            archive.writer()?
-        }
-    };
+    let writer_options =
+        WriterOptions { clock_is_right: options.clock_is_right, ..WriterOptions::default() };
+    let writer = archive.writer_with(writer_options, || observer.waiting())?;
     let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
     warm_up(archive, rules, &mut detector)?;
 

@@ -48,6 +48,8 @@ pub(super) enum Sealed {
 pub(super) struct Sealer<'s> {
     pub(super) archive: &'s Archive,
     pub(super) writer: Option<Writer>,
+    /// Settings of the next writer.
+    pub(super) options: WriterOptions,
     pub(super) metrics: &'s Metrics,
     /// Set when the driver no longer waits.
     pub(super) give_up: Arc<AtomicBool>,
@@ -98,6 +100,8 @@ impl Sealer<'_> {
         loop {
             let error = match self.try_seal(batch) {
                 Ok(report) => {
+                    self.options.clock_seen = self.writer.as_ref().and_then(Writer::clock_seen);
+                    self.metrics.clock_doubted.store(false, Ordering::Relaxed);
                     if self.metrics.trouble().is_some() {
                         tracing::info!("sealing recovered");
                         self.metrics.set_trouble(None);
@@ -111,6 +115,8 @@ impl Sealer<'_> {
                 return Err(error);
             }
             self.metrics.seal_failures.fetch_add(1, Ordering::Relaxed);
+            let is_doubted = matches!(error, ArchiveError::ClockDoubted { .. });
+            self.metrics.clock_doubted.store(is_doubted, Ordering::Relaxed);
             let text = error_chain(&error);
             let hint = error.hint().unwrap_or_default();
             tracing::error!(error = %text, hint, retry_in_ms = wait.as_millis() as u64, "cannot seal; trying again");
@@ -131,7 +137,7 @@ impl Sealer<'_> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
-                let mut writer = open_writer(self.archive, &self.give_up)?;
+                let mut writer = open_writer(self.archive, &self.options, &self.give_up)?;
                 // An earlier attempt may have been partly successful. Each table is committed
                 // whole. So a table has this batch if it has every stream of the batch up to the
                 // position where the batch ends. A table that may be ahead (any but `events`) may
@@ -170,7 +176,7 @@ impl Sealer<'_> {
     fn refresh(&mut self) -> Result<HashMap<Table, HashMap<String, Position>>, ArchiveError> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            none => none.insert(open_writer(self.archive, &self.give_up)?),
+            none => none.insert(open_writer(self.archive, &self.options, &self.give_up)?),
         };
         writer.refresh()?;
         Ok(Table::ALL.map(|table| (table, positions(writer, table))).into())
@@ -179,10 +185,14 @@ impl Sealer<'_> {
 
 /// Opens the archive's writer. If only one process may have the writer and another has it, waits
 /// until it is free or `stop` is set.
-pub(super) fn open_writer(archive: &Archive, stop: &AtomicBool) -> Result<Writer, ArchiveError> {
+pub(super) fn open_writer(
+    archive: &Archive,
+    options: &WriterOptions,
+    stop: &AtomicBool,
+) -> Result<Writer, ArchiveError> {
     let mut is_logged = false;
     loop {
-        if let Some(writer) = archive.try_writer(WriterOptions::default())? {
+        if let Some(writer) = archive.try_writer(options.clone())? {
             return Ok(writer);
         }
         if stop.load(Ordering::Relaxed) {

@@ -15,7 +15,7 @@ const TOKEN: &str = "a-token-of-the-test";
 
 /// Returns `count` batches of `size` events. Each batch is the body of an `EventList`, as an API
 /// server posts it, and the items in it.
-fn batches(count: usize, size: usize, seed: u64) -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
+pub fn batches(count: usize, size: usize, seed: u64) -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
     let text = log((count * size) as u64, seed);
     let items: Vec<Vec<u8>> = text
         .split(|byte| *byte == b'\n')
@@ -32,7 +32,7 @@ fn batches(count: usize, size: usize, seed: u64) -> Vec<(Vec<u8>, Vec<Vec<u8>>)>
 }
 
 /// Status of a POST; 0 when no answer came.
-fn post(address: &str, path: &str, token: &str, body: &[u8]) -> u16 {
+pub fn post(address: &str, path: &str, token: &str, body: &[u8]) -> u16 {
     let send = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -52,7 +52,7 @@ fn post(address: &str, path: &str, token: &str, body: &[u8]) -> u16 {
 }
 
 /// The address of its listener, once it has logged it.
-fn listener(daemon: &Daemon) -> String {
+pub fn listener(daemon: &Daemon) -> String {
     let mut address = None;
     wait_until("the webhook listens", || {
         let log = daemon.log();

@@ -478,6 +478,19 @@ pub(crate) async fn transactions_of(store: &Store, volume: &Path) -> Result<Tran
     Ok(Transactions { newest: transactions, last, length })
 }
 
+/// The time of a commit of a volume; `None` if it does not say.
+pub(crate) async fn time_of(store: &Store, volume: &Path, version: u64) -> Result<Option<DateTime<Utc>>> {
+    let path = layout::commit(volume, version);
+    let text = store.read(&path).await;
+    let Some(text) = text.map_err(|source| ArchiveError::ReadCommit { path: path.clone(), source })? else {
+        return Ok(None);
+    };
+    let lines = parse_commit(&path, &text)?;
+    let info = lines.iter().find_map(|line| line.commit_info.as_ref());
+    let time = info.and_then(|info| info.get("timestamp")?.as_i64());
+    Ok(time.and_then(DateTime::from_timestamp_millis))
+}
+
 /// The newest `txn` version of every appId in the commits of a volume after `after`, up to `last`.
 pub(crate) async fn transactions_between(
     store: &Store,
@@ -520,7 +533,11 @@ pub(crate) async fn read_commits(store: &Store, paths: Vec<PathBuf>) -> Result<V
 async fn read_commit(store: &Store, path: &Path) -> Result<Vec<Line>> {
     let text = store.read_present(path).await;
     let text = text.map_err(|source| ArchiveError::ReadCommit { path: path.to_owned(), source })?;
-    let parsed = delta::actions(&text).map(|line| {
+    parse_commit(path, &text)
+}
+
+fn parse_commit(path: &Path, text: &[u8]) -> Result<Vec<Line>> {
+    let parsed = delta::actions(text).map(|line| {
         line.map_err(|(line, source)| ArchiveError::ParseCommit { path: path.to_owned(), line, source })
     });
     parsed.collect()

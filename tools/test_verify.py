@@ -1370,6 +1370,7 @@ class Buckets(InFolder):
             report = self.check(store)
             self.assertEqual(report.findings, [])
             self.assertTrue(any(text.startswith(said) for text in report.not_checked), report.not_checked)
+            self.assertEqual(report.checked["locks"], 0, "a lock that could not be read was not checked")
         store.denied = ("list-type",)
         with self.assertRaisesRegex(verify.CannotCheck, "cannot list some/prefix/: 403 AccessDenied: no"):
             self.check(store)

@@ -1918,8 +1918,7 @@ class Archive:
         years after the object was put."""
         unknown = 0
         for (path, version), answer in self.root.each(locked, lambda item: self.root.setting("retention", item[0], item[1].id)):
-            self.progress.show("locks: %d of %d" % (self.report.checked["locks"] + 1, len(locked)))
-            self.report.count("locks")
+            self.progress.show("locks: %d of %d" % (self.report.checked["locks"] + unknown + 1, len(locked)))
             if isinstance(answer, Refused):
                 unknown += 1
                 continue
@@ -1928,6 +1927,7 @@ class Archive:
             if text and until is None:
                 unknown += 1
                 continue
+            self.report.count("locks")
             if answer is not None and mode != "COMPLIANCE":
                 self.report.finding("lock_mode", shown(path), "its mode is %s, not COMPLIANCE" % shown(mode))
             if until is None:

@@ -36,6 +36,8 @@ pub enum ArchiveError {
     LocationScheme { location: String },
     #[error("{} is not an archive: {} is missing", root.display(), strongroom_store::layout::MANIFEST)]
     NotAnArchive { root: PathBuf },
+    #[error("{} is an archive, but its {} has a delete marker", root.display(), strongroom_store::layout::MANIFEST)]
+    ManifestHidden { root: PathBuf },
     #[error("{} is not empty and is not an archive", root.display())]
     NotEmpty { root: PathBuf },
     #[error("another process is writing to {}", root.display())]
@@ -232,6 +234,11 @@ pub enum ArchiveError {
         #[source]
         source: Box<LogError>,
     },
+    #[error("the history of the archive was changed, so nothing is added to it")]
+    HistoryChanged {
+        #[source]
+        source: Box<LogError>,
+    },
     #[error("{} is closed: another writer has started the next volume", path.display())]
     VolumeClosed { path: PathBuf },
     #[error("the year {year} has reached its maximum number of volumes")]
@@ -417,6 +424,15 @@ impl ArchiveError {
                 Some("give a folder on a local disk or s3://bucket/prefix")
             }
             ArchiveError::Store(error) => error.hint(),
+            ArchiveError::OpenVolume { source, .. } => match &**source {
+                DeltaError::List(source) => source.hint(),
+                _ => None,
+            },
+            ArchiveError::HistoryChanged { source } => source.hint(),
+            ArchiveError::ManifestHidden { .. } => Some(
+                "somebody has deleted it; remove the delete marker, which `strongroom verify` names: what was written \
+                 is below it",
+            ),
             ArchiveError::NotAnArchive { .. } => Some("`strongroom ingest` creates an archive"),
             ArchiveError::Records { source } => source.hint(),
             ArchiveError::Clock { .. } => Some("the system clock is outside 2000-9999; set it"),

@@ -54,6 +54,7 @@ use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::volume::YEARS;
 use strongroom_schemas::{Period, Table, VolumeId};
 use strongroom_store::durable::{self, read_only};
+use strongroom_store::error::StoreError;
 use strongroom_store::id::random_id;
 use strongroom_store::options::variables;
 use strongroom_store::s3::Content;
@@ -279,7 +280,7 @@ impl Writer {
         if let Some(log_signer) = log_signer.clone() {
             // Sign what an earlier run committed but did not sign before it died.
             let caught_up = background::wait(async move { Ok::<_, ArchiveError>(log_signer.all().await) })?;
-            warnings.extend(caught_up.err().map(unproven));
+            warnings.extend(caught_up.err().map(unproven).transpose()?);
         }
         Ok(Writer {
             site: site.clone(),
@@ -790,7 +791,7 @@ impl Writer {
             };
             Ok::<_, ArchiveError>(signed.await)
         })?;
-        report.warnings.extend(proven.err().map(unproven));
+        report.warnings.extend(proven.err().map(unproven).transpose()?);
         Ok(())
     }
 
@@ -1015,8 +1016,16 @@ fn truth_of(partition: &str) -> Table {
 }
 
 /// A warning: the commits are safe, but not signed yet.
-fn unproven(error: LogError) -> String {
-    format!("the proof log is behind: {}", with_causes(&error))
+///
+/// # Errors
+/// If what was signed is no longer what the archive shows: a writer does not build on that.
+fn unproven(error: LogError) -> Result<String> {
+    match error {
+        LogError::Forked { .. } | LogError::Store(StoreError::Changed { .. }) => {
+            Err(ArchiveError::HistoryChanged { source: Box::new(error) })
+        }
+        error => Ok(format!("the proof log is behind: {}", with_causes(&error))),
+    }
 }
 
 /// What the commits and the drop records of an archive say about its sources and volumes.

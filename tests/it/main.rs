@@ -35,6 +35,7 @@ mod retention;
 mod rules;
 mod run;
 mod s3;
+mod s3_changed;
 mod services;
 mod sinks;
 mod tail;

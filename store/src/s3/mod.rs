@@ -47,7 +47,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 
-pub use self::bucket::{Condition, ObjectVersion};
+pub use self::bucket::{Condition, ObjectLock, ObjectVersion};
 use self::credentials::Lookup;
 pub use self::iam::{auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy};
 pub use self::lock::Protection;

@@ -118,6 +118,11 @@ impl Archive {
         })
     }
 
+    /// Whether a text can be a location. Nothing is looked for there.
+    pub fn is_location(location: &str) -> bool {
+        if S3::is_location(location) { S3::is_valid_location(location) } else { local_path(location).is_ok() }
+    }
+
     /// Opens the archive at `location`; it must exist.
     pub fn open(location: &str) -> Result<Archive> {
         Archive::open_with(location, &options_for(location)?)

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::daemon::{Daemon, config, wait_until};
 use crate::retention::clock_library;
-use crate::run::{expect_code, export, ingest, log, number, output, strongroom, strongroom_at, write};
+use crate::run::{expect_code, export, ingest, log, number, output, strongroom, strongroom_at, write, write_secret};
 use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY};
 use crate::webhook;
 
@@ -232,8 +232,7 @@ fn volumes(archive: &Path) -> usize {
 fn a_clock_that_cannot_be_right_stops_sealing_until_it_is_set() {
     let set = setting(None);
     let token = "a-token-that-nobody-guesses-0000";
-    let token_file = write(set.folder.path(), "token", token.as_bytes());
-    std::fs::set_permissions(&token_file, std::fs::Permissions::from_mode(0o600)).expect("ours");
+    let token_file = write_secret(set.folder.path(), "token", token.as_bytes());
     let alerts = set.folder.path().join("alerts.jsonl");
     let text = std::fs::read_to_string(&set.config).expect("read");
     let text = text.replace("stdout = false", &format!("stdout = false\nfile = '{}'", alerts.display()));

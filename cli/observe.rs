@@ -18,13 +18,15 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use strongroom_live::webhook::WebhookCounters;
-use strongroom_live::{BUCKETS, Histogram, Metrics, Secret};
+use strongroom_live::{BUCKETS, Door, Histogram, Metrics, Secret};
 use strongroom_sinks::{OutboxCounters, SinkCounters};
 
 use crate::anchor::AnchorCounters;
 use crate::exit::CliError;
 
+/// Connections in all, and of one address. When there are more, the oldest one is closed.
 const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_OF_ADDRESS_MAX: usize = 32;
 /// Time for a request's head, and for a whole connection.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
@@ -131,12 +133,11 @@ pub fn start(listen: SocketAddr, token: Option<Secret>, state: Arc<State>) -> Re
 }
 
 async fn serve(listener: tokio::net::TcpListener, token: Option<Secret>, state: Arc<State>) {
-    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    let door = Door::new(CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX);
     let token = Arc::new(token.map(|token| format!("Bearer {}", token.expose())));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, stranger) = match listener.accept().await {
+            Ok((stream, address)) => (stream, door.enter(address.ip())),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection for metrics");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -154,8 +155,10 @@ async fn serve(listener: tokio::net::TcpListener, token: Option<Secret>, state: 
                 .header_read_timeout(HEAD_TIME)
                 .serve_connection(TokioIo::new(stream), service);
             // An error that a client causes on its own connection is not reported.
-            let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
-            drop(place);
+            tokio::select! {
+                _ = tokio::time::timeout(CONNECTION_TIME, connection) => {}
+                () = stranger.sent_away() => {}
+            }
         });
     }
 }

@@ -32,6 +32,7 @@ use self::reader::{Mistake, Mistakes, Section, parse};
 use self::sinks::SinkConfig;
 use crate::anchor::{TimestampConfig, WITNESSES_MAX, WitnessConfig, timestamp_authorities};
 use crate::exit::{self, CliError};
+use crate::term;
 
 /// Every key, with its default and its meaning.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -75,12 +76,12 @@ enum Command {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     match args.command {
-        None => anstream::stdout().write_all(DEFAULT.as_bytes()).context("cannot print")?,
+        None => term::stdout().write_all(DEFAULT.as_bytes()).context("cannot print")?,
         Some(Command::Check { file }) => {
             let config = Config::read(&file, None)?;
             let sources = config.tails.len() + config.webhooks.len() + config.kafkas.len();
             let plural = if sources == 1 { "" } else { "s" };
-            writeln!(anstream::stdout(), "{}: no mistakes; {sources} source{plural}", file.display())
+            writeln!(term::stdout(), "{}: no mistakes; {sources} source{plural}", file.display())
                 .context("cannot print")?;
         }
     }

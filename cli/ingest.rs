@@ -121,7 +121,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     if let (Some(first), false) = (left_out.first(), args.quiet) {
         let (count, first) = (term::count(left_out.len() as u64), first.display().to_string());
         writeln!(
-            anstream::stderr(),
+            term::stderr(),
             "skipped {count} file{} not named like a log, the first is {}; name files to read them",
             if left_out.len() == 1 { "" } else { "s" },
             term::printable(&first)
@@ -196,7 +196,7 @@ pub fn stop_on_interrupt(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
                     }
                     // The terminal may be gone.
                     let _ = writeln!(
-                        anstream::stderr(),
+                        term::stderr(),
                         "\nstopping: sealing what was read (Ctrl-C again to stop at once)"
                     );
                 }
@@ -332,14 +332,15 @@ impl Observer for Screen {
             return;
         }
         let text = alert_text(alert);
-        let printed = self.bar.suspend(|| anstream::stdout().lock().write_all(text.as_bytes()));
+        let printed = self.bar.suspend(|| term::stdout().lock().write_all(text.as_bytes()));
         self.keep(printed.context("cannot print an alert"));
     }
 
     fn file_failed(&mut self, error: &FileError) {
-        let text = format!("error: {}\n  hint: {}\n", error_chain(error), error.hint());
+        let text =
+            format!("error: {}\n  hint: {}\n", term::printable(&error_chain(error)), error.hint());
         self.bar.suspend(|| {
-            let _ = anstream::stderr().lock().write_all(text.as_bytes());
+            let _ = term::stderr().lock().write_all(text.as_bytes());
         });
     }
 
@@ -352,7 +353,7 @@ impl Observer for Screen {
 
     fn waiting(&mut self) {
         if !self.quiet {
-            let _ = writeln!(anstream::stderr(), "another run is writing to this archive; waiting for it");
+            let _ = writeln!(term::stderr(), "another run is writing to this archive; waiting for it");
         }
     }
 }
@@ -395,7 +396,7 @@ pub fn alert_text(alert: &Alert) -> String {
 
 /// Prints the summary of a run on standard error.
 pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Result<(), CliError> {
-    let mut err = anstream::stderr().lock();
+    let mut err = term::stderr().lock();
     let counts = report.counts;
     writeln!(
         err,

@@ -254,7 +254,7 @@ pub fn start_log(log: &config::Log) -> Result<(), CliError> {
     // A target matches by prefix, so this one covers all our crates.
     let targets = Targets::new().with_default(theirs).with_target("strongroom", ours);
     let registry = tracing_subscriber::registry().with(targets);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(term::log).with_target(false);
     let started = match log.format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Text => {
@@ -391,7 +391,7 @@ fn write_alerts(
                 first.and(Err(error).with_context(|| format!("cannot write alerts to {}", path.display())));
         }
         if stdout {
-            let mut out = std::io::stdout().lock();
+            let mut out = term::data();
             if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
                 tracing::warn!(%error, "standard output is gone; alerts no longer go there");
                 stdout = false;

@@ -33,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Log, LogFormat};
 use crate::exit::{self, CliError, proof_error};
-use crate::run;
+use crate::{run, term};
 
 const CONNECTIONS_MAX: usize = 128;
 const CONNECTIONS_OF_ADDRESS_MAX: usize = 64;
@@ -134,7 +134,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let count = logs.len();
     let witness = Arc::new(Witness::open(key, logs, &args.state).map_err(proof_error)?);
     run::start_log(&Log { level: tracing::Level::INFO, format: LogFormat::Text })?;
-    writeln!(anstream::stdout(), "{}", witness.public())?;
+    writeln!(term::stdout(), "{}", witness.public())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(WORKERS)

@@ -39,5 +39,6 @@ mod s3_changed;
 mod services;
 mod sinks;
 mod tail;
+mod terminal;
 mod troubles;
 mod webhook;

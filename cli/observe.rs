@@ -343,18 +343,37 @@ fn exposition(state: &State) -> String {
         };
     each("source_bytes_total", "counter", "Text read from a source.", &|c| get(&c.bytes));
     each("source_duplicates_total", "counter", "Records that arrived again.", &|c| get(&c.duplicates));
-    each("source_lag", "gauge", "What waits at the source: bytes, or messages of a broker.", &|c| {
-        c.lag.load(Ordering::Relaxed) as f64
-    });
+    // A member of a group without a partition brings nothing and knows nothing: it is neither well
+    // nor blocked, and how much waits is not known.
+    let is_spare = |c: &strongroom_live::SourceCounters| c.partitions() == Some(0);
+    each(
+        "source_lag",
+        "gauge",
+        "What waits at the source: bytes, or messages of a broker; NaN if its group has assigned nothing.",
+        &|c| if is_spare(c) { f64::NAN } else { c.lag.load(Ordering::Relaxed) as f64 },
+    );
+    each(
+        "source_partitions",
+        "gauge",
+        "Partitions that the source's group has assigned to it; NaN for sources without a group.",
+        &|c| c.partitions().map_or(f64::NAN, |count| count as f64),
+    );
     each("source_troubles_total", "counter", "Times that a source was blocked.", &|c| get(&c.troubles));
-    each("source_well", "gauge", "0 while a source is blocked by an error.", &|c| {
-        if c.trouble().is_some() { 0.0 } else { 1.0 }
-    });
+    each(
+        "source_well",
+        "gauge",
+        "0 while a source is blocked by an error; NaN while its group has assigned nothing.",
+        &|c| match c.trouble() {
+            Some(_) => 0.0,
+            None if is_spare(c) => f64::NAN,
+            None => 1.0,
+        },
+    );
     each(
         "source_silent_seconds",
         "gauge",
-        "Time since a source delivered anything; -1 before the first delivery.",
-        &|c| c.last_chunk().map_or(-1.0, |last| last.elapsed().as_secs_f64()),
+        "Time since a source delivered anything, or could; NaN while its group has assigned nothing.",
+        &|c| c.quiet_since().map_or(f64::NAN, |since| since.elapsed().as_secs_f64()),
     );
     let webhooks = state.webhooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if !webhooks.is_empty() {

@@ -5,7 +5,7 @@
 //! one, through a bounded queue to a thread that writes. After a crash the next start reads all
 //! positions from the archive.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -167,7 +167,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         retry_queue: Vec::new(),
         severity: config.alerts.severity,
         silence: config.silence,
-        silent: HashMap::new(),
+        silent: HashSet::new(),
         rejects: BTreeMap::new(),
         rejects_reported: None,
         clock_is_doubted: false,
@@ -411,8 +411,8 @@ struct Watch {
     retry_queue: Vec<Alert>,
     severity: strongroom_schemas::Severity,
     silence: Vec<(String, Duration)>,
-    /// Silent sources, with the time of their last chunk.
-    silent: HashMap<String, Option<Instant>>,
+    /// Silent sources.
+    silent: HashSet<String>,
     /// The rejects, by reason, that have been reported, and when the last ones were.
     rejects: BTreeMap<String, u64>,
     rejects_reported: Option<Instant>,
@@ -455,15 +455,18 @@ impl Watch {
 
     fn check_silence(&mut self) {
         for (name, bound) in self.silence.clone() {
-            let last = self.metrics.source(&name).last_chunk();
-            let since = last.unwrap_or(self.started);
+            let Some(since) = self.metrics.source(&name).quiet_since() else {
+                // Another member of its group brings what there is.
+                self.silent.remove(&name);
+                continue;
+            };
             if since.elapsed() <= bound {
-                if self.silent.remove(&name).is_some() {
+                if self.silent.remove(&name) {
                     tracing::info!(source = name, "the source is active again");
                 }
                 continue;
             }
-            if self.silent.insert(name.clone(), last).is_none() {
+            if self.silent.insert(name.clone()) {
                 let now = Utc::now().timestamp_micros();
                 let ago = i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
                 tracing::error!(source = name, bound_s = bound.as_secs(), "the source fell silent");

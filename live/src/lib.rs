@@ -78,7 +78,7 @@ pub use door::{Door, Stranger};
 pub use driver::{
     DRAIN, Drained, LIVE_BLOCK_BYTES, LiveObserver, LiveOptions, LiveRules, Run, TEXT_BYTES_MAX,
 };
-pub use feed::{Chunk, Feed, Source, SourceCounters, SourceError, Stopped, StreamName};
+pub use feed::{Assigned, Chunk, Feed, Source, SourceCounters, SourceError, Stopped, StreamName};
 pub use history::{ArchiveHistory, mark_of};
 pub use metrics::{BUCKETS, Histogram, Metrics};
 pub use serve::serve;

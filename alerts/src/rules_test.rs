@@ -543,8 +543,10 @@ fn patterns_mean_what_they_say() {
         0,
         "/requestURI",
         &command,
-        &["sh", "bash", "/bin/sh\u{1f}-c\u{1f}id", "/usr/bin/env bash", "zsh\u{1f}-i", "ash", "busybox sh"],
-        &["shutdown", "ls\u{1f}/bin/sh", "/app/publish.sh", "push", "ssh-keygen", "bashcov"],
+        &["sh", "bash", "/bin/sh\u{1f}-c\u{1f}id", "/usr/bin/env bash", "zsh\u{1f}-i", "ash", "busybox sh", "xargs\u{1f}bash",
+          "timeout\u{1f}-s\u{1f}9\u{1f}60s\u{1f}/bin/bash", "env\u{1f}-i\u{1f}A=b\u{1f}sh", "nice\u{1f}-n\u{1f}5\u{1f}xargs\u{1f}-0\u{1f}dash",
+          "chroot\u{1f}/host\u{1f}bash", "nsenter\u{1f}-t\u{1f}1\u{1f}-m\u{1f}sh", "sudo\u{1f}-u\u{1f}postgres\u{1f}ksh"],
+        &["xargs\u{1f}ls\u{1f}/bin/sh", "timeout\u{1f}60\u{1f}ls\u{1f}/bin/sh", "env\u{1f}A=sh\u{1f}ls", "shutdown", "ls\u{1f}/bin/sh", "/app/publish.sh", "push", "ssh-keygen", "bashcov"],
     );
     check(
         "pod-exec-suspicious-command",

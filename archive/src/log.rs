@@ -183,12 +183,13 @@ impl LogSigner {
         let signed = tile_hashes(site, &folder(&site.root, head.log), Tile { level: 0, number, width }).await?;
         // A tile that is missing can be computed; whether it leads to the signed root was checked.
         let first = if is_first { 0 } else { width - 1 };
-        let commits = (first..width).zip(signed.get(first as usize..).unwrap_or_default());
-        let mut compared = stream::iter(commits.map(|(at, signed)| {
-            let path = layout::commit(&volume, number * TILE_WIDTH + at);
-            async move { Ok::<_, LogError>((site.read(&path).await?, *signed)) }
-        }))
-        .buffered(COMMITS_AT_ONCE);
+        let signed: Vec<Hash> = signed.into_iter().skip(first as usize).collect();
+        // Owned, so that the future can move to another thread.
+        let commits = (first..width).zip(signed).map(|(at, signed)| {
+            let (site, path) = (site.clone(), layout::commit(&volume, number * TILE_WIDTH + at));
+            async move { Ok::<_, LogError>((site.read(&path).await?, signed)) }
+        });
+        let mut compared = stream::iter(commits).buffered(COMMITS_AT_ONCE);
         while let Some((commit, signed)) = compared.try_next().await? {
             if commit.map(|commit| leaf_hash(&commit)) != Some(signed) {
                 return Err(LogError::Forked { log: head.log.name(), size: head.size });

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
+use strongroom_archive::{Archive, LockMode, RETENTION_YEARS_MAX, StoreOptions};
 use strongroom_ingest::{SEAL_BYTES, SEAL_INTERVAL};
 use strongroom_lines::{DEPTH_MAX, EventPath, LINE_BYTES_MAX};
 use strongroom_live::kafka::{self, KafkaOptions, KafkaSource};

@@ -330,7 +330,7 @@ fn a_run_killed_at_any_moment_is_completed_by_the_next() {
 
 /// The kinds of findings of `verify`. The second verifier, which asks the store itself, must find
 /// the same.
-pub pub fn findings(endpoint: &str, location: &str, public: &str) -> (BTreeSet<String>, Value) {
+pub fn findings(endpoint: &str, location: &str, public: &str) -> (BTreeSet<String>, Value) {
     findings_with(endpoint, location, public, &[])
 }
 

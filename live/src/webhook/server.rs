@@ -405,9 +405,11 @@ impl Listener {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut look = tokio::time::interval(CHECK_INTERVAL);
         let mut is_stopping = false;
-        let (mut stranger, mut permit) = (Some(stranger), None);
+        let (mut stranger, mut permit) = (Some(stranger), None::<OwnedSemaphorePermit>);
         loop {
             tokio::select! {
+                // Whoever became known is no longer sent away.
+                biased;
                 () = peer.known.notified(), if stranger.is_some() => {
                     stranger = None;
                     permit = Arc::clone(&self.connections).try_acquire_owned().ok();
@@ -421,17 +423,17 @@ impl Listener {
                 }
                 () = away(stranger.as_ref()) => {
                     self.refusals.note(RefusalKind::Crowded, &peer.who(), "");
-                    return;
+                    break;
                 }
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         tracing::debug!(error, "a connection ended");
                     }
-                    return;
+                    break;
                 }
                 _ = look.tick() => {
                     if peer.is_idle() {
-                        return;
+                        break;
                     }
                 }
                 _ = stop.wait_for(|stop| *stop), if !is_stopping => {
@@ -440,6 +442,7 @@ impl Listener {
                 }
             }
         }
+        drop(permit);
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Full<Bytes>> {

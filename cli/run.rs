@@ -39,6 +39,7 @@ use crate::key::KeyArgs;
 use crate::observe::{self, State};
 use crate::reload::Reload;
 use crate::{allocator, ingest};
+use crate::term;
 
 /// Maximum number of alerts that wait for a slow file or reader.
 const ALERTS_QUEUE: usize = 10_000;

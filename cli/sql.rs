@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 
 use crate::exit::{self, CliError, query_error};
 use crate::query::{self, SessionArgs};
+use crate::term;
 
 /// Ask the archive interactively.
 ///

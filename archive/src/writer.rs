@@ -348,6 +348,16 @@ impl Writer {
         self.options.clock_seen
     }
 
+    /// Fails if commits cannot be dated now. `event` is the time of the newest event that waits.
+    ///
+    /// # Errors
+    /// [`ArchiveError::ClockDoubted`] if the clock cannot be right, unless an operator has confirmed
+    /// that it is.
+    pub fn check_clock(&mut self, event: Option<DateTime<Utc>>) -> Result<()> {
+        self.newest_event = self.newest_event.max(event);
+        self.time().map(drop)
+    }
+
     /// Whether several processes may write to the archive at once.
     pub fn is_shared(&self) -> bool {
         matches!(self.guard, WriterGuard::Fenced)

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -449,13 +449,13 @@ fn is_hard_to_guess(token: &str) -> bool {
         ];
         sizes.into_iter().filter(|(_, is_used)| *is_used).map(|(size, _)| size).sum()
     };
-    let different: std::collections::BTreeSet<char> = token.chars().collect();
+    let different: BTreeSet<char> = token.chars().collect();
     let bits = f64::from(alphabet).log2() * token.chars().count() as f64;
     different.len() >= TOKEN_CHARS_MIN && bits >= TOKEN_BITS_MIN
 }
 
 /// Whether users outside the owner and the group of a file have any permission for it.
-fn is_open_to_others(path: &std::path::Path) -> bool {
+fn is_open_to_others(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o007 != 0)
 }

@@ -3,8 +3,9 @@
 //! Invariants:
 //! - A batch is sealed whole and once, or not at all. After a failure a new writer says how far the
 //!   archive has got, and rows of the batch that the archive already has are left out.
-//! - A failure that may pass is waited for, with the batch kept; only a position that another
-//!   process has moved ends the run, because the batch is then no longer what comes next.
+//! - A failure that may pass is waited for, with the batch kept. A position that another process has
+//!   moved ends the run, because the batch is then no longer what comes next. So does a clock that
+//!   could not be right, once it is: that clock has dated what is in the batch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use strongroom_archive::{
-    Archive, ArchiveError, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer,
+    Archive, ArchiveError, ClockDoubt, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer,
     WriterOptions,
 };
 use strongroom_schemas::{Table, error_chain};
@@ -101,7 +102,6 @@ impl Sealer<'_> {
             let error = match self.try_seal(batch) {
                 Ok(report) => {
                     self.options.clock_seen = self.writer.as_ref().and_then(Writer::clock_seen);
-                    self.metrics.clock_doubted.store(false, Ordering::Relaxed);
                     if self.metrics.trouble().is_some() {
                         tracing::info!("sealing recovered");
                         self.metrics.set_trouble(None);
@@ -114,22 +114,53 @@ impl Sealer<'_> {
             if is_fenced(&error) || is_bug(&error) || self.give_up.load(Ordering::Relaxed) {
                 return Err(error);
             }
-            self.metrics.seal_failures.fetch_add(1, Ordering::Relaxed);
-            let is_doubted = matches!(error, ArchiveError::ClockDoubted { .. });
-            self.metrics.clock_doubted.store(is_doubted, Ordering::Relaxed);
-            let text = error_chain(&error);
-            let hint = error.hint().unwrap_or_default();
-            tracing::error!(error = %text, hint, retry_in_ms = wait.as_millis() as u64, "cannot seal; trying again");
-            self.metrics.set_trouble(Some(text));
-            let until = Instant::now() + wait;
-            while Instant::now() < until {
-                if self.give_up.load(Ordering::Relaxed) {
-                    return Err(error);
-                }
-                std::thread::sleep(TICK);
+            if matches!(error, ArchiveError::ClockDoubted { .. }) {
+                self.outlast_doubt(&error);
+                return Err(error);
+            }
+            if !self.pause(&error, wait) {
+                return Err(error);
             }
             wait = (wait * 2).min(RETRY_WAIT_MAX);
         }
+    }
+
+    /// Says that nothing is sealed because of `error`, and waits; `false` if the driver no longer
+    /// does.
+    fn pause(&self, error: &ArchiveError, wait: Duration) -> bool {
+        self.metrics.seal_failures.fetch_add(1, Ordering::Relaxed);
+        let text = error_chain(error);
+        let hint = error.hint().unwrap_or_default();
+        tracing::error!(error = %text, hint, retry_in_ms = wait.as_millis() as u64, "cannot seal; trying again");
+        self.metrics.set_trouble(Some(text));
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            if self.give_up.load(Ordering::Relaxed) {
+                return false;
+            }
+            std::thread::sleep(TICK);
+        }
+        true
+    }
+
+    /// Waits until the clock can be right.
+    fn outlast_doubt(&self, error: &ArchiveError) {
+        self.metrics.clock_doubted.store(true, Ordering::Relaxed);
+        let event = match error {
+            ArchiveError::ClockDoubted { doubt: ClockDoubt::Jumped { event, .. }, .. } => Some(*event),
+            _ => None,
+        };
+        let mut wait = RETRY_WAIT;
+        let mut is_waiting = self.pause(error, wait);
+        while is_waiting {
+            wait = (wait * 2).min(RETRY_WAIT_MAX);
+            let opened = open_writer(self.archive, &self.options, &self.give_up);
+            is_waiting = match opened.and_then(|mut writer| writer.check_clock(event)) {
+                Ok(()) => break,
+                Err(error) => self.pause(&error, wait),
+            };
+        }
+        self.metrics.clock_doubted.store(false, Ordering::Relaxed);
     }
 
     fn try_seal(&mut self, batch: &SealBatch) -> Result<SealReport, ArchiveError> {

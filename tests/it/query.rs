@@ -478,7 +478,7 @@ fn functions_do_not_make_more_than_the_memory_limit() {
     }
     // A text that doubles with each level, of a column and of a constant.
     for first in ["user_name", "'seventeen letters'"] {
-        let doubled = (0..40).fold(format!("SELECT {first} AS a FROM events"), |inner, _| {
+        let doubled = (0..24).fold(format!("SELECT {first} AS a FROM events"), |inner, _| {
             format!("SELECT a || a AS a FROM ({inner})")
         });
         let mut command = query(&YEAR, &format!("SELECT sum(length(a)) FROM ({doubled})"));

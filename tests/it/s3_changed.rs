@@ -45,7 +45,7 @@ fn readers_and_writers_refuse_a_history_that_hides_something() {
         let readers = [
             vec!["query", "--archive", location, all],
             vec!["export", "--archive", location],
-            vec!["hunt", "--archive", location, "privileged-pod"],
+            vec!["hunt", "--archive", location],
         ];
         for words in &readers {
             let run = output(at(&endpoint).args(words));

@@ -235,7 +235,7 @@ fn needs_a_look(report: &Report) -> bool {
     exit_code(report) != exit::OK || !report.warnings.is_empty()
 }
 
-/// The file that alerts are appended to; synced with each seal.
+/// The file that alerts are appended to; synced before each seal.
 struct AlertsFile {
     path: PathBuf,
     file: std::io::BufWriter<File>,
@@ -344,7 +344,7 @@ impl Observer for Screen {
         });
     }
 
-    fn sealed(&mut self, _report: &SealReport) {
+    fn sealing(&mut self) {
         if let Some(file) = &mut self.alerts_file {
             let synced = file.sync();
             self.keep(synced);

@@ -2582,7 +2582,7 @@ class Archive:
         txns = {}
         for commit in commits:
             txns.update(commit.txns)
-        if {t["appId"]: t["version"] for t in said.get("txn", [])} != txns:
+        if sorted((t["appId"], t["version"]) for t in said.get("txn", [])) != sorted(txns.items()):
             differ("its positions are not those of the commits")
 
         def brief(stats):

@@ -129,8 +129,8 @@ mod tests {
             assert_eq!(judge(newest, Some(store)), Some(ClockDoubt::Ahead { newest, store }));
         }
         // Clocks of several machines differ slightly.
-        assert_eq!(judge(Some(now + 10 * minute), Some(now)), None);
-        let newest = now + 11 * minute;
+        assert_eq!(judge(Some(now + minute * 10), Some(now)), None);
+        let newest = now + minute * 11;
         assert_eq!(judge(Some(newest), Some(now)), Some(ClockDoubt::Behind { newest }));
         assert_eq!(judge(Some(now + year), Some(now + year)), Some(ClockDoubt::Behind { newest: now + year }));
     }

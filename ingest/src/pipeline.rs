@@ -139,6 +139,9 @@ pub trait Observer {
     fn alert(&mut self, _alert: &Alert) {}
     /// A file could not be read, or not to its end. The run continues.
     fn file_failed(&mut self, _error: &FileError) {}
+    /// The alerts so far and their events are about to be sealed. After that they are not reported
+    /// again, so whatever must not lack one makes them durable now.
+    fn sealing(&mut self) {}
     /// A seal is durable.
     fn sealed(&mut self, _report: &SealReport) {}
     /// Another process writes to the archive; this process waits for it.
@@ -607,6 +610,7 @@ impl Coordinator<'_> {
             return Ok(());
         }
         self.alerts.clear();
+        self.observer.sealing();
         let mut writer = lock(self.writer);
         for row_group in row_groups {
             writer.append(row_group)?;

@@ -724,7 +724,9 @@ fn an_archive_of_then_grows() {
     };
     command(&["hold", "place", "--reason", "case 3", "--from", "2025-01-01", "case-3"]);
     command(&["hold", "refresh"]);
-    command(&["hold", "release", "case-1", "--reason", "case 1 is closed"]);
+    // The hold was placed with the key.
+    let newest_key = newer.display().to_string();
+    command(&["hold", "release", "case-1", "--reason", "case 1 is closed", "--key", &newest_key]);
     verified(&fixture, &archive);
     let proof = fixture.path("proof.json");
     let out = proof.display().to_string();

@@ -201,7 +201,9 @@ fn read_checkpoint(bytes: Bytes) -> Result<Checkpoint, String> {
                 let (Some(app_id), Some(version)) = (text(&app_ids, row), number(&versions, row)) else {
                     return Err("a txn without appId or version".to_owned());
                 };
-                checkpoint.txns.insert(app_id, version);
+                if checkpoint.txns.insert(app_id, version).is_some() {
+                    return Err("it has the position of a source twice".to_owned());
+                }
             }
         }
         for (name, column) in batch.schema().fields().iter().map(|field| field.name()).zip(batch.columns()) {

@@ -83,9 +83,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             write_log(&mut generator, args.shape, file)
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
-        None => {
-            write_log(&mut generator, args.shape, term::data()).context("cannot write to stdout")?
-        }
+        None => write_log(&mut generator, args.shape, term::data()).context("cannot write to stdout")?,
     }
 
     let truth = generator.ground_truth();

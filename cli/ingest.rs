@@ -337,8 +337,7 @@ impl Observer for Screen {
     }
 
     fn file_failed(&mut self, error: &FileError) {
-        let text =
-            format!("error: {}\n  hint: {}\n", term::printable(&error_chain(error)), error.hint());
+        let text = format!("error: {}\n  hint: {}\n", term::printable(&error_chain(error)), error.hint());
         self.bar.suspend(|| {
             let _ = term::stderr().lock().write_all(text.as_bytes());
         });

@@ -294,7 +294,12 @@ fn exposition(state: &State) -> String {
     let running = if metrics.running.load(Ordering::Relaxed) { 1.0 } else { 0.0 };
     out.one("running", "gauge", "1 while the pipeline accepts records from sources.", running);
     let doubted = if metrics.clock_doubted.load(Ordering::Relaxed) { 1.0 } else { 0.0 };
-    out.one("clock_doubted", "gauge", "1 while nothing is sealed because the clock cannot be right.", doubted);
+    out.one(
+        "clock_doubted",
+        "gauge",
+        "1 while nothing is sealed because the clock cannot be right.",
+        doubted,
+    );
     out.histogram("seal_seconds", "Duration of a seal.", &metrics.seal_seconds);
     out.histogram("alert_seconds", "Time from the arrival of an event to its alert.", &metrics.alert_seconds);
     out.family("alerts_total", "counter", "Alerts raised, by severity.");

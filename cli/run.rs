@@ -38,8 +38,8 @@ use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
 use crate::observe::{self, State};
 use crate::reload::Reload;
-use crate::{allocator, ingest};
 use crate::term;
+use crate::{allocator, ingest};
 
 /// Maximum number of alerts that wait for a slow file or reader.
 const ALERTS_QUEUE: usize = 10_000;

@@ -259,7 +259,8 @@ mod tests {
     #[test]
     fn a_terminal_shows_what_it_would_obey_however_the_text_is_cut() {
         use std::io::Write as _;
-        let text = "a\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}\r\u{9b}2J\u{202e}b\tc\n漢\u{1b}[2J".as_bytes();
+        let text =
+            "a\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}\r\u{9b}2J\u{202e}b\tc\n漢\u{1b}[2J".as_bytes();
         let text = [text, b"\x9b1m\xff", "\u{e0041}ä\n".as_bytes()].concat();
         let shown = |keeps_colours: bool, cut: usize| {
             let mut out = Vec::new();

@@ -463,7 +463,8 @@ fn is_open_to_others(path: &Path) -> bool {
 /// Whether a text is a URL with a user, a password or a key in it.
 pub fn has_credentials(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else { return false };
-    let is_scheme = !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let is_scheme =
+        !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
     // A secret key may have slashes, so everything before the query counts.
     let before_query = rest.split(['?', '#']).next().unwrap_or(rest);
     is_scheme && !rest.starts_with('/') && before_query.contains('@')
@@ -524,7 +525,9 @@ mod tests {
         ] {
             assert!(has_credentials(url), "{url}");
         }
-        for plain in ["s3://bucket/prefix", "https://x.example/?mail=a@b", "a@b", "/var/log/a@b", "file:///a@b"] {
+        for plain in
+            ["s3://bucket/prefix", "https://x.example/?mail=a@b", "a@b", "/var/log/a@b", "file:///a@b"]
+        {
             assert!(!has_credentials(plain), "{plain}");
         }
     }

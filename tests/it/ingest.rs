@@ -893,7 +893,10 @@ fn the_file_of_alerts_has_what_the_table_has_whenever_the_run_is_killed() {
     let took = begun.elapsed();
     let of_table = |archive: &Path| -> BTreeSet<String> {
         let sql = "SELECT DISTINCT alert_id FROM alerts";
-        let (csv, _) = expect_code(strongroom().args(["query", "-q", "--format", "csv", "--archive"]).arg(archive).arg(sql), 0);
+        let (csv, _) = expect_code(
+            strongroom().args(["query", "-q", "--format", "csv", "--archive"]).arg(archive).arg(sql),
+            0,
+        );
         csv.lines().skip(1).map(str::to_owned).collect()
     };
     let lacking = |archive: &Path, file: &Path| -> Vec<String> {

@@ -667,7 +667,9 @@ fn a_spare_member_of_a_group_is_neither_silent_nor_well() {
     let log = crate::run::log(40, 120);
     let events: Vec<&[u8]> = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let told = |folder: &tempfile::TempDir| {
-        std::fs::read_to_string(folder.path().join("alerts.jsonl")).unwrap_or_default().contains("source-silent")
+        std::fs::read_to_string(folder.path().join("alerts.jsonl"))
+            .unwrap_or_default()
+            .contains("source-silent")
     };
     for event in events.iter().take(20) {
         produce_with(&address, "audit", 0, [Some(*event)], "none");

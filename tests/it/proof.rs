@@ -762,7 +762,9 @@ const TAMPERINGS: &[Tampering] = &[
         elsewhere(site, &site.checkpoints("events").pop().expect("checkpoints"));
     }),
     case("a link in place of a volume", "commit_missing", |site| elsewhere(site, &site.volume("events"))),
-    case("a link in place of a table", "commit_missing", |site| elsewhere(site, &site.archive().join("alerts"))),
+    case("a link in place of a table", "commit_missing", |site| {
+        elsewhere(site, &site.archive().join("alerts"))
+    }),
     case("a link in place of a key record", "key_record", |site| {
         elsewhere(site, &site.archive().join("_keys/00000001"));
     }),

@@ -83,7 +83,12 @@ fn readers_and_writers_refuse_a_history_that_hides_something() {
         ("the first commit", vec![first]),
         (
             "a whole table",
-            outsider.versions(bucket).into_iter().map(|(key, _)| key).filter(|key| key.contains("/events/")).collect(),
+            outsider
+                .versions(bucket)
+                .into_iter()
+                .map(|(key, _)| key)
+                .filter(|key| key.contains("/events/"))
+                .collect(),
         ),
     ] {
         for key in &hidden {
@@ -117,7 +122,8 @@ fn readers_and_writers_refuse_a_history_that_hides_something() {
     // A version over a commit cannot be taken away before its time, so this comes last. The same
     // bytes over it change nothing.
     let put = |bytes: Vec<u8>| {
-        let put = outsider.client.put_object().bucket(bucket).key(&newest).body(ByteStream::from(bytes)).send();
+        let put =
+            outsider.client.put_object().bucket(bucket).key(&newest).body(ByteStream::from(bytes)).send();
         outsider.runtime.block_on(put).expect("a lock does not prevent a new version");
     };
     let got = outsider.client.get_object().bucket(bucket).key(&newest).send();

@@ -70,7 +70,8 @@ fn nothing_that_a_client_chose_controls_a_terminal() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = log(folder.path());
     let archive = folder.path().join("archive").display().to_string();
-    let ingested = shown(&["ingest", "-q", "--cluster", "c", "--archive", &archive, &log.display().to_string()]);
+    let ingested =
+        shown(&["ingest", "-q", "--cluster", "c", "--archive", &archive, &log.display().to_string()]);
     assert!(ingested.contains("cluster-admin granted"), "no alert: {ingested:?}");
     let sql = "SELECT username, user_agent, object_name FROM events";
     let mut all = vec![("ingest".to_owned(), ingested)];
@@ -86,7 +87,10 @@ fn nothing_that_a_client_chose_controls_a_terminal() {
     assert!(all.len() >= 4, "{all:?}");
     all.push(("export".to_owned(), shown(&["export", "--archive", &archive])));
     all.push(("hunt".to_owned(), shown(&["hunt", "--archive", &archive])));
-    all.push(("no such value".to_owned(), shown(&["query", "--archive", &archive, &format!("SELECT '{HOSTILE}' + 1, x")])));
+    all.push((
+        "no such value".to_owned(),
+        shown(&["query", "--archive", &archive, &format!("SELECT '{HOSTILE}' + 1, x")]),
+    ));
     for (what, text) in &all {
         assert_eq!(is_harmless(&of_others(text)), Ok(()), "{what}: {text:?}");
         assert!(text.contains("gpj") || what == "no such value", "{what} shows no value: {text:?}");

@@ -12,7 +12,9 @@ use tempfile::TempDir;
 
 use crate::daemon::{Daemon, config, wait_until};
 use crate::retention::clock_library;
-use crate::run::{expect_code, export, ingest, log, number, output, strongroom, strongroom_at, write, write_secret};
+use crate::run::{
+    expect_code, export, ingest, log, number, output, strongroom, strongroom_at, write, write_secret,
+};
 use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY};
 use crate::webhook;
 
@@ -257,10 +259,12 @@ fn a_clock_that_cannot_be_right_stops_sealing_until_it_is_set() {
     append(&set.log, &bytes[500_000..]);
     daemon.wait_for_metric("sealed_events_total", 2_010.0);
     let mut sealed = 2_010.0;
-    for (at, (offset, words)) in
-        [("-63072000", "the newest commit of the archive is from"), ("441504000", "the clock of its store is at")]
-            .into_iter()
-            .enumerate()
+    for (at, (offset, words)) in [
+        ("-63072000", "the newest commit of the archive is from"),
+        ("441504000", "the clock of its store is at"),
+    ]
+    .into_iter()
+    .enumerate()
     {
         std::fs::write(&clock, offset).expect("written");
         append(&set.log, &log(100, 87 + at as u64));

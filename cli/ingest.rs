@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_alerts::{RuleError, RuleSet};
-use strongroom_archive::{Archive, SealReport};
+use strongroom_archive::Archive;
 use strongroom_ingest::{
     FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest, pipeline, source,
 };

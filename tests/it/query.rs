@@ -478,10 +478,10 @@ fn functions_do_not_make_more_than_the_memory_limit() {
     }
     // A text that doubles with each level, of a column and of a constant.
     for first in ["user_name", "'seventeen letters'"] {
-        let doubled = (0..24).fold(format!("SELECT {first} AS a FROM events"), |inner, _| {
-            format!("SELECT a || a AS a FROM ({inner})")
+        let doubled = (0..24).fold(format!("SELECT {first} AS a0 FROM events"), |inner, at| {
+            format!("SELECT a{at} || a{at} AS a{} FROM ({inner})", at + 1)
         });
-        let mut command = query(&YEAR, &format!("SELECT sum(length(a)) FROM ({doubled})"));
+        let mut command = query(&YEAR, &format!("SELECT sum(length(a24)) FROM ({doubled})"));
         let (_, err) = expect_code(command.args(["--memory-limit", "64MiB"]), 2);
         assert!(err.contains("||") && err.contains("--memory-limit"), "{err}");
     }

@@ -410,7 +410,9 @@ impl Place {
     pub(crate) fn open(self) -> Result<Archive> {
         match self.manifest()? {
             Some(text) => self.open_with_manifest(text),
-            None if self.hidden_manifest()?.is_some() => Err(ArchiveError::ManifestHidden { root: self.root }),
+            None if self.hidden_manifest()?.is_some() => {
+                Err(ArchiveError::ManifestHidden { root: self.root })
+            }
             None => Err(ArchiveError::NotAnArchive { root: self.root }),
         }
     }

@@ -15,7 +15,8 @@ use strongroom_schemas::Table;
 use strongroom_store::error::StoreError;
 use strongroom_store::options::{LockMode, Retention, StoreOptions};
 use strongroom_store::s3::{
-    Condition, ObjectLock, ObjectMeta, S3, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
+    Condition, ObjectLock, ObjectMeta, S3, auditor_policy, bucket_policy, keeper_policy, remover_policy,
+    writer_policy,
 };
 use strongroom_store::s3_error::S3Error;
 use strongroom_store::{Bucket, Store, background, layout};
@@ -454,7 +455,8 @@ fn locked_until(
     lock: Condition<ObjectLock>,
 ) -> Result<DateTime<Utc>, Box<Finding>> {
     const REMEDY: &str = "extend the retention of these objects; extending is always possible";
-    let fail = |what: &str, remedy| Box::new(Finding::fail(item, format!("{} {what}", path.display()), remedy));
+    let fail =
+        |what: &str, remedy| Box::new(Finding::fail(item, format!("{} {what}", path.display()), remedy));
     let put = match object {
         Ok(head) => head.modified,
         Err(failure) if failure.is_missing() => {

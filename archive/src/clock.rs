@@ -87,7 +87,10 @@ pub(crate) fn of_store(
         Store::Local => {
             // The file has no name, and disappears here.
             let made = tempfile::tempfile_in(root).and_then(|file| file.metadata()?.modified());
-            Ok(made.ok().filter(|time| *time > SystemTime::UNIX_EPOCH + Duration::from_secs(1)).map(Into::into))
+            Ok(made
+                .ok()
+                .filter(|time| *time > SystemTime::UNIX_EPOCH + Duration::from_secs(1))
+                .map(Into::into))
         }
         Store::S3(bucket) => {
             let s3 = bucket.s3.clone();
@@ -132,7 +135,10 @@ mod tests {
         assert_eq!(judge(Some(now + minute * 10), Some(now)), None);
         let newest = now + minute * 11;
         assert_eq!(judge(Some(newest), Some(now)), Some(ClockDoubt::Behind { newest }));
-        assert_eq!(judge(Some(now + year), Some(now + year)), Some(ClockDoubt::Behind { newest: now + year }));
+        assert_eq!(
+            judge(Some(now + year), Some(now + year)),
+            Some(ClockDoubt::Behind { newest: now + year })
+        );
     }
 
     #[test]

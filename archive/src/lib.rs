@@ -65,9 +65,9 @@ pub use strongroom_store::s3_error::S3Error;
 pub use strongroom_store::{Contents, Fetched};
 
 pub use archive::Archive;
+pub use check::{Finding, Init, Policies, Verdict, check, init};
 pub use clock::ClockSeen;
 pub use clock_doubt::ClockDoubt;
-pub use check::{Finding, Init, Policies, Verdict, check, init};
 pub use delta::commit::{CHECKPOINT_INTERVAL, SealedFile};
 pub use delta::snapshot::{FileEntry, Snapshot, Volume};
 pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_records, encode_with};

@@ -180,7 +180,8 @@ impl LogSigner {
             site.store.names_unchanged(&layout::delta_log(&volume), is_of_log).await?;
         }
         let (number, width) = (last / TILE_WIDTH, last % TILE_WIDTH + 1);
-        let signed = tile_hashes(site, &folder(&site.root, head.log), Tile { level: 0, number, width }).await?;
+        let signed =
+            tile_hashes(site, &folder(&site.root, head.log), Tile { level: 0, number, width }).await?;
         // A tile that is missing can be computed; whether it leads to the signed root was checked.
         let first = if is_first { 0 } else { width - 1 };
         let signed: Vec<Hash> = signed.into_iter().skip(first as usize).collect();

@@ -1155,7 +1155,8 @@ fn remove_leftovers(site: &Site) -> Result<()> {
                 remove(&log.join(name))?;
             }
             remove_unnamed(site, table, &volume)?;
-            let is_commit = |name: &OsString| name.to_str().is_some_and(|name| layout::commit_version(name).is_some());
+            let is_commit =
+                |name: &OsString| name.to_str().is_some_and(|name| layout::commit_version(name).is_some());
             if names.iter().any(is_commit) {
                 break;
             }

@@ -259,8 +259,7 @@ pub fn ingest(
     options: &IngestOptions,
     observer: &mut dyn Observer,
 ) -> Result<Report, IngestError> {
-    let writer_options =
-        WriterOptions { clock_is_right: options.clock_is_right, ..WriterOptions::default() };
+    let writer_options = WriterOptions { clock_is_right: options.clock_is_right, ..WriterOptions::default() };
     let writer = archive.writer_with(writer_options, || observer.waiting())?;
     let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
     warm_up(archive, rules, &mut detector)?;

@@ -26,7 +26,8 @@ use crate::bounded;
 
 /// Registers the planner of `||`.
 pub(crate) fn register(state: &mut SessionState, memory_limit: usize) -> Result<()> {
-    let inner = ScalarUDF::new_from_impl(Concatenate { signature: Signature::user_defined(Volatility::Immutable) });
+    let inner =
+        ScalarUDF::new_from_impl(Concatenate { signature: Signature::user_defined(Volatility::Immutable) });
     let function = Arc::new(bounded::operator(Arc::new(inner), memory_limit));
     state.register_expr_planner(Arc::new(Planner { function }))
 }

@@ -16,7 +16,10 @@ mod tests {
 
     #[test]
     fn what_a_terminal_obeys_is_active_and_text_is_not() {
-        for c in ['\0', '\u{7}', '\u{1b}', '\r', '\n', '\u{7f}', '\u{80}', '\u{9b}', '\u{9d}', '\u{202e}', '\u{2066}'] {
+        for c in [
+            '\0', '\u{7}', '\u{1b}', '\r', '\n', '\u{7f}', '\u{80}', '\u{9b}', '\u{9d}', '\u{202e}',
+            '\u{2066}',
+        ] {
             assert!(is_active(c), "{c:?}");
         }
         for c in ['a', ' ', '~', '\u{a0}', 'ä', 'ß', '漢', '\u{301}', '\u{1f600}', '\u{fffd}'] {

@@ -64,7 +64,8 @@ use self::cipher::TextCipher;
 use self::record::{NAME_BYTES_MAX, PARTITIONS_MAX, TEXT_BYTES_MAX};
 use self::refusals::Refusals;
 use self::server::{
-    Admission, Listener, RELOAD_INTERVAL, ROOM_BYTES, STRANGERS_MAX, STRANGERS_OF_ADDRESS_MAX, Target, normal_path,
+    Admission, Listener, RELOAD_INTERVAL, ROOM_BYTES, STRANGERS_MAX, STRANGERS_OF_ADDRESS_MAX, Target,
+    normal_path,
 };
 use self::wal::{Wal, WalOptions};
 use crate::Secret;

@@ -41,7 +41,11 @@ pub(super) fn unnamed_files(
         for folder in durable::names(&volume)? {
             let Some(folder) = folder.to_str().filter(|name| name.starts_with("date=")) else { continue };
             if std::fs::symlink_metadata(volume.join(folder)).is_ok_and(|found| !found.is_dir()) {
-                report.find(FindingKind::FileUnnamed, format!("{}/{folder}", log.name()), "it is not a folder");
+                report.find(
+                    FindingKind::FileUnnamed,
+                    format!("{}/{folder}", log.name()),
+                    "it is not a folder",
+                );
                 continue;
             }
             for name in durable::names(&volume.join(folder))? {

@@ -318,7 +318,11 @@ async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report)
     let manifest = match site.read(&path).await? {
         Some(manifest) if !is_linked(site, &path) => manifest,
         _ => {
-            report.find(FindingKind::ManifestMalformed, layout::MANIFEST, "it is missing, or something hides it");
+            report.find(
+                FindingKind::ManifestMalformed,
+                layout::MANIFEST,
+                "it is missing, or something hides it",
+            );
             Bytes::new()
         }
     };

@@ -42,7 +42,8 @@ pub(crate) async fn check(
     }
     if let Store::Local = site.store {
         let is_plain = |version: &usize| {
-            std::fs::symlink_metadata(layout::commit(&volume, *version as u64)).is_ok_and(|found| found.is_file())
+            std::fs::symlink_metadata(layout::commit(&volume, *version as u64))
+                .is_ok_and(|found| found.is_file())
         };
         if let Some(version) = (0..whole).find(|version| !is_plain(version)) {
             let place = format!("{}/_delta_log/{version:020}.json", log.name());

@@ -207,7 +207,11 @@ impl S3 {
     pub async fn connect(location: &str, options: &S3Options) -> Result<S3> {
         // What is before an @ may be a key.
         let shown = location.rsplit('@').next().unwrap_or(location);
-        let shown = if shown.len() < location.len() { format!("{SCHEME}://…@{shown}") } else { location.to_owned() };
+        let shown = if shown.len() < location.len() {
+            format!("{SCHEME}://…@{shown}")
+        } else {
+            location.to_owned()
+        };
         let invalid = || StoreError::LocationInvalid { location: shown.clone() };
         let (bucket, prefix) = split(location).ok_or_else(invalid)?;
         let mut trusted = TrustStore::default();

@@ -69,7 +69,7 @@ fn test(name: &str, config: &Config) -> Result<u8, CliError> {
     let answer = sink.answer();
     sink.finish();
     // Standard output may itself be the sink.
-    let mut out = anstream::stderr();
+    let mut out = term::stderr();
     let (code, what) = match outcome {
         Some(Outcome::Taken) => (exit::OK, format!("taken: {answer}")),
         Some(Outcome::Refused { reason }) => (exit::FINDING, format!("refused: {reason}")),
@@ -88,7 +88,7 @@ fn show(config: &Config) -> Result<u8, CliError> {
     };
     let names: Vec<String> = all(config).into_iter().map(|sink| sink.lane.name).collect();
     let states = Sinks::states(&outbox.folder, &names)?;
-    let mut out = anstream::stdout();
+    let mut out = term::stdout();
     let width = names.iter().map(|name| name.len()).max().unwrap_or(0).max(4);
     writeln!(out, "{:width$}  {:>12}  {:>8}  dead letters", "sink", "position", "waiting")
         .context("cannot print")?;

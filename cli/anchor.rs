@@ -22,6 +22,7 @@ use strongroom_sinks::{SinkError, TlsOptions};
 use strongroom_tlog::{TimestampAuthorities, WitnessKey};
 
 use crate::exit::{CliError, proof_error};
+use crate::term;
 
 /// The first wait after a round that did not reach every anchor; it doubles up to [`AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_secs(5);
@@ -350,10 +351,10 @@ pub fn messages(anchored: &Anchored) -> Vec<String> {
 pub fn once(anchors: &Anchors, archive: &Archive) -> Result<bool, CliError> {
     use std::io::Write as _;
     let outcome = anchors.round(archive).map_err(proof_error)?;
-    let mut out = anstream::stderr().lock();
+    let mut out = term::stderr().lock();
     for anchored in &outcome {
         for message in messages(anchored) {
-            writeln!(out, "warning: {}", crate::term::printable(&message))?;
+            writeln!(out, "warning: {}", term::printable(&message))?;
         }
     }
     Ok(outcome.iter().all(|anchored| anchored.errors.is_empty()))

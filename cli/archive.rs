@@ -72,7 +72,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
 }
 
 fn print_init(made: &Init, as_json: bool) -> std::io::Result<()> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     let Init { archive, made_bucket, made_archive, policies } = made;
     let root = archive.root().display();
     if as_json {
@@ -113,7 +113,7 @@ fn print_init(made: &Init, as_json: bool) -> std::io::Result<()> {
 }
 
 fn print_findings(findings: &[Finding], as_json: bool) -> std::io::Result<()> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     if as_json {
         return writeln!(out, "{:#}", json!({ "findings": findings }));
     }

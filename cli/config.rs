@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
+use strongroom_archive::{Archive, LockMode, RETENTION_YEARS_MAX, StoreOptions};
 use strongroom_ingest::{SEAL_BYTES, SEAL_INTERVAL};
 use strongroom_lines::{DEPTH_MAX, EventPath, LINE_BYTES_MAX, Reading, WRITERS_MAX, Writer, Writers};
 use strongroom_live::kafka::{self, KafkaOptions, KafkaSource};
@@ -32,6 +32,7 @@ use self::reader::{Mistake, Mistakes, Section, parse};
 use self::sinks::SinkConfig;
 use crate::anchor::{TimestampConfig, WITNESSES_MAX, WitnessConfig, timestamp_authorities};
 use crate::exit::{self, CliError};
+use crate::term;
 
 /// Every key, with its default and its meaning.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -75,12 +76,12 @@ enum Command {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     match args.command {
-        None => anstream::stdout().write_all(DEFAULT.as_bytes()).context("cannot print")?,
+        None => term::stdout().write_all(DEFAULT.as_bytes()).context("cannot print")?,
         Some(Command::Check { file }) => {
             let config = Config::read(&file, None)?;
             let sources = config.tails.len() + config.webhooks.len() + config.kafkas.len();
             let plural = if sources == 1 { "" } else { "s" };
-            writeln!(anstream::stdout(), "{}: no mistakes; {sources} source{plural}", file.display())
+            writeln!(term::stdout(), "{}: no mistakes; {sources} source{plural}", file.display())
                 .context("cannot print")?;
         }
     }
@@ -194,12 +195,27 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
         }
         None => section.required("location", "a folder, a file:// or an s3:// URL"),
     };
+    // The value is not repeated: it may be a key that was put there by mistake.
+    match archive {
+        Some(location) if reader::has_credentials(location) => section
+            .mistake("location", "given on the command line or in STRONGROOM_ARCHIVE has a key in its URL"),
+        _ if !location.is_empty() && !Archive::is_location(&location) => {
+            section.mistake("location", "must be a folder, a file:// URL, or s3://bucket/prefix");
+        }
+        _ => {}
+    }
     let store = store(&section);
     section.finish();
     let mut names = Vec::new();
     let mut silence = Vec::new();
     let tails = root.sections("tail").iter().map(|s| tail(s, &mut names, &mut silence)).collect();
-    let webhooks = root.sections("webhook").iter().map(|s| webhook(s, &mut names, &mut silence)).collect();
+    let mut logs = Vec::new();
+    let mut webhooks = Vec::new();
+    for section in root.sections("webhook") {
+        let options = webhook(&section, &mut names, &mut silence);
+        own_folder(&section, "wal", &options.wal_dir, &mut logs);
+        webhooks.push(options);
+    }
     let mut topics = BTreeSet::new();
     let mut kafkas = Vec::new();
     for section in root.sections("kafka") {
@@ -214,6 +230,9 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
     }
     let alerts = alerts(&root.section("alerts"));
     let outbox = sinks::outbox(&root.section("outbox"), alerts.severity);
+    if let Some(outbox) = &outbox {
+        own_folder(&root.section("outbox"), "folder", &outbox.folder, &mut logs);
+    }
     let sinks = sinks::sinks(&root.sections("sink"), alerts.severity, outbox.is_some());
     let (live, signer) = limits(root);
     Config {
@@ -247,6 +266,24 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
         kafkas,
         silence,
     }
+}
+
+/// Refuses a folder of a log that another section has, too, also by another name.
+fn own_folder(section: &Section<'_>, key: &'static str, folder: &Path, known: &mut Vec<PathBuf>) {
+    if folder.as_os_str().is_empty() {
+        return;
+    }
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    // The part that exists may be reached through links.
+    let place = absolute.ancestors().find_map(|there| {
+        let rest = absolute.strip_prefix(there).ok()?;
+        there.canonicalize().ok().map(|real| real.join(rest))
+    });
+    let place = place.unwrap_or(absolute);
+    if known.contains(&place) {
+        section.mistake(key, "is the folder of another log; each log needs a folder of its own");
+    }
+    known.push(place);
 }
 
 /// Options of the object store. Each is the value in the section, else the one in the environment.
@@ -420,7 +457,7 @@ fn observe(section: &Section<'_>) -> Observe {
         Some(text) if text.is_empty() => None,
         Some(text) => address(section, "listen", &text),
     };
-    let token = section.secret("token_file", "token_env").map(Secret::new);
+    let token = section.token("token_file", "token_env").map(Secret::new);
     if let Some(listen) = listen
         && !listen.ip().is_loopback()
         && token.is_none()
@@ -544,7 +581,7 @@ fn webhook(
             None
         }
     };
-    options.tokens = section.secret("token_file", "token_env").map(Secret::new).into_iter().collect();
+    options.tokens = section.token("token_file", "token_env").map(Secret::new).into_iter().collect();
     options.wal_bytes_max = section.bytes("wal_bytes", webhook::WAL_BYTES_MAX_DEFAULT, 1 << 20..=1 << 44);
     options.disk_free_bytes_min =
         section.bytes("disk_free", webhook::DISK_FREE_BYTES_MIN_DEFAULT, 0..=1 << 44);
@@ -610,7 +647,7 @@ fn route_format(route: &Section<'_>) -> RouteFormat {
             },
         }),
         Kind::Firehose => {
-            let key = route.secret("access_key_file", "access_key_env");
+            let key = route.token("access_key_file", "access_key_env");
             if key.is_none() {
                 route.mistake("format", "needs access_key_file or access_key_env");
             }
@@ -770,9 +807,9 @@ mod tests {
             ("slack.url", "https://hooks.slack.com/services/T/B/x"),
             ("pagerduty.key", "key"),
         ] {
-            std::fs::write(folder.path().join(name), text).expect("written");
+            secret_file(folder.path(), name, text);
         }
-        std::fs::write(folder.path().join("firehose.key"), "key").expect("written");
+        secret_file(folder.path(), "firehose.key", TOKEN);
         let redact_key = folder.path().join("redact.key");
         std::fs::write(&redact_key, "5a".repeat(32)).expect("written");
         std::fs::set_permissions(&redact_key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
@@ -794,7 +831,7 @@ mod tests {
         else {
             panic!("{:?}", config.webhooks[1]);
         };
-        assert_eq!((pubsub.issuers.len(), access_key.expose()), (2, "key"));
+        assert_eq!((pubsub.issuers.len(), access_key.expose()), (2, TOKEN));
         assert_eq!((config.sinks.len(), config.outbox.is_some()), (9, true));
     }
 
@@ -910,17 +947,74 @@ mod tests {
         assert_eq!(mistakes("[archive]\nlocation = 'x'\n").len(), 1, "no source");
     }
 
+    const TOKEN: &str = "0123456789abcdef0123456789abcdee";
+
+    fn secret_file(folder: &Path, name: &str, text: &str) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).expect("ours");
+        path
+    }
+
+    #[test]
+    fn secrets_that_others_know_are_mistakes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = secret_file(folder.path(), "open", TOKEN);
+        std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("ours");
+        let short = secret_file(folder.path(), "short", "x");
+        std::fs::create_dir(folder.path().join("wal")).expect("made");
+        std::os::unix::fs::symlink(folder.path().join("wal"), folder.path().join("link")).expect("linked");
+        let webhook = |name: &str, token: &Path, wal: &str| {
+            format!(
+                "[[webhook]]\nname = '{name}'\nlisten = '127.0.0.1:0'\ntoken_file = '{}'\nwal = '{}'\n\
+                 [[webhook.route]]\npath = '/a'\ncluster = 'c'\n",
+                token.display(),
+                folder.path().join(wal).display()
+            )
+        };
+        let text = format!(
+            "[archive]\nlocation = 's3://AKIAKEY:SECRETKEY@bucket/a'\nendpoint = 'https://AKIAKEY:SECRETKEY@store'\n\
+             [outbox]\nfolder = '{}'\n{}{}{}",
+            folder.path().join("wal/./").display(),
+            webhook("a", &open, "wal"),
+            webhook("b", &short, "link"),
+            webhook("c", &folder.path().join("none"), "own"),
+        );
+        let found = mistakes(&text);
+        for expected in [
+            "line 2: archive.location: has a user, a key or a password in its URL",
+            "line 3: archive.endpoint: has a user, a key or a password in its URL",
+            "line 5: outbox.folder: is the folder of another log",
+            "webhook[1].token_file: ",
+            "can be read by every user; chmod o-rwx it",
+            "webhook[2].token_file: is easy to guess",
+            "webhook[2].wal: is the folder of another log",
+            "webhook[3].token_file: cannot read",
+        ] {
+            assert!(found.iter().any(|found| found.contains(expected)), "{expected}: {found:#?}");
+        }
+        assert_eq!(found.len(), 7, "{found:#?}");
+        assert!(!found.concat().contains("SECRETKEY"), "{found:#?}");
+        let overridden = Config::parse(&text, Some("s3://AKIAKEY:SECRETKEY@bucket/a")).expect_err("mistakes");
+        assert!(format!("{overridden:?}").contains("has a key in its URL"), "{overridden:?}");
+        assert!(!format!("{overridden:?}").contains("SECRETKEY"), "{overridden:?}");
+        for wrong in ["s3://m1/a", "ftp://x/y"] {
+            let text = "[[tail]]\nname = 'a'\ncluster = 'c'\npaths = ['x']\n";
+            let found = Config::parse(text, Some(wrong)).expect_err("a mistake");
+            assert!(format!("{found:?}").contains("must be a folder"), "{wrong}: {found:?}");
+        }
+    }
+
     #[test]
     fn secrets_come_from_files_and_are_not_shown() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("token");
-        std::fs::write(&path, "hunter2\n").expect("written");
+        let path = secret_file(folder.path(), "token", &format!("{TOKEN}\n"));
         let text = format!(
             "[archive]\nlocation = 'x'\n[observe]\ntoken_file = '{}'\n[[tail]]\nname = 'a'\ncluster = 'c'\npaths = ['x']\n",
             path.display()
         );
         let config = Config::parse(&text, None).expect("a configuration");
-        assert_eq!(config.observe.token.as_ref().map(Secret::expose), Some("hunter2"));
-        assert!(!format!("{config:?}").contains("hunter2"));
+        assert_eq!(config.observe.token.as_ref().map(Secret::expose), Some(TOKEN));
+        assert!(!format!("{config:?}").contains(TOKEN));
     }
 }

@@ -393,7 +393,7 @@ fn investigate(archive_path: &Path) -> Result<bool, CliError> {
         say("")?;
         heading(question)?;
         command(&format!("query --archive {} \"\n{sql}\"", word(archive_path)))?;
-        let written = query::answer(&runtime, &session, sql, Format::Table, &layout, io::stdout())?;
+        let written = query::answer(&runtime, &session, sql, Format::Table, &layout, term::data())?;
         let Some(written) = written else {
             return Err(CliError {
                 code: exit::INTERRUPTED,
@@ -423,7 +423,7 @@ fn command(arguments: &str) -> Result<(), CliError> {
 /// Prints a line on standard output and flushes it, so that it keeps its place among the progress
 /// bars, alerts and summaries on the same terminal.
 fn say(text: &str) -> Result<(), CliError> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")?;
     Ok(())
 }

@@ -223,7 +223,7 @@ impl Steps {
         self.clear();
         if !self.quiet {
             // An error about this line would help no one.
-            let _ = writeln!(anstream::stderr(), "{what}");
+            let _ = writeln!(term::stderr(), "{what}");
         }
     }
 

@@ -146,9 +146,9 @@ pub fn code_of(outcome: Result<u8, CliError>) -> ExitCode {
 
 /// Prints an error and its hint.
 pub fn report(error: &CliError) {
-    let mut stderr = anstream::stderr().lock();
+    let mut stderr = term::stderr().lock();
     // When stderr is closed as well, there is nothing left to do.
-    let _ = writeln!(stderr, "error: {}", error_chain(error.source.as_ref()));
+    let _ = writeln!(stderr, "error: {}", term::printable_lines(&error_chain(error.source.as_ref())));
     if let Some(hint) = &error.hint {
         let _ = writeln!(stderr, "\nhint: {hint}");
     }

@@ -90,14 +90,14 @@ pub fn run(args: Args) -> Result<u8, CliError> {
                 .with_context(cannot)?;
         }
         None => {
-            let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+            let mut out = BufWriter::with_capacity(1 << 20, term::data());
             (records, bytes) = write(&mut out)?;
             out.flush().context("cannot write to standard output")?;
         }
     }
     if !args.quiet && (args.output.is_some() || !std::io::stdout().is_terminal()) {
         writeln!(
-            anstream::stderr(),
+            term::stderr(),
             "exported {} records, {} from {} source{}",
             term::count(records),
             term::bytes(bytes),
@@ -174,7 +174,7 @@ fn write_sources(
         bytes += u64::try_from(position.next_offset - start).unwrap_or(0);
         if start > 0 {
             writeln!(
-                anstream::stderr(),
+                term::stderr(),
                 "{}: the part before offset {start} was in a volume that was dropped; the hash over the whole \
                  cannot be checked any more",
                 term::printable(&source.label)
@@ -187,7 +187,7 @@ fn write_sources(
 
 /// Says that what was written of a source is not what was received.
 fn tell_redacted(label: &str, lines: Lines) -> std::io::Result<()> {
-    let mut err = anstream::stderr().lock();
+    let mut err = term::stderr().lock();
     let (label, redacted) = (term::printable(label), term::count(lines.redacted));
     let of = term::count(lines.records);
     writeln!(
@@ -206,7 +206,7 @@ fn tell_redacted(label: &str, lines: Lines) -> std::io::Result<()> {
 }
 
 fn list(sources: &[Source]) -> Result<u8, CliError> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     for source in sources {
         writeln!(
             out,

@@ -34,7 +34,7 @@ pub fn write_report(report: &PrintableReport<'_>, json: Option<&Path>, quiet: bo
     if let Some(path) = json {
         let text = json_text(&(report.document)());
         if path.as_os_str() == "-" {
-            anstream::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+            term::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
             return Ok(());
         }
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -47,7 +47,7 @@ pub fn write_report(report: &PrintableReport<'_>, json: Option<&Path>, quiet: bo
 }
 
 fn print(report: &PrintableReport<'_>) -> std::io::Result<()> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     for finding in report.findings.iter().take(PRINTED_MAX) {
         let (place, detail) = (term::printable(&finding.place), term::printable(&finding.detail));
         writeln!(out, "FINDING  {}: {place}: {detail}", finding.kind)?;

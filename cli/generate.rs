@@ -83,9 +83,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             write_log(&mut generator, args.shape, file)
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
-        None => {
-            write_log(&mut generator, args.shape, io::stdout().lock()).context("cannot write to stdout")?
-        }
+        None => write_log(&mut generator, args.shape, term::data()).context("cannot write to stdout")?,
     }
 
     let truth = generator.ground_truth();
@@ -167,7 +165,7 @@ pub fn write_ground_truth(path: &Path, truth: &[PlantedAttack]) -> anyhow::Resul
 
 fn note(text: &str) {
     // When stderr is closed, there is no one to report it to.
-    let _ = writeln!(anstream::stderr(), "{text}");
+    let _ = writeln!(term::stderr(), "{text}");
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ fn moment(text: &str, days: u64) -> Result<DateTime<Utc>, String> {
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     match args.command {
         Command::Place(args) => {
             let archive = args.archive.open(Some(&args.key))?;

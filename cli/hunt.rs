@@ -110,13 +110,13 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     if !args.quiet {
         let (read, of) = (term::count(hunted.events_read), term::count(hunted.events_in_files));
         let _ = writeln!(
-            anstream::stderr(),
+            term::stderr(),
             "{} findings; {read} of {of} events had to be read in full",
             term::count(found)
         );
     }
     if hunted.interrupted {
-        let _ = writeln!(anstream::stderr(), "interrupted");
+        let _ = writeln!(term::stderr(), "interrupted");
         return Ok(exit::INTERRUPTED);
     }
     let hidden = replay::hidden(&archive, &rules, span, &stop).map_err(ingest_error)?;
@@ -133,7 +133,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             return Err(CliError::failure(error).with_hint("stop `strongroom run`, or try again later"));
         };
         if !args.quiet {
-            let _ = writeln!(anstream::stderr(), "{} new findings stored", term::count(stored));
+            let _ = writeln!(term::stderr(), "{} new findings stored", term::count(stored));
         }
     }
     Ok(exit::OK)
@@ -150,7 +150,7 @@ pub fn tell_hidden(rules: &RuleSet, hidden: &Hidden) {
         .map(|at| (&rules.rules()[at].name, hidden.fields(rules, at)))
         .filter(|(_, fields)| !fields.is_empty())
         .collect();
-    let mut err = anstream::stderr().lock();
+    let mut err = term::stderr().lock();
     let events = term::count(hidden.events());
     // When stderr is closed, there is nothing left to do.
     let _ = writeln!(
@@ -169,7 +169,7 @@ pub fn tell_hidden(rules: &RuleSet, hidden: &Hidden) {
 }
 
 fn write(alert: &Alert, format: Format) -> anyhow::Result<()> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     match format {
         Format::Text => out.write_all(ingest::alert_text(alert).as_bytes())?,
         Format::Json => out.write_all(&finding_line(alert))?,

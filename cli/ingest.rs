@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_alerts::{RuleError, RuleSet};
-use strongroom_archive::{Archive, SealReport};
+use strongroom_archive::Archive;
 use strongroom_ingest::{
     FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest, pipeline, source,
 };
@@ -76,6 +76,10 @@ pub struct Args {
     /// next run
     #[arg(long)]
     complete: bool,
+    /// Confirm that this machine's clock is right, although it is behind the newest commit of the
+    /// archive, or more than a day ahead of that commit and of the store's clock
+    #[arg(long)]
+    clock_is_right: bool,
     /// Threads that decode, match and encode [default: the number of cores]
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
@@ -121,7 +125,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     if let (Some(first), false) = (left_out.first(), args.quiet) {
         let (count, first) = (term::count(left_out.len() as u64), first.display().to_string());
         writeln!(
-            anstream::stderr(),
+            term::stderr(),
             "skipped {count} file{} not named like a log, the first is {}; name files to read them",
             if left_out.len() == 1 { "" } else { "s" },
             term::printable(&first)
@@ -142,6 +146,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         None => pipeline::block_bytes(limits.workers),
     };
     options.complete = args.complete;
+    options.clock_is_right = args.clock_is_right;
     options.reading = Arc::new(Reading { unwrap: args.unwrap, writers: Writers::new(args.writers) });
     options.redactor = redactor;
     stop_on_interrupt(&options.stop)?;
@@ -195,7 +200,7 @@ pub fn stop_on_interrupt(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
                     }
                     // The terminal may be gone.
                     let _ = writeln!(
-                        anstream::stderr(),
+                        term::stderr(),
                         "\nstopping: sealing what was read (Ctrl-C again to stop at once)"
                     );
                 }
@@ -237,7 +242,7 @@ fn needs_a_look(report: &Report) -> bool {
     exit_code(report) != exit::OK || !report.warnings.is_empty()
 }
 
-/// The file that alerts are appended to; synced with each seal.
+/// The file that alerts are appended to; synced before each seal.
 struct AlertsFile {
     path: PathBuf,
     file: std::io::BufWriter<File>,
@@ -334,18 +339,18 @@ impl Observer for Screen {
             return;
         }
         let text = alert_text(alert);
-        let printed = self.bar.suspend(|| anstream::stdout().lock().write_all(text.as_bytes()));
+        let printed = self.bar.suspend(|| term::stdout().lock().write_all(text.as_bytes()));
         self.keep(printed.context("cannot print an alert"));
     }
 
     fn file_failed(&mut self, error: &FileError) {
-        let text = format!("error: {}\n  hint: {}\n", error_chain(error), error.hint());
+        let text = format!("error: {}\n  hint: {}\n", term::printable(&error_chain(error)), error.hint());
         self.bar.suspend(|| {
-            let _ = anstream::stderr().lock().write_all(text.as_bytes());
+            let _ = term::stderr().lock().write_all(text.as_bytes());
         });
     }
 
-    fn sealed(&mut self, _report: &SealReport) {
+    fn sealing(&mut self) {
         if let Some(file) = &mut self.alerts_file {
             let synced = file.sync();
             self.keep(synced);
@@ -354,7 +359,7 @@ impl Observer for Screen {
 
     fn waiting(&mut self) {
         if !self.quiet {
-            let _ = writeln!(anstream::stderr(), "another run is writing to this archive; waiting for it");
+            let _ = writeln!(term::stderr(), "another run is writing to this archive; waiting for it");
         }
     }
 }
@@ -397,7 +402,7 @@ pub fn alert_text(alert: &Alert) -> String {
 
 /// Prints the summary of a run on standard error.
 pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Result<(), CliError> {
-    let mut err = anstream::stderr().lock();
+    let mut err = term::stderr().lock();
     let counts = report.counts;
     writeln!(
         err,

@@ -14,6 +14,7 @@ use strongroom_tlog::{Keys, NAME_DEFAULT, PrivateKey, PublicKey, Signer, Witness
 
 use crate::anchor::{self, WitnessArgs};
 use crate::exit::{self, CliError, archive_error, proof_error};
+use crate::term;
 
 /// Variable with the private key as text, for platforms that cannot hand over a file.
 const KEY_VARIABLE: &str = "STRONGROOM_KEY";
@@ -132,7 +133,7 @@ pub struct SignLogArgs {
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     match args.command {
         Command::New { file, name } => {
             let key = PrivateKey::generate(&name).map_err(proof_error)?;
@@ -178,7 +179,7 @@ pub fn sign_log(args: SignLogArgs) -> Result<u8, CliError> {
     let anchors = args.witnesses.anchors()?;
     let archive = open(&args.archive)?.signed_by(args.key.required()?);
     let heads = archive.sign_logs().map_err(proof_error)?;
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     for head in heads {
         writeln!(out, "{} {} {}", head.log.name(), head.size, head.root)?;
     }

@@ -18,13 +18,15 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use strongroom_live::webhook::WebhookCounters;
-use strongroom_live::{BUCKETS, Histogram, Metrics, Secret};
+use strongroom_live::{BUCKETS, Door, Histogram, Metrics, Secret};
 use strongroom_sinks::{OutboxCounters, SinkCounters};
 
 use crate::anchor::AnchorCounters;
 use crate::exit::CliError;
 
+/// Connections in all, and of one address. When there are more, the oldest one is closed.
 const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_OF_ADDRESS_MAX: usize = 32;
 /// Time for a request's head, and for a whole connection.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
@@ -88,7 +90,9 @@ impl State {
         if !self.metrics.running.load(Ordering::Relaxed) {
             wrong.push("the pipeline is not running".to_owned());
         }
-        if self.metrics.trouble().is_some() {
+        if self.metrics.clock_doubted.load(Ordering::Relaxed) {
+            wrong.push("the system clock cannot be right, so nothing is sealed".to_owned());
+        } else if self.metrics.trouble().is_some() {
             wrong.push("the archive cannot be written".to_owned());
         }
         let sources = self.metrics.sources();
@@ -129,12 +133,11 @@ pub fn start(listen: SocketAddr, token: Option<Secret>, state: Arc<State>) -> Re
 }
 
 async fn serve(listener: tokio::net::TcpListener, token: Option<Secret>, state: Arc<State>) {
-    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    let door = Door::new(CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX);
     let token = Arc::new(token.map(|token| format!("Bearer {}", token.expose())));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, stranger) = match listener.accept().await {
+            Ok((stream, address)) => (stream, door.enter(address.ip())),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection for metrics");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -152,8 +155,10 @@ async fn serve(listener: tokio::net::TcpListener, token: Option<Secret>, state: 
                 .header_read_timeout(HEAD_TIME)
                 .serve_connection(TokioIo::new(stream), service);
             // An error that a client causes on its own connection is not reported.
-            let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
-            drop(place);
+            tokio::select! {
+                _ = tokio::time::timeout(CONNECTION_TIME, connection) => {}
+                () = stranger.sent_away() => {}
+            }
         });
     }
 }
@@ -288,6 +293,13 @@ fn exposition(state: &State) -> String {
     out.one("conserved", "gauge", "1 while received equals the sum of its outcomes.", conserved);
     let running = if metrics.running.load(Ordering::Relaxed) { 1.0 } else { 0.0 };
     out.one("running", "gauge", "1 while the pipeline accepts records from sources.", running);
+    let doubted = if metrics.clock_doubted.load(Ordering::Relaxed) { 1.0 } else { 0.0 };
+    out.one(
+        "clock_doubted",
+        "gauge",
+        "1 while nothing is sealed because the clock cannot be right.",
+        doubted,
+    );
     out.histogram("seal_seconds", "Duration of a seal.", &metrics.seal_seconds);
     out.histogram("alert_seconds", "Time from the arrival of an event to its alert.", &metrics.alert_seconds);
     out.family("alerts_total", "counter", "Alerts raised, by severity.");
@@ -336,18 +348,37 @@ fn exposition(state: &State) -> String {
         };
     each("source_bytes_total", "counter", "Text read from a source.", &|c| get(&c.bytes));
     each("source_duplicates_total", "counter", "Records that arrived again.", &|c| get(&c.duplicates));
-    each("source_lag", "gauge", "What waits at the source: bytes, or messages of a broker.", &|c| {
-        c.lag.load(Ordering::Relaxed) as f64
-    });
+    // A member of a group without a partition brings nothing and knows nothing: it is neither well
+    // nor blocked, and how much waits is not known.
+    let is_spare = |c: &strongroom_live::SourceCounters| c.partitions() == Some(0);
+    each(
+        "source_lag",
+        "gauge",
+        "What waits at the source: bytes, or messages of a broker; NaN if its group has assigned nothing.",
+        &|c| if is_spare(c) { f64::NAN } else { c.lag.load(Ordering::Relaxed) as f64 },
+    );
+    each(
+        "source_partitions",
+        "gauge",
+        "Partitions that the source's group has assigned to it; NaN for sources without a group.",
+        &|c| c.partitions().map_or(f64::NAN, |count| count as f64),
+    );
     each("source_troubles_total", "counter", "Times that a source was blocked.", &|c| get(&c.troubles));
-    each("source_well", "gauge", "0 while a source is blocked by an error.", &|c| {
-        if c.trouble().is_some() { 0.0 } else { 1.0 }
-    });
+    each(
+        "source_well",
+        "gauge",
+        "0 while a source is blocked by an error; NaN while its group has assigned nothing.",
+        &|c| match c.trouble() {
+            Some(_) => 0.0,
+            None if is_spare(c) => f64::NAN,
+            None => 1.0,
+        },
+    );
     each(
         "source_silent_seconds",
         "gauge",
-        "Time since a source delivered anything; -1 before the first delivery.",
-        &|c| c.last_chunk().map_or(-1.0, |last| last.elapsed().as_secs_f64()),
+        "Time since a source delivered anything, or could; NaN while its group has assigned nothing.",
+        &|c| c.quiet_since().map_or(f64::NAN, |since| since.elapsed().as_secs_f64()),
     );
     let webhooks = state.webhooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if !webhooks.is_empty() {

@@ -97,12 +97,12 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let written = std::fs::write(&args.output, text.as_bytes());
     written.with_context(|| format!("cannot write {}", args.output.display()))?;
     let (events, bytes) = (term::count(wanted.len() as u64), term::bytes(text.len() as u64));
-    writeln!(anstream::stderr(), "proof of {events} events: {}, {bytes}", args.output.display())?;
+    writeln!(term::stderr(), "proof of {events} events: {}, {bytes}", args.output.display())?;
     let redacted = proof.records.iter().filter(|part| part.redaction.is_some()).count();
     if redacted > 0 {
         let redacted = term::count(redacted as u64);
         writeln!(
-            anstream::stderr(),
+            term::stderr(),
             "{redacted} of them were redacted before they were stored: their records are not the bytes received, and say so"
         )?;
     }
@@ -121,7 +121,7 @@ pub fn verify(args: VerifyArgs) -> Result<u8, CliError> {
             )));
         }
     };
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     if args.records {
         for record in &proven.records {
             out.write_all(&record.record)?;

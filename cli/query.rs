@@ -107,7 +107,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         expanded: if args.expanded { Expanded::Always } else { Expanded::WhenWide },
     };
     let answered = match &args.output {
-        None => answer(&runtime, &session, &sql, format, &layout, io::stdout()),
+        None => answer(&runtime, &session, &sql, format, &layout, term::data()),
         Some(path) => answer_to_file(&runtime, &session, &sql, format, &layout, path),
     };
     // Dropping the session and stopping the runtime removes what was spilled.
@@ -118,12 +118,12 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             tell_policies(&written);
             if !args.quiet {
                 // The answer is out; an error about this line would help no one.
-                let _ = writeln!(anstream::stderr(), "{}", summary(&written));
+                let _ = writeln!(term::stderr(), "{}", summary(&written));
             }
             Ok(exit::OK)
         }
         None => {
-            let _ = writeln!(anstream::stderr(), "interrupted");
+            let _ = writeln!(term::stderr(), "interrupted");
             Ok(exit::INTERRUPTED)
         }
     }
@@ -204,7 +204,7 @@ pub fn tell_policies(written: &Written) {
     if written.policies.len() > 1 {
         // The answer is out; an error about this line would help no one.
         let _ = writeln!(
-            anstream::stderr(),
+            term::stderr(),
             "note: the rows read were redacted under more than one policy ({}); tokens of different keys are \
              never equal, so joins and counts over them find less (the key's id is in each token)",
             written.policies.join(", ")

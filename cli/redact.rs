@@ -242,12 +242,12 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         Some(Command::Key { command: KeyCommand::New { file } }) => {
             let key = Key::generate().context("cannot make a key")?;
             write_key(&file, &key).with_context(|| format!("cannot write {}", file.display()))?;
-            writeln!(anstream::stdout(), "{}", key.id()).context("cannot write to standard output")?;
+            writeln!(term::stdout(), "{}", key.id()).context("cannot write to standard output")?;
             Ok(exit::OK)
         }
         Some(Command::Key { command: KeyCommand::Id { key } }) => {
             let key = key.load().map_err(|error| key_errors(&[error]))?;
-            writeln!(anstream::stdout(), "{}", key.id()).context("cannot write to standard output")?;
+            writeln!(term::stdout(), "{}", key.id()).context("cannot write to standard output")?;
             Ok(exit::OK)
         }
         Some(Command::Decrypt(args)) => decrypt(&args),
@@ -289,7 +289,7 @@ fn decrypt(args: &DecryptArgs) -> Result<u8, CliError> {
         };
         let out: Box<dyn std::io::Write> = match &args.output {
             Some(path) => Box::new(private_file(path).with_context(cannot)?),
-            None => Box::new(std::io::stdout().lock()),
+            None => Box::new(term::data()),
         };
         let mut out = BufWriter::new(out);
         for reject in rejects()? {
@@ -305,7 +305,7 @@ fn decrypt(args: &DecryptArgs) -> Result<u8, CliError> {
         }
         out.flush().with_context(cannot)?;
     }
-    let mut err = anstream::stderr().lock();
+    let mut err = term::stderr().lock();
     let tell = |err: &mut dyn std::io::Write, text: String| {
         writeln!(err, "{text}").context("cannot write to standard error")
     };
@@ -342,7 +342,7 @@ fn dry_run(args: PreviewArgs) -> Result<u8, CliError> {
             let mut tell = |error: &strongroom_ingest::FileError| {
                 failed += 1;
                 let text = error_chain(error);
-                let _ = writeln!(anstream::stderr(), "error: {}", term::printable(&text));
+                let _ = writeln!(term::stderr(), "error: {}", term::printable(&text));
             };
             preview::of_logs(&redactor, &rules, (cluster, &inputs), &reading, &stop, &mut tell)
                 .map_err(ingest_error)?
@@ -363,7 +363,7 @@ fn dry_run(args: PreviewArgs) -> Result<u8, CliError> {
 }
 
 fn print(redactor: &Redactor, preview: &Preview, is_archive: bool) -> std::io::Result<()> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     let count = |count: u64| term::count(count);
     writeln!(out, "policy {:016x}, key {}", redactor.id(), redactor.keys().current().id())?;
     writeln!(
@@ -411,7 +411,7 @@ fn print_json(redactor: &Redactor, preview: &Preview, rules: &RuleSet) -> std::i
         "hidden": hidden_json(rules, &preview.hidden),
         "interrupted": preview.interrupted,
     });
-    writeln!(anstream::stdout().lock(), "{document:#}")
+    writeln!(term::stdout().lock(), "{document:#}")
 }
 
 /// The parts of a policy that would replace something.

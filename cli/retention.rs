@@ -156,7 +156,7 @@ fn extend_all(args: &ExtendArgs) -> Result<u8, CliError> {
     let (bar, progress) = args.archive.bar();
     let extended = extend(&archive, args.years, &args.reason, progress).map_err(retention_error)?;
     bar.finish_and_clear();
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     let what = if extended.is_new { "promised" } else { "promised before" };
     writeln!(out, "{what}: {} calendar years", extended.years)?;
     if archive.is_local() {
@@ -190,7 +190,7 @@ fn drop_one(args: &DropArgs) -> Result<u8, CliError> {
     let (bar, progress) = args.archive.bar();
     let dropped = drop_volume(&archive, &drop, progress).map_err(retention_error)?;
     bar.finish_and_clear();
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     let record = &dropped.record;
     let what = if dropped.is_new { "dropped" } else { "dropped before" };
     writeln!(
@@ -215,7 +215,7 @@ fn status(args: &StatusArgs) -> Result<u8, CliError> {
     let (bar, progress) = args.archive.bar();
     let status = strongroom_retention::status(&archive, progress).map_err(retention_error)?;
     bar.finish_and_clear();
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     if args.json {
         writeln!(out, "{:#}", document(&archive, &status)).context("cannot write to standard output")?;
     } else {

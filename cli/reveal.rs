@@ -10,6 +10,7 @@ use strongroom_redact::{Token, TokenError};
 
 use crate::exit::{self, CliError};
 use crate::redact::DisclosureArgs;
+use crate::term;
 
 /// Longest value that is read.
 const VALUE_BYTES_MAX: u64 = 64 << 20;
@@ -63,7 +64,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     args.disclosure.record(&archive, Disclosure::Reveal { token: args.token.as_str(), is_the_value })?;
     let answer =
         if is_the_value { "this is the value of the token" } else { "this is not the value of the token" };
-    writeln!(anstream::stdout(), "{answer}").context("cannot write to standard output")?;
+    writeln!(term::stdout(), "{answer}").context("cannot write to standard output")?;
     Ok(if is_the_value { exit::OK } else { exit::FINDING })
 }
 
@@ -75,7 +76,7 @@ fn without_newline(text: &str) -> &str {
 fn read_value() -> Result<String, CliError> {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
-        let _ = writeln!(anstream::stderr(), "the value, then Ctrl-D:");
+        let _ = writeln!(term::stderr(), "the value, then Ctrl-D:");
     }
     let mut bytes = Vec::new();
     let read = stdin.lock().take(VALUE_BYTES_MAX + 1).read_to_end(&mut bytes);

@@ -195,7 +195,7 @@ fn described(rules: &RuleSet, at: usize) -> Value {
 }
 
 fn list(rules: &[&RuleInfo], as_json: bool) -> std::io::Result<()> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     if as_json {
         let rules: Vec<Value> = rules
             .iter()
@@ -225,7 +225,7 @@ fn list(rules: &[&RuleInfo], as_json: bool) -> std::io::Result<()> {
 }
 
 fn show(rules: &RuleSet, at: usize, as_json: bool) -> std::io::Result<()> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     if as_json {
         return writeln!(out, "{:#}", described(rules, at));
     }
@@ -279,7 +279,7 @@ fn own_rules(paths: &[PathBuf], no_builtin: bool) -> Result<OwnRules, CliError> 
 
 fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
     let OwnRules { rules, first, changed } = own_rules(paths, no_builtin)?;
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     let mut faults = 0;
     let own = &rules.rules()[first..];
     for rule in own {
@@ -306,7 +306,7 @@ fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
         }
     }
     let (read, remarks) = (term::counted(own.len(), "rule"), term::counted(faults, "remark"));
-    let _ = writeln!(anstream::stderr(), "{read} read, {remarks}");
+    let _ = writeln!(term::stderr(), "{read} read, {remarks}");
     Ok(if faults > 0 { exit::FINDING } else { exit::OK })
 }
 
@@ -316,7 +316,7 @@ fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
 fn test(paths: &[PathBuf], fixtures: Option<&Path>, no_builtin: bool) -> Result<u8, CliError> {
     let OwnRules { rules, first, .. } = own_rules(paths, no_builtin)?;
     let rules = Arc::new(rules);
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     let (mut tested, mut failed) = (0, 0);
     for rule in rules.rules()[first..].iter().filter(|rule| rule.alerts) {
         let beside = Path::new(&rule.file).parent().unwrap_or(Path::new(".")).join("fixtures");
@@ -338,7 +338,7 @@ fn test(paths: &[PathBuf], fixtures: Option<&Path>, no_builtin: bool) -> Result<
             writeln!(out, "      {}", term::printable(&fault)).context("cannot write to standard output")?;
         }
     }
-    let _ = writeln!(anstream::stderr(), "{} tested, {failed} failed", term::counted(tested, "rule"));
+    let _ = writeln!(term::stderr(), "{} tested, {failed} failed", term::counted(tested, "rule"));
     Ok(if failed > 0 { exit::FINDING } else { exit::OK })
 }
 
@@ -496,7 +496,7 @@ const LINE_CHARS: usize = 96;
 const NAMES_A_LINE: usize = 7;
 
 fn coverage(rules: &RuleSet, seen: Option<&Seen>, as_json: bool) -> std::io::Result<()> {
-    let mut out = anstream::stdout().lock();
+    let mut out = term::stdout().lock();
     let alerting: Vec<usize> = (0..rules.rules().len()).filter(|at| rules.rules()[*at].alerts).collect();
     let by = |of: fn(&RuleInfo) -> &[String]| {
         let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

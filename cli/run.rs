@@ -5,7 +5,7 @@
 //! one, through a bounded queue to a thread that writes. After a crash the next start reads all
 //! positions from the archive.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -38,6 +38,7 @@ use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
 use crate::observe::{self, State};
 use crate::reload::Reload;
+use crate::term;
 use crate::{allocator, ingest};
 
 /// Maximum number of alerts that wait for a slow file or reader.
@@ -75,6 +76,10 @@ pub struct Args {
     /// The archive, instead of the configuration's location
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: Option<String>,
+    /// Confirm that this machine's clock is right, although it is behind the newest commit of the
+    /// archive, or more than a day ahead of everything that shows the time
+    #[arg(long)]
+    clock_is_right: bool,
     #[command(flatten)]
     key: KeyArgs,
 }
@@ -87,6 +92,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         webhook.redactor.clone_from(&redactor);
     }
     config.live.redactor.clone_from(&redactor);
+    config.live.clock_is_right = args.clock_is_right;
     let rules = Arc::new(ingest::load_rules(!config.builtin_rules, &config.rules)?);
     start_log(&config.log)?;
     if let Some(redactor) = &redactor {
@@ -162,9 +168,10 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         retry_queue: Vec::new(),
         severity: config.alerts.severity,
         silence: config.silence,
-        silent: HashMap::new(),
+        silent: HashSet::new(),
         rejects: BTreeMap::new(),
         rejects_reported: None,
+        clock_is_doubted: false,
         started: Instant::now(),
         checked: Instant::now(),
         clock: ClockWatch::new(),
@@ -248,7 +255,7 @@ pub fn start_log(log: &config::Log) -> Result<(), CliError> {
     // A target matches by prefix, so this one covers all our crates.
     let targets = Targets::new().with_default(theirs).with_target("strongroom", ours);
     let registry = tracing_subscriber::registry().with(targets);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(term::log).with_target(false);
     let started = match log.format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Text => {
@@ -385,7 +392,7 @@ fn write_alerts(
                 first.and(Err(error).with_context(|| format!("cannot write alerts to {}", path.display())));
         }
         if stdout {
-            let mut out = std::io::stdout().lock();
+            let mut out = term::data();
             if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
                 tracing::warn!(%error, "standard output is gone; alerts no longer go there");
                 stdout = false;
@@ -405,11 +412,13 @@ struct Watch {
     retry_queue: Vec<Alert>,
     severity: strongroom_schemas::Severity,
     silence: Vec<(String, Duration)>,
-    /// Silent sources, with the time of their last chunk.
-    silent: HashMap<String, Option<Instant>>,
+    /// Silent sources.
+    silent: HashSet<String>,
     /// The rejects, by reason, that have been reported, and when the last ones were.
     rejects: BTreeMap<String, u64>,
     rejects_reported: Option<Instant>,
+    /// Whether it has been reported that nothing is sealed because of the clock.
+    clock_is_doubted: bool,
     started: Instant,
     checked: Instant,
     clock: ClockWatch,
@@ -447,15 +456,18 @@ impl Watch {
 
     fn check_silence(&mut self) {
         for (name, bound) in self.silence.clone() {
-            let last = self.metrics.source(&name).last_chunk();
-            let since = last.unwrap_or(self.started);
+            let Some(since) = self.metrics.source(&name).quiet_since() else {
+                // Another member of its group brings what there is.
+                self.silent.remove(&name);
+                continue;
+            };
             if since.elapsed() <= bound {
-                if self.silent.remove(&name).is_some() {
+                if self.silent.remove(&name) {
                     tracing::info!(source = name, "the source is active again");
                 }
                 continue;
             }
-            if self.silent.insert(name.clone(), last).is_none() {
+            if self.silent.insert(name.clone()) {
                 let now = Utc::now().timestamp_micros();
                 let ago = i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
                 tracing::error!(source = name, bound_s = bound.as_secs(), "the source fell silent");
@@ -488,6 +500,18 @@ impl Watch {
         let now = Utc::now().timestamp_micros();
         let ago = i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
         self.send_own(own::records_rejected(&new, now.saturating_sub(ago), now));
+    }
+
+    fn check_clock(&mut self) {
+        let is_doubted = self.metrics.clock_doubted.load(Ordering::Relaxed);
+        if is_doubted && !self.clock_is_doubted {
+            let what = self.metrics.trouble().unwrap_or_default();
+            tracing::error!(reason = %what, "nothing is sealed until the system clock is right");
+            self.send_own(own::clock_doubted(&what, Utc::now().timestamp_micros()));
+        } else if !is_doubted && self.clock_is_doubted {
+            tracing::info!("the system clock is no longer doubted");
+        }
+        self.clock_is_doubted = is_doubted;
     }
 
     fn check_contradictions(&mut self) {
@@ -527,6 +551,7 @@ impl LiveObserver for Watch {
             self.checked = Instant::now();
             self.check_silence();
             self.check_contradictions();
+            self.check_clock();
             self.check_rejects();
             match self.clock.step() {
                 Some(Step::Back(by)) => tracing::error!(

@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 
 use crate::exit::{self, CliError, query_error};
 use crate::query::{self, SessionArgs};
+use crate::term;
 
 /// Ask the archive interactively.
 ///
@@ -170,7 +171,7 @@ impl Shell<'_> {
             let (runtime, session, format) = (self.runtime, self.session, self.format);
             let written = match &mut self.output {
                 Some(file) => query::answer(runtime, session, sql, format, &layout, file)?,
-                None => query::answer(runtime, session, sql, format, &layout, io::stdout())?,
+                None => query::answer(runtime, session, sql, format, &layout, term::data())?,
             };
             written.iter().for_each(query::tell_policies);
             match written {
@@ -266,14 +267,14 @@ impl Shell<'_> {
     fn print(&mut self, text: &str) -> Result<(), CliError> {
         match &mut self.output {
             Some(file) => file.write_all(text.as_bytes()).context("cannot write the output file")?,
-            None => anstream::stdout().write_all(text.as_bytes()).context("cannot write")?,
+            None => term::stdout().write_all(text.as_bytes()).context("cannot write")?,
         }
         Ok(())
     }
 
     /// Prints a remark on standard error, apart from the answers.
     fn say(&self, text: &str) -> Result<(), CliError> {
-        Ok(writeln!(anstream::stderr(), "{text}").context("cannot write")?)
+        Ok(writeln!(term::stderr(), "{text}").context("cannot write")?)
     }
 }
 

@@ -91,7 +91,7 @@ impl WitnessKeyArgs {
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
-    let archive = match Archive::open(&args.archive) {
+    let archive = match Archive::open_to_verify(&args.archive) {
         Ok(archive) => archive,
         Err(error @ (ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. })) => {
             let mut report = Report::new("", Path::new(&args.archive));

@@ -21,6 +21,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use strongroom_live::Door;
 use strongroom_live::webhook::{Identity, TlsFiles};
 use strongroom_proof::{REQUEST_BYTES_MAX, TrustedLog, Witness, WitnessAnswer};
 use strongroom_schemas::error_chain;
@@ -28,14 +29,14 @@ use strongroom_tlog::{Signer, WitnessKey};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Log, LogFormat};
 use crate::exit::{self, CliError, proof_error};
-use crate::run;
+use crate::{run, term};
 
 const CONNECTIONS_MAX: usize = 128;
+const CONNECTIONS_OF_ADDRESS_MAX: usize = 64;
 const STREAMS_MAX: u32 = 8;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Maximum time between two requests of a connection; [`CONNECTION_MAX`] is that of a whole
@@ -133,7 +134,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let count = logs.len();
     let witness = Arc::new(Witness::open(key, logs, &args.state).map_err(proof_error)?);
     run::start_log(&Log { level: tracing::Level::INFO, format: LogFormat::Text })?;
-    writeln!(anstream::stdout(), "{}", witness.public())?;
+    writeln!(term::stdout(), "{}", witness.public())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(WORKERS)
@@ -189,11 +190,9 @@ fn logs(args: &Args) -> Result<Vec<TrustedLog>, CliError> {
 }
 
 async fn serve(listener: TcpListener, witness: Arc<Witness>, identity: Option<Arc<Identity>>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let door = Door::new(CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS_MAX);
     let mut reload = tokio::time::interval(RELOAD);
     loop {
-        // While the maximum number of connections is open, the system queues all others.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let accepted = loop {
             tokio::select! {
                 accepted = listener.accept() => break accepted,
@@ -210,13 +209,16 @@ async fn serve(listener: TcpListener, witness: Arc<Witness>, identity: Option<Ar
             }
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 let (witness, identity) = (Arc::clone(&witness), identity.clone());
+                let stranger = door.enter(address.ip());
                 tokio::spawn(async move {
                     let served = connection(stream, witness, identity.as_deref());
                     // An error that a client causes on its own connection is not reported.
-                    let _ = tokio::time::timeout(CONNECTION_MAX, served).await;
-                    drop(place);
+                    tokio::select! {
+                        _ = tokio::time::timeout(CONNECTION_MAX, served) => {}
+                        () = stranger.sent_away() => {}
+                    }
                 });
             }
             Err(error) => {

@@ -619,10 +619,16 @@ class Untouched(InFolder):
     def test_files_that_are_not_part_are_reported(self):
         w = self.standard()
         put(self.root, "notes.txt", b"mine")
-        put(self.root, "events/2026/_delta_log/_last_checkpoint", b'{"version":1,"size":1}')
+        put(self.root, "events/2026/notes/x.txt", b"mine")
         put(self.root, "events/2026/_staging/x", b"")
         told = " ".join(self.clean(w).not_checked)
         self.assertIn("notes.txt", told)
+        for path in ("events/2026/x.parquet", "events/2026/DATE=2026-03-02/a/x.Parquet", "events/2026x/x.parquet", "alerts/x.parquet"):
+            put(self.root, path, b"PAR1")
+            self.finds("file_unnamed", w)
+            os.remove(os.path.join(self.root, path))
+        put(self.root, "events/2026/_delta_log/_last_checkpoint", b'{"version":1,"size":1}')
+        self.finds("delta_checkpoint", w)
 
     def test_remembered(self):
         w = self.writer()
@@ -1370,6 +1376,7 @@ class Buckets(InFolder):
             report = self.check(store)
             self.assertEqual(report.findings, [])
             self.assertTrue(any(text.startswith(said) for text in report.not_checked), report.not_checked)
+            self.assertEqual(report.checked["locks"], 0, "a lock that could not be read was not checked")
         store.denied = ("list-type",)
         with self.assertRaisesRegex(verify.CannotCheck, "cannot list some/prefix/: 403 AccessDenied: no"):
             self.check(store)
@@ -1808,9 +1815,12 @@ class Kept(InFolder):
         self.finds("hold_missing", self.w)
         self.hold(3, "release case 7", "reason r")
         self.clean(self.w)
-        for wrong in (("release case 7", "reason r"), ("release none", "reason r"), ("place other", "reason r"), ("place x", "user a", "namespace b", "reason r"), ("place x",), ("place x", "from today", "reason r")):
+        # "other" was placed by a signed record.
+        for wrong in (("release other", "reason r"), ("release case 7", "reason r"), ("release none", "reason r"), ("place other", "reason r"), ("place x", "user a", "namespace b", "reason r"), ("place x",), ("place x", "from today", "reason r")):
             self.hold(4, *wrong)
             self.finds("hold_record", self.w)
+        self.hold(4, "release other", "reason r", seeds=(SEEDS[0],))
+        self.clean(self.w)
         os.remove(self.path("_holds/00000004"))
         self.held(2, 1, first)
         self.finds("hold_record", self.w)
@@ -1825,9 +1835,9 @@ class Fuzz(InFolder):
     """Every flipped bit is found, and none causes a traceback."""
 
     # Files in which a flipped bit may go unnoticed. .lock, what is in _staging, and files that do
-    # not belong to an archive are not read. _last_checkpoint only has to name an existing commit.
+    # not belong to an archive are not read.
     # The newest commit is left out, too (`unproven` below), because no checkpoint proves it yet.
-    FREE = (".lock", "_staging/", "_last_checkpoint", "readme.txt")
+    FREE = (".lock", "_staging/", "readme.txt")
 
     def build(self):
         w = self.writer()
@@ -1837,7 +1847,6 @@ class Fuzz(InFolder):
         w.seal(events=1, partition="kafka/t/0", checkpoint=False)
         put(self.root, ".lock", b"12345")
         put(self.root, "readme.txt", b"not a part")
-        put(self.root, "events/2026/_delta_log/_last_checkpoint", b'{"version":1}')
         put(self.root, "events/2026/_staging/x", b"half a file")
         return w
 
@@ -2006,6 +2015,11 @@ class Proofs(InFolder):
             ("proof_malformed", set_at("commits", 0, "path", ["00"])),
             ("proof_malformed", set_at("commits", 0, "path", [5])),
             ("proof_malformed", set_at("format", "strongroom-proof-2")),
+            ("proof_malformed", set_at("more", 1)),
+            ("proof_malformed", set_at("checkpoints", 0, "more", 1)),
+            ("proof_malformed", set_at("commits", 0, "more", 1)),
+            ("proof_malformed", set_at("records", 0, "more", 1)),
+            ("proof_malformed", set_at("records", self.proof["records"] * 2)),
             ("proof_malformed", b"\xff"),
             ("proof_malformed", b"[" * 100_000),
         )

@@ -55,6 +55,8 @@ except ImportError:
 TABLES = ("events", "rejects", "alerts", "activity")
 TIME_COLUMN = {"events": "stage_timestamp", "rejects": "received_timestamp", "alerts": "time", "activity": "time"}  # format.md, Layout
 NOTE_BYTES_MAX = 1 << 20
+STRANGERS_MAX = 10_000  # files and folders that are looked at among those that are not the archive's
+STRANGER = "a Parquet file where an archive has none; readers by pattern would read it"
 SIGNATURES_MAX = 100  # signed-note: "SHOULD apply a maximum limit", at least 16
 COMMIT_BYTES_MAX = 256 << 20
 PROOF_BYTES_MAX = 1 << 30
@@ -1037,6 +1039,7 @@ class Keeping:
         """Checks the records of holds. Fills in `held`: it maps (path, version) of an object to the
         name of a hold that includes the object and has not been released."""
         files, names, active, unsigned, number = {r[0]: r for r in records}, {}, {}, 0, 0
+        signed = {}
         try:
             where = "_holds"
             while "%08d" % (number + 1) in files:
@@ -1062,10 +1065,14 @@ class Keeping:
                 plain_line(name), plain_line(value("reason"))
                 value.end()
                 unsigned += signer is None
+                if placed:
+                    signed[name] = signer is not None
                 if placed and name in names:
                     raise Malformed("a hold of that name was placed before")
                 if not placed and name not in active:
                     raise Malformed("there is no such hold to release")
+                if not placed and signed[name] and signer is None:
+                    raise Malformed("the hold was placed with a signature, and its release has none")
                 if not placed:
                     del active[name]
                     continue
@@ -1712,6 +1719,7 @@ class Archive:
         self.years, self.dropped, self.held = YEARS_DEFAULT, {}, {}
         self.events, self.newer = {version: Events(version) for version in (1, 2)}, 0
         self.now = int(time.time() * 1000) if now is None else now
+        self.strangers = 0
 
     def check(self):
         try:
@@ -1783,9 +1791,27 @@ class Archive:
                             kept.append((name, where, self.root.read(where, NOTE_BYTES_MAX) or b""))
                         except (Malformed, NotPlain) as e:
                             self.report.finding(kind, shown(where), str(e))
+        if not self.root.is_bucket:  # point 13 lists everything
+            for name in unknown:
+                if name.split("/")[0] in TABLES:
+                    self.stranger(name)
         if unknown:
             more = "" if len(unknown) <= 10 else ", and %d more" % (len(unknown) - 10)
             self.report.skipped("files that are not part of an archive: %s%s" % (", ".join(shown(u) for u in unknown[:10]), more))
+
+    def stranger(self, rel):
+        """Reports Parquet files where an archive has none. No link is followed."""
+        self.strangers += 1
+        if self.strangers == STRANGERS_MAX:
+            self.report.skipped("%s: there are too many files that are not the archive's" % shown(rel))
+        if self.strangers >= STRANGERS_MAX:
+            return
+        path = os.path.join(self.root.path, rel)
+        if os.path.isdir(path) and not os.path.islink(path):
+            for name in sorted(os.listdir(path)):
+                self.stranger("%s/%s" % (rel, name))
+        elif rel.lower().endswith(".parquet"):
+            self.report.finding("file_unnamed", shown(rel), STRANGER)
 
     def names(self, rel, kind):
         try:
@@ -1886,6 +1912,8 @@ class Archive:
             if "/date=" in path and path not in named:
                 unnamed += 1
                 continue
+            if path.lower().endswith(".parquet") and "/_delta_log/" not in path and "/date=" not in path:
+                self.report.finding("file_unnamed", shown(path), STRANGER)
             self.report.count("objects")
             objects = [v for v in versions if not v.is_marker]
             if len(objects) < len(versions):
@@ -1918,8 +1946,7 @@ class Archive:
         years after the object was put."""
         unknown = 0
         for (path, version), answer in self.root.each(locked, lambda item: self.root.setting("retention", item[0], item[1].id)):
-            self.progress.show("locks: %d of %d" % (self.report.checked["locks"] + 1, len(locked)))
-            self.report.count("locks")
+            self.progress.show("locks: %d of %d" % (self.report.checked["locks"] + unknown + 1, len(locked)))
             if isinstance(answer, Refused):
                 unknown += 1
                 continue
@@ -1928,6 +1955,7 @@ class Archive:
             if text and until is None:
                 unknown += 1
                 continue
+            self.report.count("locks")
             if answer is not None and mode != "COMPLIANCE":
                 self.report.finding("lock_mode", shown(path), "its mode is %s, not COMPLIANCE" % shown(mode))
             if until is None:
@@ -2515,8 +2543,12 @@ class Archive:
                 if not match:
                     last = parse_json(self.root.read(where, NOTE_BYTES_MAX) or b"null")
                     version = last.get("version") if isinstance(last, dict) else None
-                    if not is_int(version):
+                    if not is_int(version) or not 0 <= version < 10**20:
                         raise Malformed("it names no version")
+                    checkpoint = self.root.open("%s/_delta_log/%020d.checkpoint.parquet" % (volume.name, version))
+                    if checkpoint is None:
+                        raise Malformed("it does not name an existing checkpoint")
+                    checkpoint.close()
                     if version >= len(volume.commits) and self.root.read("%s/_delta_log/%020d.json" % (volume.name, version), COMMIT_BYTES_MAX) is None:
                         raise Malformed("it does not name an existing commit")
                     continue
@@ -2550,7 +2582,7 @@ class Archive:
         txns = {}
         for commit in commits:
             txns.update(commit.txns)
-        if {t["appId"]: t["version"] for t in said.get("txn", [])} != txns:
+        if sorted((t["appId"], t["version"]) for t in said.get("txn", [])) != sorted(txns.items()):
             differ("its positions are not those of the commits")
 
         def brief(stats):
@@ -5335,6 +5367,7 @@ class Proof:
     def __init__(self, location, data, trusted, witnesses=(), quorum=None):
         self.witnesses, self.quorum = list(witnesses), len(witnesses) if quorum is None else quorum
         self.report, self.value, self.trusted, self.proven, self.places = Report(location), None, trusted, [], []
+        self.seen = set()
         self.data = data
 
     def check(self):
@@ -5347,8 +5380,9 @@ class Proof:
         return self.report
 
     @staticmethod
-    def items(value, name, **types):
-        """The list of objects of that name, each with members of the given types."""
+    def items(value, name, optional=(), **types):
+        """The list of objects of that name, each with members of the given types, and no others but
+        the optional ones."""
         value = value.get(name)
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise Malformed("`%s` is not a list of objects" % name)
@@ -5356,6 +5390,9 @@ class Proof:
             for key, kind in types.items():
                 if not (is_int(item.get(key)) if kind is int else isinstance(item.get(key), kind)):
                     raise Malformed("`%s` of %s %d is missing, or of the wrong type" % (key, name, i))
+            for key in item:
+                if key not in types and key not in optional:
+                    raise Malformed("%s is not a member of %s" % (shown(key), name))
         return value
 
     @staticmethod
@@ -5367,6 +5404,9 @@ class Proof:
     def steps(self, value):
         if not isinstance(value, dict) or value.get("format") != "strongroom-proof-1":
             raise Malformed("not an object with `format` strongroom-proof-1")
+        for key in value:
+            if key not in ("format", "archive_id", "manifest", "keys", "checkpoints", "commits", "records"):
+                raise Malformed("%s is not a member of a proof" % shown(key))
         # Step 1
         archive_id, manifest = value.get("archive_id"), parse_base64(value.get("manifest"))
         if not isinstance(archive_id, str) or not UUID.fullmatch(archive_id):
@@ -5384,9 +5424,9 @@ class Proof:
             self.report.finding("manifest_malformed", "manifest", str(e))
         files = [("_keys/%08d" % i, text.encode("utf-8", "surrogatepass")) for i, text in enumerate(texts, 1)]
         keys = check_keys(files, manifest, public_key, archive_id, self.trusted, self.report)
-        checkpoints = [self.checkpoint(keys, archive_id, i, c) for i, c in enumerate(self.items(value, "checkpoints", table=str, year=int, note=str))]
+        checkpoints = [self.checkpoint(keys, archive_id, i, c) for i, c in enumerate(self.items(value, "checkpoints", optional=("part",), table=str, year=int, note=str))]
         commits = [self.commit(checkpoints, i, c) for i, c in enumerate(self.items(value, "commits", checkpoint=int, index=int, commit=str, path=list))]
-        records = self.items(value, "records", commit=int, file=str, row=int, record=str, path=list)
+        records = self.items(value, "records", optional=("redaction", "claims"), commit=int, file=str, row=int, record=str, path=list)
         if not records:
             raise Malformed("it has no record")
         for i, record in enumerate(records):
@@ -5488,6 +5528,10 @@ class Proof:
         mark = item.get("redaction")
         if mark is not None and not isinstance(mark, str):
             raise Malformed("`redaction` of records %d is not a text" % i)
+        place = (volume, index, add.path, item["row"])
+        if place in self.seen:
+            raise Malformed("records %d is in the proof before" % i)
+        self.seen.add(place)
         if self.path(where, rows, item["row"], record_hash(mark, record), item["path"], root):
             fault = None if mark is None else self.mark_fault(table, mark, record)
             if fault:

@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 use strongroom_bodies::Exec;
 use strongroom_schemas::marks::{Unread, parse_fault};
-use strongroom_schemas::{AlertEvent, Outcome};
+use strongroom_schemas::{AlertEvent, Outcome, is_active};
 
 /// Longest value in a message, in characters.
 pub const VALUE_CHARS_MAX: usize = 256;
@@ -148,7 +148,7 @@ impl Template {
                         match c {
                             '\'' => text.push_str("''"),
                             '`' => text.push(char::REPLACEMENT_CHARACTER),
-                            c if c.is_control() => text.push(char::REPLACEMENT_CHARACTER),
+                            c if is_active(c) => text.push(char::REPLACEMENT_CHARACTER),
                             c => text.push(c),
                         }
                     }
@@ -183,7 +183,7 @@ impl Template {
             for c in value.chars() {
                 match c {
                     '\'' => text.push_str("''"),
-                    c if c.is_control() => text.push(char::REPLACEMENT_CHARACTER),
+                    c if is_active(c) => text.push(char::REPLACEMENT_CHARACTER),
                     c => text.push(c),
                 }
             }
@@ -287,7 +287,7 @@ fn value(text: &str, out: &mut String) {
     if shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         out.push_str(shown);
     } else {
-        out.extend(shown.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }));
+        out.extend(shown.chars().map(|c| if is_active(c) { char::REPLACEMENT_CHARACTER } else { c }));
     }
     if shown.len() < text.len() {
         out.push('…');
@@ -561,9 +561,9 @@ mod tests {
     #[test]
     fn values_from_outside_are_made_harmless() {
         let mut event = event();
-        event.actor = format!("a\nb\u{1b}[2J{}", "x".repeat(5000));
+        event.actor = format!("a\nb\u{1b}[2J\u{202e}\u{9b}{}", "x".repeat(5000));
         let text = default_message(&Subject { event: &event, count: 1, group: "", timespan: "" });
-        assert!(!text.chars().any(char::is_control));
+        assert!(!text.chars().any(is_active));
         assert!(text.chars().count() < MESSAGE_CHARS_MAX);
         assert!(text.ends_with("… get secrets/db-creds in payments from 10.0.0.7"));
     }

@@ -22,6 +22,9 @@ pub const HISTORY_CONTRADICTED: &str = "26674da9-0862-43f5-9417-9d1979bffb58";
 /// Rule id of [`records_rejected`].
 pub const RECORDS_REJECTED: &str = "0d0a2f5c-7c1e-4f0c-9b57-3a8f6f2f4f61";
 
+/// Rule id of [`clock_doubted`].
+pub const CLOCK_DOUBTED: &str = "7a4f1d52-3c08-4e6b-a1d9-6b2c9f0e8d43";
+
 /// Rule id of [`test_alert`].
 pub const TEST: &str = "5c1e2f7a-0b3d-4f6e-9a7c-8d4b1e6f2035";
 /// Rule id of [`heartbeat`].
@@ -29,8 +32,16 @@ pub const HEARTBEAT: &str = "e27b4c90-3a5f-4d18-8c6b-71f0a9d2e364";
 
 /// Returns true if a rule id is one of the pipeline's own.
 pub fn is_own(rule_id: &str) -> bool {
-    [SOURCE_SILENT, CONSERVATION_FAILED, HISTORY_CONTRADICTED, RECORDS_REJECTED, TEST, HEARTBEAT]
-        .contains(&rule_id)
+    [
+        SOURCE_SILENT,
+        CONSERVATION_FAILED,
+        HISTORY_CONTRADICTED,
+        RECORDS_REJECTED,
+        CLOCK_DOUBTED,
+        TEST,
+        HEARTBEAT,
+    ]
+    .contains(&rule_id)
 }
 
 /// Returns the alert about a source that has delivered no event since `since_us` (microseconds
@@ -108,6 +119,18 @@ pub fn records_rejected(reasons: &BTreeMap<String, u64>, since_us: i64, now_us: 
     );
     let event = AlertEvent { time_us: now_us, ..AlertEvent::default() };
     Alert { group_key: format!("reasons={}", list.join(" ")), event_count: count, event, ..alert }
+}
+
+/// Returns the alert about a clock that cannot be right, so that nothing is sealed until it is set.
+/// The time of the alert is that clock's.
+pub fn clock_doubted(what: &str, now_us: i64) -> Alert {
+    let message = format!("nothing is sealed, because the clock of this machine cannot be right: {what}");
+    let next_steps = "Set the clock of the machine that runs strongroom; sealing continues by itself. Until then events \
+                      are kept where they come from and in the write-ahead log. If the clock is right, and the other time \
+                      is wrong, restart with strongroom run --clock-is-right. Somebody may have set the clock to change \
+                      until when records are kept.";
+    let (title, severity) = ("Audit pipeline stopped sealing because of its clock", Severity::High);
+    own(CLOCK_DOUBTED, "clock-doubted", title, severity, "clock", now_us, now_us, message, next_steps)
 }
 
 /// Returns an alert that is marked as a test, to check whether a sink accepts alerts.

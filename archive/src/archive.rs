@@ -25,6 +25,7 @@ use strongroom_store::options::{
     LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions,
 };
 use strongroom_store::s3::S3;
+use strongroom_store::s3_error::S3Error;
 use strongroom_store::{Bucket, Contents, Store, background, durable, layout};
 use strongroom_tlog::checkpoint::TreeHead;
 use strongroom_tlog::keys::Keys;
@@ -98,6 +99,9 @@ impl Archive {
     ) -> Result<Archive> {
         let place = Place::of(location, options)?;
         if !place.is_archive()? {
+            if place.hidden_manifest()?.is_some() {
+                return Err(ArchiveError::ManifestHidden { root: place.root });
+            }
             place.create(public_key)?;
         }
         place.open()
@@ -114,6 +118,11 @@ impl Archive {
         })
     }
 
+    /// Whether a text can be a location. Nothing is looked for there.
+    pub fn is_location(location: &str) -> bool {
+        if S3::is_location(location) { S3::is_valid_location(location) } else { local_path(location).is_ok() }
+    }
+
     /// Opens the archive at `location`; it must exist.
     pub fn open(location: &str) -> Result<Archive> {
         Archive::open_with(location, &options_for(location)?)
@@ -122,6 +131,16 @@ impl Archive {
     /// Like [`Archive::open`], but the store is reached with `options`.
     pub fn open_with(location: &str, options: &StoreOptions) -> Result<Archive> {
         Place::of(location, options)?.open()
+    }
+
+    /// Like [`Archive::open`], but if a delete marker hides the manifest in a bucket, the archive is
+    /// opened with the version that was written. For checks, which then report the delete marker.
+    pub fn open_to_verify(location: &str) -> Result<Archive> {
+        let place = Place::of(location, &options_for(location)?)?;
+        match place.hidden_manifest()? {
+            Some(text) => place.open_with_manifest(text),
+            None => place.open(),
+        }
     }
 
     /// Absolute path of the archive's folder; in a bucket `s3://bucket/prefix`.
@@ -367,15 +386,39 @@ impl Place {
         })
     }
 
+    /// The manifest as it was written, if a delete marker hides it.
+    fn hidden_manifest(&self) -> Result<Option<Bytes>> {
+        let (Store::S3(bucket), None) = (&self.store, self.manifest()?) else { return Ok(None) };
+        let (s3, path) = (bucket.s3.clone(), self.manifest_path());
+        let bytes_max = layout::bytes_max(&path);
+        background::wait(async move {
+            let read = async {
+                let Some(version) = s3.oldest_version(&path).await? else { return Ok(None) };
+                s3.get_part(&path, Some(&version), None, bytes_max).await.map(|part| Some(part.bytes))
+            };
+            read.await.map_err(|failure: S3Error| ArchiveError::ReadManifest {
+                path: path.clone(),
+                source: failure.into(),
+            })
+        })
+    }
+
     pub(crate) fn is_archive(&self) -> Result<bool> {
         Ok(self.manifest()?.is_some())
     }
 
     pub(crate) fn open(self) -> Result<Archive> {
+        match self.manifest()? {
+            Some(text) => self.open_with_manifest(text),
+            None if self.hidden_manifest()?.is_some() => {
+                Err(ArchiveError::ManifestHidden { root: self.root })
+            }
+            None => Err(ArchiveError::NotAnArchive { root: self.root }),
+        }
+    }
+
+    fn open_with_manifest(self, text: Bytes) -> Result<Archive> {
         let path = self.manifest_path();
-        let Some(text) = self.manifest()? else {
-            return Err(ArchiveError::NotAnArchive { root: self.root });
-        };
         let damaged = |source| ArchiveError::ParseManifest { path: path.clone(), source };
         let ManifestFormat { format } = serde_json::from_slice(&text).map_err(damaged)?;
         if format != ARCHIVE_FORMAT {

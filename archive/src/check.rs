@@ -5,28 +5,35 @@
 //! deletion: if the lock did not work, the test itself would do the damage. An item for which the
 //! store refuses an answer is reported as not checked, never as in order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use chrono::{Days, SecondsFormat, Utc};
+use chrono::{DateTime, Days, SecondsFormat, Utc};
+use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::Value;
 use strongroom_schemas::Table;
 use strongroom_store::error::StoreError;
 use strongroom_store::options::{LockMode, Retention, StoreOptions};
 use strongroom_store::s3::{
-    Condition, S3, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
+    Condition, ObjectLock, ObjectMeta, S3, auditor_policy, bucket_policy, keeper_policy, remover_policy,
+    writer_policy,
 };
 use strongroom_store::s3_error::S3Error;
 use strongroom_store::{Bucket, Store, background, layout};
 use strongroom_tlog::note::PublicKey;
 
 use crate::archive::{Archive, Place};
+use crate::delta::snapshot::Volume;
 use crate::error::{ArchiveError, Result};
 
 /// Number of sealed files whose locks are checked.
 const SAMPLE_FILES: usize = 16;
 /// Maximum number of names in a finding.
 const NAMES_MAX: usize = 5;
+/// Maximum number of commits whose locks are checked.
+const COMMITS_MAX: usize = 2_000;
+/// Number of objects whose locks are requested at the same time.
+const LOCKS_AT_ONCE: usize = 16;
 /// Clock difference in seconds above which a check warns.
 const CLOCK_WARN_SECONDS: i64 = 60;
 /// Clock difference in seconds above which stores refuse requests.
@@ -228,6 +235,20 @@ fn sample(archive: &Archive) -> Result<Vec<(PathBuf, Option<String>)>> {
     Ok(files.into_iter().rev().step_by(step).collect())
 }
 
+/// The newest commits of all volumes, newest volumes first. They are not sampled: one commit without
+/// a lock is enough to take away what it names.
+fn commits(archive: &Archive) -> Result<Vec<(PathBuf, Option<String>)>> {
+    let mut volumes = Vec::new();
+    for table in Table::ALL {
+        volumes.extend(archive.snapshot(table)?.volumes);
+    }
+    volumes.sort_by_key(|volume| std::cmp::Reverse(volume.period));
+    let of_volume = |volume: Volume| {
+        (0..=volume.version).rev().map(move |version| (layout::commit(&volume.path, version), None))
+    };
+    Ok(volumes.into_iter().flat_map(of_volume).take(COMMITS_MAX).collect())
+}
+
 fn check_bucket(place: Place, s3: S3) -> Result<Vec<Finding>> {
     let reached = s3.clone();
     match background::wait(async move { reached.bucket_exists().await }) {
@@ -262,8 +283,11 @@ fn check_bucket(place: Place, s3: S3) -> Result<Vec<Finding>> {
     match sample(&archive) {
         Ok(mut files) => {
             files.push((archive.root().join(layout::MANIFEST), None));
-            findings.push(background::wait(async move {
-                Ok::<_, StoreError>(locks(&s3, retention, files).await)
+            let commits = commits(&archive)?;
+            findings.extend(background::wait(async move {
+                let files = locks("sealed objects", &s3, retention, files).await;
+                let commits = locks("commits", &s3, retention, commits).await;
+                Ok::<_, StoreError>([files, commits])
             })?);
         }
         Err(error) => {
@@ -397,42 +421,67 @@ fn policy_finding(text: &str) -> Finding {
     }
 }
 
-/// The locks of some sealed objects.
-async fn locks(s3: &S3, retention: Retention, files: Vec<(PathBuf, Option<String>)>) -> Finding {
-    const ITEM: &str = "sealed objects";
-    const REMEDY: &str = "extend the retention of these objects; extending is always possible";
-    let mut soonest = None;
-    for (path, version) in &files {
-        let name = |what: &str| format!("{} {what}", path.display());
-        let put = match s3.head(path, version.as_deref()).await {
-            Ok(head) => head.modified,
-            Err(failure) if failure.is_missing() => {
-                return Finding::fail(ITEM, name("is missing"), "restore it: a commit names it");
-            }
-            Err(failure) => return Finding::unchecked(ITEM, &failure),
-        };
-        let lock = match s3.object_lock(path, version.as_deref()).await {
-            Condition::Known(lock) => lock,
-            Condition::Unset => return Finding::fail(ITEM, name("has no lock"), REMEDY),
-            Condition::Unknown(failure) => return Finding::unchecked(ITEM, &failure),
-        };
-        let (Some(mode), Some(until)) = (lock.mode, lock.until) else {
-            return Finding::fail(ITEM, name("has no lock"), REMEDY);
-        };
-        if mode != retention.mode && retention.mode == LockMode::Compliance {
-            return Finding::fail(ITEM, name("is locked in mode GOVERNANCE only"), REMEDY);
+/// The locks of objects. The first object that is not locked as it should be is the finding.
+async fn locks(
+    item: &'static str,
+    s3: &S3,
+    retention: Retention,
+    objects: Vec<(PathBuf, Option<String>)>,
+) -> Finding {
+    let count = objects.len();
+    let judged = objects.into_iter().map(|(path, version)| async move {
+        let object = s3.head(&path, version.as_deref()).await;
+        let lock = s3.object_lock(&path, version.as_deref()).await;
+        locked_until(item, retention, &path, object, lock)
+    });
+    let mut judged = stream::iter(judged).buffered(LOCKS_AT_ONCE);
+    let mut soonest: Option<DateTime<Utc>> = None;
+    while let Some(judged) = judged.next().await {
+        match judged {
+            Ok(until) => soonest = Some(soonest.map_or(until, |soonest| until.min(soonest))),
+            Err(finding) => return *finding,
         }
-        // The added day allows for clocks that differ.
-        let owed = retention.until(put).and_then(|owed| owed.checked_sub_days(Days::new(1)));
-        if owed.is_none_or(|owed| until < owed) {
-            let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
-            return Finding::fail(ITEM, name(&format!("is locked until {until} only")), REMEDY);
-        }
-        soonest = soonest.map_or(Some(until), |soonest| Some(until.min(soonest)));
     }
     let left = soonest.map_or(0, |soonest| (soonest - Utc::now()).num_days());
-    let count = files.len();
-    Finding::ok(ITEM, format!("{count} checked, all locked for {left} days or more"))
+    Finding::ok(item, format!("{count} checked, all locked for {left} days or more"))
+}
+
+/// Returns until when an object is locked, or the finding about its lock.
+fn locked_until(
+    item: &'static str,
+    retention: Retention,
+    path: &Path,
+    object: Result<ObjectMeta, S3Error>,
+    lock: Condition<ObjectLock>,
+) -> Result<DateTime<Utc>, Box<Finding>> {
+    const REMEDY: &str = "extend the retention of these objects; extending is always possible";
+    let fail =
+        |what: &str, remedy| Box::new(Finding::fail(item, format!("{} {what}", path.display()), remedy));
+    let put = match object {
+        Ok(head) => head.modified,
+        Err(failure) if failure.is_missing() => {
+            return Err(fail("is missing", "restore it: it is a part of the archive"));
+        }
+        Err(failure) => return Err(Box::new(Finding::unchecked(item, &failure))),
+    };
+    let lock = match lock {
+        Condition::Known(lock) => lock,
+        Condition::Unset => return Err(fail("has no lock", REMEDY)),
+        Condition::Unknown(failure) => return Err(Box::new(Finding::unchecked(item, &failure))),
+    };
+    let (Some(mode), Some(until)) = (lock.mode, lock.until) else {
+        return Err(fail("has no lock", REMEDY));
+    };
+    if mode != retention.mode && retention.mode == LockMode::Compliance {
+        return Err(fail("is locked in mode GOVERNANCE only", REMEDY));
+    }
+    // The added day allows for clocks that differ.
+    let owed = retention.until(put).and_then(|owed| owed.checked_sub_days(Days::new(1)));
+    if owed.is_none_or(|owed| until < owed) {
+        let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+        return Err(fail(&format!("is locked until {until} only"), REMEDY));
+    }
+    Ok(until)
 }
 
 #[cfg(test)]

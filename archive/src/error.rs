@@ -19,6 +19,7 @@ use strongroom_tlog::note::PublicKey;
 use thiserror::Error;
 
 use crate::activity_record::ActivityError;
+use crate::clock_doubt::ClockDoubt;
 use crate::position::Position;
 use crate::record_fault::RecordFault;
 
@@ -35,6 +36,8 @@ pub enum ArchiveError {
     LocationScheme { location: String },
     #[error("{} is not an archive: {} is missing", root.display(), strongroom_store::layout::MANIFEST)]
     NotAnArchive { root: PathBuf },
+    #[error("{} is an archive, but its {} has a delete marker", root.display(), strongroom_store::layout::MANIFEST)]
+    ManifestHidden { root: PathBuf },
     #[error("{} is not empty and is not an archive", root.display())]
     NotEmpty { root: PathBuf },
     #[error("another process is writing to {}", root.display())]
@@ -185,6 +188,10 @@ pub enum ArchiveError {
     PositionDiffers { table: Table, partition: String, expected: Box<Position>, found: Box<Position> },
     #[error("the system clock is at {}", clock.format("%Y-%m-%d"))]
     Clock { clock: DateTime<Utc> },
+    #[error("the system clock is at {}, but {doubt}", clock.format("%Y-%m-%dT%H:%M:%SZ"))]
+    ClockDoubted { clock: DateTime<Utc>, doubt: ClockDoubt },
+    #[error("cannot ask the store for its clock")]
+    StoreClock { source: S3Error },
     #[error("source {partition}: rows for table {} start at offset {first}, but everything up to {stored} is already stored", table.name())]
     RowsRepeated { table: Table, partition: String, first: i64, stored: i64 },
     #[error("source {partition}: rows for table {} reach offset {last}, which is beyond the commit's position {next_offset}", table.name())]
@@ -224,6 +231,11 @@ pub enum ArchiveError {
     },
     #[error("cannot read the retention of the archive")]
     Records {
+        #[source]
+        source: Box<LogError>,
+    },
+    #[error("the history of the archive was changed, so nothing is added to it")]
+    HistoryChanged {
         #[source]
         source: Box<LogError>,
     },
@@ -412,9 +424,23 @@ impl ArchiveError {
                 Some("give a folder on a local disk or s3://bucket/prefix")
             }
             ArchiveError::Store(error) => error.hint(),
+            ArchiveError::OpenVolume { source, .. } => match &**source {
+                DeltaError::List(source) => source.hint(),
+                _ => None,
+            },
+            ArchiveError::HistoryChanged { source } => source.hint(),
+            ArchiveError::ManifestHidden { .. } => Some(
+                "somebody has deleted it; remove the delete marker, which `strongroom verify` names: what was written \
+                 is below it",
+            ),
             ArchiveError::NotAnArchive { .. } => Some("`strongroom ingest` creates an archive"),
             ArchiveError::Records { source } => source.hint(),
             ArchiveError::Clock { .. } => Some("the system clock is outside 2000-9999; set it"),
+            ArchiveError::ClockDoubted { .. } => Some(
+                "what is sealed keeps its time for good: set the clock and run again; if the clock is right, and \
+                 the other time is wrong, `strongroom ingest --clock-is-right` says so",
+            ),
+            ArchiveError::StoreClock { source } => source.hint(),
             ArchiveError::NotConditional { .. } => Some(
                 "use a store that honours If-None-Match; or set STRONGROOM_S3_SINGLE_WRITER=true and make sure that \
                  only one writer runs",

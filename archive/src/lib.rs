@@ -35,6 +35,8 @@ pub mod activity_record;
 mod archive;
 mod bits;
 mod check;
+mod clock;
+mod clock_doubt;
 mod column;
 pub mod delta;
 pub mod encode;
@@ -64,6 +66,8 @@ pub use strongroom_store::{Contents, Fetched};
 
 pub use archive::Archive;
 pub use check::{Finding, Init, Policies, Verdict, check, init};
+pub use clock::ClockSeen;
+pub use clock_doubt::ClockDoubt;
 pub use delta::commit::{CHECKPOINT_INTERVAL, SealedFile};
 pub use delta::snapshot::{FileEntry, Snapshot, Volume};
 pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_records, encode_with};

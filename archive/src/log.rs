@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use chrono::Utc;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 use strongroom_store::layout;
@@ -24,11 +25,15 @@ use strongroom_tlog::note::PublicKey;
 use strongroom_tlog::signer::Signer;
 use strongroom_tlog::tree::{self, TILE_WIDTH, Tile};
 
+use crate::delta::is_of_log;
 use crate::error::LogError;
 use crate::fail::{FailPoints, Step};
 use crate::records::drops;
 use crate::records::keys::{self, NewKey};
 use crate::site::Site;
+
+/// Maximum number of commits that are compared at the same time. In a bucket, each is a request.
+const COMMITS_AT_ONCE: usize = 16;
 
 /// The folder of the signed log of a volume.
 pub fn folder(root: &Path, log: VolumeId) -> PathBuf {
@@ -128,9 +133,13 @@ impl LogSigner {
             Some((head, _)) => self.edge(head).await?,
         };
         let mut tiles = Vec::new();
+        let mut is_compared = false;
         loop {
             let path = layout::commit(&site.volume(log), edge.size);
             let Some(commit) = site.read(&path).await? else { break };
+            if let (Some((head, _)), false) = (&newest, std::mem::replace(&mut is_compared, true)) {
+                self.compare(head, seen.of(log) == 0).await?;
+            }
             edge.push(leaf_hash(&commit), &mut tiles);
         }
         if edge.size == 0 {
@@ -158,6 +167,36 @@ impl LogSigner {
         put_same(site, folder.join("checkpoint").join(name), note.into()).await?;
         seen.set(log, head.size);
         Ok(Some(head))
+    }
+
+    /// Compares the commits before a signed head with its log, before anything is signed after them:
+    /// the last one, and, the first time in this process, all that the last tile covers and whether
+    /// anything in the log is hidden or was replaced in a bucket.
+    async fn compare(&self, head: &TreeHead, is_first: bool) -> Result<(), LogError> {
+        let site = &self.site;
+        let Some(last) = head.size.checked_sub(1) else { return Ok(()) };
+        let volume = site.volume(head.log);
+        if is_first {
+            site.store.names_unchanged(&layout::delta_log(&volume), is_of_log).await?;
+        }
+        let (number, width) = (last / TILE_WIDTH, last % TILE_WIDTH + 1);
+        let signed =
+            tile_hashes(site, &folder(&site.root, head.log), Tile { level: 0, number, width }).await?;
+        // A tile that is missing can be computed; whether it leads to the signed root was checked.
+        let first = if is_first { 0 } else { width - 1 };
+        let signed: Vec<Hash> = signed.into_iter().skip(first as usize).collect();
+        // Owned, so that the future can move to another thread.
+        let commits = (first..width).zip(signed).map(|(at, signed)| {
+            let (site, path) = (site.clone(), layout::commit(&volume, number * TILE_WIDTH + at));
+            async move { Ok::<_, LogError>((site.read(&path).await?, signed)) }
+        });
+        let mut compared = stream::iter(commits).buffered(COMMITS_AT_ONCE);
+        while let Some((commit, signed)) = compared.try_next().await? {
+            if commit.map(|commit| leaf_hash(&commit)) != Some(signed) {
+                return Err(LogError::Forked { log: head.log.name(), size: head.size });
+            }
+        }
+        Ok(())
     }
 
     /// The edge of the tree at a signed head. It is read from the tiles or, if these do not lead to

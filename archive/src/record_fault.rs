@@ -58,6 +58,8 @@ pub enum RecordFault {
     HoldTwice,
     #[error("the hold to release does not exist")]
     HoldUnknown,
+    #[error("the hold was placed with a signature, but its release is not signed")]
+    ReleaseUnsigned,
     #[error("it belongs to a record other than the hold's")]
     OtherHold,
     #[error("{count} names here are not records, or an earlier record is missing")]

@@ -37,6 +37,7 @@
 //! error, a writer refuses further work; a new one starts from what is stored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -53,6 +54,7 @@ use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::volume::YEARS;
 use strongroom_schemas::{Period, Table, VolumeId};
 use strongroom_store::durable::{self, read_only};
+use strongroom_store::error::StoreError;
 use strongroom_store::id::random_id;
 use strongroom_store::options::variables;
 use strongroom_store::s3::Content;
@@ -61,6 +63,7 @@ use strongroom_store::{Bucket, Store, background, layout};
 use strongroom_tlog::tree::CompactRange;
 
 use crate::activity_record::is_activity;
+use crate::clock::{self, ClockSeen, Evidence};
 use crate::delta::commit::{
     self, Addition, CHECKPOINT_INTERVAL, COMMIT_ID, FileFacts, SealedFile, Transactions, VolumeLog,
     check_partition,
@@ -107,6 +110,10 @@ pub struct WriterOptions {
     pub volume_commits_max: u64,
     /// The clock that dates commits and so chooses the volume.
     pub clock: fn() -> DateTime<Utc>,
+    /// True if an operator has confirmed that the clock is right, whatever contradicts it.
+    pub clock_is_right: bool,
+    /// What the clock said when an earlier writer of this process sealed last.
+    pub clock_seen: Option<ClockSeen>,
 }
 
 impl Default for WriterOptions {
@@ -116,6 +123,8 @@ impl Default for WriterOptions {
             open_files_max: 32,
             volume_commits_max: VOLUME_COMMITS_MAX,
             clock: Utc::now,
+            clock_is_right: false,
+            clock_seen: None,
         }
     }
 }
@@ -166,6 +175,10 @@ pub struct Writer {
     /// Year of the newest volume of any table. New rows are never put into a volume of an earlier
     /// year, even if the clock is set back.
     year_min: Option<i32>,
+    /// Time of the newest commit of `events`, which every commit must follow.
+    newest: Option<DateTime<Utc>>,
+    /// Time of the newest event since the last seal.
+    newest_event: Option<DateTime<Utc>>,
     /// Year whose volumes take the rows appended since the last seal. `current` has these volumes.
     year: Option<i32>,
     current: HashMap<Table, VolumeId>,
@@ -258,7 +271,7 @@ fn widen<T: Ord>(range: &mut Option<(T, T)>, low: T, high: T) {
 
 impl Writer {
     pub(crate) fn open(site: &Site, options: WriterOptions, guard: WriterGuard) -> Result<Writer> {
-        let Known { positions, seen, lengths, closed, year_min } = Known::load(site)?;
+        let Known { positions, seen, lengths, closed, year_min, newest } = Known::load(site)?;
         if let Store::Local = site.store {
             remove_leftovers(site)?;
         }
@@ -267,7 +280,7 @@ impl Writer {
         if let Some(log_signer) = log_signer.clone() {
             // Sign what an earlier run committed but did not sign before it died.
             let caught_up = background::wait(async move { Ok::<_, ArchiveError>(log_signer.all().await) })?;
-            warnings.extend(caught_up.err().map(unproven));
+            warnings.extend(caught_up.err().map(unproven).transpose()?);
         }
         Ok(Writer {
             site: site.clone(),
@@ -280,6 +293,8 @@ impl Writer {
             said: (None, HashMap::new()),
             closed,
             year_min,
+            newest,
+            newest_event: None,
             year: None,
             current: HashMap::new(),
             volumes: HashMap::new(),
@@ -323,8 +338,24 @@ impl Writer {
         (self.positions, self.seen, self.lengths) = (known.positions, known.seen, known.lengths);
         self.closed = known.closed;
         self.year_min = self.year_min.max(known.year_min);
+        self.newest = known.newest;
         self.volumes.clear();
         Ok(())
+    }
+
+    /// What the clock said at the last seal, for the next writer of this process.
+    pub fn clock_seen(&self) -> Option<ClockSeen> {
+        self.options.clock_seen
+    }
+
+    /// Fails if commits cannot be dated now. `event` is the time of the newest event that waits.
+    ///
+    /// # Errors
+    /// [`ArchiveError::ClockDoubted`] if the clock cannot be right, unless an operator has confirmed
+    /// that it is.
+    pub fn check_clock(&mut self, event: Option<DateTime<Utc>>) -> Result<()> {
+        self.newest_event = self.newest_event.max(event);
+        self.time().map(drop)
     }
 
     /// Whether several processes may write to the archive at once.
@@ -381,6 +412,10 @@ impl Writer {
 
     fn append_inner(&mut self, row_group: EncodedRowGroup) -> Result<()> {
         let (table, date) = (row_group.table, row_group.date);
+        if table == Table::Events {
+            let newest = row_group.times.and_then(|(_, newest)| DateTime::from_timestamp_micros(newest));
+            self.newest_event = self.newest_event.max(newest);
+        }
         let volume = self.current_volume(table)?;
         if !self.open.contains_key(&(table, date)) {
             while self.open.len() >= self.options.open_files_max.max(1) {
@@ -441,7 +476,7 @@ impl Writer {
         let year = match self.year {
             Some(year) => year,
             None => {
-                let clock = (self.options.clock)();
+                let clock = self.time()?;
                 let year = self.year_min.unwrap_or(i32::MIN).max(clock.year());
                 if !YEARS.contains(&year) {
                     return Err(ArchiveError::Clock { clock });
@@ -451,6 +486,24 @@ impl Writer {
         };
         (self.year, self.year_min) = (Some(year), Some(year));
         Ok(year)
+    }
+
+    /// Returns the time of the next commits.
+    ///
+    /// # Errors
+    /// [`ArchiveError::ClockDoubted`] if the clock cannot be right, unless an operator has confirmed
+    /// that it is.
+    fn time(&self) -> Result<DateTime<Utc>> {
+        let now = (self.options.clock)();
+        if self.options.clock_is_right {
+            return Ok(now);
+        }
+        let evidence =
+            Evidence { newest: self.newest, seen: self.options.clock_seen, event: self.newest_event };
+        match evidence.doubt(now, || clock::of_store(&self.site.store, &self.site.root, now))? {
+            Some(doubt) => Err(ArchiveError::ClockDoubted { clock: now, doubt }),
+            None => Ok(now),
+        }
     }
 
     fn create(&mut self, volume: VolumeId, date: NaiveDate) -> Result<OpenFile> {
@@ -633,6 +686,8 @@ impl Writer {
     }
 
     fn seal_inner(&mut self, all: &[SourcePosition], counts: Counts) -> Result<SealReport> {
+        // Before any file gets its name.
+        let time = self.time()?;
         policy::refresh_blocking(&self.site)?;
         let mut open: Vec<OpenFile> = self.open.drain().map(|(_, file)| file).collect();
         open.sort_by_key(|file| (file.table, file.date));
@@ -642,7 +697,6 @@ impl Writer {
         self.land(0)?;
         let mut finished = std::mem::take(&mut self.finished);
         let mut report = SealReport::default();
-        let time = (self.options.clock)();
         for table in COMMIT_ORDER {
             let files: Vec<FileFacts> = finished.extract_if(.., |facts| facts.file.table == table).collect();
             let own: Vec<&SourcePosition> = all
@@ -683,6 +737,11 @@ impl Writer {
         self.prove(&mut report)?;
         report.rows = report.files.iter().map(|file| file.rows).sum();
         report.bytes = report.files.iter().map(|file| file.bytes).sum();
+        if report.commits.iter().any(|commit| commit.volume.table == Table::Events) {
+            self.newest = Some(time);
+        }
+        self.options.clock_seen = Some(ClockSeen::now(time));
+        self.newest_event = None;
         self.year = None;
         self.current.clear();
         self.spans.clear();
@@ -742,7 +801,7 @@ impl Writer {
             };
             Ok::<_, ArchiveError>(signed.await)
         })?;
-        report.warnings.extend(proven.err().map(unproven));
+        report.warnings.extend(proven.err().map(unproven).transpose()?);
         Ok(())
     }
 
@@ -967,8 +1026,16 @@ fn truth_of(partition: &str) -> Table {
 }
 
 /// A warning: the commits are safe, but not signed yet.
-fn unproven(error: LogError) -> String {
-    format!("the proof log is behind: {}", with_causes(&error))
+///
+/// # Errors
+/// If what was signed is no longer what the archive shows: a writer does not build on that.
+fn unproven(error: LogError) -> Result<String> {
+    match error {
+        LogError::Forked { .. } | LogError::Store(StoreError::Changed { .. }) => {
+            Err(ArchiveError::HistoryChanged { source: Box::new(error) })
+        }
+        error => Ok(format!("the proof log is behind: {}", with_causes(&error))),
+    }
 }
 
 /// What the commits and the drop records of an archive say about its sources and volumes.
@@ -978,6 +1045,7 @@ struct Known {
     lengths: HashMap<VolumeId, u64>,
     closed: HashSet<VolumeId>,
     year_min: Option<i32>,
+    newest: Option<DateTime<Utc>>,
 }
 
 impl Known {
@@ -990,6 +1058,7 @@ impl Known {
                 lengths: HashMap::new(),
                 closed: HashSet::new(),
                 year_min: None,
+                newest: None,
             };
             for table in Table::ALL {
                 let positions = known.positions.entry(table).or_default();
@@ -1001,6 +1070,7 @@ impl Known {
                 for period in &all {
                     let volume = VolumeId { table, period: *period };
                     let path = site.volume(volume);
+                    let is_dropped = dropped.contains_key(period);
                     let transactions = match dropped.remove(period) {
                         Some(state) => Transactions {
                             newest: state.txns.into_iter().collect(),
@@ -1012,11 +1082,19 @@ impl Known {
                         known.closed.insert(volume);
                     }
                     let Transactions { newest, last, length } = transactions;
+                    if is_dropped || last.is_some() {
+                        known.year_min = known.year_min.max(Some(period.year));
+                    }
                     positions.extend(commit::positions(&path, &newest)?);
                     known.seen.extend(last.map(|last| (volume, last)));
                     known.lengths.extend(length.filter(|length| *length > 0).map(|length| (volume, length)));
                 }
-                known.year_min = known.year_min.max(all.last().map(|period| period.year));
+            }
+            // The commit that was made last, not the one with the latest time: after a clock was
+            // wrong once, the commits that were made since show the time.
+            let of_events = known.seen.iter().filter(|(volume, _)| volume.table == Table::Events);
+            if let Some((volume, version)) = of_events.max() {
+                known.newest = commit::time_of(&site.store, &site.volume(*volume), *version).await?;
             }
             Ok(known)
         })
@@ -1055,8 +1133,8 @@ impl OpenFile {
 
 /// Removes what killed runs left: files being written, and sealed files that no commit names.
 ///
-/// Only the newest volume of a table can contain such files, because a writer never goes back to an
-/// older volume. Called under the writer lock.
+/// Only the newest volume of a table that has a commit, and folders of newer volumes, can contain
+/// such files, because a writer never goes back to an older volume. Called under the writer lock.
 fn remove_leftovers(site: &Site) -> Result<()> {
     let root = &site.root;
     for name in durable::names(root)? {
@@ -1065,19 +1143,24 @@ fn remove_leftovers(site: &Site) -> Result<()> {
         }
     }
     for table in Table::ALL {
-        let Some(period) = periods_on_disk(root, table)?.last().copied() else { continue };
-        let volume = layout::volume(root, VolumeId { table, period });
-        let staging = volume.join(layout::STAGING);
-        for name in durable::names(&staging)? {
-            remove(&staging.join(name))?;
-        }
-        let log = layout::delta_log(&volume);
-        for name in durable::names(&log)? {
-            if name.to_str().is_some_and(durable::is_staging) {
+        for period in periods_on_disk(root, table)?.into_iter().rev() {
+            let volume = layout::volume(root, VolumeId { table, period });
+            let staging = volume.join(layout::STAGING);
+            for name in durable::names(&staging)? {
+                remove(&staging.join(name))?;
+            }
+            let log = layout::delta_log(&volume);
+            let names = durable::names(&log)?;
+            for name in names.iter().filter(|name| name.to_str().is_some_and(durable::is_staging)) {
                 remove(&log.join(name))?;
             }
+            remove_unnamed(site, table, &volume)?;
+            let is_commit =
+                |name: &OsString| name.to_str().is_some_and(|name| layout::commit_version(name).is_some());
+            if names.iter().any(is_commit) {
+                break;
+            }
         }
-        remove_unnamed(site, table, &volume)?;
     }
     Ok(())
 }

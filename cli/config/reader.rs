@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -52,6 +52,10 @@ impl Mistakes {
 
     fn line(&self, span: &Range<usize>) -> usize {
         self.starts.partition_point(|start| *start <= span.start)
+    }
+
+    fn count(&self) -> usize {
+        self.found.borrow().len()
     }
 
     pub fn add(&self, line: usize, key: impl Into<String>, what: impl Into<String>) {
@@ -143,6 +147,10 @@ impl<'s> Section<'s> {
     pub fn string(&self, key: &'static str) -> Option<String> {
         let found = self.take(key)?;
         match found.value {
+            DeValue::String(text) if has_credentials(text) => {
+                self.wrong(&found, CREDENTIALS_IN_URL);
+                None
+            }
             DeValue::String(text) => Some(text.to_string()),
             other => {
                 self.wrong(&found, format!("must be a string in quotes, found {}", kind(other)));
@@ -157,8 +165,9 @@ impl<'s> Section<'s> {
             self.mistake(key, format!("is missing: {why}"));
             return String::new();
         }
+        let before = self.mistakes.count();
         let text = self.string(key).unwrap_or_default();
-        if text.is_empty() {
+        if text.is_empty() && self.mistakes.count() == before {
             self.mistake(key, "is empty");
         }
         text
@@ -246,6 +255,10 @@ impl<'s> Section<'s> {
             }
         };
         match texts.collect::<Option<Vec<_>>>() {
+            Some(texts) if texts.iter().any(|text| has_credentials(text)) => {
+                self.wrong(&found, CREDENTIALS_IN_URL);
+                Vec::new()
+            }
             Some(texts) => texts,
             None => {
                 self.wrong(&found, "must be a list of strings and nothing else");
@@ -340,6 +353,11 @@ impl<'s> Section<'s> {
                 self.mistake(env, format!("and {file} are both set; set one"));
                 return Some(String::new());
             }
+            (Some(path), None) if is_open_to_others(&path) => {
+                let path = path.display();
+                self.mistake(file, format!("{path} can be read by every user; chmod o-rwx it"));
+                return Some(String::new());
+            }
             (Some(path), None) => match std::fs::read_to_string(&path) {
                 Ok(text) => text,
                 Err(error) => {
@@ -361,6 +379,20 @@ impl<'s> Section<'s> {
             self.mistake(if self.is_set(file) { file } else { env }, "the secret is empty");
         }
         Some(text)
+    }
+
+    /// Like [`Section::secret`], for a secret by which this program knows who may use it. It must be as
+    /// hard to guess as [`TOKEN_BITS_MIN`] random bits.
+    pub fn token(&self, file: &'static str, env: &'static str) -> Option<String> {
+        let before = self.mistakes.count();
+        let token = self.secret(file, env)?;
+        if self.mistakes.count() == before && !is_hard_to_guess(&token) {
+            self.mistake(
+                if self.is_set(file) { file } else { env },
+                "is easy to guess: use at least 16 random bytes, such as the 32 digits of openssl rand -hex 16",
+            );
+        }
+        Some(token)
     }
 
     /// Reports the keys that were not read. Called last.
@@ -392,6 +424,52 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
+/// Random bits of a token: 16 bytes.
+const TOKEN_BITS_MIN: f64 = 128.0;
+/// Number of different characters in a token. Sixteen random bytes, however they are written, have
+/// more, except in one case of millions.
+const TOKEN_CHARS_MIN: usize = 8;
+
+const CREDENTIALS_IN_URL: &str =
+    "has a user, a key or a password in its URL, which is shown in logs and lists of processes; leave it out";
+
+/// Whether a text may be as long as `TOKEN_BITS_MIN` random bits are in the alphabet that it uses.
+fn is_hard_to_guess(token: &str) -> bool {
+    let has = |is: fn(&char) -> bool| token.chars().any(|c| is(&c));
+    let alphabet = if token.chars().all(|c| c.is_ascii_digit()) {
+        10
+    } else if token.chars().all(|c| c.is_ascii_hexdigit()) {
+        16
+    } else {
+        let sizes = [
+            (26, has(char::is_ascii_lowercase)),
+            (26, has(char::is_ascii_uppercase)),
+            (10, has(char::is_ascii_digit)),
+            (33, has(|c| !c.is_ascii_alphanumeric())),
+        ];
+        sizes.into_iter().filter(|(_, is_used)| *is_used).map(|(size, _)| size).sum()
+    };
+    let different: BTreeSet<char> = token.chars().collect();
+    let bits = f64::from(alphabet).log2() * token.chars().count() as f64;
+    different.len() >= TOKEN_CHARS_MIN && bits >= TOKEN_BITS_MIN
+}
+
+/// Whether users outside the owner and the group of a file have any permission for it.
+fn is_open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o007 != 0)
+}
+
+/// Whether a text is a URL with a user, a password or a key in it.
+pub fn has_credentials(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let is_scheme =
+        !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    // A secret key may have slashes, so everything before the query counts.
+    let before_query = rest.split(['?', '#']).next().unwrap_or(rest);
+    is_scheme && !rest.starts_with('/') && before_query.contains('@')
+}
+
 fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let number: u64 = text[..digits].parse().ok()?;
@@ -419,6 +497,40 @@ fn duration_text(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_as_hard_to_guess_as_sixteen_random_bytes() {
+        for good in [
+            "0123456789abcdef0123456789abcdee",
+            "bWFrZSBpdCBsb25nIGVub3",
+            "correct-horse-battery-staple-and-more",
+            "271828182845904523536028747135266249775",
+        ] {
+            assert!(is_hard_to_guess(good), "{good}");
+        }
+        let long = "ab".repeat(100);
+        for weak in ["", "x", "hunter2", "0123456789abcdef", "0123456789abcdef0123456789abcde", &long] {
+            assert!(!is_hard_to_guess(weak), "{weak}");
+        }
+    }
+
+    #[test]
+    fn credentials_in_urls_are_seen_wherever_they_are() {
+        for url in [
+            "s3://AKIA:SECRET@bucket/prefix",
+            "s3://AKIA:SEC/RET@bucket",
+            "https://user@store.example",
+            "https://user:password@store.example:8333/x?y",
+            "S3://KEY:SECRET@b",
+        ] {
+            assert!(has_credentials(url), "{url}");
+        }
+        for plain in
+            ["s3://bucket/prefix", "https://x.example/?mail=a@b", "a@b", "/var/log/a@b", "file:///a@b"]
+        {
+            assert!(!has_credentials(plain), "{plain}");
+        }
+    }
 
     #[test]
     fn times_have_units() {

@@ -19,6 +19,7 @@ use strongroom_sinks::{
 
 use super::reader::Section;
 use super::{NAME_CHARS_MAX, kafka_security};
+use crate::term;
 
 /// Maximum number of sinks in one process.
 const SINKS_MAX: usize = 64;
@@ -52,7 +53,7 @@ impl SinkConfig {
     pub fn make(&self) -> Result<Box<dyn Sink>, SinkError> {
         Ok(match &self.kind {
             SinkKind::File(path) => Box::new(FileSink::new(path.clone())),
-            SinkKind::Stdout => Box::new(StdoutSink::new(std::io::stdout())),
+            SinkKind::Stdout => Box::new(StdoutSink::new(term::data())),
             SinkKind::Kafka(options) => Box::new(KafkaSink::new(options.as_ref().clone())?),
             SinkKind::Webhook(options) => Box::new(Webhook::new(options)?),
             SinkKind::Syslog(options) => Box::new(Syslog::new(options.as_ref().clone())?),

@@ -38,7 +38,7 @@ use chrono::Utc;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, RuleSet};
 use strongroom_archive::fingerprint::Fingerprint;
-use strongroom_archive::{Archive, Counts, Position, SealReport, SourcePosition, Writer};
+use strongroom_archive::{Archive, Counts, Position, SealReport, SourcePosition, Writer, WriterOptions};
 use strongroom_decode::reject_batch;
 use strongroom_lines::frame::Origin;
 use strongroom_lines::{DialectCounts, Reading, Reason, Refusal};
@@ -89,6 +89,8 @@ pub struct IngestOptions {
     pub redactor: Option<Arc<Redactor>>,
     /// Files no longer grow: an unfinished last line is a reject, and is not left for later.
     pub complete: bool,
+    /// An operator has confirmed that this machine's clock is right, whatever contradicts it.
+    pub clock_is_right: bool,
     pub block_lines_max: usize,
     /// Set from outside to end the run early: text that was read is sealed first.
     pub stop: Arc<AtomicBool>,
@@ -111,6 +113,7 @@ impl IngestOptions {
             redactor: None,
             limits: Limits::with_blocks_of(block_bytes(cores())),
             complete: false,
+            clock_is_right: false,
             block_lines_max: BLOCK_LINES_MAX,
             stop: Arc::default(),
         }
@@ -137,6 +140,9 @@ pub trait Observer {
     fn alert(&mut self, _alert: &Alert) {}
     /// A file could not be read, or not to its end. The run continues.
     fn file_failed(&mut self, _error: &FileError) {}
+    /// The alerts so far and their events are about to be sealed. After that they are not reported
+    /// again, so whatever must not lack one makes them durable now.
+    fn sealing(&mut self) {}
     /// A seal is durable.
     fn sealed(&mut self, _report: &SealReport) {}
     /// Another process writes to the archive; this process waits for it.
@@ -256,13 +262,8 @@ pub fn ingest(
     options: &IngestOptions,
     observer: &mut dyn Observer,
 ) -> Result<Report, IngestError> {
-    let writer = match archive.try_writer(strongroom_archive::WriterOptions::default())? {
-        Some(writer) => writer,
-        None => {
-            observer.waiting();
-            archive.writer()?
-        }
-    };
+    let writer_options = WriterOptions { clock_is_right: options.clock_is_right, ..WriterOptions::default() };
+    let writer = archive.writer_with(writer_options, || observer.waiting())?;
     let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
     warm_up(archive, rules, &mut detector)?;
 
@@ -615,6 +616,7 @@ impl Coordinator<'_> {
             return Ok(());
         }
         self.alerts.clear();
+        self.observer.sealing();
         let mut writer = lock(self.writer);
         for row_group in row_groups {
             writer.append(row_group)?;

@@ -128,6 +128,8 @@ fn open(input: &Input, count: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) -> Result
     let packing = match magic[..] {
         [0x1f, 0x8b, ..] => Packing::Gzip,
         [0x28, 0xb5, 0x2f, 0xfd] => Packing::Zstd,
+        // A frame without content, which `pzstd` writes before each frame.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Packing::Zstd,
         _ => Packing::Plain,
     };
     let whole = io::Cursor::new(magic).chain(raw);
@@ -814,8 +816,10 @@ mod tests {
         members.extend(gz.finish().expect("in memory"));
         let mut frames = zstd::encode_all(&text[..100], 1).expect("in memory");
         frames.extend(zstd::encode_all(&text[100..], 1).expect("in memory"));
+        let skipped = [&b"\x50\x2a\x4d\x18\x04\0\0\0four"[..], &b"\x5f\x2a\x4d\x18\0\0\0\0"[..], &frames];
+        let skipped = skipped.concat();
         let plain = read_all(file(&text).path(), BOUNDS).expect("plain");
-        for packed in [members, frames] {
+        for packed in [members, frames, skipped] {
             let (cuts, all) = read_all(file(&packed).path(), BOUNDS).expect("packed");
             assert_eq!(all, text);
             assert_eq!(cuts[0].block.origin, plain.0[0].block.origin);

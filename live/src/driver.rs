@@ -28,7 +28,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use strongroom_alerts::{Detector, DetectorConfig, RuleSet};
 use strongroom_archive::fingerprint::Fingerprint;
-use strongroom_archive::{Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition};
+use strongroom_archive::{
+    Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, WriterOptions,
+};
 use strongroom_ingest::redaction::RedactionCounts;
 use strongroom_ingest::replay::{stored_alerts, warm_up};
 use strongroom_ingest::seal::{Limits, SEAL_ALERTS_MAX, StoredRejects, seal_plan};
@@ -78,6 +80,8 @@ pub struct LiveOptions {
     pub drain: Duration,
     /// What may not be written, and the keys. `None`: everything is written as it was received.
     pub redactor: Option<Arc<Redactor>>,
+    /// An operator has confirmed that this machine's clock is right, whatever contradicts it.
+    pub clock_is_right: bool,
 }
 
 impl Default for LiveOptions {
@@ -87,6 +91,7 @@ impl Default for LiveOptions {
             text_bytes_max: TEXT_BYTES_MAX,
             drain: DRAIN,
             redactor: None,
+            clock_is_right: false,
         }
     }
 }
@@ -180,7 +185,8 @@ pub fn run(
     observer: &mut dyn LiveObserver,
 ) -> Result<Drained, IngestError> {
     let Run { rules, options, metrics, stop } = *run;
-    let writer = match sealer::open_writer(archive, stop) {
+    let clock = WriterOptions { clock_is_right: options.clock_is_right, ..WriterOptions::default() };
+    let writer = match sealer::open_writer(archive, &clock, stop) {
         Ok(writer) => writer,
         // Nothing was taken from any source yet.
         Err(_) if stop.load(Ordering::Relaxed) => return Ok(Drained::Complete),
@@ -233,7 +239,8 @@ pub fn run(
             scope.spawn(move || worker.run(&match_jobs, &encode_jobs, &answers));
         }
         drop((match_jobs, encode_jobs, answer_sender));
-        let sealer = Sealer { archive, writer: Some(writer), metrics, give_up: Arc::clone(&give_up) };
+        let sealer =
+            Sealer { archive, writer: Some(writer), options: clock, metrics, give_up: Arc::clone(&give_up) };
         scope.spawn(move || sealer.run(&orders, &sealed_sender));
 
         let driver = Driver {

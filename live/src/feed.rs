@@ -80,7 +80,7 @@ pub trait Source: Send {
 }
 
 /// What a source has done since the process started.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SourceCounters {
     /// Bytes of text handed over.
     pub bytes: AtomicU64,
@@ -95,9 +95,50 @@ pub struct SourceCounters {
     trouble: Mutex<String>,
     /// When something was last handed over.
     last: Mutex<Option<Instant>>,
+    started: Instant,
+    assigned: Mutex<Option<Assigned>>,
+}
+
+/// How many partitions a group has assigned, and since when there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    pub partitions: usize,
+    since: Option<Instant>,
+}
+
+impl Default for SourceCounters {
+    fn default() -> Self {
+        SourceCounters {
+            bytes: AtomicU64::default(),
+            duplicates: AtomicU64::default(),
+            lag: AtomicI64::default(),
+            troubles: AtomicU64::default(),
+            trouble: Mutex::default(),
+            last: Mutex::default(),
+            started: Instant::now(),
+            assigned: Mutex::default(),
+        }
+    }
 }
 
 impl SourceCounters {
+    /// How many partitions its group has assigned to it; `None` if it is in no group.
+    pub fn partitions(&self) -> Option<usize> {
+        lock(&self.assigned).map(|assigned| assigned.partitions)
+    }
+
+    /// Since when nothing was handed over, although something could have been: since the last chunk,
+    /// since the group assigned partitions, or since the start. `None` if the group has assigned
+    /// none: then others bring what there is.
+    pub fn quiet_since(&self) -> Option<Instant> {
+        let assigned = match *lock(&self.assigned) {
+            None => None,
+            Some(Assigned { since: Some(since), .. }) => Some(since),
+            Some(Assigned { since: None, .. }) => return None,
+        };
+        [Some(self.started), self.last_chunk(), assigned].into_iter().flatten().max()
+    }
+
     /// The current trouble, in words.
     pub fn trouble(&self) -> Option<String> {
         let trouble = lock(&self.trouble);
@@ -394,6 +435,14 @@ impl Feed {
     /// Sets how much is known to wait at the source.
     pub fn lag(&self, lag: i64) {
         self.counters.lag.store(lag, Ordering::Relaxed);
+    }
+
+    /// Sets how many partitions the source's group has assigned to it.
+    pub fn assigned(&self, partitions: usize) {
+        let mut assigned = lock(&self.counters.assigned);
+        let before = (*assigned).and_then(|assigned| assigned.since);
+        let since = (partitions > 0).then(|| before.unwrap_or_else(Instant::now));
+        *assigned = Some(Assigned { partitions, since });
     }
 
     /// Reports a trouble: something is wrong, and the source waits until it passes. A trouble is

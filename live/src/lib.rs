@@ -59,6 +59,7 @@
 //! because they share the settings of librdkafka. [`ArchiveHistory`] gives the sinks the alerts of
 //! an archive. `strongroom-ingest` has the driver for files, and what the two drivers share.
 
+mod door;
 mod driver;
 mod feed;
 mod history;
@@ -73,10 +74,11 @@ mod unread;
 pub mod webhook;
 mod worker;
 
+pub use door::{Door, Stranger};
 pub use driver::{
     DRAIN, Drained, LIVE_BLOCK_BYTES, LiveObserver, LiveOptions, LiveRules, Run, TEXT_BYTES_MAX,
 };
-pub use feed::{Chunk, Feed, Source, SourceCounters, SourceError, Stopped, StreamName};
+pub use feed::{Assigned, Chunk, Feed, Source, SourceCounters, SourceError, Stopped, StreamName};
 pub use history::{ArchiveHistory, mark_of};
 pub use metrics::{BUCKETS, Histogram, Metrics};
 pub use serve::serve;

@@ -93,6 +93,8 @@ pub struct Metrics {
     pub conservation_failures: AtomicU64,
     /// Whether the pipeline has the archive and takes what sources bring.
     pub running: AtomicBool,
+    /// Whether nothing is sealed because this machine's clock cannot be right.
+    pub clock_doubted: AtomicBool,
     broken: AtomicBool,
     alerts: Mutex<BTreeMap<Severity, u64>>,
     rejects: Mutex<BTreeMap<String, u64>>,

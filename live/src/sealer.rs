@@ -3,8 +3,9 @@
 //! Invariants:
 //! - A batch is sealed whole and once, or not at all. After a failure a new writer says how far the
 //!   archive has got, and rows of the batch that the archive already has are left out.
-//! - A failure that may pass is waited for, with the batch kept; only a position that another
-//!   process has moved ends the run, because the batch is then no longer what comes next.
+//! - A failure that may pass is waited for, with the batch kept. A position that another process has
+//!   moved ends the run, because the batch is then no longer what comes next. So does a clock that
+//!   could not be right, once it is: that clock has dated what is in the batch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use strongroom_archive::{
-    Archive, ArchiveError, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer,
+    Archive, ArchiveError, ClockDoubt, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer,
     WriterOptions,
 };
 use strongroom_schemas::{Table, error_chain};
@@ -48,6 +49,8 @@ pub(super) enum Sealed {
 pub(super) struct Sealer<'s> {
     pub(super) archive: &'s Archive,
     pub(super) writer: Option<Writer>,
+    /// Settings of the next writer.
+    pub(super) options: WriterOptions,
     pub(super) metrics: &'s Metrics,
     /// Set when the driver no longer waits.
     pub(super) give_up: Arc<AtomicBool>,
@@ -98,6 +101,7 @@ impl Sealer<'_> {
         loop {
             let error = match self.try_seal(batch) {
                 Ok(report) => {
+                    self.options.clock_seen = self.writer.as_ref().and_then(Writer::clock_seen);
                     if self.metrics.trouble().is_some() {
                         tracing::info!("sealing recovered");
                         self.metrics.set_trouble(None);
@@ -110,20 +114,53 @@ impl Sealer<'_> {
             if is_fenced(&error) || is_bug(&error) || self.give_up.load(Ordering::Relaxed) {
                 return Err(error);
             }
-            self.metrics.seal_failures.fetch_add(1, Ordering::Relaxed);
-            let text = error_chain(&error);
-            let hint = error.hint().unwrap_or_default();
-            tracing::error!(error = %text, hint, retry_in_ms = wait.as_millis() as u64, "cannot seal; trying again");
-            self.metrics.set_trouble(Some(text));
-            let until = Instant::now() + wait;
-            while Instant::now() < until {
-                if self.give_up.load(Ordering::Relaxed) {
-                    return Err(error);
-                }
-                std::thread::sleep(TICK);
+            if matches!(error, ArchiveError::ClockDoubted { .. }) {
+                self.outlast_doubt(&error);
+                return Err(error);
+            }
+            if !self.pause(&error, wait) {
+                return Err(error);
             }
             wait = (wait * 2).min(RETRY_WAIT_MAX);
         }
+    }
+
+    /// Says that nothing is sealed because of `error`, and waits; `false` if the driver no longer
+    /// does.
+    fn pause(&self, error: &ArchiveError, wait: Duration) -> bool {
+        self.metrics.seal_failures.fetch_add(1, Ordering::Relaxed);
+        let text = error_chain(error);
+        let hint = error.hint().unwrap_or_default();
+        tracing::error!(error = %text, hint, retry_in_ms = wait.as_millis() as u64, "cannot seal; trying again");
+        self.metrics.set_trouble(Some(text));
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            if self.give_up.load(Ordering::Relaxed) {
+                return false;
+            }
+            std::thread::sleep(TICK);
+        }
+        true
+    }
+
+    /// Waits until the clock can be right.
+    fn outlast_doubt(&self, error: &ArchiveError) {
+        self.metrics.clock_doubted.store(true, Ordering::Relaxed);
+        let event = match error {
+            ArchiveError::ClockDoubted { doubt: ClockDoubt::Jumped { event, .. }, .. } => Some(*event),
+            _ => None,
+        };
+        let mut wait = RETRY_WAIT;
+        let mut is_waiting = self.pause(error, wait);
+        while is_waiting {
+            wait = (wait * 2).min(RETRY_WAIT_MAX);
+            let opened = open_writer(self.archive, &self.options, &self.give_up);
+            is_waiting = match opened.and_then(|mut writer| writer.check_clock(event)) {
+                Ok(()) => break,
+                Err(error) => self.pause(&error, wait),
+            };
+        }
+        self.metrics.clock_doubted.store(false, Ordering::Relaxed);
     }
 
     fn try_seal(&mut self, batch: &SealBatch) -> Result<SealReport, ArchiveError> {
@@ -131,7 +168,7 @@ impl Sealer<'_> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
-                let mut writer = open_writer(self.archive, &self.give_up)?;
+                let mut writer = open_writer(self.archive, &self.options, &self.give_up)?;
                 // An earlier attempt may have been partly successful. Each table is committed
                 // whole. So a table has this batch if it has every stream of the batch up to the
                 // position where the batch ends. A table that may be ahead (any but `events`) may
@@ -170,7 +207,7 @@ impl Sealer<'_> {
     fn refresh(&mut self) -> Result<HashMap<Table, HashMap<String, Position>>, ArchiveError> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            none => none.insert(open_writer(self.archive, &self.give_up)?),
+            none => none.insert(open_writer(self.archive, &self.options, &self.give_up)?),
         };
         writer.refresh()?;
         Ok(Table::ALL.map(|table| (table, positions(writer, table))).into())
@@ -179,10 +216,14 @@ impl Sealer<'_> {
 
 /// Opens the archive's writer. If only one process may have the writer and another has it, waits
 /// until it is free or `stop` is set.
-pub(super) fn open_writer(archive: &Archive, stop: &AtomicBool) -> Result<Writer, ArchiveError> {
+pub(super) fn open_writer(
+    archive: &Archive,
+    options: &WriterOptions,
+    stop: &AtomicBool,
+) -> Result<Writer, ArchiveError> {
     let mut is_logged = false;
     loop {
-        if let Some(writer) = archive.try_writer(WriterOptions::default())? {
+        if let Some(writer) = archive.try_writer(options.clone())? {
             return Ok(writer);
         }
         if stop.load(Ordering::Relaxed) {

@@ -546,6 +546,7 @@ pub fn check_each(
         }
         commits.push(parse_commit(&commit).adds);
     }
+    let mut places = HashSet::new();
     for (at, part) in proof.records.iter().enumerate() {
         let adds = commits.get(part.commit).ok_or_else(|| format!("record {at}: its commit is missing"))?;
         let found = adds.iter().position(|add| add.path == part.file);
@@ -553,12 +554,15 @@ pub fn check_each(
         let (Some(rows), Some(root)) = (adds[found].rows, adds[found].record_root) else {
             return Err(format!("record {at}: its commit has no record_root for its file"));
         };
+        let commit = &proof.commits[part.commit];
+        if !places.insert((trees[commit.checkpoint].log, commit.index, found, part.row)) {
+            return Err(format!("record {at}: the proof has it twice"));
+        }
         let record = bytes(&part.record)?;
         let hash = record_hash(part.redaction.as_deref(), &record);
         if root_of_inclusion(hash, part.row, rows, &path_of(&part.path)?) != Some(root) {
             return Err(format!("record {at}: its path does not lead to the record_root of its file"));
         }
-        let commit = &proof.commits[part.commit];
         let head = &trees[commit.checkpoint];
         let redaction = part.redaction.as_ref().map(|mark| check_mark(head.log.table, mark, &record));
         let redaction = redaction.transpose().map_err(|fault| format!("record {at}: {fault}"))?;

@@ -17,14 +17,15 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::{DataType, TimeUnit};
 use datafusion::arrow::compute::concat;
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ExpressionPlacement, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature,
+    ColumnarValue, Documentation, Expr, ExpressionPlacement, LogicalPlan, ReturnFieldArgs,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 use datafusion::prelude::SessionContext;
 
@@ -91,6 +92,44 @@ pub(crate) fn wrap_functions(context: &SessionContext, memory_limit: usize) {
                 bytes_max,
             }));
         }
+    }
+}
+
+/// Wraps `inner`, which joins its arguments and is called for an operator.
+pub(crate) fn operator(inner: Arc<ScalarUDF>, memory_limit: usize) -> ScalarUDF {
+    ScalarUDF::new_from_impl(Bounded { inner, growth: Growth::Sum, bytes_max: memory_limit / CALL_SHARE })
+}
+
+/// Refuses a constant list that would be repeated for each row. Where there is only one row, as in
+/// `unnest(generate_series(…))`, a list may be longer than a text.
+pub(crate) fn check_constants(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        let inputs = node.inputs();
+        if inputs.iter().all(|input| has_one_row(input)) {
+            return Ok(TreeNodeRecursion::Continue);
+        }
+        node.apply_expressions(|expr| {
+            expr.apply(|part| match part {
+                Expr::Literal(value, _) if value.size() > CONSTANT_BYTES_MAX + size_of::<ScalarValue>() => {
+                    Err(DataFusionError::ResourcesExhausted(format!(
+                        "a constant of {} bytes would be repeated for each row, more than {CONSTANT_BYTES_MAX}",
+                        value.size()
+                    )))
+                }
+                _ => Ok(TreeNodeRecursion::Continue),
+            })
+        })
+    })
+    .map(drop)
+}
+
+fn has_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::EmptyRelation(empty) => empty.produce_one_row,
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().iter().all(|input| has_one_row(input))
+        }
+        _ => false,
     }
 }
 

@@ -11,6 +11,7 @@ use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::logical_expr::sqlparser::parser::ParserError;
 use datafusion::logical_expr::sqlparser::tokenizer::TokenizerError;
 use strongroom_archive::ArchiveError;
+use strongroom_schemas::is_active;
 use thiserror::Error;
 
 pub type Result<T, E = QueryError> = std::result::Result<T, E>;
@@ -308,10 +309,10 @@ fn at(excerpt: &Option<Excerpt>) -> String {
     let Some(Excerpt { line, column, text }) = excerpt else { return String::new() };
     let skipped = column.saturating_sub(EXCERPT_CHARS + 1);
     let shown: String = text.chars().skip(skipped).take(2 * EXCERPT_CHARS).collect();
-    let shown: String = shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let shown: String = shown.chars().map(|c| if is_active(c) { ' ' } else { c }).collect();
     let head = format!("line {line}: ");
     let mark = " ".repeat(head.chars().count() + column - 1 - skipped);
-    format!("\n{head}{shown}\n{mark}^")
+    format!("\n  {head}{shown}\n  {mark}^")
 }
 
 fn column_hint(column: &str, known: &[String]) -> String {

@@ -34,6 +34,7 @@
 
 mod bounded;
 mod complete;
+mod concatenate;
 mod date_trunc;
 mod dialect;
 mod error;

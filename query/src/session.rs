@@ -39,7 +39,7 @@ use crate::policies::policies_of;
 use crate::reader::{InPlace, PageIndex};
 use crate::snapshots::{Snapshots, Taken};
 use crate::table::{STORE_URL, ScanSummary};
-use crate::{bounded, functions, gate, json, listings, views};
+use crate::{bounded, concatenate, functions, gate, json, listings, views};
 
 /// Default memory for the queries of one session.
 pub const MEMORY_LIMIT_DEFAULT: usize = 1 << 30;
@@ -164,6 +164,7 @@ impl Session {
             .with_table_factories(Default::default())
             .build();
         json::register(&mut state).map_err(QueryError::Session)?;
+        concatenate::register(&mut state, memory_limit).map_err(QueryError::Session)?;
         let context = SessionContext::new_with_state(state);
         for function in functions::all() {
             context.register_udf(Arc::unwrap_or_clone(function));
@@ -200,7 +201,11 @@ impl Session {
             .with_allow_statements(false)
             .verify_plan(&plan)
             .map_err(from_plan)?;
-        let plan = state.create_physical_plan(&plan).await.map_err(from_plan)?;
+        // Constants are known when the plan is optimised.
+        let plan = state.optimize(&plan).map_err(from_plan)?;
+        bounded::check_constants(&plan)
+            .map_err(|error| QueryError::from_execution(error, self.memory_limit))?;
+        let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(from_plan)?;
         let rows = execute_stream(Arc::clone(&plan), state.task_ctx())
             .map_err(|error| QueryError::from_execution(error, self.memory_limit))?;
         let footers = state.runtime_env().cache_manager.get_file_metadata_cache();

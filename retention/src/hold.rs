@@ -196,8 +196,12 @@ pub(crate) async fn release(work: &Work, name: &str, reason: &str) -> Result<Cov
     let unknown = || RetentionError::HoldUnknown { name: name.to_owned() };
     loop {
         let holds = Holds::load_valid(&work.site).await?;
-        if !holds.named(name).ok_or_else(unknown)?.is_active() {
+        let hold = holds.named(name).ok_or_else(unknown)?;
+        if !hold.is_active() {
             break;
+        }
+        if hold.is_signed() && work.site.signer.is_none() {
+            return Err(RetentionError::KeyNeeded);
         }
         let number = holds.records + 1;
         let (name, reason) = (name.to_owned(), reason.to_owned());

@@ -18,6 +18,7 @@
 //! decoder, matcher and writer: columns with few distinct values are `Dictionary(Int32, Utf8)`, so
 //! a predicate or an encoder handles each distinct value once.
 
+mod active;
 pub mod alert;
 mod error;
 pub mod event;
@@ -34,6 +35,7 @@ pub mod touched;
 pub mod uri;
 pub mod volume;
 
+pub use active::is_active;
 pub use alert::{Alert, AlertEvent, Severity};
 pub use error::error_chain;
 pub use event::{Level, Stage, UnknownValue};

@@ -13,6 +13,24 @@ use crate::s3_error::S3Error;
 /// The result of an operation on a store.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
+/// How an object differs from what was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// A delete marker hides it, or hid it.
+    Hidden,
+    /// Another version was put over it.
+    Replaced,
+}
+
+impl std::fmt::Display for Changed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Changed::Hidden => "has a delete marker",
+            Changed::Replaced => "has another version over it",
+        })
+    }
+}
+
 /// An operation on a store that failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -59,6 +77,8 @@ pub enum StoreError {
         #[source]
         source: S3Error,
     },
+    #[error("{} {how}, so the archive does not show what was sealed", path.display())]
+    Changed { path: PathBuf, how: Changed },
     #[error("cannot {operation} bucket {bucket}")]
     Bucket {
         operation: &'static str,
@@ -89,6 +109,10 @@ impl StoreError {
                 Some("check that its disk is mounted; the folder is created only at a start")
             }
             StoreError::ListFolder { source, .. } => S3Error::within(source)?.hint(),
+            StoreError::Changed { .. } => Some(
+                "somebody has deleted or overwritten it; what was sealed is still there, below the delete marker or the \
+                 newer version, which `strongroom verify` names: remove only that",
+            ),
             StoreError::Probe { source, .. } | StoreError::Bucket { source, .. } => source.hint(),
             StoreError::Connect { .. } => {
                 Some("set AWS_REGION, or STRONGROOM_S3_ENDPOINT for a store other than AWS")

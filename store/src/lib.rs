@@ -62,6 +62,23 @@ impl Store {
         }
     }
 
+    /// Like [`Store::names`], but for a folder from which nothing may disappear. A bucket is asked for
+    /// all versions, because one plain DELETE or PUT hides what was sealed from an ordinary listing.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] if an object that `is_ours` accepts has a delete marker, or other
+    /// versions than the one that was put.
+    pub async fn names_unchanged(&self, folder: &Path, is_ours: fn(&str) -> bool) -> Result<Vec<String>> {
+        let Store::S3(bucket) = self else { return self.names(folder).await };
+        let listed = bucket.s3.names_and_changes(folder, is_ours).await;
+        let (names, changed) = listed
+            .map_err(|failure| StoreError::ListFolder { path: folder.to_owned(), source: failure.into() })?;
+        match changed {
+            Some((name, how)) => Err(StoreError::Changed { path: folder.join(name), how }),
+            None => Ok(names),
+        }
+    }
+
     /// Like [`Store::names`], but without the names before `from` in byte order. A bucket does not
     /// even list those. `from` must be a prefix and not a whole name, because a bucket leaves out
     /// the name that equals it.

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use crate::daemon::{Daemon, config, wait_until};
 use crate::retention::clock_library;
-use crate::run::{expect_code, output, strongroom, write};
+use crate::run::{expect_code, output, strongroom, write, write_secret};
 
 /// Files in the fixture that are not data: they explain the data, or were used to make it.
 const BESIDE: [&str; 3] = [".gitattributes", "README.md", "make"];
@@ -293,7 +293,7 @@ fn streams_come_back(fixture: &Fixture, archive: &Path, except: &[&str]) {
 
 /// Starts a daemon on copies of the fixture, with a webhook as its source and a file as its sink.
 fn start(fixture: &Fixture, archive: &Path, outbox: &Path, wal: &Path) -> Daemon {
-    let token = write(fixture.scratch.path(), "token", b"a-token-that-opens-nothing");
+    let token = write_secret(fixture.scratch.path(), "token", b"a-token-that-opens-nothing");
     let rest = format!(
         "[seal]\ninterval = '200ms'\nkey_file = '{}'\n[rules]\nbuiltin = false\npaths = ['{}']\n[alerts]\nstdout = false\n\
          [outbox]\nfolder = '{}'\n[[webhook]]\nname = 'api'\nlisten = '127.0.0.1:0'\ntoken_file = '{}'\nwal = '{}'\n\
@@ -724,7 +724,9 @@ fn an_archive_of_then_grows() {
     };
     command(&["hold", "place", "--reason", "case 3", "--from", "2025-01-01", "case-3"]);
     command(&["hold", "refresh"]);
-    command(&["hold", "release", "case-1", "--reason", "case 1 is closed"]);
+    // The hold was placed with the key.
+    let newest_key = newer.display().to_string();
+    command(&["hold", "release", "case-1", "--reason", "case 1 is closed", "--key", &newest_key]);
     verified(&fixture, &archive);
     let proof = fixture.path("proof.json");
     let out = proof.display().to_string();

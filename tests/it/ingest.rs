@@ -1,6 +1,6 @@
 //! `strongroom ingest` and `strongroom export` from outside: every byte comes back, once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -921,4 +921,46 @@ fn a_log_of_which_nothing_is_taken_is_a_finding() {
     let path = write(folder.path(), "audit.log", log.as_bytes());
     let (_, err) = expect_code(ingest(&archive, &[&path]).arg("--complete"), 1);
     assert!(err.contains("no event was taken"), "{err}");
+}
+
+/// Goal: an alert that the table has is in the file, whenever the run is killed. Method: the run seals
+/// often, and is killed at moments over its whole length; each time it is run again to its end.
+#[test]
+fn the_file_of_alerts_has_what_the_table_has_whenever_the_run_is_killed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let log = write(folder.path(), "audit.log", &log(20_000, 140));
+    let run = |at: u32| {
+        let archive = folder.path().join(format!("archive{at}"));
+        let file = folder.path().join(format!("alerts{at}.jsonl"));
+        let mut ingest = ingest(&archive, &[&log]);
+        ingest.args(["-q", "--block-bytes", "256KiB", "--seal-bytes", "1KiB", "--alerts-out"]).arg(&file);
+        (ingest, archive, file)
+    };
+    let (mut whole, archive, file) = run(0);
+    let begun = Instant::now();
+    assert!(output(&mut whole).status.success());
+    let took = begun.elapsed();
+    let of_table = |archive: &Path| -> BTreeSet<String> {
+        let sql = "SELECT DISTINCT alert_id FROM alerts";
+        let (csv, _) = expect_code(
+            strongroom().args(["query", "-q", "--format", "csv", "--archive"]).arg(archive).arg(sql),
+            0,
+        );
+        csv.lines().skip(1).map(str::to_owned).collect()
+    };
+    let lacking = |archive: &Path, file: &Path| -> Vec<String> {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        of_table(archive).into_iter().filter(|id| !text.contains(id.as_str())).collect()
+    };
+    assert!(of_table(&archive).len() > 5 && lacking(&archive, &file).is_empty());
+    let kills = if is_long() { 200 } else { 12 };
+    for at in 1..=kills {
+        let (mut killed, archive, file) = run(at);
+        let mut child = killed.spawn().expect("it runs");
+        std::thread::sleep(took * at / (kills + 1));
+        let _ = child.kill();
+        let _ = child.wait();
+        assert!(output(&mut run(at).0).status.success());
+        assert_eq!(lacking(&archive, &file), [""; 0], "killed at {at} of {kills}");
+    }
 }

@@ -634,3 +634,58 @@ fn a_wrong_password_is_reported_but_not_printed() {
         running.stop().expect("a stop is not a failure");
     }
 }
+
+/// Two daemons in one group, and one partition. The spare one raises no alarm and does not look
+/// well; the other one does both when its turn comes.
+#[test]
+fn a_spare_member_of_a_group_is_neither_silent_nor_well() {
+    let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).expect("a mock");
+    let address = cluster.bootstrap_servers();
+    cluster.create_topic("audit", 1, 1).expect("a topic");
+    let start = |of: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rest = format!(
+            "[seal]\ninterval = '200ms'\n[alerts]\nstdout = false\nfile = '{}'\n[[kafka]]\nname = 'topic'\n\
+             cluster = 'test'\nbrokers = ['{address}']\ntopics = ['audit']\ngroup = 'members'\nsilence = '4s'\n\
+             session_timeout = '6s'\n",
+            folder.path().join("alerts.jsonl").display()
+        );
+        let archive = folder.path().join(of).display().to_string();
+        let config = crate::daemon::config(folder.path(), &archive, &rest);
+        (crate::daemon::Daemon::start(&config), folder)
+    };
+    let mut members = [start("one"), start("two")];
+    let of = |name: &str| format!("{name}{{source=\"topic\"}}");
+    let partitions = of("source_partitions");
+    wait_until("one has the partition", || {
+        let mut counts = members.each_mut().map(|(daemon, _)| daemon.metric(&partitions));
+        counts.sort_by(f64::total_cmp);
+        counts == [0.0, 1.0]
+    });
+    if members[0].0.metric(&partitions) == 0.0 {
+        members.swap(0, 1);
+    }
+    let log = crate::run::log(40, 120);
+    let events: Vec<&[u8]> = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    let told = |folder: &tempfile::TempDir| {
+        std::fs::read_to_string(folder.path().join("alerts.jsonl"))
+            .unwrap_or_default()
+            .contains("source-silent")
+    };
+    for event in events.iter().take(20) {
+        produce_with(&address, "audit", 0, [Some(*event)], "none");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let [(busy, busy_folder), (spare, spare_folder)] = &mut members;
+    assert_eq!((busy.metric(&partitions), spare.metric(&partitions)), (1.0, 0.0));
+    for name in ["source_well", "source_lag", "source_silent_seconds"] {
+        assert!(spare.metric(&of(name)).is_nan(), "{name}");
+        assert!(!busy.metric(&of(name)).is_nan(), "{name}");
+    }
+    assert!(busy.metric(&of("source_well")) == 1.0 && busy.metric(&of("source_silent_seconds")) < 4.0);
+    assert!(!told(spare_folder) && !told(busy_folder), "{}", spare.log());
+    // Now nothing comes any more.
+    wait_until("silence is noticed where it can be", || told(busy_folder));
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!told(spare_folder), "{}", spare.log());
+}

@@ -744,6 +744,54 @@ const TAMPERINGS: &[Tampering] = &[
         std::fs::remove_file(file).expect("removed");
         assert!(Command::new("mkfifo").arg(file).status().expect("mkfifo runs").success());
     }),
+    case("a link in place of a file", "file_missing", |site| {
+        elsewhere(site, &site.files("events")[0]);
+    }),
+    case("a link in place of a folder of files", "file_missing", |site| {
+        elsewhere(site, site.files("events")[0].parent().expect("a folder"));
+    }),
+    case("a link in place of a commit", "commit_missing", |site| {
+        elsewhere(site, &site.commits("events").pop().expect("commits"));
+    }),
+    case("a pipe in place of a commit", "commit_missing", |site| {
+        let commit = site.commits("events").pop().expect("commits");
+        std::fs::remove_file(&commit).expect("removed");
+        assert!(Command::new("mkfifo").arg(commit).status().expect("mkfifo runs").success());
+    }),
+    case("a link in place of a checkpoint", "checkpoint_malformed", |site| {
+        elsewhere(site, &site.checkpoints("events").pop().expect("checkpoints"));
+    }),
+    case("a link in place of a volume", "commit_missing", |site| elsewhere(site, &site.volume("events"))),
+    case("a link in place of a table", "commit_missing", |site| {
+        elsewhere(site, &site.archive().join("alerts"))
+    }),
+    case("a link in place of a key record", "key_record", |site| {
+        elsewhere(site, &site.archive().join("_keys/00000001"));
+    }),
+    case("a link in place of the manifest", "manifest_malformed", |site| {
+        elsewhere(site, &site.archive().join("strongroom.json"));
+    }),
+    case("a folder among the files of a date", "file_unnamed", |site| {
+        let folder = site.files("events")[0].with_file_name(format!("{}.parquet", "ab".repeat(16)));
+        std::fs::create_dir(folder).expect("made");
+    }),
+    case("a hint to a checkpoint that is not there", "delta_checkpoint", |site| {
+        let hint = site.volume("events").join("_delta_log/_last_checkpoint");
+        std::fs::write(hint, br#"{"version":1,"size":5}"#).expect("written");
+    }),
+    case("a Parquet file in the folder of a volume", "file_unnamed", |site| {
+        std::fs::copy(&site.files("events")[0], site.volume("events").join("x.parquet")).expect("copied");
+    }),
+    case("a Parquet file in a folder like that of a date", "file_unnamed", |site| {
+        let folder = site.volume("events").join("DATE=2026-03-02/inner");
+        std::fs::create_dir_all(&folder).expect("made");
+        std::fs::copy(&site.files("events")[0], folder.join("x.PARQUET")).expect("copied");
+    }),
+    case("a Parquet file in a folder like that of a volume", "file_unnamed", |site| {
+        let folder = site.archive().join("events/2026x");
+        std::fs::create_dir(&folder).expect("made");
+        std::fs::copy(&site.files("events")[0], folder.join("x.parquet")).expect("copied");
+    }),
     case("a file added to Delta's commits", "delta_checkpoint", |site| {
         let log = site.volume("events").join("_delta_log");
         std::fs::write(log.join("00000000000000000001.checkpoint.0000000001.0000000001.parquet"), b"PAR1")
@@ -771,6 +819,13 @@ const TAMPERINGS: &[Tampering] = &[
         site.sign_again();
     }),
 ];
+
+/// Moves a part of an archive away, and puts a link to it in its place.
+fn elsewhere(site: &Site, path: &Path) {
+    let moved = site.folder.path().join("elsewhere");
+    std::fs::rename(path, &moved).expect("moved");
+    std::os::unix::fs::symlink(&moved, path).expect("linked");
+}
 
 /// The sources whose positions a commit moves.
 fn source_of(commit: &Path) -> BTreeSet<String> {

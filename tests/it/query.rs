@@ -476,6 +476,27 @@ fn functions_do_not_make_more_than_the_memory_limit() {
         let (_, err) = expect_code(command.args(["--memory-limit", "64MiB"]), 2);
         assert!(err.contains(function) && err.contains("--memory-limit"), "{sql}: {err}");
     }
+    // A text that doubles with each level, of a column and of a constant.
+    for first in ["user_name", "'seventeen letters'"] {
+        let doubled = (0..24).fold(format!("SELECT {first} AS a0 FROM events"), |inner, at| {
+            format!("SELECT a{at} || a{at} AS a{} FROM ({inner})", at + 1)
+        });
+        let mut command = query(&YEAR, &format!("SELECT sum(length(a24)) FROM ({doubled})"));
+        let (_, err) = expect_code(command.args(["--memory-limit", "64MiB"]), 2);
+        assert!(err.contains("||") && err.contains("--memory-limit"), "{err}");
+    }
+    // A list that is made once for one row, and one that would be there for each row.
+    let list = "SELECT count(*) FROM (SELECT unnest(range(0, 400000)))";
+    assert_eq!(csv(&YEAR, list).lines().nth(1), Some("400000"));
+    let repeated = "SELECT array_length(array_append(range(0, 400000), length(name))) FROM events";
+    let (_, err) = expect_code(query(&YEAR, repeated).args(["--memory-limit", "64MiB"]), 2);
+    assert!(err.contains("repeated for each row") && err.contains("--memory-limit"), "{err}");
+    // The operator means what it meant.
+    let meaning = "SELECT 'a' || 1 || 'b' AS text, 'a' || NULL AS none, ['x'] || ['y'] AS list, verb || '!' FROM events LIMIT 1";
+    let answer = csv(&YEAR, meaning);
+    let mut lines = answer.lines();
+    assert!(lines.next().is_some_and(|head| head.starts_with("text,none,list,")), "{answer}");
+    assert!(lines.next().is_some_and(|row| row.starts_with("a1b,,") && row.ends_with('!')), "{answer}");
     // What fits is answered as before, in slices where a batch would not fit at once.
     let lengths =
         |count: u32| csv(&YEAR, &format!("SELECT sum(length(repeat(user_name, {count}))) FROM events"));

@@ -19,11 +19,11 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, config, wait_until};
-use crate::run::{expect_code, is_long, number, output, strongroom, write};
+use crate::run::{expect_code, is_long, number, output, strongroom, write, write_secret};
 use crate::services::receiver::Receiver;
 use crate::services::tansu::Tansu;
 
-pub const TOKEN: &str = "a-token-of-the-test";
+pub const TOKEN: &str = "a-token-of-the-test-that-is-long";
 /// What every marker begins with. It is in no log, path or name of the tests.
 const MARK: &str = "zQmK";
 
@@ -429,8 +429,8 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
     let at = |name: &str| folder.path().join(name);
     let receiver = Receiver::that_takes_all();
     let tansu = Tansu::start();
-    let token = write(folder.path(), "token", TOKEN.as_bytes());
-    let secret = write(folder.path(), "sink.secret", b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let token = write_secret(folder.path(), "token", TOKEN.as_bytes());
+    let secret = write_secret(folder.path(), "sink.secret", b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let kafka = tansu.as_ref().map_or(String::new(), |tansu| {
         format!(
             "[[kafka]]\nname = 'topic'\ncluster = 'test'\nbrokers = ['{}']\ntopics = ['audit']\nsession_timeout = '6s'\n",
@@ -506,7 +506,7 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
 fn the_write_ahead_log_is_encrypted_and_read_with_its_key_only() {
     let folder = tempfile::tempdir().expect("a folder");
     let archive = folder.path().join("archive");
-    let token = write(folder.path(), "token", TOKEN.as_bytes());
+    let token = write_secret(folder.path(), "token", TOKEN.as_bytes());
     let rest = |interval: &str, policy: &str| {
         format!(
             "[seal]\ninterval = '{interval}'\n[alerts]\nstdout = false\n[[webhook]]\nname = 'api'\nlisten = '127.0.0.1:0'\n\

@@ -76,6 +76,13 @@ pub fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
+/// Like [`write`], but only its owner can read it.
+pub fn write_secret(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = write(folder, name, bytes);
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
+    path
+}
+
 /// True if the tests run with `./tests/run --long`, which asks for more work than usual.
 pub fn is_long() -> bool {
     std::env::var_os("STRONGROOM_LONG").is_some_and(|value| value == "1")

@@ -37,7 +37,7 @@ pub fn at(endpoint: &str) -> Command {
     command
 }
 
-fn init(endpoint: &str, location: &str) {
+pub fn init(endpoint: &str, location: &str) {
     expect_code(at(endpoint).args(["archive", "init", location]), 0);
 }
 
@@ -61,7 +61,7 @@ pub fn number(endpoint: &str, location: &str, sql: &str) -> i64 {
 }
 
 /// Exit code and findings, by item.
-fn check(endpoint: &str, location: &str) -> (Option<i32>, Value) {
+pub fn check(endpoint: &str, location: &str) -> (Option<i32>, Value) {
     let output = output(at(endpoint).args(["archive", "check", "--json", location]));
     let document = serde_json::from_slice(&output.stdout);
     let document: Value =
@@ -69,7 +69,7 @@ fn check(endpoint: &str, location: &str) -> (Option<i32>, Value) {
     (output.status.code(), document)
 }
 
-fn verdict<'d>(document: &'d Value, item: &str) -> &'d str {
+pub fn verdict<'d>(document: &'d Value, item: &str) -> &'d str {
     let findings = document["findings"].as_array().expect("a list");
     let found = findings.iter().find(|finding| finding["item"] == item);
     found.and_then(|found| found["verdict"].as_str()).unwrap_or_else(|| panic!("{item}: {document:#}"))
@@ -381,7 +381,7 @@ fn kinds_of(report: &[u8], run: &Output) -> (BTreeSet<String>, Value) {
 }
 
 /// Puts an object that is not from Strongroom to the place of the next commit.
-fn append_commit(outsider: &Outsider, bucket: &str, key: &str, lock: Option<Duration>) {
+pub fn append_commit(outsider: &Outsider, bucket: &str, key: &str, lock: Option<Duration>) {
     let number = |key: &str| key.rsplit('/').next()?.strip_suffix(".json")?.parse::<u64>().ok();
     let (folder, _) = key.rsplit_once('/').expect("a folder");
     let versions = outsider.versions(bucket);

@@ -32,7 +32,7 @@ use strongroom_sinks::{
 
 use crate::corpus;
 use crate::daemon::{Daemon, config, wait_until};
-use crate::run::{expect_code, is_long, log, number, strongroom, write};
+use crate::run::{expect_code, is_long, log, number, strongroom, write, write_secret};
 use crate::services::debian::{self, tls};
 use crate::services::receiver::{Posted, Receiver};
 use crate::services::tansu::Tansu;
@@ -168,7 +168,7 @@ fn read(path: &Path) -> String {
 }
 
 fn hook(receiver: &Receiver, folder: &Path) -> String {
-    write(folder, "secret", SECRET.as_bytes());
+    write_secret(folder, "secret", SECRET.as_bytes());
     format!(
         "[[sink]]\nname = 'hook'\ntype = 'webhook'\nurl = '{}/in'\nsecret_file = '{}'\n",
         receiver.url(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, PATIENCE, config, get, wait_until};
-use crate::run::{export, is_long, log, number, output, strongroom, write};
+use crate::run::{export, is_long, log, number, output, strongroom, write, write_secret};
 
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
@@ -357,7 +357,7 @@ fn a_full_disk_is_reported_and_waited_for() {
 fn prometheus_client_reads_metrics_and_needs_the_token() {
     let folder = folder();
     let logs = write(folder.path(), "audit.log", &log(6_000, 71));
-    let token = write(folder.path(), "token", b"a-long-token\n");
+    let token = write_secret(folder.path(), "token", b"a-long-token-that-nobody-guesses\n");
     let path = folder.path().join("strongroom.toml");
     let text = format!(
         "[archive]\nlocation = '{}'\n[observe]\nlisten = '127.0.0.1:0'\ntoken_file = '{}'\n[log]\nformat = 'text'\n\
@@ -371,7 +371,7 @@ fn prometheus_client_reads_metrics_and_needs_the_token() {
     let address = daemon.address();
     assert_eq!(get(&address, "/metrics", "").0, 401);
     assert_eq!(get(&address, "/metrics", "Authorization: Bearer a-long-tokem\r\n").0, 401);
-    let allowed = "Authorization: Bearer a-long-token\r\n";
+    let allowed = "Authorization: Bearer a-long-token-that-nobody-guesses\r\n";
     wait_until("all is sealed", || {
         get(&address, "/metrics", allowed).1.contains("strongroom_sealed_events_total 6000\n")
     });

@@ -1,5 +1,5 @@
 //! What goes wrong around a daemon over the years: a disk that becomes read-only, permissions that
-//! are removed, credentials that expire, an unmounted disk, a clock that is set back. Each time the
+//! are removed, credentials that expire, an unmounted disk, a clock that is set. Each time the
 //! daemon reports what is wrong. What it cannot seal, it keeps in memory or leaves at the source.
 //! When the cause is fixed, it continues without help.
 
@@ -11,8 +11,12 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, config, wait_until};
-use crate::run::{expect_code, export, log, number, output, strongroom, strongroom_at, write};
+use crate::retention::clock_library;
+use crate::run::{
+    expect_code, export, ingest, log, number, output, strongroom, strongroom_at, write, write_secret,
+};
 use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY};
+use crate::webhook;
 
 /// The user that runs the daemon if the tests run as root, because no permission stops root.
 const NOBODY: u32 = 65_534;
@@ -219,36 +223,112 @@ fn expired_credentials_are_reported_and_their_renewal_is_noticed() {
     assert!(exported.status.success() && exported.stdout == written);
 }
 
+/// Number of volumes of events.
+fn volumes(archive: &Path) -> usize {
+    std::fs::read_dir(archive.join("events")).expect("a table").count()
+}
+
+/// The clock of a daemon is set back by two years, and ahead by fourteen. Each time the webhook goes
+/// on acknowledging, nothing is sealed, and everything is sealed when the clock is right.
 #[test]
-fn a_clock_that_is_set_back_is_reported_and_harms_nothing() {
+fn a_clock_that_cannot_be_right_stops_sealing_until_it_is_set() {
     let set = setting(None);
+    let token = "a-token-that-nobody-guesses-0000";
+    let token_file = write_secret(set.folder.path(), "token", token.as_bytes());
+    let alerts = set.folder.path().join("alerts.jsonl");
+    let text = std::fs::read_to_string(&set.config).expect("read");
+    let text = text.replace("stdout = false", &format!("stdout = false\nfile = '{}'", alerts.display()));
+    let webhook = format!(
+        "[[webhook]]\nname = 'api'\nlisten = '127.0.0.1:0'\ntoken_file = '{}'\nwal = '{}'\n\
+         [[webhook.route]]\npath = '/prod'\ncluster = 'prod'\n",
+        token_file.display(),
+        set.folder.path().join("wal").display()
+    );
+    std::fs::write(&set.config, text + &webhook).expect("written");
     let bytes = log(2_000, 86);
-    let library = set.folder.path().join("clock.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/clock.c");
-    let built =
-        output(Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl"));
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let clock = write(set.folder.path(), "offset", b"0");
     append(&set.log, &bytes[..500_000]);
     let mut command = strongroom();
     command.args(["run", "--config"]).arg(&set.config);
-    command.env("LD_PRELOAD", &library).env("STRONGROOM_TEST_CLOCK", &clock);
+    command.env("LD_PRELOAD", clock_library()).env("STRONGROOM_TEST_CLOCK", &clock);
     let mut daemon = Daemon::spawn(command);
     wait_until("a first seal", || daemon.metric("seals_total") >= 1.0);
-    // The clock is set back by two years. The daemon must not continue an older volume because of
-    // that.
-    std::fs::write(&clock, "-63072000").expect("written");
-    wait_until("it is said", || daemon.log().contains("the system clock was set back"));
+    let address = webhook::listener(&daemon);
+    let posted = webhook::batches(3, 10, 89);
+    assert_eq!(webhook::post(&address, "/prod", token, &posted[0].0), 200);
     append(&set.log, &bytes[500_000..]);
-    daemon.wait_for_metric("sealed_events_total", 2_000.0);
+    daemon.wait_for_metric("sealed_events_total", 2_010.0);
+    let mut sealed = 2_010.0;
+    for (at, (offset, words)) in [
+        ("-63072000", "the newest commit of the archive is from"),
+        ("441504000", "the clock of its store is at"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        std::fs::write(&clock, offset).expect("written");
+        append(&set.log, &log(100, 87 + at as u64));
+        assert_eq!(webhook::post(&address, "/prod", token, &posted[at + 1].0), 200, "{offset}");
+        wait_until("the clock is doubted", || daemon.metric("clock_doubted") == 1.0);
+        wait_until("the log says why", || daemon.log().contains(words));
+        let (status, why) = daemon.get("/readyz");
+        assert!(status == 503 && why.contains("clock"), "{status} {why}");
+        assert_eq!(daemon.get("/healthz").0, 200, "it lives");
+        wait_until("there is an alert", || {
+            std::fs::read_to_string(&alerts).unwrap_or_default().matches("clock-doubted").count() > at
+        });
+        assert_eq!(daemon.metric("sealed_events_total"), sealed, "{offset}");
+        assert_eq!(volumes(&set.archive), 1);
+        std::fs::write(&clock, "0").expect("written");
+        sealed += 110.0;
+        daemon.wait_for_metric("sealed_events_total", sealed);
+        wait_until("all is well", || daemon.get("/readyz").0 == 200);
+        assert_eq!(daemon.metric("clock_doubted"), 0.0);
+    }
     assert_eq!(daemon.metric("conservation_failures_total"), 0.0);
-    std::fs::write(&clock, "0").expect("written");
-    let more = log(100, 87);
-    append(&set.log, &more);
-    daemon.wait_for_metric("sealed_events_total", 2_100.0);
     assert!(daemon.terminate().0.success());
-    assert!(export(&set.archive) == [bytes, more].concat());
-    let volumes = std::fs::read_dir(set.archive.join("events")).expect("a table").count();
-    assert_eq!(volumes, 1, "one volume, whatever the clock said");
-    assert_eq!(number(&set.archive, "SELECT count(*) FROM events"), 2_100);
+    assert_eq!(volumes(&set.archive), 1, "one volume, whatever the clock said");
+    assert_eq!(number(&set.archive, "SELECT count(*) FROM events"), 2_230);
+    expect_code(strongroom().args(["verify", "--archive"]).arg(&set.archive), 0);
+}
+
+/// Refuses before anything has a wrong time: nothing is committed, and no folder of a wrong year is
+/// left that would decide where later rows go.
+#[test]
+fn ingest_refuses_a_clock_that_cannot_be_right() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let archive = folder.path().join("archive");
+    let ingest_at = |days: i64, name: &str, seed: u64| {
+        let log = write(folder.path(), name, &log(200, seed));
+        let mut ingest = ingest(&archive, &[&log]);
+        let offset = write(folder.path(), "offset", (days * 86_400).to_string().as_bytes());
+        ingest.env("LD_PRELOAD", clock_library()).env("STRONGROOM_TEST_CLOCK", offset);
+        ingest
+    };
+    // A new archive: only the clock of the store contradicts a clock that is ahead.
+    let (_, err) = expect_code(&mut ingest_at(5_000, "a.log", 1), 2);
+    assert!(err.contains("the system clock is at") && err.contains("--clock-is-right"), "{err}");
+    // The logs are much older than the archive, as in any backfill.
+    expect_code(&mut ingest_at(-90, "a.log", 1), 0);
+    // Idle for ninety days.
+    expect_code(&mut ingest_at(0, "b.log", 2), 0);
+    for days in [2, 365, 5_000, -1, -365] {
+        let (_, err) = expect_code(&mut ingest_at(days, "c.log", 3), 2);
+        assert!(err.contains("the system clock is at"), "{days}: {err}");
+        assert!(!err.contains("panicked"), "{err}");
+    }
+    assert_eq!(number(&archive, "SELECT count(*) FROM events"), 400);
+    expect_code(&mut ingest_at(0, "c.log", 3), 0);
+    assert_eq!(number(&archive, "SELECT count(*) FROM events"), 600);
+    expect_code(strongroom().args(["verify", "--archive"]).arg(&archive), 0);
+    // Less than a day is no evidence: clocks are set by hand.
+    let mut hours = ingest_at(0, "d.log", 4);
+    hours.env("STRONGROOM_TEST_CLOCK", write(folder.path(), "hours", b"72000"));
+    expect_code(&mut hours, 0);
+    // That clock was wrong by twenty hours, so the right one is behind the newest commit. An operator
+    // says so, once.
+    expect_code(&mut ingest_at(0, "e.log", 5), 2);
+    expect_code(ingest_at(0, "e.log", 5).arg("--clock-is-right"), 0);
+    expect_code(&mut ingest_at(0, "f.log", 6), 0);
+    assert_eq!(number(&archive, "SELECT count(*) FROM events"), 1_200);
 }

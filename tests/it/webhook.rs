@@ -11,11 +11,11 @@ use std::time::Duration;
 use crate::daemon::{Daemon, config, wait_until};
 use crate::run::{expect_code, export, is_long, log, number, strongroom};
 
-const TOKEN: &str = "a-token-of-the-test";
+const TOKEN: &str = "a-token-of-the-test-that-is-long";
 
 /// Returns `count` batches of `size` events. Each batch is the body of an `EventList`, as an API
 /// server posts it, and the items in it.
-fn batches(count: usize, size: usize, seed: u64) -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
+pub fn batches(count: usize, size: usize, seed: u64) -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
     let text = log((count * size) as u64, seed);
     let items: Vec<Vec<u8>> = text
         .split(|byte| *byte == b'\n')
@@ -32,7 +32,7 @@ fn batches(count: usize, size: usize, seed: u64) -> Vec<(Vec<u8>, Vec<Vec<u8>>)>
 }
 
 /// Status of a POST; 0 when no answer came.
-fn post(address: &str, path: &str, token: &str, body: &[u8]) -> u16 {
+pub fn post(address: &str, path: &str, token: &str, body: &[u8]) -> u16 {
     let send = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -52,7 +52,7 @@ fn post(address: &str, path: &str, token: &str, body: &[u8]) -> u16 {
 }
 
 /// The address of its listener, once it has logged it.
-fn listener(daemon: &Daemon) -> String {
+pub fn listener(daemon: &Daemon) -> String {
     let mut address = None;
     wait_until("the webhook listens", || {
         let log = daemon.log();
@@ -79,7 +79,7 @@ fn multiset(bytes: &[u8]) -> BTreeMap<&[u8], usize> {
 fn every_batch_answered_with_200_is_in_the_archive_once_whatever_is_killed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let archive = folder.path().join("archive");
-    let token = crate::run::write(folder.path(), "token", TOKEN.as_bytes());
+    let token = crate::run::write_secret(folder.path(), "token", TOKEN.as_bytes());
     let rest = format!(
         "[seal]\ninterval = '200ms'\n[alerts]\nstdout = false\n[[webhook]]\nname = 'api'\nlisten = '127.0.0.1:0'\n\
          token_file = '{}'\nwal = '{}'\n[[webhook.route]]\npath = '/prod'\ncluster = 'prod'\n",
@@ -154,7 +154,7 @@ fn every_batch_answered_with_200_is_in_the_archive_once_whatever_is_killed() {
         format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{}},"items":[{other}]}}"#);
     assert_eq!(post(&to, "/prod", TOKEN, list.as_bytes()), 200);
     // Refused: no token, a wrong token, an unknown path.
-    assert_eq!(post(&to, "/prod", "a-token-of-the-tess", b"{}"), 401);
+    assert_eq!(post(&to, "/prod", "a-token-of-the-test-that-is-lonh", b"{}"), 401);
     assert_eq!(post(&to, "/staging", TOKEN, b"{}"), 404);
     // Each of them is counted, and is in the log once.
     let refused = |kind: &str| format!("webhook_refusals_total{{source=\"api\",kind=\"{kind}\"}}");
@@ -191,7 +191,7 @@ fn a_webhook_without_authentication_or_tls_is_refused() {
         expect_code(strongroom().args(["config", "check"]).arg(path), 1).1
     };
     assert!(refused("127.0.0.1:0", "").contains("neither client certificates nor a token"));
-    let token = crate::run::write(folder.path(), "token", TOKEN.as_bytes());
+    let token = crate::run::write_secret(folder.path(), "token", TOKEN.as_bytes());
     let with_token = format!("token_file = '{}'\n", token.display());
     assert!(refused("0.0.0.0:0", &with_token).contains("without TLS it listens on loopback only"));
 }

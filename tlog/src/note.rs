@@ -22,6 +22,8 @@ const PRIVATE: &str = "PRIVATE+KEY+";
 /// Maximum size of a note. It is enough for sixteen signatures, even if those of witnesses are
 /// long.
 const NOTE_BYTES_MAX: usize = 1 << 20;
+/// Maximum number of signatures of a note.
+const SIGNATURES_MAX: usize = 100;
 /// Default name of a key.
 pub const NAME_DEFAULT: &str = "strongroom";
 
@@ -203,6 +205,9 @@ impl<'n> Note<'n> {
             }
             let signature = BASE64.decode(signature).ok()?;
             let (id, signature) = signature.split_first_chunk::<4>()?;
+            if signatures.len() == SIGNATURES_MAX {
+                return None;
+            }
             signatures.push((name, KeyId(*id), signature.to_vec()));
         }
         Some(Note { text, signatures })

@@ -41,7 +41,7 @@ use super::facts::{
     CLOSED, STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256,
     TAG_VERSION, timestamp,
 };
-use super::{Add, DeltaError, Line, Listing, State, Txn, checkpoint};
+use super::{Add, DeltaError, Line, Listing, State, Txn, checkpoint, is_of_log};
 use crate::delta;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::position::Position;
@@ -147,7 +147,10 @@ pub(crate) async fn exists(store: &Store, path: &Path) -> Result<bool> {
 
 /// Loads the newest version of a volume; `None` if it has no commit.
 pub(crate) async fn load(store: &Store, path: &Path) -> Result<Option<State>> {
-    if !exists(store, path).await? {
+    // In a bucket the listing of the log answers this, and shows whether something hides a commit.
+    if let Store::Local = store
+        && !exists(store, path).await?
+    {
         return Ok(None);
     }
     let loaded = State::load(store, path).await;
@@ -459,7 +462,7 @@ impl Transactions {
 /// [`State::load`], it does not keep the files.
 pub(crate) async fn transactions_of(store: &Store, volume: &Path) -> Result<Transactions> {
     let folder = layout::delta_log(volume);
-    let names = store.names(&folder).await?;
+    let names = store.names_unchanged(&folder, is_of_log).await?;
     let Listing { checkpoints, mut commits } = Listing::of(&names);
     let mut transactions = HashMap::new();
     let mut last = checkpoints.last().copied();
@@ -476,6 +479,19 @@ pub(crate) async fn transactions_of(store: &Store, volume: &Path) -> Result<Tran
         transactions.extend(transactions_in(lines));
     }
     Ok(Transactions { newest: transactions, last, length })
+}
+
+/// The time of a commit of a volume; `None` if it does not say.
+pub(crate) async fn time_of(store: &Store, volume: &Path, version: u64) -> Result<Option<DateTime<Utc>>> {
+    let path = layout::commit(volume, version);
+    let text = store.read(&path).await;
+    let Some(text) = text.map_err(|source| ArchiveError::ReadCommit { path: path.clone(), source })? else {
+        return Ok(None);
+    };
+    let lines = parse_commit(&path, &text)?;
+    let info = lines.iter().find_map(|line| line.commit_info.as_ref());
+    let time = info.and_then(|info| info.get("timestamp")?.as_i64());
+    Ok(time.and_then(DateTime::from_timestamp_millis))
 }
 
 /// The newest `txn` version of every appId in the commits of a volume after `after`, up to `last`.
@@ -496,10 +512,13 @@ fn transactions_in(lines: Vec<Line>) -> impl Iterator<Item = (String, i64)> {
 }
 
 /// Commits of a volume, oldest first.
+///
+/// # Errors
+/// If the log cannot be listed, or a commit is hidden or was replaced in a bucket.
 pub async fn commits(store: &Store, volume: &Path) -> Result<Vec<PathBuf>> {
     let folder = layout::delta_log(volume);
     let mut commits: Vec<(u64, PathBuf)> = store
-        .names(&folder)
+        .names_unchanged(&folder, is_of_log)
         .await?
         .iter()
         .filter_map(|name| Some((layout::commit_version(name)?, folder.join(name))))
@@ -520,7 +539,11 @@ pub(crate) async fn read_commits(store: &Store, paths: Vec<PathBuf>) -> Result<V
 async fn read_commit(store: &Store, path: &Path) -> Result<Vec<Line>> {
     let text = store.read_present(path).await;
     let text = text.map_err(|source| ArchiveError::ReadCommit { path: path.to_owned(), source })?;
-    let parsed = delta::actions(&text).map(|line| {
+    parse_commit(path, &text)
+}
+
+fn parse_commit(path: &Path, text: &[u8]) -> Result<Vec<Line>> {
+    let parsed = delta::actions(text).map(|line| {
         line.map_err(|(line, source)| ArchiveError::ParseCommit { path: path.to_owned(), line, source })
     });
     parsed.collect()

@@ -145,6 +145,11 @@ pub(crate) struct Listing {
     pub(crate) commits: Vec<u64>,
 }
 
+/// Whether a name in a log is one that an archive gives.
+pub(crate) fn is_of_log(name: &str) -> bool {
+    layout::commit_version(name).is_some() || layout::checkpoint_version(name).is_some()
+}
+
 impl Listing {
     pub(crate) fn of(names: &[String]) -> Listing {
         let mut listing = Listing {
@@ -162,7 +167,8 @@ impl State {
     /// checkpoint.
     pub(crate) async fn load(store: &Store, volume: &Path) -> Result<Option<State>, DeltaError> {
         let folder = layout::delta_log(volume);
-        let names = store.names(&folder).await.map_err(|source| DeltaError::List(Box::new(source)))?;
+        let names = store.names_unchanged(&folder, is_of_log).await;
+        let names = names.map_err(|source| DeltaError::List(Box::new(source)))?;
         let listing = Listing::of(&names);
         let mut state = State::default();
         let mut next = 0;

@@ -139,15 +139,18 @@ async fn excluding_dropped(
 
 /// Volumes for which a table has a folder and that were not dropped, oldest first.
 pub async fn periods(site: &Site, table: Table) -> Result<Vec<Period>, LogError> {
-    let names = site.store.names(&layout::table(&site.root, table)).await?;
+    // A volume of which everything is hidden must not look like one that never was.
+    let names = site.store.names_unchanged(&layout::table(&site.root, table), |_| false).await?;
     excluding_dropped(site, table, layout::periods_among(&names), Utc::now()).await
 }
 
-/// Volumes of all tables that exist and were not dropped.
+/// Volumes of all tables that exist and were not dropped. In a bucket those that are hidden are left
+/// out.
 pub async fn volumes(site: &Site) -> Result<Vec<VolumeId>, LogError> {
     let mut volumes = Vec::new();
     for table in Table::ALL {
-        let periods = periods(site, table).await?;
+        let names = site.store.names(&layout::table(&site.root, table)).await?;
+        let periods = excluding_dropped(site, table, layout::periods_among(&names), Utc::now()).await?;
         volumes.extend(periods.into_iter().map(|period| VolumeId { table, period }));
     }
     Ok(volumes)

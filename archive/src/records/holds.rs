@@ -60,6 +60,11 @@ pub fn list_name(number: u64, part: u64) -> String {
 }
 
 impl Hold {
+    /// Whether the record that places it is signed. Then only a signed record releases it.
+    pub fn is_signed(&self) -> bool {
+        self.unsigned == 0
+    }
+
     /// True until the hold is released.
     pub fn is_active(&self) -> bool {
         self.released.is_none()
@@ -159,6 +164,10 @@ impl Holds {
                 let unsigned = u64::from(is_unsigned);
                 self.all.push(Hold { record, scope, hash, released: None, lists: Vec::new(), unsigned });
                 Ok(())
+            }
+            // Who can write here without the key must not end what the key's owner began.
+            (Deed::Release, Some(hold)) if hold.is_active() && is_unsigned && hold.is_signed() => {
+                Err(RecordFault::ReleaseUnsigned)
             }
             (Deed::Release, Some(hold)) if hold.is_active() => {
                 hold.unsigned += u64::from(is_unsigned);

@@ -270,7 +270,7 @@ pub(crate) fn fixed_2027() -> DateTime<Utc> {
 }
 
 pub(crate) fn options(clock: fn() -> DateTime<Utc>) -> WriterOptions {
-    WriterOptions { clock, ..WriterOptions::default() }
+    WriterOptions { clock, clock_is_right: true, ..WriterOptions::default() }
 }
 
 /// All files below a folder, by relative path.

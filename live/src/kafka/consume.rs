@@ -596,6 +596,7 @@ impl Consume<'_> {
         }
         self.report_idle(now);
         self.feed.lag(self.streams.lag());
+        self.feed.assigned(self.streams.all.len());
         if self.committed.elapsed() >= COMMIT_INTERVAL {
             self.commit();
         }

@@ -63,9 +63,13 @@ use self::assertion::Assertions;
 use self::cipher::TextCipher;
 use self::record::{NAME_BYTES_MAX, PARTITIONS_MAX, TEXT_BYTES_MAX};
 use self::refusals::Refusals;
-use self::server::{Admission, Listener, RELOAD_INTERVAL, ROOM_BYTES, Target, normal_path};
+use self::server::{
+    Admission, Listener, RELOAD_INTERVAL, ROOM_BYTES, STRANGERS_MAX, STRANGERS_OF_ADDRESS_MAX, Target,
+    normal_path,
+};
 use self::wal::{Wal, WalOptions};
 use crate::Secret;
+use crate::door::Door;
 
 /// Default of [`WebhookOptions::wal_bytes_max`].
 pub const WAL_BYTES_MAX_DEFAULT: u64 = 4 << 30;
@@ -320,6 +324,7 @@ impl Webhook {
             wal: Arc::clone(&wal),
             memory: Arc::new(Semaphore::new(options.memory_bytes_max.div_ceil(ROOM_BYTES))),
             connections: Arc::new(Semaphore::new(options.connections_max)),
+            door: Door::new(STRANGERS_MAX, STRANGERS_OF_ADDRESS_MAX),
             duplicates: Arc::clone(&duplicates),
             refusals: Refusals::new(name.clone(), Arc::clone(&wal.counters)),
         });

@@ -64,8 +64,10 @@ kinds! {
     Handshake "handshake" "TLS 1.2 or 1.3 is needed";
     /// A handshake that took too long.
     HandshakeTimeout "handshake_timeout" "the sender connected and then said nothing";
-    /// There are as many connections as allowed; the next one has to wait.
-    Connections "connections" "the next one waits until another ends; raise connections, or find out who holds them";
+    /// A connection that was closed for newer ones before its client had said who it is.
+    Crowded "crowded" "somebody opens connections and says nothing; those who are known are not affected";
+    /// There are as many connections as allowed; one that became known was closed after its answer.
+    Connections "connections" "the sender tries again; raise connections, or find out who holds them";
     /// A connection that the system did not give us.
     Accept "accept" "is the limit of open files too low?";
     /// A connection that was closed in the handshake, as probes of ports do. Not logged.

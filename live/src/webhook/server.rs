@@ -31,7 +31,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use strongroom_journal::{checksum, lock, now_ms};
@@ -46,9 +46,14 @@ use super::refusals::{Refusals, Who};
 use super::refused::Refused;
 use super::tls::{Identity, common_names, subject, with_subject};
 use super::wal::{Batch, Wal};
+use crate::door::{Door, Stranger};
 
 /// Longest time for a handshake.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Connections on which nobody has authenticated yet: in all, and of one address. Many API servers
+/// may have one address, that of a load balancer.
+pub const STRANGERS_MAX: usize = 512;
+pub const STRANGERS_OF_ADDRESS_MAX: usize = 128;
 /// A connection on which no sender has authenticated is closed after this.
 const STRANGER_MAX: Duration = Duration::from_secs(15);
 /// An idle connection is closed after this: later than the API server closes it itself (90 s), so
@@ -107,7 +112,10 @@ pub struct Listener {
     pub queue: Sender<Batch>,
     pub wal: Arc<Wal>,
     pub memory: Arc<Semaphore>,
+    /// For connections whose sender has authenticated.
     pub connections: Arc<Semaphore>,
+    /// For all others.
+    pub door: Arc<Door>,
     pub duplicates: Arc<AtomicU64>,
     pub refusals: Refusals,
 }
@@ -119,6 +127,8 @@ struct Peer {
     names: Vec<String>,
     subject: Option<String>,
     is_known: AtomicBool,
+    /// Notified when it becomes known.
+    known: Notify,
     under_way: AtomicUsize,
     /// Milliseconds from `since` to the end of the last request.
     used: AtomicU64,
@@ -132,6 +142,7 @@ impl Peer {
             names,
             subject,
             is_known: AtomicBool::new(false),
+            known: Notify::new(),
             under_way: AtomicUsize::new(0),
             used: AtomicU64::new(0),
             since: Instant::now(),
@@ -147,6 +158,14 @@ impl Peer {
         let max = if self.is_known.load(Ordering::Relaxed) { IDLE_MAX } else { STRANGER_MAX };
         let used = Duration::from_millis(self.used.load(Ordering::Relaxed));
         self.under_way.load(Ordering::Relaxed) == 0 && self.since.elapsed().saturating_sub(used) > max
+    }
+}
+
+/// Returns when a stranger has to leave; never if the peer is none.
+async fn away(stranger: Option<&Stranger>) {
+    match stranger {
+        Some(stranger) => stranger.sent_away().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -296,11 +315,6 @@ impl Listener {
     /// Takes connections until `stop` is set.
     pub async fn run(self: Arc<Self>, socket: TcpListener, mut stop: watch::Receiver<bool>) {
         loop {
-            // At the bound no connection is accepted: the system lets them wait.
-            if self.connections.available_permits() == 0 {
-                self.refusals.note_all(RefusalKind::Connections, "as many connections are open as allowed");
-            }
-            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -308,10 +322,8 @@ impl Listener {
             match accepted {
                 Ok((stream, address)) => {
                     let (listener, stop) = (Arc::clone(&self), stop.clone());
-                    tokio::spawn(async move {
-                        listener.connection(stream, address, stop).await;
-                        drop(permit);
-                    });
+                    let stranger = self.door.enter(address.ip());
+                    tokio::spawn(listener.connection(stream, address, stranger, stop));
                 }
                 Err(error) => {
                     self.refusals.note_all(RefusalKind::Accept, &error.to_string());
@@ -325,6 +337,7 @@ impl Listener {
         self: Arc<Self>,
         stream: TcpStream,
         address: SocketAddr,
+        stranger: Stranger,
         stop: watch::Receiver<bool>,
     ) {
         // An answer is one small packet, and the sender waits for it.
@@ -332,17 +345,26 @@ impl Listener {
         let counters = Arc::clone(&self.wal.counters);
         let _counted = Counted::new(&counters.connections);
         let Some(identity) = &self.identity else {
-            return Arc::clone(&self).serve(stream, Peer::new(address, Vec::new(), None), stop).await;
+            let peer = Peer::new(address, Vec::new(), None);
+            return Arc::clone(&self).serve(stream, peer, stranger, stop).await;
         };
         let handshake = TlsAcceptor::from(identity.config()).accept(stream);
-        let (shaken, refused) = with_subject(tokio::time::timeout(HANDSHAKE_MAX, handshake)).await;
+        let handshake = with_subject(tokio::time::timeout(HANDSHAKE_MAX, handshake));
+        let (shaken, refused) = tokio::select! {
+            shaken = handshake => shaken,
+            () = stranger.sent_away() => {
+                self.refusals.note(RefusalKind::Crowded, &Who { address, subject: None }, "");
+                counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        };
         let (kind, detail) = match shaken {
             Ok(Ok(stream)) => {
                 let (_, session) = stream.get_ref();
                 let certificate = session.peer_certificates().and_then(|chain| chain.first());
                 let names = certificate.map(common_names).unwrap_or_default();
                 let peer = Peer::new(address, names, certificate.and_then(subject));
-                return Arc::clone(&self).serve(stream, peer, stop).await;
+                return Arc::clone(&self).serve(stream, peer, stranger, stop).await;
             }
             Ok(Err(error)) => (kind_of(&error), error.to_string()),
             Err(_) => (RefusalKind::HandshakeTimeout, String::new()),
@@ -351,8 +373,13 @@ impl Listener {
         counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn serve<S>(self: Arc<Self>, stream: S, peer: Peer, mut stop: watch::Receiver<bool>)
-    where
+    async fn serve<S>(
+        self: Arc<Self>,
+        stream: S,
+        peer: Peer,
+        stranger: Stranger,
+        mut stop: watch::Receiver<bool>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let peer = Arc::new(peer);
@@ -378,17 +405,35 @@ impl Listener {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut look = tokio::time::interval(CHECK_INTERVAL);
         let mut is_stopping = false;
+        let (mut stranger, mut permit) = (Some(stranger), None::<OwnedSemaphorePermit>);
         loop {
             tokio::select! {
+                // Whoever became known is no longer sent away.
+                biased;
+                () = peer.known.notified(), if stranger.is_some() => {
+                    stranger = None;
+                    permit = Arc::clone(&self.connections).try_acquire_owned().ok();
+                    if permit.is_none() && !is_stopping {
+                        // What was sent on it is answered first.
+                        let detail = "as many connections are open as allowed";
+                        self.refusals.note_all(RefusalKind::Connections, detail);
+                        is_stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+                () = away(stranger.as_ref()) => {
+                    self.refusals.note(RefusalKind::Crowded, &peer.who(), "");
+                    break;
+                }
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         tracing::debug!(error, "a connection ended");
                     }
-                    return;
+                    break;
                 }
                 _ = look.tick() => {
                     if peer.is_idle() {
-                        return;
+                        break;
                     }
                 }
                 _ = stop.wait_for(|stop| *stop), if !is_stopping => {
@@ -397,6 +442,7 @@ impl Listener {
                 }
             }
         }
+        drop(permit);
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Full<Bytes>> {
@@ -489,6 +535,7 @@ impl Listener {
         };
         self.admit(target, request.headers(), peer)?;
         peer.is_known.store(true, Ordering::Relaxed);
+        peer.known.notify_one();
         if request.method() != Method::POST {
             return Err(Answer::OnlyPost);
         }

@@ -17,7 +17,7 @@ use strongroom_tlog::note::{Note, PublicKey};
 use strongroom_tlog::timestamp::{self, TimestampAuthorities, TokenError};
 use strongroom_tlog::tree::CompactRange;
 
-use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, read};
+use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, names_in, read};
 
 /// The witnesses whose cosignatures are required.
 #[derive(Clone, Debug, Default)]
@@ -88,9 +88,8 @@ pub(super) async fn check(
     report: &mut Report,
 ) -> Result<(), ProofError> {
     let (origin, folder) = (log.origin(&site.archive_id), witness_folder(&site.root, log));
-    let mut names = site.store.names(&folder).await?;
+    let mut names = names_in(site, &folder, FindingKind::CheckpointMalformed, report).await?;
     names.retain(|name| !name.starts_with('.'));
-    names.sort();
     let all = keys.all();
     let mut range = CompactRange::default();
     let mut strangers = 0u64;
@@ -171,9 +170,8 @@ pub(super) async fn check_timestamps(
     report: &mut Report,
 ) -> Result<(), ProofError> {
     let folder = timestamp_folder(&site.root, log);
-    let mut names = site.store.names(&folder).await?;
+    let mut names = names_in(site, &folder, FindingKind::TimestampMalformed, report).await?;
     names.retain(|name| !name.starts_with('.'));
-    names.sort();
     let count = names.len();
     let mut newest = 0;
     for name in names {

@@ -7,12 +7,18 @@ use std::path::Path;
 use futures::{StreamExt as _, stream};
 use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::error::ArchiveError;
-use strongroom_schemas::VolumeId;
+use strongroom_schemas::{Table, VolumeId};
 use strongroom_store::options::{LockMode, Retention};
 use strongroom_store::s3::Condition;
 use strongroom_store::{Bucket, durable, layout};
 
 use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX};
+
+/// Maximum number of files and folders that are looked at among those that are not the archive's.
+const STRANGERS_MAX: usize = 10_000;
+/// What an archive has in a volume beside the folders of dates.
+const OWN_FOLDERS: [&str; 3] = ["_delta_log", "_tlog", layout::STAGING];
+const STRANGER: &str = "a Parquet file where an archive has none; readers by pattern would read it";
 
 /// Number of objects whose locks are requested at the same time.
 const LOCKS_AT_ONCE: usize = 16;
@@ -25,6 +31,7 @@ pub(super) fn unnamed_files(
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     report: &mut Report,
 ) -> Result<(), ArchiveError> {
+    strangers(root, report)?;
     let young = report.time.timestamp_millis() - UNPROVEN_SECONDS_MAX * 1000;
     for (log, commits) in volumes {
         let volume = layout::volume(root, *log);
@@ -33,12 +40,22 @@ pub(super) fn unnamed_files(
         let last = commits.iter().rev().find_map(|commit| commit.time_ms).unwrap_or(i64::MIN);
         for folder in durable::names(&volume)? {
             let Some(folder) = folder.to_str().filter(|name| name.starts_with("date=")) else { continue };
+            if std::fs::symlink_metadata(volume.join(folder)).is_ok_and(|found| !found.is_dir()) {
+                report.find(
+                    FindingKind::FileUnnamed,
+                    format!("{}/{folder}", log.name()),
+                    "it is not a folder",
+                );
+                continue;
+            }
             for name in durable::names(&volume.join(folder))? {
                 let path = format!("{folder}/{}", name.to_string_lossy());
                 if named.contains(path.as_str()) {
                     continue;
                 }
-                let written = std::fs::metadata(volume.join(&path)).and_then(|found| found.modified()).ok();
+                // A killed run leaves plain files only.
+                let found = std::fs::symlink_metadata(volume.join(&path)).ok();
+                let written = found.filter(|found| found.is_file()).and_then(|found| found.modified().ok());
                 let written = written.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
                 let place = format!("{}/{path}", log.name());
                 let written = written.and_then(|time| i64::try_from(time.as_millis()).ok());
@@ -52,6 +69,52 @@ pub(super) fn unnamed_files(
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// Reports Parquet files where an archive has none: a reader that is given a pattern instead of the
+/// tables would read them.
+fn strangers(root: &Path, report: &mut Report) -> Result<(), ArchiveError> {
+    let mut looked = 0;
+    for table in Table::ALL {
+        let folder = layout::table(root, table);
+        for name in durable::names(&folder)? {
+            let shown = name.to_string_lossy().into_owned();
+            let place = format!("{}/{shown}", table.name());
+            if VolumeId::parse(&place).is_none() {
+                stranger(&folder.join(&name), &place, &mut looked, report)?;
+                continue;
+            }
+            for inner in durable::names(&folder.join(&name))? {
+                let shown = inner.to_string_lossy();
+                if !shown.starts_with("date=") && !OWN_FOLDERS.contains(&&*shown) {
+                    let path = folder.join(&name).join(&inner);
+                    stranger(&path, &format!("{place}/{shown}"), &mut looked, report)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reports `path` if it is a Parquet file, and the Parquet files below it if it is a folder. No link
+/// is followed.
+fn stranger(path: &Path, place: &str, looked: &mut usize, report: &mut Report) -> Result<(), ArchiveError> {
+    *looked += 1;
+    if *looked == STRANGERS_MAX {
+        report.not_checked.push(format!("{place}: there are too many files that are not the archive's"));
+    }
+    if *looked >= STRANGERS_MAX {
+        return Ok(());
+    }
+    let is_folder = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    if is_folder {
+        for name in durable::names(path)? {
+            stranger(&path.join(&name), &format!("{place}/{}", name.to_string_lossy()), looked, report)?;
+        }
+    } else if place.to_lowercase().ends_with(".parquet") {
+        report.find(FindingKind::FileUnnamed, place, STRANGER);
     }
     Ok(())
 }
@@ -95,6 +158,9 @@ pub(super) async fn check(
             // Left by a killed run; nothing is removed in a bucket.
             unnamed += 1;
             continue;
+        }
+        if place.to_lowercase().ends_with(".parquet") && !place.contains("/_delta_log/") && !is_file(place) {
+            report.find(FindingKind::FileUnnamed, place.as_str(), STRANGER);
         }
         report.checked.objects += 1;
         let markers = versions.iter().filter(|version| version.is_delete_marker).count();

@@ -86,14 +86,18 @@ pub(super) async fn check(
         let Some(version) = version else {
             let last = serde_json::from_slice::<Value>(&bytes).ok();
             let version = last.and_then(|last| last["version"].as_u64());
+            // Other readers of Delta follow it, and fail if there is no such checkpoint.
             let is_there = match version {
-                Some(version) if version < commits.len() as u64 => true,
-                // A writer may have continued since the commits were read.
-                Some(version) => !super::read(site, &layout::commit(&volume, version)).await?.is_empty(),
+                Some(version) => {
+                    !super::read(site, &folder.join(layout::checkpoint_name(version))).await?.is_empty()
+                        && (version < commits.len() as u64
+                            // A writer may have continued since the commits were read.
+                            || !super::read(site, &layout::commit(&volume, version)).await?.is_empty())
+                }
                 None => false,
             };
             if !is_there {
-                report.find(KIND, place, "it does not name the checkpoint of an existing commit");
+                report.find(KIND, place, "it does not name an existing checkpoint of an existing commit");
             }
             continue;
         };
@@ -197,7 +201,9 @@ fn read_checkpoint(bytes: Bytes) -> Result<Checkpoint, String> {
                 let (Some(app_id), Some(version)) = (text(&app_ids, row), number(&versions, row)) else {
                     return Err("a txn without appId or version".to_owned());
                 };
-                checkpoint.txns.insert(app_id, version);
+                if checkpoint.txns.insert(app_id, version).is_some() {
+                    return Err("it has the position of a source twice".to_owned());
+                }
             }
         }
         for (name, column) in batch.schema().fields().iter().map(|field| field.name()).zip(batch.columns()) {

@@ -31,7 +31,7 @@ use strongroom_schemas::{Table, VolumeId};
 use strongroom_store::s3_error::S3Error;
 use strongroom_tlog::tree::CompactRange;
 
-use super::{Checked, Finding, FindingKind, Options, Report, Watch};
+use super::{Checked, Finding, FindingKind, LINKED, Options, Report, Watch, is_linked};
 
 /// Maximum size of a sealed file: what a store accepts in one PUT.
 const FILE_BYTES_MAX: u64 = 5 << 30;
@@ -168,6 +168,10 @@ pub(super) fn check(
 fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcome {
     let mut outcome = Outcome::default();
     let contents = archive.contents_of(&job.path, job.add.size, job.add.version.as_deref());
+    if is_linked(archive.site(), &job.path) {
+        outcome.find(FindingKind::FileMissing, job.place.clone(), LINKED);
+        return outcome;
+    }
     if let Some(path) = contents.local() {
         match std::fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -197,7 +197,13 @@ pub fn verify(
 
     let mut volumes: BTreeMap<VolumeId, Vec<CommitFacts>> = BTreeMap::new();
     let site = archive.site().clone();
-    let all = background::wait(async move { drops::volumes(&site).await })?;
+    let mut all = background::wait(async move { drops::volumes(&site).await })?;
+    for table in Table::ALL {
+        if is_linked(archive.site(), &layout::table(archive.root(), table)) {
+            report.find(FindingKind::CommitMissing, table.name(), LINKED);
+            all.retain(|log| log.table != table);
+        }
+    }
     retention::missing(&keys, &all, &found, &mut report);
     for log in all {
         let (site, keys) = (archive.site().clone(), keys.clone());
@@ -246,9 +252,40 @@ pub fn verify(
     Ok(report)
 }
 
-/// Reads the bytes of a listed name. There are none if the name is not a file, is a dangling link,
-/// or is of a file that is larger than its kind can be.
+const LINKED: &str = "a symbolic link is in its path, and an archive has none";
+
+/// Whether a part of a path below the root is a symbolic link, which an archive never has. What it
+/// leads to may be changed without the archive being touched.
+fn is_linked(site: &Site, path: &Path) -> bool {
+    let Store::Local = site.store else { return false };
+    let below = path.ancestors().take_while(|part| *part != site.root);
+    below.into_iter().any(|part| std::fs::symlink_metadata(part).is_ok_and(|found| found.is_symlink()))
+}
+
+/// Names in a folder of an archive, sorted. If the folder is a link or below one, that is a finding of
+/// `kind`, and it has no names.
+async fn names_in(
+    site: &Site,
+    folder: &Path,
+    kind: FindingKind,
+    report: &mut Report,
+) -> Result<Vec<String>, ProofError> {
+    if is_linked(site, folder) {
+        let place = folder.strip_prefix(&site.root).unwrap_or(folder).to_string_lossy();
+        report.find(kind, place, LINKED);
+        return Ok(Vec::new());
+    }
+    let mut names = site.store.names(folder).await?;
+    names.sort();
+    Ok(names)
+}
+
+/// Reads the bytes of a listed name. There are none if the name is not a file, is a link or below
+/// one, or is of a file that is larger than its kind can be.
 async fn read(site: &Site, path: &Path) -> Result<Bytes, ProofError> {
+    if is_linked(site, path) {
+        return Ok(Bytes::new());
+    }
     match site.store.read(path).await {
         Ok(bytes) => Ok(bytes.unwrap_or_default()),
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge) => {
@@ -277,7 +314,18 @@ async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report)
             }
         }
     }
-    let manifest = site.read_present(&site.root.join(layout::MANIFEST)).await?;
+    let path = site.root.join(layout::MANIFEST);
+    let manifest = match site.read(&path).await? {
+        Some(manifest) if !is_linked(site, &path) => manifest,
+        _ => {
+            report.find(
+                FindingKind::ManifestMalformed,
+                layout::MANIFEST,
+                "it is missing, or something hides it",
+            );
+            Bytes::new()
+        }
+    };
     let Some(first) = keys.records.first() else {
         match public_keys {
             [] => report.not_checked.push(

@@ -15,7 +15,7 @@ use strongroom_tlog::checkpoint::{TreeHead, check_note, parse_checkpoint_name};
 use strongroom_tlog::keys::Keys;
 use strongroom_tlog::tree::{self, CompactRange, Tile};
 
-use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, delta, read};
+use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, delta, names_in, read};
 
 /// Number of small files that are read at the same time.
 const READS_AT_ONCE: usize = 16;
@@ -31,14 +31,26 @@ pub(crate) async fn check(
     report: &mut Report,
 ) -> Result<Vec<CommitFacts>, ProofError> {
     let volume = site.volume(log);
-    let mut names = site.store.names(&layout::delta_log(&volume)).await?;
+    let names = names_in(site, &layout::delta_log(&volume), FindingKind::CommitMissing, report).await?;
     let mut versions: Vec<u64> = names.iter().filter_map(|name| layout::commit_version(name)).collect();
     versions.sort_unstable();
-    let whole = versions.iter().enumerate().take_while(|(at, version)| *at as u64 == **version).count();
+    let mut whole = versions.iter().enumerate().take_while(|(at, version)| *at as u64 == **version).count();
     if whole < versions.len() {
         let place = format!("{}/_delta_log/{whole:020}.json", log.name());
         let detail = format!("it is missing, but version {} exists", versions[whole]);
         report.find(FindingKind::CommitMissing, place, detail);
+    }
+    if let Store::Local = site.store {
+        let is_plain = |version: &usize| {
+            std::fs::symlink_metadata(layout::commit(&volume, *version as u64))
+                .is_ok_and(|found| found.is_file())
+        };
+        if let Some(version) = (0..whole).find(|version| !is_plain(version)) {
+            let place = format!("{}/_delta_log/{version:020}.json", log.name());
+            let detail = "it is not a plain file; the commits after it are not checked";
+            report.find(FindingKind::CommitMissing, place, detail);
+            whole = version;
+        }
     }
     let read = (0..whole as u64).map(|version| {
         let (site, path) = (site.clone(), layout::commit(&volume, version));
@@ -90,7 +102,6 @@ pub(crate) async fn check(
     }
     report.checked.commits += commits.len() as u64;
     check_log(site, log, keys, since, &commits, report).await?;
-    names.sort();
     delta::check(site, log, names, &commits, report).await?;
     Ok(commits)
 }
@@ -116,9 +127,8 @@ async fn check_log(
 ) -> Result<(), ProofError> {
     let origin = log.origin(&site.archive_id);
     let (place, path) = (format!("{}/_tlog", log.name()), checkpoint_folder(&site.root, log));
-    let mut names = site.store.names(&path).await?;
+    let mut names = names_in(site, &path, FindingKind::CheckpointMalformed, report).await?;
     names.retain(|name| !name.starts_with('.'));
-    names.sort();
     let all = keys.all();
     let (mut range, mut good, mut newest) = (CompactRange::default(), Vec::new(), None);
     let mut wrong_root = None;

@@ -11,6 +11,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{DataType, Schema};
+use strongroom_schemas::is_active;
 
 use super::{Expanded, Layout, next_batch};
 use crate::error::{QueryError, Result};
@@ -247,12 +248,6 @@ fn clean(text: &str) -> String {
         }
     }
     shown
-}
-
-/// Whether `c` is a control character, or changes the order of other characters or hides them.
-fn is_active(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 fn width(text: &str) -> usize {

@@ -3,7 +3,7 @@
 //!
 //! Invariant: reads settings and creates buckets; never changes an existing bucket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Days, Utc};
 
 use super::{Content, Locked, Put, S3, time};
-use crate::error::{Result, StoreError};
+use crate::error::{Changed, Result, StoreError};
 use crate::id::random_id;
 use crate::layout;
 use crate::options::LockMode;
@@ -239,6 +239,79 @@ impl S3 {
             Ok((names, page.is_truncated() != Some(true)))
         });
         Condition::of(read.await)
+    }
+
+    /// Names directly below a folder, of objects and of folders, whether or not something hides
+    /// them; and the first object that `is_ours` accepts and that is not as it was put.
+    pub async fn names_and_changes(
+        &self,
+        folder: &std::path::Path,
+        is_ours: fn(&str) -> bool,
+    ) -> Result<(Vec<String>, Option<(String, Changed)>), S3Error> {
+        let prefix = self.folder_key(folder);
+        let mut names = BTreeSet::new();
+        // The content of each object, as the store describes it; `None` for a delete marker.
+        let mut objects: BTreeMap<String, Vec<Option<(Option<String>, Option<i64>)>>> = BTreeMap::new();
+        let (mut key_marker, mut version_marker): (Option<String>, Option<String>) = (None, None);
+        loop {
+            let page = repeat(self.timeout(0), || async {
+                let list = self.0.client.list_object_versions().bucket(&self.0.bucket).prefix(&prefix);
+                let list = list.delimiter("/").set_key_marker(key_marker.clone());
+                let list = list.set_version_id_marker(version_marker.clone());
+                list.send().await.map_err(|error| S3Error::of(&error))
+            });
+            let page = page.await?;
+            let below = |key: Option<&str>| key.and_then(|key| key.strip_prefix(&prefix)).map(str::to_owned);
+            for folder in page.common_prefixes() {
+                names.extend(below(folder.prefix()).map(|name| name.trim_end_matches('/').to_owned()));
+            }
+            for object in page.versions() {
+                let content = (object.e_tag().map(str::to_owned), object.size());
+                objects.entry(below(object.key()).unwrap_or_default()).or_default().push(Some(content));
+            }
+            for marker in page.delete_markers() {
+                objects.entry(below(marker.key()).unwrap_or_default()).or_default().push(None);
+            }
+            key_marker = page.next_key_marker().map(str::to_owned);
+            version_marker = page.next_version_id_marker().map(str::to_owned);
+            match (page.is_truncated(), &key_marker) {
+                (Some(true), None) => {
+                    return Err(S3Error::Answer {
+                        detail: "a listing is truncated, but has no continuation".to_owned(),
+                    });
+                }
+                (Some(true), Some(_)) => {}
+                _ => break,
+            }
+        }
+        let change = |versions: &[Option<(Option<String>, Option<i64>)>]| match versions {
+            versions if versions.iter().any(Option::is_none) => Some(Changed::Hidden),
+            // A PUT that was repeated because its answer was lost has the same content.
+            versions if versions.windows(2).any(|pair| pair[0] != pair[1]) => Some(Changed::Replaced),
+            _ => None,
+        };
+        let changed = objects
+            .iter()
+            .filter(|(name, _)| is_ours(name))
+            .find_map(|(name, versions)| Some((name.clone(), change(versions)?)));
+        names.extend(objects.into_keys());
+        names.remove("");
+        Ok((names.into_iter().collect(), changed))
+    }
+
+    /// The id of the oldest version of an object, whether or not something hides it; `None` if the
+    /// object never existed.
+    pub async fn oldest_version(&self, name: &std::path::Path) -> Result<Option<String>, S3Error> {
+        let key = self.key(name);
+        let page = repeat(self.timeout(0), || async {
+            let list = self.0.client.list_object_versions().bucket(&self.0.bucket).prefix(&key);
+            list.send().await.map_err(|error| S3Error::of(&error))
+        });
+        let page = page.await?;
+        let versions = page.versions().iter().filter(|version| version.key() == Some(&key));
+        // Stores list newer versions first.
+        let oldest = versions.rev().min_by_key(|version| time(version.last_modified()));
+        Ok(oldest.and_then(|version| version.version_id()).map(str::to_owned))
     }
 
     /// Every version of every object below the root, by its path relative to the root.

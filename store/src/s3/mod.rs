@@ -47,7 +47,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 
-pub use self::bucket::{Condition, ObjectVersion};
+pub use self::bucket::{Condition, ObjectLock, ObjectVersion};
 use self::credentials::Lookup;
 pub use self::iam::{auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy};
 pub use self::lock::Protection;
@@ -198,9 +198,21 @@ impl S3 {
         location.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))
     }
 
+    /// Whether a location names a bucket and a prefix.
+    pub fn is_valid_location(location: &str) -> bool {
+        split(location).is_some()
+    }
+
     /// Prepares access to `location`, without a request to the store.
     pub async fn connect(location: &str, options: &S3Options) -> Result<S3> {
-        let invalid = || StoreError::LocationInvalid { location: location.to_owned() };
+        // What is before an @ may be a key.
+        let shown = location.rsplit('@').next().unwrap_or(location);
+        let shown = if shown.len() < location.len() {
+            format!("{SCHEME}://…@{shown}")
+        } else {
+            location.to_owned()
+        };
+        let invalid = || StoreError::LocationInvalid { location: shown.clone() };
         let (bucket, prefix) = split(location).ok_or_else(invalid)?;
         let mut trusted = TrustStore::default();
         if let Some(path) = &options.ca_file {

@@ -691,6 +691,79 @@ fn a_full_log_is_told_with_the_time_to_wait_until_some_of_it_is_sealed() {
     assert_eq!((texts["prod"].as_str(), duplicates), (format!("{}\n", event(stored)).as_str(), 1));
 }
 
+/// Whoever can open a connection can open many. Those who have credentials are served all the same,
+/// on connections that were open before and on new ones.
+#[test]
+fn strangers_keep_nobody_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new();
+    let options = WebhookOptions {
+        tls: Some(authority.files(folder.path(), false)),
+        connections_max: 4,
+        ..plain(folder.path())
+    };
+    let (webhook, _source) = Webhook::start(options).expect("starts");
+    let address = webhook.address();
+    let within = Duration::from_secs(5);
+    runtime().block_on(async {
+        let config = authority.client(None, &["h2"]);
+        let mut before = Sender::tls(address, Arc::clone(&config)).await.expect("is let in");
+        assert_eq!(before.post("/audit/prod", &body(0, 1)).await, Some(200));
+        let mut silent = Vec::new();
+        for round in 1..=5 {
+            for _ in 0..100 {
+                silent.push(TcpStream::connect(address).await.expect("connects"));
+            }
+            // Some of the strangers speak TLS, and then say nothing.
+            for _ in 0..3 {
+                silent.extend(TcpStream::connect(address).await);
+                let quiet = tokio::time::timeout(within, Sender::tls(address, Arc::clone(&config))).await;
+                assert!(quiet.expect("in time").is_some(), "round {round}");
+            }
+            let begun = Instant::now();
+            let new = async {
+                let mut new = Sender::tls(address, Arc::clone(&config)).await.expect("is let in");
+                new.post("/audit/prod", &body(round, 1)).await
+            };
+            assert_eq!(tokio::time::timeout(within, new).await, Ok(Some(200)), "round {round}");
+            assert_eq!(before.post("/audit/test", &body(round, 1)).await, Some(200), "round {round}");
+            assert!(begun.elapsed() < within, "{:?}", begun.elapsed());
+        }
+        assert!(webhook.counters().connections.load(Ordering::Relaxed) < 200, "strangers have left");
+    });
+    let crowded = webhook.counters().refusals().find(|(kind, _)| *kind == "crowded").expect("a kind").1;
+    assert!(crowded >= 300, "{crowded}");
+}
+
+/// A connection beyond the bound is closed after its answer, and then there is room again.
+#[test]
+fn connections_of_those_who_are_known_are_bounded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = WebhookOptions { connections_max: 2, ..plain(folder.path()) };
+    let (webhook, _source) = Webhook::start(options).expect("starts");
+    let address = webhook.address();
+    runtime().block_on(async {
+        let mut senders = Vec::new();
+        for number in 0..4 {
+            let mut sender = Sender::plain(address).await;
+            assert_eq!(sender.post("/audit/prod", &body(number, 1)).await, Some(200), "{number}");
+            senders.push(sender);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(webhook.counters().connections.load(Ordering::Relaxed), 2);
+        for sender in &mut senders[..2] {
+            assert_eq!(sender.post("/audit/prod", &body(9, 1)).await, Some(200));
+        }
+        drop(senders);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut sender = Sender::plain(address).await;
+        assert_eq!(sender.post("/audit/prod", &body(10, 1)).await, Some(200));
+        assert_eq!(sender.post("/audit/prod", &body(11, 1)).await, Some(200));
+    });
+    let refused = webhook.counters().refusals().find(|(kind, _)| *kind == "connections").expect("a kind").1;
+    assert_eq!(refused, 2);
+}
+
 #[test]
 fn memory_for_bodies_is_bounded() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -4,6 +4,7 @@
 mod activity;
 mod anchor;
 mod cli;
+mod cli_exports;
 mod corpus;
 mod daemon;
 mod demo;

@@ -339,6 +339,12 @@ fn exposition(state: &State) -> String {
     each("source_lag", "gauge", "What waits at the source: bytes, or messages of a broker.", &|c| {
         c.lag.load(Ordering::Relaxed) as f64
     });
+    each(
+        "source_files_left_out",
+        "gauge",
+        "Files in followed folders that are not read, because of their names.",
+        &|c| get(&c.left_out),
+    );
     each("source_troubles_total", "counter", "Times that a source was blocked.", &|c| get(&c.troubles));
     each("source_well", "gauge", "0 while a source is blocked by an error.", &|c| {
         if c.trouble().is_some() { 0.0 } else { 1.0 }

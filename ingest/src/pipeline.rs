@@ -136,6 +136,11 @@ pub trait Observer {
     fn alert(&mut self, _alert: &Alert) {}
     /// A file could not be read, or not to its end. The run continues.
     fn file_failed(&mut self, _error: &FileError) {}
+    /// A seal is about to be committed: the events of the alerts so far will not be read again. What
+    /// keeps alerts makes them durable now. If it cannot, nothing is committed, and the run ends.
+    fn sealing(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
     /// A seal is durable.
     fn sealed(&mut self, _report: &SealReport) {}
     /// Another process writes to the archive; this process waits for it.
@@ -607,6 +612,7 @@ impl Coordinator<'_> {
         if positions.is_empty() {
             return Ok(());
         }
+        self.observer.sealing().map_err(IngestError::KeepAlerts)?;
         self.alerts.clear();
         let mut writer = lock(self.writer);
         for row_group in row_groups {

@@ -2,6 +2,7 @@
 //! the project makes.
 
 mod activity;
+mod alerts_out;
 mod anchor;
 mod cli;
 mod cli_exports;
@@ -19,6 +20,7 @@ mod field_cases;
 mod finding_kinds;
 mod findings;
 mod firehose;
+mod folders;
 mod golden;
 mod imports;
 mod ingest;

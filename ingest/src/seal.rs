@@ -146,6 +146,11 @@ impl StoredRejects {
         Ok(StoredRejects { before, encrypted: Arc::new(encrypted) })
     }
 
+    /// Whether rows of a block that begins at an offset may be stored.
+    pub(crate) fn may_have(&self, from: i64) -> bool {
+        self.before > from || !self.encrypted.is_empty()
+    }
+
     /// All rejects before an offset. None of them was an event.
     pub fn before(offset: i64) -> StoredRejects {
         StoredRejects { before: offset, encrypted: Arc::default() }
@@ -165,8 +170,8 @@ pub struct EncodedBlock {
     pub dialects: DialectCounts,
     /// Events of which something could not be read.
     pub faults: FaultCounts,
-    /// The first rejects, as text.
-    pub examples: Vec<String>,
+    /// The first rejects, as text, each with its number among the rejects.
+    pub examples: Vec<(usize, String)>,
 }
 
 /// Encodes a decoded block for a seal, without the rejects that are stored already. If there is a
@@ -236,7 +241,7 @@ pub(crate) fn encode_rejects(
 }
 
 /// Rejects by reason, and the first few as text.
-fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
+fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<(usize, String)>) {
     let (mut reasons, mut examples) = (BTreeMap::new(), Vec::new());
     let mut shown = Vec::new();
     let reason = batch.column(rejects::index::REASON).as_dictionary::<Int32Type>();
@@ -252,7 +257,8 @@ fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
         if examples.len() < EXAMPLES_MAX && !shown.contains(&kind) {
             shown.push(kind);
             let line = if lines.is_valid(row) { lines.value(row).to_string() } else { "-".to_owned() };
-            examples.push(format!("{line}: {name}: {} (byte {})", detail.value(row), offsets.value(row)));
+            let place = offsets.value(row);
+            examples.push((row, format!("{line}: {name}: {} (byte {place})", detail.value(row))));
         }
     }
     (reasons, examples)

@@ -39,6 +39,7 @@ mod rules;
 mod run;
 mod s3;
 mod services;
+mod short_streams;
 mod sinks;
 mod tail;
 mod troubles;

@@ -210,7 +210,11 @@ pub(super) fn array(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>,
 }
 
 fn element_content(item: &str) -> Content<'_> {
-    match item.starts_with('{') || item.starts_with('"') {
+    let is_text_of_one = || {
+        let text = item.starts_with('"').then(|| serde_json::from_str::<String>(item));
+        text.is_some_and(|text| text.is_ok_and(|text| text.trim_ascii_start().starts_with('{')))
+    };
+    match item.starts_with('{') || is_text_of_one() {
         true => Content::Event(item),
         false => Content::Refused(Refusal::new(Reason::NotAnAuditEvent, "not a JSON object")),
     }

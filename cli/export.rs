@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::TimestampMicrosecondType;
-use strongroom_archive::{Archive, ArchiveError, Source};
+use strongroom_archive::{Archive, Rows, Source};
 use strongroom_decode::stream::{self, Lines};
 use strongroom_ingest::export;
 use strongroom_ingest::pipeline::EMPTY;
@@ -112,13 +112,26 @@ pub fn run(args: Args) -> Result<u8, CliError> {
 fn sources(archive: &Archive) -> Result<Vec<Source>, CliError> {
     let sources = archive.sources().map_err(archive_error)?;
     let mut keyed = Vec::with_capacity(sources.len());
+    let partitions: Vec<&str> = sources.iter().map(|source| source.partition.as_str()).collect();
+    let mut rows = None;
     for (at, source) in sources.iter().enumerate() {
         let is_of =
             |at: usize| sources.get(at).is_some_and(|other| other.first_commit == source.first_commit);
         // The order of sources that share no seal is known, so nothing is read of them.
         let shares = is_of(at + 1) || at.checked_sub(1).is_some_and(is_of);
         // A source without the time of an event follows those of its seal that have one.
-        let first = if shares { first_event(archive, &source.partition)? } else { None };
+        let first = if shares {
+            let rows = match &mut rows {
+                Some(rows) => rows,
+                none => {
+                    none.insert(archive.read_partitions(Table::Events, &partitions).map_err(archive_error)?)
+                }
+            };
+            rows.begin(&source.partition);
+            first_event(rows)?
+        } else {
+            None
+        };
         keyed.push(((source.first_commit, first.is_none(), first), source.clone()));
     }
     keyed.sort_by_key(|(key, _)| *key);
@@ -126,8 +139,8 @@ fn sources(archive: &Archive) -> Result<Vec<Source>, CliError> {
 }
 
 /// The time of the first event of a partition, among its first rows.
-fn first_event(archive: &Archive, partition: &str) -> Result<Option<i64>, CliError> {
-    let rows = archive.read_rows(Table::Events, partition).map_err(archive_error)?.next();
+fn first_event(rows: &mut Rows) -> Result<Option<i64>, CliError> {
+    let rows = rows.next();
     let Some(batch) = rows.transpose().map_err(archive_error)? else { return Ok(None) };
     let times = batch.column(STAGE_TIMESTAMP).as_primitive_opt::<TimestampMicrosecondType>();
     Ok(times.and_then(|times| times.iter().flatten().next()))
@@ -149,12 +162,13 @@ fn write_sources(
     let (mut records, mut bytes) = (0, 0);
     let partitions: Vec<&str> = sources.iter().map(|source| source.partition.as_str()).collect();
     let redacted = export::redacted_partitions(archive, &partitions).map_err(archive_error)?;
+    let read = |table| archive.read_partitions(table, &partitions).map_err(archive_error);
+    let mut rows = [read(Table::Events)?, read(Table::Rejects)?];
     for source in sources.iter().filter(|source| !source.partition.starts_with(EMPTY)) {
-        let rows = |table| -> Result<_, ArchiveError> {
-            Ok(archive.read_rows(table, &source.partition)?.map(|batch| batch.map_err(anyhow::Error::from)))
-        };
-        let events = rows(Table::Events).map_err(archive_error)?;
-        let rejects = rows(Table::Rejects).map_err(archive_error)?;
+        let [events, rejects] = rows.each_mut().map(|rows| {
+            rows.begin(&source.partition);
+            rows.by_ref().map(|batch| batch.map_err(anyhow::Error::from))
+        });
         let (position, start) = (&source.position, source.dropped_before);
         let cannot = || format!("cannot export {} ({})", source.partition, term::printable(&source.label));
         if redacted.contains(&source.partition) {

@@ -15,12 +15,13 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_alerts::{RuleError, RuleSet};
 use strongroom_archive::Archive;
+use strongroom_ingest::source::PassedOver;
 use strongroom_ingest::{
     FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest, pipeline, source,
 };
 use strongroom_lines::{Dialect, EventPath, Reading, Reason, Writer, Writers};
 use strongroom_schemas::{Alert, Severity, error_chain};
-use strongroom_sinks::finding_line;
+use strongroom_sinks::{append_lines, finding_line, open_lines};
 
 use crate::config::{self, redact};
 use crate::exit::{self, CliError, ingest_error};
@@ -120,17 +121,12 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         Some(file) => Some(redact::redactor(redact::read_policy(file)?)?),
         None => None,
     };
-    let source::Expanded { inputs, left_out } = source::expand(&args.logs).map_err(ingest_error)?;
+    let outputs: Vec<&Path> = args.alerts_out.as_deref().into_iter().collect();
+    let source::Expanded { inputs, passed_over } =
+        source::expand(&args.logs, &outputs).map_err(ingest_error)?;
     let rules = Arc::new(load_rules(args.no_builtin_rules, &args.rules)?);
-    if let (Some(first), false) = (left_out.first(), args.quiet) {
-        let (count, first) = (term::count(left_out.len() as u64), first.display().to_string());
-        writeln!(
-            term::stderr(),
-            "skipped {count} file{} not named like a log, the first is {}; name files to read them",
-            if left_out.len() == 1 { "" } else { "s" },
-            term::printable(&first)
-        )
-        .context("cannot write to standard error")?;
+    if !args.quiet {
+        print_passed_over(&passed_over)?;
     }
     let archive = Archive::open_or_create_signed(&args.archive, args.key.signer()?)
         .map_err(|error| ingest_error(IngestError::Archive(error)))?;
@@ -160,12 +156,60 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let report = outcome.map_err(ingest_error)?;
     if !args.quiet || needs_a_look(&report) {
         print_account(&report, started.elapsed(), &args.archive)?;
+        print_skipped(&passed_over)?;
     }
     let code = exit_code(&report);
     match screen.finish() {
         Err(error) if code == exit::OK || !error.is_broken_pipe() => Err(error),
         _ => Ok(code),
     }
+}
+
+/// Prints what was found in folders and is not read, before the run, which may take long.
+fn print_passed_over(passed_over: &PassedOver) -> Result<(), CliError> {
+    print_skipped(passed_over)?;
+    let mut err = term::stderr().lock();
+    let cannot = "cannot write to standard error";
+    for (path, why) in &passed_over.examples {
+        let name: String = path.display().to_string().chars().take(SKIPPED_NAME_CHARS_MAX).collect();
+        writeln!(err, "  {}: {why}", term::printable(&name)).context(cannot)?;
+    }
+    let more = passed_over.total() - passed_over.examples.len() as u64;
+    if more > 0 {
+        writeln!(err, "  and {} more", term::count(more)).context(cannot)?;
+    }
+    if passed_over.total() > 0 {
+        writeln!(err, "  name a file to read it all the same").context(cannot)?;
+    }
+    Ok(())
+}
+
+/// Longest name that is shown of a file that is not read, in characters.
+const SKIPPED_NAME_CHARS_MAX: usize = 300;
+
+/// Prints how much was found in folders and is not read, and why.
+fn print_skipped(passed_over: &PassedOver) -> Result<(), CliError> {
+    if passed_over.total() == 0 {
+        return Ok(());
+    }
+    let number = |is_folder: bool| -> u64 {
+        let counts = passed_over.counts.iter().filter(|(why, _)| why.is_folder() == is_folder);
+        counts.map(|(_, count)| count).sum()
+    };
+    let kinds = [(number(false), "file"), (number(true), "folder")];
+    let kinds = kinds.iter().filter(|(count, _)| *count > 0);
+    let kinds: Vec<String> = kinds
+        .map(|(count, noun)| term::counted(usize::try_from(*count).unwrap_or(usize::MAX), noun))
+        .collect();
+    let reasons = passed_over.counts.iter().map(|(why, count)| format!("{} {why}", term::count(*count)));
+    writeln!(
+        term::stderr(),
+        "skipped {}: {}",
+        kinds.join(" and "),
+        reasons.collect::<Vec<_>>().join("; ")
+    )
+    .context("cannot write to standard error")?;
+    Ok(())
 }
 
 /// The rules of a run: the built-in ones, and the user's own.
@@ -225,7 +269,8 @@ pub fn exit_code(report: &Report) -> u8 {
     }
 }
 
-/// Number of rejects, except records of other logs that a cloud sends in the same stream.
+/// Number of rejects, except records of other logs that a cloud sends in the same stream. An empty file
+/// is one, like any other reject: in the run in which it is new.
 fn unexpected_rejects(report: &Report) -> u64 {
     let expected = report.rejects_by_reason.get(Reason::OtherCategory.as_str());
     report.counts.rejects - expected.copied().unwrap_or(0).min(report.counts.rejects)
@@ -242,31 +287,52 @@ fn needs_a_look(report: &Report) -> bool {
     exit_code(report) != exit::OK || !report.warnings.is_empty()
 }
 
-/// The file that alerts are appended to; synced before each seal.
+/// The file that alerts are appended to. It is synced before the seal of the events that the alerts
+/// are about, so a run that is killed loses none of them: the next run raises again what was not
+/// sealed, and an alert may be there twice, with the same id.
 struct AlertsFile {
     path: PathBuf,
-    file: std::io::BufWriter<File>,
+    file: File,
+    /// Whole lines.
+    unwritten: Vec<u8>,
+    /// Why lines could not be written.
+    failed: Option<anyhow::Error>,
 }
+
+/// Number of bytes of alerts that are written at once.
+const ALERTS_BYTES: usize = 64 << 10;
 
 impl AlertsFile {
     fn open(path: &Path) -> Result<Self, CliError> {
-        let file = File::options().create(true).append(true).open(path);
-        let file = file
+        let file = open_lines(path, &mut File::options())
             .with_context(|| format!("cannot open {} for alerts", path.display()))
             .map_err(CliError::input)?;
-        Ok(AlertsFile { path: path.to_owned(), file: std::io::BufWriter::new(file) })
+        Ok(AlertsFile { path: path.to_owned(), file, unwritten: Vec::new(), failed: None })
     }
 
-    fn write(&mut self, alert: &Alert) -> anyhow::Result<()> {
-        let cannot = || format!("cannot write an alert to {}", self.path.display());
-        self.file.write_all(&finding_line(alert)).with_context(cannot)
+    fn add(&mut self, alert: &Alert) {
+        self.unwritten.extend(finding_line(alert));
+        if self.unwritten.len() >= ALERTS_BYTES {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        let unwritten = std::mem::take(&mut self.unwritten);
+        if self.failed.is_none()
+            && let Err(error) = append_lines(&mut self.file, &unwritten)
+        {
+            let text = format!("cannot write alerts to {}", self.path.display());
+            self.failed = Some(anyhow::Error::new(error).context(text));
+        }
     }
 
     fn sync(&mut self) -> anyhow::Result<()> {
-        self.file
-            .flush()
-            .and_then(|()| sync(self.file.get_ref()))
-            .with_context(|| format!("cannot write {}", self.path.display()))
+        self.write();
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => sync(&self.file).with_context(|| format!("cannot write {}", self.path.display())),
+        }
     }
 }
 
@@ -332,8 +398,7 @@ impl Observer for Screen {
 
     fn alert(&mut self, alert: &Alert) {
         if let Some(file) = &mut self.alerts_file {
-            let written = file.write(alert);
-            self.keep(written);
+            file.add(alert);
         }
         if alert.severity < self.print_from {
             return;
@@ -350,11 +415,8 @@ impl Observer for Screen {
         });
     }
 
-    fn sealing(&mut self) {
-        if let Some(file) = &mut self.alerts_file {
-            let synced = file.sync();
-            self.keep(synced);
-        }
+    fn sealing(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.alerts_file.as_mut().map_or(Ok(()), AlertsFile::sync).map_err(Into::into)
     }
 
     fn waiting(&mut self) {
@@ -400,6 +462,16 @@ pub fn alert_text(alert: &Alert) -> String {
     )
 }
 
+/// How the sealed bytes compare with those of the text, to be added to a line; empty if there is no
+/// text, or nothing was sealed.
+fn share_of_text(sealed: u64, text: u64) -> String {
+    match (sealed, text) {
+        (0, _) | (_, 0) => String::new(),
+        (sealed, text) if sealed <= text => format!(", 1/{:.0} of the text", text as f64 / sealed as f64),
+        (sealed, text) => format!(", {:.1} times the text", sealed as f64 / text as f64),
+    }
+}
+
 /// Prints the summary of a run on standard error.
 pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Result<(), CliError> {
     let mut err = term::stderr().lock();
@@ -413,22 +485,25 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
         term::count(counts.duplicates),
         if pipeline::is_conserved(&counts) { "" } else { "   THE SUM IS WRONG: please report this" },
     )?;
-    if counts.events + counts.rejects == 0 && report.files_failed == 0 {
-        writeln!(err, "nothing new: the archive has all of it already")?;
-    } else {
+    if counts.events + counts.rejects > 0 {
         let seconds = elapsed.as_secs_f64().max(0.001);
         writeln!(
             err,
-            "sealed {} of text as {} in {} file{}: {:.1} bytes per event, 1/{:.0} of the text, in {:.1} s ({}/s)",
+            "sealed {} of text as {} in {} file{}: {:.1} bytes per event{}, in {:.1} s ({}/s)",
             term::bytes(report.bytes),
             term::bytes(report.sealed_bytes),
             report.sealed_files,
             if report.sealed_files == 1 { "" } else { "s" },
-            report.sealed_bytes as f64 / (counts.events + counts.rejects).max(1) as f64,
-            report.bytes as f64 / report.sealed_bytes.max(1) as f64,
+            report.sealed_bytes as f64 / (counts.events + counts.rejects) as f64,
+            share_of_text(report.sealed_bytes, report.bytes),
             seconds,
             term::bytes((report.bytes as f64 / seconds) as u64),
         )?;
+    } else if counts.duplicates > 0 && report.files_failed == 0 {
+        let all = if report.unfinished.is_empty() { "all of it" } else { "every whole line" };
+        writeln!(err, "nothing new: the archive has {all} already")?;
+    } else {
+        writeln!(err, "nothing was sealed")?;
     }
     if report.bytes_known > 0 && counts.events + counts.rejects > 0 {
         writeln!(err, "continued after {} that earlier runs had sealed", term::bytes(report.bytes_known))?;

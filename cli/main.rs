@@ -28,6 +28,7 @@ mod retention;
 mod reveal;
 mod rules;
 mod run;
+mod signals;
 mod sql;
 mod term;
 mod verify;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
+    signals::catch_file_size_exceeded();
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Ingest(args) => ingest::run(args),

@@ -363,6 +363,12 @@ fn exposition(state: &State) -> String {
         "Partitions that the source's group has assigned to it; NaN for sources without a group.",
         &|c| c.partitions().map_or(f64::NAN, |count| count as f64),
     );
+    each(
+        "source_files_left_out",
+        "gauge",
+        "Files in followed folders that are not read, because of their names.",
+        &|c| get(&c.left_out),
+    );
     each("source_troubles_total", "counter", "Times that a source was blocked.", &|c| get(&c.troubles));
     each(
         "source_well",

@@ -335,7 +335,7 @@ fn dry_run(args: PreviewArgs) -> Result<u8, CliError> {
             preview::of_archive(&redactor, &rules, &archive, span, &stop).map_err(ingest_error)?
         }
         None => {
-            let inputs = source::expand(&args.logs).map_err(ingest_error)?.inputs;
+            let inputs = source::expand(&args.logs, &[]).map_err(ingest_error)?.inputs;
             let cluster = args.cluster.as_deref().unwrap_or_default();
             let writers = Writers::new(args.writers);
             let reading = Arc::new(Reading { unwrap: args.unwrap, writers });

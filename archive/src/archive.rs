@@ -304,6 +304,13 @@ impl Archive {
         Rows::of_partition(self.site.store.clone(), self.snapshot(table)?, partition)
     }
 
+    /// Like [`Archive::read_rows`], for several of these partitions, one after the other: each is
+    /// begun with [`Rows::begin`]. Files are opened once, and partitions that share row groups share
+    /// the work, if they are read in the order of [`Archive::sources`] or nearly so.
+    pub fn read_partitions(&self, table: Table, partitions: &[&str]) -> Result<Rows> {
+        Rows::of_partitions(self.site.store.clone(), self.snapshot(table)?, partitions)
+    }
+
     /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in
     /// the order of their first commit, each in `source_offset` order. Row groups without such
     /// events are not read.
@@ -349,6 +356,14 @@ impl Archive {
             EventSelection::default(),
         )
     }
+}
+
+/// Name of the file that makes a folder an archive.
+pub const MANIFEST: &str = layout::MANIFEST;
+
+/// Whether a name in the folder of an archive is one of the archive's own.
+pub fn is_of_archive(name: &str) -> bool {
+    name == MANIFEST || name.starts_with('_') || Table::ALL.iter().any(|table| table.name() == name)
 }
 
 /// The options for `location`: those in the environment if it is in a bucket, otherwise the

@@ -64,7 +64,7 @@ pub use strongroom_store::options::{
 pub use strongroom_store::s3_error::S3Error;
 pub use strongroom_store::{Contents, Fetched};
 
-pub use archive::Archive;
+pub use archive::{Archive, MANIFEST, is_of_archive};
 pub use check::{Finding, Init, Policies, Verdict, check, init};
 pub use clock::ClockSeen;
 pub use clock_doubt::ClockDoubt;

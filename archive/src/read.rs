@@ -3,11 +3,14 @@
 //! Terms. The row groups of one partition cover ranges of offsets. A *block* is the part of a
 //! source that was encoded in one batch. Row groups from different blocks never overlap. Row groups
 //! from one block overlap if its rows were split over several dates. Row groups that overlap form a
-//! *cluster*.
+//! *cluster*. A row group may have rows of many partitions, because short streams share a batch.
+//! Such row groups may overlap although they have no partition in common, so before one is read for
+//! a partition, its sources are read.
 //!
 //! Invariant: a cluster is read whole, sorted, and returned before the next cluster is read. So
 //! every row is returned once, in order, and memory holds one cluster (the rows of a block),
-//! whatever the size of the archive.
+//! whatever the size of the archive. Beside it, memory holds the names of the sources of the row
+//! groups that have several.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -15,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, new_null_array};
+use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray, new_null_array};
 use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use arrow_select::interleave::interleave;
 use bytes::Bytes;
@@ -104,7 +107,14 @@ pub struct Rows {
     partition: String,
     /// Footer of the file that was read last.
     footer: Option<(usize, ArrowReaderMetadata)>,
+    /// The sources of the row groups that have several.
+    sources: HashMap<Place, BTreeSet<String>>,
+    /// The rows that were read last, if the next partition may have some of them too.
+    shared: Option<(Vec<Place>, Arc<Vec<SealedBatch>>)>,
 }
+
+/// Number of a file, and number of a row group in it.
+type Place = (usize, usize);
 
 #[derive(Clone, Debug)]
 struct RowGroup {
@@ -119,7 +129,7 @@ struct RowGroup {
 
 /// The wanted rows of a cluster, in order, and the number already returned.
 struct Cluster {
-    batches: Vec<SealedBatch>,
+    batches: Arc<Vec<SealedBatch>>,
     order: Vec<(usize, usize)>,
     taken: usize,
     /// For messages.
@@ -131,6 +141,20 @@ impl Rows {
         let partitions = VecDeque::from([partition.to_owned()]);
         let files = snapshot.files.into_iter().filter(|file| file.may_hold_source(partition)).collect();
         Rows::new(store, snapshot.table, files, partitions, EventSelection::default())
+    }
+
+    /// Rows of partitions that are [begun](Rows::begin) one by one.
+    pub(crate) fn of_partitions(store: Store, snapshot: Snapshot, partitions: &[&str]) -> Result<Rows> {
+        let may_hold = |file: &FileEntry| partitions.iter().any(|partition| file.may_hold_source(partition));
+        let files = snapshot.files.into_iter().filter(may_hold).collect();
+        Rows::new(store, snapshot.table, files, VecDeque::new(), EventSelection::default())
+    }
+
+    /// Gives the rows of this partition from now on. What was left of another one is not given.
+    pub fn begin(&mut self, partition: &str) {
+        self.cluster = None;
+        self.clusters.clear();
+        self.partitions = VecDeque::from([partition.to_owned()]);
     }
 
     pub(crate) fn selected(
@@ -162,6 +186,8 @@ impl Rows {
             cluster: None,
             partition: String::new(),
             footer: None,
+            sources: HashMap::new(),
+            shared: None,
         };
         for file in 0..rows.files.len() {
             rows.plan(file)?;
@@ -266,9 +292,15 @@ impl Rows {
             if let Some(row_groups) = self.clusters.pop_front() {
                 self.cluster = Some(self.read_cluster(&row_groups)?);
             } else if let Some(partition) = self.partitions.pop_front() {
-                let candidates =
-                    self.row_groups.iter().filter(|row_group| row_group.may_hold(&partition)).cloned();
-                self.clusters = clusters(candidates);
+                let may_hold = |row_group: &&RowGroup| row_group.may_hold(&partition);
+                let candidates: Vec<RowGroup> = self.row_groups.iter().filter(may_hold).cloned().collect();
+                let mut row_groups = Vec::with_capacity(candidates.len());
+                for row_group in candidates {
+                    if self.holds(&row_group, &partition)? {
+                        row_groups.push(row_group);
+                    }
+                }
+                self.clusters = clusters(row_groups.into_iter());
                 self.partition = partition;
             } else {
                 return Ok(None);
@@ -276,51 +308,100 @@ impl Rows {
         }
     }
 
-    fn read_cluster(&mut self, row_groups: &[RowGroup]) -> Result<Cluster> {
-        let mut batches = Vec::new();
-        let mut order: Vec<(i64, usize, usize)> = Vec::new();
-        for row_group in row_groups {
-            let footer = self.footer(row_group.file)?;
-            let FileEntry { path, size, version, .. } = &self.files[row_group.file];
-            let unreadable = |source| ArchiveError::ReadFile { path: path.clone(), source };
-            let reader = match self.store {
-                Store::Local => row_group_of(
-                    File::open(path).map_err(unreadable)?,
-                    footer,
-                    row_group.index,
-                    &self.selection,
-                ),
-                Store::S3(_) => {
-                    // The wanted columns are adjacent, or nearly so, so one read for each row group
-                    // fetches them all.
-                    let columns = footer.metadata().row_group(row_group.index).columns().iter();
-                    let chosen = self.selection.choose.iter().flat_map(|(names, _)| names);
-                    let chosen: Vec<&str> = chosen.map(String::as_str).collect();
-                    let columns = columns.filter(|column| {
-                        let root = column.column_path().parts().first().map_or("", String::as_str);
-                        self.selection.wants(root) || chosen.contains(&root)
-                    });
-                    let ranges = columns.map(ColumnChunkMetaData::byte_range);
-                    let extent = ranges.map(|(start, length)| (start, start.saturating_add(length)));
-                    let extent = extent.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
-                    let contents = self.store.contents(path, *size, version.as_deref());
-                    let bytes = contents.read_blocking(extent.0..extent.1).map_err(unreadable)?;
-                    row_group_of(Fetched { start: extent.0, bytes }, footer, row_group.index, &self.selection)
+    /// Whether a row group that [may hold](RowGroup::may_hold) rows of a partition does.
+    fn holds(&mut self, row_group: &RowGroup, partition: &str) -> Result<bool> {
+        if !row_group.has_several_sources() {
+            return Ok(true);
+        }
+        if let Some(sources) = self.sources.get(&row_group.place()) {
+            return Ok(sources.contains(partition));
+        }
+        let columns = vec![STATISTICS_SOURCE.to_owned()];
+        let selection = EventSelection { columns, ..EventSelection::default() };
+        let path = self.files[row_group.file].path.clone();
+        let mut sources = BTreeSet::new();
+        for batch in self.row_group(row_group, &selection)? {
+            let unordered = |source| ArchiveError::OrderRows { path: path.clone(), source };
+            let batch = SealedBatch { table: self.table, batch: batch.map_err(unordered)? };
+            let column: &StringArray =
+                batch.column(STATISTICS_SOURCE).map_err(|error| unordered(error.into()))?;
+            for source in column.iter().flatten() {
+                if !sources.contains(source) {
+                    sources.insert(source.to_owned());
                 }
-            };
-            let reader = reader.map_err(|source| ArchiveError::DecodeFile { path: path.clone(), source })?;
-            for batch in reader {
-                let unordered = |source| ArchiveError::OrderRows { path: path.clone(), source };
-                let batch = SealedBatch { table: self.table, batch: batch.map_err(unordered)? };
-                let wanted = wanted(&batch, &self.partition, &self.selection)
-                    .map_err(|error| unordered(error.into()))?;
-                order.extend(wanted.into_iter().map(|(offset, row)| (offset, batches.len(), row)));
-                batches.push(batch);
             }
         }
-        order.sort_unstable();
+        let holds = sources.contains(partition);
+        self.sources.insert(row_group.place(), sources);
+        Ok(holds)
+    }
+
+    /// The selected columns and rows of a row group.
+    fn row_group(
+        &mut self,
+        row_group: &RowGroup,
+        selection: &EventSelection,
+    ) -> Result<ParquetRecordBatchReader> {
+        let footer = self.footer(row_group.file)?;
+        let FileEntry { path, size, version, .. } = &self.files[row_group.file];
+        let unreadable = |source| ArchiveError::ReadFile { path: path.clone(), source };
+        let reader = match self.store {
+            Store::Local => {
+                row_group_of(File::open(path).map_err(unreadable)?, footer, row_group.index, selection)
+            }
+            Store::S3(_) => {
+                // The wanted columns are adjacent, or nearly so, so one read for each row group
+                // fetches them all.
+                let columns = footer.metadata().row_group(row_group.index).columns().iter();
+                let chosen = selection.choose.iter().flat_map(|(names, _)| names);
+                let chosen: Vec<&str> = chosen.map(String::as_str).collect();
+                let columns = columns.filter(|column| {
+                    let root = column.column_path().parts().first().map_or("", String::as_str);
+                    selection.wants(root) || chosen.contains(&root)
+                });
+                let ranges = columns.map(ColumnChunkMetaData::byte_range);
+                let extent = ranges.map(|(start, length)| (start, start.saturating_add(length)));
+                let extent = extent.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
+                let contents = self.store.contents(path, *size, version.as_deref());
+                let bytes = contents.read_blocking(extent.0..extent.1).map_err(unreadable)?;
+                row_group_of(Fetched { start: extent.0, bytes }, footer, row_group.index, selection)
+            }
+        };
+        reader.map_err(|source| ArchiveError::DecodeFile { path: path.clone(), source })
+    }
+
+    fn read_cluster(&mut self, row_groups: &[RowGroup]) -> Result<Cluster> {
+        let places: Vec<Place> = row_groups.iter().map(RowGroup::place).collect();
+        let shared = self.shared.take().filter(|(known, _)| *known == places);
+        let batches = match shared {
+            Some((_, batches)) => batches,
+            None => {
+                let selection = self.selection.clone();
+                let mut batches = Vec::new();
+                for row_group in row_groups {
+                    let path = self.files[row_group.file].path.clone();
+                    for batch in self.row_group(row_group, &selection)? {
+                        let batch =
+                            batch.map_err(|source| ArchiveError::OrderRows { path: path.clone(), source })?;
+                        batches.push(SealedBatch { table: self.table, batch });
+                    }
+                }
+                Arc::new(batches)
+            }
+        };
         let file = row_groups.first().map_or(0, |row_group| row_group.file);
+        let mut order: Vec<(i64, usize, usize)> = Vec::new();
+        for (at, batch) in batches.iter().enumerate() {
+            let wanted = wanted(batch, &self.partition, &self.selection).map_err(|error| {
+                ArchiveError::OrderRows { path: self.files[file].path.clone(), source: error.into() }
+            })?;
+            order.extend(wanted.into_iter().map(|(offset, row)| (offset, at, row)));
+        }
+        order.sort_unstable();
         let order = order.into_iter().map(|(_, batch, row)| (batch, row)).collect();
+        if row_groups.iter().any(RowGroup::has_several_sources) {
+            self.shared = Some((places, Arc::clone(&batches)));
+        }
         Ok(Cluster { batches, order, taken: 0, file })
     }
 }
@@ -365,6 +446,14 @@ impl Iterator for Rows {
 }
 
 impl RowGroup {
+    fn place(&self) -> Place {
+        (self.file, self.index)
+    }
+
+    fn has_several_sources(&self) -> bool {
+        self.source_min.is_none() || self.source_min != self.source_max
+    }
+
     fn may_hold(&self, partition: &str) -> bool {
         self.source_min.as_deref().is_none_or(|least| least <= partition.as_bytes())
             && self.source_max.as_deref().is_none_or(|greatest| partition.as_bytes() <= greatest)

@@ -94,6 +94,15 @@ impl DecodedBlock {
 
 /// How the records of sealed rows are read: who wrote them was judged when they arrived.
 const UNJUDGED: Reading = Reading { unwrap: None, writers: Writers::UNJUDGED };
+/// What one of several blocks that were decoded together gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its number of events, and of rejects.
+    pub events: usize,
+    pub rejects: usize,
+    /// Like [`DecodedBlock::consumed`].
+    pub consumed: usize,
+}
 
 /// Turns blocks into batches. Keeps buffers between blocks and nothing else.
 pub struct Decoder {
@@ -189,15 +198,58 @@ impl Decoder {
         self.decode_rows(block, arrived, Wanted { hashes: true, forms: true })
     }
 
+    /// Like [`decode_to_seal`](Self::decode_to_seal), for blocks of several streams, whose rows are
+    /// in one batch, block by block. Also returns what each block gave. `consumed` of the result is
+    /// the sum of those.
+    ///
+    /// # Errors
+    /// Like [`decode`](Self::decode).
+    pub fn decode_together<'b>(
+        &mut self,
+        blocks: impl IntoIterator<Item = &'b Block>,
+        arrived: DateTime<Utc>,
+    ) -> Result<(DecodedBlock, Vec<Share>), ArrowError> {
+        self.begin_rows(Wanted { hashes: true, forms: true });
+        self.rows.begin_together();
+        let mut shares = Vec::new();
+        for block in blocks {
+            self.rows.begin_stream(&block.origin);
+            let (events, rejects) = (self.rows.len(), self.rejects.len());
+            let consumed = self.lines_of(block, arrived);
+            let (events, rejects) = (self.rows.len() - events, self.rejects.len() - rejects);
+            shares.push(Share { events, rejects, consumed });
+        }
+        let consumed = shares.iter().map(|share| share.consumed).sum();
+        Ok((self.finish(&[], consumed)?, shares))
+    }
+
     fn decode_rows(
         &mut self,
         block: &Block,
         arrived: DateTime<Utc>,
         wanted: Wanted,
     ) -> Result<DecodedBlock, ArrowError> {
+        self.begin_rows(wanted);
+        self.rows.begin(&block.origin, &block.bytes);
+        let consumed = self.lines_of(block, arrived);
+        self.finish(&block.bytes, consumed)
+    }
+
+    fn begin_rows(&mut self, wanted: Wanted) {
         self.rows.hash_records(wanted.hashes);
         self.rows.learn_forms(wanted.forms);
-        self.rows.begin(&block.origin, &block.bytes);
+    }
+
+    /// Returns the rows. `text` is what they began with.
+    fn finish(&mut self, text: &[u8], consumed: usize) -> Result<DecodedBlock, ArrowError> {
+        let record_hashes = self.rows.take_record_hashes();
+        let (events, rejects) = (self.rows.finish(text)?, self.rejects.finish()?);
+        let dialects = std::mem::take(&mut self.dialects);
+        Ok(DecodedBlock { events, rejects, record_hashes, consumed, dialects })
+    }
+
+    /// Decodes the lines of a block; returns how many bytes of it were decoded.
+    fn lines_of(&mut self, block: &Block, arrived: DateTime<Utc>) -> usize {
         self.reading.clone_from(&block.origin.reading);
         self.rejects.begin(&block.origin, arrived.timestamp_micros());
         let mut consumed = block.bytes.len();
@@ -249,10 +301,7 @@ impl Decoder {
                 Err(refusal) => self.refused_line(&whole, refusal),
             }
         }
-        let record_hashes = self.rows.take_record_hashes();
-        let (events, rejects) = (self.rows.finish(&block.bytes)?, self.rejects.finish()?);
-        let dialects = std::mem::take(&mut self.dialects);
-        Ok(DecodedBlock { events, rejects, record_hashes, consumed, dialects })
+        consumed
     }
 
     /// Decodes the event of a page. The bytes around the event are its frame.

@@ -50,6 +50,6 @@ pub mod stream;
 mod tape;
 
 pub use changed::{EventText, RecordDecoder};
-pub use decoder::{DecodedBlock, Decoder, DecoderConfig, decode_bytes};
+pub use decoder::{DecodedBlock, Decoder, DecoderConfig, Share, decode_bytes};
 pub use plain_row::plain_row;
 pub use rejects::reject_batch;

@@ -67,6 +67,11 @@ impl Rejects {
         self.received.push(Some(self.arrived));
     }
 
+    /// Number of rejects so far.
+    pub(crate) fn len(&self) -> usize {
+        self.raw.len()
+    }
+
     /// Offset of the last reject, or -1 if the block has none so far.
     pub(crate) fn last_offset(&self) -> i64 {
         self.last_offset
@@ -99,18 +104,20 @@ impl Rejects {
     }
 }
 
-/// Returns a batch with one reject, which stands for a stream that has no bytes (an empty file).
-/// The reject's `raw` is empty.
+/// Returns a batch with one reject for each of some streams that have no bytes (empty files). The
+/// `raw` of a reject is empty.
 ///
 /// # Errors
 /// Like [`crate::Decoder::decode`].
 pub fn reject_batch(
-    origin: &frame::Origin,
+    origins: &[frame::Origin],
     refusal: &Refusal,
     arrived: DateTime<Utc>,
 ) -> Result<RecordBatch, ArrowError> {
     let mut rejects = Rejects::new();
-    rejects.begin(origin, arrived.timestamp_micros());
-    rejects.push(&[], refusal, 0, 1);
+    for origin in origins {
+        rejects.begin(origin, arrived.timestamp_micros());
+        rejects.push(&[], refusal, 0, 1);
+    }
     rejects.finish()
 }

@@ -317,9 +317,26 @@ impl Rows {
     /// are copied.
     pub(crate) fn begin(&mut self, origin: &frame::Origin, text: &[u8]) {
         self.raw.begin(text);
+        self.begin_stream(origin);
+    }
+
+    /// Prepares for the rows of several streams: all records are copied.
+    pub(crate) fn begin_together(&mut self) {
+        self.raw.begin(&[]);
+    }
+
+    /// Prepares for rows of another stream, in the same columns.
+    pub(crate) fn begin_stream(&mut self, origin: &frame::Origin) {
+        self.flush_frame_after();
+        self.frame_after_last.clear();
         self.cluster_key = self.cluster.dictionary.intern(&origin.cluster);
         self.source_key = self.source.dictionary.intern(&origin.partition);
         self.last_offset = -1;
+    }
+
+    /// Number of rows so far.
+    pub(crate) fn len(&self) -> usize {
+        self.source_offset.len()
     }
 
     /// Offset of the last event, or -1 if the block has none so far.

@@ -913,3 +913,72 @@ proptest! {
         check(&bytes);
     }
 }
+
+/// Blocks of several streams that are decoded together give the rows that each gives alone, with the
+/// source of its own stream, whatever stands at their ends.
+#[test]
+fn blocks_of_many_streams_are_decoded_together_as_apart() {
+    let log = String::from_utf8(generated(12, 77)).expect("text");
+    let events: Vec<&str> = log.lines().collect();
+    let texts: Vec<String> = vec![
+        format!("{}\n", events[0]),
+        String::new(),
+        format!("[\n{},\n{}\n]\n\n", events[1], events[2]),
+        "not JSON\n".to_owned(),
+        format!("\u{feff}{}\r\n", events[3]),
+        format!("{{\"log\":{}}}\n", serde_json::Value::from(events[4])),
+        format!("[{},", events[5]),
+        format!("{{\"kind\":\"EventList\",\"items\":[{},{{}}]}}  \n", events[6]),
+        format!("{}\n{}", events[7], &events[8][..100]),
+        events[9].replace("\":", "\": "),
+    ];
+    let block = |number: usize, text: &str| Block {
+        origin: Arc::new(Origin { partition: format!("file/{number}"), cluster: "c".into(), reading: Arc::default() }),
+        offset: 7 * number as i64,
+        first_line: 1,
+        bytes: text.as_bytes().to_vec(),
+        begins: LineSoFar::default().edge(text.as_bytes(), LINE_BYTES_MAX),
+        ends: Edge::Line,
+        open_ended: number % 2 == 0,
+    };
+    let blocks: Vec<Block> = texts.iter().enumerate().map(|(number, text)| block(number, text)).collect();
+    let arrived = chrono::Utc::now();
+    let mut decoder = Decoder::new(DecoderConfig::default());
+    let (together, shares) = decoder.decode_together(&blocks, arrived).expect("columns");
+    assert_eq!(shares.len(), blocks.len());
+    let (mut events_at, mut rejects_at, mut hashes) = (0, 0, Vec::new());
+    for (block, share) in blocks.iter().zip(&shares) {
+        let alone = decoder.decode_to_seal(block, arrived).expect("columns");
+        let counts = (alone.events.num_rows(), alone.rejects.num_rows(), alone.consumed);
+        assert_eq!((share.events, share.rejects, share.consumed), counts, "{}", block.origin.partition);
+        let events = together.events.slice(events_at, share.events);
+        let rejects = together.rejects.slice(rejects_at, share.rejects);
+        let rows = |events: &RecordBatch, rejects: &RecordBatch| {
+            let sources = |batch: &RecordBatch, column: usize| -> Vec<String> {
+                let sources = batch.column(column).as_dictionary::<Int32Type>();
+                let names = sources.values().as_string::<i32>();
+                sources.keys().iter().flatten().map(|key| names.value(key as usize).to_owned()).collect()
+            };
+            let mut out = Vec::new();
+            let batches = |batch: &RecordBatch| std::iter::once(Ok::<_, Oops>(batch.clone()));
+            let start = block.offset;
+            stream::write_range(
+                batches(events),
+                batches(rejects),
+                start..start + share.consumed as i64,
+                &mut out,
+            )
+            .expect("records in order");
+            (out, sources(events, index::SOURCE), sources(rejects, rejects::index::SOURCE))
+        };
+        let apart = rows(&alone.events, &alone.rejects);
+        assert_eq!(rows(&events, &rejects), apart, "{}", block.origin.partition);
+        assert!(apart.0 == block.bytes[..share.consumed], "{}", block.origin.partition);
+        hashes.extend(alone.record_hashes);
+        events_at += share.events;
+        rejects_at += share.rejects;
+    }
+    assert!(events_at >= 8 && rejects_at >= 2, "{events_at} {rejects_at}");
+    assert_eq!((together.events.num_rows(), together.rejects.num_rows()), (events_at, rejects_at));
+    assert_eq!(together.record_hashes, hashes);
+}

@@ -4,10 +4,13 @@
 //! variant names one operation and its object, and its text leaves out its source.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use strongroom_archive::ArchiveError;
 use thiserror::Error;
+
+use crate::source::PassedOver;
 
 #[derive(Debug, Error)]
 pub enum IngestError {
@@ -30,11 +33,13 @@ pub enum IngestError {
     #[error("{} is more than {depth_max} folders deep", path.display())]
     TooDeep { path: PathBuf, depth_max: usize },
     #[error("{} contains no log files", path.display())]
-    NoLogFiles { path: PathBuf },
+    NoLogFiles { path: PathBuf, passed_over: Box<PassedOver> },
     #[error("standard input is named more than once")]
     StdinTwice,
     #[error("the archive failed")]
     Archive(#[from] ArchiveError),
+    #[error("alerts cannot be kept, so the events that they are about are not committed")]
+    KeepAlerts(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the rules cannot be applied to a block")]
     Match(#[from] strongroom_alerts::MatchError),
     #[error("cannot turn a block of {label} at byte {offset} into columns")]
@@ -91,11 +96,15 @@ impl IngestError {
                 Some("name log files, directories of log files, quoted patterns, or - for standard input".to_owned())
             }
             IngestError::TooDeep { .. } => Some("name the deep folder as well".to_owned()),
-            IngestError::NoLogFiles { .. } => {
-                Some("a directory is searched for *.log, *.json, *.jsonl and *.ndjson, plain, rotated or compressed; name other files themselves".to_owned())
-            }
-            IngestError::Archive(error) if is_disk_full(error) => {
+            IngestError::NoLogFiles { passed_over, .. } => Some(no_log_files(passed_over)),
+            IngestError::Archive(error) if has_kind(error, ErrorKind::StorageFull) => {
                 Some("what was sealed stays; free some space and run the same command again, which continues from there".to_owned())
+            }
+            IngestError::Archive(error) if has_kind(error, ErrorKind::FileTooLarge) => {
+                Some("files may not be longer than ulimit -f says; raise the limit, or seal smaller files with --seal-bytes; what was sealed stays, and the same command continues from there".to_owned())
+            }
+            IngestError::KeepAlerts(_) => {
+                Some("what was sealed stays; run the same command again, which raises the alerts again".to_owned())
             }
             IngestError::Archive(error) => error.hint().map(str::to_owned),
             IngestError::OtherPolicy => {
@@ -123,10 +132,35 @@ impl IngestError {
     }
 }
 
-fn is_disk_full(error: &ArchiveError) -> bool {
+/// Maximum number of names in a hint, and of characters in one.
+const HINT_NAMES_MAX: usize = 3;
+const HINT_NAME_CHARS_MAX: usize = 200;
+
+fn no_log_files(passed_over: &PassedOver) -> String {
+    let named: Vec<String> = passed_over
+        .examples
+        .iter()
+        .take(HINT_NAMES_MAX)
+        .map(|(path, why)| {
+            let name: String = path.display().to_string().chars().take(HINT_NAME_CHARS_MAX).collect();
+            format!("{} ({why})", name.escape_debug())
+        })
+        .collect();
+    if named.is_empty() {
+        return "there is no file in it; name log files, or folders that contain some".to_owned();
+    }
+    let more = passed_over.total() - named.len() as u64;
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!(
+        "it was searched, and nothing in it may be a log: {}{more}; name a file to read it all the same",
+        named.join(", ")
+    )
+}
+
+fn has_kind(error: &ArchiveError, kind: ErrorKind) -> bool {
     let first: &(dyn std::error::Error + 'static) = error;
     std::iter::successors(Some(first), |error| error.source()).any(|error| {
         let io = error.downcast_ref::<std::io::Error>();
-        io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
+        io.is_some_and(|io| io.kind() == kind)
     })
 }

@@ -88,11 +88,13 @@ pub fn redacted_partitions(archive: &Archive, wanted: &[&str]) -> Result<BTreeSe
             }
         }
     }
+    let mut rejects = archive.read_partitions(Table::Rejects, wanted)?;
     for source in wanted {
         if partitions.contains(*source) {
             continue;
         }
-        for batch in archive.read_rows(Table::Rejects, source)? {
+        rejects.begin(source);
+        for batch in rejects.by_ref() {
             let batch = batch?;
             let raws = batch.column_by_name(rejects::RAW).and_then(|raws| raws.as_binary_opt::<i32>());
             if raws.is_some_and(|raws| raws.iter().flatten().any(is_encrypted)) {

@@ -14,7 +14,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let archive = Archive::open_or_create("./archive")?;
-//! let inputs = source::expand(&["/var/log/kubernetes/audit".to_owned()])?.inputs;
+//! let inputs = source::expand(&["/var/log/kubernetes/audit".to_owned()], &[])?.inputs;
 //! let rules = Arc::new(RuleSet::builtin()?);
 //! let report = ingest(&archive, &rules, &IngestOptions::new("prod", inputs), &mut Quiet)?;
 //! println!("{} events, {} rejects", report.counts.events, report.counts.rejects);

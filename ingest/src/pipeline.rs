@@ -7,6 +7,9 @@
 //! ```
 //!
 //! Invariants:
+//! - Short streams are decoded together: up to [`TOGETHER_MAX`] blocks are one job and one row group,
+//!   because a row group has a cost of its own, whatever its rows. Their rows are in the order in
+//!   which the streams were read, and each stream has its own position.
 //! - Blocks under way (read and not yet appended) never exceed the number of permits, nor, in
 //!   bytes, [`BLOCKS_MEMORY_BYTES`]. These bytes are counted: a block takes [`TEXT_TIMES_MAX`]
 //!   times its size before it is read, the size of its columns when it is decoded, and that of its
@@ -71,6 +74,11 @@ pub const BLOCKS_MEMORY_BYTES: usize = 448 << 20;
 pub const TEXT_TIMES_MAX: usize = 3;
 /// Maximum number of lines in a block.
 pub const BLOCK_LINES_MAX: usize = 131_072;
+/// Maximum number of blocks that are decoded together. Their stream is read again by reading their
+/// row group, so it is bounded.
+const TOGETHER_MAX: usize = 512;
+/// A block of a fresh stream with at most this much text is decoded together with others.
+const TOGETHER_BYTES_MAX: usize = 256 << 10;
 /// Maximum number of messages of the reader that wait for the coordinator.
 const MESSAGES_MAX: usize = 1024;
 /// How often progress is reported while nothing else happens.
@@ -140,9 +148,11 @@ pub trait Observer {
     fn alert(&mut self, _alert: &Alert) {}
     /// A file could not be read, or not to its end. The run continues.
     fn file_failed(&mut self, _error: &FileError) {}
-    /// The alerts so far and their events are about to be sealed. After that they are not reported
-    /// again, so whatever must not lack one makes them durable now.
-    fn sealing(&mut self) {}
+    /// A seal is about to be committed: the events of the alerts so far will not be read again. What
+    /// keeps alerts makes them durable now. If it cannot, nothing is committed, and the run ends.
+    fn sealing(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
     /// A seal is durable.
     fn sealed(&mut self, _report: &SealReport) {}
     /// Another process writes to the archive; this process waits for it.
@@ -199,30 +209,44 @@ struct StreamState {
 
 struct Job {
     sequence: u64,
-    stream: usize,
-    block: StreamBlock,
+    /// One block, or several of streams of which nothing is stored.
+    parts: Vec<JobPart>,
     /// The table `rejects` already has the stream's rejects before this offset.
     stored: StoredRejects,
     taken: Taken,
 }
 
+/// A block, with the number of its stream.
+struct JobPart {
+    stream: usize,
+    block: StreamBlock,
+}
+
 /// A worker's answer to a [`Job`].
 struct FinishedJob {
     sequence: u64,
-    stream: usize,
-    outcome: Result<BlockResult, IngestError>,
+    outcome: Result<JobResult, IngestError>,
 }
 
-/// A block that a worker decoded, matched and encoded.
-struct BlockResult {
-    matches: BatchMatches,
+/// Blocks that a worker decoded, matched and encoded.
+struct JobResult {
+    /// In row order.
+    matches: Vec<BatchMatches>,
     encoded: EncodedBlock,
     raw_kept: u64,
+    parts: Vec<PartResult>,
+    taken: Taken,
+}
+
+/// What one block of a [`Job`] gave.
+struct PartResult {
+    stream: usize,
+    events: u64,
+    rejects: u64,
     bytes: u64,
     end_offset: i64,
     end_prefix: Fingerprint,
     unfinished: Option<(i64, usize)>,
-    taken: Taken,
 }
 
 enum ReaderMessage {
@@ -236,15 +260,15 @@ enum ReaderMessage {
         records: u64,
         bytes: u64,
     },
-    /// Another file belongs to a partition that has unsealed rows of this run. Seal the first
-    /// `blocks` blocks, then answer.
+    /// Another file belongs to a partition that has unsealed rows of this run. Seal the blocks of the
+    /// first `jobs` jobs, then answer.
     SealNow {
-        blocks: u64,
+        jobs: u64,
         done: Sender<()>,
     },
-    /// All inputs have been read, and this many blocks have been sent.
+    /// All inputs have been read, and this many jobs have been sent.
     ReadAll {
-        blocks: u64,
+        jobs: u64,
     },
 }
 
@@ -298,6 +322,7 @@ pub fn ingest(
             reached: Arc::clone(&reached),
             bytes_read: Arc::clone(&bytes_read),
             sent: Sent::default(),
+            together: None,
         };
         scope.spawn(move || {
             // If the reader panics its channels close, which ends the run.
@@ -310,13 +335,14 @@ pub fn ingest(
             scope.spawn(move || {
                 for job in jobs {
                     // Without an answer the coordinator would wait forever.
-                    let (sequence, stream) = (job.sequence, job.stream);
-                    let (label, offset) = (job.block.block.origin.partition.clone(), job.block.block.offset);
+                    let sequence = job.sequence;
+                    let first = job.parts.first().map(|part| &part.block.block);
+                    let (label, offset) =
+                        first.map(|block| (block.origin.partition.clone(), block.offset)).unwrap_or_default();
                     let answer = catch_unwind(AssertUnwindSafe(|| worker.work(job)));
                     let lost = answer.is_err();
                     let answer = answer.unwrap_or_else(|_| FinishedJob {
                         sequence,
-                        stream,
                         outcome: Err(IngestError::WorkerPanicked { label, offset }),
                     });
                     if done.send(answer).is_err() || lost {
@@ -370,7 +396,7 @@ struct Coordinator<'c> {
     detector: Detector,
     observer: &'c mut dyn Observer,
     streams: Vec<StreamState>,
-    /// Blocks that came before their turn.
+    /// Jobs that came before their turn.
     waiting: HashMap<u64, FinishedJob>,
     next: u64,
     /// Alerts that are not sealed yet.
@@ -378,7 +404,7 @@ struct Coordinator<'c> {
     /// Counts since the last seal.
     counts: Counts,
     empty_files: Vec<Input>,
-    /// The reader waits until this many blocks are sealed.
+    /// The reader waits until the blocks of this many jobs are sealed.
     seal_at: Option<(u64, Sender<()>)>,
     reached: &'c Reached,
     last_seal: Instant,
@@ -394,16 +420,16 @@ impl Coordinator<'_> {
         done: &Receiver<FinishedJob>,
         permits: Sender<()>,
     ) -> Result<(), IngestError> {
-        let mut blocks = None;
-        while blocks.is_none_or(|blocks| self.next < blocks) {
+        let mut jobs = None;
+        while jobs.is_none_or(|jobs| self.next < jobs) {
             // The message about a stream comes before the stream's first block.
             while let Ok(message) = messages.try_recv() {
-                blocks = self.handle_message(message)?.or(blocks);
+                jobs = self.handle_message(message)?.or(jobs);
             }
-            if blocks.is_some_and(|blocks| self.next >= blocks) {
+            if jobs.is_some_and(|jobs| self.next >= jobs) {
                 break;
             }
-            if let Some((_, done)) = self.seal_at.take_if(|(blocks, _)| self.next >= *blocks) {
+            if let Some((_, done)) = self.seal_at.take_if(|(jobs, _)| self.next >= *jobs) {
                 self.seal()?;
                 // The reader waits for this, or is gone.
                 let _ = done.send(());
@@ -411,21 +437,21 @@ impl Coordinator<'_> {
             match done.recv_timeout(TICK) {
                 Ok(job) => {
                     while let Ok(message) = messages.try_recv() {
-                        blocks = self.handle_message(message)?.or(blocks);
+                        jobs = self.handle_message(message)?.or(jobs);
                     }
                     self.waiting.insert(job.sequence, job);
                     while let Some(job) = self.waiting.remove(&self.next) {
                         self.next += 1;
-                        self.handle_block(job)?;
+                        self.handle_job(job)?;
                         // The reader may have finished already.
                         let _ = permits.try_send(());
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) if blocks.is_none() => {
+                Err(RecvTimeoutError::Disconnected) if jobs.is_none() => {
                     // Workers end after the reader, whose last message is in the channel.
                     match messages.recv() {
-                        Ok(message) => blocks = self.handle_message(message)?.or(blocks),
+                        Ok(message) => jobs = self.handle_message(message)?.or(jobs),
                         Err(_) => return Err(IngestError::ThreadEnded { thread: PipelineThread::Reader }),
                     }
                 }
@@ -451,7 +477,7 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    /// Handles a message of the reader; returns the number of blocks if it has read everything.
+    /// Handles a message of the reader; returns the number of jobs if it has read everything.
     fn handle_message(&mut self, message: ReaderMessage) -> Result<Option<u64>, IngestError> {
         match message {
             ReaderMessage::Stream(mut state) => {
@@ -467,57 +493,66 @@ impl Coordinator<'_> {
                 self.observer.file_failed(&error);
             }
             ReaderMessage::FileKnown => self.report.files_known += 1,
-            ReaderMessage::SealNow { blocks, done } => self.seal_at = Some((blocks, done)),
+            ReaderMessage::SealNow { jobs, done } => self.seal_at = Some((jobs, done)),
             ReaderMessage::Known { records, bytes } => {
                 self.counts.received += records;
                 self.counts.duplicates += records;
                 self.report.bytes_known += bytes;
             }
-            ReaderMessage::ReadAll { blocks } => return Ok(Some(blocks)),
+            ReaderMessage::ReadAll { jobs } => return Ok(Some(jobs)),
         }
         Ok(None)
     }
 
-    /// Handles the next block in order.
-    fn handle_block(&mut self, job: FinishedJob) -> Result<(), IngestError> {
-        let block = job.outcome?;
-        let encoded = block.encoded;
-        let records = encoded.events + encoded.rejects;
-        let stream = &mut self.streams[job.stream];
-        let before = stream.reached.or(stream.sealed).map_or(0, |position| position.records);
-        // Nothing is known of a first line that is incomplete, not even its stream's name.
-        if block.end_offset > 0 {
-            stream.reached = Some(Position {
-                next_offset: block.end_offset,
-                records: before + i64::try_from(records).unwrap_or(i64::MAX),
-                prefix_blake3: block.end_prefix,
-                broker_offset: None,
-            });
+    /// Handles the next job in order.
+    fn handle_job(&mut self, job: FinishedJob) -> Result<(), IngestError> {
+        let job = job.outcome?;
+        let encoded = job.encoded;
+        for part in &job.parts {
+            let stream = &mut self.streams[part.stream];
+            let before = stream.reached.or(stream.sealed).map_or(0, |position| position.records);
+            // Nothing is known of a first line that is incomplete, not even its stream's name.
+            if part.end_offset > 0 {
+                stream.reached = Some(Position {
+                    next_offset: part.end_offset,
+                    records: before + i64::try_from(part.events + part.rejects).unwrap_or(i64::MAX),
+                    prefix_blake3: part.end_prefix,
+                    broker_offset: None,
+                });
+            }
+            if let Some((offset, bytes)) = part.unfinished {
+                self.report.unfinished.push((stream.label.clone(), offset, bytes));
+            }
+            self.report.bytes += part.bytes;
         }
-        let end = stream.reached.map(|reached| (reached.next_offset, reached.prefix_blake3));
-        self.reached.appended(&stream.partition, end);
-        if let Some((offset, bytes)) = block.unfinished {
-            self.report.unfinished.push((stream.label.clone(), offset, bytes));
-        }
-        for example in encoded.examples {
+        let end_of = |part: &PartResult| {
+            let stream = &self.streams[part.stream];
+            let end = stream.reached.map(|reached| (reached.next_offset, reached.prefix_blake3));
+            (stream.partition.as_str(), end)
+        };
+        self.reached.appended(&job.parts.iter().map(end_of).collect::<Vec<_>>());
+        for (reject, example) in encoded.examples {
             if self.report.reject_examples.len() < EXAMPLES_MAX {
-                self.report.reject_examples.push(format!("{}:{example}", stream.label));
+                let label = part_of_reject(&job.parts, reject).map(|part| &self.streams[part.stream].label);
+                let label = label.map_or("", String::as_str);
+                self.report.reject_examples.push(format!("{label}:{example}"));
             }
         }
-        let found = self.detector.observe(block.matches);
-        self.raise(found);
+        for matches in job.matches {
+            let found = self.detector.observe(matches);
+            self.raise(found);
+        }
         {
             let mut writer = lock(self.writer);
             for row_group in encoded.row_groups {
                 writer.append(row_group)?;
             }
         }
-        drop(block.taken);
-        self.counts.received += records;
+        drop(job.taken);
+        self.counts.received += encoded.events + encoded.rejects;
         self.counts.events += encoded.events;
         self.counts.rejects += encoded.rejects;
-        self.report.raw_kept += block.raw_kept;
-        self.report.bytes += block.bytes;
+        self.report.raw_kept += job.raw_kept;
         for (reason, count) in encoded.reasons {
             *self.report.rejects_by_reason.entry(reason).or_insert(0) += count;
         }
@@ -549,11 +584,13 @@ impl Coordinator<'_> {
     /// Makes each empty file a reject: it is evidence that the file was empty.
     fn reject_empty_files(&mut self) -> Result<(), IngestError> {
         let mut seen = HashSet::new();
+        let refusal = Refusal { reason: Reason::EmptyFile, detail: "an empty file".to_owned() };
+        let arrived = Utc::now();
+        let mut origins = Vec::new();
         for input in std::mem::take(&mut self.empty_files) {
             let label = input.label();
             let hash = blake3::hash(format!("{}\0{label}", self.options.cluster).as_bytes());
             let partition = format!("{EMPTY}{}", &hash.to_hex()[..24]);
-            let arrived = Utc::now();
             self.counts.received += 1;
             let known = lock(self.writer).position(Table::Events, &partition)?;
             if known.is_some() || !seen.insert(partition.clone()) {
@@ -562,20 +599,9 @@ impl Coordinator<'_> {
                 continue;
             }
             let stored = lock(self.writer).position(Table::Rejects, &partition)?;
-            let refusal = Refusal { reason: Reason::EmptyFile, detail: "an empty file".to_owned() };
-            let origin = Origin {
-                partition: partition.clone(),
-                cluster: self.options.cluster.clone(),
-                reading: Arc::default(),
-            };
-            let batch = reject_batch(&origin, &refusal, arrived).map_err(|source| IngestError::Columns {
-                label: label.clone(),
-                offset: 0,
-                source,
-            })?;
-            let stored = StoredRejects::before(stored.map_or(i64::MIN, |position| position.next_offset));
-            for row_group in encode_rejects(batch, &stored, arrived)? {
-                lock(self.writer).append(row_group)?;
+            if stored.is_none() {
+                let cluster = self.options.cluster.clone();
+                origins.push(Origin { partition: partition.clone(), cluster, reading: Arc::default() });
             }
             self.counts.rejects += 1;
             self.progress.rejects += 1;
@@ -597,6 +623,14 @@ impl Coordinator<'_> {
                 alerts_stored: HashSet::new(),
             });
         }
+        let batch = reject_batch(&origins, &refusal, arrived).map_err(|source| IngestError::Columns {
+            label: "empty files".to_owned(),
+            offset: 0,
+            source,
+        })?;
+        for row_group in encode_rejects(batch, &StoredRejects::before(i64::MIN), arrived)? {
+            lock(self.writer).append(row_group)?;
+        }
         Ok(())
     }
 
@@ -615,8 +649,8 @@ impl Coordinator<'_> {
         if positions.is_empty() {
             return Ok(());
         }
+        self.observer.sealing().map_err(IngestError::KeepAlerts)?;
         self.alerts.clear();
-        self.observer.sealing();
         let mut writer = lock(self.writer);
         for row_group in row_groups {
             writer.append(row_group)?;
@@ -638,6 +672,16 @@ impl Coordinator<'_> {
         self.progress.bytes_read = self.bytes_read.load(Ordering::Relaxed);
         self.observer.progress(&self.progress);
     }
+}
+
+/// The block that gave a reject, by the reject's number among those of the job.
+fn part_of_reject(parts: &[PartResult], reject: usize) -> Option<&PartResult> {
+    let mut left = reject as u64;
+    parts.iter().find(|part| {
+        let is_here = left < part.rejects;
+        left = left.saturating_sub(part.rejects);
+        is_here
+    })
 }
 
 /// Beginning of the names of partitions that stand for empty files.

@@ -147,6 +147,11 @@ impl StoredRejects {
         Ok(StoredRejects { before, encrypted: Arc::new(encrypted) })
     }
 
+    /// Whether rows of a block that begins at an offset may be stored.
+    pub(crate) fn may_have(&self, from: i64) -> bool {
+        self.before > from || !self.encrypted.is_empty()
+    }
+
     /// All rejects before an offset. None of them was an event.
     pub fn before(offset: i64) -> StoredRejects {
         StoredRejects { before: offset, encrypted: Arc::default() }
@@ -168,8 +173,8 @@ pub struct EncodedBlock {
     pub faults: FaultCounts,
     /// Audit events that were not taken, by the writer that something beside them names.
     pub untrusted: KindCounts,
-    /// The first rejects, as text.
-    pub examples: Vec<String>,
+    /// The first rejects, as text, each with its number among the rejects.
+    pub examples: Vec<(usize, String)>,
 }
 
 /// Encodes a decoded block for a seal, without the rejects that are stored already. If there is a
@@ -242,7 +247,7 @@ pub(crate) fn encode_rejects(
 struct Summary {
     reasons: BTreeMap<String, u64>,
     untrusted: KindCounts,
-    examples: Vec<String>,
+    examples: Vec<(usize, String)>,
 }
 
 /// Counts rejects by their reason, and by their writer where that is the reason. Returns the first
@@ -266,7 +271,8 @@ fn summary(batch: &RecordBatch) -> Summary {
         if examples.len() < EXAMPLES_MAX && !shown.contains(&kind) {
             shown.push(kind);
             let line = if lines.is_valid(row) { lines.value(row).to_string() } else { "-".to_owned() };
-            examples.push(format!("{line}: {name}: {} (byte {})", detail.value(row), offsets.value(row)));
+            let place = offsets.value(row);
+            examples.push((row, format!("{line}: {name}: {} (byte {place})", detail.value(row))));
         }
     }
     Summary { reasons, untrusted, examples }

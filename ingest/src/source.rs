@@ -20,6 +20,7 @@
 
 mod error;
 mod formats;
+mod look;
 mod names;
 mod pipe;
 pub mod place;
@@ -36,7 +37,7 @@ use strongroom_lines::frame::{self, Block, Edge, LineSoFar, Origin};
 
 pub use self::error::{CompareError, FileError};
 pub use self::formats::Format;
-pub use self::names::{Expanded, FoundFiles, NoFile, expand, find};
+pub use self::names::{Expanded, FoundFiles, NoFile, PassedOver, Why, expand, find};
 use self::pipe::Pipe;
 
 /// One input.
@@ -247,6 +248,11 @@ impl Stream {
 
     pub fn input(&self) -> &Input {
         &self.input
+    }
+
+    /// Whether it can be read only once, and may be waited for.
+    pub fn is_pipe(&self) -> bool {
+        self.is_pipe
     }
 
     /// Returns the first name of the stream's partition, which is made from the cluster and the first

@@ -13,7 +13,7 @@
 //!   cost no element that is whole. JSON has none of these, so a text of a client's that is inside of
 //!   an event never gets out of it by them.
 //! - An element that is a list, a string, a number or a word is a page too. A list in a list is
-//!   refused, and the others are judged like an event.
+//!   refused, and the others are judged like an event; a string may have one in it.
 //! - To continue at the end of a page, only the kind of the document must be known: see [`Within`].
 //! - The bytes of the stream alone decide where a page begins and ends. A text that is not a page
 //!   ([`Page::Broken`]) ends the document, and the stream is read as lines from there on.
@@ -153,7 +153,7 @@ fn first_page(text: &[u8], within: Within, bounds: Bounds) -> Result<Page, Stop>
         let page = page_at(text, separated(text, start + 1), Within::Array, levels(1), bounds)?;
         return Ok(match page {
             Page::Whole { length, event, then: Within::Array }
-                if !wrapper::is_of_log(&text[event.0..event.1]) =>
+                if !is_element_of_log(&text[event.0..event.1]) =>
             {
                 Page::Whole { length, event, then: Within::Foreign }
             }
@@ -167,6 +167,19 @@ fn first_page(text: &[u8], within: Within, bounds: Bounds) -> Result<Page, Stop>
         Some(first) => page_at(text, first, Within::List, levels(2), bounds),
         None => page_at(text, start, Within::Nothing, levels(0), bounds),
     }
+}
+
+/// Whether an element of an array is of a log. An element that is a string may have an event in it:
+/// `--query 'events[].message'` of a command line prints such arrays.
+pub(crate) fn is_element_of_log(text: &[u8]) -> bool {
+    if !text.starts_with(b"\"") {
+        return wrapper::is_of_log(text);
+    }
+    let inner: Option<String> = serde_json::from_slice(text).ok();
+    inner.is_some_and(|inner| {
+        let inner = inner.trim_ascii();
+        inner.starts_with('{') && wrapper::is_of_log(inner.as_bytes())
+    })
 }
 
 /// Whether the object `text` is indented more deeply than an object that is inside `levels` objects

@@ -759,7 +759,7 @@ impl Driver<'_> {
         }
         epoch.dialects.add_all(&block.dialects);
         epoch.faults.add_all(&block.faults);
-        for example in block.examples {
+        for (_, example) in block.examples {
             tracing::warn!(stream = %encoded.stream.label, reject = %example, "kept as a reject");
         }
         self.text_bytes = self.text_bytes.saturating_sub(encoded.bytes);

@@ -89,6 +89,8 @@ pub struct SourceCounters {
     /// How much is known to wait at the source: messages of a broker, bytes of files or of a
     /// write-ahead log.
     pub lag: AtomicI64,
+    /// Files in followed folders that are not read, because of their names.
+    pub left_out: AtomicU64,
     /// Number of troubles so far.
     pub troubles: AtomicU64,
     /// The current trouble; empty if there is none.
@@ -443,6 +445,11 @@ impl Feed {
         let before = (*assigned).and_then(|assigned| assigned.since);
         let since = (partitions > 0).then(|| before.unwrap_or_else(Instant::now));
         *assigned = Some(Assigned { partitions, since });
+    }
+
+    /// Sets how many files in followed folders are not read, because of their names.
+    pub fn left_out(&self, files: usize) {
+        self.counters.left_out.store(files as u64, Ordering::Relaxed);
     }
 
     /// Reports a trouble: something is wrong, and the source waits until it passes. A trouble is

@@ -295,6 +295,11 @@ impl Files<'_> {
         for remark in self.unread.remarks(&found, Instant::now()) {
             remark.log();
         }
+        // Another path may name a file that a folder leaves out.
+        let left_out: HashSet<&PathBuf> = found.left_out.iter().collect();
+        let named_too: HashSet<&PathBuf> =
+            found.files.iter().filter(|path| left_out.contains(path)).collect();
+        self.feed.left_out(found.left_out_count - named_too.len());
         self.troubles.clear();
         self.saw_all = found.troubles.is_empty();
         for trouble in found.troubles.iter().map(|trouble| error_chain(trouble)) {

@@ -1,5 +1,5 @@
-//! Says what a followed path does not give: paths and patterns without a file, and files whose
-//! names are not those of logs.
+//! Says what a followed path does not give: paths and patterns without a file, files whose names are
+//! not those of logs, and what this program wrote itself.
 //!
 //! Invariant: each is reported once, and again only after it has changed. What is remembered, and
 //! what one report names, is bounded. A crash loses nothing: the next process reports it again.
@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use strongroom_ingest::source::{FoundFiles, NoFile};
+use strongroom_ingest::source::{FoundFiles, NoFile, Why};
 
 /// Maximum number of names in one report.
 const NAMES_MAX: usize = 8;
@@ -16,6 +16,8 @@ const NAMES_MAX: usize = 8;
 const NAME_CHARS_MAX: usize = 200;
 /// Maximum number of files that are remembered as reported.
 const REPORTED_MAX: usize = 10_000;
+/// Maximum number of folders of this program that are reported.
+const OURS_MAX: usize = 100;
 /// Shortest time between two reports of files that are left out.
 const PAUSE: Duration = Duration::from_secs(60);
 
@@ -35,6 +37,11 @@ pub(super) enum Remark {
         names: Vec<String>,
         more: usize,
     },
+    /// A folder that this program wrote.
+    Ours {
+        path: String,
+        why: Why,
+    },
 }
 
 impl Remark {
@@ -44,6 +51,7 @@ impl Remark {
                 tracing::warn!(path, "nothing to follow here yet: {why}");
             }
             Remark::HasFile { path } => tracing::info!(path, "the path has a file now"),
+            Remark::Ours { path, why } => tracing::warn!(path, "not read, because it is {why}"),
             Remark::LeftOut { names, more } => tracing::warn!(
                 files = names.join(", "),
                 more,
@@ -60,6 +68,7 @@ impl Remark {
 pub(super) struct Unread {
     without_file: HashMap<String, NoFile>,
     left_out: HashSet<PathBuf>,
+    ours: HashSet<PathBuf>,
     last: Option<Instant>,
 }
 
@@ -79,6 +88,11 @@ impl Unread {
             }
             still
         });
+        for (path, why) in &found.ours {
+            if self.ours.len() < OURS_MAX && self.ours.insert(path.clone()) {
+                remarks.push(Remark::Ours { path: shown(path), why: *why });
+            }
+        }
         if self.last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE) {
             remarks.extend(self.left_out(found, now));
         }
@@ -93,10 +107,6 @@ impl Unread {
             return None;
         }
         self.last = Some(now);
-        let shown = |path: &PathBuf| {
-            let printable = path.display().to_string();
-            printable.chars().flat_map(char::escape_debug).take(NAME_CHARS_MAX).collect()
-        };
         let names = new.iter().take(NAMES_MAX).map(shown).collect();
         let more = new.len().saturating_sub(NAMES_MAX);
         self.left_out.extend(new);
@@ -106,6 +116,11 @@ impl Unread {
         }
         Some(Remark::LeftOut { names, more })
     }
+}
+
+fn shown(path: &PathBuf) -> String {
+    let printable = path.display().to_string();
+    printable.chars().flat_map(char::escape_debug).take(NAME_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -156,6 +171,15 @@ mod tests {
         let remarks = unread.remarks(&found(&[], &many), later + PAUSE);
         let [Remark::LeftOut { names, more: 12 }] = &remarks[..] else { panic!("{remarks:?}") };
         assert_eq!((names.len(), names[0].as_str()), (NAMES_MAX, "n/\\u{1b}0"));
+    }
+
+    #[test]
+    fn what_the_program_wrote_is_named_once() {
+        let (mut unread, now) = (Unread::default(), Instant::now());
+        let found = FoundFiles { ours: vec![(PathBuf::from("n/a\n"), Why::Archive)], ..found(&[], &[]) };
+        let remark = Remark::Ours { path: "n/a\\n".to_owned(), why: Why::Archive };
+        assert_eq!(unread.remarks(&found, now), [remark]);
+        assert_eq!(unread.remarks(&found, now + PAUSE), []);
     }
 
     #[test]

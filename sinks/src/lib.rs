@@ -79,7 +79,7 @@ pub use self::backoff::Backoff;
 pub use self::cef::cef;
 pub use self::ecs::ecs;
 pub use self::elastic::{Elastic, ElasticOptions};
-pub use self::file::{FileSink, StdoutSink, finding_line};
+pub use self::file::{FileSink, StdoutSink, append_lines, finding_line, open_lines};
 pub use self::group::GROUPS_MAX;
 pub use self::log::{Mark, OutboxError};
 pub use self::outbox::{

@@ -2,8 +2,10 @@
 //! the project makes.
 
 mod activity;
+mod alerts_out;
 mod anchor;
 mod cli;
+mod cli_exports;
 mod corpus;
 mod daemon;
 mod demo;
@@ -18,6 +20,7 @@ mod field_cases;
 mod finding_kinds;
 mod findings;
 mod firehose;
+mod folders;
 mod golden;
 mod imports;
 mod ingest;
@@ -37,6 +40,7 @@ mod run;
 mod s3;
 mod s3_changed;
 mod services;
+mod short_streams;
 mod sinks;
 mod tail;
 mod terminal;

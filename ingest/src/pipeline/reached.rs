@@ -16,7 +16,7 @@ pub(super) struct Reached {
 
 #[derive(Default)]
 struct State {
-    blocks: u64,
+    jobs: u64,
     ends: HashMap<String, End>,
     is_closed: bool,
 }
@@ -32,13 +32,15 @@ impl Reached {
         self.changed.notify_all();
     }
 
-    /// Notes that another block was appended, after which its stream ends at `end`. `None` if
-    /// nothing of the stream was taken.
-    pub(super) fn appended(&self, partition: &str, end: Option<End>) {
+    /// Notes that the blocks of another job were appended, after which these streams end here.
+    /// `None` if nothing of a stream was taken.
+    pub(super) fn appended(&self, ends: &[(&str, Option<End>)]) {
         self.change(|state| {
-            state.blocks += 1;
-            if let Some(end) = end {
-                state.ends.insert(partition.to_owned(), end);
+            state.jobs += 1;
+            for (partition, end) in ends {
+                if let Some(end) = end {
+                    state.ends.insert((*partition).to_owned(), *end);
+                }
             }
         });
     }
@@ -48,11 +50,11 @@ impl Reached {
         self.change(|state| state.ends.clear());
     }
 
-    /// Waits until so many blocks were appended, and returns where these streams end. `None` if that
+    /// Waits until the blocks of so many jobs were appended, and returns where these streams end. `None` if that
     /// does not happen.
-    pub(super) fn wait(&self, blocks: u64, partitions: &[String]) -> Option<Vec<Option<End>>> {
+    pub(super) fn wait(&self, jobs: u64, partitions: &[String]) -> Option<Vec<Option<End>>> {
         let mut state = self.state();
-        while !state.is_closed && state.blocks < blocks {
+        while !state.is_closed && state.jobs < jobs {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let end = |partition: &String| state.ends.get(partition).copied();

@@ -7,8 +7,10 @@
 //! - No stream is taken for one of which this run has unsealed rows. A stream that may be such a one
 //!   waits until the rows are sealed.
 //! - A block longer than the bound, which has one long line, is under way alone.
+//! - Blocks that are kept to be decoded together are sent before the reader waits for anything that
+//!   depends on them, or for a pipe.
 //! - The message about a stream comes before the stream's first block; the last message is the
-//!   number of blocks.
+//!   number of jobs.
 //!
 //! A crash loses nothing: the next run reads the inputs again and compares them.
 
@@ -22,8 +24,11 @@ use strongroom_lines::frame::Origin;
 use strongroom_schemas::Table;
 
 use super::reached::Reached;
-use super::room::Room;
-use super::{IngestOptions, Job, ReaderMessage, StreamState, TEXT_TIMES_MAX, lock};
+use super::room::{Room, Taken};
+use super::{
+    IngestOptions, Job, JobPart, ReaderMessage, StreamState, TEXT_TIMES_MAX, TOGETHER_BYTES_MAX,
+    TOGETHER_MAX, lock,
+};
 use crate::alike;
 use crate::seal::StoredRejects;
 use crate::source::place::{End, Heads, Lookup, Stored, look_up};
@@ -44,15 +49,27 @@ pub(super) struct Reader<'r> {
     pub(super) reached: Arc<Reached>,
     pub(super) bytes_read: Arc<AtomicU64>,
     pub(super) sent: Sent,
+    pub(super) together: Option<Together>,
+}
+
+/// Blocks that will be decoded together. They have a permit.
+pub(super) struct Together {
+    parts: Vec<JobPart>,
+    bytes: usize,
+    lines: usize,
+    stored: StoredRejects,
+    taken: Taken,
 }
 
 /// What the reader has sent so far.
 #[derive(Default)]
 pub(super) struct Sent {
-    blocks: u64,
+    jobs: u64,
     streams: usize,
-    /// Permits that were taken and are not used for a block yet.
+    /// Permits that were taken and are not used for a job yet.
     spare: usize,
+    /// The buffer of a block that was copied out of it.
+    buffer: Option<Vec<u8>>,
     /// Partitions that have unsealed rows, so the archive cannot say yet what it has of them, and
     /// where they will end.
     unsealed: HashMap<String, Vec<End>>,
@@ -89,8 +106,11 @@ impl Reader<'_> {
                 Err(CoordinatorGone) => return,
             }
         }
+        if self.send_together().is_err() {
+            return;
+        }
         // A coordinator that has failed receives nothing.
-        let _ = self.messages.send(ReaderMessage::ReadAll { blocks: self.sent.blocks });
+        let _ = self.messages.send(ReaderMessage::ReadAll { jobs: self.sent.jobs });
     }
 
     fn send(&self, message: ReaderMessage) -> Result<(), CoordinatorGone> {
@@ -104,6 +124,69 @@ impl Reader<'_> {
             self.sent.spare += 1;
         }
         Ok(())
+    }
+
+    fn send_job(
+        &mut self,
+        parts: Vec<JobPart>,
+        stored: StoredRejects,
+        taken: Taken,
+    ) -> Result<(), CoordinatorGone> {
+        let job = Job { sequence: self.sent.jobs, parts, stored, taken };
+        self.jobs.send(job).map_err(|_| CoordinatorGone)?;
+        self.sent.jobs += 1;
+        Ok(())
+    }
+
+    /// Sends the blocks that are kept.
+    fn send_together(&mut self) -> Result<(), CoordinatorGone> {
+        match self.together.take() {
+            Some(Together { parts, stored, taken, .. }) => self.send_job(parts, stored, taken),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps a block that was read into a large buffer, to be decoded with others. Returns the block
+    /// if it is not one of these.
+    fn keep(
+        &mut self,
+        mut part: JobPart,
+        rejects: &StoredRejects,
+        taken: Taken,
+    ) -> Result<Option<(JobPart, Taken)>, CoordinatorGone> {
+        let block = &mut part.block.block;
+        let bytes = block.bytes.len();
+        let bytes_max = TOGETHER_BYTES_MAX.min(self.options.limits.block_bytes_max);
+        if bytes > bytes_max || rejects.may_have(block.offset) {
+            self.send_together()?;
+            return Ok(Some((part, taken)));
+        }
+        let lines = memchr::memchr_iter(b'\n', &block.bytes).count() + 1;
+        let has_room = |kept: &Together| {
+            kept.parts.len() < TOGETHER_MAX
+                && kept.bytes + bytes <= self.options.limits.block_bytes_max
+                && kept.lines + lines <= self.options.block_lines_max
+        };
+        if self.together.as_ref().is_some_and(|kept| !has_room(kept)) {
+            self.send_together()?;
+        }
+        let text = block.bytes.as_slice().to_vec();
+        self.sent.buffer = Some(std::mem::replace(&mut block.bytes, text));
+        match &mut self.together {
+            Some(kept) => {
+                kept.parts.push(part);
+                kept.bytes += bytes;
+                kept.lines += lines;
+                kept.taken.add(taken);
+            }
+            none => {
+                // Its permit is now that of all of them.
+                self.sent.spare -= 1;
+                let stored = StoredRejects::before(i64::MIN);
+                *none = Some(Together { parts: vec![part], bytes, lines, stored, taken });
+            }
+        }
+        Ok(None)
     }
 
     /// Reads one input.
@@ -151,18 +234,22 @@ impl Reader<'_> {
         self.sent.streams += 1;
         let mut blocks = 0;
         while !self.options.stop.load(Ordering::Relaxed) {
+            if stream.is_pipe() {
+                self.send_together()?;
+            }
             self.take_permits(1)?;
             let bytes = limits.block_bytes_max.saturating_mul(TEXT_TIMES_MAX);
-            let mut taken = self.room.take(bytes).ok_or(CoordinatorGone)?;
-            let buffer = self.buffers.try_recv().unwrap_or_default();
-            match stream.next_block(&origin, buffer) {
+            let mut taken = match self.room.try_take(bytes) {
+                Some(taken) => taken,
+                None => {
+                    self.send_together()?;
+                    self.room.take(bytes).ok_or(CoordinatorGone)?
+                }
+            };
+            let buffer = self.sent.buffer.take().or_else(|| self.buffers.try_recv().ok());
+            match stream.next_block(&origin, buffer.unwrap_or_default()) {
                 Ok(Some(block)) => {
-                    self.sent.spare -= 1;
                     let is_wide = block.block.bytes.len() > limits.block_bytes_max;
-                    if is_wide {
-                        // All other blocks are done before this one is sent.
-                        self.take_permits(self.permits_max - 1)?;
-                    }
                     taken.shrink_to(block.block.bytes.len().saturating_mul(TEXT_TIMES_MAX));
                     let ends = self.sent.unsealed.entry(origin.partition.clone()).or_default();
                     ends.clear();
@@ -171,13 +258,19 @@ impl Reader<'_> {
                         ends.push(before);
                         self.sent.open.push(origin.partition.clone());
                     }
-                    let stored = rejects.clone();
-                    let job = Job { sequence: self.sent.blocks, stream: number, block, stored, taken };
-                    if self.jobs.send(job).is_err() {
-                        return Err(CoordinatorGone);
-                    }
-                    self.sent.blocks += 1;
                     blocks += 1;
+                    let part = JobPart { stream: number, block };
+                    let part = match stream.is_pipe() {
+                        true => Some((part, taken)),
+                        false => self.keep(part, &rejects, taken)?,
+                    };
+                    let Some((part, taken)) = part else { continue };
+                    self.sent.spare -= 1;
+                    if is_wide {
+                        // All other blocks are done before this one is sent.
+                        self.take_permits(self.permits_max - 1)?;
+                    }
+                    self.send_job(vec![part], rejects.clone(), taken)?;
                     if is_wide {
                         self.take_permits(self.permits_max)?;
                     }
@@ -280,7 +373,8 @@ impl Reader<'_> {
         if open.is_empty() {
             return Ok(false);
         }
-        let ends = self.reached.wait(self.sent.blocks, &open).ok_or(CoordinatorGone)?;
+        self.send_together()?;
+        let ends = self.reached.wait(self.sent.jobs, &open).ok_or(CoordinatorGone)?;
         for (partition, end) in open.into_iter().zip(ends) {
             match end {
                 Some(end) => _ = self.sent.unsealed.insert(partition, vec![end]),
@@ -293,8 +387,9 @@ impl Reader<'_> {
 
     /// Has everything sealed that was read so far.
     fn seal_now(&mut self) -> Result<(), CoordinatorGone> {
+        self.send_together()?;
         let (done, sealed) = bounded(1);
-        self.send(ReaderMessage::SealNow { blocks: self.sent.blocks, done })?;
+        self.send(ReaderMessage::SealNow { jobs: self.sent.jobs, done })?;
         sealed.recv().map_err(|_| CoordinatorGone)?;
         self.sent.unsealed.clear();
         self.sent.open.clear();

@@ -46,6 +46,17 @@ impl Room {
         Some(Taken { room: Arc::clone(self), bytes })
     }
 
+    /// Like [`take`](Self::take), but returns `None` where that would wait.
+    pub(super) fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Taken> {
+        let mut state = self.state();
+        let taken = state.taken.saturating_add(bytes);
+        let is_free = !state.is_closed && (state.taken == 0 || taken <= self.bytes_max);
+        is_free.then(|| {
+            state.taken = taken;
+            Taken { room: Arc::clone(self), bytes }
+        })
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state());
         self.changed.notify_all();
@@ -61,13 +72,18 @@ impl Drop for ClosesRoom {
     }
 }
 
-/// The bytes of one block. They are given back when this is dropped.
+/// The bytes of one job. They are given back when this is dropped.
 pub(super) struct Taken {
     room: Arc<Room>,
     bytes: usize,
 }
 
 impl Taken {
+    /// Adds what another block has taken.
+    pub(super) fn add(&mut self, mut other: Taken) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Gives back what is more than `bytes`.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         let freed = self.bytes.saturating_sub(bytes);
@@ -128,6 +144,18 @@ mod tests {
             drop(large);
             assert_eq!(next.join().expect("no panic"), Some(1));
         });
+    }
+
+    #[test]
+    fn what_is_not_waited_for_is_refused_or_added() {
+        let room = Room::new(100);
+        let mut first = room.try_take(500).expect("nothing is taken");
+        assert!(room.try_take(1).is_none());
+        first.shrink_to(60);
+        first.add(room.try_take(40).expect("there is room"));
+        assert!(room.try_take(1).is_none());
+        drop(first);
+        assert_eq!(room.state().taken, 0);
     }
 
     #[test]

@@ -34,8 +34,25 @@ const TAR: Format =
 const TWICE: Format =
     Format { name: "gzip or zstd, twice", remedy: "decompress it once, and ingest what is in it" };
 
+const PARQUET: Format = Format {
+    name: "Parquet",
+    remedy: "write its rows as JSON lines first, for example with duckdb: COPY (FROM 'FILE') TO 'FILE.jsonl'",
+};
+const AVRO: Format = Format {
+    name: "Avro, as the capture of Event Hubs writes it",
+    remedy: "write the field Body of its records as lines first, for example with avro-tools tojson FILE | jq -r '.Body.bytes'",
+};
+const JOURNAL: Format = Format {
+    name: "a journal of systemd",
+    remedy: "write it as text first: journalctl --file FILE --all -o json | strongroom ingest … -",
+};
+const OUTBOX: Format = Format {
+    name: "a part of an outbox or of a write-ahead log of Strongroom",
+    remedy: "leave it where it is: strongroom run reads it",
+};
+
 /// What streams begin with. The longest come first where one begins like another.
-const MAGIC: [(&[u8], Format); 16] = [
+const MAGIC: [(&[u8], Format); 21] = [
     (b"\xff\xfe\0\0", UTF_32),
     (b"\0\0\xfe\xff", UTF_32),
     (b"\xff\xfe", UTF_16),
@@ -53,6 +70,11 @@ const MAGIC: [(&[u8], Format); 16] = [
     (b"PK\x07\x08", ZIP),
     (b"\x1f\x8b\x08", TWICE),
     (b"\x28\xb5\x2f\xfd", TWICE),
+    (b"PAR1", PARQUET),
+    (b"Obj\x01", AVRO),
+    (b"LPKSHHRH", JOURNAL),
+    (b"SROUTBX\x01", OUTBOX),
+    (b"\nSRWAL\0", OUTBOX),
 ];
 /// What follows `BZh` and the level.
 const BZIP2_BLOCKS: [&[u8]; 2] = [b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90"];
@@ -107,6 +129,10 @@ mod tests {
             (b"PK\x03\x04\x14".to_vec(), "ZIP"),
             (tar, "tar"),
             (b"\x1f\x8b\x08\0".to_vec(), "gzip or zstd, twice"),
+            (b"PAR1\x15\x04".to_vec(), "Parquet"),
+            (b"Obj\x01\x04".to_vec(), "Avro, as the capture of Event Hubs writes it"),
+            (b"LPKSHHRH\0".to_vec(), "a journal of systemd"),
+            (b"\nSRWAL\0\x01".to_vec(), "a part of an outbox or of a write-ahead log of Strongroom"),
         ] {
             assert_eq!(of(&bytes).map(|format| format.name), Some(name));
         }

@@ -1,35 +1,122 @@
 //! Turns names into inputs: what an argument stands for, and in which order rotated files were
 //! written.
 //!
-//! Invariant: a named file is read or is an error; a file found in a folder is read, or reported as
-//! left out. Nothing is kept here.
+//! Two rules decide which files of a folder are logs. A folder that is read once gives every file
+//! that is not certainly something else, so files of unknown names are looked into ([`look`]): what
+//! shippers and clouds write often has no telling name. A followed folder gives files that are named
+//! like logs, because a file there may be half written, and a name says what a file will be.
+//!
+//! Invariants: a named file is read or is an error; a file found in a folder is read, or reported as
+//! passed over, with the reason. What this program wrote (an archive, an outbox, a write-ahead log)
+//! is never an input when it is found in a folder or by a pattern. Nothing is kept here.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fmt;
-use std::io::ErrorKind;
+use std::fs::FileType;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use strongroom_archive::{MANIFEST, is_of_archive};
+
 use super::Input;
+use super::look::{Look, look};
 use crate::error::IngestError;
 
-/// Maximum depth of folders below a named one.
-const DIRECTORY_DEPTH_MAX: usize = 16;
+/// Maximum depth of folders below a named one. AKS stores its logs 15 folders deep.
+const DIRECTORY_DEPTH_MAX: usize = 32;
 /// Maximum number of files in [`FoundFiles::left_out`].
 pub const LEFT_OUT_MAX: usize = 1000;
+/// Maximum number of names in [`PassedOver::examples`].
+const EXAMPLES_MAX: usize = 20;
 
 /// The inputs that arguments stand for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expanded {
     pub inputs: Vec<Input>,
-    /// Files in named directories that are not named like logs, and are not read.
-    pub left_out: Vec<PathBuf>,
+    pub passed_over: PassedOver,
+}
+
+/// What was found and is not read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassedOver {
+    pub counts: BTreeMap<Why, u64>,
+    /// The first ones, a few of each kind at least.
+    pub examples: Vec<(PathBuf, Why)>,
+}
+
+impl PassedOver {
+    fn add(&mut self, path: PathBuf, why: Why) {
+        let count = self.counts.entry(why).or_insert(0);
+        *count += 1;
+        // Many of one kind do not hide the others.
+        if self.examples.len() < EXAMPLES_MAX && *count <= EXAMPLES_MAX as u64 / 4 {
+            self.examples.push((path, why));
+        }
+    }
+
+    pub fn total(&self) -> u64 {
+        self.counts.values().sum()
+    }
+}
+
+/// Why something in a folder is not an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    Archive,
+    Journal,
+    Delta,
+    Output,
+    Hidden,
+    LostFound,
+    LinkToFolder,
+    BrokenLink,
+    NotAFile,
+    Unfinished,
+    OtherKind,
+    Empty,
+    Binary,
+    NoRecord,
+}
+
+impl Why {
+    /// Whether it is about folders, and not about files.
+    pub fn is_folder(self) -> bool {
+        matches!(self, Why::Archive | Why::Journal | Why::Delta | Why::LostFound | Why::LinkToFolder)
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::Archive => "an archive of Strongroom",
+            Why::Journal => "an outbox or a write-ahead log of Strongroom",
+            Why::Delta => "a Delta table",
+            Why::Output => "written by this command",
+            Why::Hidden => "hidden",
+            Why::LostFound => "the file system's own",
+            Why::LinkToFolder => "a link to a folder",
+            Why::BrokenLink => "a link to nothing",
+            Why::NotAFile => "a socket, a pipe or a device",
+            Why::Unfinished => "an editor's backup or an unfinished copy, by its name",
+            Why::OtherKind => "a program, a document or a key, by its name",
+            Why::Empty => "empty, and not named like a log",
+            Why::Binary => "not text",
+            Why::NoRecord => "text in which no record begins",
+        })
+    }
 }
 
 /// Turns arguments (`-`, files, directories, patterns) into inputs, rotated files oldest first.
+/// `outputs` are files that the same command writes.
 ///
 /// # Errors
 /// If something named does not exist, cannot be listed, or has no log file.
-pub fn expand(arguments: &[String]) -> Result<Expanded, IngestError> {
-    let (mut inputs, mut left_out) = (Vec::new(), Vec::new());
+pub fn expand(arguments: &[String], outputs: &[&Path]) -> Result<Expanded, IngestError> {
+    let mut inputs = Vec::new();
+    let outputs = outputs.iter().filter_map(|path| place_of(path)).collect();
+    let mut walk = Walk { outputs, files: Vec::new(), passed_over: PassedOver::default() };
+    let mut without_logs = None;
     for argument in arguments {
         if argument == "-" {
             if inputs.contains(&Input::Stdin) {
@@ -40,15 +127,18 @@ pub fn expand(arguments: &[String]) -> Result<Expanded, IngestError> {
         }
         let path = PathBuf::from(argument);
         if path.is_dir() {
-            let mut files = Vec::new();
-            list(&path, DIRECTORY_DEPTH_MAX, &mut files, &mut left_out)?;
+            let is_ours = walk.folder(&path, DIRECTORY_DEPTH_MAX)?;
+            let files = std::mem::take(&mut walk.files);
+            if files.is_empty() && !is_ours {
+                return Err(IngestError::NoLogFiles { path, passed_over: Box::new(walk.passed_over) });
+            }
             if files.is_empty() {
-                return Err(IngestError::NoLogFiles { path });
+                without_logs.get_or_insert(path);
             }
             inputs.extend(rotation_order(files).into_iter().map(Input::File));
         } else if path.exists() {
             inputs.push(Input::File(path));
-        } else if argument.contains(['*', '?', '[']) {
+        } else if is_pattern(argument) {
             let paths = glob::glob(argument)
                 .map_err(|source| IngestError::Pattern { pattern: argument.clone(), source })?;
             let unreadable = |error: glob::GlobError| IngestError::ListDirectory {
@@ -60,38 +150,291 @@ pub fn expand(arguments: &[String]) -> Result<Expanded, IngestError> {
             if files.is_empty() {
                 return Err(IngestError::NoMatch { pattern: argument.clone() });
             }
+            let (mut ours, mut named) = (OurFolders::default(), HashSet::new());
+            for path in files {
+                match ours.around(&path) {
+                    Some((folder, why)) if named.insert(folder.clone()) => walk.passed_over.add(folder, why),
+                    Some(_) => {}
+                    None => walk.files.push(path),
+                }
+            }
+            let files = std::mem::take(&mut walk.files);
+            if files.is_empty() {
+                without_logs.get_or_insert(path);
+            }
             inputs.extend(rotation_order(files).into_iter().map(Input::File));
         } else {
             return Err(IngestError::NoSuchFile { path });
         }
     }
-    Ok(Expanded { inputs, left_out })
+    match without_logs {
+        Some(path) if inputs.is_empty() => {
+            Err(IngestError::NoLogFiles { path, passed_over: Box::new(walk.passed_over) })
+        }
+        _ => Ok(Expanded { inputs, passed_over: walk.passed_over }),
+    }
 }
 
-fn list(
-    directory: &Path,
-    depth: usize,
-    files: &mut Vec<PathBuf>,
-    left_out: &mut Vec<PathBuf>,
-) -> Result<(), IngestError> {
-    let cannot = |source| IngestError::ListDirectory { path: directory.to_owned(), source };
-    for entry in std::fs::read_dir(directory).map_err(cannot)? {
-        let entry = entry.map_err(cannot)?;
-        let kind = entry.file_type().map_err(cannot)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') {
-            continue;
+fn is_pattern(argument: &str) -> bool {
+    argument.contains(['*', '?', '['])
+}
+
+/// The folder of a path, without links, and its name.
+fn place_of(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let name = PathBuf::from(path.file_name()?);
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some((parent.canonicalize().ok()?, name))
+}
+
+/// A search through folders that are read once.
+struct Walk {
+    outputs: Vec<(PathBuf, PathBuf)>,
+    files: Vec<PathBuf>,
+    passed_over: PassedOver,
+}
+
+impl Walk {
+    /// Returns whether the folder is one that this program wrote.
+    fn folder(&mut self, directory: &Path, depth: usize) -> Result<bool, IngestError> {
+        let cannot = |source| IngestError::ListDirectory { path: directory.to_owned(), source };
+        let mut listing = Listing::of(directory).map_err(cannot)?;
+        if let Some(source) = listing.errors.pop() {
+            return Err(cannot(source));
         }
-        if kind.is_dir() {
-            if depth == 0 {
-                return Err(IngestError::TooDeep { path: entry.path(), depth_max: DIRECTORY_DEPTH_MAX });
+        let ours = listing.ours();
+        if let Some(why) = ours {
+            self.passed_over.add(directory.to_owned(), why);
+        }
+        for Found { path, name, kind } in listing.entries {
+            if ours.is_some_and(|why| is_ours(why, &name)) {
+                continue;
             }
-            list(&entry.path(), depth - 1, files, left_out)?;
-        } else if kind.is_file() || (kind.is_symlink() && entry.path().is_file()) {
-            if is_log_name(&name) { &mut *files } else { &mut *left_out }.push(entry.path());
+            if name.starts_with('.') {
+                self.passed_over.add(path, Why::Hidden);
+            } else if kind.is_dir() && name == LOST_FOUND {
+                self.passed_over.add(path, Why::LostFound);
+            } else if kind.is_dir() {
+                if depth == 0 {
+                    return Err(IngestError::TooDeep { path, depth_max: DIRECTORY_DEPTH_MAX });
+                }
+                self.folder(&path, depth - 1)?;
+            } else if let Some(why) = self.why_not(&path, &name, kind) {
+                self.passed_over.add(path, why);
+            } else {
+                self.files.push(path);
+            }
+        }
+        Ok(ours.is_some())
+    }
+
+    fn why_not(&self, path: &Path, name: &str, kind: FileType) -> Option<Why> {
+        let is_file = if kind.is_symlink() {
+            match path.metadata() {
+                Ok(metadata) if metadata.is_dir() => return Some(Why::LinkToFolder),
+                Ok(metadata) => metadata.is_file(),
+                Err(_) => return Some(Why::BrokenLink),
+            }
+        } else {
+            kind.is_file()
+        };
+        if !is_file {
+            return Some(Why::NotAFile);
+        }
+        if !self.outputs.is_empty() && place_of(path).is_some_and(|place| self.outputs.contains(&place)) {
+            return Some(Why::Output);
+        }
+        if is_unfinished_name(name) {
+            return Some(Why::Unfinished);
+        }
+        if is_log_name(name) {
+            return None;
+        }
+        if is_other_name(name) {
+            return Some(Why::OtherKind);
+        }
+        match look(path) {
+            Look::MayBeLog => None,
+            Look::Empty => Some(Why::Empty),
+            Look::Binary => Some(Why::Binary),
+            Look::NoRecord => Some(Why::NoRecord),
         }
     }
-    Ok(())
+}
+
+const LOST_FOUND: &str = "lost+found";
+/// Folder of a Delta table with its commits, which are JSON.
+const DELTA_LOG: &str = "_delta_log";
+
+/// The entries of a folder.
+struct Listing {
+    entries: Vec<Found>,
+    errors: Vec<io::Error>,
+}
+
+struct Found {
+    path: PathBuf,
+    name: String,
+    kind: FileType,
+}
+
+impl Listing {
+    fn of(directory: &Path) -> io::Result<Listing> {
+        let mut listing = Listing { entries: Vec::new(), errors: Vec::new() };
+        for entry in std::fs::read_dir(directory)? {
+            match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
+                Ok((path, kind)) => {
+                    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    listing.entries.push(Found { path, name, kind });
+                }
+                Err(error) => listing.errors.push(error),
+            }
+        }
+        listing.entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(listing)
+    }
+
+    /// What kind of folder of this program it is.
+    fn ours(&self) -> Option<Why> {
+        kind_of_ours(self.entries.iter().map(|entry| entry.name.as_str()))
+    }
+}
+
+/// Says from the names in a folder whether this program wrote it, or whether it is a Delta table.
+fn kind_of_ours<'n>(names: impl Iterator<Item = &'n str>) -> Option<Why> {
+    let (mut is_locked, mut is_journal) = (false, false);
+    for name in names {
+        match name {
+            MANIFEST => return Some(Why::Archive),
+            DELTA_LOG => return Some(Why::Delta),
+            JOURNAL_LOCK => is_locked = true,
+            name => is_journal |= name == JOURNAL_ID || is_segment_name(name),
+        }
+    }
+    (is_locked && is_journal).then_some(Why::Journal)
+}
+
+/// The file that the process with an outbox or a write-ahead log locks.
+const JOURNAL_LOCK: &str = "lock";
+/// The file with the id of a write-ahead log, which has no segment before its first batch.
+const JOURNAL_ID: &str = "id";
+const SEGMENT_DIGITS: usize = 20;
+
+fn is_segment_name(name: &str) -> bool {
+    name.split_once('.').is_some_and(|(digits, extension)| {
+        digits.len() == SEGMENT_DIGITS
+            && digits.bytes().all(|byte| byte.is_ascii_digit())
+            && matches!(extension, "log" | "ids" | "keys")
+    })
+}
+
+/// Whether a name in a folder of this kind belongs to what makes the folder one. Logs may lie
+/// beside the tables of an archive.
+fn is_ours(kind: Why, name: &str) -> bool {
+    kind != Why::Archive || name.starts_with('.') || is_of_archive(name)
+}
+
+/// Which folders this program wrote, as far as it was asked.
+#[derive(Default)]
+struct OurFolders {
+    known: HashMap<PathBuf, Option<Why>>,
+}
+
+impl OurFolders {
+    /// Returns the outermost folder that this program wrote and that has a file, if there is one.
+    fn around(&mut self, path: &Path) -> Option<(PathBuf, Why)> {
+        let names = path.ancestors().filter_map(Path::file_name);
+        let found = path.ancestors().skip(1).zip(names).filter_map(|(folder, name)| {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            let kind = match self.known.get(folder) {
+                Some(kind) => *kind,
+                None => {
+                    let kind = kind_of(folder);
+                    self.known.insert(folder.to_owned(), kind);
+                    kind
+                }
+            };
+            let kind = kind.filter(|kind| is_ours(*kind, &name.to_string_lossy()))?;
+            Some((folder.to_owned(), kind))
+        });
+        found.last()
+    }
+}
+
+/// Like [`Listing::ours`], without a listing of folders that cannot be ours.
+fn kind_of(folder: &Path) -> Option<Why> {
+    let has = |name: &&str| folder.join(name).symlink_metadata().is_ok();
+    let listing = || Listing::of(folder).ok().and_then(|listing| listing.ours());
+    [MANIFEST, DELTA_LOG, JOURNAL_LOCK].iter().any(|name| has(name)).then(listing).flatten()
+}
+
+/// Names of editors' backups and of files that are still being copied or written.
+fn is_unfinished_name(name: &str) -> bool {
+    const ENDINGS: [&str; 11] = [
+        "~",
+        ".swp",
+        ".swo",
+        ".swx",
+        ".tmp",
+        ".temp",
+        ".part",
+        ".partial",
+        ".filepart",
+        ".crdownload",
+        ".download",
+    ];
+    let is_autosave = name.len() > 1 && name.starts_with('#') && name.ends_with('#');
+    is_autosave || ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Names of programs, documents, settings and keys. They may have an object in their text, and
+/// some of them hold secrets, which an archive would keep for years.
+fn is_other_name(name: &str) -> bool {
+    const EXTENSIONS: [&str; 42] = [
+        "adoc",
+        "c",
+        "cc",
+        "cfg",
+        "conf",
+        "cpp",
+        "crt",
+        "css",
+        "env",
+        "go",
+        "h",
+        "htm",
+        "html",
+        "ini",
+        "ipynb",
+        "java",
+        "js",
+        "key",
+        "kubeconfig",
+        "lock",
+        "lua",
+        "md",
+        "p12",
+        "pem",
+        "php",
+        "pl",
+        "properties",
+        "pub",
+        "py",
+        "rb",
+        "rs",
+        "rst",
+        "sh",
+        "sql",
+        "svg",
+        "tf",
+        "tfstate",
+        "toml",
+        "ts",
+        "xml",
+        "yaml",
+        "yml",
+    ];
+    let extension = Path::new(name).extension().and_then(OsStr::to_str).unwrap_or_default();
+    EXTENSIONS.iter().any(|other| extension.eq_ignore_ascii_case(other))
 }
 
 /// What followed paths stand for at one moment.
@@ -102,6 +445,11 @@ pub struct FoundFiles {
     /// Files in named folders that are not named like logs, and are not read: the first
     /// `LEFT_OUT_MAX`.
     pub left_out: Vec<PathBuf>,
+    /// Number of all such files.
+    pub left_out_count: usize,
+    /// Folders that this program wrote, and that were found where they are not read: the first
+    /// `LEFT_OUT_MAX`.
+    pub ours: Vec<(PathBuf, Why)>,
     /// Paths and patterns that stand for no file now.
     pub without_file: Vec<(String, NoFile)>,
     /// An error for each path that cannot be read.
@@ -139,12 +487,16 @@ pub fn find(arguments: &[String]) -> FoundFiles {
         let without = if path.is_dir() {
             list_what_can_be(&path, DIRECTORY_DEPTH_MAX, &mut files, &mut found);
             NoFile::EmptyFolder
-        } else if argument.contains(['*', '?', '[']) && !path.exists() {
+        } else if is_pattern(argument) && !path.exists() {
             match glob::glob(argument) {
                 Ok(paths) => {
+                    let mut ours = OurFolders::default();
                     for path in paths {
                         match path {
-                            Ok(path) if path.is_file() => files.push(path),
+                            Ok(path) if path.is_file() => match ours.around(&path) {
+                                Some((folder, why)) => found.add_ours(folder, why),
+                                None => files.push(path),
+                            },
                             Ok(_) => {}
                             Err(error) if error.error().kind() == ErrorKind::NotFound => {}
                             Err(error) => found.troubles.push(IngestError::ListDirectory {
@@ -182,29 +534,35 @@ pub fn find(arguments: &[String]) -> FoundFiles {
     found
 }
 
-/// Like [`list`], but skips what cannot be listed. It is not an error if a file disappears
-/// meanwhile.
+impl FoundFiles {
+    fn add_ours(&mut self, path: PathBuf, why: Why) {
+        if self.ours.len() < LEFT_OUT_MAX && self.ours.last().is_none_or(|(last, _)| *last != path) {
+            self.ours.push((path, why));
+        }
+    }
+}
+
+/// Like [`Walk::folder`], but by names alone, and skips what cannot be listed. It is not an error if
+/// a file disappears meanwhile.
 fn list_what_can_be(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, found: &mut FoundFiles) {
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
+    let listing = match Listing::of(directory) {
+        Ok(listing) => listing,
         Err(error) if error.kind() == ErrorKind::NotFound => return,
         Err(source) => {
             found.troubles.push(IngestError::ListDirectory { path: directory.to_owned(), source });
             return;
         }
     };
-    for entry in entries {
-        let (path, kind) = match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
-            Ok(entry) => entry,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(source) => {
-                found.troubles.push(IngestError::ListDirectory { path: directory.to_owned(), source });
-                continue;
-            }
-        };
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // A file system's own folder, which only root may read.
-        if name.starts_with('.') || name == "lost+found" {
+    let ours = listing.ours();
+    if let Some(why) = ours {
+        found.add_ours(directory.to_owned(), why);
+    }
+    for source in listing.errors.into_iter().filter(|error| error.kind() != ErrorKind::NotFound) {
+        found.troubles.push(IngestError::ListDirectory { path: directory.to_owned(), source });
+    }
+    for Found { path, name, kind } in listing.entries {
+        // The file system's own folder may be read by root alone.
+        if name.starts_with('.') || name == LOST_FOUND || ours.is_some_and(|why| is_ours(why, &name)) {
             continue;
         }
         if kind.is_dir() {
@@ -217,8 +575,11 @@ fn list_what_can_be(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, fo
         } else if kind.is_file() || (kind.is_symlink() && path.is_file()) {
             if is_log_name(&name) {
                 files.push(path);
-            } else if found.left_out.len() < LEFT_OUT_MAX {
-                found.left_out.push(path);
+            } else {
+                found.left_out_count += 1;
+                if found.left_out.len() < LEFT_OUT_MAX {
+                    found.left_out.push(path);
+                }
             }
         }
     }
@@ -279,6 +640,21 @@ mod tests {
                 && is_log_name("audit-2021-03-09T00-12-19.834.log")
         );
         assert!(!is_log_name("notes.txt") && !is_log_name("core.1234"));
+    }
+
+    #[test]
+    fn what_the_program_wrote_is_known_by_its_names() {
+        let kind = |names: &[&str]| kind_of_ours(names.iter().copied());
+        assert_eq!(kind(&["strongroom.json", "events"]), Some(Why::Archive));
+        assert_eq!(kind(&["_delta_log", "a.json"]), Some(Why::Delta));
+        assert_eq!(kind(&["lock", "00000000000000000000.log"]), Some(Why::Journal));
+        assert_eq!(kind(&["id", "lock"]), Some(Why::Journal));
+        for names in [&["lock", "audit.log"][..], &["00000000000000000000.log"], &["lock", "0000.log"], &[]] {
+            assert_eq!(kind(names), None, "{names:?}");
+        }
+        for (name, is_own) in [("events", true), ("_keys", true), (".lock", true), ("logs", false)] {
+            assert_eq!(is_ours(Why::Archive, name), is_own, "{name}");
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!   `{"events":[{"timestamp":…,"message":"<event>","ingestionTime":…},…]}`.
 //! - OpenTelemetry's JSON is
 //!   `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"<event>"}}]}]}]}`.
-//! - `gcloud logging read` and many tools print an array of entries or events.
+//! - `gcloud logging read` and many tools print an array of entries or events, or, as
+//!   `--query 'events[].message'` does, of strings that have them.
 //!
 //! Invariants:
 //! - Only the values at these places become events. Those whose metadata names a container
@@ -24,6 +25,7 @@ use super::writers::Writers;
 use super::{Content, Record, event, items, parts, refused_for, short_items};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
+use crate::pages::is_element_of_log;
 use crate::reject::{Reason, Refusal};
 
 pub(super) fn loki<'d>(members: &Members<'d>, writers: &Writers) -> Result<Vec<Record<'d>>, Refusal> {
@@ -201,7 +203,8 @@ fn is_part_by(attributes: Vec<&RawValue>) -> bool {
     attributes.into_iter().any(|attribute| says(attribute).unwrap_or(false))
 }
 
-/// Returns the elements of a JSON array with an object in it. The elements of a wrapper in it are
+/// Returns the elements of a JSON array with an object in it, or of strings of which the first has an
+/// event. The elements of a wrapper in it are
 /// those of the array.
 pub(super) fn array<'d>(
     document: &'d str,
@@ -210,12 +213,14 @@ pub(super) fn array<'d>(
 ) -> Result<Vec<Record<'d>>, Refusal> {
     let elements: Vec<&RawValue> = serde_json::from_str(document)
         .map_err(|_| Refusal::new(Reason::NotAnAuditEvent, "an array that is not JSON"))?;
-    if !elements.iter().any(|element| element.get().starts_with('{')) {
+    let first = elements.first().map_or("", |first| first.get());
+    let is_foreign = !is_element_of_log(first.as_bytes());
+    let is_of_strings = first.starts_with('"') && !is_foreign;
+    if !is_of_strings && !elements.iter().any(|element| element.get().starts_with('{')) {
         return Err(Refusal::new(Reason::NotAnAuditEvent, "an array without an object"));
     }
     short_items(elements.iter().map(|element| element.get().len()))?;
     let mut records = Vec::new();
-    let is_foreign = elements.first().is_some_and(|first| !super::is_of_log(first.get().as_bytes()));
     for (at, element) in elements.into_iter().enumerate() {
         let item = element.get();
         if is_foreign && at > 0 {
@@ -233,7 +238,11 @@ pub(super) fn array<'d>(
 }
 
 fn element_content(item: &str) -> Content<'_> {
-    match item.starts_with('{') {
+    let is_text_of_one = || {
+        let text = item.starts_with('"').then(|| serde_json::from_str::<String>(item));
+        text.is_some_and(|text| text.is_ok_and(|text| text.trim_ascii_start().starts_with('{')))
+    };
+    match item.starts_with('{') || is_text_of_one() {
         true => Content::Event(item),
         false => Content::Refused(Refusal::new(Reason::NotAnAuditEvent, "not a JSON object")),
     }

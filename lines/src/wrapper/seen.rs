@@ -1,5 +1,6 @@
 //! Says where an object that is no wrapper has an audit event, so that its reject can name the
-//! setting that would find it.
+//! setting that would find it. Of a line of a table (CSV), and of one with labels before the event, it
+//! says what makes lines of them.
 //!
 //! Whoever sends an object chooses its names, and perhaps the event in it. Invariants:
 //! - Nothing here becomes an event: only a person who knows the source decides that.
@@ -28,17 +29,53 @@ const TRIES_MAX: usize = 4;
 /// Adds to the refusal of `text` where an audit event is in it, if one is in a member that is not
 /// opened.
 pub fn with_place(text: &[u8], refusal: Refusal, depth_max: usize) -> Refusal {
-    let is_unknown = refusal.reason == Reason::NotAnAuditEvent;
     // No value is searched that has no event.
-    if !is_unknown || memchr::memmem::find(text, b"auditID").is_none() {
+    if memchr::memmem::find(text, b"auditID").is_none() {
         return refusal;
     }
     let text = json::trim(text);
+    match refusal.reason {
+        Reason::NotAnAuditEvent => {}
+        Reason::BrokenJson | Reason::TornLine => {
+            return match in_a_row(text, depth_max) {
+                Some(said) => Refusal::new(refusal.reason, format!("{}; {said}", refusal.detail)),
+                None => refusal,
+            };
+        }
+        _ => return refusal,
+    }
     let Ok(members) = serde_json::from_slice::<Members<'_>>(text) else { return refusal };
     let mut search =
         Search { text, refusal: &refusal, depth_max, values_left: VALUES_MAX, tries_left: TRIES_MAX };
     let Some(said) = search.object(&members, "", 1) else { return refusal };
     Refusal::new(refusal.reason, format!("{}; {said}", refusal.detail))
+}
+
+/// Returns what is said of a line that is not JSON and has a whole event in a cell of a table, or after
+/// labels.
+fn in_a_row(line: &[u8], depth_max: usize) -> Option<&'static str> {
+    const CELL: &[u8] = b"\"{\"\"";
+    const LABELS_END: &[u8] = b"\"} {\"";
+    if let Some(at) = memchr::memmem::find(line, CELL) {
+        let mut cell = Vec::new();
+        let mut rest = line[at + 1..].iter().copied().peekable();
+        while let Some(byte) = rest.next() {
+            // In a cell a quote is written twice.
+            if byte == b'"' && rest.next_if_eq(&b'"').is_none() {
+                break;
+            }
+            cell.push(byte);
+        }
+        return bare_event(&cell, depth_max).is_ok().then_some(
+            "an audit event is in a cell of a table (CSV): write its rows as JSON lines, for example with \
+             `mlr --icsv --ojsonl cat`",
+        );
+    }
+    let at = memchr::memmem::find(line, LABELS_END)?;
+    bare_event(&line[at + LABELS_END.len() - 2..], depth_max).is_ok().then_some(
+        "an audit event is after labels in braces: print lines without them, for example with \
+         `logcli query --output=raw`",
+    )
 }
 
 struct Search<'t> {
@@ -154,6 +191,29 @@ mod tests {
         }
         let in_list = said(&format!(r#"{{"messages":[{{"n":1}},{{"message":{{"x":{text}}}}}]}}"#));
         assert!(in_list.is_some_and(|said| said.contains("at .messages[].message.x: ")));
+    }
+
+    #[test]
+    fn a_row_with_an_event_says_what_makes_lines_of_it() {
+        let cell = |text: &str| format!("1,\"{}\",x", text.replace('"', "\"\""));
+        let labelled = |text: &str| format!("2026-03-02T10:00:00Z {{job=\"audit\"}} {text}");
+        let other = r#"{"auditID":1}"#;
+        for (line, expected) in [
+            (cell(EVENT), Some("`mlr --icsv --ojsonl cat`")),
+            (labelled(EVENT), Some("`logcli query --output=raw`")),
+            (cell(other), None),
+            (labelled(other), None),
+            (format!("{EVENT}{EVENT} torn"), None),
+        ] {
+            for reason in [Reason::BrokenJson, Reason::TornLine] {
+                let refusal = Refusal::new(reason, "refused");
+                let detail = with_place(line.as_bytes(), refusal, DEPTH_MAX).detail;
+                match expected {
+                    Some(expected) => assert!(detail.ends_with(expected), "{line}: {detail}"),
+                    None => assert_eq!(detail, "refused", "{line}"),
+                }
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::path::{EventPath, PATH_NAMES_MAX};
 use super::{bare_event, layers};
 use crate::json::{self, Members};
-use crate::reject::{Reason, Refusal};
+use crate::reject::{Reason, Refusal, SAID_PLACE};
 
 /// Longest path that is said.
 const SAID_BYTES_MAX: usize = 120;
@@ -37,7 +37,7 @@ pub fn with_place(text: &[u8], refusal: Refusal, depth_max: usize) -> Refusal {
     let mut search =
         Search { text, refusal: &refusal, depth_max, values_left: VALUES_MAX, tries_left: TRIES_MAX };
     let Some(said) = search.object(&members, "", 1) else { return refusal };
-    Refusal::new(refusal.reason, format!("{}; {said}", refusal.detail))
+    Refusal::new(refusal.reason, format!("{}{SAID_PLACE}{said}", refusal.detail))
 }
 
 struct Search<'t> {
@@ -91,15 +91,14 @@ impl Search<'_> {
                 }
                 false => bare_event(text.as_bytes(), depth_max).is_ok(),
             };
-            return is_event.then(|| {
-                format!("an audit event is in a list, at .{path}: write its elements as lines, with `jq -c`")
-            });
+            return is_event
+                .then(|| format!("in a list, at .{path}: write its elements as lines, with `jq -c`"));
         }
         let at = EventPath::parse(path).ok()?;
         let mut judge = |text: &[u8], _| bare_event(text, depth_max);
         layers::open_at(self.text, self.refusal, &at, &mut judge).ok()?;
         Some(format!(
-            "an audit event is at {path}: if only an API server chooses what is there, read it with \
+            "at {path}: if only an API server chooses what is there, read it with \
              --unwrap {path} (`unwrap` in a configuration)"
         ))
     }

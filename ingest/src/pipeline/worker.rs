@@ -65,8 +65,16 @@ impl Worker {
     ) -> Result<BlockResult, IngestError> {
         let arrived = Utc::now();
         let block = read.block;
-        let decoded = self.decoder.decode_to_seal(&block, arrived).map_err(|source| {
-            IngestError::Columns { label: block.origin.partition.clone(), offset: block.offset, source }
+        let decoded = match &self.redaction {
+            None => self.decoder.decode_to_seal(&block, arrived),
+            Some(redaction) => {
+                self.decoder.decode_to_change(&block, arrived, redaction.hashed_later(&block.origin))
+            }
+        };
+        let decoded = decoded.map_err(|source| IngestError::Columns {
+            label: block.origin.partition.clone(),
+            offset: block.offset,
+            source,
         })?;
         let consumed = decoded.consumed;
         let left = block.bytes.len() - consumed;

@@ -9,6 +9,9 @@
 //! - A redacted row is what the decoder says of the redacted event alone, without the wrapper that
 //!   it came in, because a wrapper may repeat values. It keeps its offset, source and cluster. Other
 //!   rows of the same line lose the wrapper as well.
+//! - Events without bodies that are alike are edited once. They have equal values in all columns that
+//!   a policy may change or search, and what their columns render to is their record, so the others
+//!   get the columns of the first. Each record is hashed as it is rendered.
 //! - A row whose event cannot be edited becomes an encrypted reject, and under a policy every reject
 //!   is encrypted. Nothing is left out, and nothing is written in clear because a step failed.
 //! - The redacted event is the same event: if its identity differs from that of the row, the row is

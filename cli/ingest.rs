@@ -202,13 +202,8 @@ fn print_skipped(passed_over: &PassedOver) -> Result<(), CliError> {
         .map(|(count, noun)| term::counted(usize::try_from(*count).unwrap_or(usize::MAX), noun))
         .collect();
     let reasons = passed_over.counts.iter().map(|(why, count)| format!("{} {why}", term::count(*count)));
-    writeln!(
-        term::stderr(),
-        "skipped {}: {}",
-        kinds.join(" and "),
-        reasons.collect::<Vec<_>>().join("; ")
-    )
-    .context("cannot write to standard error")?;
+    writeln!(term::stderr(), "skipped {}: {}", kinds.join(" and "), reasons.collect::<Vec<_>>().join("; "))
+        .context("cannot write to standard error")?;
     Ok(())
 }
 

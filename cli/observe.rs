@@ -329,6 +329,10 @@ fn exposition(state: &State) -> String {
     for (fault, count) in by_fault {
         out.sample("faults_total", &[("fault", fault)], count as f64);
     }
+    if let Some(policy) = metrics.redaction_policy.get() {
+        out.family("redaction_policy", "gauge", "1 while a redaction policy is in force.");
+        out.sample("redaction_policy", &[("policy", &format!("{policy:016x}"))], 1.0);
+    }
     out.one(
         "redacted_events_total",
         "counter",

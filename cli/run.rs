@@ -105,6 +105,9 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     }
     let (output, dropped_alerts, writer) = start_alerts(&config)?;
     let metrics = Arc::new(Metrics::default());
+    if let Some(redactor) = &redactor {
+        let _ = metrics.redaction_policy.set(redactor.id());
+    }
     let state = Arc::new(State::new(Arc::clone(&metrics), dropped_alerts));
     if let AlertOutput::Outbox(sinks) = &output {
         state.set_sinks(sinks.outbox_counters(), sinks.counters());

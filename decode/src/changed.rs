@@ -69,9 +69,11 @@ impl RecordDecoder {
         Some(EventText { text, is_google: shape == Some(SHAPE_GOOGLE) })
     }
 
-    /// Decodes a changed record. Returns `false` if it is not an event.
-    pub fn push(&mut self, record: &[u8]) -> bool {
-        self.changed.record_alone(record, false, None).is_ok()
+    /// Decodes a changed record. Returns `None` if it is not an event, and otherwise whether the
+    /// columns alone give it.
+    pub fn push(&mut self, record: &[u8]) -> Option<bool> {
+        self.changed.record_alone(record, false, None).ok()?;
+        Some(self.changed.last_is_rendered())
     }
 
     /// Returns the rows of the records that were pushed, in order. Their offsets are 0.

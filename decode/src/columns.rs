@@ -50,6 +50,12 @@ impl Dictionary {
         }
     }
 
+    /// The value of a key of this dictionary.
+    pub(crate) fn text(&self, key: i32) -> &str {
+        // Only strings are added.
+        std::str::from_utf8(self.value(key)).unwrap_or_default()
+    }
+
     fn value(&self, key: i32) -> &[u8] {
         let at = key as usize;
         &self.bytes[self.offsets[at] as usize..self.offsets[at + 1] as usize]
@@ -407,6 +413,11 @@ impl RecordColumn {
 
     pub(crate) fn begin(&mut self, text: &[u8]) {
         self.text = (text.as_ptr() as usize, text.len());
+    }
+
+    /// Whether the last row has no record here.
+    pub(crate) fn last_is_absent(&self) -> bool {
+        self.extents.last() == Some(&NO_RECORD)
     }
 
     pub(crate) fn push(&mut self, record: Option<&[u8]>) {

@@ -40,7 +40,7 @@ use crate::document::{Document, Stop};
 use crate::learn::EventText;
 use crate::members;
 use crate::rejects::Rejects;
-use crate::rows::{Place, Row, Rows};
+use crate::rows::{HashedLater, Place, Row, Rows};
 use crate::tape::{Member, Parser};
 
 /// Longest text that simd-json parses: 4 MiB. It needs many times the memory of the text, so longer
@@ -72,6 +72,8 @@ pub struct DecodedBlock {
     /// For each row of `events`, the leaf hash of its record, if the block was decoded to be
     /// sealed. Otherwise empty.
     pub record_hashes: Vec<Sha256Hash>,
+    /// The rows whose hashes are not in `record_hashes` yet, ascending.
+    pub unhashed: Vec<usize>,
     /// Number of bytes of the block that were decoded. It is less than the block's length if an
     /// unfinished last line was left.
     pub consumed: usize,
@@ -169,7 +171,7 @@ impl Decoder {
     /// # Errors
     /// None that depend on the input: an [`ArrowError`] means that a column was assembled wrongly.
     pub fn decode(&mut self, block: &Block, arrived: DateTime<Utc>) -> Result<DecodedBlock, ArrowError> {
-        self.decode_rows(block, arrived, Wanted { hashes: false, forms: true })
+        self.decode_rows(block, arrived, Wanted { hashes: false, forms: true }, None)
     }
 
     /// Like [`decode`](Self::decode), for rows that are only matched against rules: a record that
@@ -182,7 +184,7 @@ impl Decoder {
         block: &Block,
         arrived: DateTime<Utc>,
     ) -> Result<DecodedBlock, ArrowError> {
-        self.decode_rows(block, arrived, Wanted { hashes: false, forms: false })
+        self.decode_rows(block, arrived, Wanted { hashes: false, forms: false }, None)
     }
 
     /// Like [`decode`](Self::decode), but also hashes the bytes of each event while they are in the
@@ -195,7 +197,21 @@ impl Decoder {
         block: &Block,
         arrived: DateTime<Utc>,
     ) -> Result<DecodedBlock, ArrowError> {
-        self.decode_rows(block, arrived, Wanted { hashes: true, forms: true })
+        self.decode_rows(block, arrived, Wanted { hashes: true, forms: true }, None)
+    }
+
+    /// Like [`decode_to_seal`](Self::decode_to_seal), but does not hash the records that `later`
+    /// names: see [`DecodedBlock::unhashed`].
+    ///
+    /// # Errors
+    /// Like [`decode`](Self::decode).
+    pub fn decode_to_change(
+        &mut self,
+        block: &Block,
+        arrived: DateTime<Utc>,
+        later: Box<dyn HashedLater>,
+    ) -> Result<DecodedBlock, ArrowError> {
+        self.decode_rows(block, arrived, Wanted { hashes: true, forms: true }, Some(later))
     }
 
     /// Like [`decode_to_seal`](Self::decode_to_seal), for blocks of several streams, whose rows are
@@ -228,8 +244,10 @@ impl Decoder {
         block: &Block,
         arrived: DateTime<Utc>,
         wanted: Wanted,
+        later: Option<Box<dyn HashedLater>>,
     ) -> Result<DecodedBlock, ArrowError> {
         self.begin_rows(wanted);
+        later.into_iter().for_each(|later| self.rows.hash_later(later));
         self.rows.begin(&block.origin, &block.bytes);
         let consumed = self.lines_of(block, arrived);
         self.finish(&block.bytes, consumed)
@@ -242,10 +260,10 @@ impl Decoder {
 
     /// Returns the rows. `text` is what they began with.
     fn finish(&mut self, text: &[u8], consumed: usize) -> Result<DecodedBlock, ArrowError> {
-        let record_hashes = self.rows.take_record_hashes();
+        let (record_hashes, unhashed) = (self.rows.take_record_hashes(), self.rows.take_unhashed());
         let (events, rejects) = (self.rows.finish(text)?, self.rejects.finish()?);
         let dialects = std::mem::take(&mut self.dialects);
-        Ok(DecodedBlock { events, rejects, record_hashes, consumed, dialects })
+        Ok(DecodedBlock { events, rejects, record_hashes, unhashed, consumed, dialects })
     }
 
     /// Decodes the lines of a block; returns how many bytes of it were decoded.
@@ -370,6 +388,11 @@ impl Decoder {
         self.rows.hash_records(false);
         self.rows.learn_forms(true);
         self.rows.begin(origin, &[]);
+    }
+
+    /// Whether the columns alone give the last record.
+    pub(crate) fn last_is_rendered(&self) -> bool {
+        self.rows.last_is_rendered()
     }
 
     /// Returns the rows of the records decoded since [`begin_changed`](Self::begin_changed).

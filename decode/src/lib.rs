@@ -53,3 +53,4 @@ pub use changed::{EventText, RecordDecoder};
 pub use decoder::{DecodedBlock, Decoder, DecoderConfig, Share, decode_bytes};
 pub use plain_row::plain_row;
 pub use rejects::reject_batch;
+pub use rows::{DecodedRow, HashedLater};

@@ -42,6 +42,12 @@ use crate::formats;
 pub fn go_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let bytes = text.as_bytes();
+    // Most texts need no escape, and this question is vectorised.
+    if is_plain(bytes) {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
     let mut from = 0;
     for (at, byte) in bytes.iter().enumerate() {
         let escape: &[u8] = match byte {
@@ -333,6 +339,11 @@ impl<'a> Renderer<'a> {
     pub fn frame(&self, row: usize) -> (&'a [u8], &'a [u8]) {
         let bytes = |array: &'a BinaryArray| if array.is_valid(row) { array.value(row) } else { &[] };
         (bytes(self.frame_before), bytes(self.frame_after))
+    }
+
+    /// Whether something in the stream is around the record.
+    pub fn has_frame(&self, row: usize) -> bool {
+        self.frame_before.is_valid(row) || self.frame_after.is_valid(row)
     }
 
     /// Returns the `raw` of a row.

@@ -110,11 +110,52 @@ pub(crate) struct Row<'l> {
     pub(crate) faults: i32,
 }
 
+/// Says whose records are not hashed when they are decoded, because they will probably be changed
+/// before they are sealed. A record is hashed once then, and not twice.
+pub trait HashedLater: Send {
+    fn is_later(&mut self, row: &DecodedRow<'_>) -> bool;
+}
+
+/// A row before it is pushed.
+pub struct DecodedRow<'r> {
+    rows: &'r Rows,
+    row: &'r Row<'r>,
+}
+
+impl DecodedRow<'_> {
+    /// Whether the row has a value in a column.
+    pub fn has(&self, column: usize) -> bool {
+        self.row.has(column)
+    }
+
+    /// The key of the value in a column of names or URIs: it is the same for equal values of a block,
+    /// and -1 if there is no value, or the column is another one.
+    pub fn key(&self, column: usize) -> i32 {
+        self.named(column).map_or(NULL, |(_, key)| key)
+    }
+
+    /// The value in a column of names or URIs.
+    pub fn name(&self, column: usize) -> Option<&str> {
+        let (column, key) = self.named(column)?;
+        (key != NULL).then(|| column.dictionary.text(key))
+    }
+
+    fn named(&self, column: usize) -> Option<(&DictColumn, i32)> {
+        Some(match column {
+            index::NAMESPACE => (&self.rows.namespace, self.row.object.namespace),
+            index::NAME => (&self.rows.name, self.row.object.name),
+            index::API_GROUP => (&self.rows.api_group, self.row.object.api_group),
+            index::RESOURCE => (&self.rows.resource, self.row.object.resource),
+            index::REQUEST_URI => (&self.rows.request_uri, self.row.request_uri),
+            _ => return None,
+        })
+    }
+}
+
 impl Row<'_> {
-    /// Returns the columns that a form of the row has. `event` is the text of the event, if it was
-    /// found in layers.
-    fn columns<'c>(&'c self, event: Option<EventText<'c>>) -> Columns<'c> {
-        let is_there = |column: usize| match column {
+    /// Whether the row has a value in a column of an event.
+    fn has(&self, column: usize) -> bool {
+        match column {
             index::AUDIT_ID => self.audit_id.is_some(),
             index::STAGE => self.stage != NULL,
             index::LEVEL => self.level != NULL,
@@ -148,8 +189,13 @@ impl Row<'_> {
             index::REQUEST_RECEIVED_TIMESTAMP => self.received.is_some(),
             index::STAGE_TIMESTAMP => self.stage_time.is_some(),
             _ => false,
-        };
-        let there = MAPPED.iter().enumerate().map(|(at, mapped)| u64::from(is_there(mapped.column)) << at);
+        }
+    }
+
+    /// Returns the columns that a form of the row has. `event` is the text of the event, if it was
+    /// found in layers.
+    fn columns<'c>(&'c self, event: Option<EventText<'c>>) -> Columns<'c> {
+        let there = MAPPED.iter().enumerate().map(|(at, mapped)| u64::from(self.has(mapped.column)) << at);
         Columns {
             there: there.fold(0, |all, bit| all | bit),
             request_object: self.request_object,
@@ -231,6 +277,9 @@ pub(crate) struct Rows {
     pub(crate) source_key: i32,
     /// Hash of the record of each row, if hashes are wanted.
     record_hashes: Option<Vec<Sha256Hash>>,
+    /// Says which records are not hashed yet, and the rows that were not.
+    later: Option<Box<dyn HashedLater>>,
+    unhashed: Vec<usize>,
     /// Makes forms of the records that are kept in `raw`, if forms are wanted.
     learner: Learner,
     learns_forms: bool,
@@ -302,6 +351,8 @@ impl Rows {
             cluster_key: NULL,
             source_key: NULL,
             record_hashes: None,
+            later: None,
+            unhashed: Vec::new(),
             learner: Learner::new(),
             learns_forms: true,
         }
@@ -641,6 +692,24 @@ impl Rows {
     /// Sets whether records are hashed from now on, and drops the hashes so far.
     pub(crate) fn hash_records(&mut self, wanted: bool) {
         self.record_hashes = wanted.then(Vec::new);
+        self.later = None;
+        self.unhashed.clear();
+    }
+
+    /// Hashes the records of some rows later, which then have no hash.
+    pub(crate) fn hash_later(&mut self, later: Box<dyn HashedLater>) {
+        self.later = Some(later);
+    }
+
+    /// Whether the last row has no record of its own: its columns give it.
+    pub(crate) fn last_is_rendered(&self) -> bool {
+        self.raw.last_is_absent()
+    }
+
+    /// Returns the rows whose records were not hashed.
+    pub(crate) fn take_unhashed(&mut self) -> Vec<usize> {
+        self.later = None;
+        std::mem::take(&mut self.unhashed)
     }
 
     pub(crate) fn take_record_hashes(&mut self) -> Vec<Sha256Hash> {
@@ -662,9 +731,18 @@ impl Rows {
         event: Option<EventText<'_>>,
     ) {
         debug_assert!(row.raw.is_none_or(|raw| raw == record));
-        if let Some(hashes) = &mut self.record_hashes {
-            // The bytes were just read, so they are in the cache.
-            hashes.push(leaf_hash(record));
+        if self.record_hashes.is_some() {
+            let mut later = self.later.take();
+            let is_later =
+                later.as_mut().is_some_and(|later| later.is_later(&DecodedRow { rows: self, row }));
+            self.later = later;
+            if is_later {
+                self.unhashed.push(self.source_offset.len());
+            }
+            if let Some(hashes) = &mut self.record_hashes {
+                // The bytes were just read, so they are in the cache.
+                hashes.push(if is_later { Sha256Hash([0; 32]) } else { leaf_hash(record) });
+            }
         }
         if let (true, Some(raw), NULL) = (self.learns_forms, row.raw, row.shape) {
             self.learner.see(self.source_offset.len(), raw, &row.columns(event));

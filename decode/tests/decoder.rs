@@ -933,7 +933,11 @@ fn blocks_of_many_streams_are_decoded_together_as_apart() {
         events[9].replace("\":", "\": "),
     ];
     let block = |number: usize, text: &str| Block {
-        origin: Arc::new(Origin { partition: format!("file/{number}"), cluster: "c".into(), reading: Arc::default() }),
+        origin: Arc::new(Origin {
+            partition: format!("file/{number}"),
+            cluster: "c".into(),
+            reading: Arc::default(),
+        }),
         offset: 7 * number as i64,
         first_line: 1,
         bytes: text.as_bytes().to_vec(),

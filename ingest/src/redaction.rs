@@ -9,6 +9,9 @@
 //! - A redacted row is what the decoder says of the redacted event alone, without the wrapper that
 //!   it came in, because a wrapper may repeat values. It keeps its offset, source and cluster. Other
 //!   rows of the same line lose the wrapper as well.
+//! - Events without bodies that are alike are edited once. They have equal values in all columns that
+//!   a policy may change or search, and what their columns render to is their record, so the others
+//!   get the columns of the first. Each record is hashed as it is rendered.
 //! - A row whose event cannot be edited becomes an encrypted reject, and under a policy every reject
 //!   is encrypted. Nothing is left out, and nothing is written in clear because a step failed.
 //! - The redacted event is the same event: if its identity differs from that of the row, the row is
@@ -22,25 +25,26 @@ mod gate;
 mod merge;
 pub(crate) mod surroundings;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{Array as _, BooleanArray, Int64Array, RecordBatch, new_null_array};
+use arrow_array::{Array as _, Int64Array, RecordBatch, new_null_array};
 use arrow_schema::ArrowError;
-use arrow_select::{concat::concat_batches, filter::filter_record_batch, take::take};
+use arrow_select::{concat::concat_batches, take::take};
 use chrono::{DateTime, Utc};
 use strongroom_alerts::{BatchMatches, Matcher, ShownRows};
-use strongroom_decode::render::Renderer;
-use strongroom_decode::{DecodedBlock, DecoderConfig, RecordDecoder};
-use strongroom_lines::Reason;
+use strongroom_decode::render::{Renderer, RowFault};
+use strongroom_decode::{DecodedBlock, DecoderConfig, HashedLater, RecordDecoder};
 use strongroom_lines::frame::Origin;
+use strongroom_lines::{Reason, without_input};
 use strongroom_redact::{CONTEXT_REJECT, Form, Redactor, Root};
 use strongroom_schemas::events::index;
-use strongroom_schemas::record::{Sha256Hash, redacted_leaf_hash};
+use strongroom_schemas::record::{Sha256Hash, leaf_hash, redacted_leaf_hash};
 use strongroom_schemas::rejects;
 
-use self::gate::{Gate, columns_of, dictionary_value};
+use self::gate::{Gate, Likeness, ProbablyChanged, columns_of, dictionary_value};
 pub use self::merge::leave_out;
 use self::merge::{
     Pair, Reject, column_texts, dictionary, rejects_batch, replaced, with_marks, with_places, without,
@@ -89,16 +93,32 @@ pub struct Redaction {
 
 /// The rows of a block that a policy changes.
 pub struct Changes {
-    /// The rows that are changed, ascending, each with its row in `changed`.
+    /// The rows that are changed, ascending, each with its row in `changed`. Events without bodies
+    /// that are alike are changed alike, so several rows may have the same one.
     rows: Vec<(usize, usize)>,
-    /// What the changed rows become.
+    /// What the changed rows become, in the columns that are changed.
     changed: RecordBatch,
+    /// For each row of `changed`, the row that it was made of.
+    originals: Vec<usize>,
+    /// For each row of `changed`, its mark, and the hash of its record.
+    marks: Vec<String>,
     hashes: Vec<Sha256Hash>,
+    /// All rows of the block, with the changes, unless only some were asked for.
+    replaced: Option<RecordBatch>,
     /// Whether a changed event is a cloud's entry.
     is_google: bool,
     /// The rows that cannot be edited, ascending, each with the reason.
     unreadable: Vec<(usize, String)>,
     counts: RedactionCounts,
+}
+
+/// What becomes of an event, as far as it is that of another one that is like it.
+#[derive(Clone)]
+enum Outcome {
+    Same,
+    /// The row of `changed`, and how many values are dropped and tokenised.
+    Changed(usize, u64, u64),
+    Unreadable(String),
 }
 
 impl Redaction {
@@ -121,7 +141,7 @@ impl Redaction {
         let token = |value: &str| token(&redactor, value);
         matcher.match_batch_shown(events, |rows| {
             let changes = self.changes_of(events, origin, Some(rows))?;
-            self.shown(events, &changes, origin, &token)
+            self.shown(events, &changes, None, origin, &token)
         })
     }
 
@@ -138,7 +158,12 @@ impl Redaction {
     ) -> Result<BatchMatches, IngestError> {
         let redactor = Arc::clone(&self.redactor);
         let token = |value: &str| token(&redactor, value);
-        matcher.match_batch_shown(events, |_| self.shown(events, changes, origin, &token))
+        matcher.match_batch_shown(events, |rows| self.shown(events, changes, Some(rows), origin, &token))
+    }
+
+    /// Says while a block is decoded which of its records need no hash yet.
+    pub fn hashed_later(&self, origin: &Origin) -> Box<dyn HashedLater> {
+        Box::new(ProbablyChanged::new(Arc::clone(&self.redactor), &origin.cluster))
     }
 
     /// Finds what the policy changes in a block.
@@ -166,10 +191,9 @@ impl Redaction {
     ) -> Result<Changes, ArrowError> {
         let renderer = Renderer::new(events).map_err(|error| ArrowError::SchemaError(error.to_string()))?;
         let mut gate = Gate::new(&self.redactor, &origin.cluster, events);
-        let mut counts = RedactionCounts::default();
-        let (mut rows, mut marks, mut hashes, mut unreadable) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut is_google = false;
+        let mut changes = Changes::none(events);
+        let Changes { rows, originals, marks, hashes, unreadable, counts, is_google, .. } = &mut changes;
+        let mut known: HashMap<Likeness, Outcome> = HashMap::new();
         let mut surroundings = Surroundings::default();
         self.records.begin(origin);
         let all = 0..if only.is_none() { events.num_rows() } else { 0 };
@@ -178,45 +202,74 @@ impl Redaction {
             if !is_open && !surroundings.may_have_more(&renderer, row) {
                 continue;
             }
-            let target = gate.target(row);
+            // The rows of a match are few, and are shown one by one.
+            let likeness = if only.is_none() { gate.likeness(&renderer, row) } else { None };
+            match likeness.and_then(|likeness| known.get(&likeness)) {
+                Some(Outcome::Same) => continue,
+                Some(Outcome::Changed(at, dropped, tokenised)) => {
+                    rows.push((row, *at));
+                    counts.events += 1;
+                    counts.dropped += dropped;
+                    counts.tokenised += tokenised;
+                    continue;
+                }
+                Some(Outcome::Unreadable(why)) => {
+                    unreadable.push((row, why.clone()));
+                    continue;
+                }
+                None => {}
+            }
             let Some(event) = self.records.event(&renderer, row) else {
                 unreadable.push((row, NO_EVENT.to_owned()));
                 continue;
             };
             let form = if event.is_google { Form::GoogleEntry } else { Form::Event };
-            let outcome = match is_open {
-                true => self.redactor.redact(&event.text, form, &origin.cluster, &target),
-                false => Ok(None),
+            let outcome = match (is_open, form) {
+                (false, _) => Ok(None),
+                (true, Form::Event) => self.redactor.redact_as(&event.text, &gate.applicable(row)),
+                (true, form) => self.redactor.redact(&event.text, form, &origin.cluster, &gate.target(row)),
             };
             let outcome = surroundings.judged(outcome, &self.redactor, &renderer, row, &event.text);
             drop(event);
-            match outcome {
-                Ok(None) => {}
-                Ok(Some(redacted)) if self.records.push(&redacted.event) => {
-                    let mark = redacted.mark.to_string();
+            let pushed = match outcome {
+                Ok(None) => Ok(None),
+                Ok(Some(redacted)) => match self.records.push(&redacted.event) {
+                    Some(is_rendered) => Ok(Some((redacted, is_rendered))),
+                    None => Err(NOT_AN_EVENT.to_owned()),
+                },
+                Err(why) => Err(why.to_string()),
+            };
+            let (outcome, is_for_others) = match pushed {
+                Ok(None) => (Outcome::Same, true),
+                Ok(Some((redacted, is_rendered))) => {
+                    let (mark, at) = (redacted.mark.to_string(), originals.len());
                     hashes.push(redacted_leaf_hash(&mark, &redacted.event));
                     marks.push(mark);
-                    rows.push(row);
-                    is_google |= form == Form::GoogleEntry;
+                    originals.push(row);
+                    rows.push((row, at));
+                    *is_google |= form == Form::GoogleEntry;
+                    let (dropped, tokenised) = (redacted.counts.dropped, redacted.counts.tokenised);
                     counts.events += 1;
-                    counts.dropped += redacted.counts.dropped;
-                    counts.tokenised += redacted.counts.tokenised;
+                    counts.dropped += dropped;
+                    counts.tokenised += tokenised;
+                    // A record that is kept is no other event's.
+                    (Outcome::Changed(at, dropped, tokenised), is_rendered)
                 }
-                Ok(Some(_)) => unreadable.push((row, NOT_AN_EVENT.to_owned())),
-                Err(why) => unreadable.push((row, why.to_string())),
+                Err(why) => {
+                    unreadable.push((row, why.clone()));
+                    (Outcome::Unreadable(why), true)
+                }
+            };
+            if let Some(likeness) = likeness.filter(|_| is_for_others) {
+                known.insert(likeness, outcome);
             }
         }
-        let changed = with_marks(&self.records.finish()?, &marks)?;
-        let mut changes = Changes {
-            rows: rows.into_iter().enumerate().map(|(at, row)| (row, at)).collect(),
-            changed,
-            hashes,
-            is_google,
-            unreadable,
-            counts,
-        };
+        changes.changed = with_marks(&self.records.finish()?, &changes.marks)?;
         changes.refuse_other_events(events)?;
         changes.counts.encrypted = changes.unreadable.len() as u64;
+        if only.is_none() && !changes.rows.is_empty() {
+            changes.replaced = Some(replaced(events, &changes)?);
+        }
         Ok(changes)
     }
 
@@ -225,6 +278,7 @@ impl Redaction {
         &self,
         events: &RecordBatch,
         changes: &Changes,
+        matched: Option<&[usize]>,
         origin: &Origin,
         token: &'s dyn Fn(&str) -> String,
     ) -> Result<Option<ShownRows<'s>>, IngestError> {
@@ -232,12 +286,22 @@ impl Redaction {
             return Ok(None);
         }
         let shown = || -> Result<(RecordBatch, Vec<(usize, usize)>), ArrowError> {
-            let placed = with_places(events, changes)?;
+            let (placed, mut rows) = match &changes.replaced {
+                Some(replaced) => {
+                    let is_matched = |row: usize| matched.is_none_or(|rows| rows.binary_search(&row).is_ok());
+                    let rows: Vec<usize> =
+                        changes.rows.iter().map(|(row, _)| *row).filter(|row| is_matched(*row)).collect();
+                    let wanted: Int64Array = rows.iter().map(|row| Some(*row as i64)).collect();
+                    let columns = replaced.columns().iter().map(|column| take(column, &wanted, None));
+                    let placed = RecordBatch::try_new(events.schema(), columns.collect::<Result<_, _>>()?)?;
+                    (placed, rows.into_iter().enumerate().map(|(at, row)| (row, at)).collect())
+                }
+                None => (with_places(events, changes)?, changes.rows.clone()),
+            };
             if changes.unreadable.is_empty() {
-                return Ok((placed, changes.rows.clone()));
+                return Ok((placed, rows));
             }
             let hidden = self.hidden(events, changes, origin)?;
-            let mut rows = changes.rows.clone();
             let hidden_rows = changes.unreadable.iter().enumerate();
             rows.extend(hidden_rows.map(|(at, (row, _))| (*row, placed.num_rows() + at)));
             rows.sort_unstable();
@@ -292,25 +356,28 @@ impl Redaction {
         arrived: DateTime<Utc>,
     ) -> Result<(DecodedBlock, RedactionCounts), IngestError> {
         let counts = changes.counts;
-        let DecodedBlock { events, rejects, mut record_hashes, consumed, dialects } = decoded;
+        let DecodedBlock { events, rejects, mut record_hashes, unhashed, consumed, dialects } = decoded;
         let changed = changes.rows.iter().map(|(row, _)| *row);
         let unreadable = changes.unreadable.iter().map(|(row, _)| *row);
         let beside = around::beside(&events, &rejects, changed.chain(unreadable));
         let beside = beside.map_err(|source| columns_error(origin, source))?;
         let rejects = self.encrypted(&events, &rejects, &changes.unreadable, origin, arrived)?;
         let assemble = || -> Result<(RecordBatch, Vec<Sha256Hash>), ArrowError> {
-            let events = if changes.rows.is_empty() { events } else { replaced(&events, &changes)? };
+            changes.hash(&events, unhashed, &mut record_hashes)?;
+            let unreadable = &changes.unreadable;
+            let events = match changes.replaced {
+                Some(replaced) => replaced,
+                None => events,
+            };
             let events = match &beside {
                 Some(rows) => around::alone(&events, rows)?,
                 None => events,
             };
-            for (row, at) in &changes.rows {
-                record_hashes[*row] = changes.hashes[*at];
-            }
-            without(events, record_hashes, changes.unreadable.iter().map(|(row, _)| *row))
+            without(events, record_hashes, unreadable.iter().map(|(row, _)| *row))
         };
         let (events, record_hashes) = assemble().map_err(|source| columns_error(origin, source))?;
-        Ok((DecodedBlock { events, rejects, record_hashes, consumed, dialects }, counts))
+        let unhashed = Vec::new();
+        Ok((DecodedBlock { events, rejects, record_hashes, unhashed, consumed, dialects }, counts))
     }
 
     /// Returns the rejects of a block, encrypted, together with the events that cannot be edited, in
@@ -339,7 +406,7 @@ impl Redaction {
             all.push(Reject {
                 raw: self.encrypt(raw.value(row), origin)?,
                 reason: dictionary_value(reason, row).unwrap_or_default().to_owned(),
-                detail: detail.value(row).to_owned(),
+                detail: without_input(detail.value(row)).to_owned(),
                 offset: offset.value(row),
                 line: line.is_valid(row).then(|| line.value(row)),
             });
@@ -383,34 +450,74 @@ fn token(redactor: &Redactor, value: &str) -> String {
 }
 
 impl Changes {
+    fn none(events: &RecordBatch) -> Changes {
+        Changes {
+            rows: Vec::new(),
+            changed: events.slice(0, 0),
+            originals: Vec::new(),
+            marks: Vec::new(),
+            hashes: Vec::new(),
+            replaced: None,
+            is_google: false,
+            unreadable: Vec::new(),
+            counts: RedactionCounts::default(),
+        }
+    }
+
     /// Moves the rows whose changed event is not the event that it was to the rows that cannot be
     /// edited.
     fn refuse_other_events(&mut self, events: &RecordBatch) -> Result<(), ArrowError> {
-        let alike: Vec<Pair<'_>> =
-            IDENTITY.iter().map(|at| Pair::of(events.column(*at), self.changed.column(*at))).collect();
-        let is_same = |row: usize, at: usize| alike.iter().all(|pair| pair.is_equal(row, at));
-        if self.changed.num_rows() == self.rows.len() && self.rows.iter().all(|(row, at)| is_same(*row, *at))
-        {
-            return Ok(());
-        }
-        if self.changed.num_rows() != self.rows.len() {
+        if self.changed.num_rows() != self.originals.len() {
             return Err(ArrowError::ComputeError("redacted records and rows differ in number".to_owned()));
         }
-        let mask: BooleanArray = self.rows.iter().map(|(row, at)| Some(is_same(*row, *at))).collect();
-        drop(alike);
-        let (mut rows, mut hashes) = (Vec::new(), Vec::new());
-        for (row, at) in &self.rows {
-            if mask.value(*at) {
-                rows.push((*row, rows.len()));
-                hashes.push(self.hashes[*at]);
-            } else {
-                self.unreadable.push((*row, OTHER_EVENT.to_owned()));
-                self.counts.events -= 1;
-            }
+        let alike: Vec<Pair<'_>> =
+            IDENTITY.iter().map(|at| Pair::of(events.column(*at), self.changed.column(*at))).collect();
+        let is_same = |(at, row): (usize, &usize)| alike.iter().all(|pair| pair.is_equal(*row, at));
+        let is_same: Vec<bool> = self.originals.iter().enumerate().map(is_same).collect();
+        if !is_same.contains(&false) {
+            return Ok(());
+        }
+        for (row, _) in self.rows.extract_if(.., |(_, at)| !is_same[*at]) {
+            self.unreadable.push((row, OTHER_EVENT.to_owned()));
+            self.counts.events -= 1;
         }
         self.unreadable.sort_unstable();
-        self.changed = filter_record_batch(&self.changed, &mask)?;
-        (self.rows, self.hashes) = (rows, hashes);
+        Ok(())
+    }
+
+    /// Hashes the records of the changed rows, and those of `unhashed`.
+    fn hash(
+        &self,
+        events: &RecordBatch,
+        unhashed: Vec<usize>,
+        hashes: &mut [Sha256Hash],
+    ) -> Result<(), ArrowError> {
+        let renderer =
+            |events| Renderer::new(events).map_err(|error| ArrowError::SchemaError(error.to_string()));
+        let unrendered =
+            |fault: RowFault| ArrowError::SchemaError(format!("a row gives no record: {}", fault.as_str()));
+        let (clear, replaced) = (renderer(events)?, self.replaced.as_ref().map(renderer).transpose()?);
+        let mut record = Vec::new();
+        let mut changed = self.rows.iter().map(|(row, _)| *row).peekable();
+        for row in unhashed {
+            while changed.next_if(|changed| *changed < row).is_some() {}
+            if changed.peek() != Some(&row) {
+                record.clear();
+                // A row that was just decoded gives its record.
+                clear.record(row, &mut record).map_err(unrendered)?;
+                hashes[row] = leaf_hash(&record);
+            }
+        }
+        for (row, at) in &self.rows {
+            hashes[*row] = match &replaced {
+                Some(replaced) if self.originals[*at] != *row => {
+                    record.clear();
+                    replaced.record(*row, &mut record).map_err(unrendered)?;
+                    redacted_leaf_hash(&self.marks[*at], &record)
+                }
+                _ => self.hashes[*at],
+            };
+        }
         Ok(())
     }
 }

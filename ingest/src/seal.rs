@@ -189,6 +189,8 @@ pub fn encode_block(
     stored: &StoredRejects,
     arrived: DateTime<Utc>,
 ) -> Result<EncodedBlock, IngestError> {
+    // Every record was hashed when it was known what it would be.
+    debug_assert!(decoded.unhashed.is_empty());
     let (decoded, left_out) = if stored.encrypted.is_empty() {
         (decoded, 0)
     } else {

@@ -57,7 +57,7 @@ pub mod wrapper;
 pub use dialect::{Dialect, DialectCounts};
 pub use frame::Block;
 pub use limits::{BOM, DEPTH_MAX, LINE_BYTES_MAX};
-pub use reject::{Reason, Refusal};
+pub use reject::{Reason, Refusal, without_input};
 pub use spread::{is_spread, may_hold_nested};
 pub use tolerant::list_items;
 pub use wrapper::{

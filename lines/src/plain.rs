@@ -16,7 +16,7 @@ use strongroom_schemas::{Level, Stage};
 
 use crate::json::{Members, WHITE, bounded_depth, first_value};
 use crate::limits::LINE_BYTES_MAX;
-use crate::reject::{Reason, Refusal};
+use crate::reject::{Reason, Refusal, SAID_ID};
 use crate::spread::{self, IMPERSONATED_MEMBERS, OBJECT_MEMBERS, STATUS_MEMBERS, USER_MEMBERS};
 use crate::tolerant::{self, EVENT, Faults, Object, Text};
 
@@ -191,7 +191,7 @@ fn broken(text: &str, error: &serde_json::Error) -> Refusal {
 /// Returns the refusal of an event that a cloud's log service truncated.
 pub(crate) fn truncated(text: &str) -> Refusal {
     let detail = match cut_audit_id(text) {
-        Some(id) => format!("ends in [Truncated...]; auditID {id}"),
+        Some(id) => format!("ends in [Truncated...]{SAID_ID}{id}"),
         None => "ends in [Truncated...]".to_owned(),
     };
     Refusal::new(Reason::TruncatedByCloud, detail)

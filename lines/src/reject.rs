@@ -129,10 +129,22 @@ impl fmt::Display for Reason {
     }
 }
 
+/// What a detail says before the `auditID` of a truncated event, and before the place of an event in
+/// a wrapper that is not known.
+pub(crate) const SAID_ID: &str = "; auditID ";
+pub(crate) const SAID_PLACE: &str = "; an audit event is ";
+
+/// Returns a detail without what it repeats of the input.
+pub fn without_input(detail: &str) -> &str {
+    let ends = [SAID_ID, SAID_PLACE].into_iter().filter_map(|said| detail.find(said));
+    &detail[..ends.min().unwrap_or(detail.len())]
+}
+
 /// Why a piece of input is not an event. `detail` never repeats the input, which may contain a
 /// Secret. The exceptions are the `auditID` of a truncated event, by which the event can be found
 /// elsewhere; and the names of the members around an event and of its writer, which have letters,
-/// digits and a few signs only: a person needs them to configure the source.
+/// digits and a few signs only: a person needs them to configure the source. Under a redaction policy,
+/// [`without_input`] takes them out, except the writer's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: Reason,

@@ -87,22 +87,17 @@ pub fn render(micros: i64, out: &mut Vec<u8>) {
     let days = micros.div_euclid(DAY_US);
     let mut rest = micros.rem_euclid(DAY_US);
     let (year, month, day) = civil_from_days(days);
-    digits(year, 4, out);
-    out.push(b'-');
-    digits(month, 2, out);
-    out.push(b'-');
-    digits(day, 2, out);
-    out.push(b'T');
-    digits(rest / 3_600_000_000, 2, out);
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    digits(year, &mut text[..4]);
+    digits(month, &mut text[5..7]);
+    digits(day, &mut text[8..10]);
+    digits(rest / 3_600_000_000, &mut text[11..13]);
     rest %= 3_600_000_000;
-    out.push(b':');
-    digits(rest / 60_000_000, 2, out);
+    digits(rest / 60_000_000, &mut text[14..16]);
     rest %= 60_000_000;
-    out.push(b':');
-    digits(rest / 1_000_000, 2, out);
-    out.push(b'.');
-    digits(rest % 1_000_000, 6, out);
-    out.push(b'Z');
+    digits(rest / 1_000_000, &mut text[17..19]);
+    digits(rest % 1_000_000, &mut text[20..26]);
+    out.extend_from_slice(&text);
 }
 
 /// Whether `text` is what [`render`] writes for the time that it names.
@@ -173,10 +168,11 @@ fn number(digits: &[u8]) -> Option<i64> {
     Some(value)
 }
 
-fn digits(value: i64, width: u32, out: &mut Vec<u8>) {
-    for place in (0..width).rev() {
-        let digit = value / 10_i64.pow(place) % 10;
-        out.push(b'0' + u8::try_from(digit).unwrap_or(0));
+fn digits(value: i64, out: &mut [u8]) {
+    let mut rest = u32::try_from(value).unwrap_or(0);
+    for digit in out.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use strongroom_ingest::FaultCounts;
@@ -64,6 +64,8 @@ pub struct Metrics {
     pub given_up: AtomicU64,
     /// Records decoded and not sealed yet.
     pub unsealed: AtomicU64,
+    /// The id of the redaction policy, if there is one.
+    pub redaction_policy: OnceLock<u64>,
     /// Sealed events that were redacted, and the values in them that were dropped and tokenised.
     pub redacted_events: AtomicU64,
     pub dropped_values: AtomicU64,

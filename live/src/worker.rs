@@ -215,10 +215,12 @@ impl Worker {
         to_seal: bool,
     ) -> Result<DecodedBlock, IngestError> {
         let arrived = Utc::now();
-        let decoded = if to_seal {
-            self.decoder.decode_to_seal(block, arrived)
-        } else {
-            self.decoder.decode_to_match(block, arrived)
+        let decoded = match &self.redaction {
+            _ if !to_seal => self.decoder.decode_to_match(block, arrived),
+            None => self.decoder.decode_to_seal(block, arrived),
+            Some(redaction) => {
+                self.decoder.decode_to_change(block, arrived, redaction.hashed_later(&block.origin))
+            }
         }
         .map_err(|source| IngestError::Columns {
             label: stream.label.clone(),

@@ -1,8 +1,9 @@
 //! Detectors: the shapes of values that are replaced wherever they stand in a body.
 //!
-//! A detector sees what a string says, the text of a number, and the name of a member. It also
-//! looks into base64, twice at most, because values of Secrets are encoded, and tools encode what
-//! they put into them once more.
+//! A detector sees what a string says, the text of a number, and the name of a member. An underscore
+//! is a separator as well as a letter: `ssn_123-45-6789` has a number in it. It also looks into
+//! base64, twice at most, because values of Secrets are encoded, and tools encode what they put into
+//! them once more.
 //!
 //! Invariant: a detector's answer depends on the value alone. No state.
 
@@ -43,13 +44,13 @@ macro_rules! detectors {
     };
 }
 
-// A boundary is written as `(?:^|[^…])`, so what surrounds a value may be part of a match; a check
-// looks at digits and letters alone.
+// A text with underscores is searched a second time, with spaces in their place. A token may have
+// underscores itself, so its pattern has them as a boundary.
 detectors! {
     "aws-access-key", r"(?-u)\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", |_| true;
     "email", r"(?-u)[A-Za-z0-9._%+\x80-\xff-]+(?:@|%40)[A-Za-z0-9\x80-\xff-]+(?:\.[A-Za-z0-9\x80-\xff-]+)+", |_| true;
     "iban", r"(?-u)\b[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}\b", is_iban;
-    "jwt", r"(?-u)\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*", |_| true;
+    "jwt", r"(?-u)(?:\b|_)eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*", |_| true;
     "payment-card", r"(?-u)\b[2-6](?:[ -]?[0-9]){12,18}\b", is_card;
     "private-key", r"(?-u)-----BEGIN [A-Z0-9 ]*PRIVATE KEY", |_| true;
     "us-phone", r"(?-u)(?:\+1[ .-]?)?(?:\([2-9][0-9]{2}\) ?|\b[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-][0-9]{4}\b", |_| true;
@@ -67,25 +68,34 @@ impl Detector {
     }
 }
 
+/// Returns the first of the detectors whose shape is in a text.
+fn shape_in(detectors: &[(&'static Detector, u16)], text: &[u8]) -> Option<u16> {
+    let find =
+        |text: &[u8]| detectors.iter().find(|(detector, _)| detector.finds(text)).map(|(_, label)| *label);
+    find(text).or_else(|| {
+        memchr::memchr(b'_', text)?;
+        let apart: Vec<u8> = text.iter().map(|byte| if *byte == b'_' { b' ' } else { *byte }).collect();
+        find(&apart)
+    })
+}
+
 /// Returns the first of the detectors whose shape is in a text, or in what the text is the base64
 /// of, as it is given with its label.
 pub(crate) fn first_in(detectors: &[(&'static Detector, u16)], text: &[u8]) -> Option<u16> {
-    let find =
-        |text: &[u8]| detectors.iter().find(|(detector, _)| detector.finds(text)).map(|(_, label)| *label);
     if detectors.is_empty() {
         return None;
     }
-    if let Some(label) = find(text) {
+    if let Some(label) = shape_in(detectors, text) {
         return Some(label);
     }
     let mut decoded = from_base64(text)?;
     for _ in 1..BASE64_LAYERS_MAX {
-        if let Some(label) = find(&decoded) {
+        if let Some(label) = shape_in(detectors, &decoded) {
             return Some(label);
         }
         decoded = from_base64(&decoded)?;
     }
-    find(&decoded)
+    shape_in(detectors, &decoded)
 }
 
 /// Decodes a text that is base64 as a whole, of either alphabet, with or without padding and line
@@ -148,6 +158,31 @@ mod tests {
     fn every_name_is_a_detector() {
         assert_eq!(DETECTORS, ALL.each_ref().map(|detector| detector.name));
         ALL.iter().for_each(|detector| assert_eq!(first_in(&[(detector, 0)], b""), None));
+    }
+
+    #[test]
+    fn an_underscore_is_a_separator() {
+        for (name, text) in [
+            ("us-ssn", "ssn_123-45-6789"),
+            ("us-ssn", "123-45-6789_old"),
+            ("us-ssn", "a_123_45_6789_b"),
+            ("us-ssn", "000-12-3456_123-45-6789"),
+            ("payment-card", "card_4111111111111111_visa"),
+            ("iban", "to_DE89370400440532013000_now"),
+            ("jwt", "token_eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2_n"),
+            ("jwt", "token_eyJhbGc_OiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2ln"),
+            ("aws-access-key", "key_AKIAIOSFODNN7EXAMPLE_1"),
+            ("us-phone", "tel_415-555-2671_home"),
+            ("email", "to_a@b.co_"),
+            ("private-key", "_-----BEGIN PRIVATE KEY-----_"),
+        ] {
+            let detector = [(find(name).expect(name), 7)];
+            assert_eq!(first_in(&detector, text.as_bytes()), Some(7), "{name} {text}");
+            assert_eq!(first_in(&detector, STANDARD.encode(text).as_bytes()), Some(7), "{name} {text}");
+        }
+        for (name, text) in [("us-ssn", "1_1123-45-6789"), ("aws-access-key", "_xAKIAIOSFODNN7EXAMPLE")] {
+            assert_eq!(first_in(&[(find(name).expect(name), 7)], text.as_bytes()), None, "{name} {text}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use memchr::memmem;
-use regex::bytes::RegexSet;
+use regex::bytes::{Regex, RegexSet};
 
 use crate::detect::from_base64;
 use crate::json;
@@ -83,8 +83,8 @@ pub(crate) fn is_plain_reason(text: &[u8]) -> bool {
 /// What an annotation of the event may have in it, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The API server's own, about the request and not about its body.
-    Server,
+    /// What the authorizer decided.
+    Decision,
     /// The patch of an admission webhook, a JSON text.
     WebhookPatch,
     /// A message that may quote the body.
@@ -92,20 +92,9 @@ pub(crate) enum Origin {
     Other,
 }
 
-/// Beginnings of the names of annotations that are not about a body.
-const OF_SERVER: [&str; 11] = [
-    "apiserver.latency.k8s.io/",
-    "audit.k8s.io/",
-    "authentication.k8s.io/",
-    "authentication.openshift.io/",
-    "authorization.k8s.io/",
-    "failed-open.mutating.webhook.admission.k8s.io/",
-    "failed-open.mutation.webhook.admission.k8s.io/",
-    "failed-open.validating.webhook.admission.k8s.io/",
-    "k8s.io/",
-    "mutation.webhook.admission.k8s.io/",
-    "pod-security.kubernetes.io/",
-];
+/// The annotations in which the API server says how it decided.
+const DECISION: &str = "authorization.k8s.io/decision";
+const REASON: &str = "authorization.k8s.io/reason";
 const OF_PATCHES: &str = "patch.webhook.admission.k8s.io/";
 const OF_POLICIES: &str = "validation.policy.admission.k8s.io/";
 
@@ -116,10 +105,33 @@ pub(crate) fn origin(name: &[u8]) -> Origin {
         Origin::WebhookPatch
     } else if is(OF_POLICIES) {
         Origin::Quoting
-    } else if OF_SERVER.iter().any(|head| is(head)) {
-        Origin::Server
+    } else if name == DECISION.as_bytes() {
+        Origin::Decision
     } else {
         Origin::Other
+    }
+}
+
+/// Whether a decision is one that authorizers give.
+pub(crate) fn is_decision(text: &[u8]) -> bool {
+    matches!(text, b"" | b"allow" | b"forbid")
+}
+
+/// The reason that the authorizer of Kubernetes gives. That of a webhook may be any text.
+static PLAIN_AUTHORIZATION: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r#"(?-u)^RBAC: allowed by (?:Cluster)?RoleBinding "[^"]+" of (?:Cluster)?Role "[^"]+" to (?:User|Group|ServiceAccount) "[^"]+"$"#,
+    )
+    .expect("a test compiles the pattern")
+});
+
+/// Whether an annotation is the API server's, and says no more than how it decided, and by which
+/// binding of a role.
+pub fn is_plain_authorization(name: &str, text: &str) -> bool {
+    match name {
+        DECISION => is_decision(text.as_bytes()),
+        REASON => text.is_empty() || PLAIN_AUTHORIZATION.is_match(text.as_bytes()),
+        _ => false,
     }
 }
 
@@ -129,13 +141,15 @@ pub(crate) struct Echoes {
     is_full: bool,
     /// How many bytes may still be searched.
     left: usize,
+    /// The longest text in which they are searched for. A longer one is in none.
+    longest: usize,
 }
 
 impl Echoes {
     /// Collects the strings and numbers of the values that were replaced, what the strings are the
     /// base64 of, and their own base64. They begin at `starts`, and are known to be JSON.
-    pub(crate) fn of(text: &[u8], starts: impl Iterator<Item = usize>) -> Echoes {
-        let mut echoes = Echoes { texts: Vec::new(), is_full: false, left: SEARCH_BYTES_MAX };
+    pub(crate) fn of(text: &[u8], starts: impl Iterator<Item = usize>, longest: usize) -> Echoes {
+        let mut echoes = Echoes { texts: Vec::new(), is_full: false, left: SEARCH_BYTES_MAX, longest };
         for start in starts {
             // The values were read before, so nothing fails here.
             let _ = echoes.collect(text, start, 0);
@@ -172,13 +186,15 @@ impl Echoes {
 
     fn push_text(&mut self, text: &[u8]) {
         self.push(text);
-        if text.len() >= ECHO_BYTES_MIN {
+        if text.len() >= ECHO_BYTES_MIN && text.len() / 3 * 4 <= self.longest {
             // The end depends on what follows, also without padding.
             let encoded = STANDARD_NO_PAD.encode(&text[..text.len() - text.len() % 3]);
             self.push(encoded.as_bytes());
         }
-        for quoted in quoted(text) {
-            self.push(&quoted);
+        if text.len() <= self.longest && !text.iter().all(is_written_as_it_is) {
+            for quoted in quoted(text) {
+                self.push(&quoted);
+            }
         }
         // Every quoting and encoding leaves these bytes as they are.
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
@@ -189,7 +205,7 @@ impl Echoes {
     }
 
     fn push(&mut self, text: &[u8]) {
-        if text.len() < ECHO_BYTES_MIN {
+        if text.len() < ECHO_BYTES_MIN || text.len() > self.longest {
             return;
         }
         if self.texts.len() == ECHOES_MAX {
@@ -272,6 +288,11 @@ pub(crate) fn quoted(text: &[u8]) -> Vec<Vec<u8>> {
     spellings
 }
 
+/// Whether every way to quote leaves a byte as it is.
+fn is_written_as_it_is(byte: &u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
+}
+
 /// Whether Go's `%q` writes a character as it is.
 fn is_printed(c: char) -> bool {
     let is_format = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -347,7 +368,8 @@ mod tests {
     #[test]
     fn annotations_are_told_apart_by_name() {
         for (name, expected) in [
-            ("authorization.k8s.io/reason", Origin::Server),
+            ("authorization.k8s.io/decision", Origin::Decision),
+            ("authorization.k8s.io/reason", Origin::Other),
             ("patch.webhook.admission.k8s.io/round_0_index_1", Origin::WebhookPatch),
             ("validation.policy.admission.k8s.io/validation_failure", Origin::Quoting),
             ("my.webhook/finding", Origin::Other),
@@ -360,7 +382,7 @@ mod tests {
     #[test]
     fn replaced_texts_are_found_again() {
         let text = br#"{"a":["hunter\u0032","aHVudGVyMw==","a \"0123456789abcdef\"\n"],"n":1234567,"s":"x"}"#;
-        let mut echoes = Echoes::of(text, std::iter::once(0));
+        let mut echoes = Echoes::of(text, std::iter::once(0), usize::MAX);
         for found in [
             "is hunter2.",
             "hunter3",
@@ -380,11 +402,14 @@ mod tests {
             "[{}]",
             (0..=ECHOES_MAX).map(|at| (1_000_000 + at).to_string()).collect::<Vec<_>>().join(",")
         );
-        assert!(Echoes::of(many.as_bytes(), std::iter::once(0)).may_be_in(b"anything"));
+        assert!(Echoes::of(many.as_bytes(), std::iter::once(0), usize::MAX).may_be_in(b"anything"));
         // What is too much to be searched counts as found.
         let long = vec![b' '; SEARCH_BYTES_MAX / 2];
-        assert!(!Echoes::of(b"\"hunter2\"", std::iter::once(0)).may_be_in(&long));
-        assert!(Echoes::of(b"[\"hunter2\",\"hunter3\",\"hunter4\"]", std::iter::once(0)).may_be_in(&long));
+        assert!(!Echoes::of(b"\"hunter2\"", std::iter::once(0), usize::MAX).may_be_in(&long));
+        assert!(
+            Echoes::of(b"[\"hunter2\",\"hunter3\",\"hunter4\"]", std::iter::once(0), usize::MAX)
+                .may_be_in(&long)
+        );
     }
 
     #[test]
@@ -399,7 +424,7 @@ mod tests {
         assert_eq!(all("jane@example.org é"), [""; 0]);
         assert_eq!(all("a\u{1}\u{200b}"), ["a\\x01\\u200b", "a\\u0001\u{200b}"]);
         assert_eq!(all("<\"\n>"), ["\\u003c\\\"\\n\\u003e", "<\\\"\\n>"]);
-        let mut echoes = Echoes::of(b"\"one line\\nand another\"", std::iter::once(0));
+        let mut echoes = Echoes::of(b"\"one line\\nand another\"", std::iter::once(0), usize::MAX);
         assert!(echoes.may_be_in(br#"{"key":"one line\nand another"}"#));
     }
 

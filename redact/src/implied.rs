@@ -16,10 +16,11 @@ pub(crate) enum Implied {
     Repeated,
     Selector,
     Moved,
+    Claim,
 }
 
 impl Implied {
-    pub(crate) const ALL: [Implied; 11] = [
+    pub(crate) const ALL: [Implied; 12] = [
         Implied::Message,
         Implied::Annotation,
         Implied::Beside,
@@ -31,6 +32,7 @@ impl Implied {
         Implied::Repeated,
         Implied::Selector,
         Implied::Moved,
+        Implied::Claim,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -46,6 +48,7 @@ impl Implied {
             Implied::Repeated => "object with a repeated member",
             Implied::Selector => "selector that may name a value",
             Implied::Moved => "value that a patch moves or copies",
+            Implied::Claim => "claim about a user",
         }
     }
 

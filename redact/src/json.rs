@@ -30,6 +30,33 @@ pub(crate) fn skip_white(text: &[u8], mut at: usize) -> usize {
     at
 }
 
+/// Returns a text without what prints nothing around it: white space of any kind, control characters,
+/// and byte order marks.
+pub(crate) fn bare(text: &[u8]) -> &[u8] {
+    let is_ascii = |byte: &u8| byte.is_ascii() && !byte.is_ascii_control() && *byte != b' ';
+    if text.first().is_none_or(is_ascii) && text.last().is_none_or(is_ascii) {
+        return text;
+    }
+    let is_nothing = |c: char| {
+        c.is_whitespace()
+            || c.is_control()
+            || matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut start = 0;
+    for chunk in text.utf8_chunks() {
+        let left = chunk.valid().trim_start_matches(is_nothing).len();
+        start += chunk.valid().len() - left;
+        if left > 0 || !chunk.invalid().is_empty() {
+            break;
+        }
+    }
+    let text = &text[start..];
+    // The end counts only where all of the text is UTF-8.
+    std::str::from_utf8(text)
+        .map_or(text.trim_ascii_end(), |text| text.trim_end_matches(is_nothing).as_bytes())
+}
+
 /// Returns the position after the byte `byte`, which has to be at `at`.
 pub(crate) fn expect(text: &[u8], at: usize, byte: u8) -> Result<usize, Broken> {
     if text.get(at) == Some(&byte) { Ok(at + 1) } else { Err(Broken::NotJson) }

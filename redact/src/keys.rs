@@ -5,7 +5,8 @@
 //! nothing else of the archive.
 //!
 //! Invariant: no error and no debug text has a key, also if it was written where its source should
-//! be. A file that others may read is refused.
+//! be. A file that others may read is refused, and so is what is no regular file: a pipe may never
+//! end, or never begin.
 
 use std::fmt;
 use std::io::Read as _;
@@ -46,6 +47,8 @@ pub enum KeyError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the key {} is not a regular file", path.display())]
+    Irregular { path: PathBuf },
     #[error("the key {} may be read by others; set its mode to 0600", path.display())]
     Open { path: PathBuf },
     #[error("the environment has no variable {name}")]
@@ -125,12 +128,21 @@ impl fmt::Display for KeySource {
 
 fn read_file(path: &Path) -> Result<Secret, KeyError> {
     let failed = |source| KeyError::Read { path: path.to_owned(), source };
+    let irregular = || KeyError::Irregular { path: path.to_owned() };
+    // To open a pipe is to wait for its writer.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(irregular());
+    }
     let file = std::fs::File::open(path).map_err(failed)?;
+    // What counts is the file that is read, whatever the name leads to a moment later.
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(irregular());
+    }
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        // The mode is that of the file that is read, whatever the name leads to a moment later.
-        if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
+        if metadata.permissions().mode() & 0o077 != 0 {
             return Err(KeyError::Open { path: path.to_owned() });
         }
     }
@@ -320,6 +332,15 @@ mod tests {
         assert!(matches!(source.load(), Err(KeyError::Open { .. })));
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("a mode");
         assert_eq!(source.load().expect("a key").id(), Key::parse(TEXT).expect("a key").id());
+        // A pipe without a writer, a link to it, a folder, and a device that never ends.
+        let (pipe, link) = (folder.path().join("pipe"), folder.path().join("link"));
+        let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status();
+        assert!(made.expect("mkfifo").success());
+        std::os::unix::fs::symlink(&pipe, &link).expect("a link");
+        for path in [&pipe, &link, &folder.path().to_owned(), &PathBuf::from("/dev/zero")] {
+            let source = KeySource::File(path.clone());
+            assert!(matches!(source.load(), Err(KeyError::Irregular { .. })), "{}", path.display());
+        }
 
         let load = |text: &str| KeySource::parse(text).expect("a source").load();
         assert_eq!(load(&format!("command:echo {TEXT}")).expect("a key").to_text().expose().trim(), TEXT);

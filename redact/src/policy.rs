@@ -33,6 +33,10 @@ pub const GLOBS_MAX: usize = 256;
 
 const ID_DOMAIN: &[u8] = b"strongroom redaction policy 1\n";
 
+/// A resource whose objects have parts of other objects in `data`, its group, and these others.
+pub(crate) const REVISIONS: (&str, &str, [&str; 2]) =
+    ("controllerrevisions", "apps", ["daemonsets", "statefulsets"]);
+
 /// Query parameters with values of objects in them.
 pub(crate) const FIELD_SELECTOR: &str = "fieldselector";
 pub(crate) const LABEL_SELECTOR: &str = "labelselector";
@@ -297,8 +301,13 @@ impl Rule {
             Some(resource) => {
                 // A core resource has no group, and neither has one whose group cannot be read.
                 let is_group = |own: &Glob| target.api_group.is_none_or(|group| own.matches(group));
+                let (revisions, group, revised) = REVISIONS;
+                let is_revision = resource == revisions && target.api_group.is_none_or(|own| own == group);
+                let matches = |own: &Glob| {
+                    own.matches(resource) || is_revision && revised.iter().any(|revised| own.matches(revised))
+                };
                 self.resources.is_empty()
-                    || self.resources.iter().any(|(group, own)| own.matches(resource) && is_group(group))
+                    || self.resources.iter().any(|(group, own)| matches(own) && is_group(group))
             }
         };
         is_resource
@@ -434,11 +443,15 @@ impl Maker {
             let pattern = |(before, body_steps): &(&[&str], usize)| Pattern {
                 steps: before
                     .iter()
-                    .map(|name| Step::Name((*name).to_owned()))
+                    .map(|name| match *name {
+                        BELOW => Step::AnyDepth,
+                        name => Step::Name(name.to_owned()),
+                    })
                     .chain(path.steps.iter().cloned())
                     .collect(),
                 action,
-                label: index(label),
+                // What is claimed about a user is not the user's name.
+                label: if before.contains(&BELOW) { Implied::Claim.label() } else { index(label) },
                 body_steps: *body_steps,
             };
             self.of_event.extend(in_event(path.root).iter().map(pattern));
@@ -498,6 +511,9 @@ fn unkeepable(path: &Path, action: Action) -> Option<&'static str> {
     }
 }
 
+/// The step of a place that is every value below.
+const BELOW: &str = "**";
+
 type Places = &'static [(&'static [&'static str], usize)];
 
 /// Where a root is in an event.
@@ -532,6 +548,30 @@ fn in_entry(root: Root) -> Places {
         Root::UserName => &[
             (&["protoPayload", "authenticationInfo", "principalEmail"], 0),
             (&["protoPayload", "authenticationInfo", "principalSubject"], 0),
+            // Those on whose behalf a service account acted, and its key, which has its name.
+            (&["protoPayload", "authenticationInfo", "thirdPartyPrincipal", BELOW], 0),
+            (&["protoPayload", "authenticationInfo", "serviceAccountKeyName"], 0),
+            (&["protoPayload", "authenticationInfo", "serviceAccountDelegationInfo", "principalSubject"], 0),
+            (
+                &[
+                    "protoPayload",
+                    "authenticationInfo",
+                    "serviceAccountDelegationInfo",
+                    "firstPartyPrincipal",
+                    "principalEmail",
+                ],
+                0,
+            ),
+            (
+                &[
+                    "protoPayload",
+                    "authenticationInfo",
+                    "serviceAccountDelegationInfo",
+                    "thirdPartyPrincipal",
+                    BELOW,
+                ],
+                0,
+            ),
         ],
         Root::UserExtra | Root::ImpersonatedUserExtra | Root::RequestUri => &[],
     }

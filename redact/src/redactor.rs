@@ -16,14 +16,14 @@ use thiserror::Error;
 use crate::cipher::CipherError;
 use crate::detect::Detector;
 use crate::echo::Echoes;
-use crate::edit::{Context, Walk};
-use crate::graph::Action;
+use crate::edit::{Candidate, Context, PARAMETERS_END, Walk};
+use crate::graph::{Action, Patterns};
 use crate::implied::Implied;
 use crate::json::{self, Broken};
 use crate::keys::{KeyId, Keys};
 use crate::path::{Root, Roots};
 use crate::pointers::{self, Forced, Unmarked};
-use crate::policy::Policy;
+use crate::policy::{Policy, REVISIONS};
 use crate::target::{Form, Target};
 use crate::token::Token;
 
@@ -72,6 +72,16 @@ pub struct Counts {
     /// For each part of the policy that replaced values: its index for [`Redactor::label`], and the
     /// number of values. Sorted by index.
     pub by_label: Vec<(u16, u64)>,
+}
+
+/// What of a policy applies to the events of one kind and target.
+#[derive(Clone, Debug)]
+pub struct Applicable {
+    form: Form,
+    patterns: Patterns,
+    keeps_cells: bool,
+    has_revisions: bool,
+    keeps_messages: bool,
 }
 
 /// A policy with its keys. Shared by threads, and never changed.
@@ -136,7 +146,7 @@ impl Redactor {
     pub fn may_change_uri(&self, uri: &str) -> bool {
         let Some((_, query)) = uri.split_once('?') else { return false };
         let Some(names) = &self.parameters else { return true };
-        query.split('&').any(|parameter| {
+        query.split(|c: char| PARAMETERS_END.iter().any(|end| c == char::from(*end))).any(|parameter| {
             let name = parameter.split('=').next().unwrap_or_default();
             let is_plain = name.bytes().all(|byte| byte.is_ascii() && byte != b'%' && byte != b'+');
             !is_plain || names.iter().any(|own| name.eq_ignore_ascii_case(own))
@@ -146,6 +156,19 @@ impl Redactor {
     /// Whether an event with this target may be changed.
     pub fn may_change(&self, cluster: &str, target: &Target<'_>) -> bool {
         !self.roots(cluster, target).is_empty()
+    }
+
+    /// Returns what of the policy applies to events with this target.
+    pub fn applicable(&self, form: Form, cluster: &str, target: &Target<'_>) -> Applicable {
+        let target = target.said();
+        let is_core = target.api_group.is_none();
+        Applicable {
+            form,
+            patterns: self.policy.applicable(form, cluster, &target),
+            keeps_cells: is_core && matches!(target.resource, Some("secrets" | "configmaps")),
+            has_revisions: target.resource.is_none_or(|resource| resource == REVISIONS.0),
+            keeps_messages: target.resource == Some("events"),
+        }
     }
 
     /// Returns the event as it may be written. `None` if nothing in it is to be changed.
@@ -159,25 +182,33 @@ impl Redactor {
         cluster: &str,
         target: &Target<'_>,
     ) -> Result<Option<Redacted>, Unreadable> {
-        let applicable = self.policy.applicable(form, cluster, target);
-        if applicable.is_empty() && self.detectors.is_empty() {
+        self.redact_as(event, &self.applicable(form, cluster, target))
+    }
+
+    /// Like [`redact`](Self::redact), with what applies to the event.
+    ///
+    /// # Errors
+    /// Like [`redact`](Self::redact).
+    pub fn redact_as(&self, event: &[u8], applicable: &Applicable) -> Result<Option<Redacted>, Unreadable> {
+        let form = applicable.form;
+        if applicable.patterns.is_empty() && self.detectors.is_empty() {
             return Ok(None);
         }
         if std::str::from_utf8(event).is_err() {
             return Err(Unreadable::NotUtf8);
         }
-        let is_core = target.api_group.is_none_or(str::is_empty);
         let (mut forced, mut names) = (Forced::new(), Vec::new());
         for _ in 0..WALKS_MAX {
             let walk = Walk::record(
                 event,
                 Context {
                     graph: self.policy.graph(form),
-                    applicable: &applicable,
+                    applicable: &applicable.patterns,
                     detectors: &self.detectors,
                     form,
-                    keeps_cells: is_core && matches!(target.resource, Some("secrets" | "configmaps")),
-                    keeps_messages: target.resource == Some("events"),
+                    keeps_cells: applicable.keeps_cells,
+                    has_revisions: applicable.has_revisions,
+                    keeps_messages: applicable.keeps_messages,
                     key: self.keys.current(),
                     forced: &forced,
                     names: &names,
@@ -255,10 +286,21 @@ impl Redactor {
 fn repeating(walk: &Walk<'_, '_>) -> Forced {
     let mut more: Forced = walk.beside.iter().map(|at| (*at, Implied::Beside.label())).collect();
     if !walk.candidates.is_empty() {
-        let mut echoes = Echoes::of(walk.text(), walk.replaced.iter().map(|replaced| replaced.start));
-        for (start, end, label) in &walk.candidates {
-            if echoes.may_be_in(&json::unescape(&walk.text()[*start..*end])) {
-                more.insert(*start, *label);
+        let length = |Candidate { literal: (start, end), text, .. }: &Candidate| {
+            text.as_ref().map_or(end - start, Vec::len)
+        };
+        let lengths = walk.candidates.iter().map(length);
+        let longest = lengths.max().unwrap_or_default();
+        let starts = walk.replaced.iter().map(|replaced| replaced.start);
+        let starts = starts.filter(|start| !walk.renamed.contains(start));
+        let mut echoes = Echoes::of(walk.text(), starts, longest);
+        for Candidate { literal: (start, end), text, at, label } in &walk.candidates {
+            if more.contains_key(at) {
+                continue;
+            }
+            let said = json::unescape(&walk.text()[*start..*end]);
+            if echoes.may_be_in(text.as_deref().unwrap_or(&said)) {
+                more.insert(*at, *label);
             }
         }
     }

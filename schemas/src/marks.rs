@@ -18,6 +18,8 @@ pub const REDACTION_BYTES_MAX: usize = 64 << 10;
 pub const PATH_BYTES_MAX: usize = 512;
 /// Maximum number of faults in one row.
 pub const FAULTS_MAX: usize = 64;
+/// Bytes of a mark beside its paths: no mark has more.
+const MARK_HEAD_BYTES: usize = 128;
 /// Number of hex digits of a policy's id.
 const POLICY_DIGITS: usize = 16;
 
@@ -113,7 +115,9 @@ impl Redaction {
         {
             return Err(MarkError::Order);
         }
-        if self.to_string().len() > REDACTION_BYTES_MAX {
+        // An escape takes two bytes for one, because a path has no control characters.
+        let longest = MARK_HEAD_BYTES + both().map(|path| 2 * path.len() + 3).sum::<usize>();
+        if longest > REDACTION_BYTES_MAX && self.to_string().len() > REDACTION_BYTES_MAX {
             return Err(MarkError::TooLong);
         }
         Ok(())

@@ -424,7 +424,7 @@ fn produce(tansu: &Tansu, numbers: std::ops::Range<usize>) {
 
 #[test]
 fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
-    let count_each = if is_long() { 20_000 } else { 1_500 };
+    let count_each = if is_long() { 30_000 } else { 1_500 };
     let (folder, log, _) = setting(count_each, false);
     let at = |name: &str| folder.path().join(name);
     let receiver = Receiver::that_takes_all();
@@ -449,13 +449,14 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
     }
     let (mut daemon, mut logs) = (Daemon::start(&config), Vec::new());
     let mut sent = count_each;
-    for (at, chunk) in (0..15).zip((count_each..2 * count_each).step_by(100)) {
+    let kills_after = count_each / 300;
+    for (at, chunk) in (count_each..2 * count_each).step_by(100).enumerate() {
         let body = batch(chunk..chunk + 100);
         while post(&listener(&daemon), &body) != 200 {
             std::thread::sleep(Duration::from_millis(50));
         }
         sent += 100;
-        if at % 5 == 4 {
+        if at % kills_after == kills_after - 1 {
             std::thread::sleep(Duration::from_millis(250));
             logs.push(daemon.log());
             daemon.kill();
@@ -472,6 +473,9 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
     });
     assert_eq!(daemon.metric("conservation_failures_total"), 0.0);
     assert!(daemon.metric("redacted_events_total") > 0.0);
+    let (_, metrics) = daemon.get("/metrics");
+    let in_force = metrics.lines().find(|line| line.starts_with("strongroom_redaction_policy{policy=\""));
+    assert!(in_force.is_some_and(|line| line.ends_with("\"} 1")), "{metrics}");
     assert!(daemon.metric("redacted_values_total{action=\"drop\"}") > 0.0);
     let alerts = number(&archive, "SELECT count(*) FROM alerts");
     assert!(alerts >= i64::try_from(events).expect("small"), "{alerts}");

@@ -30,11 +30,15 @@ impl Signer {
     /// [`TlogError::ReadKey`], [`TlogError::KeyOpen`] and [`TlogError::PrivateKey`].
     pub fn from_file(path: &Path) -> Result<Signer, TlogError> {
         let failed = |source| TlogError::ReadKey { path: path.to_owned(), source };
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        // To open a pipe is to wait for its writer.
+        if !metadata.is_file() {
+            return Err(failed(std::io::Error::other("it is not a regular file")));
+        }
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
-            let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
-            if mode & 0o007 != 0 {
+            if metadata.permissions().mode() & 0o007 != 0 {
                 return Err(TlogError::KeyOpen { path: path.to_owned() });
             }
         }

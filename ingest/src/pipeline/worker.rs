@@ -142,7 +142,13 @@ impl Worker {
     }
 
     fn decode(&mut self, block: &Block, arrived: DateTime<Utc>) -> Result<DecodedBlock, IngestError> {
-        self.decoder.decode_to_seal(block, arrived).map_err(|source| {
+        let decoded = match &self.redaction {
+            None => self.decoder.decode_to_seal(block, arrived),
+            Some(redaction) => {
+                self.decoder.decode_to_change(block, arrived, redaction.hashed_later(&block.origin))
+            }
+        };
+        decoded.map_err(|source| {
             let label = block.origin.partition.clone();
             IngestError::Columns { label, offset: block.offset, source }
         })
@@ -174,17 +180,19 @@ fn raw_kept(decoded: &DecodedBlock) -> u64 {
 /// The rows of several blocks, one after the other.
 fn joined(blocks: Vec<DecodedBlock>) -> Result<DecodedBlock, ArrowError> {
     let (mut events, mut rejects, mut record_hashes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut unhashed = Vec::new();
     let (mut consumed, mut dialects) = (0, DialectCounts::default());
     for block in blocks {
         events.push(block.events);
         rejects.push(block.rejects);
+        unhashed.extend(block.unhashed.into_iter().map(|row| row + record_hashes.len()));
         record_hashes.extend(block.record_hashes);
         consumed += block.consumed;
         dialects.add_all(&block.dialects);
     }
     let events = concat_batches(&Table::Events.batch_schema(), &events)?;
     let rejects = concat_batches(&Table::Rejects.batch_schema(), &rejects)?;
-    Ok(DecodedBlock { events, rejects, record_hashes, consumed, dialects })
+    Ok(DecodedBlock { events, rejects, record_hashes, unhashed, consumed, dialects })
 }
 
 /// What a block gave, but for the numbers of its rows.

@@ -5,12 +5,16 @@
 //! for one block.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array as _, ArrayRef, DictionaryArray, ListArray, RecordBatch};
+use strongroom_decode::render::Renderer;
+use strongroom_decode::{DecodedRow, HashedLater};
 use strongroom_lines::wrapper::SHAPE_GOOGLE;
-use strongroom_redact::{Redactor, Root, Roots, Target};
+use strongroom_redact::{Applicable, Form, Redactor, Root, Roots, Target, is_plain_authorization};
 use strongroom_schemas::events::index;
 use strongroom_schemas::marks::parse_fault;
 
@@ -28,9 +32,6 @@ pub const fn columns_of(root: Root) -> &'static [usize] {
         Root::RequestUri => &[index::REQUEST_URI],
     }
 }
-
-/// The annotations in which the API server says how it decided.
-const OF_AUTHORIZATION: [&str; 2] = ["authorization.k8s.io/decision", "authorization.k8s.io/reason"];
 
 /// What a policy may change in an event, and what of it is named by the policy.
 #[derive(Clone, Copy)]
@@ -57,10 +58,93 @@ pub struct Gate<'g> {
     google: Option<i32>,
     known: HashMap<[i32; 4], Opening>,
     last: Option<([i32; 4], Opening)>,
+    applicable: HashMap<[i32; 4], Rc<Applicable>>,
     annotations: Names<'g>,
-    /// For each entry of `annotations`, whether it has more than the API server's own.
+    /// For each entry of `annotations`, whether it has more than how the API server decided.
     has_more: Vec<Option<bool>>,
+    uri: Names<'g>,
+    /// For each entry of `uri`, whether the policy may change it.
+    changing_uris: Vec<Option<bool>>,
+    bodies: [&'g ArrayRef; 2],
+    like: [Names<'g>; COLUMNS_LIKE.len()],
 }
+
+/// The columns, beside the URI, that decide together with the target what a policy changes in an
+/// event without bodies: a policy changes only these, and looks for what it replaced only in these.
+/// One with a root decides nothing if the policy changes nothing below that root.
+const COLUMNS_LIKE: [(usize, Option<Root>); 10] = [
+    (index::USER_NAME, Some(Root::UserName)),
+    (index::USER_EXTRA, Some(Root::UserExtra)),
+    (index::IMPERSONATED_USER_NAME, Some(Root::UserName)),
+    (index::IMPERSONATED_USER_EXTRA, Some(Root::ImpersonatedUserExtra)),
+    (index::RESPONSE_STATUS, Some(Root::StatusMessage)),
+    (index::RESPONSE_MESSAGE, Some(Root::StatusMessage)),
+    (index::RESPONSE_REASON, Some(Root::StatusMessage)),
+    (index::RESPONSE_DETAILS, Some(Root::StatusDetails)),
+    (index::ANNOTATIONS, None),
+    (index::SHAPE, None),
+];
+const LIKE: usize = 4 + 1 + COLUMNS_LIKE.len();
+/// Keys of the target, of the URI if the policy may change it, and of [`COLUMNS_LIKE`].
+pub type Likeness = [i32; LIKE];
+
+fn key_of(names: Names<'_>, row: usize) -> i32 {
+    if names.is_valid(row) { names.keys().value(row) } else { -1 }
+}
+
+/// Says while a block is decoded which of its records the policy will probably change. A wrong answer
+/// costs time and nothing else.
+pub struct ProbablyChanged {
+    redactor: Arc<Redactor>,
+    cluster: String,
+    known: HashMap<[i32; 4], Roots>,
+    last: Option<([i32; 4], Roots)>,
+    uris: Vec<Option<bool>>,
+}
+
+impl ProbablyChanged {
+    pub fn new(redactor: Arc<Redactor>, cluster: &str) -> ProbablyChanged {
+        let (known, last, uris) = (HashMap::new(), None, Vec::new());
+        ProbablyChanged { redactor, cluster: cluster.to_owned(), known, last, uris }
+    }
+
+    fn roots(&mut self, row: &DecodedRow<'_>) -> Roots {
+        let mut keys = TARGET.map(|column| row.key(column));
+        // All objects with a name are alike.
+        keys[1] = keys[1].min(0);
+        if let Some((_, roots)) = self.last.filter(|(known, _)| *known == keys) {
+            return roots;
+        }
+        let (redactor, cluster) = (&self.redactor, &self.cluster);
+        let roots = *self.known.entry(keys).or_insert_with(|| {
+            let [namespace, name, api_group, resource] = TARGET.map(|column| row.name(column));
+            redactor.named_roots(cluster, &Target { namespace, name, api_group, resource }.said())
+        });
+        self.last = Some((keys, roots));
+        roots
+    }
+
+    fn may_change_uri(&mut self, row: &DecodedRow<'_>) -> bool {
+        let Ok(key) = usize::try_from(row.key(index::REQUEST_URI)) else { return false };
+        if self.uris.len() <= key {
+            self.uris.resize(key + 1, None);
+        }
+        let uri = || row.name(index::REQUEST_URI).is_some_and(|uri| self.redactor.may_change_uri(uri));
+        *self.uris[key].get_or_insert_with(uri)
+    }
+}
+
+impl HashedLater for ProbablyChanged {
+    fn is_later(&mut self, row: &DecodedRow<'_>) -> bool {
+        self.roots(row).iter().any(|root| match root {
+            Root::RequestUri => self.may_change_uri(row),
+            root => columns_of(root).iter().any(|column| row.has(*column)),
+        })
+    }
+}
+
+/// The columns that say what an event is about, as in [`Target`].
+const TARGET: [usize; 4] = [index::NAMESPACE, index::NAME, index::API_GROUP, index::RESOURCE];
 
 /// A column of names that repeat.
 pub type Names<'g> = &'g DictionaryArray<Int32Type>;
@@ -71,7 +155,7 @@ impl<'g> Gate<'g> {
         Gate {
             redactor,
             cluster,
-            names: [index::NAMESPACE, index::NAME, index::API_GROUP, index::RESOURCE].map(names),
+            names: TARGET.map(names),
             columns: Root::ALL
                 .iter()
                 .flat_map(|root| columns_of(*root).iter().map(|column| (*root, events.column(*column))))
@@ -87,8 +171,13 @@ impl<'g> Gate<'g> {
             shape: names(index::SHAPE),
             known: HashMap::new(),
             last: None,
+            applicable: HashMap::new(),
             annotations: names(index::ANNOTATIONS),
             has_more: Vec::new(),
+            uri: names(index::REQUEST_URI),
+            changing_uris: Vec::new(),
+            bodies: [index::REQUEST_OBJECT, index::RESPONSE_OBJECT].map(|column| events.column(column)),
+            like: COLUMNS_LIKE.map(|(column, _)| names(column)),
         }
     }
 
@@ -110,15 +199,14 @@ impl<'g> Gate<'g> {
             opening.roots.contains(root)
                 && column.is_valid(row)
                 && match root {
-                    Root::RequestUri => dictionary_value(column.as_dictionary(), row)
-                        .is_some_and(|uri| self.redactor.may_change_uri(uri)),
+                    Root::RequestUri => self.may_change_uri(row),
                     Root::Annotations if !opening.named.contains(root) => self.has_more_annotations(row),
                     _ => true,
                 }
         })
     }
 
-    /// Whether a row has annotations other than those in which the API server says how it decided.
+    /// Whether a row's annotations say more than how the API server decided.
     fn has_more_annotations(&mut self, row: usize) -> bool {
         if self.annotations.is_null(row) {
             return false;
@@ -127,10 +215,26 @@ impl<'g> Gate<'g> {
         self.has_more.resize(self.annotations.values().len(), None);
         *self.has_more[key].get_or_insert_with(|| {
             let text = self.annotations.values().as_string::<i32>().value(key);
-            let members = serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(text);
-            let is_own = |name: &String| OF_AUTHORIZATION.contains(&name.as_str());
-            members.map_or(true, |members| !members.keys().all(is_own))
+            let members = serde_json::from_str::<BTreeMap<String, String>>(text);
+            let is_plain = |(name, text): (&String, &String)| is_plain_authorization(name, text);
+            members.map_or(true, |members| !members.iter().all(is_plain))
         })
+    }
+
+    /// What of the policy applies to an event.
+    pub fn applicable(&mut self, row: usize) -> Rc<Applicable> {
+        let of_event =
+            |gate: &Self| Rc::new(gate.redactor.applicable(Form::Event, gate.cluster, &gate.target(row)));
+        if self.faults.is_valid(row) {
+            return of_event(self);
+        }
+        let keys = self.keys(row);
+        if let Some(applicable) = self.applicable.get(&keys) {
+            return Rc::clone(applicable);
+        }
+        let applicable = of_event(self);
+        self.applicable.insert(keys, Rc::clone(&applicable));
+        applicable
     }
 
     pub fn roots(&mut self, row: usize) -> Roots {
@@ -141,11 +245,7 @@ impl<'g> Gate<'g> {
         if self.faults.is_valid(row) {
             return Opening::of(self.redactor, self.cluster, &self.target(row));
         }
-        // All objects without a name, and all with one, are alike.
-        let key = |names: Names<'_>| if names.is_valid(row) { names.keys().value(row) } else { -1 };
-        let mut keys = self.names.map(key);
-        let is_named = dictionary_value(self.names[1], row).is_some_and(|name| !name.is_empty());
-        keys[1] = if is_named { 0 } else { -1 };
+        let keys = self.keys(row);
         if let Some((_, opening)) = self.last.filter(|(known, _)| *known == keys) {
             return opening;
         }
@@ -159,6 +259,48 @@ impl<'g> Gate<'g> {
         };
         self.last = Some((keys, opening));
         opening
+    }
+
+    /// Returns what the outcome of an event depends on, if the event has no body and its columns alone
+    /// give it. Two rows with equal keys are changed in the same way.
+    pub fn likeness(&mut self, rows: &Renderer<'_>, row: usize) -> Option<Likeness> {
+        let has_body = self.bodies.iter().any(|body| body.is_valid(row));
+        if has_body || self.faults.is_valid(row) || rows.keeps_format(row) || rows.has_frame(row) {
+            return None;
+        }
+        let mut likeness = [-1; LIKE];
+        let (target, values) = likeness.split_at_mut(self.names.len());
+        target.copy_from_slice(&self.keys(row));
+        let (uri, values) = values.split_first_mut()?;
+        let roots = self.opening(row).roots;
+        for ((key, column), (_, decides)) in values.iter_mut().zip(&self.like).zip(COLUMNS_LIKE) {
+            if decides.is_none_or(|root| roots.contains(root)) {
+                *key = key_of(column, row);
+            }
+        }
+        if self.may_change_uri(row) {
+            *uri = key_of(self.uri, row);
+        }
+        Some(likeness)
+    }
+
+    fn may_change_uri(&mut self, row: usize) -> bool {
+        if self.uri.is_null(row) {
+            return false;
+        }
+        let Ok(key) = usize::try_from(self.uri.keys().value(row)) else { return true };
+        self.changing_uris.resize(self.uri.values().len(), None);
+        *self.changing_uris[key].get_or_insert_with(|| {
+            self.redactor.may_change_uri(self.uri.values().as_string::<i32>().value(key))
+        })
+    }
+
+    /// The keys by which targets are alike. All objects without a name, and all with one, are.
+    fn keys(&self, row: usize) -> [i32; 4] {
+        let mut keys = self.names.map(|names| key_of(names, row));
+        let is_named = dictionary_value(self.names[1], row).is_some_and(|name| !name.is_empty());
+        keys[1] = if is_named { 0 } else { -1 };
+        keys
     }
 
     pub fn target(&self, row: usize) -> Target<'g> {

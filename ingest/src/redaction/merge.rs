@@ -64,7 +64,7 @@ pub fn with_marks(changed: &RecordBatch, marks: &[String]) -> Result<RecordBatch
 
 /// Returns the changed rows with the places of the rows that they stand for.
 pub fn with_places(events: &RecordBatch, changes: &Changes) -> Result<RecordBatch, ArrowError> {
-    let rows: Int64Array = changes.rows.iter().map(|(row, _)| Some(*row as i64)).collect();
+    let rows: Int64Array = changes.originals.iter().map(|row| Some(*row as i64)).collect();
     let mut columns = changes.changed.columns().to_vec();
     for column in PLACE {
         columns[column] = take(events.column(column), &rows, None)?;
@@ -77,22 +77,22 @@ pub fn with_places(events: &RecordBatch, changes: &Changes) -> Result<RecordBatc
 pub fn replaced(events: &RecordBatch, changes: &Changes) -> Result<RecordBatch, ArrowError> {
     let mut columns = events.columns().to_vec();
     let all: Vec<usize> = (0..index::COUNT).filter(|column| !PLACE.contains(column)).collect();
-    let mut picks: Option<Vec<(usize, usize)>> = None;
     for column in if changes.is_google { all.as_slice() } else { EDITED.as_slice() } {
         let (clear, changed) = (events.column(*column), changes.changed.column(*column));
         let pair = Pair::of(clear, changed);
-        if changes.rows.iter().all(|(row, at)| pair.is_equal(*row, *at)) {
+        // Rows that are changed alike differ from theirs in the same columns.
+        let differs = |(at, row): (usize, &usize)| !pair.is_equal(*row, at);
+        let differs: Vec<bool> = changes.originals.iter().enumerate().map(differs).collect();
+        if !differs.contains(&true) {
             continue;
         }
+        let rows = || changes.rows.iter().filter(|(_, at)| differs[*at]);
         columns[*column] = match (clear.as_dictionary_opt(), changed.as_dictionary_opt()) {
-            (Some(clear), Some(changed)) => with_entries(clear, changed, &pair, &changes.rows)?,
+            (Some(clear), Some(changed)) => with_entries(clear, changed, rows())?,
             _ => {
-                let picks = picks.get_or_insert_with(|| {
-                    let mut picks: Vec<(usize, usize)> = (0..events.num_rows()).map(|row| (0, row)).collect();
-                    changes.rows.iter().for_each(|(row, at)| picks[*row] = (1, *at));
-                    picks
-                });
-                interleave(&[clear.as_ref(), changed.as_ref()], picks)?
+                let mut picks: Vec<(usize, usize)> = (0..events.num_rows()).map(|row| (0, row)).collect();
+                rows().for_each(|(row, at)| picks[*row] = (1, *at));
+                interleave(&[clear.as_ref(), changed.as_ref()], &picks)?
             }
         };
     }
@@ -101,16 +101,15 @@ pub fn replaced(events: &RecordBatch, changes: &Changes) -> Result<RecordBatch, 
 
 /// Replaces values of a dictionary. Entries that no row has any more are not written: the encoder
 /// writes the entries in use.
-fn with_entries(
+fn with_entries<'r>(
     clear: &DictionaryArray<Int32Type>,
     changed: &DictionaryArray<Int32Type>,
-    pair: &Pair<'_>,
-    rows: &[(usize, usize)],
+    rows: impl Iterator<Item = &'r (usize, usize)>,
 ) -> Result<ArrayRef, ArrowError> {
     let first = i32::try_from(clear.values().len())
         .map_err(|_| ArrowError::ComputeError("a dictionary has too many entries".to_owned()))?;
     let mut keys: Vec<Option<i32>> = clear.keys().iter().collect();
-    for (row, at) in rows.iter().filter(|(row, at)| !pair.is_equal(*row, *at)) {
+    for (row, at) in rows {
         keys[*row] = changed.is_valid(*at).then(|| first + changed.keys().value(*at));
     }
     let values = concat(&[clear.values().as_ref(), changed.values().as_ref()])?;
@@ -151,9 +150,9 @@ pub fn leave_out(
     let rows: Vec<usize> =
         (0..decoded.events.num_rows()).filter(|row| stored.contains(&offsets.value(*row))).collect();
     let left_out = rows.len() as u64;
-    let DecodedBlock { events, rejects, record_hashes, consumed, dialects } = decoded;
+    let DecodedBlock { events, rejects, record_hashes, unhashed, consumed, dialects } = decoded;
     let (events, record_hashes) = without(events, record_hashes, rows.into_iter())?;
-    Ok((DecodedBlock { events, rejects, record_hashes, consumed, dialects }, left_out))
+    Ok((DecodedBlock { events, rejects, record_hashes, unhashed, consumed, dialects }, left_out))
 }
 
 /// Two arrays of one column, whose values are compared.

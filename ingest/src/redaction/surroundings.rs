@@ -33,8 +33,11 @@ const ONCE: [bool; 7] = [false, false, false, false, true, true, true];
 const HEAD: &[u8] = b"{\"kind\":\"Event\",";
 /// Texts in texts that are searched for copies of the event.
 const TEXTS_MAX: usize = 4;
-/// Members of a list of events, beside its items and its metadata.
-const LIST: [&str; 2] = ["kind", "apiVersion"];
+/// What a list of events says that it is.
+const KINDS: [&str; 2] = ["EventList", "List"];
+const VERSIONS: [&str; 4] = ["audit.k8s.io/v1", "audit.k8s.io/v1beta1", "audit.k8s.io/v1alpha1", "v1"];
+/// Longest count or version of a list; other numbers may be values.
+const COUNT_DIGITS_MAX: usize = 8;
 /// Members of the metadata of a list.
 const LIST_METADATA: [&str; 4] = ["resourceVersion", "continue", "remainingItemCount", "selfLink"];
 
@@ -77,6 +80,9 @@ impl Surroundings {
     }
 
     fn has_frame(&mut self, rows: &Renderer<'_>, row: usize) -> bool {
+        if !rows.has_frame(row) {
+            return false;
+        }
         let (before, after) = rows.frame(row);
         let has_name = [before, after].into_iter().any(|frame| {
             lower_into(frame, &mut self.lower);
@@ -190,7 +196,6 @@ fn is_list_tail(frame: &[u8]) -> bool {
 
 fn is_list(object: &[u8]) -> bool {
     let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(object) else { return false };
-    let is_scalar = |value: &Value| !value.is_object() && !value.is_array();
     // A name that occurs twice hides a value.
     let quotes = memchr::memchr_iter(b'"', object).count();
     let mut expected = 0;
@@ -204,16 +209,33 @@ fn is_list(object: &[u8]) -> bool {
                 name == "metadata"
                     && metadata
                         .iter()
-                        .all(|(name, value)| LIST_METADATA.contains(&name.as_str()) && is_scalar(value))
+                        .all(|(name, value)| LIST_METADATA.contains(&name.as_str()) && says_nothing(value))
             }
-            Value::Null => name == "metadata" || LIST.contains(&name.as_str()),
-            value => value.is_string() && LIST.contains(&name.as_str()),
+            Value::Null => ["metadata", "kind", "apiVersion"].contains(&name.as_str()),
+            Value::String(text) => match name.as_str() {
+                "kind" => KINDS.contains(&text.as_str()),
+                "apiVersion" => VERSIONS.contains(&text.as_str()),
+                _ => false,
+            },
+            _ => false,
         };
         if !is_known {
             return false;
         }
     }
     quotes == expected
+}
+
+/// Whether a member of a list's metadata is what a server writes that has no more of the list. Its
+/// items may be in other blocks, so nobody compares their values with it.
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => {
+            text.len() <= COUNT_DIGITS_MAX && text.bytes().all(|byte| byte.is_ascii_digit())
+        }
+        value => value.as_u64().is_some_and(|count| count < 10_u64.pow(COUNT_DIGITS_MAX as u32)),
+    }
 }
 
 fn lower_into(text: &[u8], lower: &mut Vec<u8>) {
@@ -309,13 +331,23 @@ mod tests {
             r#"{"note":"x","items":["#,
             r#"{"items":[1],"items":["#,
             r#"{"kind":["x"],"items":["#,
+            r#"{"kind":"x","items":["#,
+            r#"{"apiVersion":"audit.k8s.io/x","items":["#,
+            r#"{"metadata":{"continue":"x"},"items":["#,
+            r#"{"metadata":{"resourceVersion":"123456789"},"items":["#,
+            r#"{"metadata":{"remainingItemCount":123456789},"items":["#,
         ] {
             assert!(!is_list_head(head.as_bytes()), "{head}");
         }
         for tail in ["", "\n", "]", "]}", "]}]}", r#"],"kind":"EventList","metadata":{}}"#, r#""}]}"#] {
             assert!(is_list_tail(tail.as_bytes()), "{tail}");
         }
-        for tail in [r#"],"note":"x"}"#, r#"],"metadata":{"x":1}}"#, r#"],"kind":1}"#] {
+        for tail in [
+            r#"],"metadata":{"selfLink":"x"}}"#,
+            r#"],"note":"x"}"#,
+            r#"],"metadata":{"x":1}}"#,
+            r#"],"kind":1}"#,
+        ] {
             assert!(!is_list_tail(tail.as_bytes()), "{tail}");
         }
     }

@@ -138,16 +138,18 @@ proptest! {
         lines in proptest::collection::vec((0_u8..6, 0_u8..10), 1..20),
     ) {
         let texts: Vec<String> =
-            lines.iter().enumerate().map(|(at, (kind, wrapper))| line(&event(*kind, at), *wrapper) + "\n").collect();
+            lines.iter().enumerate().map(|(at, (kind, wrapper))| line(&event(*kind, at % 4), *wrapper) + "\n").collect();
         let block = block(&texts.concat());
         let mut decoder = Decoder::new(DecoderConfig::default());
         let decoded = decoder.decode_to_seal(&block, DateTime::UNIX_EPOCH).expect("columns");
-        let clear = decoded.events.clone();
-        let (records, clear_offsets) = (decoded.records(), offsets(&clear, index::SOURCE_OFFSET));
+        let (clear, clear_hashes) = (decoded.events, decoded.record_hashes);
         let redactor = redactor();
         let mut redaction = Redaction::new(Arc::clone(&redactor), DecoderConfig::default());
+        let later = redaction.hashed_later(&block.origin);
+        let decoded = decoder.decode_to_change(&block, DateTime::UNIX_EPOCH, later).expect("columns");
+        prop_assert_eq!(&decoded.events, &clear);
+        let (records, clear_offsets) = (decoded.records(), offsets(&clear, index::SOURCE_OFFSET));
         let changes = redaction.changes(&decoded.events, &block.origin).expect("columns");
-        let clear_hashes = decoded.record_hashes.clone();
         let (redacted, counts) =
             redaction.apply(decoded, changes, &block.origin, DateTime::UNIX_EPOCH).expect("columns");
 
@@ -191,6 +193,106 @@ proptest! {
                 let pair = Pair::of(clear.column(column), redacted.events.column(column));
                 prop_assert!(pair.is_equal(was, row));
             }
+        }
+    }
+}
+
+/// Events that are alike are changed alike: what is done once for all of them is what is done for each.
+#[test]
+fn events_that_are_alike_are_changed_alone_or_together_in_the_same_way() {
+    let kinds = [2, 3, 1, 4, 2, 3, 2, 0, 3, 1, 2, 3];
+    let lines: Vec<String> = kinds
+        .iter()
+        .enumerate()
+        .map(|(at, kind)| {
+            // Each has its own time, address and object.
+            let text = event(*kind, at % 2).replace("10.0.0.7", &format!("10.0.0.{at}"));
+            let text = text.replace(r#""name":"o""#, &format!(r#""name":"o-{at}""#));
+            text.replace(r#""requestObject":{},"#, "")
+        })
+        .collect();
+    let redact = |log: &str| {
+        let block = block(log);
+        let mut redaction = Redaction::new(redactor(), DecoderConfig::default());
+        let later = redaction.hashed_later(&block.origin);
+        let mut decoder = Decoder::new(DecoderConfig::default());
+        let decoded = decoder.decode_to_change(&block, DateTime::UNIX_EPOCH, later).expect("columns");
+        assert!(!decoded.unhashed.is_empty() || !log.contains(MARK), "hashed once");
+        let changes = redaction.changes(&decoded.events, &block.origin).expect("columns");
+        let made = changes.originals.len();
+        let (redacted, counts) =
+            redaction.apply(decoded, changes, &block.origin, DateTime::UNIX_EPOCH).expect("columns");
+        (redacted, counts, made)
+    };
+    let (together, counts, made) = redact(&(lines.join("\n") + "\n"));
+    assert!(made < counts.events as usize, "{made} of {}", counts.events);
+    assert_eq!(counts.events, 11);
+    let mut alone_counts = RedactionCounts::default();
+    let renderer = Renderer::new(&together.events).expect("columns");
+    for (row, line) in lines.iter().enumerate() {
+        let (alone, counts, _) = redact(&(line.clone() + "\n"));
+        alone_counts.add(counts);
+        assert_eq!(alone.record_hashes[0], together.record_hashes[row], "{line}");
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        Renderer::new(&alone.events).expect("columns").record(0, &mut one).expect("a record");
+        renderer.record(row, &mut other).expect("a record");
+        assert_eq!(String::from_utf8_lossy(&one), String::from_utf8_lossy(&other));
+        let marks = |batch: &RecordBatch, row| batch.column(index::REDACTION).slice(row, 1);
+        assert_eq!(&marks(&alone.events, 0), &marks(&together.events, row));
+    }
+    assert_eq!(alone_counts, counts);
+}
+
+#[test]
+fn a_detail_of_a_reject_repeats_nothing() {
+    let text = event(4, 1);
+    let log = [
+        format!(r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"{MARK}1","ob[Truncated...]"#),
+        format!(r#"{{"a-{MARK}2":{text}}}"#),
+        format!(r#"{{"a-{MARK}3":[{text}]}}"#),
+    ];
+    let block = block(&(log.join("\n") + "\n"));
+    let mut decoder = Decoder::new(DecoderConfig::default());
+    let decoded = decoder.decode_to_seal(&block, DateTime::UNIX_EPOCH).expect("columns");
+    let details = |batch: &RecordBatch| {
+        let details = batch.column(rejects::index::DETAIL).as_string::<i32>();
+        details.iter().flatten().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let clear = details(&decoded.rejects);
+    assert!(clear.len() == 3 && clear.iter().all(|detail| detail.contains(MARK)), "{clear:?}");
+    let mut redaction = Redaction::new(redactor(), DecoderConfig::default());
+    let changes = redaction.changes(&decoded.events, &block.origin).expect("columns");
+    let (redacted, _) =
+        redaction.apply(decoded, changes, &block.origin, DateTime::UNIX_EPOCH).expect("columns");
+    assert!(!has_marker(&redacted.rejects));
+    let left = details(&redacted.rejects);
+    assert!(left.iter().zip(&clear).all(|(left, clear)| !left.is_empty() && clear.starts_with(left)));
+}
+
+/// The items of a list may be in other blocks than its first and last members.
+#[test]
+fn a_list_says_nothing_of_its_items_beside_them() {
+    let text = event(4, 1);
+    for (before, after) in [
+        (format!(r#","metadata":{{"continue":"{MARK}1"}}"#), String::new()),
+        (format!(r#","metadata":{{"resourceVersion":"{MARK}1"}}"#), String::new()),
+        (String::new(), format!(r#","metadata":{{"selfLink":"{MARK}1"}}"#)),
+        (String::new(), format!(r#","apiVersion":"{MARK}1""#)),
+    ] {
+        let head = format!(r#"{{{}"kind":"EventList"{before}"#, "\n");
+        let document = format!("{head},\n\"items\":[\n{text},\n{text}\n]{after}\n}}\n");
+        for log in [document.clone(), document.replace('\n', "") + "\n"] {
+            let mut block = block(&log);
+            block.begins = LineSoFar::default().edge(log.as_bytes(), LINE_BYTES_MAX);
+            let mut decoder = Decoder::new(DecoderConfig::default());
+            let decoded = decoder.decode_to_seal(&block, DateTime::UNIX_EPOCH).expect("columns");
+            assert!(decoded.events.num_rows() == 2 && has_marker(&decoded.events), "{log}");
+            let mut redaction = Redaction::new(redactor(), DecoderConfig::default());
+            let changes = redaction.changes(&decoded.events, &block.origin).expect("columns");
+            let (redacted, _) =
+                redaction.apply(decoded, changes, &block.origin, DateTime::UNIX_EPOCH).expect("columns");
+            assert!(!has_marker(&redacted.events), "{log}");
+            assert_eq!((redacted.events.num_rows(), redacted.rejects.num_rows()), (2, 0));
         }
     }
 }

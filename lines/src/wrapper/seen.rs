@@ -15,7 +15,7 @@ use super::path::{EventPath, PATH_NAMES_MAX};
 use super::writers::Writers;
 use super::{bare_event, layers};
 use crate::json::{self, Members};
-use crate::reject::{Reason, Refusal};
+use crate::reject::{Reason, Refusal, SAID_PLACE};
 
 /// Longest path that is said.
 const SAID_BYTES_MAX: usize = 120;
@@ -48,7 +48,7 @@ pub fn with_place(text: &[u8], refusal: Refusal, depth_max: usize) -> Refusal {
     let mut search =
         Search { text, refusal: &refusal, depth_max, values_left: VALUES_MAX, tries_left: TRIES_MAX };
     let Some(said) = search.object(&members, "", 1) else { return refusal };
-    Refusal::new(refusal.reason, format!("{}; {said}", refusal.detail))
+    Refusal::new(refusal.reason, format!("{}{SAID_PLACE}{said}", refusal.detail))
 }
 
 /// Returns what is said of a line that is not JSON and has a whole event in a cell of a table, or after
@@ -129,15 +129,14 @@ impl Search<'_> {
                 }
                 false => bare_event(text.as_bytes(), depth_max, &Writers::SERVERS).is_ok(),
             };
-            return is_event.then(|| {
-                format!("an audit event is in a list, at .{path}: write its elements as lines, with `jq -c`")
-            });
+            return is_event
+                .then(|| format!("in a list, at .{path}: write its elements as lines, with `jq -c`"));
         }
         let at = EventPath::parse(path).ok()?;
         let mut judge = |text: &[u8], _| bare_event(text, depth_max, &Writers::SERVERS);
         layers::open_at(self.text, self.refusal, &at, &Writers::SERVERS, &mut judge).ok()?;
         Some(format!(
-            "an audit event is at {path}: if only an API server chooses what is there, read it with \
+            "at {path}: if only an API server chooses what is there, read it with \
              --unwrap {path} (`unwrap` in a configuration)"
         ))
     }

@@ -22,6 +22,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use self::moves::Moved;
+pub(crate) use self::strings::PARAMETERS_END;
 use crate::detect::Detector;
 use crate::echo::Origin;
 use crate::graph::{Action, Graph, Hit, Patterns, State, stronger};
@@ -44,6 +45,8 @@ pub(crate) struct Context<'c> {
     pub(crate) form: Form,
     /// Cells of a table of this resource show no values.
     pub(crate) keeps_cells: bool,
+    /// The member `data` of this resource may be a part of another object.
+    pub(crate) has_revisions: bool,
     /// The member `message` of this resource is a field like any other, and no error's.
     pub(crate) keeps_messages: bool,
     pub(crate) key: &'c Key,
@@ -58,6 +61,17 @@ pub(crate) struct Context<'c> {
 
 fn dropped(implied: Implied) -> Hit {
     Hit { action: Action::Drop, label: implied.label() }
+}
+
+/// A string that was kept and may repeat a value.
+pub(crate) struct Candidate {
+    /// Extent of its literal.
+    pub(crate) literal: (usize, usize),
+    /// What the string says now, if names in it were replaced.
+    pub(crate) text: Option<Vec<u8>>,
+    /// Where the value begins that is dropped if it does, and the label.
+    pub(crate) at: usize,
+    pub(crate) label: u16,
 }
 
 /// A stretch of the text, and what takes its place.
@@ -95,6 +109,10 @@ enum Place {
     Beside,
     /// Who acts: paths, but no detectors.
     User,
+    /// A member of a user, and what is in it.
+    OfUser,
+    /// An object with these members, which are never changed.
+    Known(&'static [&'static str]),
     RequestUri,
     Status,
     Details,
@@ -189,8 +207,9 @@ pub(crate) struct Walk<'t, 'c> {
     pub(crate) nodes: Nodes,
     edits: Vec<Edit>,
     pub(crate) replaced: Vec<Replaced>,
-    /// Strings that were kept and may repeat a value, and the label if they do.
-    pub(crate) candidates: Vec<(usize, usize, u16)>,
+    pub(crate) candidates: Vec<Candidate>,
+    /// Where strings begin in which only names were replaced.
+    pub(crate) renamed: Vec<usize>,
     /// Members beside the event's.
     pub(crate) beside: Vec<usize>,
     /// The names in the objects that are being read, and what became of their values.
@@ -232,6 +251,7 @@ impl<'t, 'c> Walk<'t, 'c> {
             edits: Vec::new(),
             replaced: Vec::new(),
             candidates: Vec::new(),
+            renamed: Vec::new(),
             beside: Vec::new(),
             members: Vec::new(),
         };
@@ -315,9 +335,15 @@ impl<'t, 'c> Walk<'t, 'c> {
         let is_searched = !self.context.detectors.is_empty() || !self.context.names.is_empty();
         match place {
             Place::Skip => true,
-            Place::User => states.is_empty(),
+            Place::OfUser => states.is_empty(),
             Place::Plain | Place::Fields { is_hit: false } => states.is_empty() && !is_searched,
-            Place::Record | Place::Payload | Place::Beside | Place::RequestUri | Place::Operation(_) => false,
+            Place::Record
+            | Place::Payload
+            | Place::Beside
+            | Place::User
+            | Place::Known(_)
+            | Place::RequestUri
+            | Place::Operation(_) => false,
             _ => states.is_empty() && !is_searched && !self.has_bodies(),
         }
     }
@@ -363,8 +389,13 @@ impl<'t, 'c> Walk<'t, 'c> {
                 let end = json::scalar_end(self.text, at)?;
                 let text = &self.text[at..end];
                 let hit = match place {
-                    Place::Skip | Place::Record | Place::Payload | Place::Beside | Place::RequestUri => None,
-                    Place::User => self.scalar_hit(states, place),
+                    Place::Skip
+                    | Place::Record
+                    | Place::Payload
+                    | Place::Beside
+                    | Place::Known(_)
+                    | Place::RequestUri => None,
+                    Place::User | Place::OfUser => self.scalar_hit(states, place),
                     Place::Message | Place::Reason if self.has_bodies() => Some(dropped(Implied::Message)),
                     _ => self.scalar_hit(states, place).or_else(|| self.detected(text)),
                 };
@@ -454,6 +485,11 @@ impl<'t, 'c> Walk<'t, 'c> {
             let before = self.replaced.len();
             let (value_end, fate) = self.member_value(value_at, inner, hit, inner_place)?;
             let is_edited = self.replaced.len() > before;
+            if fate == Fate::Kept
+                && matches!((place, inner_place), (Place::ManagedFields, Place::Fields { .. }))
+            {
+                self.note_names(value_at, value_end);
+            }
             self.members.push(Member { name: (next, name_end), fate, is_edited });
             self.frames.pop();
             self.states.truncate(states_end);

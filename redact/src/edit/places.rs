@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Place, Span, Target, Walk, dropped};
+use super::{Candidate, Place, Span, Target, Walk, dropped};
 use crate::detect::first_in;
 use crate::echo;
 use crate::graph::{Hit, State, stronger};
@@ -31,6 +31,13 @@ const EVENT_MEMBERS: [&str; 15] = [
     "openshift_audit_level",
     "method",
 ];
+/// Members of objects in an event. Others are a collector's.
+const USER_MEMBERS: [&str; 4] = ["username", "uid", "groups", "extra"];
+const REFERENCE_MEMBERS: [&str; 8] =
+    ["resource", "namespace", "name", "uid", "apiGroup", "apiVersion", "resourceVersion", "subresource"];
+const AUTHENTICATION_MEMBERS: [&str; 1] = ["impersonationConstraint"];
+const STATUS_MEMBERS: [&str; 8] =
+    ["kind", "apiVersion", "metadata", "status", "message", "reason", "details", "code"];
 /// Members of the `metadata` that events of earlier versions have. A collector may use the name for
 /// members of its own.
 const META_MEMBERS: [&str; 8] = [
@@ -45,6 +52,15 @@ const META_MEMBERS: [&str; 8] = [
 ];
 const ENTRY_MEMBERS: [&str; 8] =
     ["insertId", "logName", "operation", "receiveTimestamp", "resource", "severity", "timestamp", "spanId"];
+const PRINCIPAL_MEMBERS: [&str; 7] = [
+    "principalEmail",
+    "principalSubject",
+    "authoritySelector",
+    "thirdPartyPrincipal",
+    "serviceAccountKeyName",
+    "serviceAccountDelegationInfo",
+    "oauthInfo",
+];
 const PAYLOAD_MEMBERS: [&str; 9] = [
     "@type",
     "authorizationInfo",
@@ -96,12 +112,18 @@ impl<'t> Walk<'t, '_> {
             Place::Status | Place::Details if is("message") => Place::Message,
             Place::Status if is("details") => Place::Details,
             Place::Status if is("reason") || is("status") => Place::Reason,
+            Place::Status if !STATUS_MEMBERS.iter().any(|known| is(known)) => Place::Beside,
             Place::Details => Place::Details,
             Place::AuditAnnotations => Place::AuditAnnotation(echo::origin(name)),
             Place::Body(root) => match () {
                 () if is("items") && is_array => Place::Items(root),
                 () if is("rows") && is_array => Place::Rows(root),
                 () if is("object") && (is_object || is_array) => {
+                    self.add(inner.start, root);
+                    inner.end = self.states.len();
+                    Place::Body(root)
+                }
+                () if is("data") && is_object && self.context.has_revisions => {
                     self.add(inner.start, root);
                     inner.end = self.states.len();
                     Place::Body(root)
@@ -147,7 +169,16 @@ impl<'t> Walk<'t, '_> {
             }
             Place::Remarks | Place::Remark if is("message") || is("reason") => Place::Remark,
             Place::Remarks | Place::Remark => Place::Remarks,
-            Place::User => Place::User,
+            Place::User => {
+                let known = match self.context.form {
+                    Form::Event => &USER_MEMBERS[..],
+                    Form::GoogleEntry => &PRINCIPAL_MEMBERS[..],
+                };
+                if known.iter().any(|known| is(known)) { Place::OfUser } else { Place::Beside }
+            }
+            Place::OfUser => Place::OfUser,
+            Place::Known(known) if known.iter().any(|known| known.as_bytes() == name) => Place::Skip,
+            Place::Known(_) => Place::Beside,
             Place::Skip => Place::Skip,
             _ => Place::Plain,
         };
@@ -161,13 +192,15 @@ impl<'t> Walk<'t, '_> {
     pub(super) fn record_member(&self, name: &[u8], inner: Span, value_at: usize) -> Place {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         let known = match self.context.form {
+            Form::Event if name == b"objectRef" => return Place::Known(&REFERENCE_MEMBERS),
+            Form::Event if name == b"authenticationMetadata" => return Place::Known(&AUTHENTICATION_MEMBERS),
             Form::Event => &EVENT_MEMBERS[..],
             Form::GoogleEntry => &ENTRY_MEMBERS[..],
         };
         if self.context.form == Form::Event && is("metadata") {
             return if self.is_object_meta(value_at) { Place::Skip } else { Place::Beside };
         }
-        if self.context.form == Form::Event && EVENT_MEMBERS.iter().any(|known| known.as_bytes() == name) {
+        if known.iter().any(|known| known.as_bytes() == name) {
             return Place::Skip;
         }
         match self.context.form {
@@ -178,7 +211,6 @@ impl<'t> Walk<'t, '_> {
             Form::Event if is("user") || is("impersonatedUser") => Place::User,
             Form::GoogleEntry if is("protoPayload") => Place::Payload,
             Form::GoogleEntry if is("labels") => Place::AuditAnnotations,
-            _ if known.iter().any(|known| is(known)) => Place::Skip,
             _ => Place::Beside,
         }
     }
@@ -198,8 +230,16 @@ impl<'t> Walk<'t, '_> {
 
     /// Returns the hit of an object that has a member of this name.
     pub(super) fn named(&self, place: Place, name: &[u8]) -> Option<Hit> {
-        let is_seen =
-            !matches!(place, Place::Record | Place::Payload | Place::Skip | Place::Beside | Place::User);
+        let is_seen = !matches!(
+            place,
+            Place::Record
+                | Place::Payload
+                | Place::Skip
+                | Place::Beside
+                | Place::User
+                | Place::OfUser
+                | Place::Known(_)
+        );
         if !is_seen || self.context.detectors.is_empty() {
             return None;
         }
@@ -219,7 +259,8 @@ impl<'t> Walk<'t, '_> {
         let (inner, is_hit, whole) = match (name.first_chunk::<2>(), name.get(2..)) {
             (Some(b"f:"), Some(rest)) => {
                 let (inner, hit) = self.step(states, Some(rest));
-                (inner, is_hit || hit.is_some(), None)
+                // A member of what is replaced whole, with the names in it.
+                (inner, is_hit || hit.is_some(), if is_hit { has_value } else { None })
             }
             (Some(b"v:"), _) => {
                 let (inner, hit) = self.step(states, None);
@@ -247,6 +288,22 @@ impl<'t> Walk<'t, '_> {
             _ => (Span::EMPTY, is_hit, None),
         };
         (inner, None, Place::Fields { is_hit }, stronger(whole, named))
+    }
+
+    /// Notes the names in managed fields that have values in them: those of the keys of elements, and
+    /// of elements of sets.
+    pub(super) fn note_names(&mut self, start: usize, end: usize) {
+        if !self.has_bodies() {
+            return;
+        }
+        let text = self.text;
+        let is_of_value = |at: &usize| matches!(text.get(at + 1..at + 3), Some(b"v:" | b"k:"));
+        for at in memchr::memchr_iter(b'"', &text[start..end]).map(|at| start + at).filter(is_of_value) {
+            if let Ok(end) = json::string_end(text, at) {
+                let label = Implied::ManagedFields.label();
+                self.candidates.push(Candidate { literal: (at, end), text: None, at: start, label });
+            }
+        }
     }
 
     /// Returns what an element of an array is visited with.
@@ -282,7 +339,8 @@ impl<'t> Walk<'t, '_> {
             Place::Rows(root) if is_object => Place::Row(root),
             Place::ManagedFields if is_object => Place::ManagedFields,
             Place::Details => Place::Details,
-            Place::User => Place::User,
+            Place::User | Place::OfUser => Place::OfUser,
+            Place::Known(_) => Place::Beside,
             Place::Skip => Place::Skip,
             // A list of messages is no message that is known.
             Place::Message => Place::Message,
@@ -372,6 +430,10 @@ impl<'t> Walk<'t, '_> {
             place = match place {
                 Place::Body(root) if is("items") => Place::Items(root),
                 Place::Items(root) if is_index => {
+                    self.add(next, root);
+                    Place::Body(root)
+                }
+                Place::Body(root) if is("data") && self.context.has_revisions => {
                     self.add(next, root);
                     Place::Body(root)
                 }

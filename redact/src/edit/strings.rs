@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::{Context, Edit, Fate, Frame, Place, Span, Walk, dropped};
+use super::{Candidate, Context, Edit, Fate, Frame, Place, Span, Walk, dropped};
 use crate::detect::{first_in, from_base64};
 use crate::echo::{self, Origin};
 use crate::graph::{Action, Hit};
@@ -14,6 +14,8 @@ use crate::json::{self, Broken};
 use crate::pointers::Segment;
 use crate::policy::{FIELD_SELECTOR, LABEL_SELECTOR};
 
+/// What ends a parameter of a query.
+pub(crate) const PARAMETERS_END: [u8; 2] = *b"&;";
 /// How deep texts in texts are read: an annotation that has an object with such an annotation.
 const TEXTS_MAX: usize = 4;
 
@@ -21,13 +23,18 @@ impl Walk<'_, '_> {
     pub(super) fn string(&mut self, at: usize, end: usize, states: Span, place: Place) -> Option<Hit> {
         if matches!(
             place,
-            Place::Skip | Place::Record | Place::Payload | Place::Beside | Place::Fields { .. }
+            Place::Skip
+                | Place::Record
+                | Place::Payload
+                | Place::Beside
+                | Place::Known(_)
+                | Place::Fields { .. }
         ) {
             return None;
         }
         let literal = &self.text[at..end];
         let hit = self.scalar_hit(states, place);
-        if matches!(place, Place::User | Place::RequestUri) || hit.is_some() {
+        if matches!(place, Place::User | Place::OfUser | Place::RequestUri) || hit.is_some() {
             return hit;
         }
         if self.context.detectors.is_empty()
@@ -45,7 +52,7 @@ impl Walk<'_, '_> {
             Place::Reason if !self.has_bodies() || echo::is_plain_reason(&text) => None,
             Place::Message | Place::Reason => return Some(dropped(Implied::Message)),
             Place::Details | Place::Remark if self.has_bodies() => Some(Implied::Message),
-            Place::AuditAnnotation(Origin::Server) => None,
+            Place::AuditAnnotation(Origin::Decision) if echo::is_decision(&text) => None,
             Place::AuditAnnotation(Origin::Quoting) if self.has_bodies() => {
                 return Some(dropped(Implied::Annotation));
             }
@@ -58,15 +65,19 @@ impl Walk<'_, '_> {
             }
             _ => None,
         };
-        if !self.context.names.is_empty()
-            && let Some(hit) = self.names_in(at, end, &text, place)
-        {
-            return Some(hit);
+        let mut without_names = None;
+        if !self.context.names.is_empty() {
+            let hit = Hit { action: Action::Tokenise, label: self.context.names_label };
+            if self.context.names.iter().any(|name| **name == *text) {
+                return Some(hit);
+            }
+            without_names = self.names_in(at, end, &text, place, hit);
         }
         if let Some(implied) = candidate
             && text.len() >= echo::ECHO_BYTES_MIN
         {
-            self.candidates.push((at, end, implied.label()));
+            let label = implied.label();
+            self.candidates.push(Candidate { literal: (at, end), text: without_names, at, label });
         }
         None
     }
@@ -87,7 +98,7 @@ impl Walk<'_, '_> {
 
     pub(super) fn hit_in_layers(&self, text: &[u8], is_webhook_patch: bool, texts: usize) -> Option<Hit> {
         const GZIP_IN_BASE64: &[u8] = b"H4sI";
-        let text = text.trim_ascii();
+        let text = json::bare(text);
         let opaque = self.has_bodies().then(|| dropped(Implied::Annotation));
         match text.first() {
             Some(b'{' | b'[' | b'"') if texts > TEXTS_MAX => opaque,
@@ -108,25 +119,22 @@ impl Walk<'_, '_> {
                 _ => opaque,
             },
             _ if text.starts_with(GZIP_IN_BASE64) => opaque,
-            // A text that is neither JSON nor base64 of it is no copy of an object.
-            _ => {
-                let decoded = from_base64(text)?;
-                match decoded.trim_ascii().first() {
+            // A text that has no JSON and is not base64 of it is no copy of an object.
+            _ => match from_base64(text) {
+                Some(decoded) => match json::bare(&decoded).first() {
                     Some(b'{' | b'[' | b'"') => self.hit_in_layers(&decoded, is_webhook_patch, texts + 1),
                     _ => None,
+                },
+                None => {
+                    let object = object_in(text)?;
+                    self.hit_in_layers(object, is_webhook_patch, texts + 1)
                 }
-            }
+            },
         }
     }
 
-    /// Replaces the names of users: the whole string if it is a name, else, in messages and
-    /// annotations, the name in it.
-    pub(super) fn names_in(&mut self, at: usize, end: usize, text: &[u8], place: Place) -> Option<Hit> {
-        let names = self.context.names;
-        let hit = Hit { action: Action::Tokenise, label: self.context.names_label };
-        if names.iter().any(|name| name == text) {
-            return Some(hit);
-        }
+    /// Replaces the names of users in messages and annotations, and returns what the string says then.
+    fn names_in(&mut self, at: usize, end: usize, text: &[u8], place: Place, hit: Hit) -> Option<Vec<u8>> {
         if !matches!(
             place,
             Place::Message | Place::Details | Place::Remark | Place::AuditAnnotation(_) | Place::Annotation
@@ -134,7 +142,7 @@ impl Walk<'_, '_> {
             return None;
         }
         let mut replaced: Option<Vec<u8>> = None;
-        for name in names {
+        for name in self.context.names {
             let token = self.context.key.token_of_bytes(name);
             for spelling in std::iter::once(name.clone()).chain(echo::quoted(name)) {
                 let now = replaced.as_deref().unwrap_or(text);
@@ -143,13 +151,14 @@ impl Walk<'_, '_> {
                 }
             }
         }
-        if let Some(replaced) = replaced {
+        if let Some(replaced) = &replaced {
             let mut with = Vec::new();
-            json::write_string(&replaced, &mut with);
+            json::write_string(replaced, &mut with);
             self.edits.push(Edit { start: at, end, with });
             self.note(hit, at, end);
+            self.renamed.push(at);
         }
-        None
+        replaced
     }
 
     /// A member that is not an event's: a collector's, perhaps with a copy of the event.
@@ -179,8 +188,11 @@ impl Walk<'_, '_> {
         };
         let Some(query) = query else { return Ok((end, Fate::Kept)) };
         let mut out = text[..query].to_vec();
-        let (mut separator, mut is_changed) = (b'?', false);
-        for parameter in text[query + 1..].split(|byte| *byte == b'&') {
+        let (mut separator, mut is_changed, mut parameter_at) = (b'?', false, query + 1);
+        // API servers of early versions took a semicolon for a separator as well.
+        for parameter in text[query + 1..].split(|byte| PARAMETERS_END.contains(byte)) {
+            parameter_at += parameter.len() + 1;
+            let next = text.get(parameter_at - 1).copied().unwrap_or(b'&');
             let (name, value) = match memchr::memchr(b'=', parameter) {
                 Some(at) => (&parameter[..at], Some(&parameter[at + 1..])),
                 None => (parameter, None),
@@ -197,6 +209,8 @@ impl Walk<'_, '_> {
                     self.note(hit, at, end);
                     self.frames.pop();
                     is_changed = true;
+                    // The first parameter that is left has the question mark.
+                    separator = if separator == b'?' { separator } else { next };
                     continue;
                 }
                 (Some(hit), Some(value)) if !value.is_empty() => {
@@ -213,7 +227,7 @@ impl Walk<'_, '_> {
                     out.extend_from_slice(parameter);
                 }
             }
-            separator = b'&';
+            separator = next;
         }
         if is_changed {
             let mut with = Vec::new();
@@ -264,6 +278,14 @@ impl Walk<'_, '_> {
         self.states.truncate(base);
         is_hit
     }
+}
+
+/// Returns the part of a text from what may be the beginning of an object of JSON to the last brace.
+fn object_in(text: &[u8]) -> Option<&[u8]> {
+    let starts = |at: &usize| text.get(json::skip_white(text, at + 1)) == Some(&b'"');
+    let start = memchr::memchr_iter(b'{', text).find(starts)?;
+    let end = memchr::memrchr(b'}', text).map_or(text.len(), |end| end + 1);
+    Some(&text[start..end.max(start + 1)])
 }
 
 /// Undoes the escapes of a query parameter.

@@ -304,6 +304,16 @@ fn annotations_that_repeat_an_object_are_dropped() {
     dropped(&event(r#"[{\"op\":\"add\",\"path\":\"/data/p\",\"value\":\"x\"}]"#), left, &[path]);
     unchanged(&event(r#"{\"kind\":\"Secret\",\"metadata\":{}}"#));
     unchanged(&event("prose"));
+    // After what prints nothing, and in prose.
+    for before in ["\u{feff}", " \u{feff}\\n", "\\ufeff", "\u{200b}\u{a0}", "\\u0001", "was: ", ")]}'\\n"] {
+        dropped(&event(&format!("{before}{inner}")), left, &[path]);
+        dropped(&event(&format!("{before}{inner}\u{feff}")), left, &[path]);
+    }
+    dropped(&event("77u/eyJkYXRhIjp7InAiOiJ4In19"), left, &[path]);
+    dropped(&event(r#"was: {\"kind\":\"Secret\",\"data"#), left, &[path]);
+    dropped(&event(r#"was: { \"data\":{\"p\":\"x\"}} and {\"a\":1}"#), left, &[path]);
+    unchanged(&event(r#"was: {\"kind\":\"Secret\"}, now"#));
+    unchanged(&event(r#"up{job=\"x\"} and {name} in {} of { 1 }"#));
     // In lists as well, and as an object instead of a text.
     dropped(
         &format!(r#"{{"responseObject":{{"items":[{{"metadata":{{"annotations":{{"l":"{inner}"}}}}}}]}}}}"#),
@@ -339,6 +349,125 @@ fn annotations_of_the_event_are_judged_by_their_kind() {
         r#""patch.webhook.admission.k8s.io/round_0_index_0":"{\"webhook\":\"w\",\"patch\":[{\"op\":\"add\",\"path\":\"/metadata/labels/a\",\"value\":\"x\"}]}""#,
     ));
     unchanged(&event(r#""my.webhook/finding":"none""#));
+}
+
+#[test]
+fn an_authorizer_may_say_anything() {
+    let event = |decision: &str, reason: &str| {
+        format!(
+            r#"{{"annotations":{{"authorization.k8s.io/decision":"{decision}","authorization.k8s.io/reason":"{reason}"}},"requestObject":{{"data":{{"p":"123-45-6789"}}}}}}"#
+        )
+    };
+    let rbac = r#"RBAC: allowed by RoleBinding \"b/ns\" of Role \"r\" to User \"u\""#;
+    let at = ["/annotations/authorization.k8s.io~1reason", "/requestObject/data/p"];
+    let kept = format!(
+        r#"{{"annotations":{{"authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":"{rbac}"}},"requestObject":{{"data":{{}}}}}}"#
+    );
+    dropped(&event("allow", rbac), &kept, &at[1..]);
+    let left = r#"{"annotations":{"authorization.k8s.io/decision":"allow"},"requestObject":{"data":{}}}"#;
+    dropped(&event("allow", "webhook: 123-45-6789 is not on the list"), left, &at);
+    dropped(&event("allow", r#"{\"data\":{\"p\":\"x\"}}"#), left, &at);
+    dropped(&event("allow", r#"RBAC: allowed by RoleBinding \"123-45-6789/ns\""#), left, &at);
+    let other = format!(
+        r#"{{"annotations":{{"authorization.k8s.io/reason":"{rbac}"}},"requestObject":{{"data":{{}}}}}}"#
+    );
+    dropped(&event("is 123-45-6789", rbac), &other, &["/annotations/authorization.k8s.io~1decision", at[1]]);
+    let is_plain = strongroom_redact::is_plain_authorization;
+    assert!(is_plain("authorization.k8s.io/decision", "forbid"));
+    assert!(is_plain("authorization.k8s.io/reason", &rbac.replace('\\', "")));
+    assert!(is_plain("authorization.k8s.io/reason", ""));
+    assert!(!is_plain("authorization.k8s.io/decision", "allow x"));
+    assert!(!is_plain("authorization.k8s.io/reason", r#"{"data":1}"#));
+    assert!(!is_plain("authorization.k8s.io/x", ""));
+}
+
+#[test]
+fn members_that_no_event_has_are_beside_it() {
+    let at = "/requestObject/data/p";
+    for (member, path) in [
+        (r#""user":{"username":"u","note":"x","n":1}"#, "/user/note"),
+        (r#""user":{"username":"u","n":1,"note":{"a":"x"}}"#, "/user/note"),
+        (r#""impersonatedUser":{"note":["x"],"username":"u","n":1}"#, "/impersonatedUser/note"),
+        (r#""objectRef":{"resource":"secrets","note":"x"}"#, "/objectRef/note"),
+        (r#""objectRef":{"Name":"x","resource":"secrets"}"#, "/objectRef/Name"),
+        (
+            r#""authenticationMetadata":{"note":"x","impersonationConstraint":"c"}"#,
+            "/authenticationMetadata/note",
+        ),
+        (r#""responseStatus":{"code":200,"note":"x"}"#, "/responseStatus/note"),
+        (r#""Verb":"x","verb":"get""#, "/Verb"),
+    ] {
+        let event = |member: &str, data: &str| format!(r#"{{{member},"requestObject":{{"data":{data}}}}}"#);
+        let redactor = with(vec![rule("drop", &RULES)], &[], &[]);
+        let (left, mark) = edited(&redactor, &event(member, r#"{"p":"123-45-6789"}"#));
+        let mark = mark.expect("a mark");
+        assert!(mark.contains(path) && mark.contains(at), "{mark}");
+        crate::markers::assert_true(&mark, &left);
+        assert!(!left.contains("\"x\""), "{left}");
+        unchanged(&event(member, "{}"));
+    }
+    // A copy of the body goes whatever else is replaced.
+    dropped(
+        r#"{"user":{"username":"u","copy":"{\"requestObject\":1}"},"verb":"get"}"#,
+        r#"{"user":{"username":"u"},"verb":"get"}"#,
+        &["/user/copy"],
+    );
+    unchanged(
+        r#"{"user":{"username":"u","uid":"i","groups":["g"],"extra":{"k":["v"]}},"objectRef":{"resource":"secrets","name":"n","apiVersion":"v1","resourceVersion":"1","uid":"u"}}"#,
+    );
+}
+
+#[test]
+fn a_revision_has_a_part_of_another_object() {
+    let template = r#""spec":{"template":{"spec":{"containers":[{"env":[{"name":"A","value":"x"}]}]}}}"#;
+    let left = template.replace(r#","value":"x""#, "");
+    let about = |resources: &[&str], paths: &[&str]| {
+        let resources = resources.iter().map(|text| (*text).to_owned()).collect();
+        with(vec![RuleSettings { resources, ..rule("drop", paths) }], &[], &[])
+    };
+    let revisions = Target {
+        namespace: Some("a"),
+        name: Some("r-1"),
+        api_group: Some("apps"),
+        resource: Some("controllerrevisions"),
+    };
+    let path = [
+        "requestObject.spec.template.spec.containers[].env[].value",
+        "responseObject.spec.template.spec.containers[].env[].value",
+    ];
+    let event = |template: &str| {
+        format!(
+            r#"{{"requestObject":{{"kind":"ControllerRevision","data":{{{template}}},"revision":1}},"responseObject":{{"items":[{{"data":{{{template}}}}}]}}}}"#
+        )
+    };
+    let patch = |template: &str| {
+        format!(r#"{{"requestObject":[{{"op":"replace","path":"/data","value":{{{template}}}}}]}}"#)
+    };
+    for resources in
+        [&["apps/statefulsets"][..], &["daemonsets"], &["apps/*"], &["apps/controllerrevisions"], &[]]
+    {
+        let redactor = about(resources, &path);
+        for form in [&event as &dyn Fn(&str) -> String, &patch] {
+            let redacted = redactor.redact(form(template).as_bytes(), Form::Event, "c", &revisions);
+            let redacted = redacted.expect("readable").unwrap_or_else(|| panic!("{resources:?}"));
+            assert_eq!(String::from_utf8_lossy(&redacted.event), form(&left), "{resources:?}");
+        }
+    }
+    for resources in [&["apps/deployments"][..], &["secrets"], &["core/*"]] {
+        let redactor = about(resources, &path);
+        assert!(
+            redactor
+                .redact(event(template).as_bytes(), Form::Event, "c", &revisions)
+                .expect("readable")
+                .is_none()
+        );
+    }
+    // Another object's `data` is no part of an object.
+    let redactor = about(&[], &path);
+    let maps = Target { api_group: None, resource: Some("configmaps"), ..revisions };
+    assert!(
+        redactor.redact(event(template).as_bytes(), Form::Event, "c", &maps).expect("readable").is_none()
+    );
 }
 
 #[test]
@@ -547,6 +676,24 @@ fn managed_fields_have_values_in_names() {
     ] {
         assert_eq!(edited(&redactor, &event(kept)).1, None, "{kept}");
     }
+    // Members of what goes whole.
+    let whole = with(vec![rule("drop", &["responseObject.data"])], &[], &[]);
+    let (left, mark) = edited(&whole, &event(r#"{"f:data":{".":{},"f:jane-doe":{}},"f:n":{}}"#));
+    assert_eq!(left, event(r#"{"f:n":{}}"#));
+    assert!(!mark.expect("a mark").contains("jane"));
+    // Names that repeat what was replaced elsewhere.
+    let elsewhere = with(vec![rule("drop", &["responseObject.spec.ssn"])], &[], &[]);
+    for fields in [
+        r#"{"f:metadata":{"f:finalizers":{"v:\"123-45-6789\"":{}}}}"#,
+        r#"{"f:spec":{"f:list":{"k:{\"name\":\"p-123-45-6789\"}":{".":{}}}}}"#,
+        r#"{"f:spec":{"f:list":{"k:{\"name\":\"p-123-45-\u0036789\"}":{".":{}}}}}"#,
+    ] {
+        let text =
+            event(fields).replacen("{\"metadata\"", "{\"spec\":{\"ssn\":\"123-45-6789\"},\"metadata\"", 1);
+        let (left, mark) = edited(&elsewhere, &text);
+        assert_eq!(left, r#"{"responseObject":{"spec":{},"metadata":{"managedFields":[{"manager":"m"}]}}}"#);
+        crate::markers::assert_true(&mark.expect("a mark"), &left);
+    }
     // The same in a JSON patch, from any pointer into them.
     let redactor = with(vec![rule("drop", &["requestObject.spec.ids[]"])], &[], &[]);
     let patch = |path: &str, value: &str| {
@@ -637,6 +784,17 @@ fn uris_keep_what_no_rule_names() {
     );
     assert!(mark.expect("a mark").contains(r#""tokenised":["/requestURI"]"#));
     assert_eq!(edited(&tokenise, r#"{"requestURI":"/api/v1/pods"}"#).1, None);
+    for (query, left) in [
+        ("container=c;command=x;tty=1", "?container=c;tty=1"),
+        ("command=x;container=c&tty=1", r"?container=c\u0026tty=1"),
+        ("container=c&command=x;tty=1", "?container=c;tty=1"),
+        ("a;command=x", "?a"),
+        ("a;command=x&b", r"?a\u0026b"),
+    ] {
+        assert!(drop.may_change_uri(&format!("/exec?{query}")), "{query}");
+        let (text, _) = edited(&drop, &format!(r#"{{"requestURI":"/exec?{query}"}}"#));
+        assert_eq!(text, format!(r#"{{"requestURI":"/exec{left}"}}"#));
+    }
     let (text, _) = edited(&drop, r#"{"requestURI":"/x?command%00=a","verb":"get"}"#);
     assert_eq!(text, r#"{"requestURI":"/x?command%00=a","verb":"get"}"#);
     let (text, _) = edited(
@@ -661,6 +819,13 @@ fn the_name_of_a_user_is_replaced_wherever_it_is() {
         )
     );
     assert!(mark.expect("a mark").contains("/requestObject/spec/user"));
+    // What is left of such an annotation is searched, and not what it was.
+    let rbac =
+        r#"RBAC: allowed by ClusterRoleBinding \"b\" of ClusterRole \"r\" to User \"jane@example.org\""#;
+    let event = format!(
+        r#"{{"user":{{"username":"jane@example.org"}},"annotations":{{"authorization.k8s.io/reason":"{rbac}"}}}}"#
+    );
+    assert_eq!(edited(&redactor, &event).0, event.replace("jane@example.org", &token));
     // The API server quotes names as Go's `%q` does.
     let (text, _) = edited(
         &redactor,
@@ -715,6 +880,22 @@ fn entries_of_google_have_the_same_members_elsewhere() {
             r#"{{"insertId":"1","labels":{{"authorization.k8s.io/reason":"to User \"{token}\""}},"protoPayload":{{"@type":"a","authenticationInfo":{{"principalEmail":"{token}"}},"request":{{"@type":"core.k8s.io/v1.Secret","data":{{}}}},"response":{{"data":{{}}}},"resourceOriginalState":{{"data":{{}}}},"status":{{"code":3}}}}}}"#
         )
     );
+    // Those on whose behalf a service account acts.
+    let entry = |names: [&str; 5]| {
+        let [email, first, third, subject, claim] = names;
+        format!(
+            r#"{{"protoPayload":{{"authenticationInfo":{{"principalEmail":"{email}","serviceAccountKeyName":"{first}","serviceAccountDelegationInfo":[{{"firstPartyPrincipal":{{"principalEmail":"{third}","serviceMetadata":{{"a":"b"}}}}}},{{"principalSubject":"{subject}","thirdPartyPrincipal":{{"thirdPartyClaims":{{"sub":"{claim}"}}}}}}],"thirdPartyPrincipal":{{"thirdPartyClaims":{{"sub":"{claim}"}}}}}},"response":{{"x":"{third}","y":"claim"}}}}}}"#
+        )
+    };
+    let names = ["sa@p", "//iam/sa@p/keys/1", "jane@example.org", "user:joe", "claim"];
+    let redacted = redactor
+        .redact(entry(names).as_bytes(), Form::GoogleEntry, "c", &SECRET)
+        .expect("readable")
+        .expect("changed");
+    let tokens = names.map(|name| key().token_of_json(&format!("\"{name}\"")).expect("JSON").to_string());
+    let [a, b, c, d, e] = tokens.each_ref().map(String::as_str);
+    assert_eq!(String::from_utf8_lossy(&redacted.event), entry([a, b, c, d, e]));
+    crate::markers::assert_true(&redacted.mark.to_string(), &String::from_utf8_lossy(&redacted.event));
     // A patch, in the object that Google puts around it.
     let patch =
         br#"{"protoPayload":{"request":{"@type":"k","value":[{"op":"add","path":"/data/p","value":"x"}]}}}"#;

@@ -573,7 +573,7 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
         }
         writeln!(
             err,
-            "  if one of them is an API server, read them again with --writer (`writers` in a configuration); docs/ingest.md says how, because a file that is ingested again adds nothing"
+            "  if one of them is an API server, believe it with --writer (`writers` in a configuration), and ingest the log into another archive: in this one these records stay rejects"
         )?;
     }
     if is_all_of_others(report) {

@@ -4612,7 +4612,7 @@ TOLD.update({"": EVENT_MEMBERS, "/annotations": {DECISION, REASON}})
 CARRIED = [
     path.split(".")
     for path in (
-        "log", "message", "MESSAGE", "msg", "event", "event.original", "json", "log_processed", "structured", "kubernetes.audit", "body", "body.stringValue",
+        "log", "message", "MESSAGE", "msg", "event", "event.original", "event.log", "event.message", "json", "log_processed", "structured", "kubernetes.audit", "body", "body.stringValue",
         "payload", "data", "log_s", "line", "_raw", "full_message", "short_message",
     )
 ]  # fmt: skip

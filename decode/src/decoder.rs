@@ -765,7 +765,7 @@ impl Decoder {
     ) {
         let text = whole.line.get(text_at..end).unwrap_or_default();
         let refusal = match &self.reading.unwrap {
-            None => wrapper::with_place(text, refusal.clone(), self.config.depth_max),
+            None => wrapper::with_place(text, refusal.clone(), self.config.depth_max, &self.reading.writers),
             Some(_) => refusal.clone(),
         };
         self.rejects.push(&whole.line[start..end], &refusal, whole.offset + start as i64, whole.number);

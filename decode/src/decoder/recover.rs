@@ -266,7 +266,11 @@ impl Decoder {
             return true;
         }
         let extent_of = |item: &&[u8]| whole.extent_of(item);
+        let beside = wrapper::Beside::of_items(&whole.line[start..end], &self.reading.writers);
         self.each(whole, (from, end), &items, extent_of, |decoder, item, frame_from| {
+            if let Some(beside) = &beside {
+                return Err(beside.refusal(item));
+            }
             let (start, end) = whole.extent_of(item);
             decoder.event(item, &whole.place(start, frame_from), Cut::Refused)?;
             decoder.dialects.add(Dialect::EventList);

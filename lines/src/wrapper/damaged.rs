@@ -69,7 +69,13 @@ impl Damaged {
         let records = match tolerant::list_items(self.text.as_bytes()) {
             Some(items) => {
                 super::short_items(items.iter().map(|item| item.len())).ok()?;
-                items.into_iter().filter_map(|item| std::str::from_utf8(item).ok()).map(list_item).collect()
+                let beside = super::Beside::of_items(self.text.as_bytes(), writers);
+                let items =
+                    items.into_iter().filter_map(|item| std::str::from_utf8(item).ok()).map(list_item);
+                match beside {
+                    None => items.collect(),
+                    Some(beside) => items.map(|item| item.refused(&beside)).collect(),
+                }
             }
             None => super::records(&self.text, depth_max, writers).ok()?,
         };

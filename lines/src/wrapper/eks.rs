@@ -12,7 +12,7 @@
 
 use super::origin::Origin;
 use super::writers::Writers;
-use super::{Content, Record, event, items, refused_for};
+use super::{Content, Record, event, items, refused_for, says_event};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
@@ -66,8 +66,18 @@ pub fn export_head(line: &[u8]) -> Option<usize> {
 
 /// Refuses a line of an export that is not an event. `None` if the line is not one of an export.
 pub(super) fn other_export_line(line: &[u8]) -> Option<Refusal> {
-    let other = "a line of a CloudWatch Logs export that is not an event";
-    (is_export(line) && export_head(line).is_none()).then(|| Refusal::new(Reason::OtherCategory, other))
+    if !is_export(line) || export_head(line).is_some() {
+        return None;
+    }
+    Some(match says_event(line) {
+        true => Refusal::new(
+            Reason::NotAnAuditEvent,
+            "a line after a time that has an audit event, but does not begin with it",
+        ),
+        false => {
+            Refusal::new(Reason::OtherCategory, "a line of a CloudWatch Logs export that is not an event")
+        }
+    })
 }
 
 /// What an export puts before a message; a `d` stands for a digit.

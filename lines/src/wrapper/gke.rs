@@ -73,7 +73,7 @@ fn payload<'d>(entry: &Members<'d>, refusal: Refusal, writers: &Writers) -> Cont
     let Some(payload) = PAYLOADS.iter().find_map(|name| json::member(entry, name)) else {
         return Content::Refused(refusal);
     };
-    if !super::is_event(payload.get().as_bytes()) {
+    if !super::says_event(payload.get().as_bytes()) {
         return Content::Refused(refusal);
     }
     let log = json::field("logName", entry, "logName").ok().flatten().unwrap_or_default();

@@ -19,7 +19,7 @@ use super::origin::{Origin, Other, standard_error};
 use super::path::EventPath;
 use super::prefix::{self, ContainerLine, Prefix};
 use super::writers::Writers;
-use super::{Kind, eks, is_event, keys, literal, parts};
+use super::{Kind, eks, keys, literal, parts, says_event};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::plain;
@@ -31,13 +31,15 @@ const LAYERS_MAX: usize = 4;
 
 /// The members that hold the event of a carrier, as paths of names. The first path that leads to an
 /// event is used.
-const PATHS: [&[&str]; 19] = [
+const PATHS: [&[&str]; 21] = [
     &["log"],
     &["message"],
     &[MESSAGE],
     &["msg"],
     &["event"],
     &["event", "original"],
+    &["event", "log"],
+    &["event", "message"],
     &["json"],
     &["log_processed"],
     &["structured"],
@@ -167,7 +169,7 @@ fn opened<T>(
         Some(_) => match prefix::find(text) {
             Some((prefix, length)) => {
                 if let Some(other) = other_before(text, prefix, layers.writers) {
-                    return Err(other.refusal(is_event(&text[length..])));
+                    return Err(other.refusal(says_event(&text[length..])));
                 }
                 let event = inside(&text[length..], Around::Prefix, layers, judge)?;
                 let dialect = match prefix {
@@ -221,12 +223,10 @@ fn opened_carrier<T>(
     let holding: Vec<&RawValue> =
         values.iter().filter(|(.., held)| may_hold(held)).map(|(_, value, _)| *value).collect();
     if let Some(other) = other_source(carrier, &holding, layers.writers) {
-        let is_event = values.iter().any(|(.., held)| match held {
-            Some(Held::Object(text)) => is_event(text.as_bytes()),
-            Some(Held::Text(text)) => is_event(text),
-            Some(Held::Other(_)) | None => false,
-        });
-        return Err(other.refusal(is_event));
+        let is_event = |value: &RawValue| {
+            says_event(value.get().as_bytes()) || spelt(value, true).is_some_and(|text| says_event(&text))
+        };
+        return Err(other.refusal(carrier.0.iter().any(|(_, value)| is_event(value))));
     }
     if let Some(part) = parts::unjoined(carrier) {
         return Err(part);
@@ -293,8 +293,7 @@ pub fn open_at<T>(
     let names: Vec<&str> = path.names().collect();
     let found = value(&object, &names);
     if let Some(other) = other_source(&object, found.as_slice(), writers) {
-        let is_event = found.is_some_and(|found| is_event(found.get().as_bytes()));
-        return Err(AtPath::OtherSource(other.refusal(is_event)));
+        return Err(AtPath::OtherSource(other.refusal(says_event(text))));
     }
     if let Some(part) = parts::unjoined(&object) {
         return Err(AtPath::OtherSource(part));
@@ -399,7 +398,9 @@ fn text(members: &Members<'_>, path: &[&str]) -> Option<String> {
 /// Returns the writer of a carrier's text, if it is not one that is believed. The values in `holding`
 /// hold events.
 fn other_source(carrier: &Members<'_>, holding: &[&RawValue], writers: &Writers) -> Option<Other> {
-    if !writers.is_unjudged() && is_of_program(carrier) {
+    let is_of_program = !writers.is_unjudged() && is_of_program(carrier)
+        || !writers.is_anyone() && is_like_that_of_a_program(carrier);
+    if is_of_program {
         return Some(Other::of_log("the log of a program"));
     }
     Origin::of(carrier, holding).other(writers)
@@ -409,6 +410,15 @@ fn other_source(carrier: &Members<'_>, holding: &[&RawValue], writers: &Writers)
 /// messages of programs. Kubernetes' own programs write `ts` and `caller` with
 /// `--logging-format=json`, and others write these members with the usual libraries.
 fn is_of_program(carrier: &Members<'_>) -> bool {
+    let has = |name| member(carrier, name).is_some();
+    let is_string = |name| member(carrier, name).is_some_and(|value| value.get().starts_with('"'));
+    (has("ts") && is_string("caller"))
+        || (is_string("msg") && (has("ts") || is_string("caller") || is_string("level")))
+}
+
+/// Whether a carrier is probably an entry in the log of a program: it has a logger, a thread or a level.
+/// OpenShift's forwarder makes a level from the words of a container's text, which a client may choose.
+fn is_like_that_of_a_program(carrier: &Members<'_>) -> bool {
     let has = |name| member(carrier, name).is_some();
     let string = |name| member(carrier, name).filter(|value| value.get().starts_with('"'));
     let is_string = |name| string(name).is_some();
@@ -424,9 +434,7 @@ fn is_of_program(carrier: &Members<'_>) -> bool {
             LEVELS_OF_PROGRAMS.contains(&level.as_str())
         })
     };
-    (has("ts") && is_string("caller"))
-        || (is_string("msg") && (has("ts") || is_string("caller") || is_string("level")))
-        || (is_string("message") && (of_logger() || has_level()))
+    is_string("message") && !has("kubernetes") && !has("log_type") && (of_logger() || has_level())
 }
 
 /// Levels of the usual libraries for logs, in lower case.
@@ -479,10 +487,16 @@ fn other_line(line: &[u8], writers: &Writers) -> Option<Refusal> {
     }
     let Some(line) = prefix::container_line(line) else { return eks::other_export_line(line) };
     match line {
-        ContainerLine { is_stdout: false, content, .. } => Some(standard_error().refusal(is_event(content))),
+        ContainerLine { is_stdout: false, content, .. } => {
+            Some(standard_error().refusal(says_event(content)))
+        }
         ContainerLine { content, .. } if prefix::is_klog(content) => Some(klog()),
         ContainerLine { is_full: false, .. } => {
             Some(Refusal::new(Reason::TornLine, "a part of a container's line, without the parts after it"))
+        }
+        ContainerLine { content, .. } if says_event(content) => {
+            let hidden = "a line of a container that has an audit event, but does not begin with it";
+            Some(Refusal::new(Reason::NotAnAuditEvent, hidden))
         }
         ContainerLine { .. } => {
             Some(Refusal::new(Reason::OtherCategory, "a line of a container that is not an event"))

@@ -104,6 +104,19 @@ impl Kind {
         }
     }
 
+    /// Members that do not say who wrote the wrapper.
+    const fn held(self) -> &'static [&'static str] {
+        match self {
+            Kind::Azure => &["records", "properties"],
+            Kind::CloudWatch => &["logEvents", "logGroup", "logStream"],
+            Kind::CloudWatchCli => &["events", "searchedLogStreams"],
+            Kind::Firehose => &["records"],
+            Kind::Google => &["protoPayload", "jsonPayload", "textPayload", "resource", "labels", "logName"],
+            Kind::Loki => &["streams", "stream", "values"],
+            Kind::OpenTelemetry => &["resourceLogs"],
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Kind::Azure => "wrapped by Azure diagnostic settings (Event Hub or blob export)",
@@ -124,6 +137,19 @@ pub struct Record<'d> {
     pub content: Content<'d>,
     /// The dialect of an event in this element.
     pub dialect: Dialect,
+}
+
+impl<'d> Record<'d> {
+    /// The same element, refused unless it is refused already.
+    fn refused(self, beside: &Beside) -> Record<'d> {
+        let content = match self.content {
+            Content::Refused(own) => Content::Refused(own),
+            Content::Event(value) => Content::Refused(beside.refusal(value.as_bytes())),
+            Content::Mapped(_) => Content::Refused(beside.refusal_of(true)),
+            Content::Foreign => Content::Refused(beside.refusal(self.item.as_bytes())),
+        };
+        Record { content, ..self }
+    }
 }
 
 /// What an element has.
@@ -180,7 +206,47 @@ fn records_of_object<'d>(
     if records.is_empty() {
         return Err(Refusal::new(Reason::Wrapped, format!("{}, without a record", kind.name())));
     }
-    Ok(records)
+    Ok(match Beside::of(&members, kind.held(), writers) {
+        None => records,
+        Some(beside) => records.into_iter().map(|record| record.refused(&beside)).collect(),
+    })
+}
+
+/// Why the events in a list are not taken, by what is beside the list: a pod may print a list, too,
+/// and a shipper that parses it puts its own members beside those of the pod.
+pub struct Beside(BesideKind);
+
+enum BesideKind {
+    Other(Other),
+    Part(Refusal),
+}
+
+impl Beside {
+    /// The members named in `held` are the list, and what has been judged or is of the entry itself.
+    fn of(members: &Members<'_>, held: &[&str], writers: &Writers) -> Option<Beside> {
+        let is_held = |name: &str| held.contains(&name);
+        let held: Vec<&RawValue> =
+            members.0.iter().filter(|(name, _)| is_held(name)).map(|(_, value)| *value).collect();
+        let other = origin::Origin::of(members, &held).other(writers).map(BesideKind::Other);
+        other.or_else(|| parts::unjoined(members).map(BesideKind::Part)).map(Beside)
+    }
+
+    /// What is beside the items of the `EventList` in `text`.
+    pub fn of_items(text: &[u8], writers: &Writers) -> Option<Beside> {
+        Beside::of(&serde_json::from_slice(text).ok()?, &["items"], writers)
+    }
+
+    /// Refuses an element of the list.
+    pub fn refusal(&self, element: &[u8]) -> Refusal {
+        self.refusal_of(says_event(element))
+    }
+
+    fn refusal_of(&self, is_event: bool) -> Refusal {
+        match &self.0 {
+            BesideKind::Other(other) => other.refusal(is_event),
+            BesideKind::Part(refusal) => refusal.clone(),
+        }
+    }
 }
 
 /// Whether `text` begins like a JSON array.
@@ -323,23 +389,15 @@ pub struct Reading {
     pub writers: Writers,
 }
 
-/// Whether `text` is an audit event, whoever wrote it.
-fn is_event(text: &[u8]) -> bool {
-    // Most texts of other writers are none, and need not be read.
-    let reading = Reading { unwrap: None, writers: Writers::UNJUDGED };
-    memchr::memmem::find(text, b"auditID").is_some() && decode_alone_of(text, &reading, DEPTH_MAX).is_ok()
+/// Whether `text` has what an audit event says, whole or cut, in whatever layers.
+fn says_event(text: &[u8]) -> bool {
+    let has = |name: &[u8]| memchr::memmem::find(text, name).is_some();
+    has(b"auditID") && (has(b"audit.k8s.io") || has(b"requestURI") || has(b"stageTimestamp"))
 }
 
 /// Refuses the element of a list whose text is in `value`, because `other` wrote it.
 fn refused_for(other: &Other, value: Option<&RawValue>) -> Refusal {
-    let is_event = |value: &RawValue| {
-        let text = value.get();
-        // OpenTelemetry's text is in an object.
-        let inner = serde_json::from_str::<Members<'_>>(text).ok();
-        let inner = inner.as_ref().and_then(|inner| json::member(inner, "stringValue"));
-        is_event(inner.map_or(text, RawValue::get).as_bytes())
-    };
-    other.refusal(value.is_some_and(is_event))
+    other.refusal(value.is_some_and(|value| says_event(value.get().as_bytes())))
 }
 
 /// Decodes one bare event with the plain decoder. A document that is a wrapper is refused as

@@ -56,7 +56,7 @@ const PLACES_OF_NAMES: [&str; 12] = [
 ];
 
 /// What the names of members end in that have the path of a log, or a tag that was made from one.
-const PLACES_OF_PATHS: [&str; 11] = [
+const PLACES_OF_PATHS: [&str; 16] = [
     "file",
     "filename",
     "path",
@@ -68,7 +68,17 @@ const PLACES_OF_PATHS: [&str; 11] = [
     "logstream",
     "logstreamname",
     "containername",
+    "logname",
+    "tagname",
+    "topic",
+    "routingkey",
+    "key",
 ];
+
+/// Names on the way to members that have what a client chose.
+const CHOSEN_BY_CLIENTS: [&str; 6] = ["url", "http", "request", "urldetails", "useragent", "query"];
+/// What may stand before the path of a log: where a node's folders are mounted.
+const MOUNTS: [&str; 5] = ["", "/host", "/hostfs", "/rootfs", "file://"];
 
 /// What paths of container logs begin with: how, what stands between the names, and whether the
 /// names are those of a directory (`NAMESPACE_POD_UID/CONTAINER/`) or of a file
@@ -208,7 +218,7 @@ impl Origin {
     /// What a tag, a path or a sourcetype alone says.
     pub(super) fn of_tag(tag: &str) -> Origin {
         let mut origin = Origin::default();
-        origin.path(tag);
+        origin.path(tag, Where::Anywhere);
         origin
     }
 
@@ -288,7 +298,7 @@ impl Origin {
 
     /// Reads the path of a container's log, a tag that was made from one, docker's name of a
     /// container, or the sourcetype of one.
-    fn path(&mut self, text: &str) {
+    fn path(&mut self, text: &str, place: Where) {
         if let Some(name) = text.strip_prefix("kube:container:") {
             self.containers.push(name.to_owned());
         }
@@ -297,6 +307,9 @@ impl Origin {
         }
         for (start, between, is_directory) in PATHS {
             for (at, _) in text.match_indices(start).take(NAMES_MAX) {
+                if place == Where::Start && !is_before_path(&text[..at], between) {
+                    continue;
+                }
                 match named(&text[at + start.len()..], between, is_directory) {
                     Some((container, namespace)) => {
                         self.paths.push((container.to_owned(), namespace.to_owned()));
@@ -486,8 +499,10 @@ impl Walk<'_> {
         let text: &str = &text;
         let ends = |ends: &[&str]| ends.iter().any(|end| at.own.ends_with(end));
         self.origin.is_stderr |= text == "stderr" && ends(&["stream", "streams", "source"]);
-        if ends(&PLACES_OF_PATHS) {
-            self.origin.path(text);
+        if ends(&["logstream", "logstreamname"]) {
+            self.origin.path(text, Where::Anywhere);
+        } else if ends(&PLACES_OF_PATHS) && !CHOSEN_BY_CLIENTS.iter().any(|of| at.path.contains(of)) {
+            self.origin.path(text, Where::Start);
         }
         // Datadog's `kube_namespace:shop,container_name:web`.
         if matches!(at.own, "ddtags" | "tags") {
@@ -514,7 +529,9 @@ impl Walk<'_> {
     fn named(&mut self, names: Names, text: &str) {
         let found = match names {
             // Docker's names of containers have those of Kubernetes in them.
-            Names::Container if docker_name(text).is_some() => return self.origin.path(text),
+            Names::Container if docker_name(text).is_some() => {
+                return self.origin.path(text, Where::Start);
+            }
             Names::Container => &mut self.origin.containers,
             Names::Namespace => &mut self.origin.namespaces,
             Names::Pod => &mut self.origin.pods,
@@ -549,6 +566,15 @@ impl Walk<'_> {
                     self.named(Names::Namespace, namespace);
                 }
             }
+            // Alloy names what it reads `NAMESPACE/POD:CONTAINER`.
+            "instance" if self.strictness == Strictness::Services => {
+                let named = text
+                    .split_once('/')
+                    .and_then(|(namespace, rest)| Some((namespace, rest.split_once(':')?)));
+                if let Some((namespace, (_pod, container))) = named {
+                    self.origin.paths.push((container.to_owned(), namespace.to_owned()));
+                }
+            }
             // OpenShift's forwarder names the kind of a log.
             "logtype" if matches!(text, "application" | "infrastructure") => {
                 self.origin.unread = Some(CONTAINER);
@@ -558,11 +584,34 @@ impl Walk<'_> {
     }
 }
 
+/// Where in a value the path of a log is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// In the names of log streams and tags, which nobody but a shipper makes.
+    Anywhere,
+    Start,
+}
+
+/// Whether a text may stand before the path of a log: a mount, or the first label of a tag.
+fn is_before_path(text: &str, between: char) -> bool {
+    match between {
+        '/' => MOUNTS.contains(&text),
+        _ => {
+            let label = text.strip_suffix(between).unwrap_or(text);
+            label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'@'))
+        }
+    }
+}
+
 /// Whether a member of this name is one of an event, or holds one. A client of the cluster chooses
 /// what is in it. `metadata` is a name of many other things.
 fn is_in_event(name: &str) -> bool {
+    let compact = compact("", name);
     (plain::is_of_event(name) && name != "metadata")
-        || ["requestobject", "responseobject"].iter().any(|body| compact("", name).starts_with(body))
+        || ["requestobject", "responseobject"].iter().any(|body| compact.starts_with(body))
+        // The pod of a service account, in its token.
+        || compact.contains("authenticationkubernetesio")
+        || compact.ends_with("userextra")
 }
 
 /// Whether an object is a copy of an event or of a body, as parsers of shippers make it. Labels and
@@ -713,6 +762,16 @@ mod tests {
             r#"{"message":EV,"log":{"logger":"x","level":"warn"}}"#,
             r#"{"msg":EV,"level":"info","ts":1}"#,
             r#"{"labels":{"namespace":"default","auditID":"a","user":"x","kind":"Event"},"line":EV,"timestamp":"t"}"#,
+            r#"{"stream":{"instance":"shop/web-1:web","job":"loki.source.kubernetes.pods"},"values":[["1",EV]]}"#,
+            r#"{"@log_name":"kubernetes.var.log.containers.web-1_shop_web-0123456789.log","log":EV,"stream":"stdout"}"#,
+            r#"{"time":1.0,"event":{"log":EV,"stream":"stdout","kubernetes":{"namespace_name":"shop","container_name":"web"}}}"#,
+            r#"{"file":"/host/var/log/pods/shop_web_uid/web/0.log","message":EV}"#,
+            r#"{"records":[{"category":"kube-audit","properties":{"log":EV}}],"kubernetes":{"namespace_name":"shop"}}"#,
+            r#"{"category":"kube-audit","properties":{"log":EV},"kubernetes":{"container_name":"web"}}"#,
+            r#"{"messageType":"DATA_MESSAGE","logStream":"kube-apiserver-audit-1a","logEvents":[{"id":"1","message":EV}],"tag":"kube.var.log.containers.web-1_shop_web-01.log"}"#,
+            r#"{"events":[{"timestamp":1,"message":EV}],"kubernetes":{"namespace_name":"shop"}}"#,
+            r#"{"streams":[{"stream":{},"values":[["1",EV]]}],"kubernetes":{"namespace_name":"shop"}}"#,
+            r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":EV}}]}]}],"stream":"stderr"}"#,
         ] {
             assert_eq!(decode(line), Err(Reason::UntrustedOrigin), "{line}");
             let other = line.replace("EV", r#""{\"n\":1}""#);
@@ -805,6 +864,11 @@ mod tests {
             r#"{"message":EV,"request":{"kind":"Pod","metadata":BODY,"spec":BODY}}"#,
             r#"{"message":EV,"objectRef":BODY,"userAgent":"/var/log/pods/shop_web_uid/web/0.log"}"#,
             r#"{"message":EV,"requestURI":"/x?y=/var/log/containers/web_shop_web-1a.log"}"#,
+            r#"{"message":EV,"url":{"path":"/var/log/pods/shop_web_uid/web/0.log"}}"#,
+            r#"{"message":EV,"path":"/x/var/log/pods/shop_web_uid/web/0.log"}"#,
+            r#"{"message":EV,"x":{"extra":{"authentication.kubernetes.io/pod-name":["web"]}}}"#,
+            r#"{"message":EV,"_user_extra_authentication_kubernetes_io_pod_name":"web"}"#,
+            r#"{"kubernetes":{"namespace_name":"openshift-kube-apiserver"},"level":"error","log_type":"audit","message":EV}"#,
             r#"{"message":EV,"original":"k8s_web_web_shop_uid_0 /var/log/pods/shop_web_uid/web/0.log"}"#,
             r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get","log":EV,"copy":EVENT}"#,
             r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get","request":{"kind":"Pod","metadata":BODY}}"#,

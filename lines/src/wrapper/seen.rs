@@ -28,7 +28,7 @@ const TRIES_MAX: usize = 4;
 
 /// Adds to the refusal of `text` where an audit event is in it, if one is in a member that is not
 /// opened.
-pub fn with_place(text: &[u8], refusal: Refusal, depth_max: usize) -> Refusal {
+pub fn with_place(text: &[u8], refusal: Refusal, depth_max: usize, writers: &Writers) -> Refusal {
     // No value is searched that has no event.
     if memchr::memmem::find(text, b"auditID").is_none() {
         return refusal;
@@ -45,8 +45,14 @@ pub fn with_place(text: &[u8], refusal: Refusal, depth_max: usize) -> Refusal {
         _ => return refusal,
     }
     let Ok(members) = serde_json::from_slice::<Members<'_>>(text) else { return refusal };
-    let mut search =
-        Search { text, refusal: &refusal, depth_max, values_left: VALUES_MAX, tries_left: TRIES_MAX };
+    let mut search = Search {
+        text,
+        refusal: &refusal,
+        depth_max,
+        writers,
+        values_left: VALUES_MAX,
+        tries_left: TRIES_MAX,
+    };
     let Some(said) = search.object(&members, "", 1) else { return refusal };
     Refusal::new(refusal.reason, format!("{}{SAID_PLACE}{said}", refusal.detail))
 }
@@ -66,13 +72,13 @@ fn in_a_row(line: &[u8], depth_max: usize) -> Option<&'static str> {
             }
             cell.push(byte);
         }
-        return bare_event(&cell, depth_max).is_ok().then_some(
+        return bare_event(&cell, depth_max, &Writers::UNJUDGED).is_ok().then_some(
             "an audit event is in a cell of a table (CSV): write its rows as JSON lines, for example with \
              `mlr --icsv --ojsonl cat`",
         );
     }
     let at = memchr::memmem::find(line, LABELS_END)?;
-    bare_event(&line[at + LABELS_END.len() - 2..], depth_max).is_ok().then_some(
+    bare_event(&line[at + LABELS_END.len() - 2..], depth_max, &Writers::UNJUDGED).is_ok().then_some(
         "an audit event is after labels in braces: print lines without them, for example with \
          `logcli query --output=raw`",
     )
@@ -82,6 +88,7 @@ struct Search<'t> {
     text: &'t [u8],
     refusal: &'t Refusal,
     depth_max: usize,
+    writers: &'t Writers,
     values_left: usize,
     tries_left: usize,
 }
@@ -125,16 +132,16 @@ impl Search<'_> {
             let is_event = match text.starts_with('"') {
                 true => {
                     let text: String = serde_json::from_str(text).ok()?;
-                    bare_event(text.as_bytes(), depth_max, &Writers::SERVERS).is_ok()
+                    bare_event(text.as_bytes(), depth_max, self.writers).is_ok()
                 }
-                false => bare_event(text.as_bytes(), depth_max, &Writers::SERVERS).is_ok(),
+                false => bare_event(text.as_bytes(), depth_max, self.writers).is_ok(),
             };
             return is_event
                 .then(|| format!("in a list, at .{path}: write its elements as lines, with `jq -c`"));
         }
         let at = EventPath::parse(path).ok()?;
-        let mut judge = |text: &[u8], _| bare_event(text, depth_max, &Writers::SERVERS);
-        layers::open_at(self.text, self.refusal, &at, &Writers::SERVERS, &mut judge).ok()?;
+        let mut judge = |text: &[u8], _| bare_event(text, depth_max, self.writers);
+        layers::open_at(self.text, self.refusal, &at, self.writers, &mut judge).ok()?;
         Some(format!(
             "at {path}: if only an API server chooses what is there, read it with \
              --unwrap {path} (`unwrap` in a configuration)"
@@ -158,7 +165,7 @@ mod tests {
 
     fn said(object: &str) -> Option<String> {
         let refusal = decode_alone(object.as_bytes(), DEPTH_MAX).expect_err(object);
-        let detail = with_place(object.as_bytes(), refusal.clone(), DEPTH_MAX).detail;
+        let detail = with_place(object.as_bytes(), refusal.clone(), DEPTH_MAX, &Writers::SERVERS).detail;
         detail.strip_prefix(refusal.detail.as_str()).expect("more").strip_prefix("; ").map(str::to_owned)
     }
 
@@ -206,7 +213,7 @@ mod tests {
         ] {
             for reason in [Reason::BrokenJson, Reason::TornLine] {
                 let refusal = Refusal::new(reason, "refused");
-                let detail = with_place(line.as_bytes(), refusal, DEPTH_MAX).detail;
+                let detail = with_place(line.as_bytes(), refusal, DEPTH_MAX, &Writers::SERVERS).detail;
                 match expected {
                     Some(expected) => assert!(detail.ends_with(expected), "{line}: {detail}"),
                     None => assert_eq!(detail, "refused", "{line}"),

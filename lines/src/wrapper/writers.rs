@@ -233,7 +233,11 @@ impl Writers {
         let is_of_audit = |group: &str| !group.starts_with(GROUPS_OF_AWS) && says_audit(group);
         let is_of_eks = |group: &str| group.starts_with(GROUPS_OF_EKS) && stream.is_none();
         group.is_some_and(|group| believes(group) || is_of_audit(group) || is_of_eks(group))
-            || stream.is_some_and(|stream| stream.starts_with(AUDIT_STREAM) || self.names(stream))
+            || stream.is_some_and(|stream| {
+                // A pod may have such a name, too. Only AWS writes to the groups of EKS.
+                let is_apart = group.is_none_or(|group| group.starts_with(GROUPS_OF_EKS));
+                (stream.starts_with(AUDIT_STREAM) && is_apart) || self.names(stream)
+            })
     }
 
     /// Judges the name before an event, after a time: Logstash writes that of a host there, and `aws
@@ -330,6 +334,8 @@ mod tests {
             (Some("ip-10-0-0-1"), Some("/k8s/prod/audit"), true),
             (Some("ip-10-0-0-1"), Some("/aws/eks/audit/x"), false),
             (Some("web"), Some("/shop"), false),
+            (Some("kube-apiserver-audit-0.web"), Some("/aws/containerinsights/c/application"), false),
+            (Some("kube-apiserver-audit-0.web"), Some("/shop"), false),
             (None, Some("/shop"), false),
             (None, Some("/aws/eks/c/cluster"), true),
             (None, Some("/aws/containerinsights/c/application"), false),

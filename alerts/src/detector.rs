@@ -1,8 +1,8 @@
 //! From matches to alerts, in source order: each request once, each burst once.
 //!
-//! Invariant: alerts are a function of the sequence of matched events. Cutting the sequence into
-//! other batches, or matching the batches on other threads, changes no alert, and a replay raises
-//! the same ids.
+//! Invariant: alerts are a function of the sequence of matched events. They do not depend on where
+//! the sequence is cut into batches, or on which threads match the batches, and a replay raises the
+//! same ids.
 //!
 //! **One request, several stages.** The API server writes an event when a request arrives, when a
 //! long-running one starts to answer, and when it ends. Rules match every stage but

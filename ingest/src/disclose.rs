@@ -1,4 +1,4 @@
-//! Values and rejects that can be seen again with the redaction key, and the record of each use.
+//! Shows values and rejects again with the redaction key, and records each use.
 //!
 //! Invariants:
 //! - A use is a sealed record of `activity` before its result is handed out: without a record there

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Events are found, decoded and edited by the code of the stream, so a count here is the count
 //!   that a run would have.
-//! - No value leaves: what is returned are counts, and names of parts of the policy.
+//! - No value is returned, only counts and the names of parts of the policy.
 //! - Memory is bounded: one block of a log or one batch of the archive at a time.
 //!
 //! Nothing is written, so a crash changes nothing.

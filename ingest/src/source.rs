@@ -15,8 +15,8 @@
 //! is needed.
 //!
 //! Compression is recognised by content: gzip (any number of members), zstd (any number of frames).
-//! What is packed or encoded in another way is refused as a whole, with a word on what to do.
-//! Nothing is kept here; after a crash an input is read again.
+//! Input that is packed or encoded in any other way is refused as a whole, with advice on what to
+//! do. Nothing is kept here; after a crash an input is read again.
 
 mod error;
 mod formats;

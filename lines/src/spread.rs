@@ -6,12 +6,11 @@
 //! choose them.
 //!
 //! Invariants:
-//! - A member that is an object or a list already, or is there in any other form, is never replaced
-//!   by members beside it.
-//! - Text is an object or a list only if all of it is JSON that an event could have there. It is
-//!   opened once: what is text in it stays text.
+//! - A member that exists, whatever its form, is never replaced by members beside it.
+//! - Text is read as an object or a list only if all of it is JSON that an event could have at that
+//!   place. It is opened once: strings inside it stay strings.
 //!
-//! The record keeps its bytes; only the columns follow from what is put together. No state.
+//! The record keeps its bytes; only the columns are made from what is put together. No state.
 
 use serde::de::IgnoredAny;
 

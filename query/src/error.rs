@@ -1,4 +1,4 @@
-//! Errors of a query, in the words of the person who asked it.
+//! Errors of a query, in terms that the author of the statement knows.
 //!
 //! Invariant: a message says what happened, and [`QueryError::hint`] says what to do. Neither
 //! repeats a value of a row, but a message may repeat a part of the statement. Everything the

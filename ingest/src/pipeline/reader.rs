@@ -1,11 +1,11 @@
 //! The reader: turns inputs into blocks, each under the partition that it belongs to.
 //!
 //! Invariants:
-//! - Text that is skipped because it is stored was read and compared. If the input reaches a sealed
+//! - Text is skipped as stored only after it was read and compared. If the input reaches a sealed
 //!   position, the text is compared with the hash of that position; if the input ends before it,
-//!   with the stored rows themselves.
-//! - No stream is taken for one of which this run has unsealed rows. A stream that may be such a one
-//!   waits until the rows are sealed.
+//!   the text is compared with the stored rows themselves.
+//! - A stream is never identified with one that has unsealed rows in this run. If the two may be
+//!   the same, the stream waits until those rows are sealed.
 //! - A block longer than the bound, which has one long line, is under way alone.
 //! - The message about a stream comes before the stream's first block; the last message is the
 //!   number of blocks.

@@ -1,14 +1,16 @@
-//! What is around an event in which nothing is replaced, and may have what a policy would replace.
+//! Judges the text around an event in which nothing is replaced, because this text may contain what
+//! a policy would replace.
 //!
-//! A record can be more than its event: the line of a collector, with members beside the event; the
-//! lines of a container, with those of standard error between the parts of an event. The members of
-//! a list before and after its items are in the frame. None of that is the event's own, and a policy
-//! does not read it. It is kept where it is known to repeat or to hold no body. Otherwise the record
-//! becomes the event alone, and a mark without a path says so.
+//! A record can be more than its event. It may be the line of a collector, with members beside the
+//! event, or several lines of a container, with lines of standard error between the parts of an
+//! event. The members of a list before and after its items are in the frame. None of this belongs
+//! to the event, and a policy does not read it. It is kept only if it is known to repeat the event
+//! or to contain no body. Otherwise the record becomes the event alone, and a mark without a path
+//! says so.
 //!
-//! Method: the names that only events and their bodies have are counted. In what is around an event
-//! there is none of them, but in copies of the event itself. Where that cannot be shown, nothing is
-//! kept. Scratch buffers are kept between rows, and nothing else.
+//! Method: names that occur only in events and their bodies are counted. The text around an event
+//! must contain none of them, except in copies of the event itself. If that cannot be shown, the
+//! text is not kept. No state but scratch buffers is kept between rows.
 
 use serde_json::Value;
 use strongroom_decode::render::Renderer;

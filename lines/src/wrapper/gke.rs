@@ -1,13 +1,13 @@
-//! Google Cloud's audit entries of GKE, which are not events but say some of the same.
+//! Google Cloud's audit log entries of GKE. They are not audit events, but say some of the same.
 //!
 //! Invariant: a column has what the entry says, or is null. An entry never has groups, uid, extra,
 //! the impersonated user, the level or the URI. The response code is taken only from a `Status` in
-//! the response, or a `Failure` without a type. No HTTP code follows from the entry's own
-//! `status.code`: it is a gRPC code, which stands for several HTTP codes, and it is left out if it is
-//! zero. That it is not zero says only that the request failed. A member that cannot be read is a
-//! fault of the row, except those by which an entry is recognised. The column `shape` of these rows
-//! is [`SHAPE`]; their `raw` is the entry. Other entries may have an API server's own event as their
-//! payload. Then the payload is the record.
+//! the response, or a `Failure` without a type. The entry's own `status.code` gives no HTTP code,
+//! because it is a gRPC code, which stands for several HTTP codes. The entry leaves it out if it is
+//! zero; any other value says only that the request failed. A member that cannot be read is a fault
+//! of the row, unless it is one of those by which an entry is recognised. The column `shape` of
+//! these rows is [`SHAPE`]; their `raw` is the entry. Other entries may have an API server's own
+//! event as their payload. Then the payload is the record.
 //!
 //! | column | member of the entry |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Knows a part of a line, which a shipper has passed on without the parts after it.
+//! Recognises a part of a line that a shipper has passed on without the parts after it.
 //!
 //! Runtimes cut long lines at a fixed length. A client can calculate where, so it can place a whole
 //! event of its own choice at the beginning of a later part. Invariants:

@@ -1,5 +1,5 @@
-//! Says where an object that is no wrapper has an audit event, so that its reject can name the
-//! setting that would find it.
+//! Finds an audit event in an object that is no known wrapper, so that the object's reject can name
+//! the setting with which the event would be read.
 //!
 //! Whoever sends an object chooses its names, and perhaps the event in it. Invariants:
 //! - Nothing here becomes an event: only a person who knows the source decides that.

@@ -1,10 +1,10 @@
-//! Whom a source's operator believes to write audit events.
+//! The writers whose audit events are believed, which the operator of a source can extend.
 //!
-//! Any pod may print text that looks like an event, so an event is taken only if nothing beside it
-//! names another writer than an API server. [`Writers`] has the names that are believed. Those of
-//! kubeadm, K3s, RKE2, MicroK8s, k0s, OpenShift, EKS and AKS are known. A control plane that runs in
-//! pods of another cluster (HyperShift, Kamaji, Gardener, vcluster), or a log of another name, is
-//! believed if the operator says so:
+//! Any pod may print text that looks like an event, so an event is accepted only if nothing beside
+//! it names a writer other than an API server. [`Writers`] has the names that are believed. Those
+//! of kubeadm, K3s, RKE2, MicroK8s, k0s, OpenShift, EKS and AKS are known. A control plane that
+//! runs in pods of another cluster (HyperShift, Kamaji, Gardener, vcluster), or a log of another
+//! name, is believed if the operator says so:
 //!
 //! | text | believed |
 //! |---|---|
@@ -15,8 +15,9 @@
 //!
 //! A `*` at the end of a name stands for any rest of the name.
 //!
-//! Invariant: a name can only be believed, so a text that is no event without it is none with it.
-//! Standard error of a container is never believed. Nothing here does IO or keeps state.
+//! Invariant: a name only decides whom to believe. Text that is not an event does not become one
+//! because its writer is believed. Standard error of a container is never believed. Nothing here
+//! does IO or keeps state.
 
 use std::fmt;
 

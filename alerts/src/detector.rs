@@ -608,9 +608,9 @@ impl Requests {
         true
     }
 
-    /// Like [`Requests::is_new`]. Of two halves of one request, only the first that arrives is new:
-    /// a start and an end that is not earlier. Two starts are two requests, and so are two ends,
-    /// because a client may send the id of an earlier request.
+    /// Like [`Requests::is_new`]. Of the two halves of a request (a start, and an end that is not
+    /// earlier), only the half that arrives first is new. Two starts are two requests, and so are
+    /// two ends, because a client may send the id of an earlier request.
     fn is_first(&mut self, rule: u128, request: u128, half: Option<Half>) -> bool {
         if !self.is_new(rule, request) {
             return false;

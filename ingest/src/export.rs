@@ -64,11 +64,11 @@ pub fn sealed_stream<E: From<StreamError> + From<ExportError>>(
     Ok(records)
 }
 
-/// Returns those of the partitions of which a record was changed before it was stored: an event was
-/// redacted, or a reject encrypted. [`sealed_stream`] cannot give these back.
+/// Returns those partitions in which a record was changed before it was stored: an event was
+/// redacted, or a reject was encrypted. [`sealed_stream`] cannot restore these.
 ///
 /// # Errors
-/// Those of reading the archive.
+/// Errors of reading the archive.
 pub fn redacted_partitions(archive: &Archive, wanted: &[&str]) -> Result<BTreeSet<String>, ArchiveError> {
     let mut partitions = BTreeSet::new();
     let columns = [events::SOURCE, events::SOURCE_OFFSET, events::STAGE_TIMESTAMP, events::REDACTION];

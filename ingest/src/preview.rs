@@ -300,7 +300,7 @@ fn are_tokens(mark: &Redaction, event: &[u8]) -> bool {
 const GATE_COLUMNS: [usize; 6] =
     [index::CLUSTER, index::NAMESPACE, index::NAME, index::API_GROUP, index::RESOURCE, index::FAULTS];
 
-/// What the rows of a batch are about, as far as a policy asks.
+/// The values of a batch's rows that decide whether a rule of a policy applies.
 struct TargetRows<'b> {
     cluster: Texts<'b>,
     /// Namespace, name, group, resource.

@@ -253,7 +253,7 @@ impl Stream {
     /// line. `None` for an empty stream.
     ///
     /// # Errors
-    /// [`FileError::Format`] if the stream is not text, and those of reading it.
+    /// [`FileError::Format`] if the stream is not text, and errors of reading it.
     pub fn identity(&mut self, cluster: &str) -> Result<Option<String>, FileError> {
         let room = self.bounds.bytes_max.max(self.identity_bytes_max() + 1);
         while !self.at_end

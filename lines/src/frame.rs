@@ -565,8 +565,8 @@ impl Cuts {
         self.boundary.find(&line[from..]).map(|brace| from + brace + 1)
     }
 
-    /// Returns the end of the part that begins at `at`, in a line of which more bytes may come.
-    /// `None` if the end depends on the bytes to come.
+    /// Returns the end of the part that begins at `at`, in a line that may still grow. `None` if
+    /// the end depends on the bytes to come.
     fn next(&self, line: &[u8], at: usize) -> Option<usize> {
         // Far enough for a boundary right after the last byte that the part may have.
         let near = at.saturating_add(self.part_bytes + DOCUMENT.len());

@@ -170,7 +170,7 @@ fn first_page(text: &[u8], within: Within, bounds: Bounds) -> Result<Page, Stop>
 }
 
 /// Whether the object `text` is indented more deeply than an object that is inside `levels` objects
-/// and lists. Such an object is of a document whose beginning is missing, and may be of a client's
+/// and lists. The beginning of its document is then missing, and it may be a part of a client's
 /// body that is printed over many lines.
 fn is_deeper(text: &[u8], levels: usize) -> bool {
     let indent = |line: &[u8]| line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();

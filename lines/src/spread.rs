@@ -39,7 +39,7 @@ const NESTED: [(&str, Kind); 8] = [
 
 #[derive(Clone, Copy)]
 enum Kind {
-    /// An object of which these members are read.
+    /// An object whose members of these names are read.
     Object(&'static [&'static str]),
     /// An object with members of any name.
     Map,
@@ -50,8 +50,8 @@ enum Kind {
 /// A list of a user, whose items may stand beside each other.
 const GROUPS: &str = "groups";
 
-/// Whether a member beside those of an event is named like one in them: `objectRef.name`,
-/// `user_username`.
+/// Whether a member beside the event's own is named like a member inside one of them:
+/// `objectRef.name`, `user_username`.
 pub fn is_spread(name: &str) -> bool {
     NESTED.iter().any(|(nested, _)| within(name, nested).is_some())
 }

@@ -241,7 +241,7 @@ impl QueryError {
     }
 }
 
-/// Stands in a message for what may be a value of a row.
+/// Replaces in a message whatever may be a value of a row.
 const HIDDEN: char = '…';
 /// Longest end of a message that is shown after a hidden value.
 const END_BYTES_MAX: usize = 80;

@@ -32,8 +32,8 @@ const BATCH_ROWS: usize = 256;
 const MARK_HEAD: &[u8] = b"{\"policy\":\"";
 const POLICY_DIGITS: usize = 16;
 
-/// Returns the ids of the policies of these files, as far as the files at hand tell. Nothing is an
-/// error here: the statement has read them.
+/// Returns the ids of the policies of these files, as far as the available files show. A file that
+/// cannot be read is no error here, because the statement has already read it.
 pub(crate) async fn policies_of(files: &[PartitionedFile], reader: &InPlace) -> Vec<String> {
     let (count, mut ids) = (files.len(), BTreeSet::new());
     if count < 2 {

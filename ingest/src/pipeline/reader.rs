@@ -56,7 +56,7 @@ pub(super) struct Sent {
     /// Partitions that have unsealed rows, so the archive cannot say yet what it has of them, and
     /// where they will end.
     unsealed: HashMap<String, Vec<End>>,
-    /// Partitions of which it is not known where they end, because a last line may be left.
+    /// Partitions whose end is not known, because a last line may have been left.
     open: Vec<String>,
     heads: Heads,
 }
@@ -273,8 +273,7 @@ impl Reader<'_> {
         Ok(Found::Stream { stream: Box::new(stream), state: Box::new(state), rejects })
     }
 
-    /// Learns where the streams end of which that was not known. Returns `false` if it was known of
-    /// all.
+    /// Learns the ends of the streams whose end was not known. Returns `false` if there were none.
     fn close_ends(&mut self) -> Result<bool, CoordinatorGone> {
         let open = std::mem::take(&mut self.sent.open);
         if open.is_empty() {

@@ -31,7 +31,7 @@ const NAMES: [&[u8]; 7] = [
 ];
 /// How often the names of an event itself occur in a record that is nothing else.
 const ONCE: [bool; 7] = [false, false, false, false, true, true, true];
-/// What every event of an API server begins with. Nothing is around such an event.
+/// The beginning of every event as an API server writes it. Nothing is around such an event.
 const HEAD: &[u8] = b"{\"kind\":\"Event\",";
 /// Texts in texts that are searched for copies of the event.
 const TEXTS_MAX: usize = 4;
@@ -48,8 +48,8 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Whether something around the event may have what a policy would replace, as far as can be
-    /// said without the event.
+    /// Whether the text around the event may contain what a policy would replace, judged without
+    /// the event.
     pub fn may_have_more(&mut self, rows: &Renderer<'_>, row: usize) -> bool {
         self.has_frame(rows, row) || self.may_hold_more(rows, row)
     }
@@ -170,8 +170,8 @@ fn copies_of(found: &Value, event: &[u8], value: &Value, texts_left: usize) -> u
     }
 }
 
-/// Whether the members before the items of a list are those of a list of events. Text that
-/// does not end at an item belongs to no list.
+/// Whether the members before a list's items are the members that a list of events has there. Text
+/// that does not end at an item belongs to no list.
 fn is_list_head(frame: &[u8]) -> bool {
     let text = frame.strip_prefix(strongroom_lines::BOM).unwrap_or(frame).trim_ascii();
     let Some(head) = text.strip_suffix(b"[") else { return true };
@@ -181,7 +181,7 @@ fn is_list_head(frame: &[u8]) -> bool {
     is_list(&object)
 }
 
-/// Whether the members after the items of a list are those of a list of events.
+/// Whether the members after a list's items are the members that a list of events has there.
 fn is_list_tail(frame: &[u8]) -> bool {
     let Some(tail) = frame.trim_ascii_start().strip_prefix(b"]") else { return true };
     let Some(members) = tail.trim_ascii_start().strip_prefix(b",") else { return true };

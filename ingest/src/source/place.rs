@@ -25,7 +25,7 @@ use super::{FileError, READ_BUFFER_BYTES, Skipped, Stream, partition_of};
 pub const ALIKE_MAX: usize = 256;
 /// How much is kept of the beginning of a stream.
 const HEAD_BYTES: usize = 16 << 10;
-/// Maximum number of streams of which the beginning is kept.
+/// Maximum number of streams whose beginning is remembered.
 const HEADS_MAX: usize = 1024;
 
 /// An offset in a stream, with the hash of everything before it.
@@ -344,7 +344,7 @@ impl Heads {
         self.heads.get(partition).is_some_and(|head| head.end >= Heads::length(end))
     }
 
-    /// Keeps the beginning of a partition of which no more is known up to `end`.
+    /// Remembers `bytes` as all that is known of the beginning of a partition, up to `end`.
     pub fn remember(&mut self, partition: &str, bytes: Vec<u8>, end: i64) {
         if self.heads.len() >= HEADS_MAX && !self.heads.contains_key(partition) {
             let oldest = self.heads.iter().min_by_key(|(_, head)| head.used).map(|(name, _)| name.clone());

@@ -39,7 +39,7 @@ const CONTAINERS: [&str; 7] = [
     "kube-apiserver-audit",
 ];
 
-/// What the names of their pods begin with. `apiserver-` is OpenShift's.
+/// Beginnings of the names of their pods. `apiserver-` is OpenShift's.
 const PODS: [&str; 6] = [
     "kube-apiserver",
     "apiserver-",
@@ -176,8 +176,8 @@ impl Writers {
     /// Believes the API servers that are known, and no other writer.
     pub const SERVERS: Writers = Writers { believed: Vec::new(), is_unjudged: false };
 
-    /// Does not judge who wrote a record. That is judged when it arrives, by what the source's operator
-    /// believed then. A record that was taken is read again with this.
+    /// Does not judge who wrote a record. This is for records that are read again: they were judged
+    /// when they arrived, by what the source's operator believed then.
     pub const UNJUDGED: Writers = Writers { believed: Vec::new(), is_unjudged: true };
 
     /// Also believes `writers`.
@@ -237,8 +237,8 @@ impl Writers {
             || stream.is_some_and(|stream| stream.starts_with(AUDIT_STREAM) || self.names(stream))
     }
 
-    /// Judges the name before an event, after a time: Logstash writes that of a host there, and `aws
-    /// logs tail` that of a log stream, so it may be that of any pod.
+    /// Judges the name that stands between a time and an event. Logstash writes the name of a host
+    /// there, and `aws logs tail` the name of a log stream, so it may belong to any pod.
     pub(super) fn believe_host(&self, name: &str) -> bool {
         self.is_anyone() || self.believe_stream(Some(name), None)
     }

@@ -310,7 +310,7 @@ fn print(out: &mut impl std::io::Write, status: &Status) -> std::io::Result<()> 
         |time: Option<DateTime<Utc>>| time.map_or("-".to_owned(), |time| time.format("%Y-%m-%d").to_string());
     let lock = match status.mode {
         Some(mode) => format!("locked in mode {}", mode.as_str()),
-        None => "not locked: on a local disk, whoever may write may delete".to_owned(),
+        None => "not locked: on a local disk, anyone who may write may also delete".to_owned(),
     };
     writeln!(out, "kept for {} calendar years; {lock}", status.policy.years)?;
     writeln!(out, "assumed time: {} ({})", time(status.clock.now), status.clock.says)?;

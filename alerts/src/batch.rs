@@ -155,8 +155,8 @@ struct Url {
 }
 
 /// Returns the alerts of rows in `Table::Alerts.file_schema()`, as they were raised; `None` if the
-/// rows have other columns or values. Older files lack the columns of what an alert touches; their
-/// alerts touch nothing.
+/// rows have other columns or values. Older files lack the columns that say what an alert touches,
+/// so their alerts touch nothing.
 pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
     let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
     let text = |name: &str| -> Option<Vec<Option<String>>> {

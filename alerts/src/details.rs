@@ -1,12 +1,13 @@
-//! The events that an alert about a sequence may be about although another event completed it.
+//! Details of events that an alert about a sequence may describe although another event completed
+//! the sequence.
 //!
-//! A late event can complete a sequence whose last step arrived before. The alert is about that last
-//! step: its user, its address, its object. Windows keep the names of their events only, so the
-//! rest is kept here.
+//! A late event can complete a sequence whose last step arrived before. The alert is about that
+//! last step: its user, its address, its object. Windows keep only the names of their events, so
+//! this module keeps the rest.
 //!
-//! Invariant: what is kept takes at most [`BYTES_MAX`]; the event that came first is forgotten first.
-//! An alert about a forgotten event has its names and no more. State is lost in a crash and rebuilt
-//! with the windows.
+//! Invariant: the kept details take at most [`BYTES_MAX`] bytes; the event that arrived first is
+//! forgotten first. An alert about a forgotten event has only its names. State is lost in a crash
+//! and rebuilt with the windows.
 
 use std::collections::VecDeque;
 

@@ -1,8 +1,8 @@
 //! From matches to alerts, in source order: each request once, each burst once.
 //!
-//! Invariant: alerts are a function of the sequence of matched events. Cutting the sequence into
-//! other batches, or matching the batches on other threads, changes no alert, and a replay raises
-//! the same ids.
+//! Invariant: alerts are a function of the sequence of matched events. They do not depend on where
+//! the sequence is cut into batches, or on which threads match the batches, and a replay raises the
+//! same ids.
 //!
 //! **One request, several stages.** The API server writes an event when a request arrives, when a
 //! long-running one starts to answer, and when it ends. Rules match every stage but
@@ -608,9 +608,9 @@ impl Requests {
         true
     }
 
-    /// Like [`Requests::is_new`]. Of two halves of one request, only the first that arrives is new:
-    /// a start and an end that is not earlier. Two starts are two requests, and so are two ends,
-    /// because a client may send the id of an earlier request.
+    /// Like [`Requests::is_new`]. Of the two halves of a request (a start, and an end that is not
+    /// earlier), only the half that arrives first is new. Two starts are two requests, and so are
+    /// two ends, because a client may send the id of an earlier request.
     fn is_first(&mut self, rule: u128, request: u128, half: Option<Half>) -> bool {
         if !self.is_new(rule, request) {
             return false;

@@ -954,7 +954,7 @@ fn wrong_rules_name_file_rule_and_line() {
             "type session is not one of event_count, value_count, temporal",
         ),
         (COUNTS.replace("  timespan: 1m", "  timespan: 1m\n  lateness: 2h"), "lateness: is longer than 60m"),
-        (COUNTS.replace("value_count", "first_seen"), "gte is not one of field"),
+        (COUNTS.replace("value_count", "first_seen"), "key gte is not one of field"),
         (
             format!(
                 "{COUNTS}---\ntitle: f\nlogsource: {{product: kubernetes, service: audit}}\nfilter:\n  rules: [secret-reed]\n  a: {{verb: get}}\n  condition: not a\n"
@@ -973,7 +973,7 @@ fn wrong_rules_name_file_rule_and_line() {
             ),
             "filters \"many-secrets\", a correlation",
         ),
-        (COUNTS.replace("1m", "1 minute"), "\"1 minute\" is not a number and one of s, m, h, d"),
+        (COUNTS.replace("1m", "1 minute"), "\"1 minute\" is not a number followed by s, m, h or d"),
         (COUNTS.replace("1m", "60d"), "60d is not between 1s and 31d"),
         (COUNTS.replace("gte: 3", "gte: 1000000"), "is not a whole number up to 4096"),
         (COUNTS.replace("group-by: actor", "group-by: requestObject.a"), "is part of a body"),
@@ -1097,7 +1097,7 @@ fn unfinished_refuses_what_it_cannot_judge() {
     let lateness = refused("timespan: 5m", "timespan: 5m, lateness: 1m");
     assert!(lateness.contains("fixed lateness"), "{lateness}");
     let bound = refused("timespan: 5m", "timespan: 5m, condition: {lt: 3}");
-    assert!(bound.contains("lt is not one of gt, gte"), "{bound}");
+    assert!(bound.contains("key lt is not one of gt, gte"), "{bound}");
 }
 
 /// What a match carries is that of the shown row; which rows match is decided by the others.

@@ -4,10 +4,10 @@
 //! is unknown. A body is parsed only if the leaves that need no body leave a condition undecided,
 //! and only once per row for all rules. No state.
 //!
-//! A patch shows a part of the object, so a condition over several members may be false of every
-//! part and true of the whole. A row whose response has the object that a patch led to can be
-//! evaluated a second time, with that object in place of the request's, for rules that read
-//! something that the patch touched.
+//! A patch shows only a part of the object, so a condition over several members may be false for
+//! every part and true for the whole. If the response contains the object that results from a
+//! patch, the row can be evaluated a second time, with that object in place of the request's. This
+//! is for rules that read something that the patch touched.
 
 use std::cell::{Cell, OnceCell};
 use std::fmt::Write;

@@ -1,10 +1,10 @@
-//! Three acts of somebody who took over an account, in every disguise that is known, and the alerts
-//! that each raises.
+//! Three attacks by somebody who took over an account, in every known disguise, and the alerts that
+//! each disguise raises.
 //!
-//! Goal: no way of doing a thing, and no form of its event, is without an alert. Method: the events
-//! of each act are written once by each way of the API that leads to the same end, and once in each
-//! form that a log may have; all are decoded, matched and detected like a log of their own. The
-//! table of the alerts is in `docs/evasions.md`, and is compared with it.
+//! Goal: every way of carrying out an attack, and every form of its events, raises an alert.
+//! Method: the events of each attack are written once for each way through the API to the same end,
+//! and once in each form that a log may have. Each of these is decoded, matched and detected like a
+//! log of its own. The table of the alerts is compared with the one in `docs/evasions.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -53,7 +53,7 @@ pub(crate) enum Field {
     Column(usize),
     /// A point in time, compared as text such as `2026-03-02T10:00:00.000000Z`.
     Time(usize),
-    /// A column of lists of text, of which any element may match.
+    /// A column of lists of text; it matches if any element of the list does.
     List(usize),
     /// `impersonatedUser.username`, else `user.username`.
     Actor,

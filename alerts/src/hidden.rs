@@ -178,7 +178,7 @@ impl Hidden {
 }
 
 /// Whether a value at `path` may be hidden by what was redacted at `place`: there, around it, or
-/// inside it where the value is text. An object of which a member was redacted is still there.
+/// inside it where the value is text. An object still exists if one of its members was redacted.
 fn hides(place: &str, path: &str) -> bool {
     let is_in = |inner: &str, outer: &str| {
         inner

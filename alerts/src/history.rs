@@ -94,7 +94,7 @@ impl Novelties {
         }
     }
 
-    /// Adds a value that a group had at a time, and returns what it was to the group before.
+    /// Adds a value that a group had at a time, and returns how new it was to the group.
     pub(crate) fn see(
         &mut self,
         group: GroupKey,

@@ -1,9 +1,10 @@
 //! The built-in rules against labelled events in four dialects.
 //!
-//! Goal: what an analyst wants to hear of is found, and everyday work raises nothing urgent, from
-//! whatever cloud the events come. Method: `tests/data/labelled/events.ndjson` has cases of attacks
-//! and of benign work; its README says where they are from. Each case becomes audit events, which
-//! are rendered in the dialect, decoded as `ingest` would do it, and matched alone.
+//! Goal: the rules find what an analyst wants to know about, and everyday work raises nothing
+//! urgent, whichever cloud the events come from. Method: `tests/data/labelled/events.ndjson` has
+//! cases of attacks and of benign work; its README says where they are from. Each case becomes
+//! audit events, which are rendered in the dialect, decoded as `ingest` would do it, and matched
+//! alone.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -101,9 +101,9 @@ fn mistakes_in_levels_are_errors() {
         ("level: high\ncommon: {alerts: 0, timespan: 1h, level: low}\n", "from 1 to 1000"),
         ("level: high\ncommon: {alerts: 3, level: low}\n", "has no timespan"),
         ("level: high\ncommon: {alerts: 3, timespan: 1h}\n", "has no level"),
-        ("level: high\ncommon: {alerts: 3, timespan: 1x, level: low}\n", "is not a number and one of"),
+        ("level: high\ncommon: {alerts: 3, timespan: 1x, level: low}\n", "is not a number followed by"),
         ("level: high\ncommon: {alerts: 3, timespan: 1h, level: lov}\n", "lov"),
-        ("level: high\ncommon: {count: 3}\n", "count is not one of alerts, timespan, level"),
+        ("level: high\ncommon: {count: 3}\n", "key count is not one of alerts, timespan, level"),
         ("level: high\ncommon: 3\n", "is not a map"),
     ] {
         let error = error(&event(more));

@@ -38,10 +38,10 @@
 //!
 //! Where Sigma leaves room, this crate decides:
 //! - Fields have the audit event's JSON names. There are also virtual fields: `actor`, `source_ip`,
-//!   `outcome`, `dry_run`, `creates`, `authz.decision`, `authz.reason`, `exec.command`, `exec.container`,
-//!   `client`, `cluster`, `faults`, `request_examined`, `request_removes`, and `pod.…` for the pod spec of a pod or of
-//!   any workload's template. `pod.containers` joins all kinds of containers, and `pod.metadata` is
-//!   the metadata of the pod or of the template.
+//!   `outcome`, `dry_run`, `creates`, `authz.decision`, `authz.reason`, `exec.command`,
+//!   `exec.container`, `client`, `cluster`, `faults`, `request_examined`, `request_removes`, and
+//!   `pod.…` for the pod spec of a pod or of any workload's template. `pod.containers` joins all
+//!   kinds of containers, and `pod.metadata` is the metadata of the pod or of the template.
 //! - A path through an array matches if any element does; each line of a rule may match a different
 //!   element. To make several lines apply to the same element, write a scope:
 //!   `requestObject.rules[any]:` with a map below it. Other scopes are `[all]` (which needs at

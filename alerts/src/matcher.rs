@@ -71,8 +71,8 @@ pub struct Matcher {
     kept_shown: KeptSymbols,
 }
 
-/// Rows that matches take their texts from, instead of from the rows that the rules were evaluated
-/// on: what may be shown of events whose values may not last.
+/// Rows from which matches take their texts, in place of the rows on which the rules were
+/// evaluated. They show what may be stored of events whose values may not be stored.
 pub struct ShownRows<'s> {
     /// Rows of `Table::Events`.
     pub events: RecordBatch,

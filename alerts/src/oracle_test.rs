@@ -42,7 +42,7 @@ fn pointer(column: usize) -> &'static str {
         index::NAME => "/objectRef/name",
         index::RESPONSE_CODE => "/responseStatus/code",
         index::ANNOTATIONS => "/annotations",
-        other => panic!("no line of the test reads column {other}"),
+        other => panic!("the rules of this test never read column {other}"),
     }
 }
 
@@ -157,7 +157,7 @@ fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
             });
             found
         }
-        other => panic!("no line of the test reads {other:?}"),
+        other => panic!("the rules of this test never read {other:?}"),
     }
 }
 
@@ -203,7 +203,7 @@ fn is_true(expr: &Expr, event: &Value) -> bool {
                 Field::List(column) => at(event, *column),
                 Field::Body(body, path) => parsed(event, *body)
                     .and_then(|body| path.0.iter().try_fold(body, |value, key| value.get(key).cloned())),
-                other => panic!("no line of the test has a scope over {other:?}"),
+                other => panic!("the rules of this test have no scope over {other:?}"),
             };
             let items = holder.and_then(|holder| holder.as_array().cloned()).unwrap_or_default();
             let mut answers = items.iter().map(|item| element_is_true(inner, item));
@@ -478,7 +478,7 @@ proptest! {
         agrees(&yaml, &events)?;
     }
 
-    /// Cutting a stream into other batches changes no alert.
+    /// Where a stream is cut into batches makes no difference to its alerts.
     #[test]
     fn batches_may_be_cut_anywhere(
         yaml in rules(4..6),

@@ -1,5 +1,5 @@
-//! The virtual fields `outcome`, `dry_run` and `creates`: one value for each row of a batch, and the rules that
-//! ask for success.
+//! The virtual fields `outcome`, `dry_run` and `creates`: one value for each row of a batch, and
+//! the rules that ask for success.
 //!
 //! Invariant: the values are those of [`strongroom_schemas::outcome`]. Each distinct value of a
 //! dictionary column is examined once for a batch; a row only adds up the results. No state

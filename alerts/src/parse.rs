@@ -59,13 +59,13 @@ pub(crate) struct FilterDocument {
 #[derive(Clone, Debug)]
 pub(crate) struct CorrelationDocument {
     pub(crate) measure: Measure,
-    /// Fields whose values are counted or may be new.
+    /// Fields whose values are counted, or compared with earlier values.
     pub(crate) fields: Vec<String>,
     pub(crate) rules: Vec<String>,
     pub(crate) group_by: Vec<String>,
     /// True if the events of several clusters are in one group.
     pub(crate) across_clusters: bool,
-    /// For each alias, and for each base rule of the alias, the field in the events of that rule.
+    /// For each alias, the field that it stands for in the events of each base rule.
     pub(crate) aliases: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) timespan_us: i64,
     pub(crate) lateness_us: i64,
@@ -173,13 +173,13 @@ fn described(fault: &Fault) -> String {
 }
 
 fn document(file: &str, line: usize, mut value: Value) -> Result<Document, (String, Fault)> {
-    let unnamed = |fault| ("without a title".to_owned(), fault);
+    let unnamed = |fault| ("(untitled)".to_owned(), fault);
     value.apply_merge().map_err(|error| unnamed(Fault::new(error.to_string())))?;
     let Value::Mapping(map) = value else {
         return Err(unnamed(Fault::new("the document is not a map of attributes")));
     };
     let label = ["title", "name", "id"].iter().find_map(|key| map.get(*key).and_then(Value::as_str));
-    let label = label.unwrap_or("without a title").to_owned();
+    let label = label.unwrap_or("(untitled)").to_owned();
     read(file, line, &map).map_err(|fault| (label, fault))
 }
 
@@ -294,7 +294,7 @@ fn severity(map: &Mapping, key: &str) -> Result<Option<Severity>, Fault> {
     level.transpose().map_err(|error| Fault::new(format!("{error}")).at(key))
 }
 
-/// Returns from when on the alerts of a rule are common.
+/// Reads the number of alerts after which a rule's alerts are common, and the level they then get.
 fn common(map: &Mapping, severity: Severity) -> Result<Common, Fault> {
     only(map, &["alerts", "timespan", "level"])?;
     let alerts = map.get("alerts").and_then(Value::as_u64).and_then(|alerts| usize::try_from(alerts).ok());
@@ -311,8 +311,8 @@ fn common(map: &Mapping, severity: Severity) -> Result<Common, Fault> {
 }
 
 /// Returns true if a text is a reference to a section of 45 CFR part 164 or to a paragraph of it.
-/// After the three digits of the section come at most four levels of paragraphs, in the order of
-/// the code: a letter, a number, a small roman number, a capital letter.
+/// After the three digits of the section come at most four levels of paragraphs, always in this
+/// order: a small letter, a number, a small Roman numeral, a capital letter.
 fn is_safeguard(text: &str) -> bool {
     let Some((section, paragraphs)) = text.strip_prefix("164.").and_then(|rest| rest.split_at_checked(3))
     else {
@@ -379,7 +379,8 @@ const CORRELATION_TYPES: &str =
     "event_count, value_count, temporal, temporal_ordered, first_seen, baseline, unfinished";
 /// Minimum and maximum number of rules that a temporal correlation joins.
 const TEMPORAL_RULES: std::ops::RangeInclusive<usize> = 2..=32;
-/// How long a group must be known before its values can be new, unless the rule sets `learning`.
+/// How long a group must have been known before a value can be new to it, unless the rule sets
+/// `learning`.
 const LEARNING: &str = "7d";
 /// Fields that are the same at every stage of a request. The impersonated user is not one of them:
 /// it is not known when the request is received.
@@ -437,8 +438,7 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
         Some(Value::Mapping(condition)) => Some(condition),
         Some(_) => return Err(Fault::new("is not a map such as gte: 10").at("condition")),
     };
-    let needed =
-        || condition.ok_or_else(|| Fault::new("condition is not a map such as gte: 10").at("condition"));
+    let needed = || condition.ok_or_else(|| Fault::new("has no condition, such as gte: 10"));
     let fields = |condition: &Mapping| texts(condition, "field").map_err(|fault| fault.at("condition"));
     let in_condition = |fault: Fault| fault.at("condition");
     let (measure, fields, bounds) = match kind.as_str() {
@@ -467,7 +467,8 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
             only(condition, &["field"]).map_err(in_condition)?;
             let fields = fields(condition)?;
             if fields.is_empty() {
-                return Err(Fault::new("first_seen needs the field whose values may be new").at("condition"));
+                return Err(Fault::new("first_seen needs a field: it alerts on new values of that field")
+                    .at("condition"));
             }
             let learning = optional_text(map, "learning")?;
             let learning_us = match &learning {
@@ -523,7 +524,7 @@ fn only(map: &Mapping, known: &[&str]) -> Result<(), Fault> {
     for key in map.keys() {
         let key = key.as_str().unwrap_or("that is not text");
         if !known.contains(&key) {
-            return Err(Fault::new(format!("{key} is not one of {}", known.join(", "))).at(key));
+            return Err(Fault::new(format!("key {key} is not one of {}", known.join(", "))).at(key));
         }
     }
     Ok(())
@@ -560,7 +561,7 @@ fn baseline(condition: &Mapping, timespan_us: i64) -> Result<Measure, Fault> {
 const HOUR_US: i64 = 3_600_000_000;
 
 fn aliases(map: &Mapping) -> Result<BTreeMap<String, BTreeMap<String, String>>, Fault> {
-    let wrong = || Fault::new("is not a map of maps: alias, rule, field").at("aliases");
+    let wrong = || Fault::new("is not a map from each alias to a map from rules to fields").at("aliases");
     let mut aliases = BTreeMap::new();
     for (alias, fields) in section(map, "aliases")?.into_iter().flatten() {
         let mut by_rule = BTreeMap::new();
@@ -576,7 +577,7 @@ fn aliases(map: &Mapping) -> Result<BTreeMap<String, BTreeMap<String, String>>, 
 }
 
 fn timespan_us(text: &str) -> Result<i64, Fault> {
-    let wrong = || Fault::new(format!("\"{text}\" is not a number and one of s, m, h, d"));
+    let wrong = || Fault::new(format!("\"{text}\" is not a number followed by s, m, h or d"));
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds = match unit {
         's' => 1,
@@ -609,7 +610,9 @@ fn bounds(condition: &Mapping) -> Result<Vec<Bound>, Fault> {
             "lt" => Bound::AtMost(number.checked_sub(1).ok_or_else(|| Fault::new("is never true").at(key))?),
             "lte" => Bound::AtMost(number),
             "eq" => Bound::Exactly(number),
-            other => return Err(Fault::new(format!("{other} is not one of gt, gte, lt, lte, eq")).at(other)),
+            other => {
+                return Err(Fault::new(format!("key {other} is not one of gt, gte, lt, lte, eq")).at(other));
+            }
         });
     }
     if bounds.is_empty() { Err(Fault::new("has none of gt, gte, lt, lte, eq")) } else { Ok(bounds) }

@@ -24,7 +24,7 @@ pub(crate) const ALERTS_MAX: usize = 1000;
 /// longest ago is forgotten first.
 const CLUSTERS_MAX: usize = 1 << 14;
 
-/// From when on the alerts of a rule are common, and their level then.
+/// When the alerts of a rule become common, and the level that they then have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Common {
     /// Number of alerts in a cluster within the timespan, after which more of them are common.

@@ -1,18 +1,18 @@
 //! Events that wait for late ones, so that the order of arrival does not matter.
 //!
 //! A correlation with a `lateness` gets its events in order of event time: an event waits until its
-//! source has delivered an event that is later by more than the lateness. So however a source
-//! shuffles events within the lateness, and wherever batches end, windows see one order. Without a
-//! lateness, the default, events do not wait: it matters more that an alert is raised within a
-//! second of its event than that the alert is the same in any order of arrival.
+//! source has delivered an event that is later by more than the lateness. So windows see the same
+//! order, however a source shuffles events within the lateness and wherever batches end. By default
+//! there is no lateness, and events do not wait: it matters more that an alert is raised within a
+//! second of its event than that it is the same in any order of arrival.
 //!
 //! Invariant: an event is released once, and none is dropped. An event that is late by more than
 //! the lateness is released at once. If too many events of a source wait, the one that would leave
 //! next is released early. When no more events are expected, [`Reorder::settle`] releases all.
 //! Events of a correlation that have the same time are released in order of their request hash.
 //!
-//! On a crash the waiting events are lost. They are read from the archive or delivered again, and
-//! then wait again.
+//! The waiting events do not survive a crash. After a restart they are read from the archive or
+//! delivered again, and wait again.
 
 use std::collections::{BTreeMap, VecDeque};
 

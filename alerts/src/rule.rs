@@ -103,7 +103,7 @@ pub struct RuleInfo {
     pub title: String,
     pub description: String,
     pub severity: Severity,
-    /// From when on the rule's alerts have a lower level; `None` if they never have.
+    /// When the rule's alerts get a lower level; `None` if they never do.
     pub common: Option<Common>,
     pub kind: RuleKind,
     /// False for a rule that only feeds correlations.

@@ -34,13 +34,13 @@ pub struct RuleSet {
     pub(crate) program: Program,
 }
 
-/// Rules of somebody's own, beside those built-in rules that they do not replace.
+/// A user's own rules, together with the built-in rules that they do not replace.
 #[derive(Debug)]
 pub struct OwnRules {
     pub rules: RuleSet,
-    /// Position in [`RuleSet::rules`] of the first of the own rules; all after it are own rules, too.
+    /// Position in [`RuleSet::rules`] of the user's first rule. All rules after it are the user's.
     pub first: usize,
-    /// Names and ids of built-in rules that the own rules replace with another text.
+    /// Names and ids of the built-in rules that the user's rules replace with different text.
     pub changed: BTreeSet<String>,
 }
 
@@ -72,9 +72,9 @@ impl RuleSet {
         RuleSet::load_beside(builtin::RULES, paths)
     }
 
-    /// Reads rules like [`RuleSet::builtin_and`]; but a file with the name or the id of a built-in
-    /// rule takes the place of the built-in file with that rule. With this, the shipped rules can be
-    /// checked and tested.
+    /// Reads rules like [`RuleSet::builtin_and`], except that they may replace built-in rules. If a
+    /// rule has the name or the id of a built-in rule, the whole built-in file with that rule is
+    /// left out. So copies of the built-in files can be changed, checked and tested.
     ///
     /// # Errors
     /// Those of [`RuleSet::load`].
@@ -117,8 +117,8 @@ impl RuleSet {
         RuleSet::from_documents(given.chain(read.iter().map(|(file, text)| (file.clone(), text.as_str()))))
     }
 
-    /// Returns what an audit policy must write so that a rule, by position in [`RuleSet::rules`],
-    /// can match.
+    /// Returns what an audit policy must record so that the rule at position `at` of
+    /// [`RuleSet::rules`] can match.
     pub fn needs(&self, at: usize) -> Needs {
         let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
         let bases = feeds.map_or(vec![at], |feeds| feeds.bases.iter().map(|base| base.rule).collect());
@@ -126,8 +126,9 @@ impl RuleSet {
         Needs::of(rules.map(|rule| &rule.condition))
     }
 
-    /// Returns the columns that a rule, by position in [`RuleSet::rules`], asks for and that a kind
-    /// of log does not carry. Such a rule may be silent, or miss an exception, in such a log.
+    /// Returns the columns that the rule at position `at` of [`RuleSet::rules`] asks for and that
+    /// logs of this kind do not carry. On such a log the rule may stay silent, or miss an
+    /// exception.
     pub fn lacking(&self, at: usize, log: LogKind) -> Vec<&'static str> {
         let mut columns = BTreeSet::new();
         let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
@@ -234,7 +235,7 @@ impl RuleSet {
     /// Returns the rule over events whose [`RuleInfo`] is at position `info`.
     pub(crate) fn event_rule(&self, info: usize) -> &EventRule {
         let at = self.events.binary_search_by_key(&info, |rule| rule.info);
-        &self.events[at.expect("only rules over events match events, in order of their infos")]
+        &self.events[at.expect("the position is that of a rule over events, and they are sorted by it")]
     }
 
     /// Returns the longest timespan of the correlations that are not `first_seen` or `baseline`;
@@ -244,10 +245,11 @@ impl RuleSet {
         Duration::from_micros(windows.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
     }
 
-    /// Returns the time before the last event whose events must be observed again after a restart,
-    /// to restore the windows. It is two windows, plus the time that events may wait for late
-    /// events. The earlier of the two windows is needed because it decides whether a burst has
-    /// alerted already. Rules whose alerts may be common need the alerts of their timespan.
+    /// Returns how far before the last event a detector must start to observe events again after a
+    /// restart, to restore the windows. This is the length of two windows, plus the longest time
+    /// that an event waits for late events. The earlier window is needed because it decides whether
+    /// a burst has alerted already. The span also covers the longest timespan in which a rule
+    /// counts its own alerts.
     pub fn rebuild_span(&self) -> Duration {
         (2 * self.window_max()).max(self.common_max()) + self.lateness_max()
     }
@@ -288,9 +290,9 @@ impl RuleSet {
         Duration::from_micros(history.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
     }
 
-    /// Returns a set that feeds only the `first_seen` and `baseline` rules of this set, and raises
-    /// no alert of a single event. A matcher of it finds only the events that these rules compare
-    /// with. Its matches are for a detector of the whole set.
+    /// Returns a set whose matches feed only the `first_seen` and `baseline` rules of this set. A
+    /// matcher of it finds only the events that these rules compare with, and raises no alert for a
+    /// single event. Pass its matches to a detector of the whole set.
     pub fn history_part(&self) -> RuleSet {
         let history: Vec<&Correlation> =
             self.correlations.iter().filter(|correlation| correlation.measure.is_history()).collect();

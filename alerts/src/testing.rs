@@ -97,10 +97,10 @@ fn micros(value: Option<String>) -> Cell {
     }))
 }
 
-/// Greatest depth of a body, as in an event of depth 128.
+/// Maximum depth of a body in an event whose depth is 128.
 const BODY_DEPTH_MAX: usize = 127;
 
-/// Returns the depth of a JSON value without strings that contain brackets.
+/// Returns the depth of a JSON text. Its strings must not contain brackets.
 fn depth(json: &str) -> usize {
     let depths = json.bytes().scan(0, |depth: &mut usize, byte| {
         match byte {

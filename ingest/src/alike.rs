@@ -65,8 +65,8 @@ pub fn stored_start(
     begins_with(stored, stream.again()?, origin, config, &compare)
 }
 
-/// Keeps the beginning of what the archive has of a partition, if it is not kept yet: an empty one if
-/// it was changed before it was stored, or cannot be read.
+/// Remembers the beginning of a stored partition, unless it is remembered already. The remembered
+/// beginning is empty if redaction changed it before it was stored, or if it cannot be read.
 pub fn load_head(archive: &Archive, partition: &str, end: i64, heads: &mut Heads) {
     if heads.has(partition, end) {
         return;
@@ -107,7 +107,7 @@ fn has_ciphers(batch: &Result<RecordBatch, CompareError>) -> bool {
     raw.is_some_and(|raw| raw.iter().flatten().any(is_encrypted))
 }
 
-/// A record of a stream, as far as it is compared.
+/// The parts of a stream's record that are compared.
 #[derive(Debug)]
 enum Row {
     /// `record` is `None` if it was redacted.

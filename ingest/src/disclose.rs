@@ -1,4 +1,4 @@
-//! Values and rejects that can be seen again with the redaction key, and the record of each use.
+//! Shows values and rejects again with the redaction key, and records each use.
 //!
 //! Invariants:
 //! - A use is a sealed record of `activity` before its result is handed out: without a record there
@@ -45,11 +45,11 @@ pub enum Disclosure<'a> {
     Decrypt { rejects: u64, sources: &'a [String] },
 }
 
-/// Writes and seals the record of a use. Returns false if another process has the only writer: then
-/// nothing is recorded.
+/// Writes and seals the record of a use. Returns false, and records nothing, if another process is
+/// the archive's only writer.
 ///
 /// # Errors
-/// If the archive cannot be written, or the names are not those of a record.
+/// If the archive cannot be written, or the names are not the names of a record.
 pub fn record(archive: &Archive, asked: Asked<'_>, disclosure: Disclosure<'_>) -> Result<bool, IngestError> {
     let Some(mut writer) = archive.try_writer(WriterOptions::default())? else { return Ok(false) };
     let (subject, details) = match disclosure {

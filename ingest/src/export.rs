@@ -2,10 +2,10 @@
 //!
 //! Invariant: what [`sealed_stream`] writes is byte for byte what was read.
 //! [`strongroom_decode::stream`] fills the gap of a missing row with newlines, so the hash of
-//! everything written is compared with the hash in the commit. A stream of which a record was
-//! redacted before it was stored cannot be given back: [`redacted_stream`] writes its records, and
-//! compares their number with the one in the commit. Nothing is kept here; after a crash the export
-//! is repeated.
+//! everything written is compared with the hash in the commit. A stream cannot be restored if one
+//! of its records was redacted before it was stored. For such a stream, [`redacted_stream`] writes
+//! the records, and compares their number with the one in the commit. Nothing is kept here; after a
+//! crash the export is repeated.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -64,11 +64,11 @@ pub fn sealed_stream<E: From<StreamError> + From<ExportError>>(
     Ok(records)
 }
 
-/// Returns those of the partitions of which a record was changed before it was stored: an event was
-/// redacted, or a reject encrypted. [`sealed_stream`] cannot give these back.
+/// Returns those partitions in which a record was changed before it was stored: an event was
+/// redacted, or a reject was encrypted. [`sealed_stream`] cannot restore these.
 ///
 /// # Errors
-/// Those of reading the archive.
+/// Errors of reading the archive.
 pub fn redacted_partitions(archive: &Archive, wanted: &[&str]) -> Result<BTreeSet<String>, ArchiveError> {
     let mut partitions = BTreeSet::new();
     let columns = [events::SOURCE, events::SOURCE_OFFSET, events::STAGE_TIMESTAMP, events::REDACTION];

@@ -1,6 +1,7 @@
-//! Counts the events of which something could not be read, by what it was and why.
+//! Counts the events with parts that could not be read, by part and by reason.
 //!
-//! Invariant: the kinds are faults as the column `faults` has them. No state is kept here.
+//! Invariant: the kinds are faults as they are written in the column `faults`. No state is kept
+//! here.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, RecordBatch};

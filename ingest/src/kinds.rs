@@ -1,7 +1,6 @@
 //! Counts of things by their kind, in bounded memory.
 //!
-//! Invariant: at most [`KINDS_MAX`] kinds are counted apart, the first ones; others are counted
-//! together.
+//! Invariant: the first [`KINDS_MAX`] kinds are counted separately, and all others together.
 
 use std::collections::BTreeMap;
 

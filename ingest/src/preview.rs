@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Events are found, decoded and edited by the code of the stream, so a count here is the count
 //!   that a run would have.
-//! - No value leaves: what is returned are counts, and names of parts of the policy.
+//! - No value is returned, only counts and the names of parts of the policy.
 //! - Memory is bounded: one block of a log or one batch of the archive at a time.
 //!
 //! Nothing is written, so a crash changes nothing.
@@ -300,7 +300,7 @@ fn are_tokens(mark: &Redaction, event: &[u8]) -> bool {
 const GATE_COLUMNS: [usize; 6] =
     [index::CLUSTER, index::NAMESPACE, index::NAME, index::API_GROUP, index::RESOURCE, index::FAULTS];
 
-/// What the rows of a batch are about, as far as a policy asks.
+/// The values of a batch's rows that decide whether a rule of a policy applies.
 struct TargetRows<'b> {
     cluster: Texts<'b>,
     /// Namespace, name, group, resource.

@@ -1,4 +1,4 @@
-//! Redaction: what the events of a block may say before anything of them lasts.
+//! Redacts the events of a block before any part of them is stored or sent.
 //!
 //! The order of a block is: decode, evaluate the rules on what was received, redact, sort, encode,
 //! seal. Rules see every value; what a match carries away from its row (the fields of an alert, the
@@ -6,16 +6,16 @@
 //! row. So the memory of a detector that is rebuilt from sealed rows has the keys of the stream.
 //!
 //! Invariants:
-//! - A redacted row is what the decoder says of the redacted event alone, without the wrapper that
-//!   it came in, because a wrapper may repeat values. It keeps its offset, source and cluster. Other
-//!   rows of the same line lose the wrapper as well.
+//! - A redacted row is what the decoder makes of the redacted event alone, without the wrapper that
+//!   it came in, because a wrapper may repeat values. It keeps its offset, source and cluster.
+//!   Other rows of the same line lose the wrapper as well.
 //! - Events without bodies that are alike are edited once. They have equal values in all columns that
 //!   a policy may change or search, and what their columns render to is their record, so the others
 //!   get the columns of the first. Each record is hashed as it is rendered.
 //! - A row whose event cannot be edited becomes an encrypted reject, and under a policy every reject
 //!   is encrypted. Nothing is left out, and nothing is written in clear because a step failed.
-//! - The redacted event is the same event: if its identity differs from that of the row, the row is
-//!   one that cannot be edited.
+//! - Redaction does not change which event it is. If the identity of the redacted event differs
+//!   from that of the row, the row counts as one that cannot be edited.
 //!
 //! Nothing is kept between blocks but buffers; after a crash the block is read and redacted again,
 //! with the same result, apart from the random bytes in what is encrypted.

@@ -169,7 +169,7 @@ pub struct EncodedBlock {
     /// Number of rejects of each reason.
     pub reasons: BTreeMap<String, u64>,
     pub dialects: DialectCounts,
-    /// Events of which something could not be read.
+    /// Events with a part that could not be read.
     pub faults: FaultCounts,
     /// Audit events that were not taken, by the writer that something beside them names.
     pub untrusted: KindCounts,

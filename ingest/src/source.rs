@@ -15,8 +15,8 @@
 //! is needed.
 //!
 //! Compression is recognised by content: gzip (any number of members), zstd (any number of frames).
-//! What is packed or encoded in another way is refused as a whole, with a word on what to do.
-//! Nothing is kept here; after a crash an input is read again.
+//! Input that is packed or encoded in any other way is refused as a whole, with advice on what to
+//! do. Nothing is kept here; after a crash an input is read again.
 
 mod error;
 mod formats;
@@ -259,7 +259,7 @@ impl Stream {
     /// line. `None` for an empty stream.
     ///
     /// # Errors
-    /// [`FileError::Format`] if the stream is not text, and those of reading it.
+    /// [`FileError::Format`] if the stream is not text, and errors of reading it.
     pub fn identity(&mut self, cluster: &str) -> Result<Option<String>, FileError> {
         let room = self.bounds.bytes_max.max(self.identity_bytes_max() + 1);
         while !self.at_end

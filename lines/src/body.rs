@@ -1,15 +1,15 @@
 //! Turns a request's body into lines, one per item, each with its newline.
 //!
 //! Invariants:
-//! - A line has the item's bytes exactly as they were received. They are never written anew,
+//! - A line has the item's bytes exactly as they were received. The item is never serialised again,
 //!   because the archive gives back what the API server sent. An item with a line break between its
 //!   tokens therefore cannot become a line, and its body is refused. The API server writes no such
 //!   JSON.
 //! - The text around the items (`kind`, `metadata`, commas) is not a record. A body that is a
 //!   single event has that event as its only item.
 //! - A body that is neither a list nor an event also becomes one line, unless it is too long or has
-//!   a line break. The API server gives a batch up after some tries, so a refused body is lost. A
-//!   body that is kept becomes a row of `rejects`, and is seen.
+//!   a line break. The API server gives up on a batch after some tries, so a refused body is lost.
+//!   A body that becomes a line is stored in `rejects`, where somebody can find it.
 //! - All or nothing: a refused body leaves no line.
 //! - The memory that a list of many tiny items takes is bounded by the body's length.
 //!

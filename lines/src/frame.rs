@@ -6,14 +6,14 @@
 //! is kept here: after a crash a stream is cut again from any sealed position, at the same places.
 //!
 //! A line that a container's runtime or docker has cut into parts, on lines of their own, is one
-//! line here: from its first part to its last, with the lines of the other stream between them. It
-//! has at most as many bytes as any line. A block does not end between two parts where that can be
-//! avoided: see [`open_parts`]. Parts without a last one are lines of their own. If parts together
-//! are longer than a line may be, it is undefined which of them are joined.
+//! line here: from its first part to its last, including any lines of the other output stream
+//! between them. It has at most as many bytes as any line. A block does not end between two parts
+//! where that can be avoided: see [`open_parts`]. Parts without a last one are lines of their own.
+//! If parts together are longer than a line may be, it is undefined which of them are joined.
 //!
 //! A stream may begin with a document of many lines or many events, which is cut into `pages`. A
 //! block then begins and ends between two pages, and [`Within`] is all that must be known to
-//! continue there: it follows from the bytes before, and [`LineSoFar`] finds it again after a
+//! continue there. It follows from the bytes before, so [`LineSoFar`] can find it again after a
 //! restart.
 //!
 //! AWS Firehose writes documents one after the other without a newline, so the length of its lines
@@ -565,8 +565,8 @@ impl Cuts {
         self.boundary.find(&line[from..]).map(|brace| from + brace + 1)
     }
 
-    /// Returns the end of the part that begins at `at`, in a line of which more bytes may come.
-    /// `None` if the end depends on the bytes to come.
+    /// Returns the end of the part that begins at `at`, in a line that may still grow. `None` if
+    /// the end depends on the bytes to come.
     fn next(&self, line: &[u8], at: usize) -> Option<usize> {
         // Far enough for a boundary right after the last byte that the part may have.
         let near = at.saturating_add(self.part_bytes + DOCUMENT.len());

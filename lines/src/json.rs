@@ -1,8 +1,8 @@
 //! Reads members of JSON objects, and their values, with `serde_json`.
 //!
 //! Invariant: the last value of a repeated member counts, and a refusal never repeats a value.
-//! [`crate::plain`] and [`crate::wrapper`] both read with these functions, and the plain decoder
-//! uses nothing of the decoder that is compared with it. Nothing is kept here.
+//! [`crate::plain`] and [`crate::wrapper`] both read with these functions. They use no code of the
+//! fast decoder, because the plain decoder is compared with it. Nothing is kept here.
 
 use std::borrow::Cow;
 use std::fmt;

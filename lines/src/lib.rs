@@ -35,10 +35,10 @@
 //! - The crate does no IO, keeps no state, and its work is linear in the text.
 //!
 //! [`frame`] cuts a stream into blocks and lines, and `pages` cuts documents of many lines.
-//! [`wrapper`] opens what clouds, shippers and loggers put around events. [`plain`] reads one event,
-//! slowly and simply, with [`json`], [`time`], `tolerant`, which reads damaged events, and `spread`,
-//! which puts together what shippers took apart. [`body`] turns a webhook's request body into lines. [`swar`] has searches in strings that other crates
-//! share.
+//! [`wrapper`] opens what clouds, shippers and loggers put around events. [`plain`] reads one
+//! event, slowly and simply, with [`json`], [`time`], `tolerant`, which reads damaged events, and
+//! `spread`, which puts together what shippers took apart. [`body`] turns a webhook's request body
+//! into lines. [`swar`] has searches in strings that other crates share.
 
 pub mod body;
 mod dialect;

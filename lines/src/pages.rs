@@ -2,16 +2,16 @@
 //!
 //! A *page* is a part of such a document that contains one event. It begins with the event; the
 //! first page begins where the document does. It ends where the next event begins, or at the
-//! document's end. Documents are an array of objects; an object over several lines;
+//! document's end. Documents are these: an array of objects; an object over several lines;
 //! `{"events":[…]}` and `{"kind":"EventList",…,"items":[…]}` over several lines. Invariants:
 //! - The pages of a document contain all its bytes. Between the elements of an array there may be
 //!   only commas and white space, so no text that could be a record is treated as frame. Before a
 //!   document there may also be a byte order mark and empty arrays, and between two documents a
 //!   comma.
-//! - People edit documents, and programs stop while they write them. So a comma too many or too few
-//!   between two elements, a bracket that is missing at the end, and other text after an element
-//!   cost no element that is whole. JSON has none of these, so a text of a client's that is inside of
-//!   an event never gets out of it by them.
+//! - People edit documents, and programs may stop while they write them. So a surplus or missing
+//!   comma between two elements, a missing bracket at the end, or other text after an element never
+//!   causes a whole element to be lost. JSON contains none of these, so they do not help a client
+//!   to get text out of the event that contains it.
 //! - An element that is a list, a string, a number or a word is a page too. A list in a list is
 //!   refused, and the others are judged like an event; a string may have one in it.
 //! - To continue at the end of a page, only the kind of the document must be known: see [`Within`].
@@ -21,10 +21,10 @@
 //!   After a document, such a line is a document too, if its event ends on it. JSON has no line
 //!   feed in a string. So if a writer stopped inside a string, its document ends at the line feed,
 //!   and the lines after it are not taken for its text.
-//! - A stream may begin inside a list of a client's, where a file was cut. So if the first object of
-//!   an array is not of a log, the others are not taken for events: see [`Within::Foreign`]. A
-//!   stream whose first object is indented more deeply than in a whole document is not read as
-//!   documents either.
+//! - If a file was cut, a stream may begin inside a list that a client wrote. So if the first
+//!   object of an array does not belong to a log, the others are not taken for events: see
+//!   [`Within::Foreign`]. A stream whose first object is indented more deeply than in a whole
+//!   document is not read as documents either.
 //! - Nothing recurses, and a page has at most as many bytes as a line.
 
 use crate::limits::BOM;
@@ -183,7 +183,7 @@ pub(crate) fn is_element_of_log(text: &[u8]) -> bool {
 }
 
 /// Whether the object `text` is indented more deeply than an object that is inside `levels` objects
-/// and lists. Such an object is of a document whose beginning is missing, and may be of a client's
+/// and lists. The beginning of its document is then missing, and it may be a part of a client's
 /// body that is printed over many lines.
 fn is_deeper(text: &[u8], levels: usize) -> bool {
     let indent = |line: &[u8]| line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();

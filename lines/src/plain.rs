@@ -104,8 +104,8 @@ pub fn decode(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
     read(bytes, depth_max, EVENTS_FORMAT, &|_, _| None).map_err(|refused| refused.refusal)
 }
 
-/// Judges a member beside those of an event, by its name and its text. Returns a refusal if it says
-/// that something other than an API server wrote the event.
+/// Judges a member beside the event's own members, by its name and its text. Returns a refusal if
+/// it says that something other than an API server wrote the event.
 pub(crate) type Beside<'j> = &'j dyn Fn(&str, &str) -> Option<Refusal>;
 
 /// Bytes that are not an event.

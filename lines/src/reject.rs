@@ -42,8 +42,8 @@ pub enum Reason {
     /// A cloud's record of a log other than the audit log; `detail` says which one, where that is
     /// known.
     OtherCategory,
-    /// An audit event of which something says that a writer who is not believed wrote it; `detail`
-    /// names the writer.
+    /// An audit event for which something says that it was written by a writer who is not believed;
+    /// `detail` names the writer.
     UntrustedOrigin,
     /// The text format of `--audit-log-format=legacy`, removed from Kubernetes.
     LegacyFormat,

@@ -6,12 +6,11 @@
 //! choose them.
 //!
 //! Invariants:
-//! - A member that is an object or a list already, or is there in any other form, is never replaced
-//!   by members beside it.
-//! - Text is an object or a list only if all of it is JSON that an event could have there. It is
-//!   opened once: what is text in it stays text.
+//! - A member that exists, whatever its form, is never replaced by members beside it.
+//! - Text is read as an object or a list only if all of it is JSON that an event could have at that
+//!   place. It is opened once: strings inside it stay strings.
 //!
-//! The record keeps its bytes; only the columns follow from what is put together. No state.
+//! The record keeps its bytes; only the columns are made from what is put together. No state.
 
 use serde::de::IgnoredAny;
 
@@ -40,7 +39,7 @@ const NESTED: [(&str, Kind); 8] = [
 
 #[derive(Clone, Copy)]
 enum Kind {
-    /// An object of which these members are read.
+    /// An object whose members of these names are read.
     Object(&'static [&'static str]),
     /// An object with members of any name.
     Map,
@@ -51,8 +50,8 @@ enum Kind {
 /// A list of a user, whose items may stand beside each other.
 const GROUPS: &str = "groups";
 
-/// Whether a member beside those of an event is named like one in them: `objectRef.name`,
-/// `user_username`.
+/// Whether a member beside the event's own is named like a member inside one of them:
+/// `objectRef.name`, `user_username`.
 pub fn is_spread(name: &str) -> bool {
     NESTED.iter().any(|(nested, _)| within(name, nested).is_some())
 }

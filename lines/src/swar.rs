@@ -4,7 +4,7 @@
 //! each of them costs more than the search. Here a word of eight bytes is compared at once, without
 //! a call. Nothing is kept here.
 //!
-//! Invariant: each function gives what a loop over the bytes gives. Tests compare the two.
+//! Invariant: each function returns what a loop over the bytes would return. Tests compare the two.
 
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = LOW << 7;

@@ -68,7 +68,7 @@ impl ProofError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             ProofError::WitnessForgot { .. } => Some(
-                "start a witness that has never cosigned with --new; for one that has lost its state, make another key: with the old one it could cosign a second history",
+                "if this witness has never cosigned anything, start it with --new; if it has lost its state, give it a new key, because with the old key it could cosign a second history",
             ),
             ProofError::WitnessBegun { .. } => Some("start it without --new; it continues from its state"),
             ProofError::Log(error) => error.hint(),

@@ -265,7 +265,7 @@ impl Witness {
         if tried.peek().is_none() || !tried.all(|log| note.is_signed(origin, &log.key)) {
             return WitnessAnswer::refusal(
                 403,
-                "the checkpoint has no valid signature of a known key of this log",
+                "the checkpoint has no valid signature by a known key of this log",
             );
         }
         let answer = match submission.old > size {

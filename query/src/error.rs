@@ -1,4 +1,4 @@
-//! Errors of a query, in the words of the person who asked it.
+//! Errors of a query, in terms that the author of the statement knows.
 //!
 //! Invariant: a message says what happened, and [`QueryError::hint`] says what to do. Neither
 //! repeats a value of a row, but a message may repeat a part of the statement. Everything the
@@ -241,7 +241,7 @@ impl QueryError {
     }
 }
 
-/// Stands in a message for what may be a value of a row.
+/// Replaces in a message whatever may be a value of a row.
 const HIDDEN: char = '…';
 /// Longest end of a message that is shown after a hidden value.
 const END_BYTES_MAX: usize = 80;

@@ -1,7 +1,7 @@
-//! Which files with redacted rows a statement reads for columns that may have tokens.
+//! Notes the files with redacted rows that a statement reads for columns that may contain tokens.
 //!
-//! Invariant: a file is noted if its footer shows a mark, or does not say. Nothing is kept between
-//! statements.
+//! Invariant: a file is noted if its footer shows a mark, or does not say whether there is one.
+//! Nothing is kept between statements.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

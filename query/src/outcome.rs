@@ -1,7 +1,7 @@
-//! The column `outcome`: whether a request succeeded, for views and questions.
+//! The computed column `outcome` of `events` and the views: whether a request succeeded.
 //!
-//! Invariant: the SQL below is the table of [`strongroom_schemas::outcome`], by which rules match
-//! too. A test compares both for all combinations of what decides. No state.
+//! Invariant: the SQL below gives the same outcomes as [`strongroom_schemas::outcome`], which rules
+//! use. A test compares the two for every combination of the values that decide. No state.
 
 use arrow_schema::Schema;
 use datafusion::common::{DFSchema, Result};
@@ -14,14 +14,17 @@ pub(crate) const OUTCOME: &str = "outcome";
 /// | what is known | outcome |
 /// |---|---|
 /// | stage RequestReceived | null |
-/// | no resource, OpenShift's login decision | allow: success; deny, error: failure |
-/// | stage Panic, decision forbid, a code of 400 or more | failure |
+/// | no resource, and OpenShift's login decision is allow | success |
+/// | no resource, and OpenShift's login decision is deny or error | failure |
+/// | stage Panic, or decision forbid, or a code of 400 or more | failure |
 /// | a code from 100 to 399 | success |
-/// | no code, a status of Failure or Success | that |
-/// | no code, decision allow, stage ResponseStarted, ResponseComplete or null | success |
-/// | nothing of this | unknown |
+/// | no code, and status Failure | failure |
+/// | no code, and status Success | success |
+/// | no code, and decision allow, and stage ResponseStarted, ResponseComplete or null | success |
+/// | none of these | unknown |
 ///
-/// The annotations are parsed only if they contain the name of the login decision.
+/// The first line that applies decides. The annotations are parsed only if they contain the name of
+/// the login decision.
 const SQL: &str = "
 CASE WHEN stage = 'RequestReceived' THEN NULL
      WHEN resource IS NULL AND strpos(annotations, 'authentication.openshift.io/decision') > 0

@@ -1,13 +1,13 @@
-//! Under which redaction policies the rows were stored that a statement reads.
+//! Finds the redaction policies under which the rows that a statement reads were stored.
 //!
 //! Tokens of different keys are never equal, so a join or a count over the tokens of two keys finds
-//! less than over the values. The id of a policy is a hash of its key's id as well, and is at the
-//! beginning of each mark. A file is written by one run, and so under one policy: its first mark
-//! tells.
+//! less than over the values. The id of a policy depends on the id of its key, and is at the
+//! beginning of each mark. A file is written by one run, and so under one policy, which the file's
+//! first mark names.
 //!
-//! Invariant: nothing is read if the rows with marks are in one file. Of up to [`FILES_MAX`] files all
-//! are looked at; of more, those of the first and the last day and some between, so a key that was
-//! changed once is always noticed. No state.
+//! Invariant: nothing is read if the rows with marks are in one file. Up to [`FILES_MAX`] files are
+//! all examined. If there are more, those of the first and the last day and some in between are
+//! examined, so a key that was changed once is always noticed. No state.
 
 use std::collections::BTreeSet;
 
@@ -32,8 +32,8 @@ const BATCH_ROWS: usize = 256;
 const MARK_HEAD: &[u8] = b"{\"policy\":\"";
 const POLICY_DIGITS: usize = 16;
 
-/// Returns the ids of the policies of these files, as far as the files at hand tell. Nothing is an
-/// error here: the statement has read them.
+/// Returns the ids of the policies of these files, as far as the available files show. A file that
+/// cannot be read is no error here, because the statement has already read it.
 pub(crate) async fn policies_of(files: &[PartitionedFile], reader: &InPlace) -> Vec<String> {
     let (count, mut ids) = (files.len(), BTreeSet::new());
     if count < 2 {

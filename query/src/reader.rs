@@ -94,7 +94,7 @@ pub(crate) struct InPlace {
     footers: Arc<FileMetadataCache>,
     page_index: PageIndex,
     elements: Arc<[Element]>,
-    /// Where files with marks are noted, if the scan reads what may be tokens.
+    /// Where files with marks are noted, if the scan reads columns that may contain tokens.
     marked: Option<Arc<Marked>>,
 }
 

@@ -169,7 +169,7 @@ WHERE resource IN ('networkpolicies', 'globalnetworkpolicies', 'ciliumnetworkpol
     },
     View {
         name: "unfinished_requests",
-        about: "requests that were received and of which no later stage is in the archive, without those that run for long",
+        about: "requests that were received, but have no later stage in the archive; long-running ones are left out",
         sql: "
 SELECT stage_timestamp, request_received_timestamp, cluster, actor, authenticated_user, user_name, source_ip, verb, api_group, resource,
        subresource, namespace, name, user_agent, request_uri, stage, level, audit_id, source, source_offset, date

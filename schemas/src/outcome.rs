@@ -14,7 +14,7 @@
 //! | no code, status `Failure` | failure |
 //! | no code, status `Success` | success |
 //! | no code, decision `allow`, stage `ResponseStarted`, `ResponseComplete` or absent | success |
-//! | nothing of this | unknown |
+//! | none of these | unknown |
 //!
 //! The first line that applies decides. A code below 100 is no code.
 

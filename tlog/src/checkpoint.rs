@@ -72,11 +72,11 @@ pub enum CheckpointFault {
     Malformed,
     #[error("its origin is {found}, not {origin}")]
     Origin { found: String, origin: String },
-    #[error("it has no signature of a known key")]
+    #[error("it is not signed with a known key")]
     Signature,
     #[error("its size differs from its name")]
     Name,
-    #[error("the largest, of size {size}, has no signature of a known key")]
+    #[error("the largest checkpoint, of size {size}, is not signed with a known key")]
     KeyUnknown { size: u64 },
 }
 
@@ -106,7 +106,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Adds a leaf. Tiles that become full by it are appended to `full`.
+    /// Adds a leaf. Tiles that the leaf completes are appended to `full`.
     pub fn push(&mut self, leaf: Hash, full: &mut Vec<(Tile, Vec<u8>)>) {
         self.size += 1;
         let mut hash = leaf;

@@ -80,8 +80,8 @@ impl KeyRecord {
         text
     }
 
-    /// Reads and checks the record that follows `before`, which are all earlier records. The error
-    /// says what is wrong with it.
+    /// Reads and checks one key record. `before` contains all earlier records, in order. The error
+    /// says what is wrong with the record.
     pub fn parse(note: &[u8], archive_id: &str, before: &[KeyRecord]) -> Result<KeyRecord, KeyFault> {
         let note = Note::parse(note).ok_or(KeyFault::Note)?;
         let mut lines = note.text.lines();
@@ -130,7 +130,7 @@ impl KeyRecord {
         if before.iter().any(|known| known.key == record.key) {
             return Err(KeyFault::Used);
         }
-        // A record that is not in the exact format could hide a difference from other readers.
+        // Other programs could read a record differently if it is not in the exact format.
         if record.text() != note.text {
             return Err(KeyFault::Form);
         }

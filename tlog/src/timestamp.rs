@@ -8,7 +8,7 @@
 //! - That certificate is for timestamps only. At the time stated in the token, it leads to an
 //!   authority given by the caller.
 //!
-//! Revocation is not checked: a token must be checkable offline, and in six years.
+//! Revocation is not checked, because it must be possible to check a token offline and years later.
 //!
 //! `webpki` checks signatures and certificate chains. This module parses the CMS structures that a
 //! token has, and the two fields of a certificate that `webpki` does not expose. It uses no parser

@@ -1,4 +1,4 @@
-//! How far the coordinator has appended each stream, for the reader.
+//! Tells the reader how far the coordinator has appended each stream.
 //!
 //! Invariant: only the reader waits here, and only for blocks that it has sent, which are finished
 //! without it. A panic or an error elsewhere closes this, which ends the wait.

@@ -1,11 +1,11 @@
 //! The reader: turns inputs into blocks, each under the partition that it belongs to.
 //!
 //! Invariants:
-//! - Text that is skipped because it is stored was read and compared. If the input reaches a sealed
+//! - Text is skipped as stored only after it was read and compared. If the input reaches a sealed
 //!   position, the text is compared with the hash of that position; if the input ends before it,
-//!   with the stored rows themselves.
-//! - No stream is taken for one of which this run has unsealed rows. A stream that may be such a one
-//!   waits until the rows are sealed.
+//!   the text is compared with the stored rows themselves.
+//! - A stream is never identified with one that has unsealed rows in this run. If the two may be
+//!   the same, the stream waits until those rows are sealed.
 //! - A block longer than the bound, which has one long line, is under way alone.
 //! - Blocks that are kept to be decoded together are sent before the reader waits for anything that
 //!   depends on them, or for a pipe.
@@ -73,7 +73,7 @@ pub(super) struct Sent {
     /// Partitions that have unsealed rows, so the archive cannot say yet what it has of them, and
     /// where they will end.
     unsealed: HashMap<String, Vec<End>>,
-    /// Partitions of which it is not known where they end, because a last line may be left.
+    /// Partitions whose end is not known, because a last line may have been left.
     open: Vec<String>,
     heads: Heads,
 }
@@ -366,8 +366,7 @@ impl Reader<'_> {
         Ok(Found::Stream { stream: Box::new(stream), state: Box::new(state), rejects })
     }
 
-    /// Learns where the streams end of which that was not known. Returns `false` if it was known of
-    /// all.
+    /// Learns the ends of the streams whose end was not known. Returns `false` if there were none.
     fn close_ends(&mut self) -> Result<bool, CoordinatorGone> {
         let open = std::mem::take(&mut self.sent.open);
         if open.is_empty() {

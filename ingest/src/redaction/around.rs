@@ -1,12 +1,13 @@
-//! What is around the records of one line or document, when something in it was replaced.
+//! Removes the text around the records of a line or document in which something was replaced.
 //!
-//! A collector may put a copy of a whole list of events beside the list. It is then around each of
-//! them, also around those in which nothing is replaced. What is around a record is in no proof, and
-//! a stream with a redacted record is exported record by record, so it can go.
+//! A collector may put a copy of a whole list of events beside the list. The copy is then around
+//! each of the events, including those in which nothing is replaced. It can be removed, because no
+//! proof covers the text around a record, and because a stream with a redacted record is exported
+//! record by record.
 //!
-//! Invariant: a record loses what is around it if a record of the same line or document was redacted
-//! or encrypted, and is otherwise as it was. Two records are of one line if no byte lies between what
-//! is around them: all other bytes of a stream are newlines. No state.
+//! Invariant: a record loses what is around it if a record of the same line or document was
+//! redacted or encrypted, and is otherwise as it was. Two records belong to one line if no byte
+//! lies between the texts around them, because all other bytes of a stream are newlines. No state.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;

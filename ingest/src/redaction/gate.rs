@@ -1,8 +1,8 @@
-//! Which rows of a block a policy may change, by their columns alone.
+//! Finds the rows of a block that a policy may change, from their columns alone.
 //!
-//! Invariant: a row is passed over only if its columns show that nothing of it can be changed. A row
-//! with faults may have more than its columns show, and is never passed over. Known answers are kept
-//! for one block.
+//! Invariant: a row is skipped only if its columns show that the policy cannot change anything in
+//! it. A row with faults may contain more than its columns show, so it is never skipped. Known
+//! answers are kept for one block.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;

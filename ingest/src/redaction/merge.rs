@@ -1,8 +1,8 @@
-//! Puts redacted rows into the columns of a block, and rejects into a batch of their own.
+//! Replaces rows of a block by their redacted versions, and makes a batch of the rejects.
 //!
-//! Invariant: a column in which no row differs is kept as it is, and no other value of a row is
-//! touched. Values that no row has any more may stay in a dictionary in memory; the encoder writes
-//! the entries in use. No state.
+//! Invariant: a column in which no row differs stays as it is. In the other columns, only values of
+//! redacted rows are replaced. A dictionary in memory may still contain values that no row uses any
+//! more, but the encoder writes only the entries in use. No state.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,8 +25,9 @@ use strongroom_schemas::{Table, rejects};
 use super::Changes;
 use super::gate::{Names, dictionary_value};
 
-/// The columns that a policy can change in an event, by what it changes or by how the record is
-/// written then. For an entry of a cloud, which is mapped, all columns are compared.
+/// The columns that can differ after redaction, because a policy changes their values or because
+/// the redacted record is written differently. If a block has redacted log entries of Google, which
+/// are mapped to events, all columns except [`PLACE`] are compared.
 const EDITED: [usize; 22] = [
     index::REQUEST_URI,
     index::USER_NAME,
@@ -55,7 +56,7 @@ const EDITED: [usize; 22] = [
 /// The columns that say where a row was found.
 const PLACE: [usize; 3] = [index::CLUSTER, index::SOURCE, index::SOURCE_OFFSET];
 
-/// Sets the marks of changed rows. What was around their records is left out: it may repeat values.
+/// Sets the marks of changed rows.
 pub fn with_marks(changed: &RecordBatch, marks: &[String]) -> Result<RecordBatch, ArrowError> {
     let mut columns = changed.columns().to_vec();
     columns[index::REDACTION] = Arc::new(StringArray::from_iter_values(marks));
@@ -99,8 +100,8 @@ pub fn replaced(events: &RecordBatch, changes: &Changes) -> Result<RecordBatch, 
     RecordBatch::try_new(events.schema(), columns)
 }
 
-/// Replaces values of a dictionary. Entries that no row has any more are not written: the encoder
-/// writes the entries in use.
+/// Replaces values of a dictionary. Entries that no row uses any more stay in it, but the encoder
+/// does not write them.
 fn with_entries<'r>(
     clear: &DictionaryArray<Int32Type>,
     changed: &DictionaryArray<Int32Type>,
@@ -116,7 +117,7 @@ fn with_entries<'r>(
     Ok(Arc::new(DictionaryArray::try_new(Int32Array::from(keys), values)?))
 }
 
-/// Leaves rows out, which are given in ascending order.
+/// Removes rows, and the hashes of their records, from a batch.
 pub fn without(
     events: RecordBatch,
     hashes: Vec<Sha256Hash>,
@@ -137,8 +138,8 @@ pub fn without(
     Ok((RecordBatch::try_new(events.schema(), columns)?, hashes))
 }
 
-/// Leaves the events at these offsets out of a block, because the archive has them as encrypted
-/// rejects. Returns how many they were.
+/// Removes the events at the offsets `stored` from a block, because the archive already has them as
+/// encrypted rejects. Returns the block and the number of removed events.
 ///
 /// # Errors
 /// If a column cannot be assembled.
@@ -155,7 +156,7 @@ pub fn leave_out(
     Ok((DecodedBlock { events, rejects, record_hashes, unhashed, consumed, dialects }, left_out))
 }
 
-/// Two arrays of one column, whose values are compared.
+/// Two arrays of the same column, to be compared value by value.
 pub enum Pair<'p> {
     /// Neither has a value.
     Null,

@@ -1,14 +1,16 @@
-//! What is around an event in which nothing is replaced, and may have what a policy would replace.
+//! Judges the text around an event in which nothing is replaced, because this text may contain what
+//! a policy would replace.
 //!
-//! A record can be more than its event: the line of a collector, with members beside the event; the
-//! lines of a container, with those of standard error between the parts of an event. The members of
-//! a list before and after its items are in the frame. None of that is the event's own, and a policy
-//! does not read it. It is kept where it is known to repeat or to hold no body. Otherwise the record
-//! becomes the event alone, and a mark without a path says so.
+//! A record can be more than its event. It may be the line of a collector, with members beside the
+//! event, or several lines of a container, with lines of standard error between the parts of an
+//! event. The members of a list before and after its items are in the frame. None of this belongs
+//! to the event, and a policy does not read it. It is kept only if it is known to repeat the event
+//! or to contain no body. Otherwise the record becomes the event alone, and a mark without a path
+//! says so.
 //!
-//! Method: the names that only events and their bodies have are counted. In what is around an event
-//! there is none of them, but in copies of the event itself. Where that cannot be shown, nothing is
-//! kept. Scratch buffers are kept between rows, and nothing else.
+//! Method: names that occur only in events and their bodies are counted. The text around an event
+//! must contain none of them, except in copies of the event itself. If that cannot be shown, the
+//! text is not kept. No state but scratch buffers is kept between rows.
 
 use serde_json::Value;
 use strongroom_decode::render::Renderer;
@@ -29,7 +31,7 @@ const NAMES: [&[u8]; 7] = [
 ];
 /// How often the names of an event itself occur in a record that is nothing else.
 const ONCE: [bool; 7] = [false, false, false, false, true, true, true];
-/// What every event of an API server begins with. Nothing is around such an event.
+/// The beginning of every event as an API server writes it. Nothing is around such an event.
 const HEAD: &[u8] = b"{\"kind\":\"Event\",";
 /// Texts in texts that are searched for copies of the event.
 const TEXTS_MAX: usize = 4;
@@ -49,8 +51,8 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Whether something around the event may have what a policy would replace, as far as can be
-    /// said without the event.
+    /// Whether the text around the event may contain what a policy would replace, judged without
+    /// the event.
     pub fn may_have_more(&mut self, rows: &Renderer<'_>, row: usize) -> bool {
         self.has_frame(rows, row) || self.may_hold_more(rows, row)
     }
@@ -174,8 +176,8 @@ fn copies_of(found: &Value, event: &[u8], value: &Value, texts_left: usize) -> u
     }
 }
 
-/// Whether the members before the items of a list are those of a list of events. Text that
-/// does not end at an item belongs to no list.
+/// Whether the members before a list's items are the members that a list of events has there. Text
+/// that does not end at an item belongs to no list.
 fn is_list_head(frame: &[u8]) -> bool {
     let text = frame.strip_prefix(strongroom_lines::BOM).unwrap_or(frame).trim_ascii();
     let Some(head) = text.strip_suffix(b"[") else { return true };
@@ -185,7 +187,7 @@ fn is_list_head(frame: &[u8]) -> bool {
     is_list(&object)
 }
 
-/// Whether the members after the items of a list are those of a list of events.
+/// Whether the members after a list's items are the members that a list of events has there.
 fn is_list_tail(frame: &[u8]) -> bool {
     let Some(tail) = frame.trim_ascii_start().strip_prefix(b"]") else { return true };
     let Some(members) = tail.trim_ascii_start().strip_prefix(b",") else { return true };

@@ -1,6 +1,6 @@
-//! Errors of reading one input.
+//! Errors that occur while one input is read.
 //!
-//! Invariant: none of them ends a run: it continues with the next input.
+//! Invariant: none of them ends a run. The run continues with the next input.
 
 use std::path::PathBuf;
 
@@ -26,13 +26,15 @@ pub enum FileError {
         #[source]
         source: std::io::Error,
     },
-    #[error("cannot compare {label} with the longer stream in the archive that begins like it")]
+    #[error("cannot compare {label} with a stream in the archive that may be the same one")]
     Compare {
         label: String,
         #[source]
         source: Box<CompareError>,
     },
-    #[error("{label} begins like a stream that is in the archive, and must be read again to compare the two")]
+    #[error(
+        "{label} begins like a stream in the archive, so it must be read a second time to compare the two"
+    )]
     PipeDiffers { label: String },
     #[error("{label} is not text: it is {}", format.name)]
     Format { label: String, format: Format },
@@ -40,12 +42,12 @@ pub enum FileError {
     TooManyAlike { label: String, tries: usize },
 }
 
-/// Why the archive's side of a comparison failed.
+/// Why a comparison with the archive failed.
 #[derive(Debug, Error)]
 pub enum CompareError {
     #[error("the archive failed")]
     Archive(#[from] ArchiveError),
-    #[error("its records cannot be written as a stream")]
+    #[error("the records in the archive cannot be written as a stream")]
     Stream(#[from] StreamError),
     #[error("a block of the file cannot be turned into columns")]
     Columns(#[source] arrow_schema::ArrowError),
@@ -56,10 +58,10 @@ impl FileError {
         match self {
             FileError::Open { .. } => "on most clusters only root can read audit logs: check owner and mode",
             FileError::Read { .. } => {
-                "what was read before is sealed; repair the file (a truncated archive?) and run again"
+                "what was read before is sealed; repair the file, which may be cut short, and run again"
             }
             FileError::Compare { .. } => {
-                "nothing of the file was read; run strongroom export to see what is wrong with the archive"
+                "this run added nothing from the file; run strongroom export to see what is wrong with the archive"
             }
             FileError::PipeDiffers { .. } => {
                 "a pipe can be read only once: save the stream to a file and ingest that"

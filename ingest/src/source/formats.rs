@@ -1,4 +1,5 @@
-//! Knows files whose text is not text yet: other compressions, archives, other encodings.
+//! Recognises files that must be converted before they can be read: other compressions, archives,
+//! other encodings.
 //!
 //! Invariant: only the first bytes of a stream count, and no line of an audit log begins with them.
 //! So nothing that a client sends can make a file unreadable. Nothing is kept here.

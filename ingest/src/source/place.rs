@@ -1,15 +1,15 @@
 //! Finds the partition of a stream among those of streams that begin like it.
 //!
 //! A stream is named after its first line. Many logs begin with the same line: a banner, `[`, the
-//! header of a list. So the first of them is named after one line, and each later one after as many
-//! lines as tell it from all streams that were there before. To find a stream again, the names of
-//! its first line, of its first two lines and so on are looked up until one is free.
+//! header of a list. So the first such stream is named after one line, and each later one after as
+//! many lines as it takes to distinguish it from all earlier streams. To find a stream again, the
+//! names of its first line, of its first two lines and so on are looked up until one is free.
 //!
 //! Invariants:
 //! - A name only proposes a partition. What is stored of each proposed partition is compared with
 //!   the stream, by hash or byte by byte, so a wrong proposal costs time and nothing else.
-//! - A stream that grows keeps the names that it had: only lines that have ended name it, and a last
-//!   line that looks whole.
+//! - A stream that grows keeps its names: it is named only after lines that have ended, and after a
+//!   last line that looks complete.
 //! - A stream is read only as far as it has lines in common with others, and then at most three
 //!   times. So the time is linear in what is read, however many streams begin alike.
 //!
@@ -25,7 +25,7 @@ use super::{FileError, READ_BUFFER_BYTES, Skipped, Stream, partition_of};
 pub const ALIKE_MAX: usize = 256;
 /// How much is kept of the beginning of a stream.
 const HEAD_BYTES: usize = 16 << 10;
-/// Maximum number of streams of which the beginning is kept.
+/// Maximum number of streams whose beginning is remembered.
 const HEADS_MAX: usize = 1024;
 
 /// An offset in a stream, with the hash of everything before it.
@@ -344,7 +344,7 @@ impl Heads {
         self.heads.get(partition).is_some_and(|head| head.end >= Heads::length(end))
     }
 
-    /// Keeps the beginning of a partition of which no more is known up to `end`.
+    /// Remembers `bytes` as all that is known of the beginning of a partition, up to `end`.
     pub fn remember(&mut self, partition: &str, bytes: Vec<u8>, end: i64) {
         if self.heads.len() >= HEADS_MAX && !self.heads.contains_key(partition) {
             let oldest = self.heads.iter().min_by_key(|(_, head)| head.used).map(|(name, _)| name.clone());

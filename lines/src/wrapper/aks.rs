@@ -7,9 +7,9 @@
 //! twice, because the records differ. Some clusters send their events with the other lines of the
 //! API server, in `kube-apiserver`.
 //!
-//! Invariant: only records of these three categories become events. One of `kube-apiserver` does so
-//! only if its text begins with `{`, on standard output: the lines of klog beside it, some of which
-//! have a client's text, do not.
+//! Invariant: only records of these three categories become events. A record of `kube-apiserver`
+//! becomes an event only if its text was written to standard output and begins with `{`. The lines
+//! of klog in the same category, some of which contain a client's text, do not begin with it.
 
 use super::origin::Other;
 use super::writers::Writers;

@@ -1,17 +1,20 @@
-//! Reads lists of events that are damaged, so that each element is judged on its own.
+//! Reads damaged lists of events, so that each element is judged on its own.
 //!
-//! A damaged list is a document that is not UTF-8 or ends too early, or that has text which is not
-//! JSON. From it a text is made that is JSON, and in which every element is at the same place:
-//! - Bytes that are not UTF-8 are replaced, one by one, by a character that no name here has.
-//! - A comma too many in a list becomes a space.
-//! - The text ends after the last element before the first text that is not JSON, and the open
-//!   brackets are closed there. Nothing says how later bytes belong together, so none is used.
+//! A list is damaged if its document is not UTF-8, ends too early, or contains text that is not
+//! JSON. This module makes a JSON text from such a document. Every element that is read has the
+//! same offset in the text as in the document:
+//! - Each byte that is not UTF-8 is replaced by a character that no name in `LISTS` contains.
+//! - A surplus comma in a list becomes a space.
+//! - If the result is still not JSON, it is cut after the last whole element before the first
+//!   error, and the brackets that are open there are closed. Bytes after the cut are not used,
+//!   because nothing says how they belong together.
 //!
 //! Invariants:
-//! - Only the structure is read from that text. An element's own bytes are judged by the caller.
-//! - A list is cut only where its head says what kind of list it is, and who wrote it if a list of
-//!   that kind says so. Text after a document's end is never part of it.
-//! - The work is linear in the document, and nothing recurses. Nothing is kept here.
+//! - Only the structure is read from the new text. The caller judges the original bytes of each
+//!   element.
+//! - A list is cut only if the text before it says what kind of list it is and, for the kinds that
+//!   name a source, who wrote the elements. Text after a document's end is never part of it.
+//! - The work is linear in the document, and nothing recurses. No state outlives a document.
 
 use serde::de::IgnoredAny;
 
@@ -21,19 +24,19 @@ use crate::dialect::Dialect;
 use crate::swar;
 use crate::tolerant::{self, value_end};
 
-/// Stands for a byte that is not UTF-8. It is not white space, and no JSON outside a string.
+/// Stands for a byte that is not UTF-8. It is not white space, and JSON allows it only in strings.
 const REPLACED: u8 = 0x7f;
 
 /// A damaged list that can be read.
 pub struct Damaged {
     text: String,
-    /// Up to here the text has the bytes of the document.
+    /// Length of the part of `text` whose offsets match the document; only closing brackets follow.
     kept: usize,
 }
 
 impl Damaged {
-    /// Returns the list in `document`; `None` if it is not damaged, or not a list as far as its
-    /// head says.
+    /// Returns the list in `document`; `None` if the document is not damaged, or if its beginning
+    /// does not show that it is a list.
     pub fn of(document: &[u8]) -> Option<Damaged> {
         let (mut bytes, mut is_changed) = replaced(document);
         let mut kept = bytes.len();
@@ -43,8 +46,8 @@ impl Damaged {
         };
         if !is_whole {
             let (end, closers) = last_element(&bytes)?;
-            // A comma too many before the end is odd, but text after the end of a document is not
-            // a part of it.
+            // A surplus comma may stand before the end of the list. But if other text follows the
+            // end, the document is no damaged list, because that text is not a part of it.
             let rest = bytes.get(end..)?.trim_ascii_start();
             let rest = rest.strip_prefix(b",").unwrap_or(rest).trim_ascii_start();
             if rest.starts_with(b"]") && !is_frame(rest) {
@@ -59,12 +62,13 @@ impl Damaged {
         Some(Damaged { text: String::from_utf8(bytes).ok()?, kept })
     }
 
-    /// Number of the document's bytes that the list has. The rest belongs to no element.
+    /// Number of bytes at the start of the document that were read. No element extends beyond them.
     pub fn kept(&self) -> usize {
         self.kept
     }
 
-    /// Returns the elements, if there are several or the only one may be an event.
+    /// Returns the elements; `None` if there are none, too many short ones, or only one that
+    /// cannot be an event.
     pub fn records(&self, depth_max: usize, writers: &Writers) -> Option<Vec<Record<'_>>> {
         let records = match tolerant::list_items(self.text.as_bytes()) {
             Some(items) => {
@@ -116,10 +120,10 @@ fn replaced(document: &[u8]) -> (Vec<u8>, bool) {
     (bytes, is_changed)
 }
 
-/// Replaces each comma that has no element before it or after it in its list. Returns whether there
-/// was one.
+/// Replaces each comma that lacks an element before or after it in its list by a space. Returns
+/// whether there was such a comma.
 fn without_surplus_commas(text: &mut [u8]) -> bool {
-    // Where a comma is that may have nothing after it, and whether something may follow `at`.
+    // The last comma, if nothing has followed it so far, and whether a comma may stand at `at`.
     let (mut comma, mut may_follow, mut at) = (None, false, 0);
     let mut is_changed = false;
     while let Some(byte) = text.get(at).copied() {
@@ -150,7 +154,7 @@ fn is_json(bytes: &[u8]) -> bool {
 }
 
 /// Returns the end of the last whole element before the first text that is not JSON, and the
-/// brackets that close what is open there, the outermost first.
+/// closing brackets that are missing at that point, the outermost first.
 fn last_element(text: &[u8]) -> Option<(usize, Vec<u8>)> {
     let mut at = white(text, 0);
     let mut closers = Vec::new();
@@ -166,7 +170,7 @@ fn last_element(text: &[u8]) -> Option<(usize, Vec<u8>)> {
                 if closers.len() == 1 && broken.is_none() && has(text, end?, b']') {
                     return None;
                 }
-                // An element that is not whole may have a list of its own.
+                // An element that is not whole may contain a list itself.
                 broken.filter(|at| closers.len() > 1 && text.get(*at) == Some(&b'{'))
             }
             b'{' => {
@@ -193,8 +197,8 @@ fn has(text: &[u8], at: usize, byte: u8) -> bool {
     text.get(white(text, at)) == Some(&byte)
 }
 
-/// Returns the end of the last whole element of the list that begins at `at`, and where the first
-/// one begins that is not whole.
+/// Returns the end of the last whole element of the list whose content begins at `at`, and the
+/// start of the first element that is not whole.
 fn elements(text: &[u8], mut at: usize) -> (Option<usize>, Option<usize>) {
     let mut last = None;
     loop {
@@ -209,11 +213,11 @@ fn elements(text: &[u8], mut at: usize) -> (Option<usize>, Option<usize>) {
     }
 }
 
-/// What was read of an object that is not whole.
+/// The result of reading an object that may not be whole.
 struct Read {
-    /// The end of the last whole member, if a list is among the members before it.
+    /// The end of the last whole member, if that member or an earlier one is a list of events.
     end: Option<usize>,
-    /// The list in which the reading stopped, and where it begins.
+    /// The name and the start of the list in which reading stopped.
     list: Option<(&'static str, usize)>,
     is_closed: bool,
 }

@@ -1,13 +1,13 @@
-//! Google Cloud's audit entries of GKE, which are not events but say some of the same.
+//! Google Cloud's audit log entries of GKE. They are not audit events, but say some of the same.
 //!
 //! Invariant: a column has what the entry says, or is null. An entry never has groups, uid, extra,
 //! the impersonated user, the level or the URI. The response code is taken only from a `Status` in
-//! the response, or a `Failure` without a type. No HTTP code follows from the entry's own
-//! `status.code`: it is a gRPC code, which stands for several HTTP codes, and it is left out if it is
-//! zero. That it is not zero says only that the request failed. A member that cannot be read is a
-//! fault of the row, except those by which an entry is recognised. The column `shape` of these rows
-//! is [`SHAPE`]; their `raw` is the entry. Other entries may have an API server's own event as their
-//! payload. Then the payload is the record.
+//! the response, or a `Failure` without a type. The entry's own `status.code` gives no HTTP code,
+//! because it is a gRPC code, which stands for several HTTP codes. The entry leaves it out if it is
+//! zero; any other value says only that the request failed. A member that cannot be read is a fault
+//! of the row, unless it is one of those by which an entry is recognised. The column `shape` of
+//! these rows is [`SHAPE`]; their `raw` is the entry. Other entries may have an API server's own
+//! event as their payload. Then the payload is the record.
 //!
 //! | column | member of the entry |
 //! |---|---|
@@ -46,7 +46,7 @@ const AUDIT_SERVICES: [(&str, &[&str]); 2] = [
     ("cloudaudit.googleapis.com", &["k8s.io"]),
     ("externalaudit.googleapis.com", &["k8s.io", "anthosgke.googleapis.com"]),
 ];
-/// What the name of a log of an API server's own events begins with, where nothing else is known.
+/// The beginning of the name of a log of an API server's own events, if nothing else is known.
 const EVENT_LOG: &str = "kube-apiserver-audit";
 /// Members in which an entry has what is not an audit entry.
 const PAYLOADS: [&str; 2] = ["textPayload", "jsonPayload"];
@@ -155,15 +155,15 @@ fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
 
 /// The user of a request without credentials.
 const ANONYMOUS: &str = "system:anonymous";
-/// What the API server writes of such a user: after the binding that allowed a request, and in the
-/// refusal of one.
+/// What the API server writes about such a user: after the binding that allowed a request, and in
+/// the refusal of one.
 const ALLOWED_TO_ANONYMOUS: [&str; 2] =
     [r#" to User "system:anonymous""#, r#" to Group "system:unauthenticated""#];
 const REFUSED_TO_ANONYMOUS: &str = r#"User "system:anonymous" cannot "#;
 
-/// Returns true for an entry without a principal that is of an anonymous request: it says so, or it
-/// was allowed and names nobody. Google hides the principal of reads that were refused, so a
-/// refusal alone says nothing.
+/// Returns true if an entry without a principal is about an anonymous request: the entry says so,
+/// or the request was allowed and the entry names nobody. Google hides the principal of reads that
+/// were refused, so a refusal alone says nothing.
 fn is_anonymous(payload: &Object<'_>, event: &PlainEvent) -> bool {
     let names_nobody = payload.value("authenticationInfo").is_none_or(|text| {
         let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));

@@ -4,8 +4,8 @@
 //! object or as text, in one of the members [`PATHS`]. Invariants:
 //! - A text that is an audit event is never opened, so what a client sends stays a body.
 //! - Nothing is searched. A text is opened as a whole, at places that are listed here.
-//! - What a writer who is not believed has written is refused, see [`super::origin`], because any pod
-//!   may print text that looks like an event. Standard error is refused too, because the API server
+//! - Text is refused if its writer is not believed (see [`super::origin`]), because any pod may
+//!   print text that looks like an event. Standard error is refused too, because the API server
 //!   logs there what clients send.
 //! - At most [`LAYERS_MAX`] layers are opened. Every layer is linear in its text, and the texts in
 //!   one layer do not overlap, so the work is linear. Nothing is kept here.

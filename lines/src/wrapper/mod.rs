@@ -359,7 +359,7 @@ pub fn decode_alone(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusa
     decode_alone_of(bytes, &Reading::default(), depth_max)
 }
 
-/// Like [`decode_alone`], for a source of which something is configured.
+/// Like [`decode_alone`], for a source with settings of its own.
 ///
 /// # Errors
 /// Like [`decode_alone`].

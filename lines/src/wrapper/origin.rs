@@ -38,8 +38,8 @@ const NAME_BYTES_MAX: usize = 64;
 /// Longest name that a refusal repeats.
 const SHOWN_BYTES_MAX: usize = 64;
 
-/// What the names of objects end in whose members `container`, `pod` and `namespace` are those of the
-/// writer. Objects of Kubernetes have a `namespace` in their `metadata`, which clients write.
+/// Ends of the names of objects whose members `container`, `pod` and `namespace` name the writer.
+/// Objects of Kubernetes have a `namespace` in their `metadata`, which clients write.
 const PLACES_OF_NAMES: [&str; 12] = [
     "kubernetes",
     "k8s",
@@ -55,7 +55,7 @@ const PLACES_OF_NAMES: [&str; 12] = [
     "context",
 ];
 
-/// What the names of members end in that have the path of a log, or a tag that was made from one.
+/// Ends of the names of members that contain the path of a log, or a tag made from one.
 const PLACES_OF_PATHS: [&str; 16] = [
     "file",
     "filename",
@@ -90,7 +90,7 @@ const PATHS: [(&str, char, bool); 4] = [
     ("var.log.containers.", '.', false),
 ];
 
-/// Who wrote a text, as far as it is said beside it.
+/// What the members beside a text say about who wrote it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Origin {
     containers: Vec<String>,
@@ -125,8 +125,8 @@ impl Other {
         Other { what, name: None }
     }
 
-    /// Refuses a text that this writer wrote. If the text is an audit event, the refusal says so and
-    /// names the writer: perhaps it is an API server of which nothing is known here.
+    /// Refuses a text that this writer wrote. If the text is an audit event, the refusal says so
+    /// and names the writer: it may be an API server under a name that is not known here.
     pub(super) fn refusal(&self, is_event: bool) -> Refusal {
         if !is_event {
             return Refusal::new(Reason::OtherCategory, format!("from {}", self.what));
@@ -203,8 +203,8 @@ impl Origin {
         }
     }
 
-    /// Returns what a member beside those of an event says: a shipper took the event out of what a
-    /// container printed, and put it among its own members.
+    /// Returns what a member beside the event's own says. Such members exist if a shipper took the
+    /// event out of what a container printed, and put the event's members among its own.
     fn of_member(name: &str, value: &RawValue) -> Origin {
         let mut origin = Origin::default();
         let mut walk =
@@ -222,7 +222,7 @@ impl Origin {
         origin
     }
 
-    /// What the name of a log stream of CloudWatch and that of its group say.
+    /// What the name of a log stream of CloudWatch and the name of its group say.
     pub(super) fn of_stream(stream: Option<&str>, group: Option<&str>) -> Origin {
         let mut origin = Origin::of_tag(stream.unwrap_or_default());
         origin.streams.extend(stream.map(str::to_owned));
@@ -348,8 +348,8 @@ enum Names {
 }
 
 impl Names {
-    /// `path` and `own` are the compact names of the member with and without those around it, and
-    /// `parent` is that of the object around it.
+    /// `path` is the compact name of the member with the names around it, `own` is the compact name
+    /// without them, and `parent` is the compact name of the object around the member.
     fn of(path: &str, own: &str, parent: &str) -> Names {
         let ends = |ends: &[&str]| ends.iter().any(|end| path.ends_with(end));
         let is_place = parent.is_empty()

@@ -1,4 +1,4 @@
-//! Knows a part of a line, which a shipper has passed on without the parts after it.
+//! Recognises a part of a line that a shipper has passed on without the parts after it.
 //!
 //! Runtimes cut long lines at a fixed length. A client can calculate where, so it can place a whole
 //! event of its own choice at the beginning of a later part. Invariants:
@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
 
-/// Members that are true if the text is a part: of Vector, of docker's drivers for Fluentd and
-/// journald, and of what reads them.
+/// Members that are true if the text is a part. Vector writes them, and so do docker's drivers for
+/// Fluentd and journald, and the programs that read those.
 const FLAGS: [&str; 5] =
     ["_partial", "partial", "partial_message", "CONTAINER_PARTIAL_MESSAGE", "container_partial_message"];
 /// The member in which readers of CRI keep the tag `P` or `F` of a line.

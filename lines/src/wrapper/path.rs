@@ -1,10 +1,10 @@
-//! The path of the member that holds the event, for objects that no wrapper is recognised in.
+//! The path of the member that holds the event, for objects in which no wrapper is recognised.
 //!
 //! A source may have such a path in its configuration. A row that was found by it says so in its
 //! `shape`, so that a verifier needs no configuration. Invariants:
 //! - Each path has exactly one spelling, so the shape of a row is the path as it was configured.
-//! - No path begins at a body of an audit event. Such an object is an event that something is
-//!   missing of, and what is in its bodies is a client's.
+//! - No path begins at a body of an audit event. An object with such a body is an incomplete event,
+//!   and a client chose what is in the body.
 
 use std::fmt;
 

@@ -26,8 +26,8 @@ pub(crate) enum Prefix {
     Time,
     /// `aws logs tail` of the stream of audit events.
     CloudWatchTail,
-    /// A time and a name: that of a host, in what Logstash writes by its default format; that of a
-    /// log stream, in what `aws logs tail` prints.
+    /// A time and a name. Logstash's default format writes the name of a host, and `aws logs tail`
+    /// prints the name of a log stream.
     TimeAndName,
     /// A whole line of a container's standard output (CRI).
     Container,

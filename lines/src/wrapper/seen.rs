@@ -1,6 +1,6 @@
-//! Says where an object that is no wrapper has an audit event, so that its reject can name the
-//! setting that would find it. Of a line of a table (CSV), and of one with labels before the event, it
-//! says what makes lines of them.
+//! Finds an audit event in an object that is no known wrapper, so that the object's reject can name
+//! the setting with which the event would be read. For a line of a table (CSV), and for one with
+//! labels before the event, it says how to make lines of them.
 //!
 //! Whoever sends an object chooses its names, and perhaps the event in it. Invariants:
 //! - Nothing here becomes an event: only a person who knows the source decides that.
@@ -17,11 +17,11 @@ use super::{bare_event, layers};
 use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal, SAID_PLACE};
 
-/// Longest path that is said.
+/// Maximum length of a path that a reject names, in bytes.
 const SAID_BYTES_MAX: usize = 120;
 /// Maximum number of members and items that are looked at.
 const VALUES_MAX: usize = 1024;
-/// Maximum number of items of one list that are looked at.
+/// Maximum number of items that are examined in one list.
 const ITEMS_MAX: usize = 8;
 /// Maximum number of values that are tried as events.
 const TRIES_MAX: usize = 4;
@@ -123,7 +123,7 @@ impl Search<'_> {
         }
     }
 
-    /// Returns what is said of a path, if its value is an event that would be taken.
+    /// Returns what to say about a path, if its value is an event that would be accepted.
     fn tried(&mut self, value: &RawValue, path: &str) -> Option<String> {
         self.tries_left = self.tries_left.checked_sub(1)?;
         let depth_max = self.depth_max;
@@ -149,7 +149,7 @@ impl Search<'_> {
     }
 }
 
-/// Whether a name says nothing to a terminal, a shell or a reader but itself.
+/// Whether a terminal, a shell and a reader all take a name as nothing but its characters.
 fn is_plain(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     !name.starts_with('-') && !name.is_empty() && name.bytes().all(is_plain)

@@ -1,10 +1,10 @@
-//! Whom a source's operator believes to write audit events.
+//! The writers whose audit events are believed, which the operator of a source can extend.
 //!
-//! Any pod may print text that looks like an event, so an event is taken only if nothing beside it
-//! names another writer than an API server. [`Writers`] has the names that are believed. Those of
-//! kubeadm, K3s, RKE2, MicroK8s, k0s, OpenShift, EKS and AKS are known. A control plane that runs in
-//! pods of another cluster (HyperShift, Kamaji, Gardener, vcluster), or a log of another name, is
-//! believed if the operator says so:
+//! Any pod may print text that looks like an event, so an event is accepted only if nothing beside
+//! it names a writer other than an API server. [`Writers`] has the names that are believed. Those
+//! of kubeadm, K3s, RKE2, MicroK8s, k0s, OpenShift, EKS and AKS are known. A control plane that
+//! runs in pods of another cluster (HyperShift, Kamaji, Gardener, vcluster), or a log of another
+//! name, is believed if the operator says so:
 //!
 //! | text | believed |
 //! |---|---|
@@ -15,8 +15,9 @@
 //!
 //! A `*` at the end of a name stands for any rest of the name.
 //!
-//! Invariant: a name can only be believed, so a text that is no event without it is none with it.
-//! Standard error of a container is never believed. Nothing here does IO or keeps state.
+//! Invariant: a name only decides whom to believe. Text that is not an event does not become one
+//! because its writer is believed. Standard error of a container is never believed. Nothing here
+//! does IO or keeps state.
 
 use std::fmt;
 
@@ -38,7 +39,7 @@ const CONTAINERS: [&str; 7] = [
     "kube-apiserver-audit",
 ];
 
-/// What the names of their pods begin with. `apiserver-` is OpenShift's.
+/// Beginnings of the names of their pods. `apiserver-` is OpenShift's.
 const PODS: [&str; 6] = [
     "kube-apiserver",
     "apiserver-",
@@ -175,8 +176,8 @@ impl Writers {
     /// Believes the API servers that are known, and no other writer.
     pub const SERVERS: Writers = Writers { believed: Vec::new(), is_unjudged: false };
 
-    /// Does not judge who wrote a record. That is judged when it arrives, by what the source's operator
-    /// believed then. A record that was taken is read again with this.
+    /// Does not judge who wrote a record. This is for records that are read again: they were judged
+    /// when they arrived, by what the source's operator believed then.
     pub const UNJUDGED: Writers = Writers { believed: Vec::new(), is_unjudged: true };
 
     /// Also believes `writers`.
@@ -240,8 +241,8 @@ impl Writers {
             })
     }
 
-    /// Judges the name before an event, after a time: Logstash writes that of a host there, and `aws
-    /// logs tail` that of a log stream, so it may be that of any pod.
+    /// Judges the name that stands between a time and an event. Logstash writes the name of a host
+    /// there, and `aws logs tail` the name of a log stream, so it may belong to any pod.
     pub(super) fn believe_host(&self, name: &str) -> bool {
         self.is_anyone() || self.believe_stream(Some(name), None)
     }

@@ -65,7 +65,7 @@ kinds! {
     /// A handshake that took too long.
     HandshakeTimeout "handshake_timeout" "the sender connected and then said nothing";
     /// A connection that was closed for newer ones before its client had said who it is.
-    Crowded "crowded" "somebody opens connections and says nothing; those who are known are not affected";
+    Crowded "crowded" "somebody opens connections and sends nothing; known senders are not affected";
     /// There are as many connections as allowed; one that became known was closed after its answer.
     Connections "connections" "the sender tries again; raise connections, or find out who holds them";
     /// A connection that the system did not give us.

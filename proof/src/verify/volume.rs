@@ -19,8 +19,8 @@ use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, delta, names_
 
 /// Number of small files that are read at the same time.
 const READS_AT_ONCE: usize = 16;
-/// By how much the time of a commit may be earlier than that of the previous commit: two writers
-/// have two clocks.
+/// How much earlier than the previous commit's time the time of a commit may be. Two writers have
+/// two clocks.
 const CLOCK_BACK_MS_MAX: i64 = 600_000;
 /// Reads the volume's commits and checks its log.
 pub(crate) async fn check(

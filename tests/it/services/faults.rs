@@ -1,17 +1,17 @@
-//! A proxy between a client and an object store that loses answers and refuses requests, in a fixed
+//! A proxy between a client and an object store. It refuses requests and loses answers in a fixed
 //! rhythm.
 //!
-//! For every six PUT requests, it does the following, in this order:
+//! Of every six PUT requests, it treats each one differently, in this order:
 //!
-//! 1. refuses the request (503) and does not pass it on;
-//! 2. passes it on, but answers 500;
-//! 3. passes it on, and the store's answer back;
-//! 4. passes it on, and is silent until the client has given up;
-//! 5. passes it on, and the store's answer back;
-//! 6. passes it on and hangs up.
+//! 1. It refuses the request with 503, without passing it on.
+//! 2. It passes the request on, but answers 500.
+//! 3. It passes the request on, and returns the store's answer.
+//! 4. It passes the request on, but sends no answer until the client has given up.
+//! 5. It passes the request on, and returns the store's answer.
+//! 6. It passes the request on, and closes the connection without an answer.
 //!
-//! Of the requests that are not PUT, it answers some with 503. So a writer meets every kind of
-//! doubt about what the store has done.
+//! Of the requests other than PUT, it refuses one in eleven with 503. So a writer meets every case
+//! in which it cannot tell what the store has done.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Longest request line and headers together.
+/// Maximum length of the request line and the headers together.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// One of this many requests other than PUT is refused.
+/// One in this many requests other than PUT is refused.
 const OTHERS_REFUSED: u64 = 11;
 
 pub struct Faults {

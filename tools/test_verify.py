@@ -2259,7 +2259,7 @@ class Packs(InFolder):
             ("pack_proof", dict(files={"proofs/00000002.json": b"[" * 100_000})),
             ("pack_proof", dict(files={"proofs/00000002.json": b"\xff"})),
             ("pack_order", dict(pieces=[swapped])),
-            ("pack_order", dict(pieces=[twice])),
+            ("pack_proof", dict(pieces=[twice])),
             ("pack_archive_files", dict(files=listed(chosen=3))),
             ("pack_archive_files", dict(files=listed(rows=11))),
             ("pack_archive_files", dict(files=listed(record_root="0" * 64))),

@@ -560,7 +560,7 @@ const TAMPERINGS: [Tampering; 27] = [
         first_piece(pack, |piece| piece["records"].as_array_mut().expect("a list").swap(0, 1));
         forge(pack);
     }),
-    ("a record is there twice, everywhere", "pack_order", false, |pack| {
+    ("a record is there twice, everywhere", "pack_proof", false, |pack| {
         let records = read(pack, "records.jsonl");
         let first = records.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
         put(pack, "records.jsonl", &[&records[..first], &records[..]].concat());

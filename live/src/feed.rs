@@ -114,6 +114,7 @@ impl Default for SourceCounters {
             bytes: AtomicU64::default(),
             duplicates: AtomicU64::default(),
             lag: AtomicI64::default(),
+            left_out: AtomicU64::default(),
             troubles: AtomicU64::default(),
             trouble: Mutex::default(),
             last: Mutex::default(),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use strongroom_archive::ArchiveError;
 use thiserror::Error;
 
-use crate::source::PassedOver;
+use crate::passed_over::PassedOver;
 
 #[derive(Debug, Error)]
 pub enum IngestError {

@@ -40,6 +40,7 @@ mod error;
 pub mod export;
 pub mod faults;
 pub mod kinds;
+mod passed_over;
 pub mod pipeline;
 pub mod preview;
 pub mod redaction;

@@ -37,8 +37,9 @@ use strongroom_lines::frame::{self, Block, Edge, LineSoFar, Origin};
 
 pub use self::error::{CompareError, FileError};
 pub use self::formats::Format;
-pub use self::names::{Expanded, FoundFiles, NoFile, PassedOver, Why, expand, find};
+pub use self::names::{Expanded, FoundFiles, NoFile, expand, find};
 use self::pipe::Pipe;
+pub use crate::passed_over::{PassedOver, Why};
 
 /// One input.
 #[derive(Clone, Debug, PartialEq, Eq)]

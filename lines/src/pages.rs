@@ -153,7 +153,7 @@ fn first_page(text: &[u8], within: Within, bounds: Bounds) -> Result<Page, Stop>
         let page = page_at(text, separated(text, start + 1), Within::Array, levels(1), bounds)?;
         return Ok(match page {
             Page::Whole { length, event, then: Within::Array }
-                if !is_element_of_log(&text[event.0..event.1]) =>
+                if !wrapper::is_element_of_log(&text[event.0..event.1]) =>
             {
                 Page::Whole { length, event, then: Within::Foreign }
             }
@@ -167,19 +167,6 @@ fn first_page(text: &[u8], within: Within, bounds: Bounds) -> Result<Page, Stop>
         Some(first) => page_at(text, first, Within::List, levels(2), bounds),
         None => page_at(text, start, Within::Nothing, levels(0), bounds),
     }
-}
-
-/// Whether an element of an array is of a log. An element that is a string may have an event in it:
-/// `--query 'events[].message'` of a command line prints such arrays.
-pub(crate) fn is_element_of_log(text: &[u8]) -> bool {
-    if !text.starts_with(b"\"") {
-        return wrapper::is_of_log(text);
-    }
-    let inner: Option<String> = serde_json::from_slice(text).ok();
-    inner.is_some_and(|inner| {
-        let inner = inner.trim_ascii();
-        inner.starts_with('{') && wrapper::is_of_log(inner.as_bytes())
-    })
 }
 
 /// Whether the object `text` is indented more deeply than an object that is inside `levels` objects

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::daemon::{Daemon, config};
-use crate::run::{expect_code, export, ingest, log, number, output, strongroom, write};
+use crate::run::{expect_code, export, ingest, log, number, output, strongroom, write, write_secret};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -214,7 +214,7 @@ fn a_daemon_does_not_follow_what_it_writes() {
     let at = |name: &str| logs.join(name).display().to_string();
     put(&logs, "audit.log", &log(6_000, 13));
     put(&logs, "fluent-bit/00-00-00-objectAbc123", &log(10, 14));
-    let token = write(folder.path(), "token", b"a-token-of-the-test");
+    let token = write_secret(folder.path(), "token", b"a-token-of-the-test-0123456789abcdef");
     let rest = format!(
         "[seal]\ninterval = '200ms'\n[outbox]\nfolder = '{}'\n\
          [[tail]]\nname = 'files'\ncluster = 'test'\npaths = ['{}', '{}/**/*.json']\npoll = '20ms'\n\

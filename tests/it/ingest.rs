@@ -440,7 +440,7 @@ fn a_pipe_is_read_once_and_a_second_look_is_refused() {
     };
     let fed = feed(other.clone());
     let (_, err) = expect_code(&mut ingest(&archive, &[&fifo]), 2);
-    assert!(err.contains("must be read again") && err.contains("save"), "{err}");
+    assert!(err.contains("must be read a second time") && err.contains("save"), "{err}");
     fed.join().expect("fed");
     let fed = feed([bytes.as_slice(), &log(20, 29)].concat());
     expect_code(&mut ingest(&archive, &[&fifo]), 0);

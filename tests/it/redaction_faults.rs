@@ -16,7 +16,7 @@ use crate::redaction::{
     TOKEN, batch, count, event, files_with_markers, has_marker, ingest, lines, listener, policy, post,
     setting, sources, verified,
 };
-use crate::run::{expect_code, is_long, number, output, strongroom, write};
+use crate::run::{expect_code, is_long, number, output, strongroom, write, write_secret};
 use crate::s3;
 use crate::services::receiver::Receiver;
 
@@ -71,8 +71,8 @@ fn a_full_disk_leaves_no_marker_of_the_live_sources() {
     let (folder, log, _) = setting(3_000, false);
     let at = |name: &str| folder.path().join(name);
     let receiver = Receiver::that_takes_all();
-    let token = write(folder.path(), "token", TOKEN.as_bytes());
-    let secret = write(folder.path(), "sink.secret", b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let token = write_secret(folder.path(), "token", TOKEN.as_bytes());
+    let secret = write_secret(folder.path(), "sink.secret", b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let rest = format!(
         "[log]\nlevel = 'trace'\n{}{}",
         sources(folder.path(), &log, &receiver.url(), &token, &secret),

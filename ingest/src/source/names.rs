@@ -10,7 +10,7 @@
 //! passed over, with the reason. What this program wrote (an archive, an outbox, a write-ahead log)
 //! is never an input when it is found in a folder or by a pattern. Nothing is kept here.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::FileType;
@@ -22,89 +22,17 @@ use strongroom_archive::{MANIFEST, is_of_archive};
 use super::Input;
 use super::look::{Look, look};
 use crate::error::IngestError;
+use crate::passed_over::{PassedOver, Why};
 
 /// Maximum depth of folders below a named one. AKS stores its logs 15 folders deep.
 const DIRECTORY_DEPTH_MAX: usize = 32;
 /// Maximum number of files in [`FoundFiles::left_out`].
 pub const LEFT_OUT_MAX: usize = 1000;
-/// Maximum number of names in [`PassedOver::examples`].
-const EXAMPLES_MAX: usize = 20;
-
 /// The inputs that arguments stand for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expanded {
     pub inputs: Vec<Input>,
     pub passed_over: PassedOver,
-}
-
-/// What was found and is not read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PassedOver {
-    pub counts: BTreeMap<Why, u64>,
-    /// The first ones, a few of each kind at least.
-    pub examples: Vec<(PathBuf, Why)>,
-}
-
-impl PassedOver {
-    fn add(&mut self, path: PathBuf, why: Why) {
-        let count = self.counts.entry(why).or_insert(0);
-        *count += 1;
-        // Many of one kind do not hide the others.
-        if self.examples.len() < EXAMPLES_MAX && *count <= EXAMPLES_MAX as u64 / 4 {
-            self.examples.push((path, why));
-        }
-    }
-
-    pub fn total(&self) -> u64 {
-        self.counts.values().sum()
-    }
-}
-
-/// Why something in a folder is not an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
-    Archive,
-    Journal,
-    Delta,
-    Output,
-    Hidden,
-    LostFound,
-    LinkToFolder,
-    BrokenLink,
-    NotAFile,
-    Unfinished,
-    OtherKind,
-    Empty,
-    Binary,
-    NoRecord,
-}
-
-impl Why {
-    /// Whether it is about folders, and not about files.
-    pub fn is_folder(self) -> bool {
-        matches!(self, Why::Archive | Why::Journal | Why::Delta | Why::LostFound | Why::LinkToFolder)
-    }
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Why::Archive => "an archive of Strongroom",
-            Why::Journal => "an outbox or a write-ahead log of Strongroom",
-            Why::Delta => "a Delta table",
-            Why::Output => "written by this command",
-            Why::Hidden => "hidden",
-            Why::LostFound => "the file system's own",
-            Why::LinkToFolder => "a link to a folder",
-            Why::BrokenLink => "a link to nothing",
-            Why::NotAFile => "a socket, a pipe or a device",
-            Why::Unfinished => "an editor's backup or an unfinished copy, by its name",
-            Why::OtherKind => "a program, a document or a key, by its name",
-            Why::Empty => "empty, and not named like a log",
-            Why::Binary => "not text",
-            Why::NoRecord => "text in which no record begins",
-        })
-    }
 }
 
 /// Turns arguments (`-`, files, directories, patterns) into inputs, rotated files oldest first.

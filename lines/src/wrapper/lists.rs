@@ -25,7 +25,6 @@ use super::writers::Writers;
 use super::{Content, Record, event, items, parts, refused_for, short_items};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
-use crate::pages::is_element_of_log;
 use crate::reject::{Reason, Refusal};
 
 pub(super) fn loki<'d>(members: &Members<'d>, writers: &Writers) -> Result<Vec<Record<'d>>, Refusal> {
@@ -214,7 +213,7 @@ pub(super) fn array<'d>(
     let elements: Vec<&RawValue> = serde_json::from_str(document)
         .map_err(|_| Refusal::new(Reason::NotAnAuditEvent, "an array that is not JSON"))?;
     let first = elements.first().map_or("", |first| first.get());
-    let is_foreign = !is_element_of_log(first.as_bytes());
+    let is_foreign = !super::is_element_of_log(first.as_bytes());
     let is_of_strings = first.starts_with('"') && !is_foreign;
     if !is_of_strings && !elements.iter().any(|element| element.get().starts_with('{')) {
         return Err(Refusal::new(Reason::NotAnAuditEvent, "an array without an object"));

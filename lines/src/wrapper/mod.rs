@@ -295,6 +295,19 @@ pub(crate) fn is_of_log(text: &[u8]) -> bool {
     }
 }
 
+/// Whether an element of an array is of a log. An element that is a string may have an event in it:
+/// `--query 'events[].message'` of a command line prints such arrays.
+pub(crate) fn is_element_of_log(text: &[u8]) -> bool {
+    if !text.starts_with(b"\"") {
+        return is_of_log(text);
+    }
+    let inner: Option<String> = serde_json::from_slice(text).ok();
+    inner.is_some_and(|inner| {
+        let inner = inner.trim_ascii();
+        inner.starts_with('{') && is_of_log(inner.as_bytes())
+    })
+}
+
 /// Returns why `text` is not taken. It is in an array whose first element is not of a log, as in a
 /// list that a client sent and that was cut out of its event.
 pub fn refusal_in_foreign_list(text: &[u8]) -> Refusal {

@@ -162,9 +162,12 @@ impl Reader<'_> {
             return Ok(Some((part, taken)));
         }
         let lines = memchr::memchr_iter(b'\n', &block.bytes).count() + 1;
+        // A seal ends between row groups, so one is not larger than a seal should be.
+        let limits = &self.options.limits;
+        let text_max = limits.block_bytes_max.min(usize::try_from(limits.seal_bytes).unwrap_or(usize::MAX));
         let has_room = |kept: &Together| {
             kept.parts.len() < TOGETHER_MAX
-                && kept.bytes + bytes <= self.options.limits.block_bytes_max
+                && kept.bytes + bytes <= text_max
                 && kept.lines + lines <= self.options.block_lines_max
         };
         if self.together.as_ref().is_some_and(|kept| !has_room(kept)) {

@@ -78,16 +78,12 @@ fn nothing_that_a_client_chose_controls_a_terminal() {
     assert!(ingested.contains("cluster-admin granted"), "no alert: {ingested:?}");
     let sql = "SELECT user_name, user_agent, name FROM events";
     let mut all = vec![("ingest".to_owned(), ingested)];
-    for format in ["table", "csv", "json", "jsonl", "tsv", "markdown"] {
+    for format in ["table", "csv", "json", "json-array"] {
         let words = ["query", "-q", "--format", format, "--archive", &archive, sql];
         let piped = output(strongroom().args(words));
-        if piped.status.code() == Some(64) {
-            // Not a format of this program.
-            continue;
-        }
+        assert!(piped.status.success(), "{format}: {}", String::from_utf8_lossy(&piped.stderr));
         all.push((format.to_owned(), shown(&words)));
     }
-    assert!(all.len() >= 4, "{all:?}");
     all.push(("export".to_owned(), shown(&["export", "--archive", &archive])));
     all.push(("hunt".to_owned(), shown(&["hunt", "--archive", &archive, "--rule", RULE])));
     all.push((
@@ -96,7 +92,7 @@ fn nothing_that_a_client_chose_controls_a_terminal() {
     ));
     for (what, text) in &all {
         assert_eq!(is_harmless(&of_others(text)), Ok(()), "{what}: {text:?}");
-        assert!(text.contains("gpj") || what == "no such value", "{what} shows no value: {text:?}");
+        assert!(text.contains("eve") || what == "no such value", "{what} shows no value: {text:?}");
     }
     // A pipe gets every byte.
     let exported = output(strongroom().args(["export", "--archive", &archive]));

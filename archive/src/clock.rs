@@ -17,8 +17,9 @@ use strongroom_store::{Store, background};
 use crate::clock_doubt::ClockDoubt;
 use crate::error::ArchiveError;
 
-/// How far a clock may be ahead of everything else that shows the time.
-const AHEAD_MAX: TimeDelta = TimeDelta::days(1);
+/// How far a clock may be ahead of everything else that shows the time: a day, and a minute for the
+/// time that passes between two looks.
+const AHEAD_MAX: TimeDelta = TimeDelta::minutes(24 * 60 + 1);
 /// How far a clock may be behind the newest commit. Several machines may write to one archive, and
 /// their clocks differ slightly; `verify` reports what is more than this.
 const BEHIND_MAX: TimeDelta = TimeDelta::minutes(10);
@@ -128,7 +129,7 @@ mod tests {
             for store in [None, Some(now), Some(now + year), Some(now - day)] {
                 assert_eq!(judge(newest, store), None, "{newest:?} {store:?}");
             }
-            let store = now - day - minute;
+            let store = now - day - minute * 2;
             assert_eq!(judge(newest, Some(store)), Some(ClockDoubt::Ahead { newest, store }));
         }
         // Clocks of several machines differ slightly.

@@ -6,6 +6,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use crate::run::{expect_code, log, output, strongroom, write};
 use crate::s3::{Outsider, append_commit, at, check, findings, ingest, init, number, store, verdict};
 
+const RULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/alerts/rules/rbac-cluster-admin-binding.yml");
+
 /// Ids of the delete markers of a bucket, with their keys.
 fn markers(outsider: &Outsider, bucket: &str) -> Vec<(String, String)> {
     let listed = outsider.runtime.block_on(outsider.client.list_object_versions().bucket(bucket).send());
@@ -45,7 +47,7 @@ fn readers_and_writers_refuse_a_history_that_hides_something() {
         let readers = [
             vec!["query", "--archive", location, all],
             vec!["export", "--archive", location],
-            vec!["hunt", "--archive", location],
+            vec!["hunt", "--archive", location, "--rule", RULE],
         ];
         for words in &readers {
             let run = output(at(&endpoint).args(words));

@@ -19,7 +19,7 @@ use strongroom_store::{Bucket, Store, layout};
 use strongroom_tlog::checkpoint::TreeHead;
 use strongroom_tlog::keys::Keys;
 
-use super::{FindingKind, ProofError, Report};
+use super::{FindingKind, ProofError, Report, is_linked};
 
 /// Number of objects whose legal holds are requested at the same time.
 const HOLDS_AT_ONCE: usize = 16;
@@ -144,8 +144,10 @@ pub(super) async fn report_truncated(
         // If the last commit that is named exists now, it was made during this check. Missing
         // commits before it are a finding of another kind.
         let path = layout::commit(&site.volume(log), size - 1);
+        // What a link leads to is not the archive's.
+        let is_elsewhere = there.is_none() && is_linked(site, &path);
         let exists = site.store.exists(&path).await;
-        if exists.map_err(|source| ProofError::Read { path, source })? {
+        if exists.map_err(|source| ProofError::Read { path, source })? && !is_elsewhere {
             continue;
         }
         let name = log.name();

@@ -943,7 +943,7 @@ fn blocks_of_many_streams_are_decoded_together_as_apart() {
         bytes: text.as_bytes().to_vec(),
         begins: LineSoFar::default().edge(text.as_bytes(), LINE_BYTES_MAX),
         ends: Edge::Line,
-        open_ended: number % 2 == 0,
+        open_ended: number.is_multiple_of(2),
     };
     let blocks: Vec<Block> = texts.iter().enumerate().map(|(number, text)| block(number, text)).collect();
     let arrived = chrono::Utc::now();

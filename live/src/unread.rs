@@ -5,7 +5,7 @@
 //! what one report names, is bounded. A crash loses nothing: the next process reports it again.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use strongroom_ingest::source::{FoundFiles, NoFile, Why};
@@ -107,7 +107,7 @@ impl Unread {
             return None;
         }
         self.last = Some(now);
-        let names = new.iter().take(NAMES_MAX).map(shown).collect();
+        let names = new.iter().take(NAMES_MAX).map(|path| shown(path)).collect();
         let more = new.len().saturating_sub(NAMES_MAX);
         self.left_out.extend(new);
         if self.left_out.len() > REPORTED_MAX {
@@ -118,7 +118,7 @@ impl Unread {
     }
 }
 
-fn shown(path: &PathBuf) -> String {
+fn shown(path: &Path) -> String {
     let printable = path.display().to_string();
     printable.chars().flat_map(char::escape_debug).take(NAME_CHARS_MAX).collect()
 }

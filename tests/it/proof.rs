@@ -788,9 +788,9 @@ const TAMPERINGS: &[Tampering] = &[
         std::fs::copy(&site.files("events")[0], folder.join("x.PARQUET")).expect("copied");
     }),
     case("a Parquet file in a folder like that of a volume", "file_unnamed", |site| {
-        let folder = site.archive().join("events/2026x");
+        let (file, folder) = (site.files("events").remove(0), site.archive().join("events/2026x"));
         std::fs::create_dir(&folder).expect("made");
-        std::fs::copy(&site.files("events")[0], folder.join("x.parquet")).expect("copied");
+        std::fs::copy(file, folder.join("x.parquet")).expect("copied");
     }),
     case("a file added to Delta's commits", "delta_checkpoint", |site| {
         let log = site.volume("events").join("_delta_log");

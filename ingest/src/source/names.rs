@@ -292,7 +292,7 @@ impl OurFolders {
 fn kind_of(folder: &Path) -> Option<Why> {
     let has = |name: &&str| folder.join(name).symlink_metadata().is_ok();
     let listing = || Listing::of(folder).ok().and_then(|listing| listing.ours());
-    [MANIFEST, DELTA_LOG, JOURNAL_LOCK].iter().any(|name| has(name)).then(listing).flatten()
+    [MANIFEST, DELTA_LOG, JOURNAL_LOCK].iter().any(has).then(listing).flatten()
 }
 
 /// Names of editors' backups and of files that are still being copied or written.

@@ -40,6 +40,9 @@ pub struct ObjectLock {
     pub until: Option<DateTime<Utc>>,
 }
 
+/// Content of a version, as a listing describes it: its ETag and its size.
+type Listed = (Option<String>, Option<i64>);
+
 /// A version of an object, or a delete marker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectVersion {
@@ -251,7 +254,7 @@ impl S3 {
         let prefix = self.folder_key(folder);
         let mut names = BTreeSet::new();
         // The content of each object, as the store describes it; `None` for a delete marker.
-        let mut objects: BTreeMap<String, Vec<Option<(Option<String>, Option<i64>)>>> = BTreeMap::new();
+        let mut objects: BTreeMap<String, Vec<Option<Listed>>> = BTreeMap::new();
         let (mut key_marker, mut version_marker): (Option<String>, Option<String>) = (None, None);
         loop {
             let page = repeat(self.timeout(0), || async {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Invariants:
-//! - Short streams are decoded together: up to [`TOGETHER_MAX`] blocks are one job and one row group,
+//! - Short streams are decoded together: up to `TOGETHER_MAX` blocks are one job and one row group,
 //!   because a row group has a cost of its own, whatever its rows. Their rows are in the order in
 //!   which the streams were read, and each stream has its own position.
 //! - Blocks under way (read and not yet appended) never exceed the number of permits, nor, in

@@ -135,7 +135,7 @@ impl<W: io::Write> Clean<W> {
                 Err(error) => {
                     let valid = error.valid_up_to();
                     match error.error_len() {
-                        // The character goes on in the next write.
+                        // The character continues in the next write.
                         None if until == rest.len() && !is_end => {
                             (std::str::from_utf8(&rest[..valid]).unwrap_or_default(), valid)
                         }

@@ -252,7 +252,7 @@ impl Redaction {
                     counts.events += 1;
                     counts.dropped += dropped;
                     counts.tokenised += tokenised;
-                    // A record that is kept is no other event's.
+                    // A record that is kept is not that of another event.
                     (Outcome::Changed(at, dropped, tokenised), is_rendered)
                 }
                 Err(why) => {

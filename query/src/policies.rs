@@ -33,7 +33,7 @@ const MARK_HEAD: &[u8] = b"{\"policy\":\"";
 const POLICY_DIGITS: usize = 16;
 
 /// Returns the ids of the policies of these files, as far as the available files show. A file that
-/// cannot be read is no error here, because the statement has already read it.
+/// cannot be read is not an error here, because the statement has already read it.
 pub(crate) async fn policies_of(files: &[PartitionedFile], reader: &InPlace) -> Vec<String> {
     let (count, mut ids) = (files.len(), BTreeSet::new());
     if count < 2 {

@@ -182,7 +182,7 @@ impl Graph {
         }
     }
 
-    /// Adds a state to the newest states, which begin at `from`, if a pattern goes on from it.
+    /// Adds a state to the newest states, which begin at `from`, if a pattern continues from it.
     pub(crate) fn push(&self, states: &mut Vec<State>, from: usize, of: &Patterns, state: State) {
         let node = &self.nodes[state.node as usize];
         if !node.all.meets(of) || states[from..].contains(&state) {

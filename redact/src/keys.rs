@@ -5,8 +5,8 @@
 //! nothing else of the archive.
 //!
 //! Invariant: no error and no debug text has a key, also if it was written where its source should
-//! be. A file that others may read is refused, and so is what is no regular file: a pipe may never
-//! end, or never begin.
+//! be. A file that others may read is refused, and so is anything that is not a regular file: a
+//! pipe may never end, or never begin.
 
 use std::fmt;
 use std::io::Read as _;

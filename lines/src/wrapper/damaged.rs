@@ -47,7 +47,7 @@ impl Damaged {
         if !is_whole {
             let (end, closers) = last_element(&bytes)?;
             // A surplus comma may stand before the end of the list. But if other text follows the
-            // end, the document is no damaged list, because that text is not a part of it.
+            // end, the document is not a damaged list, because that text is not a part of it.
             let rest = bytes.get(end..)?.trim_ascii_start();
             let rest = rest.strip_prefix(b",").unwrap_or(rest).trim_ascii_start();
             if rest.starts_with(b"]") && !is_frame(rest) {

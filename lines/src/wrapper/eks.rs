@@ -46,7 +46,7 @@ pub(super) fn records<'d>(
         let content = match serde_json::from_str::<Members<'d>>(item) {
             Ok(_) if !is_data => Content::Refused(Refusal::new(
                 Reason::OtherCategory,
-                "of a CloudWatch Logs document that is no message",
+                "of a CloudWatch Logs document that is not a message",
             )),
             Ok(members) => match (json::member(&members, "message"), &other) {
                 (message, Some(other)) => Content::Refused(refused_for(other, message)),

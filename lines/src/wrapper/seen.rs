@@ -1,4 +1,4 @@
-//! Finds an audit event in an object that is no known wrapper, so that the object's reject can name
+//! Finds an audit event in an object that is not a known wrapper, so that the object's reject can name
 //! the setting with which the event would be read. For a line of a table (CSV), and for one with
 //! labels before the event, it says how to make lines of them.
 //!

@@ -342,7 +342,7 @@ impl<'t> Walk<'t, '_> {
             Place::User | Place::OfUser => Place::OfUser,
             Place::Known(_) => Place::Beside,
             Place::Skip => Place::Skip,
-            // A list of messages is no message that is known.
+            // A list of messages is not a message that is known.
             Place::Message => Place::Message,
             Place::Reason | Place::Remarks | Place::Remark => place,
             Place::Annotation => Place::Annotation,

@@ -119,7 +119,7 @@ impl Walk<'_, '_> {
                 _ => opaque,
             },
             _ if text.starts_with(GZIP_IN_BASE64) => opaque,
-            // A text that has no JSON and is not base64 of it is no copy of an object.
+            // A text that has no JSON and is not base64 of it is not a copy of an object.
             _ => match from_base64(text) {
                 Some(decoded) => match json::bare(&decoded).first() {
                     Some(b'{' | b'[' | b'"') => self.hit_in_layers(&decoded, is_webhook_patch, texts + 1),
@@ -267,7 +267,7 @@ impl Walk<'_, '_> {
         is_hit.then(|| dropped(Implied::Selector))
     }
 
-    /// Whether a path leads to a value at the end of a way, or to one on the way, or goes on from it.
+    /// Whether a path leads to a value at the end of a way, or to one on the way, or continues from it.
     fn leads_to_value<'n>(&mut self, from: Span, way: impl Iterator<Item = &'n [u8]>) -> bool {
         let (base, mut states, mut is_hit) = (self.states.len(), from, false);
         for name in way {

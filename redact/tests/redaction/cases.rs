@@ -462,7 +462,7 @@ fn a_revision_has_a_part_of_another_object() {
                 .is_none()
         );
     }
-    // Another object's `data` is no part of an object.
+    // Another object's `data` is not a part of an object.
     let redactor = about(&[], &path);
     let maps = Target { api_group: None, resource: Some("configmaps"), ..revisions };
     assert!(

@@ -13,7 +13,7 @@ use aws_sdk_s3::types::{
 use bytes::Bytes;
 use chrono::{DateTime, Days, Utc};
 
-use super::{Content, Locked, Put, S3, time};
+use super::{Content, Locked, Put, S3, continues, time};
 use crate::error::{Changed, Result, StoreError};
 use crate::id::random_id;
 use crate::layout;
@@ -277,17 +277,11 @@ impl S3 {
             }
             key_marker = page.next_key_marker().map(str::to_owned);
             version_marker = page.next_version_id_marker().map(str::to_owned);
-            match (page.is_truncated(), &key_marker) {
-                (Some(true), None) => {
-                    return Err(S3Error::Answer {
-                        detail: "a listing is truncated, but has no continuation".to_owned(),
-                    });
-                }
-                (Some(true), Some(_)) => {}
-                _ => break,
+            if !continues(page.is_truncated(), key_marker.as_deref())? {
+                break;
             }
         }
-        let change = |versions: &[Option<(Option<String>, Option<i64>)>]| match versions {
+        let change = |versions: &[Option<Listed>]| match versions {
             versions if versions.iter().any(Option::is_none) => Some(Changed::Hidden),
             // A PUT that was repeated because its answer was lost has the same content.
             versions if versions.windows(2).any(|pair| pair[0] != pair[1]) => Some(Changed::Replaced),
@@ -359,14 +353,8 @@ impl S3 {
             }
             key_marker = page.next_key_marker().map(str::to_owned);
             version_marker = page.next_version_id_marker().map(str::to_owned);
-            match (page.is_truncated(), &key_marker) {
-                (Some(true), None) => {
-                    return Err(S3Error::Answer {
-                        detail: "a listing is truncated, but has no continuation".to_owned(),
-                    });
-                }
-                (Some(true), Some(_)) => {}
-                _ => return Ok(found),
+            if !continues(page.is_truncated(), key_marker.as_deref())? {
+                return Ok(found);
             }
         }
     }

@@ -559,19 +559,25 @@ impl S3 {
             let below = objects.chain(folders).filter_map(|key| key.strip_prefix(&prefix));
             names.extend(below.map(|name| name.trim_end_matches('/').to_owned()));
             next = page.next_continuation_token().map(str::to_owned);
-            match (page.is_truncated(), &next) {
-                (Some(true), None) => {
-                    return Err(S3Error::Answer {
-                        detail: "a listing is truncated, but has no continuation".to_owned(),
-                    });
-                }
-                (Some(true), Some(_)) => {}
-                _ => {
-                    names.retain(|name| !name.is_empty());
-                    return Ok(names);
-                }
+            if !continues(page.is_truncated(), next.as_deref())? {
+                names.retain(|name| !name.is_empty());
+                return Ok(names);
             }
         }
+    }
+}
+
+/// Whether another page of a listing follows, at the place that the last page named.
+///
+/// # Errors
+/// If the page is not the last one and names no place.
+fn continues(is_truncated: Option<bool>, next: Option<&str>) -> Result<bool, S3Error> {
+    match (is_truncated, next) {
+        (Some(true), None) => {
+            Err(S3Error::Answer { detail: "a listing is truncated, but has no continuation".to_owned() })
+        }
+        (Some(true), Some(_)) => Ok(true),
+        _ => Ok(false),
     }
 }
 

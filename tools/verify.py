@@ -4061,6 +4061,8 @@ def google_columns(entry):
     if not is_google(entry):
         raise NoRecord
     payload, resource = entry.object("protoPayload"), entry.object("resource")
+    if entry.deep:
+        google_without_deep_bodies(payload)
     if (
         not is_audit_log(entry.string("logName") or "", payload.string("serviceName"))
         or resource.string("type") != "k8s_cluster"
@@ -4097,6 +4099,19 @@ def google_columns(entry):
         if said["user_name"] is None and google_is_anonymous(payload.body("authenticationInfo"), said):
             said["user_name"] = "system:anonymous"
     return said
+
+
+def google_without_deep_bodies(payload):
+    """Takes bodies that are nested too deep as unreadable. No other member may be too deep."""
+    if payload is NO_MEMBERS or payload.is_odd:
+        raise NoRecord
+    if any(2 + depth > DEPTH_MAX for name, depth in payload.depths if name not in ("request", "response")):
+        raise NoRecord
+    for name in ("request", "response"):
+        start, end, _ = payload.values.get(name, (None, None, None))
+        if start is not None and 2 + value_end(payload.data, payload.mask, start)[1] > DEPTH_MAX:
+            payload.values[name] = start, end, "too_deep"
+            payload.fault(name, "too_deep")
 
 
 def google_is_anonymous(authentication, said):
@@ -4280,7 +4295,8 @@ class Found:
       has a column or holds columns.
     - `end`: where the object ends; None if the text ends before that, or breaks.
     - `is_whole`: True if all of it is JSON in UTF-8. `is_odd`: a name in it is not readable.
-      `is_deep`: a value in it is nested too deep.
+      `deep`: the names of the values in it that are nested too deep. `depths`: how deep its values
+      are that are not plain.
     - `spread`: (name, where its value starts and ends) of each member that can be read and is named
       like one of an object or list of an event.
     - `within`: the object that this one is in. What that has read is JSON, so it is not judged
@@ -4291,7 +4307,7 @@ class Found:
         self.data, self.mask, self.start, self.is_judged = data, mask, start, within is not None
         self.faults, self.pointer = (within.faults, within.pointer_to(name)) if within else (set(), "")
         self.told = TOLD.get(self.pointer, ())
-        self.list, self.values, self.end, self.is_whole, self.is_odd, self.is_deep = [], {}, None, True, False, False
+        self.list, self.values, self.end, self.is_whole, self.is_odd, self.deep, self.depths = [], {}, None, True, False, set(), []
         self.spread = []
         self.is_carrier, self.version = False, within.version if within else version
         self.also = within.also if within else also
@@ -4349,7 +4365,9 @@ class Found:
             if fault == "not_json":
                 return
             self.is_whole &= fault != "not_utf8"
-            self.is_deep |= fault == "too_deep"
+            if fault == "too_deep":
+                self.deep.add(name)
+            self.depths.append((name, deepest))
             if name is not None:
                 self.add(name, quote, start, end, fault)
             at = SPACE.match(data, end).end()
@@ -4720,7 +4738,8 @@ PREFIX_5424 = re.compile(
     rb"<[0-9]{1,3}>1 (?:%s|-) [!-~]{1,255} [!-~]{1,48} [!-~]{1,128} [!-~]{1,32} (?:-|(?:\[(?:[ !#-\\^-~]|\"(?:[ !#-\[^-~]|\\[ -~])*\")*\])+) (?:%s)?"
     % (TIME_BEFORE, COOKIE)
 )
-CRI_LINE = re.compile(rb"(?:%s) (stdout|stderr) ([FP])(?::[!-~]*)? " % TIME_BEFORE)
+CRI_LINE = re.compile(rb"(?:%s) (stdout|stderr) ([FP])(?::[!-~]{0,%d})? " % (TIME_BEFORE, PREFIX_BYTES_MAX))
+SPELLING = re.compile(rb"\\|\{[ \t\r\n]*\\")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 UNWRAP, UNWRAP_NAMES_MAX, UNWRAP_BYTES_MAX = "unwrap:", 8, 256
 NAME_IN_PATH, CONTROL_IN_PATH = re.compile(r"(?:[^.\\]|\\[.\\])+"), re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -4728,8 +4747,17 @@ CLIENTS_OWN = ("requestObject", "responseObject", "annotations")
 
 
 def after_prefix(data):
-    """Returns the rest of a text after its prefix, from the first `{` on. Returns None if there is
-    no prefix."""
+    """Returns the rest of a text after its prefix, from the first `{` on. A container's runtime may
+    have put its prefix before another one. Returns None if there is no prefix."""
+    rest = after_one_prefix(data)
+    if rest is None:
+        line = CRI_LINE.match(data)
+        if line and line[1] == b"stdout" and line[2] == b"F" and after_one_prefix(data[line.end() :]) is not None:
+            return data[line.end() :]
+    return rest
+
+
+def after_one_prefix(data):
     brace = data.find(b"{", 0, PREFIX_BYTES_MAX + 1)
     if brace < 0:
         return None
@@ -4743,6 +4771,8 @@ def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=Tru
     """Returns the columns of the event in a text that has at most `layers` layers around it."""
     is_first = layers == LAYERS_MAX
     text = data.strip(WHITE.encode())
+    if is_first and SPELLING.match(data):
+        return unwrap_spelling(data, version)
     if text.startswith(b"{"):
         return in_object(data, version, layers, is_google_allowed)
     if not layers:
@@ -4758,6 +4788,19 @@ def unwrap(data, version=EVENTS_FORMAT, layers=LAYERS_MAX, is_google_allowed=Tru
     if rest is None:
         raise NoRecord
     return unwrap(rest, version, layers - 1, is_google_allowed=False)
+
+
+def unwrap_spelling(data, version):
+    """Returns the columns of an event as it is spelt in a string, with escapes and without quotes: an
+    element of a list in a text."""
+    for _ in range(LAYERS_MAX):
+        if SPELLING.match(data):
+            data = text_of(b'"%s"' % data)
+            if data is None:
+                raise NoRecord
+    if SPELLING.match(data):
+        raise NoRecord
+    return unwrap(data, version, LAYERS_MAX if data.startswith(b'"') else 0)
 
 
 ESCAPED_BYTES = re.compile(rb"(?:\\u[0-9A-Fa-f]{4})+|\\.")
@@ -4793,9 +4836,9 @@ def in_object(data, version, layers, is_google_allowed):
     if not found.is_whole:
         raise NoRecord
     if is_google(found):
-        if not is_google_allowed or found.is_deep or found.is_odd:
+        if not is_google_allowed or found.deep - {"protoPayload"} or found.is_odd:
             raise NoRecord
-        found.faults = set()
+        found.faults, found.is_carrier = set(), True  # so its payload may be of any depth
         return with_faults(google_columns(found), found)
     if not layers or not may_be_carrier(found):
         raise NoRecord

@@ -22,6 +22,7 @@
 
 mod recover;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -29,7 +30,9 @@ use arrow_schema::ArrowError;
 use chrono::{DateTime, Utc};
 use strongroom_lines::frame::{self, Block, Edge, LineKind};
 use strongroom_lines::plain::PlainEvent;
-use strongroom_lines::wrapper::{self, Around, AtPath, Content, EventPath, Opened, Reading, Record, Writers};
+use strongroom_lines::wrapper::{
+    self, Around, AtPath, Content, Element, ElementContent, EventPath, Opened, Reading, Record, Writers,
+};
 use strongroom_lines::{BOM, DEPTH_MAX, Dialect, DialectCounts, LINE_BYTES_MAX, Reason, Refusal};
 use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::Sha256Hash;
@@ -342,7 +345,11 @@ impl Decoder {
             }
             Err(refusal) => self.recover(page, refusal),
         }
-        self.extend_last(&page.line[page.end..]);
+        let tail = &page.line[page.end..];
+        match wrapper::Beside::after_list(tail, &self.reading.writers) {
+            Some(refusal) => self.reject(page, page.end, page.line.len(), &refusal),
+            None => self.extend_last(tail),
+        }
     }
 
     /// Adds bytes that belong to no record to the last event or reject, which they follow.
@@ -429,12 +436,21 @@ impl Decoder {
         if is_rendered {
             return Err(refusal);
         }
-        if refusal.reason == Reason::Wrapped
+        if wrapper::unspelt(record).is_some() {
+            return self.spelling(record, &place);
+        }
+        if matches!(refusal.reason, Reason::Wrapped | Reason::TooDeep)
             && let Ok(text) = std::str::from_utf8(record)
         {
-            let event = wrapper::mapped(text, self.format)?;
-            self.push_mapped(&event, record, &place);
-            return Ok(());
+            match wrapper::mapped(text, self.format) {
+                Ok(event) => {
+                    self.push_mapped(&event, record, &place);
+                    return Ok(());
+                }
+                Err(other) if refusal.reason == Reason::Wrapped => return Err(other),
+                // A deep object may hold an event.
+                Err(_) => {}
+            }
         }
         self.in_layers(record, refusal, &place, Cut::Taken).map(drop)
     }
@@ -711,11 +727,79 @@ impl Decoder {
             .ok_or_else(|| Refusal::new(Reason::ShortItems, "more records than the line has room for"))?;
         let text_of = |record: &Record<'_>| whole.extent_of(record.item);
         self.each(whole, (frame_from, end), &records, text_of, |decoder, record, frame_from| {
-            let end = decoder.record(whole, record, frame_from, &|text| whole.extent_of(text))?;
+            let end = match decoder.record(whole, record, frame_from, &|text| whole.extent_of(text)) {
+                Ok(end) => end,
+                Err(refusal) => {
+                    let Content::Event(value) = record.content else { return Err(refusal) };
+                    let extent = whole.extent_of(value);
+                    if !decoder.inner_list(whole, extent, frame_from, records_left) {
+                        return Err(refusal);
+                    }
+                    return Ok(extent.1);
+                }
+            };
             decoder.dialects.add(record.dialect);
             Ok(end)
         });
         Ok(())
+    }
+
+    /// Decodes the list of events inside the layers of `line[start..end]`, which is neither an event
+    /// nor a list of events itself. Returns `false` if there is no such list, or if it has more than
+    /// `records_left` elements.
+    fn inner_list(
+        &mut self,
+        whole: &Piece<'_>,
+        (start, end): (usize, usize),
+        frame_from: usize,
+        records_left: &mut usize,
+    ) -> bool {
+        let bytes = &whole.line[start..end];
+        let list = wrapper::inner_list(bytes, self.config.depth_max, &self.reading.writers);
+        let Some(Opened { event: elements, dialect }) = list else { return false };
+        let Some(left) = records_left.checked_sub(elements.len()) else { return false };
+        *records_left = left;
+        let in_line = |range: &Range<usize>| (start + range.start, start + range.end);
+        let extent_of = |element: &Element| in_line(&element.item);
+        self.each(whole, (frame_from, end), &elements, extent_of, |decoder, element, frame_from| {
+            let (start, end) = in_line(&element.record);
+            decoder.element(&whole.line[start..end], &element.content, &whole.place(start, frame_from))?;
+            decoder.dialects.add(dialect);
+            Ok(end)
+        });
+        true
+    }
+
+    /// Decodes one element of a list that was found in layers.
+    fn element(&mut self, record: &[u8], content: &ElementContent, place: &Place<'_>) -> Result<(), Refusal> {
+        match content {
+            ElementContent::Refused(refusal) => Err(refusal.clone()),
+            ElementContent::Mapped(event) => {
+                self.push_mapped(event, record, place);
+                Ok(())
+            }
+            ElementContent::Spelling => self.spelling(record, place),
+            ElementContent::Event if record.starts_with(b"\"") => {
+                self.in_layers(record, wrapper::not_a_string(), place, Cut::Taken).map(drop)
+            }
+            ElementContent::Event => self.event(record, place, Cut::Refused),
+        }
+    }
+
+    /// Decodes a record that is a spelling: the event as it stands in a string, with escapes.
+    fn spelling(&mut self, record: &[u8], place: &Place<'_>) -> Result<(), Refusal> {
+        let Some(text) = wrapper::unspelt(record) else {
+            return Err(Refusal::new(Reason::BrokenJson, "neither JSON nor a spelling of it in a string"));
+        };
+        let kept = Kept { record, shape: NULL };
+        if !text.starts_with(b"\"") {
+            return self.in_layer(&text, Around::Literal, kept, place, Cut::Taken);
+        }
+        let writers = &Arc::clone(&self.reading).writers;
+        wrapper::open(&text, wrapper::not_a_string(), writers, &mut |text, around| {
+            self.in_layer(text, around, kept, place, Cut::Taken)
+        })
+        .map(drop)
     }
 
     /// Decodes `members` one by one; a refused member becomes a reject. Bytes of `line[start..end]`
@@ -728,26 +812,19 @@ impl Decoder {
         (start, end): (usize, usize),
         members: &[T],
         extent_of: impl Fn(&T) -> (usize, usize),
-        decode: impl Fn(&mut Self, &T, usize) -> Result<usize, Refusal>,
+        mut decode: impl FnMut(&mut Self, &T, usize) -> Result<usize, Refusal>,
     ) {
         // Bytes from here on belong to no record yet.
-        let (mut pending, mut last_is_event) = (start, true);
+        let mut pending = start;
         for member in members {
             let (member_start, member_end) = extent_of(member);
-            let outcome = decode(self, member, pending);
-            last_is_event = outcome.is_ok();
-            match outcome {
-                Ok(record_end) => self.rows.extend_frame_after(&whole.line[record_end..member_end]),
+            match decode(self, member, pending) {
+                Ok(record_end) => self.extend_last(&whole.line[record_end..member_end]),
                 Err(refusal) => self.reject_text(whole, (pending, member_end), member_start, &refusal),
             }
             pending = member_end;
         }
-        let tail = &whole.line[pending..end];
-        if last_is_event {
-            self.rows.extend_frame_after(tail);
-        } else {
-            self.rejects.extend_last(tail);
-        }
+        self.extend_last(&whole.line[pending..end]);
     }
 
     fn reject(&mut self, whole: &Piece<'_>, start: usize, end: usize, refusal: &Refusal) {

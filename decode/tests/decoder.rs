@@ -23,7 +23,9 @@ use strongroom_decode::stream::{self, StreamError};
 use strongroom_decode::{DecodedBlock, Decoder, DecoderConfig, decode_bytes, plain_row};
 use strongroom_generate::{Generator, GeneratorOptions};
 use strongroom_lines::frame::{Edge, LineSoFar, Origin};
-use strongroom_lines::{Block, DEPTH_MAX, LINE_BYTES_MAX, Reason, decode_alone, plain};
+use strongroom_lines::{
+    Block, DEPTH_MAX, LINE_BYTES_MAX, Reading, Reason, decode_alone, decode_record, plain,
+};
 use strongroom_schemas::events::index;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 use strongroom_schemas::rejects;
@@ -158,7 +160,7 @@ fn check_bounded(input: &[u8], line_bytes_max: usize) -> DecodedBlock {
         record.clear();
         renderer.record(row, &mut record).expect("a row that was just decoded has a record");
         assert_eq!(hash, leaf_hash(&record), "{}", String::from_utf8_lossy(&record));
-        let expected = decode_alone(&record, DEPTH_MAX)
+        let expected = decode_record(&record, &Reading::default(), DEPTH_MAX)
             .unwrap_or_else(|refusal| panic!("{refusal:?}: {}", String::from_utf8_lossy(&record)));
         assert_eq!(plain_row(&decoded.events, row), expected, "{}", String::from_utf8_lossy(&record));
         let keeps = raw.is_valid(row) || decoded.events.column(index::FORM).is_valid(row);

@@ -19,7 +19,7 @@ use chrono::DateTime;
 use strongroom_decode::render::Renderer;
 use strongroom_decode::{DecodedBlock, Decoder, DecoderConfig, plain_row};
 use strongroom_lines::frame::{self, Edge, LineKind, Origin};
-use strongroom_lines::{Block, Reason, Refusal, decode_alone, plain};
+use strongroom_lines::{Block, Reading, Reason, Refusal, decode_alone, decode_record, plain};
 use strongroom_schemas::rejects;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -149,7 +149,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             match &kept.what {
                 What::Event { row } => {
                     let record = &kept.bytes[kept.before..kept.bytes.len() - kept.after];
-                    let event = decode_alone(record, config.depth_max);
+                    let event = decode_record(record, &Reading::default(), config.depth_max);
                     assert_eq!(Ok(plain_row(&decoded.events, *row)), event, "the decoders differ");
                 }
                 What::Reject { line: number, .. } => assert_eq!(*number, line.number, "line number"),

@@ -62,5 +62,5 @@ pub use spread::{is_spread, may_hold_nested};
 pub use tolerant::list_items;
 pub use wrapper::{
     EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, Reading, WRITER_BYTES_MAX, WRITERS_MAX, Writer,
-    WriterError, Writers, decode_alone, decode_alone_of,
+    WriterError, Writers, decode_alone, decode_alone_of, decode_record,
 };

@@ -17,7 +17,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use strongroom_schemas::marks::{FAULTS_MAX, Unread, fault_text};
 
-use crate::json::Members;
+use crate::json::{Members, depth};
 use crate::time;
 
 /// The pointer of the event itself.
@@ -160,6 +160,18 @@ impl<'t> Object<'t> {
     /// Returns true if there is a member with this name, perhaps one that is null or cannot be read.
     pub(crate) fn is_there(&self, name: &str) -> bool {
         self.members.iter().any(|(known, _)| known == name)
+    }
+
+    /// Takes the members `names` as unreadable where they are nested deeper than `depth_max`.
+    pub(crate) fn drop_deep(&mut self, names: &[&str], depth_max: usize, faults: &mut Faults) {
+        for name in names {
+            let last = self.members.iter_mut().rev().find(|(known, _)| known == name);
+            let Some((_, value)) = last else { continue };
+            if value.is_some_and(|text| depth(text.as_bytes()) > depth_max) {
+                *value = None;
+                faults.add(&pointer(&self.path, name), Unread::TooDeep);
+            }
+        }
     }
 
     /// Returns the members that can be read.

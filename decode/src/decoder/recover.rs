@@ -152,6 +152,9 @@ impl Decoder {
         if too_deep && self.wrapped(whole, 0, (whole.start, whole.end), &mut records_left).is_ok() {
             return;
         }
+        if self.inner_list(whole, (whole.start, whole.end), 0, &mut records_left) {
+            return;
+        }
         let broken = matches!(
             refusal.reason,
             Reason::BrokenJson | Reason::InvalidUtf8 | Reason::NulByte | Reason::TruncatedByCloud

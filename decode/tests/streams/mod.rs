@@ -24,7 +24,7 @@ use strongroom_decode::stream::{self, StreamError};
 use strongroom_decode::{DecodedBlock, Decoder, DecoderConfig, plain_row};
 use strongroom_lines::frame::{self, BOUNDARY_BYTES, Edge, LastPage, LineSoFar, Origin, Within};
 use strongroom_lines::plain::PlainEvent;
-use strongroom_lines::{Block, DEPTH_MAX, LINE_BYTES_MAX, Reading, decode_alone_of};
+use strongroom_lines::{Block, DEPTH_MAX, LINE_BYTES_MAX, Reading, decode_alone_of, decode_record};
 use strongroom_schemas::rejects;
 
 const SHOWN_BYTES: usize = 1_000;
@@ -307,7 +307,8 @@ fn rows(decoded: &DecodedBlock, options: &Options) -> Vec<Row> {
         let mut record = Vec::new();
         renderer.record(row, &mut record).expect("a row that was just decoded has a record");
         let said = plain_row(&decoded.events, row);
-        assert_eq!(alone(&record).as_ref(), Ok(&said), "{}", String::from_utf8_lossy(&record));
+        let expected = decode_record(&record, &options.reading, options.depth_max);
+        assert_eq!(expected.as_ref(), Ok(&said), "{}", String::from_utf8_lossy(&record));
         let (at, before, after) = (renderer.offset(row), before.to_vec(), after.to_vec());
         rows.push(Row::Event { at, before, record, after, said: Box::new(said) });
     }

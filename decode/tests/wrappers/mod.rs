@@ -7,12 +7,13 @@ use std::slice::from_ref;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use strongroom_lines::frame::PART_BYTES;
 use strongroom_lines::wrapper::SHAPE_GOOGLE;
-use strongroom_lines::{EventPath, Reading, Writers};
+use strongroom_lines::{EventPath, Writers};
 
 mod blocks;
 mod carriers;
 mod field;
 mod layers;
+mod lists;
 mod paths;
 
 use super::*;
@@ -431,11 +432,14 @@ fn a_deep_event_refuses_itself_and_not_its_neighbours() {
             (format!("{}{}\n", batch(&with_one), eks(&events[1..])), 4, vec![]),
             (aks_record("kube-audit", &deep), 1, vec![]),
             (export_lines(&[events[0].clone(), deep.clone(), events[1].clone()]), 3, vec![]),
-            (google("a", &format!(r#","request":{}"#, nested(depth))), 0, vec!["too_deep"]),
+            (google("deep", &format!(r#","request":{}"#, nested(depth))), 1, vec![]),
+            (google("deep", &format!(r#","x":{},"request":{{}}"#, nested(depth))), 0, vec!["too_deep"]),
         ] {
             let decoded = check(input.as_bytes());
             assert_eq!(decoded.events.num_rows(), kept, "{}", &input[..80]);
-            let deep_fault = Some(vec!["/requestObject: too_deep".to_owned()]);
+            let body =
+                if input.contains("protoPayload") { "/protoPayload/request" } else { "/requestObject" };
+            let deep_fault = Some(vec![format!("{body}: too_deep")]);
             for row in 0..kept {
                 let event = plain_row(&decoded.events, row);
                 let is_deep = event.audit_id.as_deref() == Some("deep");

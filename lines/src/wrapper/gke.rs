@@ -54,17 +54,41 @@ const PAYLOADS: [&str; 2] = ["textPayload", "jsonPayload"];
 /// The `status` of a response that failed, as Kubernetes names it.
 const FAILURE: &str = "Failure";
 
+/// The member with the audit log's own message.
+const PAYLOAD: &str = "protoPayload";
+/// Its bodies, in which a client of the cluster chooses how deep they are. One that is too deep is a
+/// fault; any other member that is too deep refuses the entry.
+const BODIES: [&str; 2] = ["request", "response"];
+
 pub(super) fn record<'d>(
     document: &'d str,
     members: &Members<'d>,
+    depth_max: usize,
     format: u32,
     writers: &Writers,
-) -> Record<'d> {
-    let content = match event(members, format) {
+) -> Result<Record<'d>, Refusal> {
+    bounded_depth(members, depth_max)?;
+    let content = match event(members, depth_max, format) {
         Ok(event) => Content::Mapped(Box::new(event)),
         Err(refusal) => payload(members, refusal, writers),
     };
-    Record { item: document, content, dialect: Dialect::Gke }
+    Ok(Record { item: document, content, dialect: Dialect::Gke })
+}
+
+/// Refuses an entry that is too deep outside of its bodies.
+fn bounded_depth(entry: &Members<'_>, depth_max: usize) -> Result<(), Refusal> {
+    for (_, value) in entry.0.iter().filter(|(name, _)| name != PAYLOAD) {
+        json::bounded_depth(value.get().as_bytes(), depth_max.saturating_sub(1))?;
+    }
+    let Some(payload) = json::member(entry, PAYLOAD) else { return Ok(()) };
+    let members = payload.get().starts_with('{').then(|| serde_json::from_str::<Members<'_>>(payload.get()));
+    let Some(Ok(members)) = members else {
+        return json::bounded_depth(payload.get().as_bytes(), depth_max.saturating_sub(1));
+    };
+    for (_, value) in members.0.iter().filter(|(name, _)| !BODIES.contains(&name.as_ref())) {
+        json::bounded_depth(value.get().as_bytes(), depth_max.saturating_sub(2))?;
+    }
+    Ok(())
 }
 
 /// Returns what is in an entry that is not an audit entry: an agent may have sent an API server's own
@@ -91,12 +115,12 @@ fn payload<'d>(entry: &Members<'d>, refusal: Refusal, writers: &Writers) -> Cont
     }
 }
 
-fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
+fn event(entry: &Members<'_>, depth_max: usize, format: u32) -> Result<PlainEvent, Refusal> {
     let Text { object: entry, mut faults, .. } = Text::strict(entry);
     let faults = &mut faults;
     let log_name = entry.plain_string("logName").unwrap_or_default();
     let resource = inner(&entry, "resource", &mut Faults::default());
-    let payload = inner(&entry, "protoPayload", faults);
+    let mut payload = inner(&entry, PAYLOAD, faults);
     let service = payload.plain_string("serviceName").unwrap_or_default();
     let is_audit =
         log_name.rsplit_once("/logs/").and_then(|(_, log)| log.split_once("%2F")).is_some_and(|(of, log)| {
@@ -113,6 +137,7 @@ fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
         return Err(Refusal::new(Reason::OtherCategory, other));
     }
 
+    payload.drop_deep(&BODIES, depth_max.saturating_sub(2), faults);
     let operation = inner(&entry, "operation", faults);
     let caller = inner(&payload, "requestMetadata", faults);
     let authentication = inner(&payload, "authenticationInfo", faults);

@@ -1,7 +1,8 @@
 //! Takes an event out of what shippers, runtimes and loggers put around it, layer by layer.
 //!
 //! A layer is a string literal, a [`prefix`], or a *carrier*: an object that has the event, as an
-//! object or as text, in one of the members [`PATHS`]. Invariants:
+//! object or as text, in one of the members [`PATHS`]. What is inside may also be a list of events,
+//! see [`super::inner`]. Invariants:
 //! - A text that is an audit event is never opened, so what a client sends stays a body.
 //! - Nothing is searched. A text is opened as a whole, at places that are listed here.
 //! - Text is refused if its writer is not believed (see [`super::origin`]), because any pod may
@@ -18,8 +19,9 @@ use serde_json::value::RawValue;
 use super::origin::{Origin, Other, standard_error};
 use super::path::EventPath;
 use super::prefix::{self, ContainerLine, Prefix};
+use super::trail::{Step, Trail};
 use super::writers::Writers;
-use super::{Kind, eks, keys, literal, parts, says_event};
+use super::{Kind, eks, keys, literal, parts, says_event, trail};
 use crate::dialect::Dialect;
 use crate::json::{self, Members};
 use crate::plain;
@@ -27,7 +29,7 @@ use crate::reject::{Reason, Refusal};
 use crate::swar;
 
 /// Maximum number of layers around an event.
-const LAYERS_MAX: usize = 4;
+pub(super) const LAYERS_MAX: usize = 4;
 
 /// The members that hold the event of a carrier, as paths of names. The first path that leads to an
 /// event is used.
@@ -81,6 +83,9 @@ pub struct Opened<T> {
 /// Judges a text, and returns what is made from it if it is an event.
 pub(super) type Judge<'j, T> = dyn FnMut(&[u8], Around) -> Result<T, Refusal> + 'j;
 
+/// Like [`Judge`]. The trail leads from the text back to the outermost one.
+pub(super) type JudgeInside<'j, T> = dyn FnMut(&[u8], Around, &Trail<'_>) -> Result<T, Refusal> + 'j;
+
 /// Opens the layers of `text` and passes what is in them to `judge`. Returns what `judge` makes
 /// from the first text that it accepts. `refusal` is why `judge` refused `text` itself.
 ///
@@ -92,15 +97,26 @@ pub(crate) fn open<T>(
     writers: &Writers,
     judge: &mut Judge<'_, T>,
 ) -> Result<Opened<T>, Refusal> {
+    let judge = &mut |text: &[u8], around, _: &Trail<'_>| judge(text, around);
     if memchr::memchr(b'\n', text).is_some()
         && let Some(joined) = joined(text, writers)
         && joined.trim_ascii_start().starts_with(b"{")
     {
         let dialect = if text.starts_with(b"{") { Dialect::Docker } else { Dialect::Cri };
-        let layers = Layers { left: LAYERS_MAX, writers };
+        let layers = Layers::of(writers);
         return inside(&joined, Around::Prefix, layers, judge).map(|event| Opened { event, dialect });
     }
-    opened(text, refusal, Layers { left: LAYERS_MAX, writers }, judge)
+    opened(text, refusal, Layers::of(writers), judge)
+}
+
+/// Like [`open`], for what is not an event but a list of events: `judge` gets arrays, too.
+pub(super) fn open_lists<T>(
+    text: &[u8],
+    refusal: Refusal,
+    writers: &Writers,
+    judge: &mut JudgeInside<'_, T>,
+) -> Result<Opened<T>, Refusal> {
+    opened(text, refusal, Layers { has_lists: true, ..Layers::of(writers) }, judge)
 }
 
 /// Opens a text that is certainly no audit event, and is a carrier. Otherwise returns `None`, and
@@ -117,19 +133,42 @@ pub fn open_carrier<T>(text: &[u8], writers: &Writers, judge: &mut Judge<'_, T>)
     if carrier.0.iter().any(|(name, _)| plain::is_of_event(name) || name == "method") {
         return None;
     }
-    opened_carrier(&carrier, refusal, Layers { left: LAYERS_MAX, writers }, judge).ok()
+    let judge = &mut |text: &[u8], around, _: &Trail<'_>| judge(text, around);
+    opened_carrier(text, &carrier, refusal, Layers::of(writers), judge).ok()
 }
 
-/// What is left to open, and whose texts are believed.
+/// Where the layers of a text are opened.
 #[derive(Clone, Copy)]
 struct Layers<'w> {
+    /// How many may still be opened.
     left: usize,
     writers: &'w Writers,
+    /// From the text back to the outermost one.
+    trail: &'w Trail<'w>,
+    /// Whether an array may be what is looked for.
+    has_lists: bool,
 }
 
-impl Layers<'_> {
+impl<'w> Layers<'w> {
+    fn of(writers: &'w Writers) -> Layers<'w> {
+        Layers { left: LAYERS_MAX, writers, trail: &Trail::START, has_lists: false }
+    }
+
     fn inner(self) -> Self {
         Layers { left: self.left - 1, ..self }
+    }
+
+    /// Judges the text that `step` leads to, and opens its layers if it is not an event itself.
+    fn inside<T>(
+        self,
+        text: &[u8],
+        around: Around,
+        step: Step<'_>,
+        judge: &mut JudgeInside<'_, T>,
+    ) -> Result<T, Refusal> {
+        let Layers { left, writers, trail, has_lists } = self;
+        let trail = &Trail::after(trail, step);
+        inside(text, around, Layers { left, writers, trail, has_lists }, judge)
     }
 }
 
@@ -138,9 +177,9 @@ fn inside<T>(
     text: &[u8],
     around: Around,
     layers: Layers<'_>,
-    judge: &mut Judge<'_, T>,
+    judge: &mut JudgeInside<'_, T>,
 ) -> Result<T, Refusal> {
-    judge(text, around)
+    judge(text, around, layers.trail)
         .or_else(|refusal| opened(text, refusal, layers.inner(), judge).map(|opened| opened.event))
 }
 
@@ -148,30 +187,31 @@ fn opened<T>(
     text: &[u8],
     refusal: Refusal,
     layers: Layers<'_>,
-    judge: &mut Judge<'_, T>,
+    judge: &mut JudgeInside<'_, T>,
 ) -> Result<Opened<T>, Refusal> {
     match text.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
         None => Err(refusal),
         Some(_) if layers.left == 0 => Err(refusal),
         Some(b'{') => {
             let Some(carrier) = carrier(text, &refusal) else { return Err(refusal) };
-            opened_carrier(&carrier, refusal, layers, judge)
+            opened_carrier(text, &carrier, refusal, layers, judge)
         }
         Some(b'"') => {
-            let Some(text) = literal(text).and_then(json::unescaped) else { return Err(refusal) };
-            if literal(&text).is_some() {
+            let Some(quoted) = literal(text) else { return Err(refusal) };
+            let Some(inner) = json::unescaped(quoted) else { return Err(refusal) };
+            if literal(&inner).is_some() {
                 return Err(Refusal::new(Reason::NotAnAuditEvent, "a string in a string"));
             }
-            let text = json::trim_end(&text);
-            let event = inside(text, Around::Literal, layers, judge)?;
+            let step = Step::string(text, quoted, 0);
+            let event = layers.inside(json::trim_end(&inner), Around::Literal, step, judge)?;
             Ok(Opened { event, dialect: Dialect::StringLiteral })
         }
-        Some(_) => match prefix::find(text) {
+        Some(_) => match prefix::find(text, layers.has_lists) {
             Some((prefix, length)) => {
                 if let Some(other) = other_before(text, prefix, layers.writers) {
                     return Err(other.refusal(says_event(&text[length..])));
                 }
-                let event = inside(&text[length..], Around::Prefix, layers, judge)?;
+                let event = layers.inside(&text[length..], Around::Prefix, Step::Part(length), judge)?;
                 let dialect = match prefix {
                     Prefix::Syslog => Dialect::Syslog,
                     Prefix::Time | Prefix::TimeAndName => Dialect::TimeAndEvent,
@@ -207,19 +247,21 @@ pub(super) fn is_carrier(text: &[u8]) -> bool {
     PATHS.iter().any(|path| value(&members, path).is_some_and(|value| value.get().starts_with(['"', '{'])))
 }
 
+/// Opens the layers in the object `text`, which has the members `carrier`.
 fn opened_carrier<T>(
+    text: &[u8],
     carrier: &Members<'_>,
     refusal: Refusal,
     layers: Layers<'_>,
-    judge: &mut Judge<'_, T>,
+    judge: &mut JudgeInside<'_, T>,
 ) -> Result<Opened<T>, Refusal> {
     let found = PATHS.iter().filter_map(|path| Some((path[0], value(carrier, path)?)));
     let values: Vec<(&str, &RawValue, Option<Held<'_>>)> =
-        found.map(|(name, value)| (name, value, held(name, value, layers.writers))).collect();
+        found.map(|(name, value)| (name, value, held(name, value, layers))).collect();
     if values.is_empty() {
         return Err(left_out(carrier, layers.writers).unwrap_or(refusal));
     }
-    let may_hold = |held: &Option<Held<'_>>| matches!(held, Some(Held::Object(_) | Held::Text(_)));
+    let may_hold = |held: &Option<Held<'_>>| matches!(held, Some(Held::Object(_) | Held::Text { .. }));
     let holding: Vec<&RawValue> =
         values.iter().filter(|(.., held)| may_hold(held)).map(|(_, value, _)| *value).collect();
     if let Some(other) = other_source(carrier, &holding, layers.writers) {
@@ -232,10 +274,16 @@ fn opened_carrier<T>(
         return Err(part);
     }
     let (mut first, mut other) = (None, None);
-    for (name, _, held) in values {
+    for (name, value, held) in values {
         let outcome = match held {
-            Some(Held::Object(text)) => judge(text.as_bytes(), Around::Carrier),
-            Some(Held::Text(text)) => inside(&text, Around::Carrier, layers, judge),
+            Some(Held::Object(object)) => {
+                let step = Step::Part(trail::offset(text, object.as_bytes()));
+                judge(object.as_bytes(), Around::Carrier, &Trail::after(layers.trail, step))
+            }
+            Some(Held::Text { text: inner, skipped }) => {
+                let step = Step::string(text, value.get().as_bytes(), skipped);
+                layers.inside(&inner, Around::Carrier, step, judge)
+            }
             Some(Held::Other(refusal)) => {
                 other.get_or_insert(refusal);
                 continue;
@@ -306,10 +354,11 @@ pub fn open_at<T>(
         || AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "neither an object nor its text"));
     let text = spelt(found, true).ok_or_else(not_event)?;
     let text = json::trim(&text);
-    if !text.starts_with(b"{") && prefix::find(text).is_none() {
+    if !text.starts_with(b"{") && prefix::find(text, false).is_none() {
         return Err(other_line(text, writers).map_or_else(not_event, AtPath::Refused));
     }
-    inside(text, Around::Carrier, Layers { left: LAYERS_MAX, writers }, judge).map_err(AtPath::Refused)
+    let judge = &mut |text: &[u8], around, _: &Trail<'_>| judge(text, around);
+    inside(text, Around::Carrier, Layers::of(writers), judge).map_err(AtPath::Refused)
 }
 
 /// Returns the dialect of a carrier that has its event in the member `name`, judged by its other
@@ -339,31 +388,38 @@ fn dialect(carrier: &Members<'_>, name: &str) -> Dialect {
 
 /// What a member of a carrier holds.
 enum Held<'t> {
+    /// An object, or a list.
     Object(&'t str),
-    Text(Vec<u8>),
+    /// A text, without the `skipped` bytes of white space before it.
+    Text { text: Vec<u8>, skipped: usize },
     /// The line of another log, which is refused.
     Other(Refusal),
 }
 
 /// Returns what the value of the member `name` holds.
-fn held<'t>(name: &str, value: &'t RawValue, writers: &Writers) -> Option<Held<'t>> {
+fn held<'t>(name: &str, value: &'t RawValue, layers: Layers<'_>) -> Option<Held<'t>> {
     let text = value.get();
     if text.starts_with('{') {
         let members: Members<'_> = serde_json::from_str(text).ok()?;
         let is_string = |name| member(&members, name).is_some_and(|value| value.get().starts_with('"'));
         let is_event = is_string("auditID") || (is_string("kind") && is_string("apiVersion"));
-        return is_event.then_some(Held::Object(text));
+        let is_list = layers.has_lists && Kind::of(&keys(&members)).is_some();
+        return (is_event || is_list).then_some(Held::Object(text));
+    }
+    if text.starts_with('[') && layers.has_lists && name != MESSAGE {
+        return Some(Held::Object(text));
     }
     let mut text = spelt(value, name == MESSAGE)?;
     text.truncate(json::trim_end(&text).len());
-    let start = text.len() - json::trim_start(&text).len();
-    if start > 0 {
-        text.drain(..start);
+    let skipped = text.len() - json::trim_start(&text).len();
+    if skipped > 0 {
+        text.drain(..skipped);
     }
-    if text.starts_with(b"{") || prefix::find(&text).is_some() {
-        return Some(Held::Text(text));
+    let is_list = layers.has_lists && text.starts_with(b"[");
+    if text.starts_with(b"{") || is_list || prefix::find(&text, layers.has_lists).is_some() {
+        return Some(Held::Text { text, skipped });
     }
-    other_line(&text, writers).map(Held::Other)
+    other_line(&text, layers.writers).map(Held::Other)
 }
 
 /// Returns the text of a string or, if `may_be_bytes`, of a list of the numbers of its bytes.
@@ -460,10 +516,7 @@ fn klog() -> Refusal {
 /// Fluentd makes tags from the paths of logs.
 fn other_before(line: &[u8], prefix: Prefix, writers: &Writers) -> Option<Other> {
     match prefix {
-        Prefix::Fluentd => {
-            let tag = std::str::from_utf8(prefix::fluentd_tag(line)?).unwrap_or_default();
-            Origin::of_tag(tag).other(writers)
-        }
+        Prefix::Fluentd => other_by_tag(line, writers),
         Prefix::TimeAndName => {
             let name = std::str::from_utf8(prefix::name_after_time(line)?).unwrap_or_default();
             let other = || (!writers.believe_host(name)).then(|| Other::new(HOST, name));
@@ -475,11 +528,15 @@ fn other_before(line: &[u8], prefix: Prefix, writers: &Writers) -> Option<Other>
 
 const HOST: &str = "a host or log stream that is not known";
 
+/// Returns the writer that the tag on a line of Fluentd's names, if it is not one that is believed.
+fn other_by_tag(line: &[u8], writers: &Writers) -> Option<Other> {
+    let tag = std::str::from_utf8(prefix::fluentd_tag(line)?).ok()?;
+    Origin::of_tag(tag).other(writers)
+}
+
 /// Returns the refusal of a line that belongs to another log, if that log is known.
 fn other_line(line: &[u8], writers: &Writers) -> Option<Refusal> {
-    if let Some(tag) = prefix::fluentd_tag(line).and_then(|tag| std::str::from_utf8(tag).ok())
-        && let Some(other) = Origin::of_tag(tag).other(writers)
-    {
+    if let Some(other) = other_by_tag(line, writers) {
         return Some(other.refusal(false));
     }
     if prefix::is_klog(line) {

@@ -10,7 +10,8 @@
 //!   another log is refused as [`Reason::OtherCategory`], so it is counted and kept. The log of an
 //!   element is known from the cloud's name for the log, not from the element's content, because
 //!   writers to other logs could forge events.
-//! - The depth of an event does not include the wrapper around it. Nothing here recurses.
+//! - The depth of an event does not include the wrapper around it. A body that is too deep is not
+//!   read, and the event is. Nothing here recurses.
 //! - The work is linear in the document, and a document of n bytes gives at most `SHORT_ITEMS_MAX +
 //!   n / ITEM_BYTES_MIN` records.
 //!
@@ -22,6 +23,7 @@ mod aks;
 mod damaged;
 mod eks;
 mod gke;
+mod inner;
 mod layers;
 mod lists;
 mod origin;
@@ -29,6 +31,7 @@ mod parts;
 mod path;
 mod prefix;
 mod seen;
+mod trail;
 mod writers;
 
 use serde_json::value::RawValue;
@@ -46,6 +49,7 @@ use self::origin::Other;
 pub use damaged::{Damaged, is_frame};
 pub use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
+pub use inner::{Element, ElementContent, inner_list, unspelt};
 pub use layers::{Around, AtPath, Opened, open_at, open_carrier, text_of_parts};
 pub(crate) use layers::{Follows, follows, is_between_parts, is_part};
 pub use path::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_UNWRAP};
@@ -195,10 +199,7 @@ fn records_of_object<'d>(
         Kind::Azure => aks::records(document, &members, writers)?,
         Kind::CloudWatch => eks::records(document, &members, writers)?,
         Kind::CloudWatchCli => lists::cloud_watch_cli(&members, writers)?,
-        Kind::Google => {
-            json::bounded_depth(document.as_bytes(), depth_max)?;
-            vec![gke::record(document, &members, EVENTS_FORMAT, writers)]
-        }
+        Kind::Google => vec![gke::record(document, &members, depth_max, EVENTS_FORMAT, writers)?],
         Kind::Loki => lists::loki(&members, writers)?,
         Kind::OpenTelemetry => lists::open_telemetry(&members, writers)?,
         Kind::Firehose => return Err(Refusal::new(Reason::Wrapped, kind.name())),
@@ -234,6 +235,20 @@ impl Beside {
     /// What is beside the items of the `EventList` in `text`.
     pub fn of_items(text: &[u8], writers: &Writers) -> Option<Beside> {
         Beside::of(&serde_json::from_slice(text).ok()?, &["items"], writers)
+    }
+
+    /// Refuses what follows the last event of a list that is printed over many lines, if it names a
+    /// writer that is not believed. Such a list is read as it comes, so its events were taken before.
+    pub fn after_list(tail: &[u8], writers: &Writers) -> Option<Refusal> {
+        let tail = json::trim_start(tail);
+        if !tail.starts_with(b"]") || !tail.contains(&b'"') {
+            return None;
+        }
+        let list = [b"{\"\":[", tail].concat();
+        let members = serde_json::from_slice(&list).ok()?;
+        let refusal = Beside::of(&members, &["", "searchedLogStreams"], writers)?.refusal_of(true);
+        let after = "as the members after a list say, whose events were taken before these members were read";
+        Some(Refusal::new(refusal.reason, format!("{}, {after}", refusal.detail)))
     }
 
     /// Refuses an element of the list.
@@ -339,14 +354,18 @@ pub fn open<T>(
 /// Why the entry is not mapped, or `refusal` if the text is not an entry.
 pub fn mapped_in(text: &[u8], around: Around, refusal: Refusal, format: u32) -> Result<PlainEvent, Refusal> {
     match std::str::from_utf8(text) {
-        Ok(text) if refusal.reason == Reason::Wrapped && around != Around::Prefix => mapped(text, format)
-            .map_err(|other| if other.reason == Reason::Wrapped { refusal } else { other }),
+        Ok(text)
+            if matches!(refusal.reason, Reason::Wrapped | Reason::TooDeep) && around != Around::Prefix =>
+        {
+            mapped(text, format)
+                .map_err(|other| if other.reason == Reason::Wrapped { refusal } else { other })
+        }
         _ => Err(refusal),
     }
 }
 
 /// Returns the event that `document` is mapped to by the rules of an `eventsFormat`, if it is an
-/// entry of Google Cloud Logging. The caller has checked its depth.
+/// entry of Google Cloud Logging.
 ///
 /// # Errors
 /// Why the document is not mapped.
@@ -356,7 +375,7 @@ pub fn mapped(document: &str, format: u32) -> Result<PlainEvent, Refusal> {
     if Kind::of(&keys(&members)) != Some(Kind::Google) {
         return Err(unknown());
     }
-    match gke::record(document, &members, format, &Writers::SERVERS).content {
+    match gke::record(document, &members, DEPTH_MAX, format, &Writers::SERVERS)?.content {
         Content::Mapped(event) => Ok(*event),
         Content::Refused(refusal) => Err(refusal),
         Content::Event(_) | Content::Foreign => Err(unknown()),
@@ -382,7 +401,8 @@ pub fn decode_alone_of(bytes: &[u8], reading: &Reading, depth_max: usize) -> Res
         Ok(event) => return Ok(event),
         Err(refusal) => refusal,
     };
-    only_event(bytes, refusal.clone(), depth_max, writers).or_else(|refused| {
+    let only = only_event(bytes, refusal.clone(), depth_max, writers);
+    only.or_else(|refused| inner::only_inner(bytes, refused, depth_max, writers)).or_else(|refused| {
         if refused.reason == Reason::UntrustedOrigin {
             return Err(refused);
         }
@@ -391,6 +411,16 @@ pub fn decode_alone_of(bytes: &[u8], reading: &Reading, depth_max: usize) -> Res
             reading.unwrap.as_ref().and_then(|path| open_at(bytes, &refusal, path, writers, &mut judge).ok());
         at_path.ok_or(refused)
     })
+}
+
+/// Like [`decode_alone_of`], for the record of a row. This may also be a spelling: an element of a list
+/// as it stands in a string (see [`unspelt`]). A line that looks like one is not an event.
+///
+/// # Errors
+/// Like [`decode_alone`].
+pub fn decode_record(record: &[u8], reading: &Reading, depth_max: usize) -> Result<PlainEvent, Refusal> {
+    inner::spelling(record, depth_max, &reading.writers)
+        .unwrap_or_else(|| decode_alone_of(record, reading, depth_max))
 }
 
 /// What is configured of a source's records.

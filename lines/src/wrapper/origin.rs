@@ -352,11 +352,12 @@ impl Names {
     /// without them, and `parent` is the compact name of the object around the member.
     fn of(path: &str, own: &str, parent: &str) -> Names {
         let ends = |ends: &[&str]| ends.iter().any(|end| path.ends_with(end));
-        let is_place = parent.is_empty()
-            || parent == "metadata" && path.len() == parent.len() + own.len()
-            || PLACES_OF_NAMES.iter().any(|place| parent.ends_with(place));
+        let is_outermost = path.len() == parent.len() + own.len();
+        let is_metadata = matches!(parent, "metadata" | "meta") && is_outermost;
+        let is_among_names = is_metadata || PLACES_OF_NAMES.iter().any(|place| parent.ends_with(place));
+        let is_place = parent.is_empty() || is_among_names;
         if ends(&["containername"])
-            || matches!(own, "kubernetescontainer" | "k8scontainer")
+            || matches!(own, "kubernetescontainer" | "k8scontainer" | "kubecontainer")
             || (own == "container" && is_place)
         {
             Names::Container
@@ -366,11 +367,15 @@ impl Names {
             "kubernetesnamespace",
             "k8snamespace",
             "kubenamespace",
+            "kubernetesns",
+            "k8sns",
+            "kubens",
         ]) || (own == "namespace" && is_place)
+            || (own == "ns" && is_among_names)
         {
             Names::Namespace
         } else if ends(&["podname"])
-            || matches!(own, "kubernetespod" | "k8spod")
+            || matches!(own, "kubernetespod" | "k8spod" | "kubepod")
             || (own == "pod" && is_place)
         {
             Names::Pod
@@ -727,6 +732,11 @@ mod tests {
             r#"{"log":EV,"key":"k","value":"v","container_name":"x"}"#,
             r#"{"log":EV,"kubernetes":{"container_name":null}}"#,
             r#"{"log":EV,"kubernetes":{"container_name":["kube-apiserver"]}}"#,
+            r#"{"log":EV,"kubernetes":{"ns":"shop"}}"#,
+            r#"{"log":EV,"k8s_ns":"shop"}"#,
+            r#"{"log":EV,"kube_pod":"web-1"}"#,
+            r#"{"log":EV,"kube_container":"web"}"#,
+            r#"{"log":EV,"meta":{"namespace":"shop","pod":"web-1"}}"#,
             r#"{"log":EV,"kubernetes":{"namespace_name":{"n":"kube-system"}}}"#,
             r#"{"log":EV,"log_processed":EV,"stream":"stderr"}"#,
             r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":EV},"attributes":[{"key":"k8s.container.name","value":{"stringValue":"x"}}]}]}]}]}"#,

@@ -3,6 +3,7 @@
 //! Invariants:
 //! - A prefix is everything before the first `{` of a text, and is matched as a whole, never
 //!   searched. So a line of another log that contains an event, or begins like a prefix, is not one.
+//!   Only a runtime's prefix may have another one after it, and that must match in the same way.
 //! - A line of klog never matches: it does not begin with a priority, the name of a month, a time of
 //!   the forms here, or `@cee:`. So nothing that a client makes the API server print becomes an event.
 //! - The work is linear, and bounded by [`PREFIX_BYTES_MAX`]. Nothing is kept here.
@@ -35,11 +36,22 @@ pub(crate) enum Prefix {
     Fluentd,
 }
 
-/// Returns the kind of the prefix of `text` and its length, if the text after it begins with `{`. A
-/// byte order mark may stand there after a header of RFC 5424, and belongs to the prefix.
-pub(crate) fn find(text: &[u8]) -> Option<(Prefix, usize)> {
+/// Returns the kind of the prefix of `text` and its length, if the text after it begins with `{`, or
+/// with `[` and `{` if `may_be_list`. A byte order mark may stand there after a header of RFC 5424,
+/// and belongs to the prefix. What a runtime writes may have another prefix after it.
+pub(crate) fn find(text: &[u8], may_be_list: bool) -> Option<(Prefix, usize)> {
+    find_one(text, may_be_list).or_else(|| {
+        let line = container_line(text).filter(|line| line.is_stdout && line.is_full)?;
+        find_one(line.content, may_be_list)?;
+        Some((Prefix::Container, text.len() - line.content.len()))
+    })
+}
+
+fn find_one(text: &[u8], may_be_list: bool) -> Option<(Prefix, usize)> {
     let window = &text[..text.len().min(PREFIX_BYTES_MAX + 1)];
-    let end = memchr::memchr(b'{', window)?;
+    let brace = memchr::memchr(b'{', window)?;
+    let before_list = || crate::json::trim_end(&text[..brace]).strip_suffix(b"[").map(<[u8]>::len);
+    let end = may_be_list.then(before_list).flatten().unwrap_or(brace);
     let (head, bom) = match text[..end].strip_suffix(crate::limits::BOM) {
         Some(head) => (head, true),
         None => (&text[..end], false),

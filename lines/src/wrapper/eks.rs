@@ -7,8 +7,8 @@
 //! messages of one stream. An export has lines `2026-01-01T00:00:00.000Z <message>`, and one stream
 //! per file.
 //!
-//! Invariant: only messages of streams that are believed become events, such as
-//! `kube-apiserver-audit-…`: other streams carry what workloads write.
+//! Invariant: only messages of streams that are believed, such as `kube-apiserver-audit-…`, become
+//! events, because workloads may write to other streams.
 
 use super::origin::Origin;
 use super::writers::Writers;

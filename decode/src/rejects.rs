@@ -104,8 +104,8 @@ impl Rejects {
     }
 }
 
-/// Returns a batch with one reject for each of some streams that have no bytes (empty files). The
-/// `raw` of a reject is empty.
+/// Returns a batch with one reject for each stream in `origins`. These streams have no bytes (they
+/// are empty files), so the `raw` of each reject is empty.
 ///
 /// # Errors
 /// Like [`crate::Decoder::decode`].

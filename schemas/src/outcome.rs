@@ -1,7 +1,7 @@
-//! What an event says about the result of its request, and whether the request was a dry run.
+//! Finds out from an event how its request ended, and whether the request was a dry run.
 //!
-//! Invariant: rules and views have one meaning of success, the one of [`Answer::outcome`]. A
-//! request counts as a dry run only if `dryRun` makes the API server store nothing. No state.
+//! Invariant: rules and views share one meaning of success, that of [`Answer::outcome`]. A request
+//! counts as a dry run only if `dryRun` makes the API server store nothing. No state.
 //!
 //! | what is known | outcome |
 //! |---|---|
@@ -16,7 +16,7 @@
 //! | no code, decision `allow`, stage `ResponseStarted`, `ResponseComplete` or absent | success |
 //! | none of these | unknown |
 //!
-//! The first line that applies decides. A code below 100 is no code.
+//! The first line that applies decides. A code below 100 counts as no code.
 
 use serde::{Deserialize, Serialize};
 
@@ -108,7 +108,7 @@ const DRY_VERBS: [&str; 3] = ["create", "patch", "update"];
 const DRY_SUBRESOURCES: [&str; 8] =
     ["approval", "binding", "ephemeralcontainers", "eviction", "finalize", "resize", "scale", "status"];
 
-/// API groups of resources that are not stored: they answer a question.
+/// API groups whose resources are not stored, because a request for one asks a question.
 const ANSWERING_GROUPS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
 
 /// End of the names of OpenShift's API groups. Its API server passes some requests on without their

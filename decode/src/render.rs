@@ -134,7 +134,7 @@ impl<'a> Strings<'a> {
 
 /// A column that has a type which it cannot have in an `events` batch.
 #[derive(Debug, thiserror::Error)]
-#[error("a column has type {found}, which no column of events has there")]
+#[error("a column of events has the type {found}, which it cannot have")]
 pub struct WrongColumn {
     found: DataType,
 }

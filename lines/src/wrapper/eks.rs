@@ -72,7 +72,7 @@ pub(super) fn other_export_line(line: &[u8]) -> Option<Refusal> {
     Some(match says_event(line) {
         true => Refusal::new(
             Reason::NotAnAuditEvent,
-            "a line after a time that has an audit event, but does not begin with it",
+            "a line with a time that contains an audit event, but not right after the time",
         ),
         false => {
             Refusal::new(Reason::OtherCategory, "a line of a CloudWatch Logs export that is not an event")

@@ -497,7 +497,8 @@ fn other_line(line: &[u8], writers: &Writers) -> Option<Refusal> {
             Some(Refusal::new(Reason::TornLine, "a part of a container's line, without the parts after it"))
         }
         ContainerLine { content, .. } if says_event(content) => {
-            let hidden = "a line of a container that has an audit event, but does not begin with it";
+            let hidden =
+                "a line of a container that contains an audit event, but does not begin with the event";
             Some(Refusal::new(Reason::NotAnAuditEvent, hidden))
         }
         ContainerLine { .. } => {

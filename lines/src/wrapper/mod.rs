@@ -318,8 +318,10 @@ pub(crate) fn is_element_of_log(text: &[u8]) -> bool {
 /// Such an array may be a list that a client sent, cut out of its event.
 pub fn refusal_in_foreign_list(text: &[u8]) -> Refusal {
     match is_of_log(text) {
-        true => Refusal::new(Reason::TornLine, "in an array whose first element is not of an audit log"),
-        false => Refusal::new(Reason::NotAnAuditEvent, "in an array that is not of an audit log"),
+        true => {
+            Refusal::new(Reason::TornLine, "in an array whose first element does not belong to an audit log")
+        }
+        false => Refusal::new(Reason::NotAnAuditEvent, "in an array that does not belong to an audit log"),
     }
 }
 

@@ -147,7 +147,7 @@ fn shown(name: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@#[]$*".contains(&byte);
     match name.len() <= SHOWN_BYTES_MAX && !name.is_empty() && name.bytes().all(is_plain) {
         true => format!(": {name}"),
-        false => ", whose name is not one".to_owned(),
+        false => ", whose name cannot be shown".to_owned(),
     }
 }
 
@@ -805,7 +805,7 @@ mod tests {
             ),
             (
                 r#"{"log":EV,"container_name":"a b"}"#,
-                "a container other than an API server, whose name is not one",
+                "a container other than an API server, whose name cannot be shown",
             ),
             (r#"{"log":EV,"stream":"stderr"}"#, "standard error of a container"),
         ] {

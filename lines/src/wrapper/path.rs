@@ -34,11 +34,11 @@ pub enum PathError {
     Long,
     #[error("has an empty name; names are separated by single dots")]
     EmptyName,
-    #[error("has a backslash before neither a dot nor a backslash")]
+    #[error("has a backslash that is not before a dot or another backslash")]
     Escape,
     #[error("has a control character")]
     Control,
-    #[error("begins with {}, {} or {}: what an audit event has there is chosen by clients", BODIES[0], BODIES[1], BODIES[2])]
+    #[error("begins with {}, {} or {}: clients choose what an audit event has there", BODIES[0], BODIES[1], BODIES[2])]
     Body,
 }
 

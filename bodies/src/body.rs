@@ -1,10 +1,10 @@
 //! Request and response bodies as rules see them.
 //!
 //! Invariant: a rule sees the object that a request creates, whatever the form of the request: a
-//! JSON patch is read as the object that it builds (see the module `patch`). A lone surrogate is read
-//! as U+FFFD, as the API server reads it, and a number that is too large as its text. Recursion is
-//! bounded by the depth of the text, which the parser limits to 128, and memory by the number of
-//! values. The text of a body is not limited. No state.
+//! JSON patch is read as the object that it builds (see the module `patch`). A lone surrogate is
+//! read as U+FFFD, as the API server reads it, and a number that is too large as its text.
+//! Recursion is bounded by the depth of the text, which the parser limits to 127, and memory by the
+//! number of values. The text of a body is not limited. No state.
 
 use std::cell::{Cell, OnceCell};
 

@@ -1,12 +1,12 @@
 //! Decides whether a request writes or removes something at a path that a rule reads.
 //!
-//! A patch shows a part of an object: an operation on `/rules/0/verbs` says nothing of the
-//! resources that the verbs are for. If the response has the whole object, a rule can judge that
-//! object instead. It may do so only if the request touched what the rule reads, because the
-//! response to any later patch of the object has the same values.
+//! A patch shows a part of an object: an operation on `/rules/0/verbs` does not show which
+//! resources the verbs are for. If the response has the whole object, a rule can judge that object
+//! instead. It may do so only if the request touched what the rule reads, because the response to
+//! any later patch of the object has the same values.
 //!
-//! Invariant: a path is touched if the request writes a value at it, above it as a whole, or below
-//! it, or removes a value there. Positions in arrays do not count. No state.
+//! Invariant: a path is touched if the request writes or removes a value at the path or below it,
+//! or a whole value above it that has the path. Positions in arrays do not count. No state.
 
 use crate::binding::SUBJECT_LISTS;
 use crate::body::Examined;

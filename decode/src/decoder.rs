@@ -759,8 +759,8 @@ impl Decoder {
         self.reject_text(whole, (start, end), start.max(whole.start), refusal);
     }
 
-    /// Makes a reject of `line[start..end]`. What was refused begins at `text_at`; before that there
-    /// is frame.
+    /// Makes a reject of `line[start..end]`. The refused text begins at `text_at`; the bytes before
+    /// it are frame.
     fn reject_text(
         &mut self,
         whole: &Piece<'_>,
@@ -777,7 +777,7 @@ impl Decoder {
     }
 }
 
-/// Returns what is done with an event that is cut, in a text that was found in a layer.
+/// Returns what is done with a cut event in a text that was found in a layer of this kind.
 fn cut_in(around: Around, cut: Cut) -> Cut {
     if around == Around::Prefix { cut } else { Cut::Taken }
 }

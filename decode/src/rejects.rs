@@ -1,6 +1,6 @@
 //! Builds the rejects of a block.
 //!
-//! Invariant: the `raw` of a reject has every byte that the reject stands for. After a reject is
+//! Invariant: the `raw` of a reject has every byte that belongs to the reject. After a reject is
 //! pushed, the decoder may find that more bytes belong to it, such as the end of a list whose last
 //! item was refused. These bytes are appended to its `raw`; only the last reject pushed can grow.
 //! Builders live in memory only; after a crash the block is read again.

@@ -19,9 +19,9 @@
 //! continue there. [`Within`] follows from the bytes before that place, so [`LineSoFar`] can find
 //! it again after a restart.
 //!
-//! AWS Firehose writes documents one after the other without a newline, so the length of its lines
-//! has no bound. A line that is longer than the bound and begins with such a document is cut into
-//! parts, which are decoded like lines.
+//! AWS Firehose writes documents one after the other without a newline, so a line of Firehose may
+//! have any length. A line that is longer than the bound and begins with such a document is cut
+//! into parts, which are decoded like lines.
 //! - Such a line is cut only between the two braces of `BOUNDARY`. No single JSON document contains
 //!   the bytes of `BOUNDARY`. The quote in them is not escaped, so it opens or closes a string. If
 //!   it opened one, the brace before it would open an object right after `}`, which JSON does not
@@ -84,12 +84,12 @@ pub enum Edge {
     InPart,
     /// Inside an over-long line that is not cut into parts.
     InLine,
-    /// Before a page of a document, or where one may begin.
+    /// Before a page of a document, or where a page may begin.
     Page(Within),
 }
 
-/// One line without its newline, a part of one, or a piece of a line that is too long to be
-/// decoded.
+/// One line without its newline, a part of a line, or a piece of a line or part that is too long to
+/// be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'b> {
     /// Offset in the block.
@@ -104,12 +104,12 @@ pub struct Line<'b> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineKind {
-    /// A line, or a part of one.
+    /// A whole line, or a whole part of a line.
     Whole,
-    /// A line, or a part of one, without a newline after it, at the end of a stream that may grow.
+    /// A line or a part without a newline after it, at the end of a stream that may grow.
     Open,
-    /// The beginning of a page of a document, at the end of a stream that may grow. Its event may be
-    /// whole, but what must follow it is not there yet.
+    /// The beginning of a page of a document, at the end of a stream that may grow. Its event may
+    /// be whole, but the text that must follow the event is not there yet.
     OpenPage,
     /// The first piece, as long as the bound, of a line longer than the bound.
     FirstPiece,

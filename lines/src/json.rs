@@ -35,8 +35,8 @@ pub(crate) fn trim(text: &[u8]) -> &[u8] {
     trim_end(trim_start(text))
 }
 
-/// Returns the text of a string literal; `None` if it is not JSON. Bytes that are not UTF-8 stay in
-/// the text. A lone surrogate becomes three such bytes.
+/// Returns the text of a string literal; `None` if the literal is not JSON. Bytes that are not
+/// UTF-8 stay in the text. A lone surrogate becomes three such bytes.
 pub(crate) fn unescaped(literal: &[u8]) -> Option<Vec<u8>> {
     struct BytesVisitor;
     impl Visitor<'_> for BytesVisitor {

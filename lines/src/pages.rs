@@ -11,8 +11,8 @@
 //!   documents a comma.
 //! - People edit documents, and programs may stop while they write them. So a surplus or missing
 //!   comma between two elements, a missing bracket at the end, or other text after an element never
-//!   causes a whole element to be lost. JSON contains none of these, so they do not help a client
-//!   to get text out of the event that contains it.
+//!   causes a whole element to be lost. None of these can be inside JSON, so they do not help a
+//!   client to get text out of the event that contains the text.
 //! - An element that is not an object (a list, a string, a number, or a word such as `null`) is a
 //!   page too. A list is refused. The others are judged like events, because a string may contain
 //!   an event.
@@ -72,7 +72,7 @@ pub(crate) fn begins(text: &[u8]) -> Option<bool> {
     begins_within(text, Within::Nothing)
 }
 
-/// Like [`begins`], for a text that follows a document or no document.
+/// Like [`begins`], for a text at the beginning of a stream or after a document, as `within` says.
 pub(crate) fn begins_within(text: &[u8], within: Within) -> Option<bool> {
     let start = between(text, within);
     match text.get(start) {
@@ -118,8 +118,8 @@ pub(crate) fn last_page(text: &[u8], within: Within, bytes_max: usize) -> Page {
 struct Bounds {
     /// Longest element.
     bytes_max: usize,
-    /// Whether nothing comes after the text. The brackets that would close open ones are then
-    /// missing.
+    /// Whether nothing comes after the text, so that brackets which are still open are never
+    /// closed.
     is_end: bool,
 }
 
@@ -356,7 +356,7 @@ fn object_end(text: &[u8], start: usize, bytes_max: usize) -> Result<usize, Stop
     Brackets { open: 1, bytes_max }.end(text, start + 1)
 }
 
-/// Brackets that are open.
+/// Counts the brackets that are open in a text.
 struct Brackets {
     open: usize,
     bytes_max: usize,

@@ -112,7 +112,7 @@ pub(crate) type Beside<'j> = &'j dyn Fn(&str, &str) -> Option<Refusal>;
 /// Bytes that are not an event.
 pub(crate) struct Refused<'t> {
     pub(crate) refusal: Refusal,
-    /// The members of the object that the bytes are, if they are one that can be read.
+    /// The members of the object, if the bytes are an object that can be read.
     pub(crate) members: Option<Members<'t>>,
 }
 

@@ -8,8 +8,8 @@
 //! these bytes, so none of them is used.
 //!
 //! Invariants: a break does not change what is read of the members before it. The work is linear in
-//! the text, and nothing recurses. The module uses no code of `canonical`, `document` or `members`,
-//! because what is read here is the standard for them. No state.
+//! the text, and nothing recurses. The module uses no code of the fast decoder in
+//! `strongroom-decode`, which must read the same as this module. No state.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -52,7 +52,7 @@ impl Faults {
 
 /// An object whose members are read.
 pub(crate) struct Object<'t> {
-    /// Its JSON pointer.
+    /// The JSON pointer of the object.
     path: String,
     /// Names without escapes, and values; `None` stands for a value that cannot be read.
     members: Vec<(Cow<'t, str>, Option<&'t str>)>,

@@ -44,7 +44,7 @@ impl Outcome {
 
 /// The annotation in which OpenShift's OAuth server says how a login ended: `allow`, `deny` or
 /// `error`. The response code does not say how, because the answer to a refused login is the login
-/// page. A login is no request for a resource. In the event of a request for a resource, this
+/// page. A login is not a request for a resource. In the event of a request for a resource, this
 /// annotation says nothing, because whoever may create an admission policy or webhook can write it.
 pub const LOGIN_DECISION: &str = "authentication.openshift.io/decision";
 
@@ -111,8 +111,8 @@ const DRY_SUBRESOURCES: [&str; 8] =
 /// API groups whose resources are not stored, because a request for one asks a question.
 const ANSWERING_GROUPS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
 
-/// End of the names of OpenShift's API groups. Its API server passes some requests on without their
-/// options, so that a dry run there may store an object.
+/// End of the names of OpenShift's API groups. OpenShift's API server passes some requests on
+/// without their options, so that a dry run there may store an object.
 const OPENSHIFT_GROUPS: &str = ".openshift.io";
 
 /// Returns true if a URI asks for a dry run: `dryRun=All` in its query.

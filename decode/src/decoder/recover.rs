@@ -1,4 +1,4 @@
-//! Recovers events from a line that is not one.
+//! Recovers events from a line that is not a single event.
 //!
 //! A line may be torn, cut, glued to the next one, a list, or several documents. Invariants:
 //! - Every byte of the line is in an event, a reject or a frame, in the order of the line.
@@ -119,8 +119,8 @@ impl Decoder {
         dialect.map(|dialect| self.dialects.add(dialect)).is_ok()
     }
 
-    /// Recovers events from a line that is not one: it may be an `EventList`, or contain whole
-    /// events beside broken text.
+    /// Recovers events from a line that is not a single event: it may be an `EventList`, or contain
+    /// whole events beside broken text.
     ///
     /// A client can send text that looks like an event: a body may contain one. So only two kinds
     /// of events are believed: events that follow each other from the line's first byte, and, after

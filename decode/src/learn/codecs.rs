@@ -361,7 +361,7 @@ const PADDED: u8 = 4;
 const LINES: u8 = 8;
 const LAYOUTS_ALL: u8 = 15;
 
-/// A set of codecs, each of which writes all of some values of one column.
+/// A set of codecs, each of which writes all the values that the set was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Codecs {
     /// A bit for each style, or for each codec of a time.

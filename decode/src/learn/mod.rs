@@ -16,9 +16,9 @@
 //!   the records that it replaces.
 //! - The forms of a block follow from its records alone, so a block that is decoded again has the
 //!   same forms. Only buffers are kept between blocks.
-//! - Useless work is bounded. There is a credit, which a record that has no form, or that needs a
-//!   new skeleton, reduces, and which records of known skeletons restore. When the credit is spent,
-//!   nothing is learned from the rest of the block.
+//! - Useless work is bounded. A block has a credit. A record that has no form, or that needs a new
+//!   skeleton, reduces the credit; a record of a known skeleton raises it again. When the credit is
+//!   spent, nothing is learned from the rest of the block.
 
 mod codecs;
 mod scan;

@@ -188,8 +188,8 @@ impl<'a> EventRows<'a> {
             let said = if self.renderer.has_form(*row) {
                 None
             } else if self.renderer.keeps_format(*row) {
-                // A record that is kept as received has no shape, except an entry of Google's, and
-                // one whose event was found by a path: these are marked by their shapes.
+                // A record that is kept as received has no shape, with two exceptions: an entry of
+                // Google, and a record whose event was found by a path.
                 shapes.get(at).filter(|shape| *shape == SHAPE_GOOGLE || shape.starts_with(SHAPE_UNWRAP))
             } else if raws.is_valid(at) {
                 // The stored row was rendered from its columns, although the decoder would have

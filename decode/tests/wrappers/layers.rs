@@ -563,7 +563,7 @@ fn a_part_that_its_shipper_did_not_join_is_not_an_event() {
         let decoded = check(line.as_bytes());
         assert_eq!((decoded.events.num_rows(), details(&decoded)), (0, vec![detail.to_owned()]), "{line}");
     }
-    // Whole lines, and the tag that Fluent Bit keeps of the first of the parts that it has joined.
+    // Whole lines. When Fluent Bit joins the parts of a line, it keeps the tag of the first part.
     for mark in [
         r#""time":"t","logtag":"F""#,
         r#""time":"t","_p":"P""#,

@@ -64,7 +64,7 @@ pub fn export_head(line: &[u8]) -> Option<usize> {
     (is_export(line) && line.get(HEAD.len()) == Some(&b'{')).then_some(HEAD.len())
 }
 
-/// Refuses a line of an export that is not an event. `None` if the line is not one of an export.
+/// Refuses a line of an export that is not an event. `None` if the line is not a line of an export.
 pub(super) fn other_export_line(line: &[u8]) -> Option<Refusal> {
     if !is_export(line) || export_head(line).is_some() {
         return None;

@@ -6,9 +6,9 @@
 //! the response, or a `Failure` without a type. The entry's own `status.code` gives no HTTP code,
 //! because it is a gRPC code, which stands for several HTTP codes. A code of zero is left out of
 //! the entry; any other code says only that the request failed. A member that cannot be read is a
-//! fault of the row, unless it is one of those by which an entry is recognised. The column `shape`
-//! of these rows is [`SHAPE`]; their `raw` is the entry. Other entries may have an API server's own
-//! event as their payload. Then the payload is the record.
+//! fault of the row, unless entries are recognised by that member. The column `shape` of these rows
+//! is [`SHAPE`]; their `raw` is the entry. Other entries may have an API server's own event as
+//! their payload. Then the payload is the record.
 //!
 //! | column | member of the entry |
 //! |---|---|
@@ -158,8 +158,8 @@ fn event(entry: &Members<'_>, format: u32) -> Result<PlainEvent, Refusal> {
 
 /// The user of a request without credentials.
 const ANONYMOUS: &str = "system:anonymous";
-/// The ends of the API server's reason for allowing a request of such a user, after the name of the
-/// binding.
+/// How the API server's reason ends when it allows a request of such a user: after the binding, it
+/// names the user or the group.
 const ALLOWED_TO_ANONYMOUS: [&str; 2] =
     [r#" to User "system:anonymous""#, r#" to Group "system:unauthenticated""#];
 /// What the API server writes when it refuses a request of such a user.
@@ -179,7 +179,7 @@ fn is_anonymous(payload: &Object<'_>, event: &PlainEvent) -> bool {
         || names_nobody && event.authz_decision.as_deref() == Some("allow")
 }
 
-/// Returns the object that is a member, or an empty one.
+/// Returns the object in the member `name`, or an empty object.
 fn inner<'t>(members: &Object<'t>, name: &str, faults: &mut Faults) -> Object<'t> {
     members.object(name, faults).unwrap_or_else(Object::empty)
 }
@@ -195,8 +195,8 @@ fn reference(resource_name: &str, event: &mut PlainEvent) {
         return;
     }
     let (namespace, rest) = match rest {
-        // `status` and `finalize` are subresources of the namespace itself. They stand where a
-        // resource in the namespace would be named.
+        // `status` and `finalize` are subresources of the namespace itself. In a resource name they
+        // are where a resource in the namespace would be.
         ["namespaces", name, "status" | "finalize"] => (Some(*name), rest),
         ["namespaces", namespace, inner @ ..] if !inner.is_empty() => (Some(*namespace), inner),
         // As in the API server's events, the namespace of a namespace is the namespace itself.

@@ -245,7 +245,8 @@ fn opened_carrier<T>(
         };
         match outcome {
             Ok(event) => return Ok(Opened { event, dialect: dialect(carrier, name) }),
-            // When the record is read again, this text is the event.
+            // A sealed record is read again without judging its writer, and this text would then be
+            // the event. So no other text of the carrier may be the event now.
             Err(refusal) if refusal.reason == Reason::UntrustedOrigin => return Err(refusal),
             Err(refusal) => first = first.or(Some(refusal)),
         }
@@ -368,7 +369,7 @@ fn held<'t>(name: &str, value: &'t RawValue, writers: &Writers) -> Option<Held<'
     other_line(&text, writers).map(Held::Other)
 }
 
-/// Returns the text of a string or, if `may_be_bytes`, of a list of the numbers of its bytes.
+/// Returns the text of a string or, if `may_be_bytes`, of a list of byte values.
 fn spelt(value: &RawValue, may_be_bytes: bool) -> Option<Vec<u8>> {
     let text = value.get();
     match text.as_bytes().first()? {
@@ -397,8 +398,8 @@ fn text(members: &Members<'_>, path: &[&str]) -> Option<String> {
     serde_json::from_str(value(members, path)?.get()).ok()
 }
 
-/// Returns the writer of a carrier's text, if it is not one that is believed. The values in `holding`
-/// hold events.
+/// Returns the writer of a carrier's text, if that writer is not believed. The values in `holding`
+/// contain events.
 fn other_source(carrier: &Members<'_>, holding: &[&RawValue], writers: &Writers) -> Option<Other> {
     let is_of_program = !writers.is_unjudged() && is_of_program(carrier)
         || !writers.is_anyone() && is_like_that_of_a_program(carrier);
@@ -656,8 +657,8 @@ pub fn text_of_parts(record: &[u8]) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// Returns the text of a line of docker's `json-file` log, or `Some(None)` if it is one of standard
-/// error.
+/// Returns the text of a line of docker's `json-file` log, or `Some(None)` if the line is one of
+/// standard error.
 #[expect(clippy::option_option, reason = "a line of standard error is known, and has no text")]
 fn docker_part(line: &[u8], writers: &Writers) -> Option<Option<String>> {
     let members: Members<'_> = serde_json::from_slice(line).ok()?;

@@ -82,7 +82,7 @@ impl Kind {
     pub(crate) fn of(keys: &[&str]) -> Option<Kind> {
         let has = |key: &str| keys.contains(&key);
         // No cloud's document has these members. A document with one of them comes from Kubernetes,
-        // and is judged as such.
+        // and is not a wrapper.
         if has("kind") || has("auditID") {
             return None;
         }
@@ -463,8 +463,7 @@ fn keys<'m>(members: &'m Members<'_>) -> Vec<&'m str> {
     members.0.iter().map(|(key, _)| key.as_ref()).collect()
 }
 
-/// Returns the event of a line with exactly one record, or of the record itself, by the same rules
-/// as the decoder.
+/// Returns the event of `bytes`, a line with exactly one record, by the same rules as the decoder.
 fn only_event(
     bytes: &[u8],
     refusal: Refusal,

@@ -13,13 +13,13 @@
 //!   are named like those of an event are not judged, and neither are objects that have an event's
 //!   members or those of an object of Kubernetes. Paths of logs are looked for only in members that
 //!   are named like paths or tags.
-//! - Text is refused if anything here names a writer that is not believed (see [`Writers`]), or
-//!   standard error. A name that is not a string is refused too. Metadata that names nobody is
+//! - Text is refused if any of these members names a writer that is not believed (see [`Writers`]),
+//!   or standard error. A name that is not a string is refused too. Metadata that names nobody is
 //!   accepted.
-//! - At most [`LEVELS_MAX`] levels of objects and lists are opened. Deeper ones are not read, and
-//!   the text is refused if the name of one of them should name a writer. Text with more than
-//!   [`MEMBERS_MAX`] members, or more than [`NAMES_MAX`] names of one kind, is refused. So the work
-//!   is linear in the metadata, and the stack is bounded. No state.
+//! - At most [`LEVELS_MAX`] levels of objects and lists are opened. An object or list below the
+//!   last level is not read. If its own name is that of a member which names a writer, the text is
+//!   refused. Text with more than [`MEMBERS_MAX`] members, or more than [`NAMES_MAX`] names of one
+//!   kind, is refused. So the work is linear in the metadata, and the stack is bounded. No state.
 
 use std::borrow::Cow;
 
@@ -161,12 +161,12 @@ const SERVICE: &str = "a service other than an API server";
 /// Which members say who wrote a text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Strictness {
-    /// Beside a text that may be anything.
+    /// The members beside a text that may be anything.
     Carrier,
     /// Like [`Carrier`](Self::Carrier), but names of services and applications name writers, too.
     Services,
-    /// Beside the members of an event. Only members that certainly name a container, the log of a
-    /// container, or standard error count, because people add members with many names.
+    /// The members beside those of an event. Only members that certainly name a container, the log
+    /// of a container, or standard error count, because people add members with many names.
     Event,
 }
 
@@ -611,8 +611,9 @@ fn is_before_path(text: &str, between: char) -> bool {
     }
 }
 
-/// Whether a member of this name is one of an event, or holds one. A client of the cluster chooses
-/// its value. `metadata` is left out, because many other things have that name.
+/// Whether a member of this name belongs to an event, or contains one, so that a client of the
+/// cluster may have chosen its value. `metadata` is left out, because many other things have that
+/// name.
 fn is_in_event(name: &str) -> bool {
     let compact = compact("", name);
     (plain::is_of_event(name) && name != "metadata")
@@ -623,8 +624,8 @@ fn is_in_event(name: &str) -> bool {
         || compact.ends_with("userextra")
 }
 
-/// Whether an object is a copy of an event or of a body, as parsers of shippers make it. Labels and
-/// attributes have no objects in them, so nobody can make labels look like a copy.
+/// Whether an object is a copy of an event or of a body, as shippers make it when they parse a
+/// text. Labels and attributes have no objects in them, so nobody can make labels look like a copy.
 fn is_copy(members: &Members<'_>) -> bool {
     let has = |first: char, names: &[&str]| {
         names.iter().any(|name| json::member(members, name).is_some_and(|v| v.get().starts_with(first)))

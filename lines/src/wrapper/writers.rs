@@ -49,7 +49,7 @@ const PODS: [&str; 6] = [
     "oauth-openshift",
 ];
 
-/// Units of systemd and identifiers of syslog that API servers log with.
+/// The units of systemd, and the identifiers of syslog, under which API servers log.
 const UNITS: [&str; 8] = [
     "kube-apiserver",
     "k3s",
@@ -67,8 +67,8 @@ const CATEGORIES: [&str; 3] = ["kube-audit", "kube-audit-admin", "kube-apiserver
 const AUDIT_STREAM: &str = "kube-apiserver-audit";
 /// The beginning of the names of the CloudWatch log groups that AWS services create.
 const GROUPS_OF_AWS: &str = "/aws/";
-/// The beginning of the names of the log groups of EKS clusters. Only AWS writes to these groups, and
-/// the name of a stream in them says which program wrote its text.
+/// The beginning of the names of the log groups of EKS clusters. Only AWS writes to these groups,
+/// and the name of a stream in them says which program wrote its text.
 const GROUPS_OF_EKS: &str = "/aws/eks/";
 
 /// The writers that one source believes.

@@ -1,7 +1,8 @@
-//! Whom a role binding binds, by the names that an authenticated request has.
+//! Decides whether a role binding is for somebody, by the names that an authenticated request has.
 //!
 //! Invariant: a service account is named as the user that it authenticates as. A subject whose kind
-//! is not in the body, because a patch changes its name alone, may be of either kind. No state.
+//! is not in the body, because a patch changes only its name, may be a user, a group or a service
+//! account. No state.
 
 use serde_json::Value;
 
@@ -20,8 +21,8 @@ impl Identity<'_> {
         self.user == Some(name)
     }
 
-    /// Returns true if the identity is in a group: one that the event lists, or one that everybody
-    /// of that name is in, because not every log lists groups.
+    /// Returns true if the identity is in a group. Either the event lists the group, or the group
+    /// follows from the name of the user, because not every log lists groups.
     fn is_in(&self, group: &str) -> bool {
         if self.groups.contains(&group) {
             return true;
@@ -40,8 +41,8 @@ impl Identity<'_> {
     }
 }
 
-/// Returns true if the body of a binding names one of several identities, or a group of theirs.
-/// `namespace` is that of the binding, for subjects that have none.
+/// Returns true if the body of a binding names one of several identities, or a group that one of
+/// them is in. `namespace` is that of the binding, for subjects that have none.
 pub fn names(binding: &Value, namespace: Option<&str>, identities: &[Identity<'_>]) -> bool {
     let user = |name: &str| identities.iter().any(|identity| identity.is_user(name));
     let group = |name: &str| identities.iter().any(|identity| identity.is_in(name));

@@ -1,10 +1,10 @@
 //! Request and response bodies as rules see them.
 //!
 //! Invariant: a rule sees the object that a request creates, whatever the form of the request: a
-//! JSON patch is read as the object that it builds (see the module `patch`). A lone surrogate is read
-//! as U+FFFD, as the API server reads it, and a number that is too large as its text. Recursion is
-//! bounded by the depth of the text, which the parser limits to 128, and memory by the number of
-//! values. The text of a body is not limited. No state.
+//! JSON patch is read as the object that it builds (see the module `patch`). A lone surrogate is
+//! read as U+FFFD, as the API server reads it, and a number that is too large as its text.
+//! Recursion is bounded by the depth of the text, which the parser limits to 127, and memory by the
+//! number of values. The text of a body is not limited. No state.
 
 use std::cell::{Cell, OnceCell};
 
@@ -17,9 +17,10 @@ use serde_json::{Map, Value};
 use crate::patch;
 use crate::removed::removed_in;
 
-/// Maximum number of values in a body that is examined, those inside objects and arrays included.
-/// Each takes at most about 100 bytes of memory. The API server refuses a request body of more than
-/// 3 MiB, which has fewer values, however long escapes make it in the log.
+/// Maximum number of values in a body that is examined, including those inside objects and arrays.
+/// Each value takes at most about 100 bytes of memory. Every request body that the API server
+/// accepts has fewer values, because it has at most 3 MiB. Escapes may make it longer in the log,
+/// but add no values.
 pub const VALUES_MAX: usize = 1 << 21;
 
 /// Returns true if a body may have more than [`VALUES_MAX`] values. A value takes at least two
@@ -35,8 +36,9 @@ pub struct Examined {
     /// False if the request also sets a value that is not in its body: a JSON patch copies it from
     /// the stored object.
     pub is_whole: bool,
-    /// JSON pointers to what the request removes, at most [`REMOVED_MAX`](crate::REMOVED_MAX). They
-    /// are known at once for a JSON patch, and looked up once for every other body.
+    /// JSON pointers to what the request removes, at most [`REMOVED_MAX`](crate::REMOVED_MAX). For
+    /// a JSON patch they are known at once; for any other body they are found when they are first
+    /// asked for.
     removed: OnceCell<Vec<String>>,
 }
 
@@ -74,7 +76,7 @@ pub fn examine(text: &str) -> Option<Examined> {
             Some(operations) => patch::patched(operations.clone(), PARSED_DEPTH_MAX),
             None => return Some(Examined::new(Value::Object(object), true)),
         },
-        // A body that is a text is not the object that the API server read.
+        // If a body is a JSON string, the event does not have the object that the API server read.
         value => {
             let is_whole = !value.is_string();
             return Some(Examined::new(value, is_whole));
@@ -83,8 +85,8 @@ pub fn examine(text: &str) -> Option<Examined> {
     Some(Examined { value: patched.value, is_whole: patched.is_whole, removed: patched.removed.into() })
 }
 
-/// Returns true if [`examine`] is sure to read a whole body, without reading it into memory. A body
-/// for which this is false may still be read.
+/// Returns true if [`examine`] will certainly read the body as whole. Does not build the body's
+/// values in memory. If the result is false, `examine` may still read the body.
 pub fn is_plain(text: &str) -> bool {
     let bytes = text.as_bytes();
     // An array may be a JSON patch, and so may an object with a member `@type`.

@@ -1,7 +1,8 @@
 //! What an exec request runs: the parameters of its URI, or the options in its body.
 //!
-//! Invariant: a command is read wherever the event has it. kube-apiserver puts it in the URI; Google
-//! has no URI and keeps the request, and so may a collector that drops URIs. No state.
+//! Invariant: a command is read wherever the event has it. kube-apiserver puts it in the URI. An
+//! entry of Google has no URI, but has the body of the request; the same may hold for events of a
+//! collector that drops URIs. No state.
 
 use serde_json::Value;
 use strongroom_schemas::uri::query_parameter;
@@ -21,7 +22,7 @@ impl Exec {
         }
     }
 
-    /// Returns the part that a URI has; `None` if it has none.
+    /// Returns this part of the request from its URI; `None` if the URI does not have it.
     pub fn of_uri(self, uri: &str) -> Option<String> {
         query_parameter(uri, self.name())
     }
@@ -35,8 +36,8 @@ impl Exec {
         }
     }
 
-    /// Returns the part that a body has, `PodExecOptions` or `PodAttachOptions`. The parts of a
-    /// command are joined by spaces, like those of a URI.
+    /// Returns this part of the request from its body, which is a `PodExecOptions` or a
+    /// `PodAttachOptions`. The parts of a command are joined by spaces, like those of a URI.
     pub fn of_body(self, body: &Value) -> Option<String> {
         match (self, body.get(self.name())?) {
             (Exec::Container, Value::String(name)) => Some(name.clone()),

@@ -1,12 +1,13 @@
-//! What a request body asks for: the object that it would build, what it takes away, the pod in it.
+//! Reads request bodies for rules: the object that a body would build, the places that it removes,
+//! and the pod in it.
 //!
 //! ```text
-//! text ─examine─▶ Examined ─walk─▶ the values at a path     once a row and body, in alerts
+//! text ─examine─▶ Examined ─walk─▶ the values at a path
 //! ```
 //!
-//! Invariants: a body is never an error; what cannot be read is said to be so. The bodies come from
-//! the clients of a cluster, so depth, number of values and size of copies are bounded by named
-//! constants. No IO, no clock, no state.
+//! `alerts` examines each body of a row once. Invariants: no body is an error; if a body cannot be
+//! read, the result says so. The bodies come from the clients of a cluster, so depth, number of
+//! values and size of copies are bounded by named constants. No IO, no clock, no state.
 
 pub mod binding;
 pub mod body;

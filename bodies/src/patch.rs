@@ -1,14 +1,15 @@
-//! JSON patches, read as the object that their operations would build, so that a change cannot hide
-//! in another syntax.
+//! Reads a JSON patch as the object that its operations would build, so that a change cannot hide
+//! in the syntax of a patch.
 //!
 //! Paths are read as the API server reads them (evanphx/json-patch v4, with its default options):
 //! text before the first slash is ignored, an array's position may have a sign, and a negative one
 //! counts from the end.
 //!
-//! Invariant: what an operation writes is in the result, wherever it writes it; a later operation
-//! never hides an earlier one in an array, where a position may mean another element by then. What
-//! an operation takes from the stored object is not in the event, and the result says that it is
-//! not whole. Depth and the size of copies are bounded. No state.
+//! Invariants: every value that an operation writes is in the result. In an array, a later
+//! operation never hides the value of an earlier one, because the same position may mean another
+//! element by then. If an operation takes a value from the stored object, the value is not in the
+//! event, and the result says that it is not whole. Depth and the size of copies are bounded. No
+//! state.
 
 use serde_json::{Map, Value};
 
@@ -23,8 +24,8 @@ pub struct Patched {
     pub removed: Vec<String>,
 }
 
-/// Returns the operations of a JSON patch in an object of Google's, which has no lists at the top:
-/// the list is the only member, `value`, beside `@type`.
+/// Returns the operations of a JSON patch in an object of Google. Google never has a list as a
+/// body, so the list is in the member `value`, beside which there is only `@type`.
 pub fn listed(object: &Map<String, Value>) -> Option<&Vec<Value>> {
     let operations = object.get("value")?.as_array()?;
     (object.len() == 2 && object.contains_key("@type") && is_patch(operations)).then_some(operations)
@@ -39,12 +40,12 @@ pub fn is_patch(operations: &[Value]) -> bool {
 }
 
 /// Returns the object that the operations of a patch build from nothing. Each value that is written
-/// to an array position becomes an element of its own. Operations below a position change the
-/// element there, and where one would replace what an earlier one wrote, the element as it was is
-/// kept beside it. The elements need not be in the order of their positions.
+/// to an array position becomes an element of its own. An operation below a position changes the
+/// element there. If it would replace what an earlier operation wrote, the element as it was is
+/// kept as another element. So the elements need not be in the order of their positions.
 ///
-/// A value that is copied or moved is known if the patch itself wrote it. Nothing is removed from
-/// where it was. If it is a part of the stored object, or deeper than `depth_max`, nothing is
+/// A value that is copied or moved is known if the patch itself wrote it. It also stays at its old
+/// place. If the value is a part of the stored object, or is deeper than `depth_max`, nothing is
 /// written, and the result is not whole.
 pub fn patched(operations: Vec<Value>, depth_max: usize) -> Patched {
     let mut root = Value::Null;
@@ -79,8 +80,8 @@ pub fn patched(operations: Vec<Value>, depth_max: usize) -> Patched {
     Patched { value: root, is_whole, removed }
 }
 
-/// Returns the pointer to what an operation removes. To write an object or an array is to remove
-/// what was there.
+/// Returns the pointer to what an operation removes. An operation that writes an object or an array
+/// removes what was there.
 fn removed_by(operation: &Value, path: &[String]) -> Option<String> {
     match operation.get("op").and_then(Value::as_str)? {
         "remove" => Some(pointer_text(path)),
@@ -96,8 +97,8 @@ fn removed_by(operation: &Value, path: &[String]) -> Option<String> {
     }
 }
 
-/// Returns the keys of a path. Text before the first slash is none of them. `None` if there is text
-/// and no slash.
+/// Returns the keys of a path. Text before the first slash is ignored. `None` if there is text and
+/// no slash.
 fn pointer(text: &str) -> Option<Vec<String>> {
     match text.split_once('/') {
         Some((_, rest)) => {
@@ -107,8 +108,8 @@ fn pointer(text: &str) -> Option<Vec<String>> {
     }
 }
 
-/// Returns the position in an array that a key names. One that counts from the end is read as an
-/// append, because the length of the stored array is unknown.
+/// Returns the position in an array that a key names. A position that counts from the end is read
+/// as an append, because the length of the stored array is unknown.
 fn position(key: &str) -> Option<usize> {
     const APPEND: usize = usize::MAX;
     match key {
@@ -158,8 +159,8 @@ fn copied(value: &Value, left: &mut usize, depth_left: usize) -> Option<Value> {
 /// Maximum depth of the path of a JSON patch operation that is followed.
 const PATCH_DEPTH_MAX: usize = 64;
 
-/// Writes a value at a path. Returns false if an element that this changes could not be kept as it
-/// was, because the copies of this patch are too large.
+/// Writes a value at a path. Returns false if this changes an element that could not be kept as it
+/// was, because the copies that the patch makes are too large.
 fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize, left: &mut usize) -> bool {
     let [key, rest @ ..] = keys else {
         merge(at, value);
@@ -174,8 +175,8 @@ fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize, left: &
             *at = Value::Array(vec![]);
         }
         let Value::Array(items) = at else { return true };
-        // An `add` moves the elements from there on, and a `replace` may mean another element than
-        // an earlier operation did.
+        // An `add` moves the elements after its position, and a `replace` may mean another element
+        // than an earlier operation did. So the value becomes an element of its own.
         if rest.is_empty() {
             items.push(value);
             return true;
@@ -323,10 +324,10 @@ mod tests {
             let items = value["c"].as_array().expect("an array");
             assert!(items.iter().any(|item| item["s"]["p"] == json!(true)), "{later}: {value}");
         }
-        // What one operation writes beside another stays in one element.
+        // Two operations that write different members of an element change the same element.
         let beside = format!(r#"[{privileged},{{"op":"add","path":"/c/0/image","value":"i"}}]"#);
         assert_eq!(parse(&beside), Some(json!({"c": [{"s": {"p": true}, "image": "i"}]})));
-        // Elements that are kept are copies, and bounded as such.
+        // Elements that are kept count as copies, which are bounded.
         let writes: String =
             (0..100_000).map(|at| format!(r#",{{"op":"add","path":"/c/0/s/p","value":{at}}}"#)).collect();
         assert!(!examine(&format!("[{privileged}{writes}]")).expect("a patch").is_whole);

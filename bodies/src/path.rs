@@ -1,6 +1,7 @@
 //! Paths below JSON values, as rules write them.
 //!
-//! Invariant: every text is a path; what it leads to is for [`crate::walk`] to find. No state.
+//! Invariant: every text is a path. [`crate::walk`] finds the values that a path leads to. No
+//! state.
 
 /// A path below a JSON value. Its parts are keys. A key with dots is found by joining parts
 /// (`metadata.labels.app.kubernetes.io/name`), or may be written with escaped dots

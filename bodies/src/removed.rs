@@ -1,4 +1,5 @@
-//! What a request removes from the stored object, so that rules see protection that is taken away.
+//! Finds what a request removes from the stored object, so that rules see when a protection is
+//! removed.
 //!
 //! A JSON patch removes by an operation, a merge patch by a null, a strategic merge patch also by a
 //! directive. A value that replaces a whole object or array removes what was there. What a PUT
@@ -29,7 +30,7 @@ fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// Returns the places that a body removes that is not a JSON patch.
+/// Returns the places that a body removes. The body is not a JSON patch.
 pub fn removed_in(body: &Value) -> Vec<String> {
     let mut removed = Vec::new();
     collect(body, &mut String::new(), &mut removed);

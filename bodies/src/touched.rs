@@ -1,19 +1,19 @@
-//! What a request writes or removes, by the paths of rules.
+//! Decides whether a request writes or removes something at a path that a rule reads.
 //!
-//! A patch shows a part of an object: an operation on `/rules/0/verbs` says nothing of the resources
-//! that the verbs are for. Where the response has the object as it is now, a rule can judge that; but
-//! only if the request was about what the rule reads, because every later patch of the object has
-//! the same response.
+//! A patch shows a part of an object: an operation on `/rules/0/verbs` does not show which
+//! resources the verbs are for. If the response has the whole object, a rule can judge that object
+//! instead. It may do so only if the request touched what the rule reads, because the response to
+//! any later patch of the object has the same values.
 //!
-//! Invariant: a path is touched if the request writes a value at it, above it as a whole, or below
-//! it, or removes one. Positions in arrays do not count. No state.
+//! Invariant: a path is touched if the request writes or removes a value at the path or below it,
+//! or a whole value above it that has the path. Positions in arrays do not count. No state.
 
 use crate::binding::SUBJECT_LISTS;
 use crate::body::Examined;
 use crate::walk::{self, CONTAINER_LISTS, Pod};
 
-/// The member of a binding that names its role. It cannot be changed, so whom the binding gives it
-/// to is a change of it.
+/// The member of a binding that names its role. The API server never changes the role of a binding,
+/// so a change of its subjects counts as a change at the role's path.
 const ROLE: &str = "roleRef";
 
 /// Returns true if a request writes or removes something at a path of its object.
@@ -62,7 +62,7 @@ fn is_position(key: &str) -> bool {
     key == "-" || key.parse::<i64>().is_ok()
 }
 
-/// Returns true if one path leads to a place on the other.
+/// Returns true if one of the two paths is a beginning of the other, or both are equal.
 fn is_above_or_below<T: AsRef<str>>(keys: &[String], path: &[T]) -> bool {
     keys.iter().zip(path).all(|(key, part)| key == part.as_ref())
 }

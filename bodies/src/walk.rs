@@ -1,4 +1,4 @@
-//! Paths through JSON values, and the pod spec of any kind of object that has one.
+//! Follows paths through JSON values, and finds the pod spec of any kind of object that has one.
 //!
 //! Invariant: a path reaches every value that it can stand for: through arrays, through keys with
 //! dots, and for `pod.…` in pods and in every workload's template. Recursion is bounded by the depth
@@ -41,7 +41,7 @@ pub fn any_at<'v>(
     }
 }
 
-/// Returns the member whose key is the first parts of a path, two or more, joined by dots; and the
+/// Returns the member whose key is the first two or more parts of a path, joined by dots; and the
 /// rest of the path.
 fn joined_key<'v, 'p>(
     object: &'v Map<String, Value>,
@@ -58,8 +58,8 @@ fn joined_key<'v, 'p>(
     None
 }
 
-/// Adds the elements of the arrays that a path leads to. A value that is not an array is added as
-/// if it were the only element of one.
+/// Adds the elements of the arrays that a path leads to, to `out`. A value that is not an array is
+/// added as if it were the only element of one.
 pub fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut Vec<&'v Value>) {
     match (value, path) {
         (None | Some(Value::Null), _) => {}
@@ -90,7 +90,7 @@ pub struct Pod<'v> {
 /// Lists of containers that `pod.containers` joins.
 pub(crate) const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
-/// Where objects have the pod or its template.
+/// Each resource with a known pod, and the path to the pod or its template in an object.
 const PODS: [(&str, &[&str]); 9] = [
     ("pods", &[]),
     ("cronjobs", &["spec", "jobTemplate", "spec", "template"]),

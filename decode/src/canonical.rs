@@ -14,8 +14,8 @@
 //! that is not in the format that [`crate::render`] writes. A row pushed here therefore needs no
 //! `raw`.
 //!
-//! Nothing is kept here between lines but the memos of [`crate::rows`]; a crash loses the block,
-//! which is read again.
+//! Only the memos of [`crate::rows`] are kept between lines; after a crash, the block is read
+//! again.
 
 use std::sync::LazyLock;
 
@@ -400,8 +400,8 @@ fn object<T>(
     fragment(text, fragments, read)
 }
 
-/// Returns the text of a body, if it is one JSON value without white space around it. `null`, and
-/// text in which a body may be, are left to the general reader.
+/// Returns the text of a body, if it is one JSON value without white space around it. `null`, and a
+/// string that may contain a body, are left to the general reader.
 fn body<'l>(text: &'l [u8], fragments: &mut Parser) -> Option<&'l [u8]> {
     let is_white = |byte: Option<&u8>| byte.is_none_or(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
     if is_white(text.first()) || is_white(text.last()) || text == b"null" || may_hold_nested(text) {

@@ -1,8 +1,8 @@
 //! Decodes records that were changed before they are written, and finds the event in a record.
 //!
-//! Invariant: a changed record is read by the code that checks sealed rows, so what a row says of it
-//! is what a verifier finds in it. Nothing is kept between blocks but buffers; after a crash a block
-//! is read again.
+//! Invariant: a changed record is read by the code that checks sealed rows, so the columns of its
+//! row are what a verifier reads from it. Nothing but buffers is kept between blocks; after a
+//! crash, a block is read again.
 
 use std::borrow::Cow;
 
@@ -15,11 +15,11 @@ use strongroom_lines::wrapper::SHAPE_GOOGLE;
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::render::{Renderer, RowFault};
 
-/// The event of a row, as text without what is around it.
+/// The text of a row's event, without the layers around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventText<'t> {
     pub text: Cow<'t, [u8]>,
-    /// It is an entry of Google Cloud Logging, which was mapped to an event.
+    /// Whether the text is an entry of Google Cloud Logging, which was mapped to an event.
     pub is_google: bool,
 }
 
@@ -50,7 +50,7 @@ impl RecordDecoder {
 
     /// Returns the event of a row: what its columns render to, what its form gives without the
     /// wrapper, or what is in the layers of its `raw`. `None` if the row gives no event; every row
-    /// of the decoder gives one.
+    /// that the decoder made gives one.
     pub fn event<'t>(&'t mut self, rows: &'t Renderer<'_>, row: usize) -> Option<EventText<'t>> {
         self.rendered.clear();
         let Some(raw) = rows.raw(row) else {
@@ -69,8 +69,8 @@ impl RecordDecoder {
         Some(EventText { text, is_google: shape == Some(SHAPE_GOOGLE) })
     }
 
-    /// Decodes a changed record. Returns `None` if it is not an event, and otherwise whether the
-    /// columns alone give it.
+    /// Decodes a changed record. Returns `None` if the record is not an event, and otherwise
+    /// whether its columns alone give the record.
     pub fn push(&mut self, record: &[u8]) -> Option<bool> {
         self.changed.record_alone(record, false, None).ok()?;
         Some(self.changed.last_is_rendered())
@@ -79,7 +79,7 @@ impl RecordDecoder {
     /// Returns the rows of the records that were pushed, in order. Their offsets are 0.
     ///
     /// # Errors
-    /// None that depend on the input, like [`Decoder::decode`].
+    /// Like [`Decoder::decode`]: no error depends on the input.
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         if std::mem::take(&mut self.has_opened) {
             self.opener.take_records()?;

@@ -124,7 +124,7 @@ impl Dictionary {
     }
 }
 
-/// What raw text decoded to, looked up by that text.
+/// Remembers what pieces of raw text decoded to.
 pub(crate) struct Memo<T> {
     hasher: DefaultHashBuilder,
     table: HashTable<Remembered<T>>,
@@ -144,7 +144,8 @@ impl<T: Copy> Memo<T> {
         Memo { hasher: DefaultHashBuilder::default(), table: HashTable::new(), arena: Vec::new() }
     }
 
-    /// Returns the remembered value, or the hash to [`insert`](Self::insert) it under.
+    /// Returns the remembered value; if there is none, the hash to [`insert`](Self::insert) one
+    /// under.
     pub(crate) fn get(&self, raw: &[u8]) -> Result<T, u64> {
         let hash = self.hasher.hash_one(raw);
         self.find(hash, raw).ok_or(hash)
@@ -397,8 +398,9 @@ pub(crate) struct RecordColumn {
     text: (usize, usize),
     /// Records that are not in the text, one after the other.
     copies: Vec<u8>,
-    /// For each row, where its record begins in the text with `copies` after it, and its length.
-    /// A block is far smaller than 2 GiB, so both fit a u32.
+    /// For each row, the start and the length of its record. A start beyond the end of the text is
+    /// in `copies`, which count as if they followed the text. A block is far smaller than 2 GiB, so
+    /// both fit a u32.
     extents: Vec<(u32, u32)>,
     kept: usize,
 }

@@ -1,9 +1,10 @@
 //! Decodes lines to columns in one pass.
 //!
 //! Invariants:
-//! - Every byte of a line is kept: as an event whose columns, alone or by a form, render to it, as
-//!   an event with `raw`, or as a reject. Bytes around the events of an `EventList` or a cloud's
-//!   wrapper are kept in `frame_before` and `frame_after`, the *frame* of a row.
+//! - Every byte of a line is kept. It is in an event whose columns, alone or by a form, render to
+//!   the record, in the `raw` of an event, or in a reject. Bytes around the events of an
+//!   `EventList` or a cloud's wrapper are kept in `frame_before` and `frame_after`, the *frame* of
+//!   a row.
 //! - A row is pushed whole or not at all: everything that can be refused is decoded before the
 //!   first column is changed.
 //! - The result equals that of [`strongroom_lines::decode_alone`] on every input.
@@ -46,8 +47,8 @@ use crate::rejects::Rejects;
 use crate::rows::{HashedLater, Place, Row, Rows};
 use crate::tape::{Member, Parser};
 
-/// Longest text that simd-json parses: 4 MiB. It needs many times the memory of the text, so longer
-/// ones are left to [`strongroom_lines::plain`].
+/// Longest text that simd-json parses: 4 MiB. simd-json needs many times the memory of the text, so
+/// longer texts are left to [`strongroom_lines::plain`].
 const WIDE_BYTES: usize = 4 << 20;
 
 /// Bounds of the decoder.
@@ -80,7 +81,7 @@ pub struct DecodedBlock {
     /// Number of bytes of the block that were decoded. It is less than the block's length if an
     /// unfinished last line was left.
     pub consumed: usize,
-    /// For each dialect, how many of the events came in it.
+    /// The number of events of each dialect.
     pub dialects: DialectCounts,
 }
 
@@ -97,19 +98,20 @@ impl DecodedBlock {
     }
 }
 
-/// How the records of sealed rows are read: who wrote them was judged when they arrived.
+/// How the records of sealed rows are read. Their writers are not judged here, because they were
+/// judged when the records arrived.
 const UNJUDGED: Reading = Reading { unwrap: None, writers: Writers::UNJUDGED };
-/// What one of several blocks that were decoded together gave.
+/// The share of one block in what was decoded from several blocks together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// Its number of events, and of rejects.
+    /// The block's number of events, and of rejects.
     pub events: usize,
     pub rejects: usize,
     /// Like [`DecodedBlock::consumed`].
     pub consumed: usize,
 }
 
-/// Turns blocks into batches. Keeps buffers between blocks and nothing else.
+/// Turns blocks into batches. Keeps nothing but buffers between blocks.
 pub struct Decoder {
     config: DecoderConfig,
     parser: Parser,
@@ -122,9 +124,9 @@ pub struct Decoder {
     dialects: DialectCounts,
     /// The `eventsFormat` by whose rules records are read.
     format: u32,
-    /// What is configured of the source of the records that are being decoded.
+    /// How the source of the current records is configured to be read.
     reading: Arc<Reading>,
-    /// The event that was found in the layers of the last record, if that is asked for.
+    /// The event that was found in the layers of the last record, if the caller asked for it.
     opened: Option<Vec<u8>>,
 }
 
@@ -136,7 +138,7 @@ struct Kept<'r> {
     shape: i32,
 }
 
-/// What is made beside the columns.
+/// What is made in addition to the columns.
 #[derive(Clone, Copy)]
 struct Wanted {
     hashes: bool,
@@ -218,8 +220,8 @@ impl Decoder {
     }
 
     /// Like [`decode_to_seal`](Self::decode_to_seal), for blocks of several streams, whose rows are
-    /// in one batch, block by block. Also returns what each block gave. `consumed` of the result is
-    /// the sum of those.
+    /// in one batch, block by block. Also returns the share of each block. `consumed` of the result
+    /// is the sum over the blocks.
     ///
     /// # Errors
     /// Like [`decode`](Self::decode).
@@ -261,7 +263,7 @@ impl Decoder {
         self.rows.learn_forms(wanted.forms);
     }
 
-    /// Returns the rows. `text` is what they began with.
+    /// Returns the rows. `text` is the text that the rows were begun with.
     fn finish(&mut self, text: &[u8], consumed: usize) -> Result<DecodedBlock, ArrowError> {
         let (record_hashes, unhashed) = (self.rows.take_record_hashes(), self.rows.take_unhashed());
         let (events, rejects) = (self.rows.finish(text)?, self.rejects.finish()?);
@@ -281,7 +283,8 @@ impl Decoder {
                 consumed = line.at;
                 continue;
             }
-            // One at the beginning of a file, perhaps of several that were joined.
+            // A byte order mark is at the beginning of a file, and later in a stream if files were
+            // joined.
             let frame_before = if line.bytes.starts_with(BOM) { BOM.len() } else { 0 };
             let bytes = &line.bytes[frame_before..];
             let whole = Piece {
@@ -352,7 +355,7 @@ impl Decoder {
         }
     }
 
-    /// Adds bytes that belong to no record to the last event or reject, which they follow.
+    /// Adds bytes that belong to no record to the event or reject right before them.
     fn extend_last(&mut self, tail: &[u8]) {
         if self.rejects.last_offset() > self.rows.last_offset() {
             self.rejects.extend_last(tail);
@@ -361,8 +364,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes an element of an array whose first element is not of a log. Only the path of the
-    /// source may lead to an event in it.
+    /// Decodes an element of an array whose first element does not belong to a log. An event is
+    /// taken from it only at the path that is configured for the source.
     fn foreign(&mut self, text: &[u8], place: &Place<'_>) -> Result<Dialect, Refusal> {
         let refused = || wrapper::refusal_in_foreign_list(text);
         let reading = Arc::clone(&self.reading);
@@ -388,8 +391,9 @@ impl Decoder {
         self.rows.begin(&origin, &[]);
     }
 
-    /// Prepares for decoding records that are not what was received: like
-    /// [`begin_records`](Self::begin_records), but the rows get forms, and the names of `origin`.
+    /// Prepares for decoding records that were changed after they were received. Like
+    /// [`begin_records`](Self::begin_records), but the rows get forms, and the cluster and the
+    /// partition of `origin`.
     pub(crate) fn begin_changed(&mut self, origin: &frame::Origin) {
         self.format = EVENTS_FORMAT;
         self.rows.hash_records(false);
@@ -420,10 +424,11 @@ impl Decoder {
         outcome.map(|()| opened)
     }
 
-    /// Decodes one record of `events` on its own and pushes its row, or returns why it is not one.
-    /// A record that was rendered from columns is a bare event. A record that was kept in `raw` may
-    /// also have layers around its event, or be a cloud's entry that is mapped to an event. If its
-    /// row says so, the event may be at the path `unwrap`. Who wrote it was judged when it arrived.
+    /// Decodes one record of `events` on its own and pushes its row, or returns why the bytes are
+    /// not such a record. A record that was rendered from columns is a bare event. A record that
+    /// was kept in `raw` may also have layers around its event, or be a cloud's entry that is
+    /// mapped to an event. If the row of the record has a path, `unwrap`, the event may be there.
+    /// The writer was judged when the record arrived.
     pub(crate) fn record_alone(
         &mut self,
         record: &[u8],
@@ -477,8 +482,8 @@ impl Decoder {
     }
 
     /// Decodes the event in the layers of `record`, which was refused as an event with `refusal`.
-    /// All of `record` becomes the record. An event that is cut is taken where it is a complete
-    /// string; elsewhere `cut` says what is done with it.
+    /// All of `record` becomes the record of the row. If an event is cut, but its text is a
+    /// complete string, the event is taken; elsewhere `cut` decides.
     fn in_layers(
         &mut self,
         record: &[u8],
@@ -502,8 +507,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes the event at `path` in `record`, which was refused as an event with `refusal` and is
-    /// not in layers. A cloud's entry is not an event there.
+    /// Decodes the event at `path` in `record`. The record was refused as an event with `refusal`,
+    /// and its layers have no event. A cloud's entry at the path is not taken for an event.
     fn at_path(
         &mut self,
         record: &[u8],
@@ -525,8 +530,8 @@ impl Decoder {
         Err(AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "an entry of Google Cloud Logging")))
     }
 
-    /// Decodes the event of a line as that of a carrier, because the line before it was one.
-    /// Returns `None` if the line is no carrier and must be decoded like any other.
+    /// Decodes a line as a carrier, because the line before it was a carrier. Returns `None` if
+    /// this line is not a carrier, and must be decoded like any other line.
     fn carried(&mut self, whole: &Piece<'_>) -> Option<Dialect> {
         let record = &whole.line[whole.start..whole.end];
         let (kept, place) = (Kept { record, shape: NULL }, whole.place(whole.start, 0));
@@ -831,8 +836,8 @@ impl Decoder {
         self.reject_text(whole, (start, end), start.max(whole.start), refusal);
     }
 
-    /// Makes a reject of `line[start..end]`. What was refused begins at `text_at`; before that there
-    /// is frame.
+    /// Makes a reject of `line[start..end]`. The refused text begins at `text_at`; the bytes before
+    /// it are frame.
     fn reject_text(
         &mut self,
         whole: &Piece<'_>,
@@ -849,7 +854,7 @@ impl Decoder {
     }
 }
 
-/// Returns what is done with an event that is cut, in a text that was found in a layer.
+/// Returns what is done with a cut event in a text that was found in a layer of this kind.
 fn cut_in(around: Around, cut: Cut) -> Cut {
     if around == Around::Prefix { cut } else { Cut::Taken }
 }

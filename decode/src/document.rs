@@ -1,9 +1,9 @@
 //! Reads a line that simd-json has parsed, member by member.
 //!
-//! Invariant: what is read here is what [`strongroom_lines::plain`] reads from the same bytes. Where
-//! that is not certain, [`Stop`] hands the line over to the plain decoder. The text of a value is
-//! checked together with the value: `raw` can be left out only if the text is what [`crate::render`]
-//! will write. Nothing is kept here.
+//! Invariant: this reader and [`strongroom_lines::plain`] read the same from the same bytes. Where
+//! that is not certain, [`Stop`] leaves the line to the plain decoder. The text of a value is
+//! checked together with the value: `raw` can be left out only if the text is what
+//! [`crate::render`] will write. No state.
 
 use simd_json::{Node, StaticNode};
 use strongroom_lines::{Refusal, time};
@@ -11,8 +11,8 @@ use strongroom_lines::{Refusal, time};
 use crate::render::{self, go_string};
 use crate::tape::{self, Member, Odd};
 
-/// Says that this reader does not read the line. [`strongroom_lines::plain`] then decides whether
-/// the line is an event, and why it is refused if it is not.
+/// This reader cannot read the line. [`strongroom_lines::plain`] then decides whether the line is
+/// an event, and if it is not, why it is refused.
 pub(crate) struct Stop;
 
 impl From<Refusal> for Stop {
@@ -80,8 +80,8 @@ impl<'d, 't> Document<'d, 't> {
     pub(crate) fn is_canonical_string(&self, member: &Member, value: &str) -> bool {
         let text = self.text(member);
         if text.len() == value.len() + 2 {
-            // Every escape is longer than its character, so text of this length has no escapes.
-            // Characters that Go would escape must be absent.
+            // Every escape is longer than its character, so text of this length has no escapes. It
+            // is canonical if it has no characters that Go would escape.
             let inner = value.as_bytes();
             return memchr::memchr3(b'<', b'>', b'&', inner).is_none()
                 && (memchr::memchr(0xe2, inner).is_none()
@@ -115,8 +115,8 @@ pub(crate) fn is_compact(line: &[u8], members: &[Member], names: &[&str], open: 
     at == close
 }
 
-/// Stops if a member that is read occurs twice in an object, so that the plain decoder reads it.
-/// `seen` has a bit for each such member.
+/// Stops if a member that is read occurs twice in an object, so that the plain decoder reads the
+/// line. `seen` has a bit for each such member.
 pub(crate) fn no_duplicate(seen: &mut u8, at: usize) -> Result<(), Stop> {
     let bit = 1 << (at & 7);
     if *seen & bit != 0 {
@@ -199,8 +199,8 @@ pub(crate) fn json_object<'d>(
     }
 }
 
-/// Returns text of a line that simd-json accepted, which is UTF-8. If it is not, the plain decoder
-/// reports that.
+/// Returns a text from a line that simd-json accepted, which should be UTF-8. If it is not, the
+/// plain decoder reads the line and reports that.
 pub(crate) fn utf8(text: &[u8]) -> Result<&str, Stop> {
     std::str::from_utf8(text).map_err(|_| Stop)
 }

@@ -2,9 +2,9 @@
 //! a row is written from its columns.
 //!
 //! Invariant: a value is written whole or not at all. A time whose digits do not fit is a fault,
-//! and is never cut. Only a copy of a time may be cut, because the time itself is elsewhere. The
+//! and is never cut. Only a copy of a time may be cut, because a column has the whole time. The
 //! closed sets of formats are in [`strongroom_schemas::form`]; `docs/format.md`, *Forms*, says what
-//! each format writes. Nothing is kept here.
+//! each format writes. No state.
 
 use strongroom_lines::{swar, time};
 use strongroom_schemas::form::{Codec, Decimals, Escapes, Layout, Style, Zone};
@@ -39,7 +39,7 @@ enum Met {
     Other,
 }
 
-/// The loop has no early exit, so that it is vectorised.
+/// Returns what there is to escape in `text`. The loop has no early exit, so that it is vectorised.
 fn met(rules: &Escapes, text: &[u8]) -> Met {
     let mask = |is_escaped: bool| if is_escaped { 0xff } else { 0 };
     let (html, slash, delete) = (mask(rules.html), mask(rules.slash), mask(rules.delete));
@@ -147,8 +147,8 @@ pub(crate) fn list<'a>(
     Some(())
 }
 
-/// Appends a time as its codec writes it. `None` if the time has digits that the codec has no room
-/// for, if its year does not have four digits, or if the codec is not one of a time.
+/// Appends a time in the format of `codec`. `None` if the time has digits that the codec has no
+/// room for, if its year does not have four digits, or if the codec is not one of a time.
 pub(crate) fn time(codec: Codec, micros: i64, out: &mut Vec<u8>) -> Option<()> {
     if !TIMES.contains(&micros) {
         return None;

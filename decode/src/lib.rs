@@ -20,17 +20,17 @@
 //!
 //! Invariants of this crate:
 //! - Every byte of a stream is in exactly one event, one reject, or the frame around them, and
-//!   [`stream`] writes all of them back.
+//!   [`stream`] writes all bytes back.
 //! - On every input, the fast decoder gives the same result as [`strongroom_lines::decode_alone`],
 //!   which is slow and simple.
-//! - The crate does no IO, and keeps no state between blocks but buffers. It depends on
+//! - The crate does no IO, and keeps nothing but buffers between blocks. It depends on
 //!   `strongroom-lines`, `strongroom-schemas`, the Arrow arrays that it fills, and simd-json.
 //!
 //! The path of an event: `strongroom-lines` cuts blocks into lines. `decoder` reads a line with
 //! `canonical`, with `members`, or with the plain reader of `strongroom-lines`, which also unwraps
 //! what clouds, shippers and loggers put around events. `rows` and `rejects` build the columns, and
-//! `learn` makes forms for records that the columns alone do not give. The way back: [`render`] turns
-//! a row into its record, and [`stream`] turns rows into their stream. Beside that path, [`meaning`]
+//! `learn` makes forms for records that the columns alone do not give. In the other direction,
+//! [`render`] turns a row into its record, and [`stream`] turns rows into their stream. [`meaning`]
 //! checks sealed rows against their records.
 
 mod canonical;

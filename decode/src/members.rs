@@ -1,7 +1,7 @@
 //! Reads an event from its parsed members, in any order and format.
 //!
-//! Invariant: a row is returned only if [`plain`] reads the same from the line. The row has no `raw`
-//! only if rendering the row gives the line. Nothing is kept here.
+//! Invariant: a row is returned only if [`plain`] reads the same from the line. The row has no
+//! `raw` only if rendering the row gives the line. No state.
 
 use simd_json::{Node, StaticNode};
 use strongroom_lines::{Reason, Refusal, Writers, is_spread, may_hold_nested, plain, wrapper};
@@ -67,8 +67,9 @@ pub(crate) fn has_column(name: &[u8]) -> bool {
     part(name).is_some()
 }
 
-/// Whether the plain decoder recognises by this name that something other than kube-apiserver wrote
-/// the event: a collector's name of the level, or the method in another product's log.
+/// Whether a member of this name may show the plain decoder that something other than
+/// kube-apiserver wrote the event: the level under a collector's name, or the method in another
+/// product's log.
 fn is_read_of_others(name: &[u8]) -> bool {
     name == b"method" || plain::LEVELS_OF_COLLECTORS.iter().any(|known| known.as_bytes() == name)
 }
@@ -82,7 +83,7 @@ fn may_name_other_writer(name: &[u8], value: &[u8], writers: &Writers) -> bool {
     }
 }
 
-/// Whether a user may be that of another product's record, which has a member `name`.
+/// Whether a user may come from another product's record, in which a user has a member `name`.
 fn may_be_other_user(user: &[u8]) -> bool {
     [&b"\"name\""[..], b"\\u"].iter().any(|text| memchr::memmem::find(user, text).is_some())
 }

@@ -1,6 +1,6 @@
 //! Builds the rejects of a block.
 //!
-//! Invariant: the `raw` of a reject has every byte that the reject stands for. After a reject is
+//! Invariant: the `raw` of a reject has every byte that belongs to the reject. After a reject is
 //! pushed, the decoder may find that more bytes belong to it, such as the end of a list whose last
 //! item was refused. These bytes are appended to its `raw`; only the last reject pushed can grow.
 //! Builders live in memory only; after a crash the block is read again.
@@ -104,8 +104,8 @@ impl Rejects {
     }
 }
 
-/// Returns a batch with one reject for each of some streams that have no bytes (empty files). The
-/// `raw` of a reject is empty.
+/// Returns a batch with one reject for each stream in `origins`. These streams have no bytes (they
+/// are empty files), so the `raw` of each reject is empty.
 ///
 /// # Errors
 /// Like [`crate::Decoder::decode`].

@@ -4,8 +4,8 @@
 //! columns alone do not determine these bytes, the row's `form` says how the columns are written,
 //! or its `raw` has the bytes. At ingest the decoder decides by the rules below whether a row needs
 //! `raw`, and tests compare decoder and renderer. A row that another program wrote may not render:
-//! that is a [`RowFault`]. Nothing is kept here. The rules of forms are those of
-//! [`strongroom_schemas::form`]; the rules for rows without a form are part of the format too
+//! that is a [`RowFault`]. No state. The rules of forms are those of [`strongroom_schemas::form`];
+//! the rules for rows without a form are part of the format too
 //! ([`EVENTS_FORMAT`](strongroom_schemas::format::EVENTS_FORMAT)):
 //!
 //! - Fields are in kube-apiserver's order, without white space, and escaped as Go's `encoding/json`
@@ -42,7 +42,7 @@ use crate::formats;
 pub fn go_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let bytes = text.as_bytes();
-    // Most texts need no escape, and this question is vectorised.
+    // Most texts need no escape, and this check is vectorised.
     if is_plain(bytes) {
         out.extend_from_slice(bytes);
         out.push(b'"');
@@ -132,9 +132,9 @@ impl<'a> Strings<'a> {
     }
 }
 
-/// A column whose type no `events` batch can have.
+/// A column that has a type which it cannot have in an `events` batch.
 #[derive(Debug, thiserror::Error)]
-#[error("a column has type {found}, which no column of events has there")]
+#[error("a column of events has the type {found}, which it cannot have")]
 pub struct WrongColumn {
     found: DataType,
 }
@@ -256,12 +256,12 @@ pub struct Renderer<'a> {
     /// `redaction`.
     form_values: Option<Lists<'a>>,
     faults: Option<Lists<'a>>,
-    /// The columns of [`MAPPED`] without nulls, as bits, and those with some.
+    /// The columns of [`MAPPED`] without nulls, as bits; then the columns with nulls in some rows.
     always: u64,
     partly: Vec<(usize, &'a NullBuffer)>,
     /// A buffer for regions.
     region: RefCell<Vec<u8>>,
-    /// Parsed forms; there are few.
+    /// Parsed forms. A batch has few.
     forms: RefCell<HashMap<&'a str, Result<Rc<Form>, FormError>>>,
 }
 
@@ -341,7 +341,7 @@ impl<'a> Renderer<'a> {
         (bytes(self.frame_before), bytes(self.frame_after))
     }
 
-    /// Whether something in the stream is around the record.
+    /// Whether the row has bytes of the stream from around its record.
     pub fn has_frame(&self, row: usize) -> bool {
         self.frame_before.is_valid(row) || self.frame_after.is_valid(row)
     }
@@ -370,7 +370,7 @@ impl<'a> Renderer<'a> {
     ///
     /// # Errors
     /// [`RowFault`] if the row has a form that does not give a record; `out` may then have a part
-    /// of it.
+    /// of a record.
     pub fn record(&self, row: usize, out: &mut Vec<u8>) -> Result<(), RowFault> {
         if let Some(form) = self.string(index::FORM, row) {
             let form = self.form(form).map_err(RowFault::Form)?;

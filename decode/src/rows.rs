@@ -110,8 +110,8 @@ pub(crate) struct Row<'l> {
     pub(crate) faults: i32,
 }
 
-/// Says whose records are not hashed when they are decoded, because they will probably be changed
-/// before they are sealed. A record is hashed once then, and not twice.
+/// Chooses the rows whose records are not hashed when they are decoded, because the records will
+/// probably be changed before they are sealed. Such a record is hashed only once, after the change.
 pub trait HashedLater: Send {
     fn is_later(&mut self, row: &DecodedRow<'_>) -> bool;
 }
@@ -128,8 +128,8 @@ impl DecodedRow<'_> {
         self.row.has(column)
     }
 
-    /// The key of the value in a column of names or URIs: it is the same for equal values of a block,
-    /// and -1 if there is no value, or the column is another one.
+    /// Returns the key of the value in a column of names or URIs. Equal values of a block have the
+    /// same key. The key is -1 if there is no value, or if the column is not one of names or URIs.
     pub fn key(&self, column: usize) -> i32 {
         self.named(column).map_or(NULL, |(_, key)| key)
     }
@@ -277,7 +277,7 @@ pub(crate) struct Rows {
     pub(crate) source_key: i32,
     /// Hash of the record of each row, if hashes are wanted.
     record_hashes: Option<Vec<Sha256Hash>>,
-    /// Says which records are not hashed yet, and the rows that were not.
+    /// Chooses the rows whose records are not hashed; their numbers are then in `unhashed`.
     later: Option<Box<dyn HashedLater>>,
     unhashed: Vec<usize>,
     /// Makes forms of the records that are kept in `raw`, if forms are wanted.
@@ -621,8 +621,8 @@ impl Rows {
         Ok(keys)
     }
 
-    /// Interns an event that the plain decoder decoded. Its `raw` is always kept, because the line
-    /// was unusual: a part that cannot be read is not rendered.
+    /// Interns an event that the plain decoder decoded. Its `raw` is always kept, because the
+    /// columns may not give the line: for example, a part that cannot be read is not rendered.
     pub(crate) fn plain_row<'l>(&mut self, event: &'l PlainEvent, raw: &'l [u8]) -> Row<'l> {
         fn list(column: &mut ListColumn, value: Option<&Vec<String>>) -> i32 {
             value.map_or(NULL, |list| column.intern(list.iter().map(String::as_str)))
@@ -696,12 +696,12 @@ impl Rows {
         self.unhashed.clear();
     }
 
-    /// Hashes the records of some rows later, which then have no hash.
+    /// Leaves the records that `later` chooses without a hash; the caller hashes them later.
     pub(crate) fn hash_later(&mut self, later: Box<dyn HashedLater>) {
         self.later = Some(later);
     }
 
-    /// Whether the last row has no record of its own: its columns give it.
+    /// Whether the last row keeps no record, because its columns give the record.
     pub(crate) fn last_is_rendered(&self) -> bool {
         self.raw.last_is_absent()
     }

@@ -1,10 +1,10 @@
 //! Writes rows back as the bytes of their stream.
 //!
 //! Invariant: what is written is byte for byte what was read, or an error says where the rows do
-//! not determine it. Rows have the offsets of their records. The only bytes that are neither in a
-//! record nor in a frame are newlines, so a gap between two records is filled with newlines. The
-//! gap of a missing row would be filled with newlines too, so the caller compares the hash of the
-//! whole stream. Nothing is kept here; after a crash the caller writes the stream again.
+//! not determine the bytes. Rows have the offsets of their records. The only bytes that are neither
+//! in a record nor in a frame are newlines, so a gap between two records is filled with newlines.
+//! The gap of a missing row would be filled with newlines too, so the caller compares the hash of
+//! the whole stream. After a crash, the caller writes the stream again.
 
 use std::io::Write;
 
@@ -150,9 +150,9 @@ pub fn write_range<E: From<StreamError>>(
 /// What [`write_lines`] wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
-    /// Records of the stream in the range, those that were kept back included.
+    /// Records of the stream in the range, including those that were kept back.
     pub records: u64,
-    /// Those of them that were redacted before they were stored.
+    /// Records that were redacted before they were stored.
     pub redacted: u64,
     /// Rejects that were kept back.
     pub kept_back: u64,
@@ -160,10 +160,10 @@ pub struct Lines {
     pub bytes: u64,
 }
 
-/// Writes one stream of which some records were redacted before they were stored, and which can
-/// therefore not be written byte for byte: each record that begins in the range, in order, with a
-/// newline, and nothing of what was around the records. Rejects for which `is_kept_back` returns
-/// true are counted, and not written.
+/// Writes the records of a stream that cannot be written byte for byte, because some of its records
+/// were redacted before they were stored. Writes each record that begins in the range, in order and
+/// with a newline, and leaves out the bytes around the records. Rejects for which `is_kept_back`
+/// returns true are counted, and not written.
 ///
 /// # Errors
 /// Those of [`StreamError`]; errors of the iterators pass through.
@@ -229,8 +229,8 @@ impl<E: From<StreamError>, I: Iterator<Item = Result<RecordBatch, E>>> RejectRow
         RejectRows { batches, batch: None, row: 0, start }
     }
 
-    /// Calls `each` with the offset and the bytes of every reject before `limit` that it was not
-    /// called with before. Returns their number.
+    /// Calls `each` with the offset and the bytes of every reject before `limit`, except rejects of
+    /// earlier calls. Returns the number of its calls.
     fn each_before(&mut self, limit: i64, each: &mut EachReject<'_>) -> Result<u64, E> {
         let mut written = 0;
         loop {

@@ -43,7 +43,8 @@ fn corpus_folder() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from)
 }
 
-/// Files of the shared corpus; none, with a note, if it is missing.
+/// Returns the files of the shared corpus. If the corpus is missing, prints a note and returns
+/// none.
 #[expect(clippy::print_stderr, reason = "a test that looks at less than it could must say so")]
 fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
     let root = corpus_folder();
@@ -95,7 +96,7 @@ fn reasons(decoded: &DecodedBlock) -> Vec<String> {
     column.keys().iter().map(|key| values.value(key.expect("never null") as usize).to_owned()).collect()
 }
 
-/// Decodes one whole stream whose longest line has this many bytes.
+/// Decodes one whole stream with this bound on the length of a line.
 fn decode_bounded(input: &[u8], line_bytes_max: usize, to_seal: bool) -> DecodedBlock {
     let block = Block {
         origin: Arc::new(Origin {
@@ -250,8 +251,8 @@ fn every_file_of_the_corpus() {
             assert_eq!(refused, [] as [&str; 0], "{name}");
             assert!(decoded.events.num_rows() > 0, "{name}");
         }
-        // In the newer files, a line that kube-apiserver wrote as audit.k8s.io/v1 is known by its
-        // first bytes.
+        // In the newer files, a line that kube-apiserver wrote as audit.k8s.io/v1 is recognised by
+        // its first bytes.
         for (row, line) in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
             let v1 = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#;
             if line.starts_with(v1) && row < raw.len() {
@@ -300,7 +301,7 @@ fn one_line_cut_at_every_byte() {
     }
 }
 
-/// Returns where the user of a line of kube-apiserver ends; the request stands before it.
+/// Returns where the user ends in a line of kube-apiserver. The request is before the user.
 fn end_of_user(line: &[u8]) -> usize {
     let find = |text: &[u8]| memchr::memmem::find(line, text);
     let end = find(b",\"impersonatedUser\":").or_else(|| find(b",\"sourceIPs\":"));
@@ -339,8 +340,8 @@ fn a_torn_line_glued_to_the_next_gives_up_the_whole_event() {
     }
 }
 
-/// A client may send text that looks like an event; wherever the client's own event is torn, that
-/// text stays a body.
+/// A client may send text that looks like an event. Wherever the client's own event is torn, that
+/// text is never taken for an event.
 #[test]
 fn a_body_that_looks_like_an_event_is_never_taken_for_one() {
     let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"ResponseComplete","verb":"delete","user":{"username":"victim"}}"#;
@@ -401,9 +402,9 @@ fn an_event_at_a_cut_is_believed_only_where_it_cannot_be_nested() {
         (cut_after_client(r#"{"a":["]\"}",{"b":{}},"#), vec!["outer"]),
         (format!("\0\0{}", cut_after_client("[")), vec![]),
         (format!("{}   ", cut_after_client("[")), vec!["outer"]),
-        // The writer stopped before, in a string.
+        // The writer had stopped in a string earlier.
         (format!("{torn_in_string}{}", cut_after_client("[")), vec!["torn"]),
-        // Two tears; or one where JSON allows no value.
+        // Two tears, or one tear at a place where JSON allows no value.
         (format!("{torn_in_string}{real}"), vec!["torn", "real"]),
         (format!("{after_comma}{real}"), vec!["torn", "real"]),
         (format!("{}]{real}", cut_after_client("[")), vec!["outer", "real"]),
@@ -466,12 +467,13 @@ fn an_array_that_does_not_begin_with_an_object_of_a_log_has_no_events() {
         }
         assert_eq!(check(cut.as_bytes()).events.num_rows(), 0, "{cut}");
     }
-    // The rest of the patch and of its event follows the list.
+    // The list is followed by the rest of the patch and of the event around it.
     let decoded = check(format!("[{other},{}],\"x\":1}}\n{}\n", lines[0], lines[1]).as_bytes());
     assert_eq!(decoded.events.num_rows(), 1, "{:?}", reasons(&decoded));
 }
 
-/// The same for a client's event that is taken although it is cut.
+/// A client's event is taken although it is cut. What the client put into its body is not taken for
+/// an event.
 #[test]
 fn a_cut_event_says_nothing_of_what_a_client_put_into_it() {
     let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"ResponseComplete","requestURI":"/x","verb":"delete","user":{"username":"victim"}}"#;
@@ -521,7 +523,7 @@ fn a_short_line_cannot_become_millions_of_rows() {
 fn event_lists_are_their_items_and_their_frame() {
     let log = generated(50, 9);
     let lines: Vec<&str> = std::str::from_utf8(&log).expect("UTF-8").lines().collect();
-    // Items of a list carry neither kind nor apiVersion.
+    // Items of a list have neither `kind` nor `apiVersion`.
     let items: Vec<String> = lines
         .iter()
         .map(|line| line.replacen(r#""kind":"Event","apiVersion":"audit.k8s.io/v1","#, "", 1))
@@ -549,7 +551,7 @@ fn event_lists_are_their_items_and_their_frame() {
     }
 }
 
-/// A client's deep body affects its own event, and none of those around it.
+/// A client's deeply nested body affects the event that it is in, and no other event.
 #[test]
 fn what_is_too_deep_costs_only_itself() {
     let log = generated(6, 13);
@@ -659,7 +661,8 @@ fn what_the_field_sends() {
     }
 }
 
-/// A line longer than the bound is cut there: its beginning may be an event, the rest is rejects.
+/// A line longer than the bound is cut at the bound. Its beginning may be an event, and the rest
+/// becomes rejects.
 #[test]
 fn the_beginning_of_an_over_long_line_is_a_cut_event() {
     let log = generated(3, 8);
@@ -676,16 +679,16 @@ fn the_beginning_of_an_over_long_line_is_a_cut_event() {
     assert_eq!(event.faults, Some(vec![": not_json".to_owned()]));
     let whole = decode_alone(lines[0], DEPTH_MAX).expect("an event");
     assert_eq!(plain::PlainEvent { faults: None, ..event }, whole);
-    // It is the whole event if the bound allows.
+    // With a larger bound, the line is a whole event.
     let decoded = check_bounded(&log, long.len());
     assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (3, 0));
-    // What is not an event stays in pieces, and no later piece is read.
+    // If the first piece is not an event, no later piece is read as one.
     let text = [&vec![b' '; max - 1][..], b"x", &long].concat();
     let decoded = check_bounded(&text, max);
     assert_eq!(decoded.events.num_rows(), 0);
 }
 
-/// A line that is wide is not parsed by simd-json, and its columns are the same.
+/// A line of more than 4 MiB is not parsed by simd-json, but its columns are the same.
 #[test]
 fn a_wide_line_is_an_event() {
     let log = generated(1, 4);
@@ -698,7 +701,7 @@ fn a_wide_line_is_an_event() {
     let (first, second) = (plain_row(&decoded.events, 0), plain_row(&decoded.events, 1));
     assert!(first.request_object.as_ref().is_some_and(|body| body.len() > 5 << 20));
     assert_eq!(plain::PlainEvent { request_object: None, ..first }, second);
-    // Cut in its body, it is an event with a fault.
+    // If the line is cut inside the body, it is an event with a fault.
     let decoded = check(&wide[..wide.len() - 100]);
     assert_eq!(plain_row(&decoded.events, 0).faults, Some(vec![": not_json".to_owned()]));
 }
@@ -715,12 +718,12 @@ fn a_list_with_an_item_that_is_not_utf8() {
     let event = plain_row(&decoded.events, 1);
     assert_eq!(event.faults, Some(vec!["/verb: not_utf8".to_owned()]));
     assert_eq!((event.verb, event.user_agent.as_deref()), (None, Some("k")));
-    // The same for documents on one line.
+    // The same holds for documents on one line.
     let decoded = check(&[lines[0], odd, lines[1], b"\n"].concat());
     assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (3, 0));
 }
 
-/// An unfinished last line is left for later, however much of an event it says already.
+/// An unfinished last line is left for later, however much of an event it already contains.
 #[test]
 fn a_line_that_grows_is_not_taken_before_its_end() {
     let log = generated(1, 2);
@@ -916,8 +919,8 @@ proptest! {
     }
 }
 
-/// Blocks of several streams that are decoded together give the rows that each gives alone, with the
-/// source of its own stream, whatever stands at their ends.
+/// Blocks of several streams that are decoded together give the rows that each gives alone, with
+/// the source of its own stream, whatever is at the ends of the blocks.
 #[test]
 fn blocks_of_many_streams_are_decoded_together_as_apart() {
     let log = String::from_utf8(generated(12, 77)).expect("text");

@@ -1,4 +1,5 @@
-//! Turns a request's body into lines, one per item, each with its newline.
+//! Turns the body of a webhook request into lines: one per item of its `EventList`, each with a
+//! newline.
 //!
 //! Invariants:
 //! - A line has the item's bytes exactly as they were received. The item is never serialised again,
@@ -13,7 +14,7 @@
 //! - All or nothing: a refused body leaves no line.
 //! - The memory that a list of many tiny items takes is bounded by the body's length.
 //!
-//! Nothing is kept here. A body that was not stored because of a crash is sent again.
+//! No state. If a crash kept a body from being stored, the API server sends the body again.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,7 +26,7 @@ use thiserror::Error;
 
 use crate::wrapper::{ITEM_BYTES_MIN, SHORT_ITEMS_MAX};
 
-/// Why a body cannot be kept. Never contains any of its bytes.
+/// Why a body cannot be turned into lines. The message contains none of the body's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BodyError {
     #[error("the body is empty")]
@@ -142,8 +143,8 @@ impl<'b> Visitor<'b> for List {
         let (mut kind, mut items) = (None, None);
         while let Some(key) = map.next_key::<Text<'b>>()? {
             match key.0.as_ref() {
-                // JSON readers differ in which of two members with the same name they take, so such
-                // a body is not recognised.
+                // If an object has two members with the same name, JSON readers differ in which of
+                // the two they take. So such a body is not recognised.
                 "kind" if kind.is_some() => return Err(A::Error::duplicate_field("kind")),
                 "items" if items.is_some() => return Err(A::Error::duplicate_field("items")),
                 "kind" => kind = Some(map.next_value::<Text<'b>>()?.0),

@@ -1,8 +1,8 @@
 //! Names for the forms in which records of audit events arrive.
 //!
 //! Invariant: the names are shown in summaries and metrics, so none is changed or reused. A dialect
-//! is the name of the outermost layer around an event, as far as the layer's content shows it. No
-//! decision depends on it.
+//! names the outermost layer around an event, if the content of the layer shows who wrote it. No
+//! decision depends on a dialect.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ dialects! {
     Gke = "gke",
     /// A JSON array, or a document over several lines.
     Document = "json_document",
-    /// A line that is a string in which the event is escaped.
+    /// A line that is a JSON string with the escaped event in it.
     StringLiteral = "string_literal",
     /// A time and the event: an export of CloudWatch Logs, or `kubectl logs --timestamps`.
     TimeAndEvent = "time_and_event",
@@ -91,7 +91,7 @@ impl DialectCounts {
         self.0[dialect as usize]
     }
 
-    /// Returns the dialects that were met, with their numbers of events.
+    /// Returns each dialect that has events, with the number of its events.
     pub fn iter(&self) -> impl Iterator<Item = (Dialect, u64)> + '_ {
         Dialect::ALL.iter().map(|dialect| (*dialect, self.of(*dialect))).filter(|(_, count)| *count > 0)
     }

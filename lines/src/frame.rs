@@ -2,34 +2,38 @@
 //!
 //! Invariant: the bytes of a block are its lines and the newlines between them, and the blocks of a
 //! stream follow each other without a gap. A block ends after a newline, at the end of its stream,
-//! or inside a line that is longer than a block; such a line continues in the next block. Nothing
-//! is kept here: after a crash a stream is cut again from any sealed position, at the same places.
+//! or inside a line that is longer than a block; such a line continues in the next block. No state:
+//! after a crash, a stream can be cut again from any sealed position, and is cut at the same
+//! places.
 //!
-//! A line that a container's runtime or docker has cut into parts, on lines of their own, is one
-//! line here: from its first part to its last, including any lines of the other output stream
-//! between them. It has at most as many bytes as any line. A block does not end between two parts
-//! where that can be avoided: see [`open_parts`]. Parts without a last one are lines of their own.
-//! If parts together are longer than a line may be, it is undefined which of them are joined.
+//! A container runtime, or docker, may have cut a line into parts and written each part as a line
+//! of its own. The parts are joined here: together they are one line, from the first part to the
+//! last, including any lines of the other output stream (stdout or stderr) between them. The bound
+//! on the length of a line holds for the joined line, too. A block does not end between two parts
+//! where that can be avoided: see [`open_parts`]. If the last part is missing, each part is a line
+//! of its own. If parts together are longer than a line may be, it is undefined which of them are
+//! joined.
 //!
 //! A stream may begin with a document of many lines or many events, which is cut into `pages`. A
 //! block then begins and ends between two pages, and [`Within`] is all that must be known to
-//! continue there. It follows from the bytes before, so [`LineSoFar`] can find it again after a
-//! restart.
+//! continue there. [`Within`] follows from the bytes before that place, so [`LineSoFar`] can find
+//! it again after a restart.
 //!
-//! AWS Firehose writes documents one after the other without a newline, so the length of its lines
-//! has no bound. A line that is longer than the bound and begins with such a document is cut into
-//! parts, which are decoded like lines.
-//! - It is cut only between the braces of `BOUNDARY`. JSON never contains these bytes. The quote in
-//!   them is not escaped, so it opens or closes a string. If it opened one, the brace before it
-//!   would open an object right after `}`, which JSON does not allow. If it closed one, a letter
-//!   would follow the closed string, which JSON does not allow either. So text that a client sent
-//!   cannot be cut out of the document around it. Writers of other lines are not known to escape
-//!   what clients send, so other lines are not searched.
+//! AWS Firehose writes documents one after the other without a newline, so a line of Firehose may
+//! have any length. A line that is longer than the bound and begins with such a document is cut
+//! into parts, which are decoded like lines.
+//! - Such a line is cut only between the two braces of `BOUNDARY`. No single JSON document contains
+//!   the bytes of `BOUNDARY`. The quote in them is not escaped, so it opens or closes a string. If
+//!   it opened one, the brace before it would open an object right after `}`, which JSON does not
+//!   allow. If it closed one, a letter would follow the closed string, which JSON does not allow
+//!   either. So text that a client sent cannot be cut out of the document around it. Other writers
+//!   may not escape what clients send, so a line that does not begin with such a document is not
+//!   searched for `BOUNDARY`.
 //! - A part is one document, or several documents with at most [`PART_BYTES`] together, so that
 //!   tiny documents do not become millions of parts. A document longer than the bound is a part of
 //!   its own, and is handed out in pieces.
-//! - Where a line is cut follows from its bytes and the bound, and not from how the line was split
-//!   into blocks. A block inside such a line ends at a cut, unless it contains none, and
+//! - The places at which a line is cut follow from its bytes and the bound, not from how the line
+//!   was split into blocks. A block inside such a line ends at a cut, unless it contains none, and
 //!   [`LineSoFar`] has what is needed to continue.
 
 use std::sync::Arc;
@@ -42,13 +46,13 @@ use crate::wrapper::{self, Follows, Reading};
 
 pub use crate::pages::Within;
 
-/// Where a block comes from: the same for all blocks of a stream, and shared by them.
+/// Where a block comes from. All blocks of a stream share one origin.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Source partition, as in the `source` column.
     pub partition: String,
     pub cluster: String,
-    /// What is configured of the source.
+    /// How the source is configured to be read.
     pub reading: Arc<Reading>,
 }
 
@@ -63,8 +67,9 @@ pub struct Block {
     pub bytes: Vec<u8>,
     pub begins: Edge,
     pub ends: Edge,
-    /// The last line has no newline because more of it may come. If it cannot be decoded, it is
-    /// left for later, and does not become a reject.
+    /// Whether the stream may still grow after this block, so that a last line without a newline
+    /// may be incomplete. If such a line cannot be decoded, it is left for later and does not
+    /// become a reject.
     pub open_ended: bool,
 }
 
@@ -79,12 +84,12 @@ pub enum Edge {
     InPart,
     /// Inside an over-long line that is not cut into parts.
     InLine,
-    /// Before a page of a document, or where one may begin.
+    /// Before a page of a document, or where a page may begin.
     Page(Within),
 }
 
-/// One line without its newline, a part of one, or a piece of a line that is too long to be
-/// decoded.
+/// One line without its newline, a part of a line, or a piece of a line or part that is too long to
+/// be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'b> {
     /// Offset in the block.
@@ -93,24 +98,25 @@ pub struct Line<'b> {
     pub number: i64,
     pub bytes: &'b [u8],
     pub kind: LineKind,
-    /// Where in `bytes` the event is, if this is a page of a document.
+    /// Where in `bytes` the event is, if the line is a page of a document.
     pub event: Option<(usize, usize)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineKind {
-    /// A line, or a part of one.
+    /// A whole line, or a whole part of a line.
     Whole,
-    /// A line, or a part of one, without a newline after it, at the end of a stream that may grow.
+    /// A line or a part without a newline after it, at the end of a stream that may grow.
     Open,
-    /// The beginning of a page of a document, at the end of a stream that may grow. Its event may be
-    /// whole, but what must follow it is not there yet.
+    /// The beginning of a page of a document, at the end of a stream that may grow. Its event may
+    /// be whole, but the text that must follow the event is not there yet.
     OpenPage,
     /// The first piece, as long as the bound, of a line longer than the bound.
     FirstPiece,
     /// Another piece of a line or part longer than the bound.
     Piece,
-    /// A page of an array whose first element is not of a log. It is never an event.
+    /// A page of an array whose first element does not belong to a log. Such a page is never an
+    /// event.
     Foreign,
 }
 
@@ -118,8 +124,8 @@ pub enum LineKind {
 const DOCUMENT: &[u8] = b"{\"messageType\"";
 /// The text between two documents.
 const BOUNDARY: &[u8] = b"}{\"messageType\"";
-/// A block must be longer than the bound of a line by this many bytes. A block inside an over-long
-/// line then contains a cut, or lies inside a long part.
+/// A block must be longer than the bound of a line by at least this many bytes. Then every block
+/// inside an over-long line contains a cut, or lies inside a long part.
 pub const BOUNDARY_BYTES: usize = BOUNDARY.len();
 /// A line of documents that is longer than this is cut, even if it is shorter than the bound: the
 /// file that has it may grow for hours without a newline.
@@ -144,7 +150,8 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
         Edge::Page(within) => Some(within),
         _ => None,
     };
-    // Up to here, parts of a line are not joined: the last one is missing.
+    // Parts that begin before this position are not joined, because the last part of their line is
+    // missing.
     let mut apart_until = 0;
     let mut is_open = is_open_array(block);
     std::iter::from_fn(move || {
@@ -252,8 +259,8 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             at = end + 1;
             number += 1;
             if line.is_empty() {
-                // No row is made of an empty line: an export fills the gap between two records with
-                // newlines.
+                // An empty line becomes no row. An export restores it, because it fills the gap
+                // between two records with newlines.
                 continue;
             }
             return Some(Line { at: start, number: of, bytes: line, kind: kind(block, last), event: None });
@@ -269,8 +276,8 @@ fn open_page<'b>(bytes: &'b [u8], at: &mut usize, number: i64) -> Line<'b> {
 }
 
 /// Whether the block is the whole of a stream that may grow, and the first line of the stream
-/// begins an array. The first line names the stream, so nothing can be taken from it before it is
-/// whole.
+/// begins an array. The first line identifies the stream, so nothing of that line can be taken
+/// before it is whole.
 fn is_open_array(block: &Block) -> bool {
     let text = block.bytes.trim_ascii_end();
     let text = text.strip_prefix(BOM).unwrap_or(text);
@@ -285,8 +292,8 @@ fn kind(block: &Block, last: bool) -> LineKind {
     if last && block.open_ended { LineKind::Open } else { LineKind::Whole }
 }
 
-/// Returns the page in `bytes`, after which `next` follows. The end of a page is known only when
-/// the first byte of the next page is known.
+/// Returns the page that `bytes` are, if the bytes `next` follow them. The end of a page is known
+/// only when the first byte of the next page is known.
 fn page_before(bytes: &[u8], next: &[u8], within: Within, line_bytes_max: usize) -> Page {
     match pages::page(&[bytes, next].concat(), within, line_bytes_max) {
         Page::Whole { length, .. } if length != bytes.len() => Page::Open,
@@ -298,17 +305,17 @@ fn newlines(bytes: &[u8]) -> i64 {
     i64::try_from(memchr::memchr_iter(b'\n', bytes).count()).unwrap_or(i64::MAX)
 }
 
-/// The parts of a line, from the first one on.
+/// Where the parts of a line end, as a length from the beginning of the first part.
 enum Parts {
-    /// They have this length, without the newline after the last one.
+    /// All parts are here, and have this length without the newline after the last part.
     Joined(usize),
     /// The last part may still come.
     Open,
-    /// In this length there is no last part.
+    /// There is no last part in this many bytes.
     Apart(usize),
 }
 
-/// Returns what follows the part of a line at the beginning of `bytes`.
+/// Finds the end of the line whose first part is at the beginning of `bytes`.
 fn parts(bytes: &[u8], line_bytes_max: usize) -> Parts {
     let first_end = line_end(bytes, 0);
     let first = &bytes[..first_end];
@@ -321,7 +328,7 @@ fn parts(bytes: &[u8], line_bytes_max: usize) -> Parts {
         match wrapper::follows(first, &bytes[at..end]) {
             Follows::Continues => at = end + 1,
             Follows::Ends => return Parts::Joined(end),
-            // The line may not be here yet to its end.
+            // The end of this line may not have been written yet.
             Follows::Breaks if end == bytes.len() => return Parts::Open,
             Follows::Breaks => return Parts::Apart(at),
         }
@@ -329,12 +336,13 @@ fn parts(bytes: &[u8], line_bytes_max: usize) -> Parts {
     if bytes.len() > line_bytes_max { Parts::Apart(bytes.len()) } else { Parts::Open }
 }
 
-/// Returns where the parts of a line begin if the last of them is after the end of `bytes`, so that
-/// a block that ends there would separate them. `bytes` are whole lines.
+/// Returns where the first part of a line begins, if `bytes` contain some parts of that line, but
+/// not the last one. A block that ended after `bytes` would separate the parts. `bytes` are whole
+/// lines.
 pub fn open_parts(bytes: &[u8], line_bytes_max: usize) -> Option<usize> {
     let text = bytes.strip_suffix(b"\n")?;
     let last = memchr::memrchr(b'\n', text).map_or(0, |newline| newline + 1);
-    // The last line is a part, or one of the other stream between two parts.
+    // The last line must be a part, or a line of the other output stream between two parts.
     if !wrapper::is_between_parts(&text[last..]) {
         return None;
     }
@@ -426,7 +434,7 @@ enum PagesSoFar {
 
 /// Bytes of a page that are gathered before its end is looked for.
 const PAGE_LOOK_BYTES: usize = 64 << 10;
-/// Maximum number of bytes that are gathered after those in which the end was looked for.
+/// Maximum number of bytes that are gathered between two searches for the end of a page.
 const PAGE_LOOK_BYTES_MAX: usize = 16 << 20;
 
 impl Default for PagesSoFar {
@@ -436,8 +444,8 @@ impl Default for PagesSoFar {
 }
 
 impl PagesSoFar {
-    /// Returns where the whole pages at the beginning of `begun` end, and what follows there.
-    /// `None` if `begun` contains text that is not a page.
+    /// Passes over the whole pages at the beginning of `begun`. Returns where in a document the
+    /// text after them is, and its position. `None` if `begun` contains text that is not a page.
     fn taken(mut within: Within, begun: &[u8], line_bytes_max: usize) -> Option<(Within, usize)> {
         let mut at = 0;
         loop {
@@ -456,7 +464,8 @@ impl PagesSoFar {
             *self = PagesSoFar::Lines;
             return;
         }
-        // Blocks begin with a page, so that most of their bytes are not copied.
+        // Most blocks begin with a page. Whole pages are passed over in place, so most bytes of a
+        // block are not copied.
         let mut rest = bytes;
         if begun.is_empty() {
             let Some((then, taken)) = PagesSoFar::taken(*within, bytes, line_bytes_max) else {
@@ -479,8 +488,8 @@ impl PagesSoFar {
         }
     }
 
-    /// Returns where in a document the bytes `next` are, if they follow here. `None` if they are a
-    /// line.
+    /// Returns where in a document the bytes `next` begin, if they follow the bytes seen so far.
+    /// `None` if they begin with a line.
     fn edge(&self, next: &[u8], line_bytes_max: usize) -> Option<Within> {
         let PagesSoFar::Pages { within, begun, .. } = self else { return None };
         let (mut within, mut taken) = PagesSoFar::taken(*within, begun, line_bytes_max)?;
@@ -568,7 +577,7 @@ impl Cuts {
     /// Returns the end of the part that begins at `at`, in a line that may still grow. `None` if
     /// the end depends on the bytes to come.
     fn next(&self, line: &[u8], at: usize) -> Option<usize> {
-        // Far enough for a boundary right after the last byte that the part may have.
+        // The search must reach a boundary that comes right after the longest possible part.
         let near = at.saturating_add(self.part_bytes + DOCUMENT.len());
         let head = line.get(at..near)?;
         match self.boundary_back.rfind(head) {
@@ -670,14 +679,16 @@ mod tests {
         log.extend_from_slice(&three);
         log.extend_from_slice(b"\nok\n");
         assert_eq!(parts(&log, 100), [whole(0, 1, 2), whole(3, 2, 60), whole(63, 2, 90), whole(154, 3, 2)]);
-        // A line that does not begin with a document is not searched: its text may be a client's.
+        // A line that does not begin with a document is not searched, because a client may have
+        // written its text.
         let text = [&b"text {"[..], &three].concat();
         let is_piece = |kind| matches!(kind, LineKind::FirstPiece | LineKind::Piece);
         assert!(parts(&text, 100).iter().all(|(_, _, _, kind)| is_piece(*kind)));
-        // Where the writer stopped in the middle, nothing says that another document began.
+        // If the writer stopped inside a document, no boundary shows where the next document
+        // begins.
         let torn = [&document(60)[..59], &document(60)].concat();
         assert!(parts(&torn, 100).iter().all(|(_, _, _, kind)| is_piece(*kind)));
-        // Tiny documents do not become as many parts.
+        // Many tiny documents become few parts.
         let tiny = document(18).repeat(100_000);
         let found = parts(&tiny, tiny.len() - 1);
         assert!(found.len() <= 1 + tiny.len() / (PART_BYTES - 18), "{}", found.len());
@@ -720,7 +731,8 @@ mod tests {
                     .map(|l| (block.offset as usize + l.at, l.number, l.bytes.len(), l.kind))
                     .collect::<Vec<_>>()
             };
-            // Pieces that follow each other are cut at arbitrary places.
+            // Consecutive pieces may be cut at any place, so they are joined before they are
+            // compared.
             let join = |found: Vec<(usize, i64, usize, LineKind)>| {
                 let mut joined: Vec<(usize, i64, usize, LineKind)> = Vec::new();
                 for line in found {

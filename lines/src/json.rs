@@ -1,8 +1,8 @@
 //! Reads members of JSON objects, and their values, with `serde_json`.
 //!
-//! Invariant: the last value of a repeated member counts, and a refusal never repeats a value.
-//! [`crate::plain`] and [`crate::wrapper`] both read with these functions. They use no code of the
-//! fast decoder, because the plain decoder is compared with it. Nothing is kept here.
+//! Invariants: if an object has several members of one name, the last one counts. A refusal never
+//! contains a value. [`crate::plain`] and [`crate::wrapper`] both read with these functions. They
+//! use no code of the fast decoder, because the plain decoder is compared with it. No state.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -35,8 +35,8 @@ pub(crate) fn trim(text: &[u8]) -> &[u8] {
     trim_end(trim_start(text))
 }
 
-/// Returns the text of a string literal; `None` if it is not JSON. Bytes that are not UTF-8 stay in
-/// the text. A surrogate that stands alone becomes three such bytes.
+/// Returns the text of a string literal; `None` if the literal is not JSON. Bytes that are not
+/// UTF-8 stay in the text. A lone surrogate becomes three such bytes.
 pub(crate) fn unescaped(literal: &[u8]) -> Option<Vec<u8>> {
     struct BytesVisitor;
     impl Visitor<'_> for BytesVisitor {
@@ -51,12 +51,12 @@ pub(crate) fn unescaped(literal: &[u8]) -> Option<Vec<u8>> {
     if !literal.starts_with(b"\"") {
         return None;
     }
-    // Control characters are not checked when bytes are read.
+    // Reading bytes does not refuse control characters, so the literal is first checked as JSON.
     serde_json::from_slice::<IgnoredAny>(literal).ok()?;
     serde_json::Deserializer::from_slice(literal).deserialize_bytes(BytesVisitor).ok()
 }
 
-/// Members of a JSON object in order, keys unescaped, values as text.
+/// The members of a JSON object in their order, with unescaped keys, and with values as text.
 pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 struct Text<'a>(Cow<'a, str>);

@@ -1,4 +1,5 @@
-//! Finds the events in the bytes of an audit log: its lines, and what is around each event.
+//! Finds the events in the bytes of an audit log: cuts the log into lines, and opens the wrappers
+//! that clouds, shippers and loggers put around events.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -6,7 +7,7 @@
 //! use strongroom_lines::frame::{self, Edge, Origin};
 //! use strongroom_lines::{Block, DEPTH_MAX, LINE_BYTES_MAX, Reason, decode_alone};
 //!
-//! // As docker writes what a container prints, and a line that is not JSON.
+//! // A line of docker's log with an event in it, and a line that is not JSON.
 //! let log = br#"{"log":"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"auditID\":\"7f1a\",\"verb\":\"get\"}\n","stream":"stdout","time":"2026-03-02T10:00:00Z"}
 //! not JSON
 //! "#;
@@ -27,18 +28,18 @@
 //! ```
 //!
 //! Invariants of this crate:
-//! - It knows no column: `strongroom-decode` makes rows from what is found here.
-//! - Every byte of a stream is in exactly one line or page, and each of them is an event, events in
-//!   a wrapper, or refused with a [`Reason`].
-//! - A wrapper is recognised around an audit event, never inside one, because clients write what is
-//!   inside.
+//! - It knows no columns: `strongroom-decode` makes rows of the events that are found here.
+//! - Every byte of a stream, except the newlines between lines, is in exactly one line or page.
+//!   Each line or page is an event, a wrapper with events in it, or refused with a [`Reason`].
+//! - A wrapper is recognised around an audit event, never inside one, because a client of the
+//!   cluster may have written the text inside an event.
 //! - The crate does no IO, keeps no state, and its work is linear in the text.
 //!
 //! [`frame`] cuts a stream into blocks and lines, and `pages` cuts documents of many lines.
-//! [`wrapper`] opens what clouds, shippers and loggers put around events. [`plain`] reads one
-//! event, slowly and simply, with [`json`], [`time`], `tolerant`, which reads damaged events, and
-//! `spread`, which puts together what shippers took apart. [`body`] turns a webhook's request body
-//! into lines. [`swar`] has searches in strings that other crates share.
+//! [`wrapper`] opens the wrappers around events. [`plain`] reads one event, slowly and simply. It
+//! uses [`json`], [`time`], `tolerant` (which reads damaged events) and `spread` (which restores
+//! objects that shippers took apart). [`body`] turns a webhook's request body into lines. [`swar`]
+//! has fast searches in strings, which other crates use too.
 
 pub mod body;
 mod dialect;

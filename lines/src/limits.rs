@@ -1,8 +1,9 @@
-//! The bounds of what is decoded.
+//! Bounds on the input that is decoded.
 //!
-//! Invariant: what a record says depends on these bounds, so they are part of the format. No state.
+//! Invariant: these bounds decide how a record is read, so they are part of the format. No state.
 
-/// Longest line: 64 MiB. The first bytes of a longer one are read as a cut event.
+/// Longest line: 64 MiB. If a line is longer, its first 64 MiB are read as an event whose end is
+/// missing.
 pub const LINE_BYTES_MAX: usize = 64 << 20;
 /// Maximum nesting depth of a document.
 pub const DEPTH_MAX: usize = 128;

@@ -1,30 +1,33 @@
 //! Finds the events of JSON documents that have many lines, or many events in an array.
 //!
-//! A *page* is a part of such a document that contains one event. It begins with the event; the
-//! first page begins where the document does. It ends where the next event begins, or at the
-//! document's end. Documents are these: an array of objects; an object over several lines;
-//! `{"events":[…]}` and `{"kind":"EventList",…,"items":[…]}` over several lines. Invariants:
+//! A *page* is a part of such a document that contains one event. A page begins with its event,
+//! except the first page, which begins where the document begins. A page ends where the next event
+//! begins, or at the document's end. The following are documents: an array of objects; an object
+//! over several lines; `{"events":[…]}` and `{"kind":"EventList",…,"items":[…]}` over several
+//! lines. Invariants:
 //! - The pages of a document contain all its bytes. Between the elements of an array there may be
-//!   only commas and white space, so no text that could be a record is treated as frame. Before a
-//!   document there may also be a byte order mark and empty arrays, and between two documents a
-//!   comma.
+//!   only commas and white space, so no text that could be a record is taken for a part of the
+//!   frame. Before a document there may also be a byte order mark and empty arrays, and between two
+//!   documents a comma.
 //! - People edit documents, and programs may stop while they write them. So a surplus or missing
 //!   comma between two elements, a missing bracket at the end, or other text after an element never
-//!   causes a whole element to be lost. JSON contains none of these, so they do not help a client
-//!   to get text out of the event that contains it.
-//! - An element that is a list, a string, a number or a word is a page too. A list in a list is
-//!   refused, and the others are judged like an event; a string may have one in it.
+//!   causes a whole element to be lost. None of these can be inside JSON, so they do not help a
+//!   client to get text out of the event that contains the text.
+//! - An element that is not an object (a list, a string, a number, or a word such as `null`) is a
+//!   page too. A list is refused. The others are judged like events, because a string may contain
+//!   an event.
 //! - To continue at the end of a page, only the kind of the document must be known: see [`Within`].
 //! - The bytes of the stream alone decide where a page begins and ends. A text that is not a page
 //!   ([`Page::Broken`]) ends the document, and the stream is read as lines from there on.
-//! - A line of one event never begins a stream of documents, so streams of such lines cost nothing.
-//!   After a document, such a line is a document too, if its event ends on it. JSON has no line
-//!   feed in a string. So if a writer stopped inside a string, its document ends at the line feed,
-//!   and the lines after it are not taken for its text.
+//! - A stream that begins with an event on one line is never read as documents, so streams of such
+//!   lines cost nothing. After a document, an event on one line is a document too, if it ends on
+//!   that line. JSON has no line feed in a string. So if a writer stopped inside a string, its
+//!   document ends at the next line feed, and the lines after that are not taken for text of the
+//!   string.
 //! - If a file was cut, a stream may begin inside a list that a client wrote. So if the first
-//!   object of an array does not belong to a log, the others are not taken for events: see
-//!   [`Within::Foreign`]. A stream whose first object is indented more deeply than in a whole
-//!   document is not read as documents either.
+//!   object of an array does not belong to a log, its other objects are not taken for events: see
+//!   [`Within::Foreign`]. A stream whose first object is indented more deeply than the first object
+//!   of a whole document is not read as documents either.
 //! - Nothing recurses, and a page has at most as many bytes as a line.
 
 use crate::limits::BOM;
@@ -39,7 +42,7 @@ pub enum Within {
     After,
     /// In an array, before one of its objects.
     Array,
-    /// In an array whose first object is not of a log, before another one of its objects.
+    /// In an array whose first object does not belong to a log, before a later object.
     Foreign,
     /// In an array that is a member of an object, before one of its objects.
     List,
@@ -52,7 +55,7 @@ pub(crate) enum Page {
     Whole { length: usize, event: (usize, usize), then: Within },
     /// White space up to the end.
     Blank,
-    /// More bytes are needed to know.
+    /// Only bytes that are not here yet can show whether this is a page, or where it ends.
     Open,
     /// Not a page.
     Broken,
@@ -60,7 +63,7 @@ pub(crate) enum Page {
 
 /// Longest text of a list before its first item, and after its last one.
 const FRAME_BYTES_MAX: usize = 64 << 10;
-/// Longest number that may be an element.
+/// Longest number, or word such as `null`, that may be an element.
 const WORD_BYTES_MAX: usize = 1 << 10;
 
 /// Returns whether a stream that begins with `text` begins with a document; `None` if that depends
@@ -69,7 +72,7 @@ pub(crate) fn begins(text: &[u8]) -> Option<bool> {
     begins_within(text, Within::Nothing)
 }
 
-/// Like [`begins`], for a text that follows a document or no document.
+/// Like [`begins`], for a text at the beginning of a stream or after a document, as `within` says.
 pub(crate) fn begins_within(text: &[u8], within: Within) -> Option<bool> {
     let start = between(text, within);
     match text.get(start) {
@@ -115,7 +118,8 @@ pub(crate) fn last_page(text: &[u8], within: Within, bytes_max: usize) -> Page {
 struct Bounds {
     /// Longest element.
     bytes_max: usize,
-    /// Nothing comes after the text: brackets that are still open are missing.
+    /// Whether nothing comes after the text, so that brackets which are still open are never
+    /// closed.
     is_end: bool,
 }
 
@@ -170,8 +174,8 @@ fn first_page(text: &[u8], within: Within, bounds: Bounds) -> Result<Page, Stop>
 }
 
 /// Whether the object `text` is indented more deeply than an object that is inside `levels` objects
-/// and lists. The beginning of its document is then missing, and it may be a part of a client's
-/// body that is printed over many lines.
+/// and lists. The beginning of its document is then missing, and the object may be a part of a
+/// client's body that is printed over many lines.
 fn is_deeper(text: &[u8], levels: usize) -> bool {
     let indent = |line: &[u8]| line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let lines = |at: Option<usize>| at.map(|newline| &text[newline + 1..]);
@@ -180,7 +184,8 @@ fn is_deeper(text: &[u8], levels: usize) -> bool {
         return false;
     };
     let (inner, own) = (indent(first), indent(last));
-    // Only a brace that is alone on its line says how deep it is.
+    // The indentation of the closing brace is that of the object only if the brace is alone on its
+    // line.
     own + 1 == last.len() && own > levels * inner.saturating_sub(own)
 }
 
@@ -198,7 +203,7 @@ fn one_line(text: &[u8], start: usize, bounds: Bounds) -> Result<Page, Stop> {
     }
 }
 
-/// Skips what may stand before a document, and returns the position after it.
+/// Skips the text that may be before a document, and returns the position after that text.
 pub(crate) fn between(text: &[u8], within: Within) -> usize {
     let (mut at, mut comma) = (0, within == Within::After);
     loop {
@@ -242,7 +247,7 @@ fn scalar_end(text: &[u8], start: usize, bytes_max: usize) -> Result<usize, Stop
 }
 
 /// Returns the page with the element at `start`. For the first element of a stream, `levels` is the
-/// number of objects and lists that it is in.
+/// number of objects and lists around the element.
 fn page_at(
     text: &[u8],
     start: usize,
@@ -270,7 +275,7 @@ fn page_at(
     }
     let has_comma = text[end..next].contains(&b',');
     match text.get(next) {
-        // The list was cut with its line, and a stream of lines follows.
+        // The rest of the list is missing because its line was cut, and a stream of lines follows.
         Some(b'{') if within == Within::Foreign && text[end..next].contains(&b'\n') && !has_comma => {
             Ok(Page::Whole { length: next, event, then: Within::After })
         }
@@ -284,7 +289,7 @@ fn page_at(
             Err(Stop::End) if !bounds.is_end => Err(Stop::End),
             Err(_) => Ok(closed(next + 1)),
         },
-        // What follows is not of the list.
+        // The text that follows does not belong to the list.
         Some(_) => Ok(Page::Whole { length: next, event, then: Within::After }),
         None if bounds.is_end => Ok(closed(next)),
         None => Err(Stop::End),
@@ -351,14 +356,14 @@ fn object_end(text: &[u8], start: usize, bytes_max: usize) -> Result<usize, Stop
     Brackets { open: 1, bytes_max }.end(text, start + 1)
 }
 
-/// Brackets that are open.
+/// Counts the brackets that are open in a text.
 struct Brackets {
     open: usize,
     bytes_max: usize,
 }
 
 impl Brackets {
-    /// Returns the position after the bracket that leaves none open.
+    /// Returns the position after the bracket that closes the last open one.
     fn end(mut self, text: &[u8], from: usize) -> Result<usize, Stop> {
         let mut at = from;
         while self.open > 0 {
@@ -401,7 +406,8 @@ fn blank(text: &[u8], from: usize) -> usize {
         .map_or(0, |rest| rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count())
 }
 
-/// Like [`blank`], but passes commas, too. Documents that people have edited have some too many.
+/// Like [`blank`], but also skips commas, because documents that people edited may have surplus
+/// ones.
 fn separated(text: &[u8], from: usize) -> usize {
     let is_between = |byte: &&u8| matches!(**byte, b',' | b' ' | b'\t' | b'\r' | b'\n');
     from + text.get(from..).map_or(0, |rest| rest.iter().take_while(is_between).count())
@@ -461,7 +467,8 @@ mod tests {
             ("{\n}\n{\"a\":1}\n{\n}\n{\"b\":1} \r\n", vec!["{\n}", "{\"a\":1}", "{\n}", "{\"b\":1}"]),
             ("{\n},\n{\n}\n,{\"a\":1},\n[{}]\n", vec!["{\n}", "{\n}", "{\"a\":1}", "{}"]),
             ("[{\"a\":\"\\\\\"}]\n[{}]", vec!["{\"a\":\"\\\\\"}", "{}"]),
-            // Commas too many and too few, and brackets that are missing where a document follows.
+            // Surplus and missing commas, and closing brackets that are missing before another
+            // document.
             ("[\n{},\n{\"a\":1},\n]\n", vec!["{}", "{\"a\":1}"]),
             ("[\r\n,{},,\r\n{\"a\":1} , , ]\r\n", vec!["{}", "{\"a\":1}"]),
             ("[{}\n{\"a\":1}{\"b\":2}]\n", vec!["{}", "{\"a\":1}", "{\"b\":2}"]),
@@ -488,7 +495,7 @@ mod tests {
         ] {
             assert_eq!(events(text), (vec![], Page::Broken), "{text}");
         }
-        // The rest of a document of which the beginning is missing.
+        // Documents whose beginning is missing.
         let object = "{\n      \"kind\": \"Event\"\n    }";
         for (head, deepest) in [("", 0), ("[\n    ", 1), ("{\n  \"events\": [\n    ", 2)] {
             for levels in 0..5 {

@@ -1,13 +1,13 @@
-//! A second decoder, slow and simple: `serde_json` and `tolerant`, one struct per event.
+//! A second decoder, which is slow and simple: it reads with `serde_json` and `tolerant`, and makes
+//! one struct per event.
 //!
-//! Property tests and fuzzing compare the fast decoder with it. It also decodes what the fast
-//! decoder does not handle: lines with a key written with escapes, lines with a part that cannot be
-//! read, and very long lines. Where two parsers disagree about a document, the ones used here are
-//! right.
+//! Property tests and fuzzing compare the fast decoder with it. It also decodes lines that the fast
+//! decoder does not handle: lines with an escape in a key, lines with a part that cannot be read,
+//! and very long lines. Where two parsers disagree about a document, the parsers used here decide.
 //!
-//! Invariant: nothing here uses code of the decoder that is compared with it. A text that is JSON
-//! is read with `serde_json` alone, and `crate::tolerant` would read the same from it. Nothing here
-//! knows of wrappers either; [`crate::decode_alone`] handles those. No state.
+//! Invariant: this module uses no code of the fast decoder, which is compared with it. A text that
+//! is JSON is read with `serde_json` alone, and `crate::tolerant` would read the same from it. The
+//! module does not know wrappers; [`crate::decode_alone`] opens them. No state.
 
 use serde_json::value::RawValue;
 use strongroom_schemas::format::EVENTS_FORMAT;
@@ -70,7 +70,7 @@ impl PlainEvent {
     }
 }
 
-/// Members of an event that have a column, or are objects with columns.
+/// Members of an event that have a column, or are objects whose members have columns.
 const MEMBERS: [&str; 16] = [
     "level",
     "auditID",
@@ -89,11 +89,12 @@ const MEMBERS: [&str; 16] = [
     "stageTimestamp",
     "annotations",
 ];
-/// Members in which collectors keep the event's level when `level` is the collector's own. The
-/// first of them that is present counts.
+/// Members in which some collectors put the event's level, because they use `level` for a level of
+/// their own. The first of these members that is present counts.
 pub const LEVELS_OF_COLLECTORS: [&str; 2] = ["k8s_audit_level", "openshift_audit_level"];
 
-/// The first format of events in which what cannot be read is a fault.
+/// The first `eventsFormat` in which a part that cannot be read is a fault, and its event is still
+/// a row.
 pub const FORMAT_OF_FAULTS: u32 = 2;
 
 /// Decodes one event without a wrapper, or returns why the bytes are not one.
@@ -105,17 +106,17 @@ pub fn decode(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
 }
 
 /// Judges a member beside the event's own members, by its name and its text. Returns a refusal if
-/// it says that something other than an API server wrote the event.
+/// the member says that something other than an API server wrote the event.
 pub(crate) type Beside<'j> = &'j dyn Fn(&str, &str) -> Option<Refusal>;
 
 /// Bytes that are not an event.
 pub(crate) struct Refused<'t> {
     pub(crate) refusal: Refusal,
-    /// Their members, if they are an object that can be read.
+    /// The members of the object, if the bytes are an object that can be read.
     pub(crate) members: Option<Members<'t>>,
 }
 
-/// Decodes one event by the rules of an `eventsFormat`, perhaps one whose text is cut.
+/// Decodes one event, whose text may be cut, by the rules of an `eventsFormat`.
 pub(crate) fn read<'t>(
     bytes: &'t [u8],
     depth_max: usize,
@@ -220,10 +221,10 @@ fn cut_audit_id(text: &str) -> Option<&str> {
     None
 }
 
-/// Refuses what is not an audit event, judged by the members that identify one.
+/// Checks the members that identify an audit event.
 ///
 /// # Errors
-/// The [`Refusal`] of what is not one.
+/// A [`Refusal`], if the members are not those of an audit event.
 pub fn require_event(
     kind: Option<&str>,
     api_version: Option<&str>,
@@ -244,7 +245,8 @@ pub fn require_event(
     Err(Refusal::new(Reason::NotAnAuditEvent, detail))
 }
 
-/// Returns the event that a text of this length is, or why it is not one.
+/// Returns the event that was read from a text of `text_bytes` bytes, or why the text is not an
+/// event.
 fn event(text: Text<'_>, text_bytes: usize, format: u32) -> Result<PlainEvent, Refusal> {
     let Text { object, mut faults, is_cut } = text;
     let put_together =
@@ -258,7 +260,8 @@ fn event(text: Text<'_>, text_bytes: usize, format: u32) -> Result<PlainEvent, R
         let other = "a record of Rancher's API audit log, not of a Kubernetes API server";
         return Err(Refusal::new(Reason::NotAnAuditEvent, other));
     }
-    // No audit event has a kind that is not a string.
+    // The kind of an audit event is a string, so a kind of another type counts as one that is not
+    // `Event`.
     let kind = members.has("kind").then(|| members.plain_string("kind").unwrap_or_default());
     let names_request =
         user.is_some() && ["verb", "requestURI", "stage"].iter().all(|name| members.is_string(name));
@@ -348,7 +351,7 @@ fn level(members: &Object<'_>, format: u32, faults: &mut Faults) -> Option<Strin
     level
 }
 
-/// Takes the columns of a response from its status.
+/// Fills the columns of a response from the members of its status.
 pub(crate) fn response(status: &Object<'_>, event: &mut PlainEvent, faults: &mut Faults) {
     event.response_status = status.string("status", faults);
     event.response_message = status.string("message", faults);
@@ -371,8 +374,7 @@ mod tests {
     use super::*;
     use crate::limits::DEPTH_MAX;
 
-    /// JSON is read with `serde_json`. The reader of texts that are not JSON reads the same from
-    /// it.
+    /// `tolerant`, which reads texts that are not JSON, reads the same from JSON as `serde_json`.
     #[test]
     fn both_readers_of_json_agree() {
         let cases: Vec<serde_json::Value> =

@@ -1,7 +1,7 @@
 //! Why bytes became a reject.
 //!
 //! Invariant: the names are stored, so they are part of the format: none is changed or reused. A
-//! detail never repeats the input, except what [`Refusal`] names.
+//! detail never repeats the input, except the parts that [`Refusal`] lists.
 
 use std::fmt;
 
@@ -22,8 +22,8 @@ pub enum Reason {
     NotAnAuditEvent,
     /// A wrapper with a field of the wrong type.
     InvalidField,
-    /// The beginning of a record whose rest is missing, and which does not say who asked for what;
-    /// or what follows a whole event on its line.
+    /// A record that was cut before it says who asked for what, or text that follows a whole event
+    /// on the same line.
     TornLine,
     /// Only white space.
     BlankLine,
@@ -33,8 +33,8 @@ pub enum Reason {
     ShortItems,
     /// An empty file.
     EmptyFile,
-    /// Truncated by a cloud's log service, which marks it with `[Truncated...]`, before it says who
-    /// asked for what.
+    /// A record that a cloud's log service truncated, and marked with `[Truncated...]`, before it
+    /// says who asked for what.
     TruncatedByCloud,
     /// A cloud's wrapper that has no record, or that is not opened here; `detail` names the
     /// wrapper.
@@ -42,7 +42,7 @@ pub enum Reason {
     /// A cloud's record of a log other than the audit log; `detail` says which one, where that is
     /// known.
     OtherCategory,
-    /// An audit event for which something says that it was written by a writer who is not believed;
+    /// An audit event whose wrapper or members say that it comes from a writer that is not trusted;
     /// `detail` names the writer.
     UntrustedOrigin,
     /// The text format of `--audit-log-format=legacy`, removed from Kubernetes.
@@ -73,9 +73,9 @@ impl Reason {
         Reason::Encrypted,
     ];
 
-    /// Returns true if such a reject may be an event that no rule has seen: what was cut off, or
-    /// could not be read. What is whole and not an event is not, nor is an event that was matched
-    /// before it was encrypted.
+    /// Returns true if such a reject may contain an event that no rule has seen, because its bytes
+    /// were cut off or could not be read. Returns false for whole records that are not events, and
+    /// for events that were matched before they were encrypted.
     pub const fn may_hide_an_event(self) -> bool {
         match self {
             Reason::BrokenJson
@@ -129,22 +129,23 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What a detail says before the `auditID` of a truncated event, and before the place of an event in
-/// a wrapper that is not known.
+/// The texts in a detail that come before what it repeats of the input: before the `auditID` of a
+/// truncated event, and before the place of an event in an unknown wrapper.
 pub(crate) const SAID_ID: &str = "; auditID ";
 pub(crate) const SAID_PLACE: &str = "; an audit event is ";
 
-/// Returns a detail without what it repeats of the input.
+/// Returns a detail without the parts that it repeats of the input.
 pub fn without_input(detail: &str) -> &str {
     let ends = [SAID_ID, SAID_PLACE].into_iter().filter_map(|said| detail.find(said));
     &detail[..ends.min().unwrap_or(detail.len())]
 }
 
 /// Why a piece of input is not an event. `detail` never repeats the input, which may contain a
-/// Secret. The exceptions are the `auditID` of a truncated event, by which the event can be found
-/// elsewhere; and the names of the members around an event and of its writer, which have letters,
-/// digits and a few signs only: a person needs them to configure the source. Under a redaction policy,
-/// [`without_input`] takes them out, except the writer's.
+/// Secret, with two exceptions. The first is the `auditID` of a truncated event, by which the event
+/// can be found elsewhere. The second is the names of the members around an event, and of its
+/// writer. A person needs them to configure the source, and they consist of letters, digits and a
+/// few signs only. Under a redaction policy, [`without_input`] removes all of these except the
+/// writer's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: Reason,
@@ -152,12 +153,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The caller promises that `detail` does not repeat the input.
+    /// Makes a refusal. The caller promises that `detail` does not repeat the input.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Refusal { reason, detail: detail.into() }
     }
 
-    /// Refuses a field that is not what it has to be.
+    /// Makes the refusal of a field that is not what it should be: "`field` is not `expected`".
     pub fn field(field: &str, expected: &str) -> Self {
         Refusal::new(Reason::InvalidField, format!("{field} is not {expected}"))
     }

@@ -1,5 +1,5 @@
-//! Puts together what shippers took apart: objects and lists that were written as text, or whose
-//! members were put beside those of the event.
+//! Restores the objects and lists of an event that a shipper took apart: it wrote them as text, or
+//! put their members beside those of the event.
 //!
 //! `"objectRef":"{\"resource\":\"pods\"}"` and `"objectRef.resource":"pods"` both stand for
 //! `"objectRef":{"resource":"pods"}`. An API server writes neither, so no client of the cluster can
@@ -8,9 +8,10 @@
 //! Invariants:
 //! - A member that exists, whatever its form, is never replaced by members beside it.
 //! - Text is read as an object or a list only if all of it is JSON that an event could have at that
-//!   place. It is opened once: strings inside it stay strings.
+//!   place. Text is opened once: strings inside it stay strings.
 //!
-//! The record keeps its bytes; only the columns are made from what is put together. No state.
+//! The record keeps its bytes; only the columns are made from the restored objects and lists. No
+//! state.
 
 use serde::de::IgnoredAny;
 
@@ -18,7 +19,7 @@ use crate::json::{self, WHITE};
 use crate::limits::DEPTH_MAX;
 use crate::tolerant::{Faults, Object};
 
-/// The members that are read of the objects of an event.
+/// The members that are read from each object of an event.
 pub(crate) const USER_MEMBERS: [&str; 4] = ["username", "uid", "groups", "extra"];
 pub(crate) const IMPERSONATED_MEMBERS: [&str; 3] = ["username", "groups", "extra"];
 pub(crate) const OBJECT_MEMBERS: [&str; 8] =
@@ -39,7 +40,7 @@ const NESTED: [(&str, Kind); 8] = [
 
 #[derive(Clone, Copy)]
 enum Kind {
-    /// An object whose members of these names are read.
+    /// An object of which only the members with these names are read.
     Object(&'static [&'static str]),
     /// An object with members of any name.
     Map,
@@ -47,10 +48,10 @@ enum Kind {
     Body,
 }
 
-/// A list of a user, whose items may stand beside each other.
+/// The list of a user's groups. A shipper may have made a member of each item: `user.groups.0`.
 const GROUPS: &str = "groups";
 
-/// Whether a member beside the event's own is named like a member inside one of them:
+/// Whether a member of the event has the name that a shipper gives to a member of an inner object:
 /// `objectRef.name`, `user_username`.
 pub fn is_spread(name: &str) -> bool {
     NESTED.iter().any(|(nested, _)| within(name, nested).is_some())
@@ -67,14 +68,15 @@ pub fn may_hold_nested(value: &[u8]) -> bool {
     }
 }
 
-/// Returns the name in `nested` that a member's name says.
+/// Returns the name that a member had inside `nested`: `name`, if `objectRef.name` was in
+/// `objectRef`.
 fn within<'n>(name: &'n str, nested: &str) -> Option<&'n str> {
     let inner = name.strip_prefix(nested)?.strip_prefix(['.', '_'])?;
     (!inner.is_empty()).then_some(inner)
 }
 
-/// Returns the members of an event that are put together, as text. A body whose members are beside
-/// the event is a fault: nothing says how they belong together.
+/// Returns the restored members of an event, with their values as JSON. A body whose members are
+/// beside those of the event is reported as a fault, because nothing says how they belong together.
 pub(crate) fn nested(event: &Object<'_>, faults: &mut Faults) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
     for (name, kind) in NESTED {
@@ -117,14 +119,14 @@ fn held(value: &str, kind: Kind) -> Option<String> {
         Kind::List => text.starts_with('['),
         Kind::Body => text.starts_with(['{', '[']),
     };
-    // The brace of the event is open, too.
+    // The event's own brace counts as a level, too.
     let is_read = is_of_kind
         && json::bounded_depth(text.as_bytes(), DEPTH_MAX - 1).is_ok()
         && serde_json::from_str::<IgnoredAny>(text).is_ok();
     is_read.then(|| text.to_owned())
 }
 
-/// Returns the object of those members that are read; `None` if there is none.
+/// Returns an object with those of the members that `known` names; `None` if there are none.
 fn object_of<'m>(beside: impl Iterator<Item = (&'m str, &'m str)> + Clone, known: &[&str]) -> Option<String> {
     let members = beside.clone().filter(|(name, _)| known.contains(name));
     let mut members: Vec<(&str, String)> = members.map(|(name, value)| (name, value.to_owned())).collect();
@@ -141,7 +143,7 @@ fn joined<'m>(members: impl Iterator<Item = (&'m str, String)>) -> Option<String
     (!members.is_empty()).then(|| format!("{{{}}}", members.join(",")))
 }
 
-/// Returns the list whose items have their numbers as names, in the order in which they stand.
+/// Returns a list of the members whose names are numbers, in the order of the members.
 fn list_of<'m>(items: impl Iterator<Item = (&'m str, &'m str)>) -> Option<String> {
     let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
     let items: Vec<&str> = items.filter(|(name, _)| is_number(name)).map(|(_, value)| value).collect();

@@ -1,16 +1,16 @@
 //! Searches and copies JSON strings eight bytes at a time.
 //!
-//! A string that holds an event has an escape every few bytes, so a call of a vectorised search for
-//! each of them costs more than the search. Here a word of eight bytes is compared at once, without
-//! a call. Nothing is kept here.
+//! A string that contains an event has an escape every few bytes. To call a vectorised search for
+//! each escape costs more than the search itself. The functions here compare a word of eight bytes
+//! at once, without a call. No state.
 //!
 //! Invariant: each function returns what a loop over the bytes would return. Tests compare the two.
 
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = LOW << 7;
 
-/// Returns a word whose lowest bit is in the first byte of `word` that equals `byte`, or 0. Bits
-/// above the lowest one mean nothing.
+/// Returns a word whose lowest set bit is in the first byte of `word` that equals `byte`; 0 if none
+/// does. Bits above the lowest set one mean nothing.
 #[inline(always)]
 const fn equal(word: u64, byte: u8) -> u64 {
     let other = word ^ (LOW * byte as u64);
@@ -42,8 +42,8 @@ pub fn quote_or_backslash(text: &[u8], mut at: usize) -> Option<usize> {
     rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).map(|found| at + found)
 }
 
-/// Returns the end of the string whose opening quote is at `start`, after its closing quote. `None`
-/// if there is no string.
+/// Returns the position after the closing quote of the string whose opening quote is at `start`.
+/// `None` if there is no whole string.
 #[inline]
 pub fn string_end(text: &[u8], start: usize) -> Option<usize> {
     if text.get(start) != Some(&b'"') {
@@ -80,7 +80,8 @@ pub fn copy_plain(text: &[u8], mut at: usize, out: &mut Vec<u8>) -> Option<usize
     length.map(|length| at + length)
 }
 
-/// Returns the text of a string with its quotes. `None` if that is not a JSON string.
+/// Returns the text of `literal`, which has its quotes, without the escapes. `None` if `literal` is
+/// not a JSON string.
 pub fn unescaped(literal: &[u8]) -> Option<String> {
     let content = literal.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     let mut text = Vec::with_capacity(content.len());
@@ -166,7 +167,7 @@ mod tests {
             prop_assert_eq!(string_end(&text, 1), string_end(&text[1..], 0).map(|end| end + 1));
         }
 
-        /// The texts are those of serde_json, and so is the set of strings.
+        /// [`unescaped`] accepts the same literals as serde_json, and returns the same texts.
         #[test]
         fn strings_have_the_text_that_serde_reads(text in texts()) {
             let literal = [b"\"", text.as_slice(), b"\""].concat();

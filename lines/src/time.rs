@@ -3,7 +3,7 @@
 //! kube-apiserver writes `2006-01-02T15:04:05.000000Z`; managed clouds write zero to nine decimals.
 //! Shippers also write a space in place of the `T`, a zone without its colon, or a number.
 //! Invariant: decimals after the sixth are cut off, never rounded, so an event's time is never
-//! moved past the time of a later event. Nothing is kept here.
+//! moved past the time of a later event. No state.
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -100,7 +100,7 @@ pub fn render(micros: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&text);
 }
 
-/// Whether `text` is what [`render`] writes for the time that it names.
+/// Whether `text`, which [`parse`] accepts, is written as [`render`] writes a time.
 pub fn is_canonical(text: &str) -> bool {
     let b = text.as_bytes();
     b.len() == CANONICAL_BYTES && b[10] == b'T' && b[19] == b'.' && b[26] == b'Z'
@@ -128,8 +128,8 @@ pub fn parse_canonical(text: &[u8; CANONICAL_BYTES]) -> Option<i64> {
     Some(seconds * 1_000_000 + micros)
 }
 
-/// Like [`parse_canonical`], for a time that is likely to be in the same second as the canonical
-/// `other`.
+/// Like [`parse_canonical`], but faster if `text` is in the same second as `other`, a canonical
+/// time whose value is `other_us`.
 pub fn parse_canonical_near(
     text: &[u8; CANONICAL_BYTES],
     other: &[u8; CANONICAL_BYTES],

@@ -1,14 +1,15 @@
-//! Reads the members of an object one by one, so that an odd member does not affect the others.
+//! Reads the members of an object one by one, so that a member that cannot be read does not affect
+//! the others.
 //!
-//! Quotes and brackets alone decide where a member ends. Its text is judged after that. A member
-//! that is JSON but cannot be read (nested too deeply, not UTF-8, of another type) is a *fault*,
-//! and the next member is read. Text that is not JSON is a *break* and ends the reading, because
-//! nothing says how the bytes after it belong together. A client may have chosen these bytes, so
-//! none of them is used.
+//! Quotes and brackets alone decide where a member ends. The member's text is judged after its end
+//! is known. A member that is JSON but cannot be read (nested too deeply, not UTF-8, of another
+//! type) is a *fault*, and the next member is read. Text that is not JSON is a *break* and ends the
+//! reading, because nothing says how the bytes after it belong together. A client may have chosen
+//! these bytes, so none of them is used.
 //!
 //! Invariants: a break does not change what is read of the members before it. The work is linear in
-//! the text, and nothing recurses. The module uses no code of `canonical`, `document` or `members`,
-//! because what is read here is the standard for them. No state.
+//! the text, and nothing recurses. The module uses no code of the fast decoder in
+//! `strongroom-decode`, which must read the same as this module. No state.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -51,9 +52,9 @@ impl Faults {
 
 /// An object whose members are read.
 pub(crate) struct Object<'t> {
-    /// Its JSON pointer.
+    /// The JSON pointer of the object.
     path: String,
-    /// Names, escapes undone, and values; `None` stands for a value that cannot be read.
+    /// Names without escapes, and values; `None` stands for a value that cannot be read.
     members: Vec<(Cow<'t, str>, Option<&'t str>)>,
 }
 
@@ -66,7 +67,7 @@ pub(crate) struct Text<'t> {
 }
 
 impl<'t> Text<'t> {
-    /// Takes an object that is JSON, and whose names are readable.
+    /// Makes a text without faults of an object that is JSON and whose names can be read.
     pub(crate) fn strict(members: &Members<'t>) -> Text<'t> {
         let members = members.0.iter().map(|(name, value)| (name.clone(), Some(value.get()))).collect();
         let object = Object { path: EVENT.to_owned(), members };
@@ -129,9 +130,9 @@ fn name_of(text: &[u8]) -> Result<Cow<'_, str>, Unread> {
     serde_json::from_str(text).map(Cow::Owned).map_err(|_| Unread::NotUtf8)
 }
 
-/// Returns the text of a value that can be read. A value that is not UTF-8 may still end where it
-/// seems to. So it is first checked as JSON in which strings may have any bytes above ASCII, and
-/// then as UTF-8.
+/// Returns the text of a value, or why it cannot be read. If a value is not UTF-8, its end may
+/// still be known. So the value is first checked as JSON whose strings may contain any bytes above
+/// ASCII, and then as UTF-8.
 fn judged(value: &[u8], depth: usize, depth_max: usize) -> Result<&str, Unread> {
     // This parser skips values without recursion, and does not check their encoding.
     serde_json::from_slice::<IgnoredAny>(value).map_err(|_| Unread::NotJson)?;
@@ -179,8 +180,8 @@ impl<'t> Object<'t> {
         self.members.iter().filter_map(|(name, value)| Some((name.as_ref(), (*value)?)))
     }
 
-    /// Returns the object with these values in place of the last ones of their names, or beside the
-    /// other members.
+    /// Returns the object with these members. A value replaces the last value of the same name; if
+    /// there is no member of that name, one is added.
     pub(crate) fn with<'s>(self, values: &'s [(&'static str, String)]) -> Object<'s>
     where
         't: 's,
@@ -336,8 +337,8 @@ struct Scanner<'t> {
 }
 
 enum Step<'t> {
-    /// A member whose end was found. `name` includes its quotes. `depth` is the number of brackets
-    /// that are open at once, including the one of the object.
+    /// A member whose end was found. `name` includes its quotes. `depth` is the largest number of
+    /// brackets that are open at once, including the object's own.
     Member { name: &'t [u8], value: &'t [u8], depth: usize },
     /// The object's closing brace.
     End,
@@ -402,7 +403,7 @@ impl<'t> Scanner<'t> {
     }
 }
 
-/// Returns the end of the value that begins at `at`, and how many brackets are open in it at once.
+/// Returns the end of the value that begins at `at`, and how deeply the value is nested.
 pub(crate) fn value_end(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     match bytes.get(at)? {
         b'"' => Some((string_end(bytes, at)?, 0)),
@@ -451,7 +452,7 @@ pub fn list_items(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     }
 }
 
-/// Returns the end of the string whose opening quote is at `at`, after its closing quote.
+/// Returns the position after the closing quote of the string whose opening quote is at `at`.
 fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     if bytes.get(at) != Some(&b'"') {
         return None;
@@ -466,8 +467,7 @@ fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Returns the end of the object or list that begins at `at`, and how many brackets are open in it
-/// at once.
+/// Returns the end of the object or list that begins at `at`, and how deeply it is nested.
 fn nested_end(bytes: &[u8], mut at: usize) -> Option<(usize, usize)> {
     let (mut depth, mut deepest) = (0_usize, 0);
     loop {

@@ -1,4 +1,4 @@
-//! Which characters a terminal, or whoever reads it, may be deceived by.
+//! Recognises characters that may deceive a terminal, or the person who reads it.
 //!
 //! No state, no IO.
 

@@ -1,9 +1,10 @@
 //! An alert: the finding of a rule, in the form that every sink and the `alerts` table share.
 //!
-//! Invariant: an alert carries references and short, listed fields, never a request or response
-//! body, so no secret of a cluster gets out through a SIEM. The exception is the command and the
-//! container of an exec, which most logs have in the URI. Its `alert_id` depends only on rule,
-//! group, window start and first event, so a replay raises the same id, even after a crash.
+//! Invariant: an alert has references and short, listed fields, never a request or response body,
+//! so no secret of a cluster gets out through a SIEM. The exception is the command and the
+//! container of an exec, which most logs have in the URI. The `alert_id` of an alert depends only
+//! on rule, group, window start and first event, so a replay raises the same id, even after a
+//! crash.
 
 use std::fmt;
 
@@ -67,7 +68,7 @@ impl std::str::FromStr for Severity {
     }
 }
 
-/// The listed fields of one event that an alert may carry.
+/// The fields of one event that an alert may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AlertEvent {
@@ -105,7 +106,8 @@ pub struct AlertEvent {
 }
 
 impl AlertEvent {
-    /// Returns the user who acts: the authenticated one, even if it borrows the permissions of another.
+    /// Returns the user who acts: the authenticated user, even if this user borrows the permissions
+    /// of another one.
     pub fn authenticated_user(&self) -> &str {
         if self.user_name.is_empty() { &self.actor } else { &self.user_name }
     }

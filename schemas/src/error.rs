@@ -1,6 +1,7 @@
 //! Errors as text, for logs and messages.
 //!
-//! Invariant: a cause is written once, even if the error that wraps it repeats it. No state.
+//! Invariant: a cause is written once, even if the error around it already contains its text. No
+//! state.
 
 use std::error::Error;
 

@@ -3,14 +3,14 @@
 //! Terms. A *hole* is a part `${…}` of a template that is replaced when a row is rendered. The hole
 //! of a *column* is replaced by the row's value in that column, and the hole of an *item* by the
 //! row's next item of `form_values`. The hole of a *copy* is replaced by the time in a column that
-//! has its own hole elsewhere. Two holes mark a *region*: the text between them is filled, and is
-//! then written as one JSON string.
+//! has its own hole elsewhere. Two holes mark a *region*: when the holes between them are filled,
+//! the text between them is written as one JSON string.
 //!
 //! Invariant: a [`Form`] exists only for a template that cannot contain a value that belongs in a
 //! column. The template is one JSON document with text around it. Each column has at most one hole,
 //! which is the value of the column's own member. All columns are in one object, the event, in
-//! which no other value can have the name of a column. No string of the template can contain
-//! another event, and no other object of the template can be mistaken for an event.
+//! which no other member can have the name of a column's member. No string of the template can
+//! contain another event, and no other object of the template can be mistaken for an event.
 //! `docs/format.md`, *Forms*, has the grammar. `tools/verify.py` is a second reader of forms, and
 //! both readers are tested with `tests/data/forms.json`. No state.
 //!
@@ -130,8 +130,8 @@ pub const MAPPED: [Mapped; 32] = [
     mapped(index::STAGE_TIMESTAMP, "stage_timestamp", None, "stageTimestamp", Kind::Time),
 ];
 
-/// The members of an event in which OpenShift's log forwarder keeps the level, in the order in which
-/// they are read. Its member `level` is then [`LEVEL_REPLACED`].
+/// The members of an event in which OpenShift's log forwarder keeps the level, in the order in
+/// which they are read. The member `level` of such an event is [`LEVEL_REPLACED`].
 pub const LEVEL_MEMBERS: [&str; 2] = ["k8s_audit_level", "openshift_audit_level"];
 
 /// The text of the member `level` where one of [`LEVEL_MEMBERS`] has the level.
@@ -390,8 +390,8 @@ pub enum Codec {
     DecimalSeconds(Decimals),
 }
 
-/// Writes what follows the column's name in a hole: nothing for the codec that a hole without a
-/// codec's name has, else a colon and the name of the codec.
+/// Writes the text after the column's name in a hole: a colon and the name of the codec. The text
+/// is empty for the codec that a hole has if it names none.
 impl fmt::Display for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -508,13 +508,13 @@ impl Fault {
             Fault::TooLong => "the form is too long",
             Fault::Hole => "a dollar sign that is neither doubled nor the start of a hole",
             Fault::UnknownColumn => "a hole of an unknown column",
-            Fault::UnknownCodec => "a format that is unknown, or not one of this column",
-            Fault::ColumnTwice => "a column that has a hole already",
+            Fault::UnknownCodec => "a format that is unknown, or that this column cannot have",
+            Fault::ColumnTwice => "a second hole of the same column",
             Fault::NoColumn => "the form has no column",
             Fault::NotCopied => "a copy of a column that is not a time, or that has no hole of its own",
             Fault::Misplaced => "a hole that is not the value of its column's member in the event",
             Fault::Named => "a member that has a column's name and another value",
-            Fault::NameTwice => "a name that the object has already",
+            Fault::NameTwice => "a second member of the same name in one object",
             Fault::NotJson => "the document is not JSON here",
             Fault::String => {
                 "a string with a brace or a backslash, or an escape of one, which may hide an event"
@@ -617,8 +617,8 @@ pub fn item_fits(item: &str, place: Place) -> bool {
     }
 }
 
-/// Returns true if `text` has only characters that are a part of any string. The loop has no early
-/// exit, so that it is vectorised.
+/// Returns true if `text` has only characters that may be in any string as they are. The loop has
+/// no early exit, so that it is vectorised.
 fn is_plain(text: &str) -> bool {
     let is_special = |byte: u8| {
         u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte == b'{')
@@ -722,7 +722,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Consumes the byte that was peeked, which in a form is two bytes for `$`.
+    /// Consumes the byte that was peeked. In a form, a `$` is written as two bytes.
     fn take(&mut self) {
         let byte = self.text[self.at];
         self.literal.push(byte);
@@ -869,7 +869,8 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Reads a value. `member` is the position of the member that has it, if a member has it.
+    /// Reads a value. `member` is the position of the member that has the value, if a member has
+    /// it.
     fn value(&mut self, member: Option<usize>) -> Result<Value, FormError> {
         match self.peek() {
             Peek::End => return Err(self.fault(Fault::NotJson)),
@@ -1019,8 +1020,8 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// Reads an object, and returns its position. `member` is the position of the member that has
-    /// it, if a member has it.
+    /// Reads an object, and returns its position. `member` is the position of the member whose
+    /// value the object is, if there is one.
     fn object(&mut self, member: Option<usize>) -> Result<usize, FormError> {
         self.deeper()?;
         let object = self.objects.len();
@@ -1055,7 +1056,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Records the hole of the column `MAPPED[at]`, which is the value of `member`, and checks that
-    /// the column's member is there in the event.
+    /// this is the column's own member in the event.
     fn column(&mut self, at: usize, member: Option<usize>) -> Result<(), FormError> {
         let bit = 1 << at;
         if self.columns & bit != 0 {
@@ -1083,9 +1084,9 @@ impl<'t> Reader<'t> {
     }
 
     /// Checks the names of all members. A member of the event with a column's name must have the
-    /// column's hole or null as its value; [`Reader::is_level`] says what else the members with the
-    /// level may have. No other object may have one of [`EVENT_NAMES`]. No
-    /// object may have the same name twice.
+    /// column's hole or null as its value. Members that can have the level may have other values,
+    /// too: see [`Reader::is_level`]. No other object may have one of [`EVENT_NAMES`]. No object
+    /// may have the same name twice.
     fn judge_names(&self, event: Option<usize>) -> Result<(), FormError> {
         let level = self.members.iter().find(|member| {
             event == Some(member.object)
@@ -1133,9 +1134,9 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// Whether a member of the event may have its value, if it is one of the members that can have
-    /// the level. `hole` is the name of the member that has the level's hole, and `name` is the
-    /// member's name in lower case.
+    /// Whether a member of the event that can have the level may have its value. `None` if the
+    /// rules of all members decide. `hole` is the name of the member that has the level's hole, and
+    /// `name` is the member's name in lower case.
     fn is_level(hole: Option<&str>, member: &Member, name: &str) -> Option<bool> {
         if name == "level" {
             let is_replaced = member.value == Value::Replaced && member.name == name;
@@ -1144,7 +1145,7 @@ impl<'t> Reader<'t> {
         let at = LEVEL_MEMBERS.iter().position(|own| *own == name)?;
         Some(match member.value {
             Value::Column | Value::Null => true,
-            // The first of the two counts.
+            // If the event has both members, the first of [`LEVEL_MEMBERS`] has the level.
             _ => hole.is_some_and(|hole| at > 0 || hole != LEVEL_MEMBERS[1]),
         })
     }

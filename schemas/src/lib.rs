@@ -11,7 +11,7 @@
 //! Invariant: a table has exactly one schema, and it is written here. The archive writes it, the
 //! decoder fills it, the matcher and SQL read it; no other crate writes a column name as a literal.
 //! This crate does no IO, spawns nothing and has no state, so a crash changes nothing. Only its
-//! parsers of values from outside can fail.
+//! functions that parse values from outside can fail.
 //!
 //! Each schema has two forms. The *file* schema is plain: strings, timestamps, lists. Parquet
 //! readers and SQL clients see this form. The *batch* schema is the form in memory, between

@@ -1,11 +1,12 @@
-//! Whether a record is what its redaction mark says.
+//! Compares a redacted record with its redaction mark.
 //!
-//! Nobody but the writer knows what was in a record that was redacted. The mark can still be
-//! compared with what is left: [`compare`] finds a member that is there although the mark says that
-//! it was removed, and one that is no token although the mark says that it is one.
+//! Only the writer knows what was in a record before it was redacted. But the mark can be compared
+//! with the record that is left: [`compare`] finds a member that is there although the mark says
+//! that it was dropped, and a member that has no token although the mark says that it was
+//! tokenised.
 //!
 //! Invariants:
-//! - Each value is read once, whatever the number of pointers into it, and nothing is repeated.
+//! - Each value is read once, whatever the number of pointers into it. No error repeats a value.
 //! - A record is not trusted: it may have any bytes. No state.
 
 use std::borrow::Cow;
@@ -56,7 +57,8 @@ pub fn token_in(text: &str) -> Option<&str> {
 /// Compares a record with the mark of its row.
 ///
 /// # Errors
-/// [`MarkDiffers`], for the first pointer that differs: those of removed members come first.
+/// [`MarkDiffers`], for the first pointer that is not true of the record. Pointers to dropped
+/// members are compared before pointers to tokenised ones.
 pub fn compare(mark: &Redaction, record: &[u8]) -> Result<(), MarkDiffers> {
     let text = std::str::from_utf8(record).map_err(|_| MarkDiffers::Unreadable)?;
     if !text.starts_with('{') || !text.ends_with('}') || depth(record) > DEPTH_MAX {
@@ -84,7 +86,7 @@ enum Said {
 #[derive(Default)]
 struct Node {
     said: Option<Said>,
-    /// Whether a value is as said, and whether one is not.
+    /// Whether some value at the place is as the mark says, and whether some value is not.
     holds: bool,
     fails: bool,
     /// Whether the pointer is about some items of a list, and not about one place.
@@ -99,8 +101,8 @@ impl Node {
         })
     }
 
-    /// Judges a value, or that there is none, and everything in it. Where a member is repeated, all
-    /// its values count.
+    /// Judges a value and everything in it. `None` stands for a missing value. If a member is
+    /// repeated, all its values are judged.
     fn judge(&mut self, place: Place, value: Option<&str>) -> Result<(), MarkDiffers> {
         let unreadable = |_| MarkDiffers::Unreadable;
         let string = value.filter(|value| value.starts_with('"')).map(serde_json::from_str::<Text<'_>>);
@@ -109,7 +111,8 @@ impl Node {
         let is_gone = value.is_none_or(|value| place.is_item && value == "null");
         let is_so = match self.said {
             Some(Said::Dropped) => Some(is_gone),
-            // No value has no token.
+            // A missing or null value has no token, but does not count against another value at
+            // this place that has one.
             Some(Said::Tokenised) if value.is_none_or(|value| value == "null") => None,
             Some(Said::Tokenised) => {
                 Some(string.is_some_and(|Text(text)| token_in(&String::from_utf8_lossy(&text)).is_some()))
@@ -152,8 +155,8 @@ impl Node {
         Ok(())
     }
 
-    /// Whether a pointer that says `said` does not hold, here or further inside. In a list without
-    /// items nothing was removed, and no token is there.
+    /// Whether a pointer that says `said`, to this place or to one inside it, is not true of the
+    /// record. A pointer to some items of a list is not true if the list has no items.
     fn differs(&self, said: Said) -> bool {
         let holds = match self.is_folded {
             true => self.holds,
@@ -166,13 +169,13 @@ impl Node {
 /// Where a value is.
 #[derive(Clone, Copy, Default)]
 struct Place {
-    /// Whether it is an item of a list.
+    /// Whether the value is an item of a list.
     is_item: bool,
-    /// Whether it is in one of several items that the pointer is about.
+    /// Whether the value is in one of several items that the pointer is about.
     is_folded: bool,
 }
 
-/// How many brackets are open at once at the deepest point of a JSON text.
+/// Returns how many brackets are open at once at the deepest point of a JSON text.
 pub fn depth(text: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text {
@@ -195,8 +198,8 @@ pub fn depth(text: &[u8]) -> usize {
 /// Members of an object in order, names unescaped, values as text.
 struct Members<'a>(Vec<(Cow<'a, [u8]>, &'a RawValue)>);
 
-/// What a string says. It is bytes, because a lone surrogate, which a client may send, is in no
-/// `str`.
+/// The content of a string, as bytes, because a `str` cannot contain a lone surrogate, which a
+/// client may send.
 struct Text<'a>(Cow<'a, [u8]>);
 
 impl<'de> Deserialize<'de> for Text<'de> {

@@ -18,7 +18,7 @@ pub const REDACTION_BYTES_MAX: usize = 64 << 10;
 pub const PATH_BYTES_MAX: usize = 512;
 /// Maximum number of faults in one row.
 pub const FAULTS_MAX: usize = 64;
-/// Bytes of a mark beside its paths: no mark has more.
+/// Maximum number of bytes that a mark has besides its paths.
 const MARK_HEAD_BYTES: usize = 128;
 /// Number of hex digits of a policy's id.
 const POLICY_DIGITS: usize = 16;
@@ -41,7 +41,8 @@ pub enum MarkError {
 }
 
 /// The mark of a record that was changed before it was written: the policy that changed it, and the
-/// members that were changed. Without a member, only what was around the event was left out.
+/// members that were changed. If no member was changed, only the text around the event was left
+/// out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redaction {
@@ -115,7 +116,7 @@ impl Redaction {
         {
             return Err(MarkError::Order);
         }
-        // An escape takes two bytes for one, because a path has no control characters.
+        // An escape makes at most two bytes of one, because a path has no control characters.
         let longest = MARK_HEAD_BYTES + both().map(|path| 2 * path.len() + 3).sum::<usize>();
         if longest > REDACTION_BYTES_MAX && self.to_string().len() > REDACTION_BYTES_MAX {
             return Err(MarkError::TooLong);
@@ -243,7 +244,7 @@ mod tests {
         assert_eq!(fault(&text.replace("/user/username", "user.username")), MarkError::Path);
         assert_eq!(fault(&text.replace("/user/username", "/user~2")), MarkError::Path);
         assert_eq!(fault(&text.replace(r#","tokenised":["/user/username"]"#, "")), MarkError::Format);
-        // Only what was around the event was left out.
+        // A mark without members: only the text around the event was left out.
         let alone = r#"{"policy":"0000000000000abc","dropped":[],"tokenised":[]}"#;
         assert_eq!(Redaction::parse(alone).expect("a mark").to_string(), alone);
         let many = (0..=REDACTED_PATHS_MAX).map(|at| format!("/{at}")).collect();

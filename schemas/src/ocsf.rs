@@ -199,7 +199,7 @@ struct Resource<'a> {
 /// The values of an audit event for which OCSF has no field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Unmapped<'a> {
-    /// For all events of the alert, like the column of the same name.
+    /// The actors of all events of the alert, as in the column `actors`.
     actors: &'a [String],
     audit_ids: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -427,8 +427,8 @@ const TACTICS: &[(&str, &str, &str)] = &[
     ("resource-development", "Resource Development", "TA0042"),
 ];
 
-/// Returns the name that Sigma tags have for the tactic with a display name and an id; `None` if
-/// there is no such tactic.
+/// Returns the name in Sigma tags of the tactic with this display name and this id; `None` if there
+/// is no such tactic.
 pub fn tactic_tag(name: &str, uid: &str) -> Option<&'static str> {
     TACTICS.iter().find(|(_, shown, id)| (*shown, *id) == (name, uid)).map(|(tag, ..)| *tag)
 }

@@ -1,7 +1,7 @@
-//! What an event says about the result of its request, and whether the request was a dry run.
+//! Finds out from an event how its request ended, and whether the request was a dry run.
 //!
-//! Invariant: rules and views have one meaning of success, the one of [`Answer::outcome`]. A
-//! request counts as a dry run only if `dryRun` makes the API server store nothing. No state.
+//! Invariant: rules and views share one meaning of success, that of [`Answer::outcome`]. A request
+//! counts as a dry run only if `dryRun` makes the API server store nothing. No state.
 //!
 //! | what is known | outcome |
 //! |---|---|
@@ -16,7 +16,7 @@
 //! | no code, decision `allow`, stage `ResponseStarted`, `ResponseComplete` or absent | success |
 //! | none of these | unknown |
 //!
-//! The first line that applies decides. A code below 100 is no code.
+//! The first line that applies decides. A code below 100 counts as no code.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ impl Outcome {
 
 /// The annotation in which OpenShift's OAuth server says how a login ended: `allow`, `deny` or
 /// `error`. The response code does not say how, because the answer to a refused login is the login
-/// page. A login is no request for a resource. In the event of a request for a resource, this
+/// page. A login is not a request for a resource. In the event of a request for a resource, this
 /// annotation says nothing, because whoever may create an admission policy or webhook can write it.
 pub const LOGIN_DECISION: &str = "authentication.openshift.io/decision";
 
@@ -108,11 +108,11 @@ const DRY_VERBS: [&str; 3] = ["create", "patch", "update"];
 const DRY_SUBRESOURCES: [&str; 8] =
     ["approval", "binding", "ephemeralcontainers", "eviction", "finalize", "resize", "scale", "status"];
 
-/// API groups of resources that are not stored: they answer a question.
+/// API groups whose resources are not stored, because a request for one asks a question.
 const ANSWERING_GROUPS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
 
-/// End of the names of OpenShift's API groups. Its API server passes some requests on without their
-/// options, so that a dry run there may store an object.
+/// End of the names of OpenShift's API groups. OpenShift's API server passes some requests on
+/// without their options, so that a dry run there may store an object.
 const OPENSHIFT_GROUPS: &str = ".openshift.io";
 
 /// Returns true if a URI asks for a dry run: `dryRun=All` in its query.

@@ -2,7 +2,8 @@
 //!
 //! Invariant: [`leaf_hash`] is the leaf hash of RFC 6962, section 2.1: SHA-256 of a zero byte
 //! followed by the record. The hash of a record that was redacted also covers its mark, so that the
-//! mark can be neither changed nor left out in a proof. Both are part of the format. No state.
+//! mark can be neither changed nor left out in a proof. Both hashes are part of the format. No
+//! state.
 
 use std::fmt;
 
@@ -52,8 +53,8 @@ pub fn leaf_hash(leaf: &[u8]) -> Sha256Hash {
 }
 
 /// Returns the leaf hash of a record that was redacted before it was written: SHA-256 of a byte 2,
-/// its mark, a newline, and the record. A mark has no newline, no other leaf begins with this byte,
-/// and neither does a node of a tree.
+/// its mark, a newline, and the record. These bytes cannot be confused with others: a mark has no
+/// newline, and the byte 2 begins neither another kind of leaf nor a node of a tree.
 pub fn redacted_leaf_hash(mark: &str, record: &[u8]) -> Sha256Hash {
     let mut hasher = Sha256::new();
     hasher.update([2]);

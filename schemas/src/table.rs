@@ -1,8 +1,8 @@
-//! The tables of an archive and the one schema of each.
+//! The tables of an archive, and the columns of each.
 //!
 //! Invariant: a column's name is written here and nowhere else. Its position is a constant in the
 //! module `index` of the table. Column order is part of the format, because writers fill columns by
-//! position. Nothing here has state, so a crash changes nothing.
+//! position. No state.
 
 use std::sync::{Arc, LazyLock};
 

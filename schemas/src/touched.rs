@@ -1,11 +1,11 @@
 //! What the events of an alert touch: their namespaces, users and clusters, and their offsets in
 //! their sources.
 //!
-//! Invariant: a name or an offset that was added is found again. Everything is bounded, and
-//! exceeding a bound adds to what is found and never removes from it: a list of names becomes
-//! [`ANY`], neighbouring ranges of one source become one range, and ranges of too many sources
-//! become one range of any source. So a reader that asks whether an alert touches a namespace, a
-//! user or a record may get a false yes, but never a false no. No state.
+//! Invariant: a name or an offset that was added is always found. Every list is bounded. If a bound
+//! is exceeded, more is found than was added, and never less: a list of names becomes [`ANY`],
+//! neighbouring ranges of one source become one range, and ranges of too many sources become one
+//! range of any source. So a reader that asks whether an alert touches a namespace, a user or a
+//! record may get a false yes, but never a false no. No state.
 
 use std::collections::BTreeMap;
 

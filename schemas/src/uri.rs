@@ -1,6 +1,6 @@
 //! Query parameters of a request URI as the API server reads them.
 //!
-//! Invariant: a pair that Go's `url.ParseQuery` drops is no parameter here either, so a client
+//! Invariant: a pair that Go's `url.ParseQuery` drops is not a parameter here either, so a client
 //! cannot show one value to readers of the log and another to the API server. No state.
 
 /// Returns the values of a query parameter of a URI, decoded and joined by spaces; `None` if the

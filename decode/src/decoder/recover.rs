@@ -1,12 +1,12 @@
-//! Recovers events from a line that is not one.
+//! Recovers events from a line that is not a single event.
 //!
 //! A line may be torn, cut, glued to the next one, a list, or several documents. Invariants:
 //! - Every byte of the line is in an event, a reject or a frame, in the order of the line.
 //! - A client can send text that looks like an event, so only two kinds of events are believed:
 //!   events that follow each other from the line's first byte, and, after a tear, the one event that
 //!   ends where the line does.
-//! - The work is linear in the line, except for the tears in it, which [`RECOVERY_BYTES_MAX`]
-//!   bounds. Nothing is kept here.
+//! - The work is linear in the line, except for the search after tears, which
+//!   [`RECOVERY_BYTES_MAX`] bounds. No state.
 
 use strongroom_lines::frame::LineKind;
 use strongroom_lines::wrapper::{self, Damaged, Record};
@@ -17,7 +17,8 @@ use super::{Cut, Decoder, Piece};
 /// Maximum number of bytes of one line that are parsed in search of a whole event after a tear,
 /// where a writer stopped in the middle of another event.
 const RECOVERY_BYTES_MAX: usize = 64 << 20;
-/// Maximum number of brackets that are open in a torn text before an event that is believed.
+/// Maximum number of open brackets in a torn text. If there are more, an event after that text is
+/// not believed.
 const TORN_DEPTH_MAX: usize = 1 << 20;
 
 impl Decoder {
@@ -56,13 +57,15 @@ impl Decoder {
         }
     }
 
-    /// Decodes the objects at the beginning of a line that end with a NUL byte each, as GELF has them
-    /// over TCP, and then the rest of the line. A NUL is frame. Returns `false` if the line does not
-    /// begin with such an object. JSON has no NUL, so an object in a text of a client's is never one.
+    /// Decodes the objects at the beginning of a line, each of which ends with a NUL byte as in
+    /// GELF over TCP, and then the rest of the line. A NUL is frame. Returns `false` if the line
+    /// does not begin with such an object. JSON has no NUL, so an object in a client's text is
+    /// never taken for one of these.
     fn gelf_frames(&mut self, whole: &Piece<'_>) -> bool {
         let line = whole.line;
         let count_max = wrapper::SHORT_ITEMS_MAX + line.len() / wrapper::ITEM_BYTES_MIN;
-        // The frame before may have been read when its NUL had not come yet.
+        // The object before may have been read before its NUL came. This line then begins with that
+        // NUL.
         let mut at = whole.start + usize::from(line.get(whole.start) == Some(&0));
         let mut frames = Vec::new();
         while let Some(length) = memchr::memchr(0, &line[at..]).filter(|_| frames.len() < count_max) {
@@ -73,7 +76,7 @@ impl Decoder {
             frames.push((at, at + length));
             at += length + 1;
         }
-        // More zeros than one are what a crash left.
+        // Several zeros in a row were left by a crash.
         if frames.is_empty() || line.get(at) == Some(&0) {
             return false;
         }
@@ -90,15 +93,15 @@ impl Decoder {
                 newline: end < line.len() || whole.newline,
                 ..*whole
             });
-            // The NUL before the next frame is the frame of that.
+            // The NUL before the next object belongs to that object's frame.
             from = end;
         }
         self.extend_last(&line[from..]);
         true
     }
 
-    /// Takes `line[from..end]` as an event whose text is cut, perhaps in layers. Returns `false` if
-    /// it is not one.
+    /// Takes `line[from..end]` as an event whose text is cut, and which may be in layers. Returns
+    /// `false` if it is not one.
     pub(super) fn cut_event(&mut self, whole: &Piece<'_>, from: usize, end: usize) -> bool {
         let start = from.max(whole.start);
         let bytes = &whole.line[start..end];
@@ -116,8 +119,8 @@ impl Decoder {
         dialect.map(|dialect| self.dialects.add(dialect)).is_ok()
     }
 
-    /// Recovers events from a line that is not one: it may be an `EventList`, or contain whole
-    /// events beside broken text.
+    /// Recovers events from a line that is not a single event: it may be an `EventList`, or contain
+    /// whole events beside broken text.
     ///
     /// A client can send text that looks like an event: a body may contain one. So only two kinds
     /// of events are believed: events that follow each other from the line's first byte, and, after
@@ -245,8 +248,8 @@ impl Decoder {
             Err(refusal) if refusal.reason == Reason::InvalidUtf8 => {
                 self.damaged_list(whole, frame_from, extent, records_left)
             }
-            // A line of an array of arrays, or one of several documents that were joined. Any other text
-            // after it may be that around a client's array.
+            // The text may be a line of an array of arrays, or one of several documents that were
+            // joined. If other text follows it, the array may be a client's.
             Err(_) if wrapper::is_array(&whole.line[start..end]) => {
                 let rest = whole.line[end..whole.end].trim_ascii();
                 let is_apart = matches!(rest, b"" | b",") || rest.starts_with(b"[") || rest.starts_with(b"{");
@@ -333,7 +336,7 @@ fn is_white(byte: u8) -> bool {
 
 /// Returns the extent of the first text at or after `from` that begins like an event and whose
 /// document ends where `line` does, apart from white space. `None` if that event may be nested in
-/// the text from `from` on, or from any beginning of an event before it.
+/// the text that begins at `from`, or in an earlier event.
 fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
     let text_end = line.trim_ascii_end().len();
     let mut bytes_left = RECOVERY_BYTES_MAX;
@@ -359,8 +362,8 @@ fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
     None
 }
 
-/// Whether a value that follows `torn`, which begins with an object, may be inside of that object.
-/// If that object `is_outermost`, the value must not be inside of a text around it either.
+/// Whether a value that follows `torn` may be inside the object that `torn` begins with. If that
+/// object `is_outermost`, also whether the value may be inside a text around the object.
 fn may_be_nested(torn: &[u8], is_outermost: bool) -> bool {
     // For each bracket that is open, whether it is a list's.
     let mut open: Vec<bool> = Vec::new();

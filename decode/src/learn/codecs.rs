@@ -1,8 +1,8 @@
-//! Which codecs of a form write a value as it is written in a record.
+//! Finds the codecs of a form that write a value exactly as a record has it.
 //!
-//! Invariant: a codec is in a set only if it writes every escape, decimal and space of the text that
-//! the set was made from. The set says nothing of the value itself: the caller compares what the
-//! form gives with the record. No state.
+//! Invariant: a codec is in a set only if it writes every escape, decimal and space of the text
+//! that the set was made from. The set does not show that the value itself is right: the caller
+//! compares what the form gives with the record. No state.
 
 use memchr::memmem;
 use strongroom_lines::swar::string_end;
@@ -11,7 +11,7 @@ use strongroom_schemas::form::{Codec, Decimals, Kind, LIST_INDENT_MAX, Layout, S
 
 use crate::formats;
 
-/// All styles, those that are preferred first where a text allows several.
+/// All styles, in order of preference: where a text allows several, the first of them is used.
 const STYLES: [Style; 13] = [
     Style::Go,
     Style::Json,
@@ -28,11 +28,11 @@ const STYLES: [Style; 13] = [
     Style::JsonSlashDelete,
 ];
 const STYLES_ALL: u64 = (1 << STYLES.len()) - 1;
-// The first ones are those of the null form.
+// The first ones are those of a record that the columns alone give, without a form.
 const _: () =
     assert!(matches!((STYLES[0], DECIMALS[0], Zone::ALL[0]), (Style::Go, Decimals::Fixed(6), Zone::Letter)));
 
-/// All numbers of decimals, those that are preferred first.
+/// All numbers of decimals, in order of preference.
 const DECIMALS: [Decimals; 13] = [
     Decimals::Fixed(6),
     Decimals::Fixed(3),
@@ -48,13 +48,15 @@ const DECIMALS: [Decimals; 13] = [
     Decimals::Fixed(7),
     Decimals::Fixed(8),
 ];
-/// The bits of all times with a zone come first, and then those of numbers.
+/// Position of the first bit of times that are numbers. The bits of all times with a zone come
+/// before it.
 const NUMBERS: usize = Zone::ALL.len() * DECIMALS.len();
 const SECONDS: u64 = 1 << NUMBERS;
 const MILLISECONDS: u64 = SECONDS << 1;
 /// Position of the first bit of seconds with decimals.
 const DECIMAL_SECONDS: usize = NUMBERS + 2;
-/// Digits of the first whole number that is milliseconds, and not seconds, since 1970.
+/// A whole number with at least this many digits is milliseconds since 1970; a shorter one is
+/// seconds.
 const MILLISECONDS_DIGITS_MIN: usize = 12;
 
 #[derive(Clone, Copy)]
@@ -90,7 +92,7 @@ const fn with(wanted: Trait) -> u64 {
     set
 }
 
-/// For each byte of a string that is not part of an escape, the styles that write it so.
+/// For each byte outside of escapes in a string, the styles that write the byte as it is.
 static BARE: [u16; 256] = bare();
 
 const fn bare() -> [u16; 256] {
@@ -110,7 +112,7 @@ const fn bare() -> [u16; 256] {
     sets
 }
 
-/// Returns the styles that write the text between the quotes of a string.
+/// Returns the styles that write `content`, the text between the quotes of a string.
 pub(super) fn styles(content: &[u8]) -> u64 {
     let met = Met::of(content);
     if met.escapes_other {
@@ -133,7 +135,7 @@ pub(super) fn styles(content: &[u8]) -> u64 {
     }
     if met.escapes_code {
         for at in memmem::find_iter(content, b"\\u") {
-            // After an odd number of backslashes, this one is text.
+            // After an odd number of backslashes, this backslash is itself escaped.
             let before = content[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
             if before % 2 == 0 {
                 set &= escape(&content[at..]).0;
@@ -152,16 +154,16 @@ struct Met {
     slash: bool,
     delete: bool,
     non_ascii: bool,
-    /// Characters that are always escaped.
+    /// Bare characters that every style escapes.
     unwritable: bool,
     /// A backslash before a `u`.
     escapes_code: bool,
-    /// A backslash before a character that not all styles have after one.
+    /// A backslash before a character that only some styles write after a backslash.
     escapes_other: bool,
 }
 
 impl Met {
-    /// The loops have no early exit, so that they are vectorised.
+    /// Finds out which kinds there are. The loops have no early exit, so that they are vectorised.
     fn of(content: &[u8]) -> Met {
         let (mut html, mut slash, mut delete, mut non_ascii, mut backslash) = (0, 0, 0, 0, 0);
         let (mut control, mut quote) = (0, 0);
@@ -272,7 +274,7 @@ pub(super) fn times(value: &[u8]) -> u64 {
     widths(digits.len(), needed) << (zone * DECIMALS.len())
 }
 
-/// Most decimals that a column has.
+/// Maximum number of decimals of a time in a column.
 const DIGITS_MAX: usize = 6;
 
 /// Returns the formats, as bits, that write `width` decimals of a time that needs `needed` of them.
@@ -285,7 +287,8 @@ fn needed(digits: &[u8]) -> usize {
     digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1)
 }
 
-/// Returns a quoted time up to its seconds, its decimals, and the position of its zone.
+/// Splits a quoted time into the text up to its seconds, its decimals, and the position of its zone
+/// in [`Zone::ALL`].
 fn parts_of_time(value: &[u8]) -> Option<(&[u8], &[u8], usize)> {
     let text = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     let (text, rest) = text.split_at_checked(formats::POINT)?;
@@ -358,14 +361,14 @@ const PADDED: u8 = 4;
 const LINES: u8 = 8;
 const LAYOUTS_ALL: u8 = 15;
 
-/// The codecs that write some values of one column.
+/// A set of codecs, each of which writes all the values that the set was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Codecs {
     /// A bit for each style, or for each codec of a time.
     formats: u64,
     /// A bit for each layout of a list.
     layouts: u8,
-    /// The fill and the widths of [`LINES`], if a value showed them.
+    /// The fill and the widths of [`LINES`], if a value determined them.
     lines: Option<(u8, u8, u8)>,
 }
 
@@ -438,7 +441,7 @@ impl Codecs {
         }
     }
 
-    /// Returns the styles of a list alone.
+    /// Returns the styles of a list, without its layouts, as codecs of strings.
     pub(super) fn of_strings(&self) -> Codecs {
         Codecs::of(self.formats)
     }

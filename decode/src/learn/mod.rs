@@ -1,23 +1,24 @@
 //! Learns how a stream writes its records, and makes forms from that.
 //!
 //! A *skeleton* is what the records of one kind have in common: the order of members, the
-//! separators, which columns there are. While a block is decoded, [`Learner::see`] cuts into its
-//! parts each record that the columns alone do not give, and counts it under its skeleton. It
-//! collects the codecs that can write every value of a column, and notes which added values change
-//! from record to record. When the block ends, [`Learner::finish`] makes forms from the most
-//! frequent skeletons: an added value that is the same in all records is part of the form, a copy
-//! of one of the event's times is a copy there too, and all other added values are items.
+//! separators, which columns there are. While a block is decoded, [`Learner::see`] takes each
+//! record that the columns alone do not give, cuts it into its parts, and counts it under its
+//! skeleton. It collects the codecs that can write every value of a column. A value that belongs to
+//! no column is an *added value*; `see` notes which of these change from record to record. When the
+//! block ends, [`Learner::finish`] makes forms from the most frequent skeletons: an added value
+//! that is the same in all records is part of the form's text, a copy of one of the event's times
+//! is written as such a copy, and all other added values are items.
 //!
 //! Invariants:
-//! - Nothing here decides that a row needs no `raw`: [`crate::rows`] renders each row by its form
-//!   and compares the result with the record.
+//! - This module does not decide that a row needs no `raw`: [`crate::rows`] renders each row by its
+//!   form and compares the result with the record.
 //! - A template is used only if [`Form::parse`] accepts it, and only if it is short compared with
 //!   the records that it replaces.
 //! - The forms of a block follow from its records alone, so a block that is decoded again has the
-//!   same forms. Nothing but buffers is kept between blocks.
-//! - Useless work is bounded. A record that has no form, or that needs a new skeleton, uses up a
-//!   credit, and records of known skeletons restore it. When the credit is spent, nothing is
-//!   learned from the rest of the block.
+//!   same forms. Only buffers are kept between blocks.
+//! - Useless work is bounded. A block has a credit. A record that has no form, or that needs a new
+//!   skeleton, reduces the credit; a record of a known skeleton raises it again. When the credit is
+//!   spent, nothing is learned from the rest of the block.
 
 mod codecs;
 mod scan;
@@ -59,7 +60,7 @@ const TEMPLATE_TO_RECORDS_MAX: usize = 2;
 /// chance.
 const SURE: u32 = 16;
 
-/// Records with the same key, whose values the same codecs can write.
+/// What is known of the records that have the same key, and whose values the same codecs can write.
 struct Skeleton {
     key: Vec<u8>,
     codecs: Vec<Codecs>,
@@ -74,7 +75,8 @@ struct Skeleton {
 /// The skeleton of the records that have a short key.
 struct Short {
     skeleton: usize,
-    /// The codecs of the event, which a short key does not have.
+    /// The positions of the event's codecs in [`Skeleton::codecs`]. A scan for a short key does not
+    /// give these codecs.
     event: Range<usize>,
 }
 
@@ -156,9 +158,9 @@ impl Learner {
         };
     }
 
-    /// Cuts a record with a canonical event into `self.scan`, but not its event. Returns the
-    /// record's skeleton, or the short key that is not known yet and the position of the event's
-    /// codecs.
+    /// Cuts a record with a canonical event into `self.scan`, but leaves the event whole. Returns
+    /// the record's skeleton. If the short key is not known yet, returns the key and the position
+    /// of the event's codecs instead.
     fn cut_short(&mut self, record: &[u8], columns: &Columns<'_>) -> Option<Result<usize, (Vec<u8>, usize)>> {
         self.scan.run(record, columns, Wanted::ShortKey)?;
         let event_at = self.scan.event_at?;
@@ -184,7 +186,8 @@ impl Learner {
     fn remember(&mut self, key: Vec<u8>, event_at: usize) {
         let Some(last) = self.seen.last() else { return };
         let skeleton = &mut self.skeletons[last.skeleton];
-        // For each codec, the kind of its column; `None` for that of a copy or a region.
+        // For each codec, the kind of its column; `None` if the codec is that of a copy or a
+        // region.
         let mut kinds: Vec<Option<Kind>> = Vec::new();
         for part in parts(&skeleton.key) {
             match part {
@@ -193,7 +196,7 @@ impl Learner {
                 Part::Literal(_) | Part::Value(_) | Part::Close => {}
             }
         }
-        // All columns are in the event, and nothing else in it has codecs.
+        // All columns are in the event, and only columns have codecs there.
         let columns = kinds.iter().flatten().count();
         let event = event_at..event_at + columns;
         let mut narrowed = skeleton.codecs.clone();
@@ -212,8 +215,8 @@ impl Learner {
         self.by_short_key.insert(key, Short { skeleton: last.skeleton, event });
     }
 
-    /// Cuts the record into `self.scan`. Returns its skeleton, `Some(None)` if that is a new one,
-    /// or `None` if the record has no form.
+    /// Cuts the record into `self.scan`. Returns the record's skeleton, `Some(None)` if it needs a
+    /// new skeleton, or `None` if it has no form.
     fn cut(&mut self, record: &[u8], columns: &Columns<'_>) -> Option<Option<usize>> {
         if self.scan.run(record, columns, Wanted::Key).is_none() {
             let location = scan::locate(record, columns).filter(|found| *found != self.scan.location)?;
@@ -239,7 +242,7 @@ impl Learner {
     }
 
     /// Counts the record that was cut under its skeleton, and adds the skeleton if it is new.
-    /// Returns the cost.
+    /// Returns what the record costs of the credit.
     fn count(&mut self, row: usize, known: Option<usize>, bytes: usize) -> u32 {
         let at = known.unwrap_or_else(|| self.add());
         let Learner { scan, skeletons, places, text, values, seen, .. } = self;
@@ -402,7 +405,7 @@ impl Learner {
     }
 }
 
-/// A column can be in 0 to `FORM_REGIONS_MAX` regions; this is how many different numbers that is.
+/// Number of levels at which a column can be: it can be in 0 to `FORM_REGIONS_MAX` regions.
 const LEVELS: usize = strongroom_schemas::form::FORM_REGIONS_MAX + 1;
 
 /// The codecs that write most values of the block. They are chosen where several codecs can write
@@ -454,7 +457,7 @@ impl Usual {
             };
             let (Some(codecs), Some(usual)) = (codecs.next(), usual.get_mut(regions)) else { return };
             narrow(usual, codecs);
-            // The strings of lists are escaped like others.
+            // The strings of lists are escaped like the texts of other columns.
             let other = match kind {
                 Some(Kind::Text) => &mut self.lists,
                 Some(Kind::List) => &mut self.strings,

@@ -1,10 +1,11 @@
 //! Cuts a record into what repeats from record to record and what does not.
 //!
 //! Invariant: if the columns, the added values and the escapes of strings are put back into the
-//! *key* that [`Scan::run`] leaves, the result is the record. Two records with one key differ only
-//! in these. The text is checked no further than is needed to find the ends of values: the caller
-//! checks the form that it makes of a key, and compares what the form gives with the record.
-//! Buffers, and the position of the event in the last record, are kept from record to record.
+//! *key* that [`Scan::run`] leaves, the result is the record. Two records with the same key differ
+//! only in these three. The text is checked no further than is needed to find the ends of values:
+//! the caller checks the form that it makes of a key, and compares what the form gives with the
+//! record. Buffers, and the position of the event in the last record, are kept from record to
+//! record.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -34,12 +35,12 @@ pub(crate) struct Columns<'l> {
 #[derive(Clone, Copy)]
 pub(crate) struct EventText<'t> {
     pub(crate) text: &'t [u8],
-    /// The text is what the columns alone render to, so its key follows from which columns there
-    /// are.
+    /// Whether the text is what the columns alone render to. Its key then follows from which
+    /// columns are not null.
     pub(crate) is_canonical: bool,
 }
 
-/// The columns that have copies, those that are preferred first.
+/// The columns whose copies are recognised, in order of preference.
 pub(crate) const TIMES: [usize; 2] = [index::STAGE_TIMESTAMP, index::REQUEST_RECEIVED_TIMESTAMP];
 
 impl Columns<'_> {
@@ -105,7 +106,7 @@ pub(super) fn parts(mut key: &[u8]) -> impl Iterator<Item = Part<'_>> {
 /// Where the event is in a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Location {
-    /// Names of the members on the way to the event. Strings on the way are opened.
+    /// Names of the members on the path to the event. Strings on that path are opened.
     path: Vec<Vec<u8>>,
     /// The member that has the level, if that is not the member `level`.
     level: Option<&'static str>,
@@ -121,13 +122,13 @@ enum Role {
     Added,
 }
 
-/// Maximum number of names of added members whose values are looked at for copies.
+/// Maximum number of names of added members whose values may be recognised as copies.
 const COPIES_MAX: usize = 8;
 /// Trust in a name at the start of a block, and its maximum.
 const TRUST_MAX: i32 = 64;
-/// Trust that a name loses with a value that is not a copy. A copy restores 1. A name without trust
-/// has no copies in the rest of the block: some of its values are copies by chance, and each would
-/// need a form of its own.
+/// Trust that a name loses with a value that is not a copy. A copy restores 1. If a name has lost
+/// its trust, its values are not taken for copies in the rest of the block. Some of them equal a
+/// time by chance, and their records would need a form of their own.
 const TRUST_LOST: i32 = 32;
 
 /// An added member whose values may be copies of a time.
@@ -171,8 +172,8 @@ pub(super) struct Scan {
 pub(super) enum Wanted {
     Key,
     KeyAndPaths,
-    /// A key in which a canonical event is not cut. It stands for one key of [`Wanted::Key`], but
-    /// has no parts.
+    /// A key in which a canonical event is not cut. It stands for exactly one key of
+    /// [`Wanted::Key`], but cannot be split into parts.
     ShortKey,
 }
 
@@ -211,7 +212,7 @@ impl Scan {
     }
 
     /// Cuts a document with text around it. `steps` is the number of members already passed on the
-    /// way to the event, or `None` if the document is not on that way.
+    /// path to the event, or `None` if the document is not on that path.
     fn text(&mut self, text: &[u8], steps: Option<usize>, columns: &Columns<'_>) -> Option<()> {
         let (start, end) = match literal(text) {
             Some((start, end)) => {
@@ -437,7 +438,7 @@ impl Scan {
         }
     }
 
-    /// Cuts `value`, which the added member `name` has, if it is a copy of a time of the event.
+    /// Cuts the value of the added member `name`, if it is a copy of one of the event's times.
     fn copy(&mut self, value: &[u8], name: &[u8], columns: &Columns<'_>) -> Option<()> {
         if !codecs::is_like_time(value) {
             return None;
@@ -532,8 +533,8 @@ fn fits(text: &[u8], place: Place) -> bool {
 /// The name of a member, and the position of its column in [`MAPPED`].
 type Named = (&'static [u8], usize);
 
-/// The members with columns of the event, and then of each of [`CONTAINERS`], by the lengths of
-/// their names.
+/// The members that have columns: first those of the event, and then those of each of
+/// [`CONTAINERS`]. The members of an object are grouped by the lengths of their names.
 static MEMBERS: LazyLock<[Vec<Vec<Named>>; 1 + CONTAINERS.len()]> = LazyLock::new(|| {
     std::array::from_fn(|object| {
         let inside = object.checked_sub(1).map(|at| CONTAINERS[at]);
@@ -557,7 +558,7 @@ fn level_column() -> Option<usize> {
     MAPPED.iter().position(|mapped| mapped.column == index::LEVEL)
 }
 
-/// Returns the extent of a string literal that is all of `text` but for white space.
+/// Returns the extent of the string literal in `text`, if only white space is around it.
 fn literal(text: &[u8]) -> Option<(usize, usize)> {
     let start = skip_white(text, 0);
     if text.get(start) != Some(&b'"') {
@@ -567,7 +568,7 @@ fn literal(text: &[u8]) -> Option<(usize, usize)> {
     (end > start + 1 && text[end - 1] == b'"').then_some((start, end))
 }
 
-/// Returns the text of a string with its quotes.
+/// Returns the text of `literal`, a string with its quotes, without the escapes.
 fn unescaped(literal: &[u8]) -> Option<Cow<'_, str>> {
     let content = &literal[1..literal.len() - 1];
     if memchr::memchr(b'\\', content).is_none() {
@@ -608,10 +609,11 @@ fn value_end(text: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Maximum number of members on the way to an event.
+/// Maximum number of members on the path to an event.
 const STEPS_MAX: usize = 6;
 
-/// Finds the event in a record: the first object that has all members whose columns the row has.
+/// Finds the event in a record: the first object that has a member for every column that is not
+/// null in the row.
 pub(super) fn locate(record: &[u8], columns: &Columns<'_>) -> Option<Location> {
     let level = level_column()?;
     let mut needed: Vec<&'static str> = Vec::new();

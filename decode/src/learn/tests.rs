@@ -1,7 +1,7 @@
 //! Learns the forms of logs that other serialisers wrote, of wrappers, and of hostile streams.
 //!
-//! Goal: a record is given back exactly, whatever wrote it. Where its stream repeats a form, no row
-//! keeps `raw`; where every line has another one, the work is bounded.
+//! Goal: a record is given back exactly, whichever program wrote it. If the records of a stream
+//! repeat a form, no row keeps `raw`; if every record needs a different form, the work is bounded.
 
 use std::fmt::Write as _;
 
@@ -29,7 +29,7 @@ fn lines(events: u64, seed: u64) -> Vec<String> {
     lines
 }
 
-/// Returns the rows of records, each of which has the event that follows it.
+/// Returns a row for each pair of a record and the event in it.
 fn rows_of(records: &[(String, String)]) -> RecordBatch {
     let mut rows = Rows::new();
     for (record, event) in records {
@@ -41,7 +41,7 @@ fn rows_of(records: &[(String, String)]) -> RecordBatch {
     rows.finish(&[]).expect("columns")
 }
 
-/// Checks that each row gives its record, and that all forms are forms. Returns the number of rows
+/// Checks that each row gives its record, and that all forms are valid. Returns the number of rows
 /// with a form and the number of forms.
 fn check<'r>(batch: &RecordBatch, records: impl IntoIterator<Item = &'r str>) -> (usize, usize) {
     let renderer = Renderer::new(batch).expect("a batch of events");
@@ -322,8 +322,8 @@ impl Choices {
     }
 }
 
-/// How the records of a stream are written. If `odd` is not 0, the others are chosen anew for each
-/// record.
+/// How the records of a stream are written. If `odd` is not 0, the other choices are made anew for
+/// some of the records and values.
 struct Odd {
     white: [&'static str; 4],
     style: usize,
@@ -511,7 +511,7 @@ const EVENT: &str = r#""kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"
 const COLUMNS: Columns<'_> =
     Columns { there: 0b10_1101, request_object: None, response_object: None, event: None, times: [None; 2] };
 
-/// Returns the templates of records that are events as they stand.
+/// Returns the templates of records that are events without a wrapper.
 fn forms_of(records: &[String]) -> Vec<String> {
     let pairs: Vec<(String, String)> =
         records.iter().map(|record| (record.clone(), record.clone())).collect();
@@ -531,7 +531,7 @@ fn what_is_the_same_is_in_the_form_and_what_varies_is_an_item() {
     let many: Vec<String> = (0..20).map(record).collect();
     let expected = format!(r#"{common},"@t":"${{}}","host":"cp-1","n":${{}},"on":true,"v":"1"}}"#);
     assert_eq!(forms_of(&many), [expected]);
-    // Of few records it is not known whether a number would change.
+    // After few records it is not known whether a number changes from record to record.
     let expected = format!(r#"{common},"@t":"${{}}","host":"${{}}","n":${{}},"on":true,"v":"${{}}"}}"#);
     for count in [1, 2] {
         assert_eq!(forms_of(&many[..count]), std::slice::from_ref(&expected));
@@ -601,16 +601,17 @@ fn times_that_are_copies_by_chance_are_items() {
         let stage_or_later = |stage: u64| stage + u64::from((stage / 7_001_003).is_multiple_of(every));
         forms_of(&timed(400, |_, stage| format!("\"@t\":\"{}\"", time_of(stage_or_later(stage)))))
     };
-    // Most are copies: the others have a second form.
+    // Most values are copies of a time. The records with other values have a second form.
     let most = forms(90);
     assert_eq!(most.len(), 2, "{most:?}");
     assert!(most.iter().any(|form| form.contains("\"@t\":${=stage_timestamp}")), "{most:?}");
-    // Few are copies: the records before this was known have a form of their own.
+    // Few values are copies of a time. The records that came before this was known have a form of
+    // their own.
     for every in [1, 2, 5] {
         let few = forms(every);
         assert!(few.len() <= 2 && few.iter().any(|form| form.contains("\"@t\":\"${}\"")), "{few:?}");
     }
-    // Nothing is taken for a copy in more members than are remembered.
+    // Values of members beyond the number that is remembered are not taken for copies.
     let many = |_: u64, stage: u64| {
         let member = |n: usize| format!("\"t{n}\":\"{}\"", time_of(stage));
         (0..20).map(member).collect::<Vec<_>>().join(",")
@@ -633,7 +634,7 @@ fn a_stream_with_other_names_in_each_line_stays_bounded() {
     let batch = rows_of(&pairs);
     let (formed, forms) = check(&batch, records.iter().map(String::as_str));
     assert!(formed <= FORMS_IN_BLOCK_MAX && forms <= FORMS_IN_BLOCK_MAX, "{formed}");
-    // Forms take no more room than the records that they replace.
+    // The forms of a block take no more room than the records that they replace.
     let templates: usize = templates(&batch).iter().map(String::len).sum();
     assert!(templates <= records.iter().take(FORMS_IN_BLOCK_MAX * 2).map(String::len).sum());
 }
@@ -653,10 +654,10 @@ fn records_without_a_form_end_the_search() {
 #[test]
 fn what_has_no_form_keeps_raw() {
     let odd = [
-        // Another object could be taken for the event.
+        // An object inside the event could be taken for the event.
         format!("{{{EVENT},\"x\":{{\"auditID\":\"b\"}}}}"),
         format!("{{{EVENT},\"x\":[{{\"verb\":\"b\"}}]}}"),
-        // A string could hold one.
+        // A string could contain such an object.
         format!("{{{EVENT},\"x\":\"{{}}\"}}"),
         format!("{{{EVENT},\"x\":\"\\\\u007b\"}}"),
         // Names.
@@ -703,7 +704,7 @@ fn levels_that_openshift_moved() {
         assert_eq!(check(&batch, [record]), (1, 1), "{record}");
         assert!(templates(&batch)[0].contains("_audit_level\":${level}"), "{record}");
     }
-    // The member that counts has another level than the row.
+    // The member from which the level is read has a level that the row does not have.
     for record in [
         records[0].replace("Request", "Metadata"),
         records[0].replace("default", "Metadata"),

@@ -66,8 +66,8 @@ impl<'a> Said<'a> {
         self.at(&[Name("resources"), First]).is_some()
     }
 
-    /// Calls `of` with each attack of the finding, and returns what it returns, without the attacks
-    /// for which it returns `None`.
+    /// Calls `of` with each attack of the finding. Returns the values that `of` returns, except
+    /// `None`.
     fn attacks(&self, of: fn(&'a RawValue) -> Option<Option<String>>) -> Option<Vec<Option<String>>> {
         let list = self.list(&[Name("finding_info"), Name("attacks")]).unwrap_or_default();
         Some(list.into_iter().filter_map(of).collect())
@@ -122,7 +122,7 @@ enum Value {
     /// A time, in whole milliseconds.
     Milliseconds(Option<i64>),
     List(Option<Vec<Option<String>>>),
-    /// The column has this text or a null, which means the same.
+    /// The column has this text, or is null, which means the same.
     TextOrNull(&'static str),
     /// The finding does not determine the column.
     Unsaid,

@@ -1,7 +1,7 @@
 //! Compares rows of events with their records.
 //!
-//! Invariant: a row is compared with what the decoder reads from its record alone, whatever wrote
-//! the row.
+//! Invariant: a row is compared with what the decoder reads from its record alone, whichever
+//! program wrote the row.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, TimestampMicrosecondType};
@@ -22,8 +22,8 @@ use crate::render::{Lists, Renderer, Strings, WrongColumn};
 /// Number of bytes of records that are decoded before their rows are compared.
 const CHUNK_BYTES: usize = 64 << 20;
 
-/// Columns of events that the record determines, in the order in which they are named. The last,
-/// `faults`, is there from [`FORMAT_OF_FAULTS`] on.
+/// Columns of events that the record determines, in the order in which they are named. The last
+/// one, `faults`, exists from [`FORMAT_OF_FAULTS`] on.
 const COMPARED: &[usize] = &[
     index::LEVEL,
     index::AUDIT_ID,
@@ -63,13 +63,13 @@ const COMPARED: &[usize] = &[
 ];
 
 /// Compares the rows of `events` with their records. First calls `each` with the record of every
-/// row, in order; if the row's form gives no record, it passes no bytes. Then calls `differs`, in
+/// row, in order; if the row's form gives no record, `each` gets no bytes. Then calls `differs`, in
 /// order, with every row whose columns differ from its record, or whose form or marks are wrong. If
 /// a row has a form, only the event is read, and not the bytes around it, because these belong to
 /// the form.
 ///
-/// `format` is the `eventsFormat` of the commit with the rows, by whose rules their records are
-/// read. A format newer than the current one is read as the current one.
+/// `format` is the `eventsFormat` of the commit that has the rows. Their records are read by the
+/// rules of that format, or of the current one if it is newer than that.
 ///
 /// # Errors
 /// [`MeaningError::Column`] if the batch is not one of the `events` table.
@@ -142,8 +142,8 @@ impl<'a> EventRows<'a> {
         Ok(EventRows { batch, renderer: Renderer::new(batch)?, shape, compared })
     }
 
-    /// Takes from `decoder` the rows that it decoded from the records of `rows`, and compares them
-    /// with the stored rows, column by column.
+    /// Takes the rows that `decoder` decoded from the records of `rows`, and compares them with the
+    /// stored rows, column by column.
     fn compare(
         &self,
         decoder: &mut Decoder,
@@ -188,8 +188,8 @@ impl<'a> EventRows<'a> {
             let said = if self.renderer.has_form(*row) {
                 None
             } else if self.renderer.keeps_format(*row) {
-                // A record that is kept as received has no shape, except an entry of Google's, and
-                // one whose event was found by a path: these are marked by their shapes.
+                // A record that is kept as received has no shape, with two exceptions: an entry of
+                // Google, and a record whose event was found by a path.
                 shapes.get(at).filter(|shape| *shape == SHAPE_GOOGLE || shape.starts_with(SHAPE_UNWRAP))
             } else if raws.is_valid(at) {
                 // The stored row was rendered from its columns, although the decoder would have

@@ -1,14 +1,14 @@
 //! Checks whether the columns of a row say what its record says.
 //!
 //! Invariants:
-//! - What an event's record says is what the decoder reads from its bytes alone. A row that was
-//!   decoded and sealed has the columns that are found here.
-//! - What an alert's record says is read from the finding that was sent. Columns that the finding
-//!   does not determine are not compared.
-//! - No record is trusted: it may contain anything, of any size up to [`RECORD_BYTES_MAX`]. Its
-//!   values are never repeated.
+//! - The decoder reads an event's record from its bytes alone. So if the decoder made a sealed row,
+//!   the same columns are found here.
+//! - An alert's record is the finding that was sent. Columns that the finding does not determine
+//!   are not compared.
+//! - No record is trusted: it may contain anything, of any size up to [`RECORD_BYTES_MAX`]. No
+//!   message repeats its values.
 //!
-//! Nothing is kept here, and nothing is written.
+//! No state; nothing is written.
 
 mod alerts;
 mod events;
@@ -36,7 +36,7 @@ pub enum MeaningError {
 /// How the columns of a row differ from what its record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// The record is not one of the row's table, so it determines no column.
+    /// The record is not a record of the row's table, so it determines no column.
     NoRecord,
     /// The form of the row does not give a record; the text is the class of the fault.
     Form(&'static str),

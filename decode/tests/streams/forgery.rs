@@ -1,9 +1,9 @@
-//! Nothing that a client of the cluster controls is an event, in any dialect.
+//! No text that a client of the cluster controls is taken for an event, in any dialect.
 //!
-//! Method: honest events, in which every member of a client carries hostile text, are rendered in a
-//! dialect. Then exactly these events must come out of the stream, with all their values, however
+//! Method: honest events, with hostile text in every member that a client chooses, are rendered in
+//! a dialect. Then exactly these events must come out of the stream, with all their values, however
 //! the stream is cut into blocks and wherever it stopped and grew. If a part of the stream is
-//! missing, no event may come out that is not one of them.
+//! missing, every event that comes out must be one of them.
 
 use std::collections::HashSet;
 
@@ -15,8 +15,8 @@ use strongroom_lines::{DEPTH_MAX, LINE_BYTES_MAX};
 
 use super::{Options, Row, decoded, grown};
 
-/// Lines that an API server and a container's runtime write beside events. `{}` stands for a text
-/// of a client, as they write it.
+/// Lines that an API server and a container's runtime write beside events. `{}` stands for a
+/// client's text, in the form in which these programs write it.
 const OTHER_LINES: [&str; 3] = [
     "I0302 10:00:00.000001       1 server.go:100] {}",
     r#"{"ts":1.5,"caller":"a.go:1","msg":{},"v":1}"#,
@@ -25,7 +25,7 @@ const OTHER_LINES: [&str; 3] = [
 
 const SHOWN_BYTES: usize = 400;
 
-/// Makes a stream from what is drawn, and checks the events that come out of it.
+/// Makes a stream from the choices of `draw`, and checks the events that come out of it.
 ///
 /// # Panics
 /// When an event is forged, lost or changed.
@@ -70,7 +70,8 @@ pub fn check(draw: &mut Draw<'_>) {
     }
 }
 
-/// The stream of a writer that stopped in the middle of a line, and wrote the next line after it.
+/// Returns the stream of a writer that stopped in the middle of a line, and wrote its next line
+/// right after that.
 fn torn(stream: &[u8], draw: &mut Draw<'_>) -> Vec<u8> {
     let from = draw(stream.len());
     let line_end = memchr::memchr(b'\n', &stream[from..]).map_or(stream.len(), |at| from + at);
@@ -78,8 +79,8 @@ fn torn(stream: &[u8], draw: &mut Draw<'_>) -> Vec<u8> {
     [&stream[..from], &stream[to..]].concat()
 }
 
-/// A stream of which the beginning is missing. It never begins right before a list: if the first
-/// element of that list is an event, nothing says that the list is not an array of events.
+/// Returns the stream without its beginning. It never begins right before a list: if the first
+/// element of a list is an event, nothing shows that the list is not a document of events.
 fn beginning<'s>(stream: &'s [u8], draw: &mut Draw<'_>) -> &'s [u8] {
     let rest = &stream[draw(stream.len())..];
     if rest.trim_ascii_start().starts_with(b"[") { stream } else { rest }
@@ -114,14 +115,14 @@ fn none_forged(stream: &[u8], honest: &[PlainEvent], dialect: Dialect) {
     }
 }
 
-/// The end of the text before a row, to be shown.
+/// Returns the end of the text before a row, for a message.
 fn before(stream: &[u8], row: &Row) -> String {
     let text = &stream[..usize::try_from(row.at()).unwrap_or(0).min(stream.len())];
     String::from_utf8_lossy(&text[text.len().saturating_sub(SHOWN_BYTES)..]).into_owned()
 }
 
-/// The event with its members that are JSON written in one way, because some writers sort or indent
-/// them.
+/// Returns the event with its JSON members rewritten in one format, because some writers sort or
+/// indent them.
 fn by_value(event: &PlainEvent) -> PlainEvent {
     let mut event = event.clone();
     for json in [

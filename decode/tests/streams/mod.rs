@@ -1,12 +1,12 @@
 //! Streams of any bytes through the decoder, in blocks of any size.
 //!
 //! The tests of this crate and the fuzz targets share this module. Blocks are cut as
-//! `strongroom-ingest` cuts them. The promises that [`check`] holds the decoder to:
+//! `strongroom-ingest` cuts them. [`check`] tests these promises of the decoder:
 //! 1. Events, rejects, frames and newlines give the stream back, byte for byte.
 //! 2. An event has the values that the plain decoder reads from its record, and no reject is an
-//!    event to the plain decoder, unless the text before it is the reason of the reject.
+//!    event to the plain decoder, unless it was rejected because of the text before it.
 //! 3. The rows do not depend on where the stream is cut into blocks.
-//! 4. A stream that stops anywhere and grows later loses and repeats no byte.
+//! 4. If a stream stops at any place and grows later, no byte is lost or repeated.
 //! 5. The rows of a block take memory in proportion to its bytes.
 
 pub mod forgery;
@@ -28,7 +28,7 @@ use strongroom_lines::{Block, DEPTH_MAX, LINE_BYTES_MAX, Reading, decode_alone_o
 use strongroom_schemas::rejects;
 
 const SHOWN_BYTES: usize = 1_000;
-/// Memory that the rows of a block may take: for each of its bytes, and in addition.
+/// Memory that the rows of a block may take: this much for each byte of the block, plus a constant.
 const MEMORY_PER_BYTE: usize = 64;
 const MEMORY_OF_BLOCK: usize = 1 << 20;
 
@@ -46,7 +46,7 @@ impl Default for Options {
     }
 }
 
-/// A row, without what a block may choose: the form of its record.
+/// A row without the form of its record, because forms depend on the blocks.
 #[derive(Clone, PartialEq)]
 pub enum Row {
     Event { at: i64, before: Vec<u8>, record: Vec<u8>, after: Vec<u8>, said: Box<PlainEvent> },
@@ -125,7 +125,8 @@ fn assert_same(whole: &[Row], in_blocks: &[Row]) {
     assert_eq!(whole.len(), in_blocks.len(), "rows depend on where the stream is cut into blocks");
 }
 
-/// Decodes a stream that ends, in blocks of these sizes, and checks the rows of each.
+/// Decodes a complete stream in blocks of the sizes that `size` returns, and checks the rows of
+/// each block.
 pub fn decoded(bytes: &[u8], options: &Options, size: &mut dyn FnMut() -> usize) -> Vec<Row> {
     let (mut at, mut first_line, mut so_far) = (0, 1, LineSoFar::default());
     let mut reader = Reader::new(options);
@@ -282,7 +283,8 @@ fn is_one_record(bytes: &[u8], so_far: &LineSoFar, max: usize) -> bool {
     }
 }
 
-/// Where the incomplete page at the end of a block begins, if the block ends before it.
+/// Returns where the incomplete page at the end of a block begins, if the block has to end before
+/// that page.
 fn held_page(bytes: &[u8], within: Within, is_at_end: bool, max: usize) -> Option<usize> {
     let (end, then) = frame::last_page(bytes, within, max)?;
     let is_held = match then {
@@ -317,7 +319,7 @@ fn rows(decoded: &DecodedBlock, options: &Options) -> Vec<Row> {
     let lines = decoded.rejects.column(rejects::index::LINE).as_primitive::<Int64Type>();
     for row in 0..decoded.rejects.num_rows() {
         let (raw, reason) = (raw.value(row).to_vec(), reason(&decoded.rejects, row));
-        // Torn text and pieces of lines are refused because of the text around them.
+        // Torn text, and pieces of lines, are rejected because of the text around them.
         let is_of_context = reason == "torn_line" || reason == "line_too_long";
         assert!(is_of_context || alone(&raw).is_err(), "lost: {}", String::from_utf8_lossy(&raw));
         rows.push(Row::Reject { at: offsets.value(row), raw, reason, line: lines.value(row) });

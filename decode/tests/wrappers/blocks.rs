@@ -10,7 +10,7 @@ fn cases(short: u32, long: u32) -> ProptestConfig {
     ProptestConfig::with_cases(if is_long { long } else { short })
 }
 
-/// Takes numbers from `drawn`, and after its end zeros.
+/// Returns a function that takes numbers from `drawn`, and zeros after the end of `drawn`.
 fn draws(drawn: &[u32]) -> impl FnMut(usize) -> usize {
     let mut rest = drawn.iter();
     move |bound| rest.next().map_or(0, |drawn| *drawn as usize % bound.max(1))
@@ -89,9 +89,9 @@ proptest! {
         let (mut stream, mut wanted, mut is_open) = (String::new(), Vec::new(), false);
         let last = documents.len() - 1;
         for (at, (head, is_pretty, events, tail, joint)) in documents.into_iter().enumerate() {
-            // After a list without its bracket, an object would be an element of that.
+            // After a list without its closing bracket, an object would be an element of that list.
             let head = if is_open { head % 2 } else { head };
-            // After a comma, a list would be one, too.
+            // After a comma, a list would be an element, too.
             let tail = if at < last && tail == 5 { 4 } else { tail };
             is_open = tail > 3;
             stream += HEADS[head];
@@ -137,7 +137,8 @@ fn id_of(event: &str) -> Option<String> {
     plain::decode(event.as_bytes(), DEPTH_MAX).expect("an event").audit_id
 }
 
-/// The same on lines of a stream that does not begin with a document.
+/// Edited or joined documents lose no event either on lines of a stream that does not begin with a
+/// document.
 #[test]
 fn edited_lists_on_lines_lose_no_event() {
     let events = lines(74, 3);
@@ -163,13 +164,14 @@ fn edited_lists_on_lines_lose_no_event() {
         same_events(&decoded, &events);
         assert_eq!(reasons(&decoded).len(), 1, "{line}: {:?}", details(&decoded));
     }
-    // What may be around a client's array is still refused.
+    // An array is refused if the text after it may belong to a text around a client's array.
     for line in [format!("[{a}],\"x\":{{}}"), format!("[{a}]}}"), format!("[{a}] x")] {
         assert_eq!(check(format!("x\n{line}\n").as_bytes()).events.num_rows(), 0, "{line}");
     }
 }
 
-/// Frames of GELF, of which some are of other programs, and what only looks like such frames.
+/// Frames of GELF, some of which come from other programs, and text that only looks like such
+/// frames.
 #[test]
 fn frames_of_gelf() {
     let events = lines(75, 3);

@@ -1,7 +1,8 @@
 //! Lines after a carrier. The decoder opens such a line as a carrier before it tries it as an
 //! event.
 //!
-//! Method: whatever a line is, its rows and rejects after a carrier equal those of the line alone.
+//! Method: for lines of every kind, the rows and rejects of a line after a carrier equal those of
+//! the line alone.
 
 use super::*;
 
@@ -31,7 +32,7 @@ fn same_after(carrier: &str, line: &str) {
     assert!(rebuilt(&after, log.len()) == log.as_bytes(), "{log}");
 }
 
-/// Lines of every kind that the vectors have.
+/// Returns lines of every kind in the test vectors.
 fn lines_of_all_kinds() -> Vec<String> {
     let mut lines = Vec::new();
     for vectors in [
@@ -115,7 +116,7 @@ proptest! {
         while !line.is_char_boundary(end) {
             end += 1;
         }
-        // The first byte decides how lines are cut.
+        // The first byte of a stream decides how it is cut into lines.
         prop_assume!(start > 0);
         same_after(&carriers()[0], &format!("{}{text}{}", &line[..start], &line[end..]));
     }

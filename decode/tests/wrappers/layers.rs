@@ -6,7 +6,8 @@ use super::*;
 
 const TIME: &str = "2026-03-02T10:00:00.123456789Z";
 
-/// Each dialect that has one event on a line, and what it is taken for.
+/// Returns `event` in each dialect that has one event on a line, with the dialect that it is taken
+/// for.
 fn dialects(event: &str) -> Vec<(Dialect, String)> {
     let text = quoted(event);
     let line = quoted(&format!("{event}\n"));
@@ -123,7 +124,8 @@ fn entries_of_journald_that_have_no_whole_event() {
         assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (0, vec![reason.to_owned()]), "{entry}");
         assert!(details(&decoded)[0].contains(detail), "{entry}: {:?}", details(&decoded));
     }
-    // A client's character makes bytes of the whole text, and the event is the same.
+    // One character from a client turns the whole text into a list of bytes, but the event is the
+    // same.
     for odd in ["\u{85}", "\u{7f}", "\u{9f}"] {
         let odd = event.replacen("\"verb\":\"", &format!("\"verb\":\"{odd}"), 1);
         assert_ne!(&odd, event);
@@ -166,7 +168,7 @@ fn hostile() -> Vec<String> {
     texts
 }
 
-/// Nothing that a client controls is an event, in any dialect.
+/// No text that a client controls is taken for an event, in any dialect.
 #[test]
 fn what_a_client_writes_stays_in_its_event() {
     let escaped: Vec<String> = hostile().iter().map(|text| quoted(text)).collect();
@@ -197,7 +199,7 @@ fn what_a_client_writes_stays_in_its_event() {
             assert_eq!(ids(&check(parts.as_bytes())), ["real"], "{parts}");
         }
     }
-    // What the API server prints beside its events, on lines of its own.
+    // Lines that the API server prints beside its events.
     for text in hostile() {
         let one_line = text.replace('\n', " ");
         for klog in [
@@ -306,7 +308,8 @@ fn parts_of_a_line_are_joined() {
     renderer.record(0, &mut record).expect("a record");
     assert_eq!(record, parts(&events[0]).trim_end().as_bytes(), "the record is all lines of its parts");
 
-    // Without the last part, each part is a reject of its own, and what follows is not lost.
+    // If the last part is missing, each part is a reject of its own, and the event after them is
+    // not lost.
     let alone = format!("{}{}{}", cri("P", &events[0][..50]), "x\n", cri("F", &events[1]));
     let decoded = check(alone.as_bytes());
     same_events(&decoded, &events[1..2]);
@@ -351,15 +354,15 @@ fn documents_of_many_lines_are_cut_into_events() {
             assert_eq!(plain_row(&decoded.events, row).audit_id, expected.audit_id);
         }
     }
-    // One element that is not an event, and a document that is torn before lines.
+    // An array with one element that is not an event; then a torn document with lines after it.
     let decoded = check(format!("[\n{},\n{{\"a\":1}},\n{}\n]\n", texts[0], texts[1]).as_bytes());
     assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (2, vec!["not_an_audit_event".to_owned()]));
     let decoded = check(format!("[\n{},\n{{\"a\":\"x\n{}\n{}\n", texts[0], events[1], events[2]).as_bytes());
     assert_eq!(decoded.events.num_rows(), 3, "{:?}", details(&decoded));
 }
 
-/// Decodes what follows `head` in a stream. Where in a document it begins is found from the bytes
-/// of `head`, read in chunks of this length.
+/// Decodes what follows `head` in a stream. The bytes of `head`, read in chunks of `chunk` bytes,
+/// show where in a document the rest begins.
 fn continued(head: &[u8], tail: &[u8], chunk: usize) -> DecodedBlock {
     let mut so_far = LineSoFar::default();
     head.chunks(chunk).for_each(|chunk| so_far.advance(chunk, LINE_BYTES_MAX));
@@ -390,7 +393,7 @@ fn a_document_may_be_continued_after_any_of_its_events() {
         assert_eq!(whole.events.num_rows(), events.len());
         let is_list = !document.starts_with("{\n\"kind\"");
         let begun = document.match_indices("{\"kind\"").chain(document.match_indices("{\n\"kind\""));
-        // What is before the first event of a list belongs to its page.
+        // The text before the first event of a list belongs to that event's page.
         for (at, _) in begun.skip(usize::from(is_list)) {
             let (head, tail) = document.as_bytes().split_at(at);
             for chunk in [1, 7, 1 << 20] {
@@ -423,7 +426,7 @@ fn a_line_of_a_torn_document_is_not_an_event() {
     same_events(&check(format!("{text} \n").as_bytes()), from_ref(event));
 }
 
-/// Rows that are only matched say the same as those that are sealed, and have no forms.
+/// Rows that are only matched have the same columns as rows that are sealed, but no forms.
 #[test]
 fn rows_that_are_only_matched_have_no_forms() {
     let text: String =
@@ -504,7 +507,7 @@ fn a_part_of_docker_is_not_an_event_alone() {
         format!("{}x\n{}{last}", docker("stdout", &patch[..start]), docker("stdout", &patch[start..end])),
         docker("stdout", &patch[start..end]),
         docker("stdout", event),
-        // A part that begins like an event: nothing says that it is the first.
+        // A part that begins like an event, where nothing shows that the part is the first one.
         docker("stdout", &patch[start..end - 1]),
         docker("stdout", &patch[..start]),
         format!(r#"{{"date":1.5,"log":{},"stream":"stdout","time":"t"}}"#, quoted(event)),
@@ -513,7 +516,7 @@ fn a_part_of_docker_is_not_an_event_alone() {
         assert_eq!(ids(&decoded), [] as [&str; 0], "{log}");
         assert!(reasons(&decoded).iter().any(|reason| reason == "torn_line"), "{log}");
     }
-    // With its line feed the event is whole, and Fluentd keeps no time.
+    // A text with its line feed is whole. Fluentd keeps no time, so its text needs no line feed.
     for line in
         [docker("stdout", &format!("{event}\n")), format!(r#"{{"log":{},"stream":"stdout"}}"#, quoted(event))]
     {
@@ -560,7 +563,7 @@ fn a_part_that_its_shipper_did_not_join_is_not_an_event() {
         let decoded = check(line.as_bytes());
         assert_eq!((decoded.events.num_rows(), details(&decoded)), (0, vec![detail.to_owned()]), "{line}");
     }
-    // Whole lines, and the tag that Fluent Bit keeps of the first of the parts that it has joined.
+    // Whole lines. When Fluent Bit joins the parts of a line, it keeps the tag of the first part.
     for mark in [
         r#""time":"t","logtag":"F""#,
         r#""time":"t","_p":"P""#,
@@ -657,7 +660,7 @@ fn a_damaged_list_gives_its_whole_elements() {
         let decoded = check(format!("{first}\n{}\n", &text[..text.len() - 40]).as_bytes());
         assert_eq!(decoded.events.num_rows(), 1, "{text}");
     }
-    // Odd elements, and a comma too many.
+    // Elements that are not events, and a surplus comma.
     let two = [events[1].as_str(), events[2].as_str()].join(",");
     for (text, expected) in [
         (format!("[{two},]"), &[][..]),
@@ -668,7 +671,8 @@ fn a_damaged_list_gives_its_whole_elements() {
         same_events(&decoded, &events);
         assert_eq!(reasons(&decoded), expected, "{text}");
     }
-    // An array that is followed by more text, as in a piece of a client's body, is not of a log.
+    // An array that is followed by more text does not belong to a log: it may be in a piece of a
+    // client's body.
     for text in [format!("[{two}],\"a\":1}}"), format!("[{two},],\"a\":1}}"), format!("[{two}]}}")] {
         let decoded = check(format!("{first}\n{text}\n").as_bytes());
         assert_eq!(decoded.events.num_rows(), 1, "{text}");
@@ -718,8 +722,8 @@ fn parts_without_their_last_one_leave_the_next_event() {
     }
 }
 
-/// One odd element of a document of many lines does not affect the others, and documents of all
-/// forms follow each other.
+/// An element that is not an event does not affect the others in a document of many lines, and
+/// documents of all forms can follow each other.
 #[test]
 fn what_is_odd_in_a_document_costs_itself() {
     let events = lines(63, 4);

@@ -1,5 +1,5 @@
-//! Events in the wrappers of managed clouds: they are decoded like bare ones, and given back with
-//! the wrapper.
+//! Events in the wrappers of managed clouds are decoded like bare events, and given back with the
+//! wrapper.
 
 use std::fmt::Write as _;
 use std::slice::from_ref;
@@ -60,7 +60,7 @@ fn aks_record(category: &str, log: &str) -> String {
     )
 }
 
-/// As Azure writes them: the newline of the log is part of the string.
+/// Returns a record as Azure writes it, with the newline of the log line inside the string.
 fn aks_string(category: &str, line: &str) -> String {
     aks_record(category, &quoted(&format!("{line}\n")))
 }
@@ -80,7 +80,8 @@ fn same_events(wrapped: &DecodedBlock, bare: &[String]) {
     }
 }
 
-/// Number of events whose columns alone do not give their record: it is kept, or has a form.
+/// Number of events whose columns alone do not give the record, so that the record is kept or has a
+/// form.
 fn raws(decoded: &DecodedBlock) -> usize {
     let (raw, form) = (decoded.events.column(index::RAW), decoded.events.column(index::FORM));
     2 * raw.len() - raw.null_count() - form.null_count()
@@ -112,7 +113,7 @@ fn subscriptions_of_eks() {
     assert_eq!(reasons(&decoded), ["truncated_by_cloud"]);
 }
 
-/// Workloads write anything to other streams.
+/// Events in other streams are refused, because workloads may write anything there.
 #[test]
 fn other_streams_and_categories_are_counted_and_kept() {
     let events = lines(32, 3);
@@ -165,7 +166,7 @@ fn documents_of_firehose_follow_each_other_without_newlines() {
     let decoded = check(format!("{CONTROL}{}{CONTROL}{}", documents[0], documents[1]).as_bytes());
     same_events(&decoded, &events[..14]);
     assert_eq!(reasons(&decoded), ["other_category"; 2]);
-    // The object ends early: whole documents are decoded, the rest is kept.
+    // If the object ends early, whole documents are decoded, and the rest is kept.
     for cut in [1, 100, documents[1].len() - 1] {
         for end in ["", "\n"] {
             let torn = format!("{}{}{end}", documents[0], &documents[1][..cut]);
@@ -240,7 +241,8 @@ fn records_of_azure() {
     }
 }
 
-/// A client's text is inside an event, or inside a string in one.
+/// A client's text is inside an event or inside a string in an event, and is never taken for an
+/// event.
 #[test]
 fn a_body_that_looks_like_a_wrapper_stays_a_body() {
     let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"ResponseComplete","verb":"delete"}"#;
@@ -318,8 +320,8 @@ fn a_wrapper_cut_at_every_byte() {
             for end in ["", "\n", "[Truncated...]\n", "\0\0\n"] {
                 let decoded = check(format!("{}{end}", &wrapper[..cut]).as_bytes());
                 // If the wrapper is torn right after an event that is not a string, that event
-                // cannot be distinguished from a bare one.
-                // A line of an export whose event is cut after its user is an event.
+                // cannot be distinguished from a bare one. If a line of an export is cut after the
+                // event's user, it is an event.
                 let is_named = wrapper.starts_with("20") && cut >= end_of_user(wrapper.as_bytes());
                 // The elements before the cut are events.
                 let whole = is_named
@@ -368,12 +370,12 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
     }
     for none in [eks(&events), CONTROL.to_owned(), batch(&[]), eks(&[String::new()])] {
         assert_eq!(decode(&none), (0, 0, 0), "{none}");
-        // The line is used if the stream is declared complete, as a compressed stream is.
+        // The line becomes records if the stream is declared complete, as a compressed stream is.
         assert!(check(none.as_bytes()).records() > 0, "{none}");
     }
     let documents = [eks(&events), eks(&events[..1])];
     assert_eq!(decode(&documents.concat()), (0, 0, 0));
-    // If the line is over-long, only its last part is left.
+    // If the line is over-long, only its last part is left for later.
     let object = documents[0].repeat(1 + LINE_BYTES_MAX / documents[0].len());
     let (found, refused, consumed) = decode(&object);
     assert_eq!((found * documents[0].len() / 2, refused), (consumed, 0));
@@ -476,7 +478,7 @@ fn an_object_of_firehose_may_be_longer_than_a_line() {
     let line = decoded.rejects.column(rejects::index::LINE).as_primitive::<Int64Type>();
     assert_eq!(line.values()[..], [1, 2]);
 
-    // One document that is too long itself, and one that is cut off: their neighbours are kept.
+    // If one document is too long, or is cut off, its neighbours are still decoded.
     let long = eks(&vec!["x".repeat(1000); 1_250]);
     assert!(long.len() > LINE_BYTES_MAX);
     let decoded = check(format!("{}{long}{}", documents[0], documents[1]).as_bytes());
@@ -487,14 +489,15 @@ fn an_object_of_firehose_may_be_longer_than_a_line() {
     assert!(decoded.events.num_rows() >= events.len(), "the whole elements of a torn document are events");
     assert_eq!(reasons(&decoded), ["other_category", "torn_line"]);
 
-    // What a client writes into a line of text is not a document.
+    // A document that a client wrote into a line of text is not decoded.
     let forged = format!("text {}{}{}", "x".repeat(LINE_BYTES_MAX), "}", documents[0].repeat(2));
     let decoded = check(forged.as_bytes());
     assert_eq!(decoded.events.num_rows(), 0);
     assert!(reasons(&decoded).iter().all(|reason| reason == "line_too_long"));
 }
 
-/// The audit ID is not secret, and says which event to look for elsewhere.
+/// The reject of a truncated event names the audit ID, which is not secret and shows which event to
+/// find elsewhere.
 #[test]
 fn a_cut_event_is_named_by_its_audit_id() {
     let head = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"RequestResponse","auditID":"#;
@@ -537,7 +540,7 @@ fn a_cut_event_is_named_by_its_audit_id() {
     assert_eq!(details(&check(cut(&format!("\"{}\"", "a".repeat(64))).as_bytes())).len(), 1);
 }
 
-/// An audit entry of GKE; `payload` is added to its `protoPayload`.
+/// Returns an audit entry of GKE with `payload` added to its `protoPayload`.
 fn google(id: &str, payload: &str) -> String {
     format!(
         r#"{{"insertId":"{id}","labels":{{"authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":"because"}},"logName":"projects/p/logs/cloudaudit.googleapis.com%2Factivity","operation":{{"first":true,"id":"{id}","last":true,"producer":"k8s.io"}},"protoPayload":{{"@type":"type.googleapis.com/google.cloud.audit.AuditLog","authenticationInfo":{{"principalEmail":"jane@example.com"}},"authorizationInfo":[{{"granted":true,"permission":"io.k8s.core.v1.pods.exec.create","resource":"core/v1/namespaces/ns/pods/p/exec"}}],"methodName":"io.k8s.core.v1.pods.exec.create","requestMetadata":{{"callerIp":"203.0.113.9","callerSuppliedUserAgent":"kubectl/v1.33"}},"resourceName":"core/v1/namespaces/ns/pods/p/exec","serviceName":"k8s.io"{payload}}},"receiveTimestamp":"2026-01-01T00:00:05.1Z","resource":{{"labels":{{"cluster_name":"prod","location":"europe-west3","project_id":"p"}},"type":"k8s_cluster"}},"timestamp":"2026-01-01T00:00:00.123456789Z"}}"#
@@ -573,7 +576,7 @@ fn entries_of_google_are_mapped_and_marked() {
         authz_decision: text("allow"),
         authz_reason: text("because"),
         stage_timestamp: Some(1_767_225_600_123_456),
-        // There is no code: none was sent.
+        // There is no response code, because the entry has none.
         ..plain::PlainEvent::default()
     };
     assert_eq!(plain_row(&decoded.events, 0), expected);

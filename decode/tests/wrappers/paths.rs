@@ -1,4 +1,4 @@
-//! Events at a path that a source is configured with.
+//! Events at a path that is configured for their source.
 
 use strongroom_decode::meaning::compare_events;
 use strongroom_lines::Dialect;
@@ -127,7 +127,7 @@ fn text_of_a_client_does_not_become_an_event() {
     let with_body =
         format!("{},\"requestObject\":{{\"data\":{{\"x\":{text}}}}}}}", &event[..event.len() - 1]);
     for (line, path) in [
-        // A body of an event, whatever the path is.
+        // A client's text in the body of an event, whatever the path is.
         (with_body.clone(), "requestURI"),
         (with_body.replace("requestObject", "other"), "other.data.x"),
         // Objects of Kubernetes, in which clients choose texts.
@@ -138,7 +138,7 @@ fn text_of_a_client_does_not_become_an_event() {
         (format!(r#"{{"ts":1,"caller":"x.go:1","x":{text}}}"#), "x"),
         (format!(r#"{{"kubernetes":{{"namespace_name":"default"}},"x":{text}}}"#), "x"),
         (format!(r#"{{"kubernetes":{{"container_name":"app"}},"x":{text}}}"#), "x"),
-        // Text beside the path, below it, and around the object.
+        // The text is beside or below the path, or other text is around it or around the object.
         (format!(r#"{{"x":{{"y":{text}}},"z":{text}}}"#), "x"),
         (format!(r#"{{"x":{}}}"#, quoted(&format!("GET /?{forged}"))), "x"),
         (format!(r#"I0302 10:00:00.000001       1 x.go:1] {{"x":{text}}}"#), "x"),

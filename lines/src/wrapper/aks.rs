@@ -9,7 +9,7 @@
 //!
 //! Invariant: only records of these three categories become events. A record of `kube-apiserver`
 //! becomes an event only if its text was written to standard output and begins with `{`. The lines
-//! of klog in the same category, some of which contain a client's text, do not begin with it.
+//! of klog in the same category, some of which contain a client's text, do not begin with `{`.
 
 use super::origin::Other;
 use super::writers::Writers;
@@ -23,7 +23,8 @@ use crate::reject::{Reason, Refusal};
 /// The category of all lines of the API server.
 const SERVER: &str = "kube-apiserver";
 
-/// Categories that a refusal names; other names are not repeated.
+/// Categories that Azure is known to have besides the two of the audit log. The name of any other
+/// category is repeated in a refusal only if the record seems to have an audit event.
 const OTHERS: [&str; 9] = [
     SERVER,
     "kube-controller-manager",

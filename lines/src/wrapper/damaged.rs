@@ -13,7 +13,8 @@
 //! - Only the structure is read from the new text. The caller judges the original bytes of each
 //!   element.
 //! - A list is cut only if the text before it says what kind of list it is and, for the kinds that
-//!   name a source, who wrote the elements. Text after a document's end is never part of it.
+//!   name a source, who wrote the elements. Text after a document's end is never a part of the
+//!   document.
 //! - The work is linear in the document, and nothing recurses. No state outlives a document.
 
 use serde::de::IgnoredAny;
@@ -46,8 +47,8 @@ impl Damaged {
         };
         if !is_whole {
             let (end, closers) = last_element(&bytes)?;
-            // A surplus comma may stand before the end of the list. But if other text follows the
-            // end, the document is not a damaged list, because that text is not a part of it.
+            // A surplus comma may come before the end of the list. But if other text follows the
+            // end, the document is not a damaged list, because that text is not a part of the list.
             let rest = bytes.get(end..)?.trim_ascii_start();
             let rest = rest.strip_prefix(b",").unwrap_or(rest).trim_ascii_start();
             if rest.starts_with(b"]") && !is_frame(rest) {
@@ -266,7 +267,8 @@ struct List {
     name: &'static str,
     /// The names of the lists around it.
     within: &'static [&'static str],
-    /// The member of its object that says who wrote the elements. It must stand before the list.
+    /// The member of its object that says who wrote the elements. This member must come before the
+    /// list.
     source: Option<&'static str>,
 }
 

@@ -7,8 +7,8 @@
 //! messages of one stream. An export has lines `2026-01-01T00:00:00.000Z <message>`, and one stream
 //! per file.
 //!
-//! Invariant: only messages of streams that are believed become events, such as
-//! `kube-apiserver-audit-…`: other streams carry what workloads write.
+//! Invariant: only messages of streams that are believed, such as `kube-apiserver-audit-…`, become
+//! events, because workloads may write to other streams.
 
 use super::origin::Origin;
 use super::writers::Writers;
@@ -64,7 +64,7 @@ pub fn export_head(line: &[u8]) -> Option<usize> {
     (is_export(line) && line.get(HEAD.len()) == Some(&b'{')).then_some(HEAD.len())
 }
 
-/// Refuses a line of an export that is not an event. `None` if the line is not one of an export.
+/// Refuses a line of an export that is not an event. `None` if the line is not a line of an export.
 pub(super) fn other_export_line(line: &[u8]) -> Option<Refusal> {
     if !is_export(line) || export_head(line).is_some() {
         return None;
@@ -72,7 +72,7 @@ pub(super) fn other_export_line(line: &[u8]) -> Option<Refusal> {
     Some(match says_event(line) {
         true => Refusal::new(
             Reason::NotAnAuditEvent,
-            "a line after a time that has an audit event, but does not begin with it",
+            "a line with a time that contains an audit event, but not right after the time",
         ),
         false => {
             Refusal::new(Reason::OtherCategory, "a line of a CloudWatch Logs export that is not an event")

@@ -1,13 +1,14 @@
-//! Google Cloud's audit log entries of GKE. They are not audit events, but say some of the same.
+//! Maps Google Cloud's audit log entries of GKE to events. The entries are not audit events, but
+//! have a part of the same information.
 //!
 //! Invariant: a column has what the entry says, or is null. An entry never has groups, uid, extra,
 //! the impersonated user, the level or the URI. The response code is taken only from a `Status` in
 //! the response, or a `Failure` without a type. The entry's own `status.code` gives no HTTP code,
-//! because it is a gRPC code, which stands for several HTTP codes. The entry leaves it out if it is
-//! zero; any other value says only that the request failed. A member that cannot be read is a fault
-//! of the row, unless it is one of those by which an entry is recognised. The column `shape` of
-//! these rows is [`SHAPE`]; their `raw` is the entry. Other entries may have an API server's own
-//! event as their payload. Then the payload is the record.
+//! because it is a gRPC code, which stands for several HTTP codes. A code of zero is left out of
+//! the entry; any other code says only that the request failed. A member that cannot be read is a
+//! fault of the row, unless entries are recognised by that member. The column `shape` of these rows
+//! is [`SHAPE`]; their `raw` is the entry. Other entries may have an API server's own event as
+//! their payload. Then the payload is the record.
 //!
 //! | column | member of the entry |
 //! |---|---|
@@ -40,15 +41,16 @@ use crate::tolerant::{Faults, Object, Text};
 pub const SHAPE: &str = "google.cloud.audit.AuditLog";
 
 const AUDIT_LOGS: [&str; 2] = ["activity", "data_access"];
-/// Whose audit logs they are: of clusters in Google Cloud, and of clusters elsewhere that Google
-/// manages.
+/// The domain in the name of an audit log, and the values of `serviceName` that its entries may
+/// have: first for clusters in Google Cloud, then for clusters elsewhere that Google manages.
 const AUDIT_SERVICES: [(&str, &[&str]); 2] = [
     ("cloudaudit.googleapis.com", &["k8s.io"]),
     ("externalaudit.googleapis.com", &["k8s.io", "anthosgke.googleapis.com"]),
 ];
-/// The beginning of the name of a log of an API server's own events, if nothing else is known.
+/// The beginning of the names of logs that are believed to have an API server's own events, even if
+/// the entry does not name a container.
 const EVENT_LOG: &str = "kube-apiserver-audit";
-/// Members in which an entry has what is not an audit entry.
+/// The members in which an entry that is not an audit entry has its payload.
 const PAYLOADS: [&str; 2] = ["textPayload", "jsonPayload"];
 
 /// The `status` of a response that failed, as Kubernetes names it.
@@ -91,8 +93,9 @@ fn bounded_depth(entry: &Members<'_>, depth_max: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Returns what is in an entry that is not an audit entry: an agent may have sent an API server's own
-/// log to Cloud Logging. Otherwise it is refused with `refusal`.
+/// Returns the payload of an entry that is not an audit entry, if the payload may be an event: an
+/// agent may have sent an API server's own log to Cloud Logging. Otherwise the entry is refused
+/// with `refusal`.
 fn payload<'d>(entry: &Members<'d>, refusal: Refusal, writers: &Writers) -> Content<'d> {
     let Some(payload) = PAYLOADS.iter().find_map(|name| json::member(entry, name)) else {
         return Content::Refused(refusal);
@@ -180,10 +183,11 @@ fn event(entry: &Members<'_>, depth_max: usize, format: u32) -> Result<PlainEven
 
 /// The user of a request without credentials.
 const ANONYMOUS: &str = "system:anonymous";
-/// What the API server writes about such a user: after the binding that allowed a request, and in
-/// the refusal of one.
+/// How the API server's reason ends when it allows a request of such a user: after the binding, it
+/// names the user or the group.
 const ALLOWED_TO_ANONYMOUS: [&str; 2] =
     [r#" to User "system:anonymous""#, r#" to Group "system:unauthenticated""#];
+/// What the API server writes when it refuses a request of such a user.
 const REFUSED_TO_ANONYMOUS: &str = r#"User "system:anonymous" cannot "#;
 
 /// Returns true if an entry without a principal is about an anonymous request: the entry says so,
@@ -200,7 +204,7 @@ fn is_anonymous(payload: &Object<'_>, event: &PlainEvent) -> bool {
         || names_nobody && event.authz_decision.as_deref() == Some("allow")
 }
 
-/// Returns the object that is a member, or an empty one.
+/// Returns the object in the member `name`, or an empty object.
 fn inner<'t>(members: &Object<'t>, name: &str, faults: &mut Faults) -> Object<'t> {
     members.object(name, faults).unwrap_or_else(Object::empty)
 }
@@ -216,8 +220,8 @@ fn reference(resource_name: &str, event: &mut PlainEvent) {
         return;
     }
     let (namespace, rest) = match rest {
-        // `status` and `finalize` are subresources of the namespace itself. They stand where a
-        // resource in the namespace would be named.
+        // `status` and `finalize` are subresources of the namespace itself. In a resource name they
+        // are where a resource in the namespace would be.
         ["namespaces", name, "status" | "finalize"] => (Some(*name), rest),
         ["namespaces", namespace, inner @ ..] if !inner.is_empty() => (Some(*namespace), inner),
         // As in the API server's events, the namespace of a namespace is the namespace itself.
@@ -234,7 +238,8 @@ fn reference(resource_name: &str, event: &mut PlainEvent) {
     event.subresource = owned(rest.get(2));
 }
 
-/// Groups of Kubernetes whose names have no domain. A method names them as if they had one.
+/// Groups of Kubernetes whose names have no domain. A `methodName` has them with a domain, as in
+/// `io.k8s.apps`.
 const SHORT_GROUPS: [&str; 5] = ["apps", "autoscaling", "batch", "extensions", "policy"];
 
 /// Splits `group.version.resource[.subresource].verb`, where the group's domain is written
@@ -266,11 +271,11 @@ fn is_version(text: &str) -> bool {
     is_number(major) && is_number(minor)
 }
 
-/// Fills the response columns of `event` from the entry's response, if that is a `Status`. What is
-/// null then is taken from the entry's own status.
+/// Fills the response columns of `event` from the entry's response, if that is a `Status`. A column
+/// that is still null is then filled from the entry's own status.
 fn response(payload: &Object<'_>, event: &mut PlainEvent, format: u32, faults: &mut Faults) {
-    // A response that is not a `Status` is a body, and may be of any type. It is not one either if
-    // a name in it is not readable.
+    // A response that is not a `Status` is a body, and may be of any type. A response in which a
+    // name cannot be read is not a `Status` either.
     let mut odd = Faults::default();
     let response = payload.object("response", &mut odd).filter(|_| odd.is_empty());
     let has_code = format >= FORMAT_OF_FAULTS;

@@ -1,18 +1,19 @@
 //! Takes an event out of what shippers, runtimes and loggers put around it, layer by layer.
 //!
 //! A layer is a string literal, a [`prefix`], or a *carrier*: an object that has the event, as an
-//! object or as text, in one of the members [`PATHS`]. What is inside may also be a list of events,
-//! see [`super::inner`]. Invariants:
-//! - A text that is an audit event is never opened, so what a client sends stays a body.
-//! - Nothing is searched. A text is opened as a whole, at places that are listed here.
+//! object or as text, in one of the members [`PATHS`]. The innermost text may also be a list of
+//! events, see [`super::inner`]. Invariants:
+//! - A text that is an audit event is never opened, so text that a client sent stays in a body.
+//! - No text is searched for an event. A text is opened as a whole, and only at the places that are
+//!   listed here.
 //! - Text is refused if its writer is not believed (see [`super::origin`]), because any pod may
 //!   print text that looks like an event. Standard error is refused too, because the API server
 //!   logs there what clients send.
 //! - At most [`LAYERS_MAX`] layers are opened. Every layer is linear in its text, and the texts in
-//!   one layer do not overlap, so the work is linear. Nothing is kept here.
+//!   one layer do not overlap, so the work is linear. No state.
 //!
-//! The caller judges each text: the decoder pushes a row for the event, and [`super::decode_alone`]
-//! returns it. So both open the same layers.
+//! Callers pass a function that judges each text. That of the decoder pushes a row for the event,
+//! and that of [`super::decode_alone`] returns the event. So both open the same layers.
 
 use serde_json::value::RawValue;
 
@@ -57,9 +58,9 @@ const PATHS: [&[&str]; 21] = [
     &["short_message"],
 ];
 
-/// The member that journald keeps a line in. `journalctl` writes a text that is not UTF-8, or has
-/// characters that cannot be printed, as a list of the numbers of its bytes. A client can make it do
-/// so by one character.
+/// The member in which journald keeps a line. If the line is not UTF-8, or has a character that
+/// cannot be printed, `journalctl` writes it as a list of byte values. A client can cause this with
+/// a single character.
 const MESSAGE: &str = "MESSAGE";
 
 /// The layer that a text was found in.
@@ -67,7 +68,7 @@ const MESSAGE: &str = "MESSAGE";
 pub enum Around {
     /// A string in which the text is escaped.
     Literal,
-    /// What a logger or a runtime writes before the text, on its line.
+    /// Text that a logger or a runtime wrote before the event, on the same line.
     Prefix,
     /// An object of a shipper that has the text as a member.
     Carrier,
@@ -119,17 +120,17 @@ pub(super) fn open_lists<T>(
     opened(text, refusal, Layers { has_lists: true, ..Layers::of(writers) }, judge)
 }
 
-/// Opens a text that is certainly no audit event, and is a carrier. Otherwise returns `None`, and
-/// the caller judges the text and opens it with `open`, which gives the same where this gives a
-/// result.
+/// Opens a carrier that is certainly not an audit event, without judging it first. Returns `None`
+/// for any other text; the caller then judges the text and opens it with `open`. Where this
+/// function returns an event, `open` would return the same event.
 pub fn open_carrier<T>(text: &[u8], writers: &Writers, judge: &mut Judge<'_, T>) -> Option<Opened<T>> {
     if !text.starts_with(b"{") || memchr::memchr(b'\n', text).is_some() {
         return None;
     }
-    // Where this is the refusal, a carrier is opened.
+    // `carrier` accepts a text only if it was refused for this reason.
     let refusal = Refusal::new(Reason::NotAnAuditEvent, "without a member of an audit event");
     let carrier = carrier(text, &refusal)?;
-    // The plain decoder refuses an object as that if it has none of these.
+    // The plain decoder refuses an object for this reason if the object has none of these members.
     if carrier.0.iter().any(|(name, _)| plain::is_of_event(name) || name == "method") {
         return None;
     }
@@ -137,7 +138,7 @@ pub fn open_carrier<T>(text: &[u8], writers: &Writers, judge: &mut Judge<'_, T>)
     opened_carrier(text, &carrier, refusal, Layers::of(writers), judge).ok()
 }
 
-/// Where the layers of a text are opened.
+/// A text in layers, and how its own layers are opened.
 #[derive(Clone, Copy)]
 struct Layers<'w> {
     /// How many may still be opened.
@@ -292,7 +293,8 @@ fn opened_carrier<T>(
         };
         match outcome {
             Ok(event) => return Ok(Opened { event, dialect: dialect(carrier, name) }),
-            // When the record is read again, this text is the event.
+            // A sealed record is read again without judging its writer, and this text would then be
+            // the event. So no other text of the carrier may be the event now.
             Err(refusal) if refusal.reason == Reason::UntrustedOrigin => return Err(refusal),
             Err(refusal) => first = first.or(Some(refusal)),
         }
@@ -311,22 +313,23 @@ fn left_out(carrier: &Members<'_>, writers: &Writers) -> Option<Refusal> {
     })
 }
 
-/// Why there is no event at a path that is configured.
+/// Why there is no event at a configured path.
 pub enum AtPath {
     /// The text is not an object that may be opened.
     Closed,
-    /// The object says that something other than an API server wrote it, or that its text is a
-    /// part.
+    /// The object says that something other than an API server wrote it, or that its text is only a
+    /// part of a line.
     OtherSource(Refusal),
     /// There is no member at the path, or it is null.
     Absent,
-    /// What is there is not an event.
+    /// The value at the path is not an event.
     Refused(Refusal),
 }
 
-/// Opens what is at `path` in the object `text`, which was refused as an event with `refusal`, and
-/// in which no layer has an event. The same objects are opened as carriers are, and the value is an
-/// event, or a string or a list of bytes with an event in its layers. Nothing is searched.
+/// Opens the value at `path` in the object `text`. The caller knows that `text` is not an event,
+/// because of `refusal`, and that its layers have no event. An object is opened only if it may be a
+/// carrier. The value is an event, or a string or a list of bytes with an event in its layers. No
+/// text is searched for an event.
 ///
 /// # Errors
 /// Why there is no event.
@@ -422,7 +425,7 @@ fn held<'t>(name: &str, value: &'t RawValue, layers: Layers<'_>) -> Option<Held<
     other_line(&text, layers.writers).map(Held::Other)
 }
 
-/// Returns the text of a string or, if `may_be_bytes`, of a list of the numbers of its bytes.
+/// Returns the text of a string or, if `may_be_bytes`, of a list of byte values.
 fn spelt(value: &RawValue, may_be_bytes: bool) -> Option<Vec<u8>> {
     let text = value.get();
     match text.as_bytes().first()? {
@@ -437,7 +440,7 @@ fn member<'t>(members: &Members<'t>, name: &str) -> Option<&'t RawValue> {
     json::member(members, name).filter(|value| value.get() != "null")
 }
 
-/// Returns the value at `path`, if each member on the way is an object.
+/// Returns the value at `path`, if each member along the path is an object.
 fn value<'t>(members: &Members<'t>, path: &[&str]) -> Option<&'t RawValue> {
     let (name, rest) = path.split_first()?;
     let found = member(members, name)?;
@@ -451,8 +454,8 @@ fn text(members: &Members<'_>, path: &[&str]) -> Option<String> {
     serde_json::from_str(value(members, path)?.get()).ok()
 }
 
-/// Returns the writer of a carrier's text, if it is not one that is believed. The values in `holding`
-/// hold events.
+/// Returns the writer of a carrier's text, if that writer is not believed. The values in `holding`
+/// contain events.
 fn other_source(carrier: &Members<'_>, holding: &[&RawValue], writers: &Writers) -> Option<Other> {
     let is_of_program = !writers.is_unjudged() && is_of_program(carrier)
         || !writers.is_anyone() && is_like_that_of_a_program(carrier);
@@ -512,8 +515,8 @@ fn klog() -> Refusal {
     Refusal::new(Reason::OtherCategory, "a line of klog, the log of Kubernetes' own programs")
 }
 
-/// Returns the writer that the text before an event names, if it is not one that is believed:
-/// Fluentd makes tags from the paths of logs.
+/// Returns the writer that the text before an event names, if that writer is not believed. For
+/// example, Fluentd makes the tag before an event from the path of a log.
 fn other_before(line: &[u8], prefix: Prefix, writers: &Writers) -> Option<Other> {
     match prefix {
         Prefix::Fluentd => other_by_tag(line, writers),
@@ -552,7 +555,8 @@ fn other_line(line: &[u8], writers: &Writers) -> Option<Refusal> {
             Some(Refusal::new(Reason::TornLine, "a part of a container's line, without the parts after it"))
         }
         ContainerLine { content, .. } if says_event(content) => {
-            let hidden = "a line of a container that has an audit event, but does not begin with it";
+            let hidden =
+                "a line of a container that contains an audit event, but does not begin with the event";
             Some(Refusal::new(Reason::NotAnAuditEvent, hidden))
         }
         ContainerLine { .. } => {
@@ -561,7 +565,7 @@ fn other_line(line: &[u8], writers: &Writers) -> Option<Refusal> {
     }
 }
 
-/// Whether `line` is a part of what a container wrote as one line, and another part follows.
+/// Whether `line` is a part, but not the last one, of what a container wrote as one line.
 pub(crate) fn is_part(line: &[u8]) -> bool {
     match line.first() {
         Some(b'{') => docker_line(line) == Some(DockerLine::Part),
@@ -570,7 +574,8 @@ pub(crate) fn is_part(line: &[u8]) -> bool {
     }
 }
 
-/// Whether `line` is a part of a container's line, whole or cut, that begins like an event.
+/// Whether `line` is a line of a container's log, or a part of one, whose text begins like an
+/// event.
 pub(crate) fn begins_event(line: &[u8]) -> bool {
     prefix::container_line(line)
         .is_some_and(|line| line.is_stdout && line.content.starts_with(b"{\"kind\":\"Event\""))
@@ -595,7 +600,7 @@ pub(crate) enum Follows {
     Continues,
     /// The last part.
     Ends,
-    /// A line that is not of the same log.
+    /// A line that does not belong to the same log.
     Breaks,
 }
 
@@ -618,11 +623,12 @@ pub(crate) fn follows(first: &[u8], line: &[u8]) -> Follows {
 /// A line of docker's `json-file` log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DockerLine {
-    /// Docker cut the text, so that it does not end in a line feed.
+    /// The text does not end in a line feed, because docker cut it.
     Part,
     /// The text ends in a line feed.
     Last,
-    /// A line of standard error, which docker copies beside the parts of standard output.
+    /// A line of standard error, which docker may write between the parts of a line of standard
+    /// output.
     StandardError,
 }
 
@@ -639,7 +645,8 @@ fn docker_line(line: &[u8]) -> Option<DockerLine> {
         from = (found + 2).min(text.len());
     };
     let rest = &text[end + 1..];
-    // Docker writes only these members, and perhaps attributes. Other writers do not cut.
+    // After the text docker writes only the stream, perhaps attributes, and the time. Other writers
+    // do not cut lines.
     if rest.starts_with(b",\"stream\":\"stderr\",") {
         return Some(DockerLine::StandardError);
     }
@@ -680,13 +687,14 @@ fn joined(record: &[u8], writers: &Writers) -> Option<Vec<u8>> {
             }
         }
     }
-    // Without its last part it is a cut event at most: a whole one would be a piece of another.
+    // A text without its last part can only be a cut event. If it is whole JSON, it is a piece of
+    // another event.
     let is_whole = || serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_ok();
     (!is_open || !is_whole()).then_some(text)
 }
 
-/// Returns the text that the lines of a record have parts of, if they have nothing else: no line of
-/// the other stream, and no member that a runtime does not write itself.
+/// Returns the text whose parts are in the lines of a record, if the lines have nothing else: no
+/// line belongs to the other stream, and a line has only the members that docker writes.
 pub fn text_of_parts(record: &[u8]) -> Option<Vec<u8>> {
     let mut text = Vec::with_capacity(record.len());
     for line in record.split(|byte| *byte == b'\n') {
@@ -706,8 +714,8 @@ pub fn text_of_parts(record: &[u8]) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// Returns the text of a line of docker's `json-file` log, or `Some(None)` if it is one of standard
-/// error.
+/// Returns the text of a line of docker's `json-file` log, or `Some(None)` if the line is one of
+/// standard error.
 #[expect(clippy::option_option, reason = "a line of standard error is known, and has no text")]
 fn docker_part(line: &[u8], writers: &Writers) -> Option<Option<String>> {
     let members: Members<'_> = serde_json::from_slice(line).ok()?;

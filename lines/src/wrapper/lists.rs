@@ -7,13 +7,13 @@
 //!   `{"events":[{"timestamp":…,"message":"<event>","ingestionTime":…},…]}`.
 //! - OpenTelemetry's JSON is
 //!   `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"<event>"}}]}]}]}`.
-//! - `gcloud logging read` and many tools print an array of entries or events, or, as
-//!   `--query 'events[].message'` does, of strings that have them.
+//! - `gcloud logging read` and many tools print an array of entries or events. The CLI of AWS, with
+//!   `--query 'events[].message'`, prints an array of strings that contain events.
 //!
 //! Invariants:
-//! - Only the values at these places become events. Those whose metadata names a container
-//!   other than an API server, and CLI messages of other log streams, are refused: what workloads
-//!   write is beside the audit log there.
+//! - Only the values at these places become events. A value is refused if its metadata names a
+//!   container other than an API server, and a CLI message is refused if it is from another log
+//!   stream: these services keep the output of workloads beside the audit log.
 //! - Each list is parsed once, and its depth is fixed, so nothing here recurses.
 
 use std::borrow::Cow;
@@ -48,7 +48,7 @@ fn stream<'d>(
     let is_part = is_part(&labels);
     for value in items("values", members)? {
         let content = match serde_json::from_str::<Vec<&'d RawValue>>(value.get()) {
-            // The third is structured metadata, which has labels too.
+            // The third element is structured metadata, which has labels too.
             Ok(parts) => match of_line(&origin, parts.get(2).copied()).other(writers) {
                 Some(other) => Content::Refused(refused_for(&other, parts.get(1).copied())),
                 None if is_part || parts.get(2).is_some_and(|labels| is_part_of(labels)) => {
@@ -63,7 +63,7 @@ fn stream<'d>(
     Ok(())
 }
 
-/// Returns what a line's own labels say beside those of its stream.
+/// Returns the origin of a line, from the labels of its stream and its own labels.
 fn of_line<'o>(stream: &'o Origin, labels: Option<&RawValue>) -> Cow<'o, Origin> {
     match labels {
         None => Cow::Borrowed(stream),
@@ -91,7 +91,7 @@ pub(super) fn cloud_watch_cli<'d>(
     members: &Members<'d>,
     writers: &Writers,
 ) -> Result<Vec<Record<'d>>, Refusal> {
-    // Says in which streams the command searched, if a message does not say where it was found.
+    // The streams that the command searched. They count for messages that do not name their stream.
     let searched = json::member(members, "searchedLogStreams").map(|streams| {
         let streams: Members<'_> = Members(vec![("".into(), streams)]);
         Origin::of(&streams, &[])
@@ -160,8 +160,8 @@ fn body<'d>(record: &'d RawValue, mut origin: Origin, writers: &Writers) -> Cont
     content.unwrap_or_else(Content::Refused)
 }
 
-/// Takes the text of a line out of a body that is a list of members, as a receiver makes it that reads
-/// the line's record from journald or JSON.
+/// Takes the text of a line out of a body that is a list of members. A receiver that reads records
+/// of journald, or of JSON, makes such bodies.
 fn member_of_body<'d>(members: &'d RawValue, writers: &Writers) -> Result<Content<'d>, Refusal> {
     const TEXTS: [&str; 3] = ["MESSAGE", "message", "log"];
     let list = object("body.kvlistValue", members)?;
@@ -202,9 +202,8 @@ fn is_part_by(attributes: Vec<&RawValue>) -> bool {
     attributes.into_iter().any(|attribute| says(attribute).unwrap_or(false))
 }
 
-/// Returns the elements of a JSON array with an object in it, or of strings of which the first has an
-/// event. The elements of a wrapper in it are
-/// those of the array.
+/// Returns the records of a JSON array that contains an object, or whose first element is a string
+/// with an event in it. If an element is a wrapper, the elements of that wrapper take its place.
 pub(super) fn array<'d>(
     document: &'d str,
     depth_max: usize,

@@ -1,23 +1,25 @@
 //! Unwraps what clouds, shippers, runtimes and loggers put around events.
 //!
-//! A cloud delivers audit events inside its own documents: many events per document, the text of an
-//! event escaped into a string, other logs beside them. [`records`] finds them there. What is around
-//! one event on its line is opened by `layers`. Invariants:
+//! A cloud delivers audit events inside its own documents. A document may have many events, an
+//! event may be escaped into a string, and records of other logs may be beside it. [`records`]
+//! finds the events of such a document. `layers` opens what is around one event on its line.
+//! Invariants:
 //! - A document that is not an audit event is recognised as a wrapper by its members. Its events
-//!   are found where the cloud puts them, and deeper levels are not searched. So what a client
-//!   sends stays a body. A list inside a list is not opened, except in a JSON array.
+//!   are found where the cloud puts them, and deeper levels are not searched. So text that a client
+//!   sent stays in a body, and never becomes an event. A list inside a list is not opened, except
+//!   in a JSON array.
 //! - Each element of a wrapper is one [`Record`]: an event, or refused with a reason. An element of
 //!   another log is refused as [`Reason::OtherCategory`], so it is counted and kept. The log of an
 //!   element is known from the cloud's name for the log, not from the element's content, because
 //!   writers to other logs could forge events.
-//! - The depth of an event does not include the wrapper around it. A body that is too deep is not
-//!   read, and the event is. Nothing here recurses.
+//! - The levels of a wrapper do not count towards the depth of an event in it. The body of a Google
+//!   entry that is too deep is left out, and the entry is still mapped. Nothing here recurses.
 //! - The work is linear in the document, and a document of n bytes gives at most `SHORT_ITEMS_MAX +
 //!   n / ITEM_BYTES_MIN` records.
 //!
 //! The archive's record is the value that contains the event: an object, or a string literal, which
 //! is then the row's `raw`. The bytes around that value are frame. A Google `LogEntry` contains no
-//! event: it is mapped to one, and the whole entry is the record. Nothing is kept here.
+//! event: it is mapped to one, and the whole entry is the record. No state.
 
 mod aks;
 mod damaged;
@@ -83,7 +85,7 @@ impl Kind {
     pub(crate) fn of(keys: &[&str]) -> Option<Kind> {
         let has = |key: &str| keys.contains(&key);
         // No cloud's document has these members. A document with one of them comes from Kubernetes,
-        // and is judged as such.
+        // and is not a wrapper.
         if has("kind") || has("auditID") {
             return None;
         }
@@ -144,7 +146,8 @@ pub struct Record<'d> {
 }
 
 impl<'d> Record<'d> {
-    /// The same element, refused unless it is refused already.
+    /// Returns the same element, refused because of what is beside its list. If the element was
+    /// refused already, it keeps that refusal.
     fn refused(self, beside: &Beside) -> Record<'d> {
         let content = match self.content {
             Content::Refused(own) => Content::Refused(own),
@@ -156,16 +159,16 @@ impl<'d> Record<'d> {
     }
 }
 
-/// What an element has.
+/// What an element of a wrapper contains.
 pub enum Content<'d> {
     /// The value that contains the event, a slice of `item`: an object, or a string in which it is
     /// escaped.
     Event(&'d str),
-    /// The event that an entry was mapped to. The entry says the same, or some of it, in other
-    /// words.
+    /// The event that an entry was mapped to. The entry has the same information as the event, or a
+    /// part of it, under other names.
     Mapped(Box<PlainEvent>),
-    /// An object of an array whose first element is not of a log. It has an event only if a source
-    /// is configured to find it there.
+    /// An object of an array whose first element does not belong to a log. An event is taken from
+    /// such an object only if the source is configured with the event's path.
     Foreign,
     Refused(Refusal),
 }
@@ -213,8 +216,8 @@ fn records_of_object<'d>(
     })
 }
 
-/// Why the events in a list are not taken, by what is beside the list: a pod may print a list, too,
-/// and a shipper that parses it puts its own members beside those of the pod.
+/// Why the events in a list are not taken, if the members beside the list say so. A pod may print a
+/// list, too, and a shipper that parses the list puts its own members beside those of the pod.
 pub struct Beside(BesideKind);
 
 enum BesideKind {
@@ -223,7 +226,8 @@ enum BesideKind {
 }
 
 impl Beside {
-    /// The members named in `held` are the list, and what has been judged or is of the entry itself.
+    /// Judges the members beside a list. `held` names the members that are not judged here: the
+    /// list itself, members that were judged before, and members that belong to the entry.
     fn of(members: &Members<'_>, held: &[&str], writers: &Writers) -> Option<Beside> {
         let is_held = |name: &str| held.contains(&name);
         let held: Vec<&RawValue> =
@@ -232,7 +236,7 @@ impl Beside {
         other.or_else(|| parts::unjoined(members).map(BesideKind::Part)).map(Beside)
     }
 
-    /// What is beside the items of the `EventList` in `text`.
+    /// Judges the members beside the items of the `EventList` in `text`.
     pub fn of_items(text: &[u8], writers: &Writers) -> Option<Beside> {
         Beside::of(&serde_json::from_slice(text).ok()?, &["items"], writers)
     }
@@ -269,11 +273,12 @@ pub fn is_array(text: &[u8]) -> bool {
     text.trim_ascii_start().starts_with(b"[")
 }
 
-/// Returns where the second of two events begins in a record that was joined from the parts of a
-/// container's lines. The last part of the first one is missing there, and the second one is whole.
+/// Returns where the second event begins in a record that was joined from the parts of a
+/// container's lines, if there are two: the last part of the first event is missing, and the second
+/// event is whole.
 ///
-/// A client cannot make a part a second event: the text from a part to the end of its event is not
-/// JSON, because it closes what the parts before it opened.
+/// A client cannot make a part of its event look like a second event: the text from that part to
+/// the end of the event is not JSON, because it closes what the parts before it opened.
 pub fn second_event(record: &[u8], depth_max: usize) -> Option<usize> {
     memchr::memchr_iter(b'\n', record)
         .map(|newline| newline + 1)
@@ -285,18 +290,18 @@ pub fn second_event(record: &[u8], depth_max: usize) -> Option<usize> {
         })
 }
 
-/// Whether `text` is an event, or an object of a log: an entry, a wrapper, or an object that may
-/// hold an event.
+/// Whether `text` is an event, or an object that an audit log may contain: an entry, a wrapper, or
+/// an object that may hold an event.
 pub(crate) fn is_of_log(text: &[u8]) -> bool {
     let mut text = text;
-    // A list says what its first element says.
+    // A list is judged by its first element.
     if text.starts_with(b"[") {
         while let Some(inner) = text.strip_prefix(b"[") {
             text = json::trim_start(inner);
         }
         text = tolerant::value_end(text, 0).and_then(|(end, _)| text.get(..end)).unwrap_or_default();
     }
-    // A null or a number says nothing.
+    // A null or a number does not show that the text belongs to something else.
     if !text.starts_with(b"{") && !text.starts_with(b"\"") {
         return true;
     }
@@ -310,8 +315,8 @@ pub(crate) fn is_of_log(text: &[u8]) -> bool {
     }
 }
 
-/// Whether an element of an array is of a log. An element that is a string may have an event in it:
-/// `--query 'events[].message'` of a command line prints such arrays.
+/// Whether an element of an array belongs to a log. An element that is a string may have an event
+/// in it: the command line of AWS prints such arrays with `--query 'events[].message'`.
 pub(crate) fn is_element_of_log(text: &[u8]) -> bool {
     if !text.starts_with(b"\"") {
         return is_of_log(text);
@@ -323,18 +328,20 @@ pub(crate) fn is_element_of_log(text: &[u8]) -> bool {
     })
 }
 
-/// Returns why `text` is not taken. It is in an array whose first element is not of a log, as in a
-/// list that a client sent and that was cut out of its event.
+/// Returns why `text` is not taken: it is in an array whose first element does not belong to a log.
+/// Such an array may be a list that a client sent, cut out of its event.
 pub fn refusal_in_foreign_list(text: &[u8]) -> Refusal {
     match is_of_log(text) {
-        true => Refusal::new(Reason::TornLine, "in an array whose first element is not of an audit log"),
-        false => Refusal::new(Reason::NotAnAuditEvent, "in an array that is not of an audit log"),
+        true => {
+            Refusal::new(Reason::TornLine, "in an array whose first element does not belong to an audit log")
+        }
+        false => Refusal::new(Reason::NotAnAuditEvent, "in an array that does not belong to an audit log"),
     }
 }
 
-/// Opens the layers around one event. A text of [`Around::Literal`] or [`Around::Carrier`] may also
-/// be an entry that is mapped. `judge` gets what is in the layers; `refusal` is why it refused `text`
-/// itself.
+/// Opens the layers around one event. A text in an [`Around::Literal`] or an [`Around::Carrier`]
+/// may also be an entry that is mapped to an event. `judge` gets each text in the layers; `refusal`
+/// is why `judge` refused `text` itself.
 ///
 /// # Errors
 /// Why the innermost text is not an event, or `refusal` if there is no layer.
@@ -413,8 +420,9 @@ pub fn decode_alone_of(bytes: &[u8], reading: &Reading, depth_max: usize) -> Res
     })
 }
 
-/// Like [`decode_alone_of`], for the record of a row. This may also be a spelling: an element of a list
-/// as it stands in a string (see [`unspelt`]). A line that looks like one is not an event.
+/// Like [`decode_alone_of`], for the record of a row. Such a record may also be a spelling: an element
+/// of a list, with the escapes of the string that it was found in (see [`unspelt`]). A line of a log
+/// that looks like a spelling is not an event.
 ///
 /// # Errors
 /// Like [`decode_alone`].
@@ -423,7 +431,7 @@ pub fn decode_record(record: &[u8], reading: &Reading, depth_max: usize) -> Resu
         .unwrap_or_else(|| decode_alone_of(record, reading, depth_max))
 }
 
-/// What is configured of a source's records.
+/// How the records of a source are read, as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// Where the event is in an object in which no wrapper is recognised.
@@ -432,7 +440,8 @@ pub struct Reading {
     pub writers: Writers,
 }
 
-/// Whether `text` has what an audit event says, whole or cut, in whatever layers.
+/// Whether `text` has the names of an audit event's members, so that an event, whole or cut, may be
+/// in it, in any layers.
 fn says_event(text: &[u8]) -> bool {
     let has = |name: &[u8]| memchr::memmem::find(text, name).is_some();
     has(b"auditID") && (has(b"audit.k8s.io") || has(b"requestURI") || has(b"stageTimestamp"))
@@ -469,7 +478,8 @@ pub fn bare_event_of(
     })
 }
 
-/// Refuses an event for a member beside its own, if that names a writer that is not believed.
+/// Refuses an event because of a member beside its own, if that member names a writer that is not
+/// believed.
 pub fn other_beside(name: &str, value: &str, writers: &Writers) -> Option<Refusal> {
     origin::other_beside(name, serde_json::from_str(value).ok()?, writers)
 }
@@ -483,8 +493,7 @@ fn keys<'m>(members: &'m Members<'_>) -> Vec<&'m str> {
     members.0.iter().map(|(key, _)| key.as_ref()).collect()
 }
 
-/// Returns the event of a line with exactly one record, or of the record itself, by the same rules
-/// as the decoder.
+/// Returns the event of `bytes`, a line with exactly one record, by the same rules as the decoder.
 fn only_event(
     bytes: &[u8],
     refusal: Refusal,
@@ -542,7 +551,8 @@ pub fn not_a_string() -> Refusal {
     Refusal::new(Reason::BrokenJson, "an escaped event that is not a JSON string")
 }
 
-/// Refuses a list of many items, of these lengths, that are too short to be events.
+/// Refuses a list of more than [`SHORT_ITEMS_MAX`] items, if the items are on average too short to
+/// be events. `lengths` are the lengths of the items.
 ///
 /// # Errors
 /// The [`Refusal`] of the list.

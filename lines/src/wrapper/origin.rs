@@ -1,22 +1,25 @@
 //! Finds out from the metadata beside an event who wrote its text.
 //!
-//! Any pod may print text that looks like an event, and shippers put its name beside the text in
-//! many spellings. So the members of a carrier or of a list's item are walked, outside of the values
-//! that hold events. Their *compact name* says what they name: the letters and digits of the names
-//! on the way, in lower case. `kubernetes.container.name`, `k8s_container_name`, `containerName` and
+//! Any pod may print text that looks like an event, and shippers put the pod's name beside the text
+//! in many spellings. So the members of a carrier, or of an item of a list, are read, except the
+//! values that contain events. The *compact name* of a member shows what the member names. It has
+//! the letters and digits of the names on the path to the member, in lower case.
+//! `kubernetes.container.name`, `k8s_container_name`, `containerName` and
 //! `{"container":{"name":…}}` all end in `containername`.
 //!
 //! Shippers also put copies of the event, or of its members, beside it, and a client of the cluster
 //! chooses what is in a body, a URI or a user agent. Invariants:
-//! - What is in an event, or in a copy of one, never decides who wrote it. Members that are named like
-//!   those of an event are not judged, and neither are objects that have an event's members or those
-//!   of an object of Kubernetes. Paths of logs are looked for only where paths and tags are kept.
-//! - Text is refused if anything here names a writer that is not believed (see [`Writers`]), or
-//!   standard error. A name that is not a string is refused too. Metadata that names nobody is
+//! - The content of an event, or of a copy of one, never decides who wrote the event. Members that
+//!   are named like those of an event are not judged, and neither are objects that have an event's
+//!   members or those of an object of Kubernetes. Paths of logs are looked for only in members that
+//!   are named like paths or tags.
+//! - Text is refused if any of these members names a writer that is not believed (see [`Writers`]),
+//!   or standard error. A name that is not a string is refused too. Metadata that names nobody is
 //!   accepted.
-//! - At most [`LEVELS_MAX`] objects and lists are opened one in the other, and at most
-//!   [`MEMBERS_MAX`] members and [`NAMES_MAX`] names of a kind in all. Text with more is refused. So
-//!   the work is linear in the metadata, and the stack is bounded. Nothing is kept here.
+//! - At most [`LEVELS_MAX`] levels of objects and lists are opened. An object or list below the
+//!   last level is not read. If its own name is that of a member which names a writer, the text is
+//!   refused. Text with more than [`MEMBERS_MAX`] members, or more than [`NAMES_MAX`] names of one
+//!   kind, is refused. So the work is linear in the metadata, and the stack is bounded. No state.
 
 use std::borrow::Cow;
 
@@ -27,19 +30,21 @@ use crate::json::{self, Members};
 use crate::plain;
 use crate::reject::{Reason, Refusal};
 
-/// Maximum number of objects and lists that are opened one in the other.
+/// Maximum number of levels of objects and lists that are opened.
 const LEVELS_MAX: usize = 6;
 /// Maximum number of members and of items of lists that are judged.
 const MEMBERS_MAX: usize = 4096;
 /// Maximum number of different names of one kind.
 const NAMES_MAX: usize = 16;
-/// Only the end of a compact name is kept. No name that is looked for is as long.
+/// Longest compact name. Only the end of a longer one is kept, which is enough, because the names
+/// that it is compared with are shorter.
 const NAME_BYTES_MAX: usize = 64;
 /// Longest name that a refusal repeats.
 const SHOWN_BYTES_MAX: usize = 64;
 
 /// Ends of the names of objects whose members `container`, `pod` and `namespace` name the writer.
-/// Objects of Kubernetes have a `namespace` in their `metadata`, which clients write.
+/// `metadata` is not one of them, because objects of Kubernetes have a `namespace` in their
+/// `metadata`, which clients write.
 const PLACES_OF_NAMES: [&str; 12] = [
     "kubernetes",
     "k8s",
@@ -75,14 +80,14 @@ const PLACES_OF_PATHS: [&str; 16] = [
     "key",
 ];
 
-/// Names on the way to members that have what a client chose.
+/// Names of objects whose members contain text that a client chose.
 const CHOSEN_BY_CLIENTS: [&str; 6] = ["url", "http", "request", "urldetails", "useragent", "query"];
-/// What may stand before the path of a log: where a node's folders are mounted.
+/// Texts that may come before the path of a log: the places where a node's folders are mounted.
 const MOUNTS: [&str; 5] = ["", "/host", "/hostfs", "/rootfs", "file://"];
 
-/// What paths of container logs begin with: how, what stands between the names, and whether the
-/// names are those of a directory (`NAMESPACE_POD_UID/CONTAINER/`) or of a file
-/// (`POD_NAMESPACE_CONTAINER-ID.log`). Tags have dots in place of slashes.
+/// The forms of the paths of container logs: the beginning, the character between the names, and
+/// whether the names are those of a directory (`NAMESPACE_POD_UID/CONTAINER/`) or of a file
+/// (`POD_NAMESPACE_CONTAINER-ID.log`). Tags that are made from paths have dots in place of slashes.
 const PATHS: [(&str, char, bool); 4] = [
     ("/var/log/pods/", '/', true),
     ("/var/log/containers/", '/', false),
@@ -96,16 +101,16 @@ pub(super) struct Origin {
     containers: Vec<String>,
     namespaces: Vec<String>,
     pods: Vec<String>,
-    /// Containers and their namespaces, by the paths of their logs.
+    /// Containers and their namespaces, taken from the paths of their logs.
     paths: Vec<(String, String)>,
     units: Vec<String>,
     streams: Vec<String>,
     groups: Vec<String>,
     categories: Vec<String>,
-    /// Names that say little, of a service or an application.
+    /// Names of services or applications, which say little about the writer.
     services: Vec<String>,
     is_stderr: bool,
-    /// Why who wrote the text cannot be said, although something says it.
+    /// The kind of writer that a member should name, if the name cannot be read.
     unread: Option<&'static str>,
 }
 
@@ -120,7 +125,7 @@ impl Other {
         Other { what, name: Some(name.to_owned()) }
     }
 
-    /// Something that writes a log of its own.
+    /// A writer without a name, such as a program that writes a log of its own.
     pub(super) fn of_log(what: &'static str) -> Other {
         Other { what, name: None }
     }
@@ -136,13 +141,13 @@ impl Other {
     }
 }
 
-/// Returns a name as a refusal repeats it. Names of Kubernetes, systemd and clouds have only these
-/// characters.
+/// Returns a name in the form in which a refusal repeats it. Names of Kubernetes, systemd and
+/// clouds have only these characters.
 fn shown(name: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@#[]$*".contains(&byte);
     match name.len() <= SHOWN_BYTES_MAX && !name.is_empty() && name.bytes().all(is_plain) {
         true => format!(": {name}"),
-        false => ", whose name is not one".to_owned(),
+        false => ", whose name cannot be shown".to_owned(),
     }
 }
 
@@ -156,18 +161,18 @@ const SERVICE: &str = "a service other than an API server";
 /// Which members say who wrote a text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Strictness {
-    /// Beside a text that may be anything.
+    /// The members beside a text that may be anything.
     Carrier,
-    /// The same, where names of services and applications are those of writers, too.
+    /// Like [`Carrier`](Self::Carrier), but names of services and applications name writers, too.
     Services,
-    /// Beside the members of an event. Only what certainly names a container, a log of one, or
-    /// standard error counts, because people add members of many names.
+    /// The members beside those of an event. Only members that certainly name a container, the log
+    /// of a container, or standard error count, because people add members with many names.
     Event,
 }
 
 impl Origin {
-    /// Returns what the `members` beside a text say. The values in `held` are slices of the members
-    /// and hold events.
+    /// Returns what the `members` beside a text say. The values in `held` are slices of the
+    /// members. They hold events, and are not read.
     pub(super) fn of(members: &Members<'_>, held: &[&RawValue]) -> Origin {
         let mut origin = Origin::default();
         origin.add(members, held, Strictness::Carrier);
@@ -186,8 +191,8 @@ impl Origin {
         self.add(members, held, Strictness::Services);
     }
 
-    /// Like [`add_labels`](Self::add_labels), for the members of `value`. Only an object says
-    /// something.
+    /// Like [`add_labels`](Self::add_labels), for the members of `value`. A value that is not an
+    /// object says nothing.
     pub(super) fn add_labels_of(&mut self, value: Option<&RawValue>) {
         let Some(value) = value.filter(|value| value.get().starts_with('{')) else { return };
         match serde_json::from_str::<Members<'_>>(value.get()) {
@@ -235,7 +240,7 @@ impl Origin {
         !self.containers.is_empty() || !self.paths.is_empty()
     }
 
-    /// Returns the writer, if it is not one of those that are believed.
+    /// Returns the writer, if it is not believed.
     pub(super) fn other(&self, writers: &Writers) -> Option<Other> {
         if self.is_stderr && !writers.is_unjudged() {
             return Some(standard_error());
@@ -296,8 +301,8 @@ impl Origin {
         service.map(|name| Other::new(SERVICE, name))
     }
 
-    /// Reads the path of a container's log, a tag that was made from one, docker's name of a
-    /// container, or the sourcetype of one.
+    /// Reads a text that may name a container: the path of the container's log, a tag that was made
+    /// from such a path, docker's name of the container, or its sourcetype.
     fn path(&mut self, text: &str, place: Where) {
         if let Some(name) = text.strip_prefix("kube:container:") {
             self.containers.push(name.to_owned());
@@ -321,8 +326,8 @@ impl Origin {
     }
 }
 
-/// Refuses an event for the member `name` beside its own, if that names a writer that is not
-/// believed.
+/// Refuses an event because of the member `name` beside its own, if that member names a writer that
+/// is not believed.
 pub(super) fn other_beside(name: &str, value: &RawValue, writers: &Writers) -> Option<Refusal> {
     Origin::of_member(name, value).other(writers).map(|other| other.refusal(true))
 }
@@ -392,7 +397,8 @@ impl Names {
         }
     }
 
-    /// Returns what counts beside the members of an event.
+    /// Returns what the member names if it is beside the members of an event, where fewer names
+    /// count.
     fn beside_event(self, path: &str) -> Names {
         match self {
             Names::Container => self,
@@ -402,7 +408,7 @@ impl Names {
         }
     }
 
-    /// What a name of this kind that is not a string leaves open.
+    /// Returns the kind of writer that stays unknown if a name of this kind is not a string.
     fn unread(self) -> Option<&'static str> {
         match self {
             Names::Container | Names::Namespace => Some(CONTAINER),
@@ -414,17 +420,17 @@ impl Names {
     }
 }
 
-/// A place in the walk.
+/// The place of a member in the metadata.
 #[derive(Clone, Copy)]
 struct At<'p> {
-    /// The compact name with those around it.
+    /// The compact name of the member, with the names around it.
     path: &'p str,
-    /// The compact name alone.
+    /// The compact name of the member alone.
     own: &'p str,
     level: usize,
 }
 
-/// Where the metadata is.
+/// The place around the outermost members.
 const TOP: At<'_> = At { path: "", own: "", level: 1 };
 
 struct Walk<'w> {
@@ -475,12 +481,13 @@ impl Walk<'_> {
         let inner = At { level: at.level + 1, ..at };
         match (text.as_bytes().first(), names.unread()) {
             (Some(b'"'), _) => return self.string(names, text, at),
-            // The names may be in it: `{"container":{"name":…}}`.
+            // An object may have the name in it, as in `{"container":{"name":…}}`, but not if it is
+            // the value of a member such as `container_name`.
             (Some(b'{'), Some(unread)) if at.path.ends_with("name") => self.origin.unread = Some(unread),
             (Some(b'{'), _) if !is_deep => {
                 match serde_json::from_str::<Members<'_>>(text) {
                     Ok(members) => self.object(&members, inner)?,
-                    // A name in it cannot be read.
+                    // The object has a name that cannot be read.
                     Err(_) if self.strictness == Strictness::Event => {}
                     Err(_) => self.origin.unread = Some(CONTAINER),
                 }
@@ -533,7 +540,7 @@ impl Walk<'_> {
 
     fn named(&mut self, names: Names, text: &str) {
         let found = match names {
-            // Docker's names of containers have those of Kubernetes in them.
+            // Docker's name of a container has the names that Kubernetes gave in it.
             Names::Container if docker_name(text).is_some() => {
                 return self.origin.path(text, Where::Start);
             }
@@ -558,7 +565,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads what says something only by its value.
+    /// Reads a member that names a writer only if its value has a certain form.
     fn hint(&mut self, text: &str, at: At<'_>) {
         match at.own {
             // A label that Loki's clients make from the journal.
@@ -580,7 +587,8 @@ impl Walk<'_> {
                     self.origin.paths.push((container.to_owned(), namespace.to_owned()));
                 }
             }
-            // OpenShift's forwarder names the kind of a log.
+            // OpenShift's forwarder names the kind of a log. Logs of these kinds are not audit
+            // logs.
             "logtype" if matches!(text, "application" | "infrastructure") => {
                 self.origin.unread = Some(CONTAINER);
             }
@@ -592,12 +600,12 @@ impl Walk<'_> {
 /// Where in a value the path of a log is looked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Where {
-    /// In the names of log streams and tags, which nobody but a shipper makes.
+    /// Anywhere in the names of log streams, and in tags, which only shippers make.
     Anywhere,
     Start,
 }
 
-/// Whether a text may stand before the path of a log: a mount, or the first label of a tag.
+/// Whether a text may come before the path of a log: a mount, or the first label of a tag.
 fn is_before_path(text: &str, between: char) -> bool {
     match between {
         '/' => MOUNTS.contains(&text),
@@ -608,19 +616,21 @@ fn is_before_path(text: &str, between: char) -> bool {
     }
 }
 
-/// Whether a member of this name is one of an event, or holds one. A client of the cluster chooses
-/// what is in it. `metadata` is a name of many other things.
+/// Whether a member of this name belongs to an event, or contains one, so that a client of the
+/// cluster may have chosen its value. `metadata` is left out, because many other things have that
+/// name.
 fn is_in_event(name: &str) -> bool {
     let compact = compact("", name);
     (plain::is_of_event(name) && name != "metadata")
         || ["requestobject", "responseobject"].iter().any(|body| compact.starts_with(body))
-        // The pod of a service account, in its token.
+        // `authentication.kubernetes.io/pod-name` names the pod to which a service account's token
+        // is bound.
         || compact.contains("authenticationkubernetesio")
         || compact.ends_with("userextra")
 }
 
-/// Whether an object is a copy of an event or of a body, as parsers of shippers make it. Labels and
-/// attributes have no objects in them, so nobody can make these look like one.
+/// Whether an object is a copy of an event or of a body, as shippers make it when they parse a
+/// text. Labels and attributes have no objects in them, so nobody can make labels look like a copy.
 fn is_copy(members: &Members<'_>) -> bool {
     let has = |first: char, names: &[&str]| {
         names.iter().any(|name| json::member(members, name).is_some_and(|v| v.get().starts_with(first)))
@@ -806,7 +816,7 @@ mod tests {
             ),
             (
                 r#"{"log":EV,"container_name":"a b"}"#,
-                "a container other than an API server, whose name is not one",
+                "a container other than an API server, whose name cannot be shown",
             ),
             (r#"{"log":EV,"stream":"stderr"}"#, "standard error of a container"),
         ] {

@@ -1,12 +1,13 @@
-//! Recognises a part of a line that a shipper has passed on without the parts after it.
+//! Recognises a part of a line that a shipper passed on without joining it with the other parts.
 //!
-//! Runtimes cut long lines at a fixed length. A client can calculate where, so it can place a whole
-//! event of its own choice at the beginning of a later part. Invariants:
-//! - A text whose carrier says that it is a part is never an event. Numbers of parts are not used,
-//!   because it is not known for every writer whether they count from 0 or from 1.
+//! Runtimes cut long lines at a fixed length. A client can calculate where its text will be cut, so
+//! it can place a whole event of its own choice at the beginning of a later part. Invariants:
+//! - A text whose carrier says that it is a part is never an event. The number of a part is not
+//!   used, because some writers count parts from 0, others from 1, and it is not known which do
+//!   which.
 //! - Docker ends the text of each line of its `json-file` log with the line feed that the container
-//!   wrote. A text without one is a part.
-//! - Nothing is kept here. The work is linear in the carrier.
+//!   wrote. A text without that line feed is a part.
+//! - The work is linear in the carrier. No state.
 
 use serde_json::value::RawValue;
 
@@ -21,9 +22,9 @@ const FLAGS: [&str; 5] =
 const TAG: &str = "logtag";
 /// The member in which journald says why a line of standard output ended, if no line feed ended it.
 const LINE_BREAK: &str = "_LINE_BREAK";
-/// Of its values, those after which the line continues in another entry.
+/// The values of [`LINE_BREAK`] after which the line continues in another entry.
 const CONTINUED: [&str; 2] = ["line-max", "pid-change"];
-/// Objects in which shippers keep such members.
+/// Objects in which shippers keep the flags and the tag.
 const INSIDE: [&str; 3] = ["attributes", "metadata", "container"];
 
 /// Refuses a carrier whose text is a part of what was written as one line.
@@ -57,7 +58,7 @@ fn is_marked(members: &Members<'_>) -> bool {
     })
 }
 
-/// Whether the flags that Filebeat keeps of a line have `partial`.
+/// Whether `partial` is among the flags that Filebeat keeps with a line.
 fn has_partial_flag(carrier: &Members<'_>) -> bool {
     let is_partial = |flags: &RawValue| match string(flags) {
         Some(flag) => flag == "partial",
@@ -75,7 +76,7 @@ fn is_cut_by_journald(carrier: &Members<'_>) -> bool {
 }
 
 /// Whether the carrier is a line of docker's `json-file` log whose text has no line feed at its
-/// end. A reader of CRI, which has no line feeds, keeps the tag of the line.
+/// end. The text of a CRI line has no line feed either, but its reader keeps the tag of the line.
 fn is_cut_by_docker(carrier: &Members<'_>) -> bool {
     let text = |name| json::member(carrier, name).and_then(string);
     let has_tag = [TAG, "_p"].iter().any(|name| json::member(carrier, name).is_some());

@@ -1,7 +1,7 @@
 //! The path of the member that holds the event, for objects in which no wrapper is recognised.
 //!
-//! A source may have such a path in its configuration. A row that was found by it says so in its
-//! `shape`, so that a verifier needs no configuration. Invariants:
+//! A source may have such a path in its configuration. If an event was found by a path, the `shape`
+//! of its row contains the path, so that a verifier needs no configuration. Invariants:
 //! - Each path has exactly one spelling, so the shape of a row is the path as it was configured.
 //! - No path begins at a body of an audit event. An object with such a body is an incomplete event,
 //!   and a client chose what is in the body.
@@ -10,7 +10,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// What the `shape` of a row begins with whose event was found by a path.
+/// The beginning of the `shape` of a row whose event was found by a path.
 pub const SHAPE_UNWRAP: &str = "unwrap:";
 /// Maximum number of names in a path.
 pub const PATH_NAMES_MAX: usize = 8;
@@ -34,11 +34,11 @@ pub enum PathError {
     Long,
     #[error("has an empty name; names are separated by single dots")]
     EmptyName,
-    #[error("has a backslash before neither a dot nor a backslash")]
+    #[error("has a backslash that is not before a dot or another backslash")]
     Escape,
     #[error("has a control character")]
     Control,
-    #[error("begins with {}, {} or {}: what an audit event has there is chosen by clients", BODIES[0], BODIES[1], BODIES[2])]
+    #[error("begins with {}, {} or {}: clients choose what an audit event has there", BODIES[0], BODIES[1], BODIES[2])]
     Body,
 }
 
@@ -83,12 +83,12 @@ impl EventPath {
         Ok(EventPath { shape: format!("{SHAPE_UNWRAP}{text}"), names })
     }
 
-    /// Returns the path that a row with this `shape` was found by, if it was.
+    /// Returns the path in the `shape` of a row; `None` if the row's event was not found by a path.
     pub fn of_shape(shape: &str) -> Option<EventPath> {
         EventPath::parse(shape.strip_prefix(SHAPE_UNWRAP)?).ok()
     }
 
-    /// The `shape` of rows that are found by this path.
+    /// The `shape` of rows whose events are found by this path.
     pub fn shape(&self) -> &str {
         &self.shape
     }

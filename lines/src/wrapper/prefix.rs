@@ -2,14 +2,16 @@
 //!
 //! Invariants:
 //! - A prefix is everything before the first `{` of a text, and is matched as a whole, never
-//!   searched. So a line of another log that contains an event, or begins like a prefix, is not one.
-//!   Only a runtime's prefix may have another one after it, and that must match in the same way.
+//!   searched. So a line of another log does not match if it merely contains an event, or begins
+//!   like a prefix.
+//!   Only the prefix of a container's runtime may have another prefix after it. That prefix is
+//!   matched as a whole, too.
 //! - A line of klog never matches: it does not begin with a priority, the name of a month, a time of
 //!   the forms here, or `@cee:`. So nothing that a client makes the API server print becomes an event.
-//! - The work is linear, and bounded by [`PREFIX_BYTES_MAX`]. Nothing is kept here.
+//! - The work is linear, and bounded by [`PREFIX_BYTES_MAX`]. No state.
 
-/// Longest text before an event that is matched. The parts of a header of RFC 5424 have bounds of
-/// their own; its structured data has none.
+/// Longest prefix that is matched. The structured data of an RFC 5424 header has no bound of its
+/// own; the other fields do.
 const PREFIX_BYTES_MAX: usize = 8 << 10;
 
 const HOST_BYTES_MAX: usize = 255;
@@ -36,9 +38,10 @@ pub(crate) enum Prefix {
     Fluentd,
 }
 
-/// Returns the kind of the prefix of `text` and its length, if the text after it begins with `{`, or
-/// with `[` and `{` if `may_be_list`. A byte order mark may stand there after a header of RFC 5424,
-/// and belongs to the prefix. What a runtime writes may have another prefix after it.
+/// Returns the kind of the prefix of `text` and its length, if the text after it begins with `{`. If
+/// `may_be_list`, that text may also begin with `[` and `{`. After a header of RFC 5424, a byte order
+/// mark may come before the `{`; it belongs to the prefix. After the prefix of a container's runtime,
+/// another prefix may come before the `{`; it does not belong to the first one.
 pub(crate) fn find(text: &[u8], may_be_list: bool) -> Option<(Prefix, usize)> {
     find_one(text, may_be_list).or_else(|| {
         let line = container_line(text).filter(|line| line.is_stdout && line.is_full)?;
@@ -92,7 +95,7 @@ pub(crate) fn container_line(line: &[u8]) -> Option<ContainerLine<'_>> {
     Some(ContainerLine { is_stdout, is_full, content: at.text })
 }
 
-/// Whether `line` begins as klog writes: `I0302 10:00:00.000001       1 server.go:100] `.
+/// Whether `line` begins like a line of klog: `I0302 10:00:00.000001       1 server.go:100] `.
 pub(crate) fn is_klog(line: &[u8]) -> bool {
     let mut at = Matcher { text: line };
     let mut head = || {
@@ -217,7 +220,7 @@ fn cloud_watch_short(at: &mut Matcher<'_>) -> Option<()> {
     at.form(b"dddd-dd-ddTdd:dd:dd ")
 }
 
-/// The rest of a text. Each method takes what it matches off its beginning.
+/// The text that is still to be matched. Each method removes what it matches from the beginning.
 struct Matcher<'t> {
     text: &'t [u8],
 }
@@ -267,7 +270,8 @@ impl<'t> Matcher<'t> {
         })
     }
 
-    /// Takes all bytes that `is` allows: one at least, `bytes_max` at most.
+    /// Takes all bytes at the beginning that `is` allows. There must be at least one, and at most
+    /// `bytes_max`.
     fn run(&mut self, bytes_max: usize, is: impl Fn(u8) -> bool) -> Option<()> {
         let length = self.text.iter().take_while(|byte| is(**byte)).count();
         self.text = (1..=bytes_max).contains(&length).then(|| &self.text[length..])?;
@@ -327,8 +331,8 @@ impl<'t> Matcher<'t> {
         self.maybe_cookie()
     }
 
-    /// `[id name="value" …]`, of printable characters. In a value a backslash escapes the character
-    /// after it, and `]` does not stand alone.
+    /// `[id name="value" …]`, of printable characters. In a value, a backslash escapes the next
+    /// character, and `]` must be escaped.
     fn structured_data(&mut self) -> Option<()> {
         self.literal(b"[")?;
         let mut in_value = false;

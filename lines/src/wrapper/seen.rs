@@ -1,13 +1,13 @@
-//! Finds an audit event in an object that is not a known wrapper, so that the object's reject can name
-//! the setting with which the event would be read. For a line of a table (CSV), and for one with
-//! labels before the event, it says how to make lines of them.
+//! Finds an audit event in an object that is not a known wrapper, so that the object's reject can
+//! name the setting with which the event would be read. For a row of a table (CSV), and for a line
+//! with labels before its event, the reject says how to make lines of JSON from such a file.
 //!
 //! Whoever sends an object chooses its names, and perhaps the event in it. Invariants:
 //! - Nothing here becomes an event: only a person who knows the source decides that.
-//! - A path is said only if it leads to an event that would be taken. Its names have letters,
-//!   digits, `_` and `-`, and it has at most [`SAID_BYTES_MAX`] bytes.
-//! - At most [`VALUES_MAX`] values are looked at, and [`TRIES_MAX`] of them are read as events. So the
-//!   work is linear in the text, and the stack is bounded by [`PATH_NAMES_MAX`].
+//! - A reject names a path only if the path leads to an event that would be taken. The path's names
+//!   have letters, digits, `_` and `-`, and the path has at most [`SAID_BYTES_MAX`] bytes.
+//! - At most [`VALUES_MAX`] values are examined, and at most [`TRIES_MAX`] of them are read as
+//!   events. So the work is linear in the text, and the stack is bounded by [`PATH_NAMES_MAX`].
 
 use serde_json::value::RawValue;
 
@@ -19,17 +19,17 @@ use crate::reject::{Reason, Refusal, SAID_PLACE};
 
 /// Maximum length of a path that a reject names, in bytes.
 const SAID_BYTES_MAX: usize = 120;
-/// Maximum number of members and items that are looked at.
+/// Maximum number of members and items that are examined.
 const VALUES_MAX: usize = 1024;
 /// Maximum number of items that are examined in one list.
 const ITEMS_MAX: usize = 8;
 /// Maximum number of values that are tried as events.
 const TRIES_MAX: usize = 4;
 
-/// Adds to the refusal of `text` where an audit event is in it, if one is in a member that is not
-/// opened.
+/// Adds the place of an audit event in `text` to the refusal of `text`, if a member that is not
+/// opened contains one.
 pub fn with_place(text: &[u8], refusal: Refusal, depth_max: usize, writers: &Writers) -> Refusal {
-    // No value is searched that has no event.
+    // A text without this name has no event, so it is not searched.
     if memchr::memmem::find(text, b"auditID").is_none() {
         return refusal;
     }
@@ -57,8 +57,8 @@ pub fn with_place(text: &[u8], refusal: Refusal, depth_max: usize, writers: &Wri
     Refusal::new(refusal.reason, format!("{}{SAID_PLACE}{said}", refusal.detail))
 }
 
-/// Returns what is said of a line that is not JSON and has a whole event in a cell of a table, or after
-/// labels.
+/// Returns the advice for a line that is not JSON and has a whole event in a cell of a table, or
+/// after labels.
 fn in_a_row(line: &[u8], depth_max: usize) -> Option<&'static str> {
     const CELL: &[u8] = b"\"{\"\"";
     const LABELS_END: &[u8] = b"\"} {\"";
@@ -149,7 +149,8 @@ impl Search<'_> {
     }
 }
 
-/// Whether a terminal, a shell and a reader all take a name as nothing but its characters.
+/// Whether a name can be shown and copied as it is, because it has no character with a meaning for
+/// a terminal or a shell.
 fn is_plain(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     !name.starts_with('-') && !name.is_empty() && name.bytes().all(is_plain)

@@ -1,10 +1,10 @@
-//! The writers whose audit events are believed, which the operator of a source can extend.
+//! The writers whose audit events are believed. The operator of a source can add writers.
 //!
 //! Any pod may print text that looks like an event, so an event is accepted only if nothing beside
-//! it names a writer other than an API server. [`Writers`] has the names that are believed. Those
-//! of kubeadm, K3s, RKE2, MicroK8s, k0s, OpenShift, EKS and AKS are known. A control plane that
-//! runs in pods of another cluster (HyperShift, Kamaji, Gardener, vcluster), or a log of another
-//! name, is believed if the operator says so:
+//! it names a writer other than an API server. [`Writers`] has the names that are believed. The
+//! names that kubeadm, K3s, RKE2, MicroK8s, k0s, OpenShift, EKS and AKS use are known. The operator
+//! has to add a control plane that runs in pods of another cluster (HyperShift, Kamaji, Gardener,
+//! vcluster), or a log with another name:
 //!
 //! | text | believed |
 //! |---|---|
@@ -16,8 +16,8 @@
 //! A `*` at the end of a name stands for any rest of the name.
 //!
 //! Invariant: a name only decides whom to believe. Text that is not an event does not become one
-//! because its writer is believed. Standard error of a container is never believed. Nothing here
-//! does IO or keeps state.
+//! because its writer is believed. Standard error of a container is never believed. No IO, no
+//! state.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ const CONTAINERS: [&str; 7] = [
     "kube-apiserver-audit",
 ];
 
-/// Beginnings of the names of their pods. `apiserver-` is OpenShift's.
+/// Beginnings of the names of the pods that run these containers. `apiserver-` is OpenShift's.
 const PODS: [&str; 6] = [
     "kube-apiserver",
     "apiserver-",
@@ -49,7 +49,7 @@ const PODS: [&str; 6] = [
     "oauth-openshift",
 ];
 
-/// Units of systemd and identifiers of syslog that API servers log with.
+/// The units of systemd, and the identifiers of syslog, under which API servers log.
 const UNITS: [&str; 8] = [
     "kube-apiserver",
     "k3s",
@@ -63,11 +63,12 @@ const UNITS: [&str; 8] = [
 
 /// Categories of AKS that have audit events.
 const CATEGORIES: [&str; 3] = ["kube-audit", "kube-audit-admin", "kube-apiserver"];
-/// What the log streams of EKS with audit events begin with.
+/// The beginning of the names of the EKS log streams that have audit events.
 const AUDIT_STREAM: &str = "kube-apiserver-audit";
-/// Groups of CloudWatch that AWS names. In those of clusters the stream says whose text it is, and
-/// only AWS writes there.
+/// The beginning of the names of the CloudWatch log groups that AWS services create.
 const GROUPS_OF_AWS: &str = "/aws/";
+/// The beginning of the names of the log groups of EKS clusters. Only AWS writes to these groups,
+/// and the name of a stream in them says which program wrote its text.
 const GROUPS_OF_EKS: &str = "/aws/eks/";
 
 /// The writers that one source believes.
@@ -89,7 +90,7 @@ enum Kind {
     Group(Name),
 }
 
-/// A name, or what a name begins with.
+/// A name, or the beginning of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Name {
     text: String,
@@ -198,7 +199,8 @@ impl Writers {
         self.believed.iter().any(|writer| matches!(&writer.0, Kind::Name(known) if known.is(name)))
     }
 
-    /// `None` stands for a container or a namespace that nothing names. At least one is named.
+    /// Judges a container and its namespace. `None` means that no metadata names it; at least one
+    /// of the two is named.
     pub(super) fn believe_container(&self, container: Option<&str>, namespace: Option<&str>) -> bool {
         let is_of_system = namespace.is_none_or(is_of_system);
         let is_known = container.is_none_or(|name| CONTAINERS.contains(&name) || self.names(name));
@@ -235,14 +237,15 @@ impl Writers {
         let is_of_eks = |group: &str| group.starts_with(GROUPS_OF_EKS) && stream.is_none();
         group.is_some_and(|group| believes(group) || is_of_audit(group) || is_of_eks(group))
             || stream.is_some_and(|stream| {
-                // A pod may have such a name, too. Only AWS writes to the groups of EKS.
+                // A pod may have such a name, too. So the name of the group, if there is one, must
+                // be that of an EKS cluster, because only AWS writes there.
                 let is_apart = group.is_none_or(|group| group.starts_with(GROUPS_OF_EKS));
                 (stream.starts_with(AUDIT_STREAM) && is_apart) || self.names(stream)
             })
     }
 
-    /// Judges the name that stands between a time and an event. Logstash writes the name of a host
-    /// there, and `aws logs tail` the name of a log stream, so it may belong to any pod.
+    /// Judges the name between a time and an event. Logstash writes the name of a host there, and
+    /// `aws logs tail` the name of a log stream, so the text may be that of any pod.
     pub(super) fn believe_host(&self, name: &str) -> bool {
         self.is_anyone() || self.believe_stream(Some(name), None)
     }

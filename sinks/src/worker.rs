@@ -482,7 +482,7 @@ impl SinkWorker {
         }
     }
 
-    /// Records that the log dropped the records before `first`, and which alerts to read from the
+    /// Notes that the log dropped the records before `first`, and which alerts to read from the
     /// archive instead.
     fn find_gap(&mut self, first: u64, mark: Option<Mark>) {
         let missing = first.saturating_sub(self.position.next);

@@ -78,7 +78,7 @@ impl Recent {
         }
     }
 
-    /// Records whether a batch has become durable.
+    /// Notes whether a batch has become durable.
     pub fn settle(&mut self, key: Key, durable: bool, received: u64) {
         self.known.remove(&key);
         if durable {

@@ -39,9 +39,9 @@ pub struct Asked<'a> {
 /// A use of the key.
 #[derive(Clone, Copy, Debug)]
 pub enum Disclosure<'a> {
-    /// Whether a value is the one that a token stands for.
+    /// A check whether a value is the one that a token stands for.
     Reveal { token: &'a str, is_the_value: bool },
-    /// The clear bytes of rejects.
+    /// The decryption of rejects.
     Decrypt { rejects: u64, sources: &'a [String] },
 }
 

@@ -142,7 +142,7 @@ pub struct Progress {
     pub alerts: u64,
 }
 
-/// Is notified of what happens while it happens, always on the thread that called [`ingest`].
+/// Receives alerts, seals and failures as they happen, always on the thread that called [`ingest`].
 pub trait Observer {
     fn progress(&mut self, _progress: &Progress) {}
     /// A new alert. Its events are not sealed yet; after a crash it may be reported again, with the

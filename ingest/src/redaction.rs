@@ -19,7 +19,7 @@
 //! - Redaction does not change the identity of an event. If the identity of the redacted event
 //!   differs from that of the row, the row counts as one that cannot be edited.
 //!
-//! Nothing is kept between blocks but buffers; after a crash the block is read and redacted again,
+//! Between blocks only buffers are kept. After a crash the block is read and redacted again,
 //! with the same result, apart from the random bytes in what is encrypted.
 
 mod around;

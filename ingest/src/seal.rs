@@ -1,4 +1,4 @@
-//! What the two drivers and the hunt have in common: encoding a block, and planning a seal.
+//! Encodes blocks and plans seals, for the two drivers and for the hunt.
 //!
 //! Invariants:
 //! - A seal carries a position for the stream of every alert in it. A stream without new rows,

@@ -96,7 +96,7 @@ impl Default for LiveOptions {
     }
 }
 
-/// Is notified of what happens while it happens. Its methods must not block.
+/// Receives alerts and seals as they happen. Its methods must not block.
 pub trait LiveObserver {
     /// A new alert. Its events may not be sealed yet; after a crash it may be reported again, with
     /// the same id.
@@ -857,7 +857,8 @@ impl Driver<'_> {
         };
         if expected != epoch.encoded {
             let what = format!(
-                "{} events and {} rejects were matched, {} and {} were encoded, with {} events among the rejects",
+                "{} events and {} rejects were matched, but {} events and {} rejects were encoded; {} of these \
+                 rejects are events that could not be redacted",
                 epoch.matched.events,
                 epoch.matched.rejects,
                 epoch.encoded.events,

@@ -28,8 +28,8 @@ pub struct StreamName {
 #[derive(Debug)]
 pub struct Chunk {
     pub stream: Arc<StreamName>,
-    /// Ends after a newline, at the end of a stream that no longer grows, or inside an over-long
-    /// line.
+    /// The text. It ends after a newline, at the end of a stream that no longer grows, or inside an
+    /// over-long line.
     pub block: Block,
     /// Fingerprint of the stream up to the block's end: the hash of all its bytes, or the chain of
     /// its lines, as the partition's kind defines it.
@@ -236,7 +236,7 @@ pub(crate) enum SourceMessage {
     Refresh(Vec<String>, Sender<()>),
 }
 
-/// A source's end of the pipeline.
+/// The handle through which a source sends to the pipeline and asks for positions.
 #[derive(Clone, Debug)]
 pub struct Feed {
     pub(crate) shared: Arc<Shared>,

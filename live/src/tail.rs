@@ -318,7 +318,7 @@ impl Files<'_> {
                 Err(error) => {
                     // A file that was renamed just now is found by the next scan.
                     if error.kind() != ErrorKind::NotFound {
-                        let text = format!("cannot look at {}: {error}", path.display());
+                        let text = format!("cannot read the state of {}: {error}", path.display());
                         self.troubles.insert(path, text);
                     }
                     continue;
@@ -560,7 +560,7 @@ impl Files<'_> {
         let metadata = match file.file.metadata() {
             Ok(metadata) => metadata,
             Err(error) => {
-                let text = format!("cannot look at {}: {error}", file.path.display());
+                let text = format!("cannot read the state of {}: {error}", file.path.display());
                 self.troubles.insert(file.path.clone(), text);
                 return Ok(false);
             }

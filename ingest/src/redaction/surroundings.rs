@@ -10,7 +10,7 @@
 //!
 //! Method: names that occur only in events and their bodies are counted. The text around an event
 //! must contain none of them, except in copies of the event itself. If that cannot be shown, the
-//! text is not kept. No state but scratch buffers is kept between rows.
+//! text is not kept. Between rows only scratch buffers are kept.
 
 use serde_json::Value;
 use strongroom_decode::render::Renderer;

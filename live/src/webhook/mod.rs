@@ -196,7 +196,7 @@ impl WebhookOptions {
 }
 
 impl WebhookOptions {
-    /// Checks whether the options go together; opens nothing.
+    /// Checks that the options are valid together, and opens nothing.
     ///
     /// # Errors
     /// The errors with which [`Webhook::start`] would refuse the options.
@@ -270,8 +270,8 @@ impl Webhook {
     /// source runs.
     ///
     /// # Errors
-    /// If the options do not go together, a certificate or the log cannot be used, or the address
-    /// is taken.
+    /// If the options are not valid together, if a certificate or the log cannot be used, or if the
+    /// address is taken.
     pub fn start(options: WebhookOptions) -> Result<(Webhook, WebhookSource), WebhookError> {
         checked(&options)?;
         let name = options.name.clone();
@@ -478,15 +478,15 @@ fn checked(options: &WebhookOptions) -> Result<(), WebhookError> {
         return Err(bound(format!("a body may have 1 to {} bytes", TEXT_BYTES_MAX - 1)));
     }
     if options.memory_bytes_max <= options.body_bytes_max {
-        return Err(bound("the memory of all bodies must be more than one body's".to_owned()));
+        return Err(bound("the memory of all bodies must be larger than one body".to_owned()));
     }
     if has_push && options.memory_bytes_max / PUSH_BODIES <= options.body_bytes_max {
         return Err(bound(format!(
-            "the memory of all bodies must be more than {PUSH_BODIES} bodies', because pushes are unpacked in it"
+            "the memory of all bodies must be larger than {PUSH_BODIES} bodies, because pushes are unpacked in it"
         )));
     }
     if is_all_push && !options.tokens.is_empty() {
-        return Err(bound("it has a token, but no route of the format audit, which needs it".to_owned()));
+        return Err(bound("it has a token, but no route of the format audit that would use it".to_owned()));
     }
     if options.wal_bytes_max < WAL_BODIES_MIN * options.body_bytes_max as u64 {
         return Err(bound(format!("the log must have room for {WAL_BODIES_MIN} of the longest bodies")));
@@ -521,14 +521,14 @@ fn checked(options: &WebhookOptions) -> Result<(), WebhookError> {
         }
         if is_push(route) && has_authority {
             return Err(wrong(
-                "is for what a cloud pushes without a client certificate, but the listener requires one: use two listeners",
+                "is for a cloud, which pushes without a client certificate, but the listener requires one: use two listeners",
             ));
         }
         if is_push(route) && route.reading.unwrap.is_some() {
-            return Err(wrong("is for what a cloud pushes, whose wrappers are known, and has an unwrap"));
+            return Err(wrong("is for a cloud, whose wrappers are known, but has an unwrap"));
         }
         if readings.insert(&route.cluster, &route.reading).is_some_and(|other| *other != route.reading) {
-            return Err(wrong("has another unwrap, or other writers, than another path of its cluster"));
+            return Err(wrong("differs in unwrap or writers from another path of its cluster"));
         }
         match &route.format {
             RouteFormat::Audit => {}

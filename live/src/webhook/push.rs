@@ -82,7 +82,7 @@ pub fn pubsub(mut body: Vec<u8>, line_bytes_max: usize) -> Result<Pushed, PushEr
         let is_odd = lines.is_odd && (is_wrapped || serde_json::from_slice::<IgnoredAny>(&body).is_err());
         return Ok(Pushed { text: body, lines: lines.count, is_odd, id: None });
     };
-    // A message that has attributes only contains no text to keep.
+    // A message with attributes and no text contains nothing to keep.
     if text.trim_ascii().is_empty() {
         text.clear();
     }

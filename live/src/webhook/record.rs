@@ -4,7 +4,7 @@
 //! segment = head, record*
 //! head    = "\nSRWAL\0", version u8, id [16], start u64, directory_bytes u32, partition*, checksum [16]
 //! partition = name_bytes u16, name, end
-//! end     = offset u64, lines u64, chain [16]          where the partition's stream stands
+//! end     = offset u64, lines u64, chain [16]          position of the partition's stream
 //! record  = "\n\xffSW", name_bytes u16, 0 u16, text_bytes u32, lines u32,
 //!           group u64, received u64, end, key [32], text_checksum [16], head_checksum [16],
 //!           name, text

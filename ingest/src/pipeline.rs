@@ -95,11 +95,9 @@ pub struct IngestOptions {
     pub limits: Limits,
     /// The redaction policy and its keys. `None`: everything is written as it was received.
     pub redactor: Option<Arc<Redactor>>,
-    /// Whether files no longer grow. An unfinished last line is then a reject, and is not left for
-    /// later.
+    /// Whether files no longer grow, so that an unfinished last line is a reject.
     pub complete: bool,
-    /// True if an operator has confirmed that this machine's clock is right. Evidence against the
-    /// clock is then ignored.
+    /// If true, an operator vouches for this machine's clock, and evidence against it is ignored.
     pub clock_is_right: bool,
     pub block_lines_max: usize,
     /// Set from outside to end the run early: text that was read is sealed first.
@@ -171,8 +169,7 @@ pub struct Report {
     /// Events by the wrapper that they came in.
     pub dialects: DialectCounts,
     pub faults: FaultCounts,
-    /// Audit events that became rejects because text beside them names a writer that is not known,
-    /// by that writer.
+    /// Audit events that became rejects because their writer is not known, by the writer's name.
     pub untrusted: KindCounts,
     /// The first rejects, as `file:line: reason: detail`.
     pub reject_examples: Vec<String>,
@@ -264,8 +261,7 @@ enum ReaderMessage {
         records: u64,
         bytes: u64,
     },
-    /// The reader met another file of a partition that has unsealed rows of this run. Seal the
-    /// blocks of the first `jobs` jobs, then answer.
+    /// A file may continue a partition with unsealed rows. Seal the first `jobs` jobs, then answer.
     SealNow {
         jobs: u64,
         done: Sender<()>,
@@ -298,8 +294,7 @@ pub fn ingest(
     let workers = options.limits.workers.max(1);
     // One block held by each worker, one waiting for each, one being read.
     let permits = 2 * workers + 1;
-    // Blocks of text are big, so none waits in the channel: the reader keeps the next one until a
-    // worker takes it.
+    // Blocks are big, so none waits in the channel: a worker takes each one from the reader.
     let (job_sender, job_receiver) = bounded::<Job>(0);
     let (done_sender, done_receiver) = bounded::<FinishedJob>(permits);
     let (message_sender, message_receiver) = bounded::<ReaderMessage>(MESSAGES_MAX);

@@ -1,12 +1,13 @@
 //! Compares the beginning of a stream with what the archive has of it.
 //!
-//! If no row was redacted, the rows give the bytes of their stream, and hashes are compared.
-//! Otherwise the input is decoded again, and compared row by row. A row that was not redacted is
-//! compared by its bytes. A redacted row is compared by its offset, its request and its time.
+//! If no row was redacted, the rows give the bytes of their stream, and the hash of these bytes is
+//! compared. Otherwise the input is decoded again, and compared row by row. A row that was not
+//! redacted is compared by its bytes. A redacted row is compared by its offset, its request and its
+//! time.
 //!
-//! Invariant: a stream is taken for the same only if every record of the input is stored at its
-//! offset. So a file that was read before adds nothing, and no record is taken for another one that
-//! differs in anything that is stored in clear. No state.
+//! Invariant: an input is taken for the beginning of a stored stream only if every record of the
+//! input is stored at its offset. So a file that was read before adds nothing, and no record is
+//! taken for another one that differs in anything that is stored in clear. No state.
 
 use std::cell::Cell;
 use std::iter::Peekable;
@@ -90,7 +91,7 @@ pub fn load_head(archive: &Archive, partition: &str, end: i64, heads: &mut Heads
         Ok(())
     };
     if load().is_err() {
-        // Who needs all of it meets the same error, and reports it.
+        // A later read of the whole stream meets the same error, and reports it.
         head.clear();
     }
     heads.remember(partition, head, length);
@@ -112,11 +113,11 @@ fn has_ciphers(batch: &Result<RecordBatch, CompareError>) -> bool {
 enum Row {
     /// `record` is `None` if it was redacted.
     Event { request: Request, record: Option<Vec<u8>> },
-    /// The bytes; if they were encrypted, how many there may be.
+    /// The bytes of the reject; if they were encrypted, the maximum number of them.
     Reject { raw: Result<Vec<u8>, usize> },
 }
 
-/// What no policy changes in an event.
+/// The members of an event that no policy changes.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
     audit_id: Option<String>,
@@ -126,7 +127,7 @@ struct Request {
 }
 
 impl Row {
-    /// Whether this row of the archive may be what was written of `received`.
+    /// Whether this stored row may be what was written for the row `received`.
     fn is_of(&self, received: &Row) -> bool {
         match (self, received) {
             (Row::Event { request, record }, Row::Event { request: of, record: Some(bytes) }) => {
@@ -211,7 +212,7 @@ impl<E: Iterator<Item = Found>, R: Iterator<Item = Found>> Iterator for Stored<E
     type Item = Found;
 
     fn next(&mut self) -> Option<Found> {
-        // An error comes first.
+        // An error sorts first, so that it is returned at once.
         let offset = |found: &Found| found.as_ref().map_or(i64::MIN, |(offset, _)| *offset);
         let (event, reject) = (self.events.peek().map(offset), self.rejects.peek().map(offset));
         match (event, reject) {

@@ -1,14 +1,14 @@
-//! Shows values and rejects again with the redaction key, and records each use.
+//! Uses the redaction key to show values and rejects in clear again, and records each use.
 //!
 //! Invariants:
-//! - A use is a sealed record of `activity` before its result is handed out: without a record there
-//!   is no result.
+//! - Each use is sealed as a record of `activity` before its result is handed out. If the use
+//!   cannot be recorded, no result is handed out.
 //! - A record names who asked, why, and what was asked about. It has no value and no key.
-//! - No table of values is kept: a token is compared with a value that the person who asks already
-//!   has.
+//! - No table of values is kept. A token can only be compared with a value that the person who asks
+//!   already has.
 //!
-//! A crash after the record and before the result leaves a record of a use without a result, never
-//! the reverse.
+//! After a crash between the record and the result, there is a record of a use without a result,
+//! never a result without a record.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;
@@ -22,34 +22,34 @@ use strongroom_schemas::{Table, rejects};
 
 use crate::error::IngestError;
 
-/// Id of the writer of these records.
+/// Id under which this module writes its records.
 pub const WRITER_ID: &str = "disclosure";
 /// Maximum length of a reason, in bytes.
 pub const REASON_BYTES_MAX: usize = 4096;
 
-/// Who asks, and why.
+/// Who uses the key, and why.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     pub principal: &'a str,
     pub reason: &'a str,
-    /// The id of the archive that was asked about, if the record is in another one.
+    /// The id of the archive in question, if the record is written to another archive.
     pub about: Option<&'a str>,
 }
 
-/// Something that the key makes visible.
+/// A use of the key.
 #[derive(Clone, Copy, Debug)]
 pub enum Disclosure<'a> {
-    /// Whether a value is the one that a token stands for.
+    /// A check whether a value is the one that a token stands for.
     Reveal { token: &'a str, is_the_value: bool },
-    /// The clear bytes of rejects.
+    /// The decryption of rejects.
     Decrypt { rejects: u64, sources: &'a [String] },
 }
 
-/// Writes and seals the record of a use. Returns false, and records nothing, if another process is
-/// the archive's only writer.
+/// Writes and seals the record of a use. Returns `false`, and records nothing, if another process
+/// is the archive's only writer.
 ///
 /// # Errors
-/// If the archive cannot be written, or the names are not the names of a record.
+/// If the archive cannot be written, or if a name is not valid in a record.
 pub fn record(archive: &Archive, asked: Asked<'_>, disclosure: Disclosure<'_>) -> Result<bool, IngestError> {
     let Some(mut writer) = archive.try_writer(WriterOptions::default())? else { return Ok(false) };
     let (subject, details) = match disclosure {
@@ -82,8 +82,8 @@ pub struct Encrypted {
     pub bytes: Vec<u8>,
 }
 
-/// Returns the encrypted rejects of an archive, in the order of their sources and offsets; those of
-/// some partitions if `sources` is not empty.
+/// Returns the encrypted rejects of an archive, in the order of their sources and offsets. If
+/// `sources` is not empty, returns only those of the partitions in it.
 ///
 /// # Errors
 /// If the archive cannot be read.

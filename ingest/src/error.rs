@@ -1,7 +1,7 @@
-//! What can fail in a run.
+//! The errors that end a run.
 //!
 //! Invariant: a line that cannot be decoded is not an error: it is a row of `rejects`. Every
-//! variant names one operation and its object, and its text leaves out its source.
+//! variant names one operation and its object. Its text does not repeat that of its source.
 
 use std::fmt;
 use std::io::ErrorKind;

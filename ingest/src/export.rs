@@ -106,13 +106,13 @@ pub fn redacted_partitions(archive: &Archive, wanted: &[&str]) -> Result<BTreeSe
     Ok(partitions)
 }
 
-/// Writes the records of a stream of [`redacted_partitions`], up to a sealed position: one per
-/// line, without what was around them. Encrypted rejects are left out. The archive still has the
-/// rows from `start` on.
+/// Writes the records of one of the [`redacted_partitions`], up to a sealed position: one per line,
+/// without the text that was around them. Encrypted rejects are left out. `start` is the offset
+/// from which on the archive still has the rows.
 ///
 /// # Errors
-/// Those of [`stream::write_lines`], and [`ExportError::RecordsMissing`] if the archive has not
-/// dropped any, and still has fewer records than were sealed.
+/// Those of [`stream::write_lines`], and [`ExportError::RecordsMissing`] if no rows were dropped
+/// from the archive, but it has fewer records than were sealed.
 pub fn redacted_stream<E: From<StreamError> + From<ExportError>>(
     events: impl Iterator<Item = Result<RecordBatch, E>>,
     rejects: impl Iterator<Item = Result<RecordBatch, E>>,
@@ -143,7 +143,7 @@ pub fn prefix<E: From<StreamError>>(
     Ok((fingerprint(&start.into_inner()), records))
 }
 
-/// Passes the first bytes on that are written, and ignores the rest.
+/// A writer that passes on the first bytes, and ignores the rest.
 pub(crate) struct Start<W> {
     out: W,
     left: usize,
@@ -179,7 +179,7 @@ enum Hash {
     Chain(LineChain),
 }
 
-/// Hashes the bytes that pass through.
+/// A writer that hashes the bytes that pass through it.
 struct Hashed<W> {
     out: W,
     hash: Hash,
@@ -227,7 +227,7 @@ impl Records for EventRecords {
         let compared = match table {
             Table::Events => compare_events(rows, format, each, &mut differs),
             Table::Alerts => compare_alerts(rows, &mut differs),
-            // The archive itself knows what an activity record says.
+            // The archive checks activity records itself.
             Table::Rejects | Table::Activity => Ok(()),
         };
         compared.map_err(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! Counts of things by their kind, in bounded memory.
+//! Counts things by their kind, in bounded memory.
 //!
 //! Invariant: the first [`KINDS_MAX`] kinds are counted separately, and all others together.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// Maximum number of kinds that are counted apart.
 pub const KINDS_MAX: usize = 64;
-/// What all other kinds are counted as.
+/// The name under which all other kinds are counted.
 const OTHERS: &str = "others";
 
 /// Numbers by kind.

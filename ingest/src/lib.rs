@@ -1,4 +1,5 @@
-//! Ingests audit logs: files, the pipeline that decodes, matches and seals, and the way back.
+//! Ingests audit logs: finds files, decodes, matches and seals their events, and exports sealed
+//! streams.
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What was found in folders and is not read, and why.
+//! Counts files and folders that are found but not read, by the reason.
 //!
 //! Invariant: counts are exact, and at most [`EXAMPLES_MAX`] names are kept. No IO.
 
@@ -9,11 +9,11 @@ use std::path::PathBuf;
 /// Maximum number of names in [`PassedOver::examples`].
 const EXAMPLES_MAX: usize = 20;
 
-/// What was found and is not read.
+/// The files and folders that were found but are not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PassedOver {
     pub counts: BTreeMap<Why, u64>,
-    /// The first ones, a few of each kind at least.
+    /// The first of them; at most a few of each kind.
     pub examples: Vec<(PathBuf, Why)>,
 }
 
@@ -21,7 +21,7 @@ impl PassedOver {
     pub(crate) fn add(&mut self, path: PathBuf, why: Why) {
         let count = self.counts.entry(why).or_insert(0);
         *count += 1;
-        // Many of one kind do not hide the others.
+        // Names of one kind must not take the places of other kinds.
         if self.examples.len() < EXAMPLES_MAX && *count <= EXAMPLES_MAX as u64 / 4 {
             self.examples.push((path, why));
         }
@@ -52,7 +52,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// Whether it is about folders, and not about files.
+    /// Whether the reason concerns folders, not files.
     pub fn is_folder(self) -> bool {
         matches!(self, Why::Archive | Why::Journal | Why::Delta | Why::LostFound | Why::LinkToFolder)
     }

@@ -65,7 +65,7 @@ use crate::source::{FileError, Input, StreamBlock};
 /// Maximum size of the text in a block, in bytes; only a longer line makes a longer block. A block
 /// becomes one row group.
 pub const BLOCK_BYTES_MAX: usize = 48 << 20;
-/// Minimum size: smaller row groups compress badly and make queries slow.
+/// Minimum size of the text in a block. Smaller row groups compress badly and make queries slow.
 pub const BLOCK_BYTES_MIN: usize = 8 << 20;
 /// Maximum number of bytes that all blocks under way take; with many workers blocks are smaller.
 pub const BLOCKS_MEMORY_BYTES: usize = 448 << 20;
@@ -74,8 +74,8 @@ pub const BLOCKS_MEMORY_BYTES: usize = 448 << 20;
 pub const TEXT_TIMES_MAX: usize = 3;
 /// Maximum number of lines in a block.
 pub const BLOCK_LINES_MAX: usize = 131_072;
-/// Maximum number of blocks that are decoded together. Their stream is read again by reading their
-/// row group, so it is bounded.
+/// Maximum number of blocks that are decoded together. The number is bounded because a read of any
+/// of their streams reads the whole row group.
 const TOGETHER_MAX: usize = 512;
 /// A block of a fresh stream with at most this much text is decoded together with others.
 const TOGETHER_BYTES_MAX: usize = 256 << 10;
@@ -90,22 +90,22 @@ pub struct IngestOptions {
     /// Name of the cluster, stored with every row.
     pub cluster: String,
     pub inputs: Vec<Input>,
-    /// What is configured of the source: where events are, and whose texts are believed.
+    /// How the files are read: where events are in them, and which writers are believed.
     pub reading: Arc<Reading>,
     pub limits: Limits,
-    /// What may not be written, and the keys. `None`: everything is written as it was received.
+    /// The redaction policy and its keys. `None`: everything is written as it was received.
     pub redactor: Option<Arc<Redactor>>,
-    /// Files no longer grow: an unfinished last line is a reject, and is not left for later.
+    /// Whether files no longer grow, so that an unfinished last line is a reject.
     pub complete: bool,
-    /// An operator has confirmed that this machine's clock is right, whatever contradicts it.
+    /// If true, an operator vouches for this machine's clock, and evidence against it is ignored.
     pub clock_is_right: bool,
     pub block_lines_max: usize,
     /// Set from outside to end the run early: text that was read is sealed first.
     pub stop: Arc<AtomicBool>,
 }
 
-/// Returns the size of the text in a block, in bytes, with which no worker waits for the others:
-/// the blocks that `workers` threads decode, and one that is read, stay within
+/// Returns the size of a block, in bytes of text, at which no worker has to wait for memory: the
+/// blocks that `workers` threads decode, and one more that is being read, then fit into
 /// [`BLOCKS_MEMORY_BYTES`].
 pub fn block_bytes(workers: usize) -> usize {
     let blocks = workers.max(1).saturating_add(1);
@@ -140,7 +140,7 @@ pub struct Progress {
     pub alerts: u64,
 }
 
-/// Is notified of what happens while it happens, always on the thread that called [`ingest`].
+/// Receives alerts, seals and failures as they happen, always on the thread that called [`ingest`].
 pub trait Observer {
     fn progress(&mut self, _progress: &Progress) {}
     /// A new alert. Its events are not sealed yet; after a crash it may be reported again, with the
@@ -148,8 +148,9 @@ pub trait Observer {
     fn alert(&mut self, _alert: &Alert) {}
     /// A file could not be read, or not to its end. The run continues.
     fn file_failed(&mut self, _error: &FileError) {}
-    /// A seal is about to be committed: the events of the alerts so far will not be read again. What
-    /// keeps alerts makes them durable now. If it cannot, nothing is committed, and the run ends.
+    /// Called before a seal is committed. After the commit the events of the alerts so far are not
+    /// read again. So an observer that stores alerts must make them durable now. If it returns an
+    /// error, nothing is committed, and the run ends.
     fn sealing(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         Ok(())
     }
@@ -168,16 +169,16 @@ pub struct Report {
     /// Events by the wrapper that they came in.
     pub dialects: DialectCounts,
     pub faults: FaultCounts,
-    /// Audit events that were not taken, by the writer that something beside them names.
+    /// Audit events that became rejects because their writer is not known, by the writer's name.
     pub untrusted: KindCounts,
     /// The first rejects, as `file:line: reason: detail`.
     pub reject_examples: Vec<String>,
     pub redacted: RedactionCounts,
-    /// Events whose `raw` had to be kept.
+    /// Events whose bytes had to be kept in `raw`.
     pub raw_kept: u64,
-    /// Bytes of decompressed text handled, without those that were sealed before.
+    /// Bytes of decompressed text that were read, without those that were sealed before.
     pub bytes: u64,
-    /// Bytes of streams that an earlier run had sealed.
+    /// Bytes of decompressed text that an earlier run had sealed.
     pub bytes_known: u64,
     pub sealed_bytes: u64,
     pub sealed_files: u64,
@@ -209,9 +210,9 @@ struct StreamState {
 
 struct Job {
     sequence: u64,
-    /// One block, or several of streams of which nothing is stored.
+    /// One block, or several blocks, each of a stream of which nothing is stored.
     parts: Vec<JobPart>,
-    /// The table `rejects` already has the stream's rejects before this offset.
+    /// The rejects of the stream that the table `rejects` already has.
     stored: StoredRejects,
     taken: Taken,
 }
@@ -222,7 +223,7 @@ struct JobPart {
     block: StreamBlock,
 }
 
-/// A worker's answer to a [`Job`].
+/// The result of a [`Job`], from a worker.
 struct FinishedJob {
     sequence: u64,
     outcome: Result<JobResult, IngestError>,
@@ -238,7 +239,7 @@ struct JobResult {
     taken: Taken,
 }
 
-/// What one block of a [`Job`] gave.
+/// The result of one block of a [`Job`].
 struct PartResult {
     stream: usize,
     events: u64,
@@ -260,8 +261,7 @@ enum ReaderMessage {
         records: u64,
         bytes: u64,
     },
-    /// Another file belongs to a partition that has unsealed rows of this run. Seal the blocks of the
-    /// first `jobs` jobs, then answer.
+    /// A file may continue a partition with unsealed rows. Seal the first `jobs` jobs, then answer.
     SealNow {
         jobs: u64,
         done: Sender<()>,
@@ -294,7 +294,7 @@ pub fn ingest(
     let workers = options.limits.workers.max(1);
     // One block held by each worker, one waiting for each, one being read.
     let permits = 2 * workers + 1;
-    // Blocks of text are big: the reader keeps the next one until a worker takes it.
+    // Blocks are big, so none waits in the channel: a worker takes each one from the reader.
     let (job_sender, job_receiver) = bounded::<Job>(0);
     let (done_sender, done_receiver) = bounded::<FinishedJob>(permits);
     let (message_sender, message_receiver) = bounded::<ReaderMessage>(MESSAGES_MAX);
@@ -352,8 +352,8 @@ pub fn ingest(
             });
         }
         drop((job_receiver, done_sender, buffer_sender));
-        // Owned here, so that an error drops them, which ends reader and workers before they are
-        // waited for.
+        // Owned here, so that an error drops them. That ends the reader and the workers, for which
+        // the scope waits.
         let (message_receiver, done_receiver) = (message_receiver, done_receiver);
         let _closes_room = ClosesRoom(room);
         let _closes_reached = ClosesReached(Arc::clone(&reached));
@@ -404,7 +404,7 @@ struct Coordinator<'c> {
     /// Counts since the last seal.
     counts: Counts,
     empty_files: Vec<Input>,
-    /// The reader waits until the blocks of this many jobs are sealed.
+    /// The reader waits until the blocks of the first jobs, up to this number, are sealed.
     seal_at: Option<(u64, Sender<()>)>,
     reached: &'c Reached,
     last_seal: Instant,
@@ -511,7 +511,7 @@ impl Coordinator<'_> {
         for part in &job.parts {
             let stream = &mut self.streams[part.stream];
             let before = stream.reached.or(stream.sealed).map_or(0, |position| position.records);
-            // Nothing is known of a first line that is incomplete, not even its stream's name.
+            // If a first line is incomplete, nothing is known of its stream, not even its name.
             if part.end_offset > 0 {
                 stream.reached = Some(Position {
                     next_offset: part.end_offset,
@@ -674,7 +674,7 @@ impl Coordinator<'_> {
     }
 }
 
-/// The block that gave a reject, by the reject's number among those of the job.
+/// Returns the block that contains a reject, given the reject's number among those of the job.
 fn part_of_reject(parts: &[PartResult], reject: usize) -> Option<&PartResult> {
     let mut left = reject as u64;
     parts.iter().find(|part| {

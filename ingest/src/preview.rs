@@ -1,7 +1,7 @@
-//! What a redaction policy would replace in logs, or in an archive, without replacing anything.
+//! Counts what a redaction policy would replace in logs, or in an archive. Nothing is replaced.
 //!
 //! Invariants:
-//! - Events are found, decoded and edited by the code of the stream, so a count here is the count
+//! - Events are found, decoded and edited by the code that a run uses, so each count is the one
 //!   that a run would have.
 //! - No value is returned, only counts and the names of parts of the policy.
 //! - Memory is bounded: one block of a log or one batch of the archive at a time.
@@ -39,17 +39,18 @@ const SECRETS: &str = "secrets";
 /// Maximum number of targets whose answer is remembered.
 const TARGETS_MAX: usize = 65_536;
 
-/// The values that a part of the policy would replace, and the events that have them.
+/// The number of values that a part of the policy would replace, and the number of events with such
+/// values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
     pub values: u64,
     pub events: u64,
 }
 
-/// What a policy would do.
+/// The effects that a policy would have.
 #[derive(Debug)]
 pub struct Preview {
-    /// Events that were looked at.
+    /// Events that were examined.
     pub events: u64,
     /// Events that would be changed, and the values in them that would be dropped or replaced.
     pub changed: u64,
@@ -64,17 +65,18 @@ pub struct Preview {
     /// Events in an archive that another policy, or another key, has changed, so that this policy
     /// would replace nothing but tokens.
     pub others: u64,
-    /// By the position of a part of the policy; [`Redactor::label`] names it.
+    /// What each part of the policy would replace, by the part's position. [`Redactor::label`]
+    /// returns the name of a part.
     pub by_label: BTreeMap<u16, Replaced>,
-    /// What rules would not see any more in the changed events.
+    /// What rules would no longer see in the changed events.
     pub hidden: Hidden,
     /// The preview was asked to stop before the end.
     pub interrupted: bool,
 }
 
-/// Returns the policy that replaces what is secret in any cluster: the contents of Secrets, and tokens.
-/// Its key is made for this purpose and forgotten; what is replaced does not depend on it. `None` if
-/// the system has no random numbers.
+/// Returns the policy that replaces what is secret in any cluster: the contents of Secrets, and
+/// tokens. Its key is generated for this call only, because the counts do not depend on the key.
+/// `None` if the system has no random numbers.
 pub fn secrets() -> Option<Redactor> {
     let presets = vec![SECRETS.to_owned()];
     let settings = Settings { key: Some("env:NONE".to_owned()), presets, ..Settings::default() };
@@ -82,8 +84,8 @@ pub fn secrets() -> Option<Redactor> {
     Some(Redactor::new(Policy::new(&settings).ok()?, keys))
 }
 
-/// Previews a policy over logs. `failed` is called with each file that cannot be read, or not to its
-/// end; the others are read.
+/// Previews a policy over logs. `failed` is called with each file that cannot be read at all or to
+/// its end; the other files are read.
 ///
 /// # Errors
 /// If a block cannot be turned into columns, which does not depend on the input.
@@ -138,8 +140,8 @@ pub fn of_logs(
     Ok(previewer.preview)
 }
 
-/// Previews a policy over the events of `span` in an archive: what is in it that the policy would
-/// have replaced. Bodies are read only of events that the policy may concern.
+/// Previews a policy over the events of `span` in an archive: counts what the policy would replace
+/// in them. Bodies are read only for events that the policy may change.
 ///
 /// # Errors
 /// If the archive cannot be read.
@@ -177,7 +179,7 @@ pub fn of_archive(
         read += batch.num_rows() as u64;
         previewer.see(&batch).map_err(columns)?;
     }
-    // Where events without a time are wanted, all rows are read, and the chooser is not asked.
+    // If events without a time are wanted too, all rows are read and `looked_at` is not counted.
     previewer.preview.events = looked_at.load(Ordering::Relaxed).max(read);
     for source in archive.sources()? {
         for batch in archive.read_rows(Table::Rejects, &source.partition)? {
@@ -228,7 +230,7 @@ impl<'r> Previewer<'r> {
         }
     }
 
-    /// Edits the events of a batch, counts, and forgets them.
+    /// Edits the events of a batch, counts the changes, and drops the edited events.
     fn see(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         self.preview.events += batch.num_rows() as u64;
         let renderer = Renderer::new(batch).map_err(|error| ArrowError::SchemaError(error.to_string()))?;
@@ -351,7 +353,7 @@ impl<'b> Texts<'b> {
     }
 }
 
-/// What a policy asks of an event's target.
+/// The properties of an event's target on which the effect of a policy depends.
 type TargetKey = [Option<String>; 5];
 
 /// Whether a policy may change a row. A row with faults may have more than its columns show.
@@ -367,7 +369,7 @@ fn is_open(
     let cluster = rows.cluster.get(row).unwrap_or_default();
     let target = rows.target(row);
     let Target { namespace, name, api_group, resource } = target;
-    // Objects with a name are alike, and so are those without one.
+    // Of an object's name, only its presence matters to a policy.
     let key =
         [Some(cluster), namespace, name.map(|_| ""), api_group, resource].map(|part| part.map(str::to_owned));
     if let Some(roots) = known.get(&key) {

@@ -1,23 +1,25 @@
 //! Redacts the events of a block before any part of them is stored or sent.
 //!
 //! The order of a block is: decode, evaluate the rules on what was received, redact, sort, encode,
-//! seal. Rules see every value; what a match carries away from its row (the fields of an alert, the
-//! keys and values that correlations count, the identity of the request) is that of the redacted
-//! row. So the memory of a detector that is rebuilt from sealed rows has the keys of the stream.
+//! seal. Rules see every value. But what a match takes from its row (the fields of an alert, the
+//! keys and values that correlations count, the identity of the request) comes from the redacted
+//! row. So a detector that is rebuilt from sealed rows has the same keys as the detector of the
+//! stream.
 //!
 //! Invariants:
 //! - A redacted row is what the decoder makes of the redacted event alone, without the wrapper that
 //!   it came in, because a wrapper may repeat values. It keeps its offset, source and cluster.
 //!   Other rows of the same line lose the wrapper as well.
-//! - Events without bodies that are alike are edited once. They have equal values in all columns that
-//!   a policy may change or search, and what their columns render to is their record, so the others
-//!   get the columns of the first. Each record is hashed as it is rendered.
+//! - Of events without bodies that are alike, only one is edited, and the others get its changed
+//!   columns. Events are alike if they have equal values in all columns that a policy may change or
+//!   search, and if their columns alone give their records. The record of each event is still
+//!   rendered and hashed on its own.
 //! - A row whose event cannot be edited becomes an encrypted reject, and under a policy every reject
 //!   is encrypted. Nothing is left out, and nothing is written in clear because a step failed.
-//! - Redaction does not change which event it is. If the identity of the redacted event differs
-//!   from that of the row, the row counts as one that cannot be edited.
+//! - Redaction does not change the identity of an event. If the identity of the redacted event
+//!   differs from that of the row, the row counts as one that cannot be edited.
 //!
-//! Nothing is kept between blocks but buffers; after a crash the block is read and redacted again,
+//! Between blocks only buffers are kept. After a crash the block is read and redacted again,
 //! with the same result, apart from the random bytes in what is encrypted.
 
 mod around;
@@ -52,7 +54,7 @@ use self::merge::{
 use self::surroundings::Surroundings;
 use crate::error::IngestError;
 
-/// The columns that say which event it is; no policy changes them.
+/// The columns that identify an event; no policy changes them.
 const IDENTITY: [usize; 8] = [
     index::AUDIT_ID,
     index::STAGE,
@@ -64,7 +66,7 @@ const IDENTITY: [usize; 8] = [
     index::STAGE_TIMESTAMP,
 ];
 
-/// What was redacted.
+/// Counts of redacted events and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RedactionCounts {
     /// Events that were changed.
@@ -85,7 +87,7 @@ impl RedactionCounts {
     }
 }
 
-/// Redacts the blocks of one thread.
+/// Redacts blocks. Each thread has its own.
 pub struct Redaction {
     redactor: Arc<Redactor>,
     records: RecordDecoder,
@@ -93,8 +95,8 @@ pub struct Redaction {
 
 /// The rows of a block that a policy changes.
 pub struct Changes {
-    /// The rows that are changed, ascending, each with its row in `changed`. Events without bodies
-    /// that are alike are changed alike, so several rows may have the same one.
+    /// The rows that are changed, ascending, each with its row in `changed`. Several rows may have
+    /// the same row in `changed`: events without bodies that are alike.
     rows: Vec<(usize, usize)>,
     /// What the changed rows become, in the columns that are changed.
     changed: RecordBatch,
@@ -103,16 +105,17 @@ pub struct Changes {
     /// For each row of `changed`, its mark, and the hash of its record.
     marks: Vec<String>,
     hashes: Vec<Sha256Hash>,
-    /// All rows of the block, with the changes, unless only some were asked for.
+    /// All rows of the block, with the changes. `None` if changes were asked for some rows only, or
+    /// if there are none.
     replaced: Option<RecordBatch>,
-    /// Whether a changed event is a cloud's entry.
+    /// Whether a changed event is a log entry of Google Cloud.
     is_google: bool,
     /// The rows that cannot be edited, ascending, each with the reason.
     unreadable: Vec<(usize, String)>,
     counts: RedactionCounts,
 }
 
-/// What becomes of an event, as far as it is that of another one that is like it.
+/// The result for an event, as far as it also holds for other events that are like it.
 #[derive(Clone)]
 enum Outcome {
     Same,
@@ -126,8 +129,8 @@ impl Redaction {
         Redaction { redactor, records: RecordDecoder::new(config) }
     }
 
-    /// Matches rules on a block that is not redacted yet. Only the matched rows are redacted, for
-    /// what their matches carry.
+    /// Matches rules on a block that is not redacted yet. Only the matched rows are redacted,
+    /// because only their values go into the matches.
     ///
     /// # Errors
     /// If the rules cannot be applied, or a column cannot be assembled.
@@ -145,7 +148,7 @@ impl Redaction {
         })
     }
 
-    /// Like [`match_batch`](Self::match_batch), for a block whose changes are known.
+    /// Like [`match_batch`](Self::match_batch), but for a block whose changes are known.
     ///
     /// # Errors
     /// Like [`match_batch`](Self::match_batch).
@@ -161,7 +164,8 @@ impl Redaction {
         matcher.match_batch_shown(events, |rows| self.shown(events, changes, Some(rows), origin, &token))
     }
 
-    /// Says while a block is decoded which of its records need no hash yet.
+    /// Returns a predictor that decides, while a block is decoded, which of its records need no
+    /// hash yet.
     pub fn hashed_later(&self, origin: &Origin) -> Box<dyn HashedLater> {
         Box::new(ProbablyChanged::new(Arc::clone(&self.redactor), &origin.cluster))
     }
@@ -202,7 +206,7 @@ impl Redaction {
             if !is_open && !surroundings.may_have_more(&renderer, row) {
                 continue;
             }
-            // The rows of a match are few, and are shown one by one.
+            // Matched rows are few, so they are edited one by one.
             let likeness = if only.is_none() { gate.likeness(&renderer, row) } else { None };
             match likeness.and_then(|likeness| known.get(&likeness)) {
                 Some(Outcome::Same) => continue,
@@ -252,7 +256,8 @@ impl Redaction {
                     counts.events += 1;
                     counts.dropped += dropped;
                     counts.tokenised += tokenised;
-                    // A record that is kept is not that of another event.
+                    // If the redacted record had to be kept in the row, it cannot stand for the
+                    // records of other events.
                     (Outcome::Changed(at, dropped, tokenised), is_rendered)
                 }
                 Err(why) => {
@@ -273,7 +278,8 @@ impl Redaction {
         Ok(changes)
     }
 
-    /// Returns what matches may carry of the changed rows, and of the rows that cannot be edited.
+    /// Returns the values that matches may take from changed rows, and from rows that cannot be
+    /// edited.
     fn shown<'s>(
         &self,
         events: &RecordBatch,
@@ -311,7 +317,7 @@ impl Redaction {
         Ok(Some(ShownRows { events, rows, token }))
     }
 
-    /// Returns the rows that cannot be edited, without all that the policy may change in an event.
+    /// Returns the rows that cannot be edited, without any column that the policy may change.
     fn hidden(
         &self,
         events: &RecordBatch,
@@ -414,7 +420,7 @@ impl Redaction {
         let mut record = Vec::new();
         for (row, why) in unreadable {
             record.clear();
-            // A row that was just decoded gives its record.
+            // Does not fail, because a row that was just decoded gives its record.
             renderer.record(*row, &mut record).map_err(|fault| {
                 assembled(ArrowError::SchemaError(format!("a row gives no record: {}", fault.as_str())))
             })?;
@@ -464,8 +470,8 @@ impl Changes {
         }
     }
 
-    /// Moves the rows whose changed event is not the event that it was to the rows that cannot be
-    /// edited.
+    /// Finds the rows whose redacted event has another identity, and moves them to the rows that
+    /// cannot be edited.
     fn refuse_other_events(&mut self, events: &RecordBatch) -> Result<(), ArrowError> {
         if self.changed.num_rows() != self.originals.len() {
             return Err(ArrowError::ComputeError("redacted records and rows differ in number".to_owned()));
@@ -503,7 +509,7 @@ impl Changes {
             while changed.next_if(|changed| *changed < row).is_some() {}
             if changed.peek() != Some(&row) {
                 record.clear();
-                // A row that was just decoded gives its record.
+                // Does not fail, because a row that was just decoded gives its record.
                 clear.record(row, &mut record).map_err(unrendered)?;
                 hashes[row] = leaf_hash(&record);
             }

@@ -2,16 +2,16 @@
 //! restart.
 //!
 //! Invariant: what is found is what the stream would have raised, under the same ids. The compiled
-//! rules, the matcher and the detector are those of the stream; events come stream by stream, each
-//! in the order in which it arrived. Single events, and windows over one stream, are therefore
-//! found exactly. A window over several streams is found too, but the event that completes it may
-//! not be the same as when the streams arrived together.
+//! rules, the matcher and the detector are those of the stream, and events come stream by stream,
+//! each in the order in which it arrived. So single events, and windows over one stream, are found
+//! exactly. A window over several streams is found too, but the event that completes it may not be
+//! the one that completed it when the streams arrived together.
 //!
 //! What is not read: files and row groups outside the period, and columns that no rule and no alert
 //! needs. If the cheap columns of a row show that no rule can match it, its other columns, above
 //! all the bodies, are not read either. This module is here and not with the queries because the
-//! pipeline does the same at every start. A crash loses nothing: [`store`] commits its alerts at
-//! once.
+//! pipeline does the same at every start. A crash loses nothing, because [`store`] commits its
+//! alerts at once.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -192,7 +192,7 @@ pub fn warm_up(archive: &Archive, rules: &Arc<RuleSet>, detector: &mut Detector)
     }
     let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
     let snapshot = archive.snapshot(Table::Events)?;
-    // A file with times in the future does not say where the log ends.
+    // A file with times in the future does not show where the log ends.
     let newest =
         snapshot.files.iter().filter_map(|file| file.time_max_us).filter(|time| *time < tomorrow).max();
     let Some(newest) = newest else { return Ok(()) };
@@ -224,7 +224,7 @@ fn look_back(
         tracing::warn!(
             days,
             rows_max = HISTORY_ROWS_MAX,
-            "rules that look back over days see fewer of them: there are too many events to read at the start"
+            "rules that look back over days see fewer days, because there are too many events to read at the start"
         );
     }
     let mut matcher = Matcher::new(Arc::new(rules.history_part()));

@@ -1,4 +1,4 @@
-//! What the two drivers and the hunt have in common: encoding a block, and planning a seal.
+//! Encodes blocks and plans seals, for the two drivers and for the hunt.
 //!
 //! Invariants:
 //! - A seal carries a position for the stream of every alert in it. A stream without new rows,
@@ -105,8 +105,8 @@ pub fn seal_plan(
     Ok((positions, row_groups))
 }
 
-/// The rejects of a stream that the archive has although it lacks the events beside them: a run died
-/// between the two commits.
+/// The rejects of a stream that the archive has, although it does not have the events up to the
+/// same offset, because a run died between the two commits.
 #[derive(Clone, Debug)]
 pub struct StoredRejects {
     /// The rejects before this offset are stored.
@@ -137,7 +137,7 @@ impl StoredRejects {
                 let reasons = column(rejects::REASON).and_then(|column| column.as_string_opt::<i32>());
                 let offsets =
                     column(rejects::SOURCE_OFFSET).and_then(|column| column.as_primitive_opt::<Int64Type>());
-                // A table without these columns is refused where it is written.
+                // If the table lacks these columns, the writer refuses it later.
                 let rows = reasons.into_iter().flatten().zip(offsets.into_iter().flatten());
                 encrypted.extend(rows.filter_map(|(reason, offset)| {
                     offset.filter(|offset| *offset >= sealed && reason == Some(Reason::Encrypted.as_str()))
@@ -171,7 +171,8 @@ pub struct EncodedBlock {
     pub dialects: DialectCounts,
     /// Events with a part that could not be read.
     pub faults: FaultCounts,
-    /// Audit events that were not taken, by the writer that something beside them names.
+    /// Audit events that became rejects because text beside them names a writer that is not known,
+    /// by that writer.
     pub untrusted: KindCounts,
     /// The first rejects, as text, each with its number among the rejects.
     pub examples: Vec<(usize, String)>,
@@ -189,7 +190,7 @@ pub fn encode_block(
     stored: &StoredRejects,
     arrived: DateTime<Utc>,
 ) -> Result<EncodedBlock, IngestError> {
-    // Every record was hashed when it was known what it would be.
+    // By now every record is final, and was hashed.
     debug_assert!(decoded.unhashed.is_empty());
     let (decoded, left_out) = if stored.encrypted.is_empty() {
         (decoded, 0)
@@ -231,8 +232,8 @@ pub(crate) fn encode_rejects(
     let first = offsets.values().partition_point(|offset| *offset < stored.before);
     let reason = batch.column(rejects::index::REASON).as_dictionary::<Int32Type>();
     let names = reason.values().as_string::<i32>();
-    // A table takes no row before its position, so this one must be read under the policy that the
-    // stored rejects were written under.
+    // The table takes no row before its position, so an event that is encrypted now cannot be added
+    // there. The stream must be read under the policy under which the stored rejects were written.
     if (0..first).any(|row| {
         names.value(reason.keys().value(row) as usize) == Reason::Encrypted.as_str()
             && !stored.encrypted.contains(&offsets.value(row))

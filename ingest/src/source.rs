@@ -57,7 +57,7 @@ impl Input {
         }
     }
 
-    /// Bytes on disk; `None` if it has no size.
+    /// Size on disk, in bytes; `None` for an input without a size.
     pub fn size(&self) -> Option<u64> {
         match self {
             Input::Stdin => None,
@@ -65,7 +65,7 @@ impl Input {
         }
     }
 
-    /// Whether it can be read only once: standard input, a FIFO, a device.
+    /// Whether the input can be read only once: standard input, a FIFO, a device.
     fn is_pipe(&self) -> bool {
         match self {
             Input::Stdin => true,
@@ -74,7 +74,7 @@ impl Input {
     }
 }
 
-/// Counts the bytes that pass, for progress.
+/// Counts the bytes that pass through, to report progress.
 struct Counted<R> {
     inner: R,
     count: Arc<AtomicU64>,
@@ -88,7 +88,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The longest time that whole lines of a pipe wait for more.
+/// The longest time that whole lines of a pipe wait for more lines.
 pub const LIVE_WAIT: Duration = Duration::from_secs(1);
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ enum Packing {
 }
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
-/// How much is read between two checks of the bounds of a block: less than a core's cache.
+/// Number of bytes read between two checks of the bounds of a block: less than a core's cache has.
 const READ_STEP_BYTES: usize = 256 << 10;
 
 /// An input, decompressed.
@@ -155,7 +155,8 @@ fn open(input: &Input, count: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) -> Result
     Ok(Opened { reader, packing, is_pipe })
 }
 
-/// Bytes of a stream's first line that name the stream. A name is stored, so this never changes.
+/// Maximum number of bytes of a first line that name a stream. Names are stored, so this never
+/// changes.
 const IDENTITY_BYTES_MAX: usize = 4 << 20;
 
 /// Bounds of a block (its size and its number of lines) and of a line.
@@ -197,9 +198,9 @@ pub struct Stream {
     line: i64,
     line_so_far: LineSoFar,
     hasher: blake3::Hasher,
-    /// A file may grow after its end: its last line is final only if this is set.
+    /// Whether the input no longer grows, so that a last line without a newline is final.
     is_final: bool,
-    /// More may come at the end: an unfinished line is kept in the stream.
+    /// Whether text may be added at the end, so that an unfinished line stays in the stream.
     follows: bool,
     packing: Packing,
 }
@@ -215,7 +216,7 @@ pub enum Skipped {
 
 impl Stream {
     /// Opens `input`. `complete` promises that a file no longer grows. Bytes read are added to
-    /// `count`; once `stop` is set, a pipe is not waited for.
+    /// `count`. Once `stop` is set, reading does not wait for a pipe.
     pub fn open(
         input: Input,
         bounds: BlockBounds,
@@ -251,7 +252,7 @@ impl Stream {
         &self.input
     }
 
-    /// Whether it can be read only once, and may be waited for.
+    /// Whether the input can be read only once, and reading it may have to wait.
     pub fn is_pipe(&self) -> bool {
         self.is_pipe
     }
@@ -314,7 +315,7 @@ impl Stream {
         }
     }
 
-    /// Opens the same input once more, at its first byte. This fails for a pipe.
+    /// Opens the same input once more, at its first byte. Fails for a pipe.
     pub fn again(&self) -> Result<Stream, FileError> {
         if self.is_pipe {
             return Err(FileError::PipeDiffers { label: self.input.label() });
@@ -323,8 +324,8 @@ impl Stream {
         Stream::open(self.input.clone(), self.bounds, self.is_final, count, stop)
     }
 
-    /// From now on more may come at the end: blocks are whole lines, an unfinished one is kept, and
-    /// [`Stream::next_block`] returns `None` until there is more.
+    /// Declares that text may be added at the end. From now on blocks are whole lines, an
+    /// unfinished line is kept, and [`Stream::next_block`] returns `None` until there is more text.
     pub fn follow(&mut self) {
         self.follows = true;
     }
@@ -335,7 +336,7 @@ impl Stream {
         self.is_final = true;
     }
 
-    /// Whether it is compressed, and so was written once.
+    /// Whether the input is compressed, and so is never appended to.
     pub fn is_packed(&self) -> bool {
         self.packing != Packing::Plain
     }
@@ -355,8 +356,8 @@ impl Stream {
         self.carry.len()
     }
 
-    /// Makes a block end at `offset`, in the way in which it would end at the end of the stream,
-    /// because an earlier run ended a block there.
+    /// Makes a block end at `offset`, just as if the stream ended there, because an earlier run
+    /// ended a block there.
     pub fn cut_at(&mut self, offset: i64) {
         self.cut_at = Some(offset);
     }
@@ -407,7 +408,7 @@ impl Stream {
     fn held_page(&self, bytes: &[u8], within: frame::Within, is_at_end: bool) -> Option<usize> {
         let (end, then) = frame::last_page(bytes, within, self.bounds.line_bytes_max)?;
         let is_blank = bytes[end..].iter().all(u8::is_ascii_whitespace);
-        // Lines after a document are a block of their own, unless they are the last.
+        // Lines after a document become a block of their own, unless the stream ends with them.
         let is_held = match then {
             frame::LastPage::MoreMayCome => !is_blank,
             frame::LastPage::LinesFollow => !is_at_end,
@@ -428,7 +429,8 @@ impl Stream {
             forced.map_or(usize::MAX, |cut| usize::try_from(cut - self.offset).unwrap_or(usize::MAX));
         let line_bytes_max = self.bounds.line_bytes_max;
         let bytes_max = self.bounds.bytes_max.min(until_cut);
-        // A block grows beyond its size while it has no whole record, until its line is over-long.
+        // A block grows beyond `bytes_max` while it has no whole record, until its line is
+        // over-long.
         let long_max = self.bounds.bytes_max.max(line_bytes_max.saturating_add(frame::BOUNDARY_BYTES));
         let long_max = long_max.min(until_cut);
         let mut grown = bytes_max;
@@ -471,7 +473,8 @@ impl Stream {
                 Err(error) => self.failed = Some(error),
             }
             lines += memchr::memchr_iter(b'\n', &bytes[before..filled]).count();
-            // Nothing before the last newline can go to the next block.
+            // Bytes before the last newline almost always stay in this block. If not, the hash is
+            // computed again.
             if lines <= self.bounds.lines_max
                 && let Some(newline) = memchr::memrchr(b'\n', &bytes[before..filled])
             {
@@ -496,9 +499,9 @@ impl Stream {
             }
         }
         let begins = self.line_so_far.edge(&bytes, line_bytes_max);
-        // Without a newline all bytes are of one line. If that line is over-long, the block may end
-        // at a cut. Text that follows a part is taken as a part itself while it is no longer than a
-        // line may be, because its end may still come.
+        // Without a newline, all bytes belong to one line. If that line is over-long, the block may
+        // end at a cut inside it. In a followed stream, text that continues a part of a line waits
+        // for its end, unless it is longer than a line may be.
         let may_end = self.follows && begins == Edge::Part && bytes.len() <= line_bytes_max;
         let cut =
             (lines == 0 && !may_end && (begins != Edge::Line || frame::is_long(&bytes, line_bytes_max)))
@@ -531,7 +534,7 @@ impl Stream {
             if (self.at_end && !self.follows) || at_cut {
                 is_last = true;
             } else if let Some(page_end) = last_page_end(&bytes, begins, line_bytes_max) {
-                // A line may end in the next block, and have the end of this page in this one.
+                // This block has the end of a page in a line that itself ends in the next block.
                 end = page_end;
             } else if let Some(newline) = memchr::memrchr(b'\n', &bytes) {
                 end = newline + 1;
@@ -544,7 +547,7 @@ impl Stream {
         }
         let whole = bytes.len();
         let is_at_end = self.at_end && !self.follows && end == whole;
-        // At a forced cut the block ends, whatever is there.
+        // At a forced cut the block always ends.
         if !(at_cut && end == whole) {
             let held = match (begins, ends) {
                 (Edge::Page(within), _) => self.held_page(&bytes[..end], within, is_at_end),
@@ -608,7 +611,7 @@ impl Stream {
     }
 }
 
-/// The name of a partition. It is stored, so the way it is made never changes.
+/// Computes the name of a partition. Names are stored, so this computation never changes.
 fn partition_of(cluster: &str, parts: &[&[u8]]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(cluster.len() as u64).to_le_bytes());
@@ -712,7 +715,7 @@ mod tests {
         let pretty = format!("[\n  {}\n]\n", elements.join(",\n  "));
         let list = format!("{{\n  \"events\": [ {} ],\n  \"x\": [ 1 ]\n}}\n", elements.join(" ,\n"));
         let line = format!("[{}]", (0..90).map(|at| format!("{{\"a\":{at}}}")).collect::<Vec<_>>().join(","));
-        // Objects of no list are not indented.
+        // Objects that are in no list are not indented.
         let objects = elements.join("\n").replace("\n  ", "\n");
         let long =
             format!("[\n{},\n{{\"a\":\"{}\"}},\n{{}}\n]\nlast\n", elements[..9].join(","), "x".repeat(400));

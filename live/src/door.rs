@@ -1,12 +1,16 @@
-//! The room for connections of which nobody knows yet whose they are.
+//! Bounds the number of *strangers*: connections whose clients have not authenticated yet.
 //!
-//! A client needs no credentials to open a connection and to say nothing. So strangers have a small
-//! room of their own, and take nothing from those who are known. When it is full, a new stranger is
-//! let in all the same, and the one that has waited longest leaves, of the address that has most of
-//! them: who has something to say needs milliseconds for it.
+//! A client needs no credentials to open a connection and send nothing. So strangers have a small
+//! room of their own, and take no place from clients that are known. When the room is full, a new
+//! stranger is let in all the same, and another one is sent away: the oldest one from the address
+//! that has most strangers. A client that has something to send is a stranger only for some
+//! milliseconds.
+//!
+//! Example: a room for three has two strangers from 10.0.0.1 and one from 10.0.0.2. When 10.0.0.3
+//! connects, the older stranger from 10.0.0.1 leaves.
 //!
 //! Invariant: there are never more strangers than the room has places, nor more than
-//! `of_address_max` of one address (of one /64 network in IPv6).
+//! `of_address_max` from one address (in IPv6, from one /64 network).
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -25,7 +29,7 @@ pub struct Door {
 #[derive(Debug, Default)]
 struct Strangers {
     next: u64,
-    /// By the order in which they came.
+    /// In the order in which they came.
     all: BTreeMap<u64, (IpAddr, Arc<Notify>)>,
     count: HashMap<IpAddr, usize>,
 }
@@ -51,7 +55,7 @@ impl Strangers {
     }
 }
 
-/// A stranger's place, which it has until this is dropped.
+/// A stranger's place in the room, which is given up when this value is dropped.
 #[derive(Debug)]
 pub struct Stranger {
     door: Arc<Door>,
@@ -77,7 +81,7 @@ impl Door {
         Arc::new(Door { places_max, of_address_max, strangers: Mutex::default() })
     }
 
-    /// Lets a stranger in. Another one may have to leave for it.
+    /// Lets a stranger in. Another stranger may have to leave to make room.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Stranger {
         let address = network_of(address);
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +101,7 @@ impl Door {
     }
 }
 
-/// The part of an address that one client cannot choose.
+/// Returns the part of an address that a client cannot vary: in IPv6, the /64 network.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -130,7 +134,7 @@ mod tests {
         // At the bound of its address.
         let fifth = door.enter(address("10.0.0.1"));
         assert!(is_away(&flood[0]) && !is_away(&flood[1]));
-        // At the bound of the room, somebody else comes: the flood makes room.
+        // The room is full when somebody else comes, so a stranger of the flooding address leaves.
         let third = door.enter(address("10.0.0.3"));
         let fourth = door.enter(address("10.0.0.4"));
         assert!(is_away(&flood[1]) && !is_away(&flood[2]));

@@ -12,12 +12,11 @@
 //!   whole prefix of its stream, and an epoch has exactly the alerts of its rows.
 //! - One epoch is open, at most one is ending, and at most one is at the sealer.
 //! - Encoded text that is not sealed is bounded. At the bound nothing more is encoded, so text
-//!   stays under way, and sources wait.
+//!   remains under way, and sources wait.
 //! - Matching and encoding must count the same numbers of events and rejects for the same text, and
-//!   a seal must store as many rows as were counted. If the numbers differ, an error is reported;
-//!   nothing is assumed.
+//!   a seal must store as many rows as were counted. If the numbers differ, an error is reported.
 //!
-//! A crash loses nothing: everything that is not sealed is still at its source.
+//! A crash loses nothing, because sources can bring again everything that is not sealed.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,13 +44,13 @@ use crate::sealer::{self, Order, SealBatch, Sealed, Sealer};
 use crate::worker::{Answer, EncodeJob, Encoded, MatchJob, Matched, Worker};
 use crate::{Chunk, Feed, Metrics, Source, StreamName};
 
-/// Size of the text of a stream that becomes a row group, in bytes.
+/// Maximum size of the text of a stream that becomes one row group, in bytes.
 pub const LIVE_BLOCK_BYTES: usize = 32 << 20;
 /// Maximum size of the text under way, in bytes.
 pub const TEXT_BYTES_MAX: u64 = 256 << 20;
 /// Maximum number of messages of sources that wait for the driver.
 const SOURCE_MESSAGES_MAX: usize = 1024;
-/// Longest time that a stop may take.
+/// Longest time that an orderly stop may take.
 pub const DRAIN: Duration = Duration::from_secs(25);
 /// How often the driver checks the time while nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
@@ -70,17 +69,18 @@ fn match_jobs_max(limits: &Limits) -> usize {
     MATCH_JOBS_PER_WORKER * limits.workers.max(1)
 }
 
-/// How a driver works.
+/// Settings of a driver.
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
     pub limits: Limits,
     /// Maximum size of the text under way, in bytes: this bounds the memory.
     pub text_bytes_max: u64,
-    /// Longest time that a stop may take; what is not sealed by then stays at its source.
+    /// Longest time that an orderly stop may take. What is not sealed by then is read again later.
     pub drain: Duration,
-    /// What may not be written, and the keys. `None`: everything is written as it was received.
+    /// The redaction policy and its keys. `None`: everything is written as it was received.
     pub redactor: Option<Arc<Redactor>>,
-    /// An operator has confirmed that this machine's clock is right, whatever contradicts it.
+    /// True if an operator has confirmed that this machine's clock is right. Evidence against the
+    /// clock is then ignored.
     pub clock_is_right: bool,
 }
 
@@ -96,20 +96,20 @@ impl Default for LiveOptions {
     }
 }
 
-/// Is notified of what happens while it happens. Its methods must not block.
+/// Receives alerts and seals as they happen. Its methods must not block.
 pub trait LiveObserver {
     /// A new alert. Its events may not be sealed yet; after a crash it may be reported again, with
     /// the same id.
     fn alert(&mut self, alert: &Alert);
     /// A seal is durable.
     fn sealed(&mut self, _report: &SealReport, _counts: &Counts) {}
-    /// The conservation sum does not hold: `what` says what was counted and what was sealed.
+    /// The conservation sum does not hold. `what` says what was counted and what was sealed.
     fn conservation_failed(&mut self, _what: &str) {}
     /// Called a few times a second.
     fn tick(&mut self, _metrics: &Metrics) {}
 }
 
-/// How a run that was asked to stop has ended.
+/// How a run has ended after it was asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
     /// Everything that was handed over is sealed.
@@ -161,7 +161,7 @@ impl LiveRules {
     }
 }
 
-/// What all runs of a process have in common.
+/// What all runs of a process share.
 #[derive(Clone, Copy)]
 pub struct Run<'r> {
     pub rules: &'r LiveRules,
@@ -171,12 +171,12 @@ pub struct Run<'r> {
     pub stop: &'r AtomicBool,
 }
 
-/// Runs `sources` into `archive` until `stop` is set, or something fails that only a new run can
-/// mend.
+/// Runs `sources` into `archive` until `stop` is set, or until a failure that only a new run can
+/// recover from.
 ///
 /// # Errors
 /// If the archive or a rule cannot be used, or another process has taken over a partition. What was
-/// sealed stays; everything else is still at the sources.
+/// sealed remains in the archive; sources can bring everything else again.
 pub fn run(
     archive: &Archive,
     run: &Run<'_>,
@@ -188,7 +188,7 @@ pub fn run(
     let clock = WriterOptions { clock_is_right: options.clock_is_right, ..WriterOptions::default() };
     let writer = match sealer::open_writer(archive, &clock, stop) {
         Ok(writer) => writer,
-        // Nothing was taken from any source yet.
+        // No text was taken from a source yet.
         Err(_) if stop.load(Ordering::Relaxed) => return Ok(Drained::Complete),
         Err(error) => return Err(error.into()),
     };
@@ -361,7 +361,7 @@ struct SealEpoch {
     matched: Tally,
     /// Rows counted when their text was encoded.
     encoded: Tally,
-    /// Events that count as rejects since they were encoded: they could not be redacted.
+    /// Events that could not be redacted, and so became rejects when they were encoded.
     events_rejected: u64,
     redacted: RedactionCounts,
     /// Records encoded, by partition.
@@ -371,8 +371,8 @@ struct SealEpoch {
     faults: FaultCounts,
     /// Arrival of the epoch's first record.
     since: Option<Instant>,
-    /// For each stream of the epoch: its position before the epoch, and where it ends. Known when
-    /// the epoch ends.
+    /// For each stream of the epoch: its position before the epoch, and its end in the epoch. Set
+    /// when the epoch ends.
     ends: Vec<(Arc<StreamName>, Option<Position>, Reached)>,
 }
 
@@ -418,14 +418,14 @@ struct Driver<'d> {
     requests: Requests,
 }
 
-/// Where work is sent.
+/// The channels to the workers and to the sealer.
 struct Queues {
     match_jobs: Sender<MatchJob>,
     encode_jobs: Sender<EncodeJob>,
     orders: Sender<Order>,
 }
 
-/// The order of match jobs.
+/// The state of the match jobs, whose results are handled in order.
 #[derive(Default)]
 struct Matching {
     next_sequence: u64,
@@ -441,7 +441,7 @@ impl Matching {
     }
 }
 
-/// The epochs that are not sealed.
+/// The epochs that are not sealed yet.
 #[derive(Default)]
 struct Epochs {
     open: SealEpoch,
@@ -449,7 +449,7 @@ struct Epochs {
     sealing: Option<PendingSeal>,
 }
 
-/// What sources wait for.
+/// Requests of sources that are not answered yet.
 #[derive(Default)]
 struct Requests {
     seals: Vec<Request>,
@@ -572,7 +572,8 @@ impl Driver<'_> {
             });
         }
         stream.expected += i64::try_from(chunk.block.bytes.len()).unwrap_or(i64::MAX);
-        // Another file may continue a stream, and people know the stream by its newest name.
+        // A file may continue a stream that began in another file. Logs show the stream under its
+        // newest name.
         if stream.name.label != chunk.stream.label {
             stream.name = Arc::clone(&chunk.stream);
         }
@@ -641,8 +642,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Judges alerts that wait for late events, once nothing has arrived for as long as events may
-    /// be late.
+    /// Judges the alerts that wait for late events, if nothing has arrived for the longest time by
+    /// which an event may be late.
     fn settle(&mut self) {
         let patience = self.detector.rules().lateness_max() + SETTLE;
         if self.detector.is_waiting()
@@ -699,7 +700,7 @@ impl Driver<'_> {
                     && block.begins == Edge::Line
                     && block.ends == Edge::Line
                     && waiting.bytes.last() == Some(&b'\n')
-                    // Parts of a line that the chunks separate stay apart.
+                    // A line in parts that ends one chunk is not joined to the next chunk here.
                     && frame::open_parts(&waiting.bytes, self.options.limits.line_bytes_max).is_none()
                     && waiting.bytes.len() + block.bytes.len() <= self.options.limits.block_bytes_max =>
             {
@@ -707,8 +708,8 @@ impl Driver<'_> {
             }
             _ => {
                 let mut block = block;
-                // A buffer is as long as the longest text that it could have held; the unused part
-                // is freed.
+                // A buffer has the size of the longest text that it could have held; the unused
+                // part is freed.
                 block.bytes.shrink_to_fit();
                 stream.waiting.push(block);
             }
@@ -781,8 +782,8 @@ impl Driver<'_> {
             stored: stream.stored.clone(),
         };
         self.epochs.open.jobs += 1;
-        // Workers end after the driver, so one takes the job. If a worker is lost, that is noticed
-        // where answers are awaited.
+        // Workers end after the driver, so a worker takes the job. If all workers are lost, the
+        // driver notices when it waits for answers.
         let _ = self.queues.encode_jobs.send(job);
     }
 
@@ -856,7 +857,8 @@ impl Driver<'_> {
         };
         if expected != epoch.encoded {
             let what = format!(
-                "{} events and {} rejects were matched, {} and {} were encoded, with {} events among the rejects",
+                "{} events and {} rejects were matched, but {} events and {} rejects were encoded; {} of these \
+                 rejects are events that could not be redacted",
                 epoch.matched.events,
                 epoch.matched.rejects,
                 epoch.encoded.events,
@@ -931,8 +933,8 @@ impl Driver<'_> {
         let sealing = sealing.expect("the sealer answers what it was asked, once");
         let report = outcome?;
         let counts = sealing.counts;
-        // An epoch without rows, or one whose commit turned out to exist already, reports nothing
-        // new.
+        // The report is empty for an epoch without rows, and for one whose commit turned out to
+        // exist already.
         let reported = |table: Table| -> u64 {
             report.files.iter().filter(|file| file.table == table).map(|file| file.rows).sum()
         };
@@ -984,8 +986,8 @@ impl Driver<'_> {
         if !metrics.draw_up() {
             self.conservation_failed("received is not the sum of sealed, duplicates, given up and unsealed");
         }
-        // The state of a stream at rest is dropped. It is looked up again if the stream continues,
-        // which a rotated file never does.
+        // The state of a stream at rest is dropped. It is read from the positions again if the
+        // stream continues, which a rotated file never does.
         let stored = self.stored.entry(Table::Events).or_default();
         stored.extend(sealing.positions.iter().cloned());
         self.streams.retain(|partition, stream| {
@@ -1039,7 +1041,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Adopts the new positions of the requested partitions: their streams are looked up again.
+    /// Adopts the new positions of the requested partitions. Their streams are set up again from
+    /// these.
     fn handle_refreshed(&mut self, stored: HashMap<Table, HashMap<String, Position>>) {
         self.requests.is_refreshing = false;
         for (partitions, done) in std::mem::take(&mut self.requests.refreshes) {

@@ -1,8 +1,8 @@
-//! What passes between a source and the driver.
+//! The interface between a source and the driver: chunks, requests, positions and troubles.
 //!
 //! Invariant: the chunks of one partition follow each other without a gap, from the position that
-//! [`Feed::position`] returned; the driver ends the run if they do not. After a crash a source asks
-//! for the position again, and nothing here matters any more.
+//! [`Feed::position`] returned; if they do not, the driver ends the run. Nothing here survives a
+//! crash: a source then asks for the position again.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,10 +15,10 @@ use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, Position};
 use strongroom_lines::Block;
 
-/// A partition, with the names that people and the archive use.
+/// The names of a partition: one for the archive, one for people.
 #[derive(Debug, PartialEq, Eq)]
 pub struct StreamName {
-    /// `kind/identity`, as in the column `source`; the same as in the block's origin.
+    /// `kind/identity`, as in the column `source` and in the block's origin.
     pub partition: String,
     /// Name for people: a path, `topic[3]`, a listener.
     pub label: String,
@@ -28,8 +28,8 @@ pub struct StreamName {
 #[derive(Debug)]
 pub struct Chunk {
     pub stream: Arc<StreamName>,
-    /// Ends after a newline, at the end of a stream that no longer grows, or inside an over-long
-    /// line.
+    /// The text. It ends after a newline, at the end of a stream that no longer grows, or inside an
+    /// over-long line.
     pub block: Block,
     /// Fingerprint of the stream up to the block's end: the hash of all its bytes, or the chain of
     /// its lines, as the partition's kind defines it.
@@ -40,7 +40,7 @@ pub struct Chunk {
     pub arrived: Instant,
 }
 
-/// The run is over: a source that gets this returns from [`Source::run`].
+/// The run is over. A source that gets this error returns from [`Source::run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
 
@@ -63,14 +63,14 @@ impl std::error::Error for SourceError {
     }
 }
 
-/// Brings lines for as long as the process lives.
+/// A source of lines that lasts as long as the process.
 pub trait Source: Send {
     /// Name in the configuration.
     fn name(&self) -> &str;
 
-    /// Brings lines until [`Feed::is_stopping`], or until a call returns [`Stopped`]. It is called
-    /// again, with a new feed, after a failure anywhere in the pipeline. It must not rely on
-    /// anything from an earlier run but what [`Feed::position`] returns.
+    /// Hands over lines until [`Feed::is_stopping`], or until a call returns [`Stopped`]. After a
+    /// failure anywhere in the pipeline it is called again, with a new feed. It must rely on
+    /// nothing from an earlier run, only on what [`Feed::position`] returns.
     ///
     /// # Errors
     /// An error that the source itself cannot recover from. Conditions that pass (a broker is away,
@@ -86,10 +86,10 @@ pub struct SourceCounters {
     pub bytes: AtomicU64,
     /// Records that were received again and not handed over.
     pub duplicates: AtomicU64,
-    /// How much is known to wait at the source: messages of a broker, bytes of files or of a
-    /// write-ahead log.
+    /// Amount of data that is known to wait at the source: messages of a broker, or bytes of files
+    /// or of a write-ahead log.
     pub lag: AtomicI64,
-    /// Files in followed folders that are not read, because of their names.
+    /// Files in followed folders that are not read, because they are not named like logs.
     pub left_out: AtomicU64,
     /// Number of troubles so far.
     pub troubles: AtomicU64,
@@ -101,7 +101,7 @@ pub struct SourceCounters {
     assigned: Mutex<Option<Assigned>>,
 }
 
-/// How many partitions a group has assigned, and since when there is one.
+/// How many partitions a group has assigned to a source, and since when it has any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assigned {
     pub partitions: usize,
@@ -125,14 +125,15 @@ impl Default for SourceCounters {
 }
 
 impl SourceCounters {
-    /// How many partitions its group has assigned to it; `None` if it is in no group.
+    /// Number of partitions that the source's group has assigned to it; `None` if the source is in
+    /// no group.
     pub fn partitions(&self) -> Option<usize> {
         lock(&self.assigned).map(|assigned| assigned.partitions)
     }
 
-    /// Since when nothing was handed over, although something could have been: since the last chunk,
-    /// since the group assigned partitions, or since the start. `None` if the group has assigned
-    /// none: then others bring what there is.
+    /// Returns the time since which the source has handed nothing over: the time of the last chunk,
+    /// of the group's assignment, or of the start. `None` if the group has assigned no partition to
+    /// this source, because other members then read all of them.
     pub fn quiet_since(&self) -> Option<Instant> {
         let assigned = match *lock(&self.assigned) {
             None => None,
@@ -154,7 +155,7 @@ impl SourceCounters {
     }
 }
 
-/// What all feeds of a run share with the driver.
+/// State that the feeds of a run share with the driver.
 #[derive(Debug)]
 pub(crate) struct Shared {
     stopping: Arc<AtomicBool>,
@@ -162,9 +163,9 @@ pub(crate) struct Shared {
     under_way: Mutex<u64>,
     room: Condvar,
     under_way_max: u64,
-    /// Position up to which each partition was sealed when the run began, or has been sealed since.
+    /// For each partition, the position up to which it is sealed.
     sealed: Mutex<HashMap<String, Position>>,
-    /// Position up to which each partition has been handed over in this run.
+    /// For each partition, the position up to which it has been handed over in this run.
     reached: Mutex<HashMap<String, Position>>,
     /// Partitions whose rejects are ahead of their events in the archive: a run died between two
     /// commits.
@@ -201,7 +202,7 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Takes `bytes` off the text under way, because they were encoded or are given up.
+    /// Subtracts `bytes` from the text under way, because they were encoded or given up.
     pub(crate) fn release(&self, bytes: u64) {
         let mut under_way = lock(&self.under_way);
         *under_way = under_way.saturating_sub(bytes);
@@ -235,7 +236,7 @@ pub(crate) enum SourceMessage {
     Refresh(Vec<String>, Sender<()>),
 }
 
-/// A source's end of the pipeline.
+/// The handle through which a source sends to the pipeline and asks for positions.
 #[derive(Clone, Debug)]
 pub struct Feed {
     pub(crate) shared: Arc<Shared>,
@@ -252,7 +253,7 @@ impl Feed {
     }
 
     /// Returns where to continue a partition: after what was handed over in this run, or else after
-    /// what is sealed. `None` if the archive has nothing of it.
+    /// what is sealed. `None` if the archive has nothing of the partition.
     pub fn position(&self, partition: &str) -> Option<Position> {
         lock(&self.shared.reached).get(partition).copied().or_else(|| self.sealed(partition))
     }
@@ -274,17 +275,18 @@ impl Feed {
         Arc::clone(&self.shared.stopping)
     }
 
-    /// Partitions whose name begins with `kind`, with the positions up to which they are sealed.
+    /// Returns the partitions whose name begins with `kind`, with the positions up to which they
+    /// are sealed.
     pub fn sealed_partitions(&self, kind: &str) -> Vec<(String, Position)> {
         let sealed = lock(&self.shared.sealed);
         let of_kind = sealed.iter().filter(|(partition, _)| partition.starts_with(kind));
         of_kind.map(|(partition, position)| (partition.clone(), *position)).collect()
     }
 
-    /// Hands lines over, and waits while the pipeline is full. An empty chunk is ignored.
+    /// Hands a chunk over, and waits while the pipeline is full. An empty chunk is ignored.
     ///
     /// # Errors
-    /// [`Stopped`] if the run is over. The chunk is lost then; the next run begins before it.
+    /// [`Stopped`] if the run is over. The chunk is then dropped, and the next run reads it again.
     pub fn send(&self, chunk: Chunk) -> Result<(), Stopped> {
         let mut left = self.offer(chunk, WAIT)?;
         while let Some(chunk) = left {
@@ -293,11 +295,11 @@ impl Feed {
         Ok(())
     }
 
-    /// Hands lines over. If the pipeline is full for longer than `wait`, returns them instead, for
-    /// a source that has other work to do meanwhile. An empty chunk is ignored.
+    /// Hands a chunk over. If the pipeline is full for longer than `wait`, returns the chunk, for a
+    /// source that has other work to do meanwhile. An empty chunk is ignored.
     ///
     /// # Errors
-    /// [`Stopped`] if the run is over. The chunk is lost then; the next run begins before it.
+    /// [`Stopped`] if the run is over. The chunk is then dropped, and the next run reads it again.
     pub fn offer(&self, chunk: Chunk, wait: Duration) -> Result<Option<Chunk>, Stopped> {
         let bytes = chunk.block.bytes.len() as u64;
         if bytes == 0 {
@@ -328,13 +330,13 @@ impl Feed {
             broker_offset: chunk.broker_offset,
         };
         {
-            // Locked while the chunk is sent: if two sources have found the same stream, one is
-            // first, and the driver receives them in this order.
+            // Locked while the chunk is sent. So if two sources have found the same stream, the
+            // driver receives their chunks in the order in which they are accepted here.
             let mut all = lock(&self.shared.reached);
             let known = all.get(&partition).copied().or_else(|| self.sealed(&partition));
             if chunk.block.offset < known.map_or(0, |known| known.next_offset) {
-                // Another source has handed it over. This source learns that when it next asks for
-                // its position.
+                // Another source has handed this text over. This source notices when it next asks
+                // for its position.
                 self.shared.release(bytes);
                 return Ok(None);
             }
@@ -352,8 +354,7 @@ impl Feed {
         Ok(None)
     }
 
-    /// Reports records that were received again and are left out: they are part of the conservation
-    /// sum.
+    /// Reports records that were received again and are left out. The conservation sum counts them.
     ///
     /// # Errors
     /// [`Stopped`] if the run is over.
@@ -362,8 +363,8 @@ impl Feed {
         self.driver.send(SourceMessage::Duplicates(records)).map_err(|_| Stopped)
     }
 
-    /// Has everything sealed that was handed over so far. Returns `false` if that took longer than
-    /// `wait`.
+    /// Requests a seal of everything that was handed over so far, and waits for it. Returns `false`
+    /// if the seal took longer than `wait`.
     ///
     /// # Errors
     /// [`Stopped`] if the run is over.
@@ -375,10 +376,10 @@ impl Feed {
         self.wait_for(&answer, wait)
     }
 
-    /// Reads a partition's position again. Returns `false` if that took longer than `wait`. A
-    /// source that shares partitions with other processes calls this when it is assigned a
-    /// partition, before it asks [`Feed::position`]. What it handed over earlier of that partition
-    /// then no longer counts.
+    /// Reads a partition's position again from the archive. Returns `false` if that took longer
+    /// than `wait`. A source that shares partitions with other processes calls this when it is
+    /// assigned a partition, before it calls [`Feed::position`]. What this process handed over
+    /// earlier of the partition then no longer counts.
     ///
     /// # Errors
     /// [`Stopped`] if the run is over.
@@ -435,7 +436,7 @@ impl Feed {
         }
     }
 
-    /// Sets how much is known to wait at the source.
+    /// Sets the amount of data that is known to wait at the source.
     pub fn lag(&self, lag: i64) {
         self.counters.lag.store(lag, Ordering::Relaxed);
     }
@@ -448,7 +449,7 @@ impl Feed {
         *assigned = Some(Assigned { partitions, since });
     }
 
-    /// Sets how many files in followed folders are not read, because of their names.
+    /// Sets how many files in followed folders are not read, because they are not named like logs.
     pub fn left_out(&self, files: usize) {
         self.counters.left_out.store(files as u64, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
 //! Reads the archive's table `alerts` for an outbox that has to catch up.
 //!
-//! Invariant: it only reads, opens the archive for each read, and holds no lock, so it works while
+//! Invariant: the archive is opened for each read, only read, and never locked, so this works while
 //! the pipeline or another process writes. A crash here loses nothing.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use strongroom_archive::{Archive, ArchiveError, SealReport};
 use strongroom_schemas::{Alert, Table};
 use strongroom_sinks::{History, HistoryError, Mark};
 
-/// How the archive is opened.
+/// The function that opens the archive.
 type Open = dyn Fn() -> Result<Archive, ArchiveError> + Send + Sync;
 
 /// The alerts of the archive that `open` opens.

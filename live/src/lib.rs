@@ -1,4 +1,4 @@
-//! Sources that never end: what they have in common, and the driver that seals what they bring.
+//! Sources that never end, and the driver that seals the text that they bring.
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -1,9 +1,10 @@
-//! What the driver has done since the process started, for metrics pages and health checks.
+//! Counters of the driver since the process started, for metrics pages and health checks.
 //!
 //! Invariant: whenever nothing is under way, `received = sealed events + sealed rejects +
-//! duplicates + given up`. Records given up were not acknowledged and will be read again. Records
-//! under way are counted as `unsealed`. [`Metrics::conserved`] says whether the sum held when the
-//! driver, which does the counting, last computed it. Counters start at zero after a crash.
+//! duplicates + given up`. Records given up were not acknowledged and will be read again. While
+//! records are under way, they are counted as `unsealed`. The driver computes the sum, because it
+//! does the counting; [`Metrics::conserved`] returns whether the sum held when it was last
+//! computed. Counters start at zero after a crash.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -55,7 +56,7 @@ impl Histogram {
 /// Everything a driver counts.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Records that were decoded, and records that were left out as duplicates.
+    /// Records that were decoded, plus records that were left out as duplicates.
     pub received: AtomicU64,
     pub sealed_events: AtomicU64,
     pub sealed_rejects: AtomicU64,
@@ -66,7 +67,8 @@ pub struct Metrics {
     pub unsealed: AtomicU64,
     /// The id of the redaction policy, if there is one.
     pub redaction_policy: OnceLock<u64>,
-    /// Sealed events that were redacted, and the values in them that were dropped and tokenised.
+    /// Sealed events that were redacted. The next two count the values in them that were dropped,
+    /// and those that were replaced by tokens.
     pub redacted_events: AtomicU64,
     pub dropped_values: AtomicU64,
     pub tokenised_values: AtomicU64,
@@ -87,15 +89,15 @@ pub struct Metrics {
     pub restarts: AtomicU64,
     /// Rules in use.
     pub rules: AtomicU64,
-    /// How often other rules were put in place while the pipeline ran, and how often they were
-    /// refused.
+    /// How often the rules were replaced while the pipeline ran. The next counter has the reloads
+    /// that were refused.
     pub rule_reloads: AtomicU64,
     pub rule_reloads_refused: AtomicU64,
     /// How often the conservation sum did not hold.
     pub conservation_failures: AtomicU64,
-    /// Whether the pipeline has the archive and takes what sources bring.
+    /// Whether the pipeline has opened the archive and takes text from sources.
     pub running: AtomicBool,
-    /// Whether nothing is sealed because this machine's clock cannot be right.
+    /// Whether nothing is sealed because this machine's clock contradicts other evidence.
     pub clock_doubted: AtomicBool,
     broken: AtomicBool,
     alerts: Mutex<BTreeMap<Severity, u64>>,

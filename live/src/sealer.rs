@@ -1,11 +1,12 @@
-//! The thread that has the archive's writer.
+//! The thread that owns the archive's writer, and seals batches with it.
 //!
 //! Invariants:
-//! - A batch is sealed whole and once, or not at all. After a failure a new writer says how far the
-//!   archive has got, and rows of the batch that the archive already has are left out.
-//! - A failure that may pass is waited for, with the batch kept. A position that another process has
-//!   moved ends the run, because the batch is then no longer what comes next. So does a clock that
-//!   could not be right, once it is: that clock has dated what is in the batch.
+//! - A batch is sealed whole and once, or not at all. After a failure a new writer reads how far
+//!   the archive has got, and rows of the batch that the archive already has are left out.
+//! - While a failure may pass, the batch is kept, and sealing is tried again. If another process
+//!   has moved a position, the run ends, because the batch no longer continues what the archive
+//!   has. If the clock was wrong, the run ends as soon as the clock is right, because the rows of
+//!   the batch have arrival times from the wrong clock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ pub(super) enum Sealed {
 pub(super) struct Sealer<'s> {
     pub(super) archive: &'s Archive,
     pub(super) writer: Option<Writer>,
-    /// Settings of the next writer.
+    /// Settings for the writer that is opened next.
     pub(super) options: WriterOptions,
     pub(super) metrics: &'s Metrics,
     /// Set when the driver no longer waits.
@@ -67,7 +68,7 @@ pub(super) fn is_fenced(error: &ArchiveError) -> bool {
     )
 }
 
-/// Whether a failure is a bug in the program, which trying again does not mend.
+/// Whether a failure is a bug in the program, so that trying again does not help.
 fn is_bug(error: &ArchiveError) -> bool {
     matches!(
         error,
@@ -95,7 +96,7 @@ impl Sealer<'_> {
         }
     }
 
-    /// Seals, however long it takes.
+    /// Seals a batch, and tries again for as long as it takes.
     fn seal(&mut self, batch: &SealBatch) -> Result<SealReport, ArchiveError> {
         let mut wait = RETRY_WAIT;
         loop {
@@ -125,8 +126,8 @@ impl Sealer<'_> {
         }
     }
 
-    /// Says that nothing is sealed because of `error`, and waits; `false` if the driver no longer
-    /// does.
+    /// Reports that `error` keeps the batch from being sealed, and waits. Returns `false` if the
+    /// driver stopped waiting.
     fn pause(&self, error: &ArchiveError, wait: Duration) -> bool {
         self.metrics.seal_failures.fetch_add(1, Ordering::Relaxed);
         let text = error_chain(error);
@@ -143,7 +144,7 @@ impl Sealer<'_> {
         true
     }
 
-    /// Waits until the clock can be right.
+    /// Waits until the clock no longer contradicts other evidence.
     fn outlast_doubt(&self, error: &ArchiveError) {
         self.metrics.clock_doubted.store(true, Ordering::Relaxed);
         let event = match error {

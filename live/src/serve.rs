@@ -1,7 +1,7 @@
-//! Keeps a pipeline running for years: one run after the other.
+//! Keeps a pipeline running for years, by starting a new run after each failure.
 //!
-//! Invariant: whatever ends a run, the next one starts from what the archive has. There is no other
-//! state to repair, so a restart is the answer to everything that waiting does not mend.
+//! Invariant: whatever ends a run, the next run starts from what the archive has. There is no other
+//! state to repair, so a restart is the remedy for every failure that does not pass by itself.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,14 +16,15 @@ use crate::driver::{self, Drained, LiveObserver, Remembered, Run};
 /// Wait before the first restart; it doubles up to [`RESTART_WAIT_MAX`].
 const RESTART_WAIT: Duration = Duration::from_millis(500);
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
-/// A run that lasted this long was healthy: the wait is reset.
+/// A run that lasted this long was healthy, so the next wait is again [`RESTART_WAIT`].
 const WELL: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(100);
 
 /// Runs `sources` into the archive that `open` opens, until `run.stop` is set.
 ///
 /// # Errors
-/// If the archive's location is wrong, before the first run. Later errors are waited for.
+/// If the archive's location is wrong, before the first run. After later errors it waits and tries
+/// again.
 pub fn serve(
     open: &dyn Fn() -> Result<Archive, ArchiveError>,
     run: &Run<'_>,

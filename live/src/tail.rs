@@ -6,25 +6,26 @@
 //!
 //! Invariants:
 //! - A stream is identified by its content (see [`strongroom_ingest::source`]). Its cluster and its
-//!   first lines name it. Before a byte is handed over, everything before that byte is read, and its
-//!   hash is compared with the hash in the position. So a file that was renamed, compressed or
-//!   copied unnoticed continues where it stopped, and a second copy brings nothing. No name, size,
-//!   time or inode number is trusted.
-//! - If several files have the same stream, only one of them is ahead at a time. Another file
-//!   catches up by being read.
-//! - Before more is read of an open file that has changed, the last bytes that were read are
-//!   compared with the bytes that are now in their place. A file that was truncated and filled
-//!   again is another stream.
-//! - A line is handed over when its newline is there. A line without one is handed over when
-//!   nothing was added for [`TailOptions::give_up_line`], or the file is gone: its writer died in
-//!   the middle of it. A first line is never given up while its file has a name, because it is the
-//!   stream's name.
-//! - A compressed file is read when nobody has written to it for `SETTLED`. One that ends too
-//!   early is read again when it has changed, and is reported when it stays as it is.
+//!   first lines name it. Before a byte is handed over, everything before that byte is read, and
+//!   its hash is compared with the hash in the position. So a file continues where it stopped even
+//!   if it was renamed, compressed or copied unnoticed, and a second copy brings nothing. No name,
+//!   size, time or inode number is trusted.
+//! - If several files have the same stream, only one of them hands over new text at a time. The
+//!   others read their text up to where that one is, and compare it.
+//! - A file that changed is compared before more of it is read: the last bytes that were read
+//!   before must still be in their place. A file that was truncated and filled again is another
+//!   stream.
+//! - A line is handed over when its newline is there. A line without a newline is handed over when
+//!   nothing was added for [`TailOptions::give_up_line`], or when the file is gone, because its
+//!   writer then died in the middle of the line. A first line is never handed over without its
+//!   newline while its file has a name, because the line names the stream.
+//! - A compressed file is read when nobody has written to it for `SETTLED`. If it ends too early,
+//!   it is read again when it has changed, and is reported if it does not change.
 //!
 //! A crash loses nothing: positions are the archive's, and everything after them is still in the
-//! files. What a rotation removes before it was read is lost, and this source cannot notice the
-//! loss. Open files are an exception: they are read to their end, with or without a name.
+//! files. Text that a rotation deletes before it was read is lost, and this source cannot notice
+//! the loss. Files that are open are an exception: they are read to their end, with or without a
+//! name.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
@@ -50,26 +51,26 @@ use crate::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
 /// Maximum size of a chunk's text.
 const CHUNK_BYTES: usize = 16 << 20;
 const CHUNK_LINES: usize = 131_072;
-/// Number of chunks that are taken from one file before the others have their turn.
+/// Number of chunks that are taken from one file before other files have their turn.
 const TURN_CHUNKS: usize = 8;
 /// Maximum number of files kept open. If there are more, the file that was quiet for longest is
 /// closed, and opened again when it grows; new files wait.
 const OPEN_MAX: usize = 256;
-/// Number of bytes before the read position that must be unchanged.
+/// Number of bytes before the read position that are compared with the file when it has changed.
 const SEEN_BYTES: usize = 1024;
 /// Maximum number of files that are remembered as read.
 const READ_MAX: usize = 100_000;
 /// A deleted file is closed when nothing was added for this long.
 const DELETED: Duration = Duration::from_secs(2);
-/// Wait before a file that could not be read is tried again, unless it or its permissions change.
+/// Wait before a file that could not be read is tried again. If the file or its permissions change,
+/// it is tried at once.
 const AGAIN: Duration = Duration::from_secs(30);
-/// A compressed file to which nothing was written for this long is complete, as far as can be seen
-/// from outside.
+/// A compressed file to which nothing was written for this long is taken for complete.
 const SETTLED: Duration = Duration::from_secs(2);
-/// Longest time for a seal that a comparison needs.
+/// Longest time to wait for a seal that is needed before streams can be compared.
 const SEAL_WAIT: Duration = Duration::from_secs(60);
 
-/// What to follow and how.
+/// What to follow, and how.
 #[derive(Clone, Debug)]
 pub struct TailOptions {
     /// Name of the source in the configuration.
@@ -78,7 +79,7 @@ pub struct TailOptions {
     pub cluster: String,
     /// Log files, folders (searched recursively for logs) and patterns.
     pub paths: Vec<String>,
-    /// What is configured of the source: where events are, and whose texts are believed.
+    /// How the files are read: where events are in them, and which writers are believed.
     pub reading: Arc<Reading>,
     /// How often files are checked.
     pub poll: Duration,
@@ -104,12 +105,12 @@ impl TailOptions {
     }
 }
 
-/// A source of followed files.
+/// A source that follows files.
 #[derive(Debug)]
 pub struct Tail {
     options: TailOptions,
-    /// What the log has said about paths. It is kept from run to run only so that it is not said
-    /// again.
+    /// The paths that the log has reported. They are kept between runs only so that nothing is
+    /// reported twice.
     unread: Unread,
 }
 
@@ -134,11 +135,11 @@ impl FileState {
         FileState { size: metadata.size(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
     }
 
-    /// Whether it was last modified so long ago that its writer has finished.
+    /// Whether the last modification is so long ago that its writer has probably finished.
     fn is_old(&self) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let modified = u64::try_from(self.modified.0).map(Duration::from_secs).unwrap_or_default();
-        // A second is added, because the part of a second in its time is left out.
+        // Times here are whole seconds, so one second is added.
         now.saturating_sub(modified) > SETTLED + Duration::from_secs(1)
     }
 }
@@ -171,7 +172,7 @@ enum Closed {
     /// Not read: it is tried again when it or its permissions change, or after a while.
     Failed {
         state: FileState,
-        /// When its content, owner or mode last changed.
+        /// When the file's content, owner or mode last changed.
         changed: (i64, i64),
         when: Instant,
         trouble: String,
@@ -181,7 +182,7 @@ enum Closed {
 }
 
 impl Closed {
-    /// Whether it is not opened now.
+    /// Whether the file stays closed for now.
     fn waits(&self, metadata: &Metadata) -> bool {
         let look = FileState::of(metadata);
         match self {
@@ -194,8 +195,8 @@ impl Closed {
         }
     }
 
-    /// Why it is not read. `None` for a file that may still be written: it is not damaged before
-    /// `give_up` has passed.
+    /// Returns why the file is not read. `None` for a compressed file that may still be written: it
+    /// counts as damaged only after `give_up`.
     fn trouble(&self, give_up: Duration) -> Option<&str> {
         match self {
             Closed::Read(_) => None,
@@ -205,7 +206,7 @@ impl Closed {
     }
 }
 
-/// Whether compressed text ends before its end: perhaps it is still being written.
+/// Whether compressed text ends too early, perhaps because it is still being written.
 fn is_cut(error: &FileError) -> bool {
     matches!(error, FileError::Read { source, .. } if source.kind() == ErrorKind::UnexpectedEof)
 }
@@ -216,12 +217,13 @@ struct Files<'t> {
     open: Vec<Followed>,
     closed: HashMap<Inode, Closed>,
     heads: Heads,
-    /// Compressed files that may still be written, with the time of the last change that was seen.
+    /// Compressed files that may still be written, each with the time when a change was last
+    /// noticed.
     settling: HashMap<Inode, (FileState, Instant)>,
     unread: &'t mut Unread,
     /// What is wrong with files, by path.
     troubles: HashMap<PathBuf, String>,
-    /// Whether the last scan of the folders saw all of them.
+    /// Whether the last scan listed all folders.
     saw_all: bool,
 }
 
@@ -234,11 +236,11 @@ enum Visit {
 }
 
 enum Found {
-    /// It continues this partition.
+    /// The file continues this partition.
     Stream(Box<Stream>, String),
-    /// All of it is stored, as the beginning of a longer stream.
+    /// The whole file is stored, as the beginning of a longer stream.
     Known,
-    /// It has no whole line yet, or cannot be compared yet.
+    /// The file has no whole line yet, or cannot be compared yet.
     NotYet,
 }
 
@@ -289,13 +291,13 @@ impl Source for Tail {
 }
 
 impl Files<'_> {
-    /// Checks everything once; returns whether there is more to read immediately.
+    /// Checks all paths once. Returns whether there is more to read immediately.
     fn turn(&mut self) -> Result<bool, Stopped> {
         let found = find(&self.options.paths);
         for remark in self.unread.remarks(&found, Instant::now()) {
             remark.log();
         }
-        // Another path may name a file that a folder leaves out.
+        // A path may name a file that is left out of another path's folder.
         let left_out: HashSet<&PathBuf> = found.left_out.iter().collect();
         let named_too: HashSet<&PathBuf> =
             found.files.iter().filter(|path| left_out.contains(path)).collect();
@@ -316,7 +318,7 @@ impl Files<'_> {
                 Err(error) => {
                     // A file that was renamed just now is found by the next scan.
                     if error.kind() != ErrorKind::NotFound {
-                        let text = format!("cannot look at {}: {error}", path.display());
+                        let text = format!("cannot read the state of {}: {error}", path.display());
                         self.troubles.insert(path, text);
                     }
                     continue;
@@ -344,7 +346,7 @@ impl Files<'_> {
         while at < self.open.len() {
             let inode = self.open[at].inode;
             if !named.contains(&inode) {
-                // A file in a folder that could not be listed may still have its name.
+                // If a folder could not be listed, the file may still have a name there.
                 self.open[at].has_name &= !self.saw_all;
                 more |= self.visit(at)?;
             }
@@ -381,7 +383,7 @@ impl Files<'_> {
         if let Some(closed) = self.closed.get(&inode)
             && closed.waits(metadata)
         {
-            // While it waits, its trouble remains.
+            // Its trouble is still true, so it is reported again.
             if let Some(trouble) = closed.trouble(self.options.give_up_line) {
                 self.troubles.insert(path, trouble.to_owned());
             }
@@ -399,7 +401,7 @@ impl Files<'_> {
             Ok(Found::Stream(stream, partition)) => {
                 let file = match File::open(&path).and_then(|file| Ok((file.metadata()?, file))) {
                     Ok((metadata, file)) if (metadata.dev(), metadata.ino()) == inode => file,
-                    // It was rotated just now: the next scan finds what is where.
+                    // The file was rotated just now. The next scan finds it under its new name.
                     _ => return Ok(true),
                 };
                 let origin = Arc::new(Origin {
@@ -461,7 +463,8 @@ impl Files<'_> {
         if look.is_old() {
             return true;
         }
-        // The clock of a file system may differ from ours, so what was seen counts as well.
+        // A file system's clock may differ from ours, so the time since we noticed a change counts
+        // as well.
         let (state, since) = self.settling.entry(inode).or_insert_with(|| (look, Instant::now()));
         if *state != look {
             (*state, *since) = (look, Instant::now());
@@ -490,8 +493,8 @@ impl Files<'_> {
             let end = |position: Position| (position.next_offset, position.prefix_blake3);
             let known = feed.position(partition);
             // A run died after it had committed the rejects and before it had committed the events.
-            // The rejects are this stream's only if they match. Lines are cut as they were in that
-            // run only if a block ends where a block of that run ended.
+            // The rejects belong to this stream only if their bytes are the same. To cut lines as
+            // that run did, a block must end where one of its blocks ended.
             let rejects = feed.rejects_ahead(partition);
             let is_stored = known.is_some() || rejects.is_some();
             let ahead =
@@ -510,8 +513,8 @@ impl Files<'_> {
             match self.is_stored_start(partition, *stored_end, &found.stream, &found.start, end)? {
                 Some(true) => return Ok(Found::Known),
                 Some(false) => {}
-                // Until the partition is sealed that far, it cannot be known whether the stream is
-                // the same.
+                // Until the partition is sealed that far, nobody can know whether the stream is the
+                // same.
                 None => return Ok(Found::NotYet),
             }
         }
@@ -557,7 +560,7 @@ impl Files<'_> {
         let metadata = match file.file.metadata() {
             Ok(metadata) => metadata,
             Err(error) => {
-                let text = format!("cannot look at {}: {error}", file.path.display());
+                let text = format!("cannot read the state of {}: {error}", file.path.display());
                 self.troubles.insert(file.path.clone(), text);
                 return Ok(false);
             }
@@ -584,7 +587,7 @@ impl Files<'_> {
                     return Ok(false);
                 }
             }
-            // Truncated or overwritten: its new content is handled as a new file.
+            // The file was truncated or overwritten: its new content is handled as a new file.
             Ok(Visit::Differs) => None,
             Err(Failure::Stopped) => return Err(Stopped),
             Err(Failure::File(error)) => {
@@ -657,7 +660,8 @@ impl Followed {
                     Skipped::To(prefix)
                         if self.stream.offset() == reached.next_offset && prefix == reached.prefix_blake3 => {
                     }
-                    // The file has less than is known already, so it waits until it has grown.
+                    // The file is shorter than what other files brought of its stream, so it waits
+                    // until it has grown.
                     Skipped::Short(..) if packed => return Ok(Visit::AtEnd),
                     Skipped::Short(..) => return Ok(Visit::Differs),
                     Skipped::To(_) => return Ok(Visit::Differs),
@@ -770,7 +774,7 @@ mod tests {
         assert!(read == text, "{} of {} bytes", read.len(), text.len());
     }
 
-    /// A compressor that paused for long enough to pass for one that has finished.
+    /// Tests a compressor that paused for so long that it seems to have finished.
     #[test]
     fn a_compressed_file_that_ends_too_early_is_reported_only_if_it_stays_so() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! A driver and an archive in memory, and a pipeline that can be inspected, for tests of sources.
+//! For tests of sources: a driver and an archive in memory, and a pipeline that can be inspected.
 //!
 //! Invariant: the archive takes only what continues a partition, as the real one does; several
 //! drivers may share it, like several processes. Violations are listed in [`Archive::problems`].
@@ -46,7 +46,7 @@ impl Archive {
         self.lock().partitions.iter().map(|(name, (_, position))| (name.clone(), *position)).collect()
     }
 
-    /// Marks a partition as sealed up to here, whatever its bytes were.
+    /// Marks a partition as sealed up to `position`, whatever its bytes were.
     pub fn set_position(&self, partition: &str, position: Position) {
         self.lock().partitions.entry(partition.to_owned()).or_insert((Vec::new(), position)).1 = position;
     }
@@ -258,7 +258,7 @@ impl Pipeline {
         self.feed.counters.duplicates.load(Ordering::Relaxed)
     }
 
-    /// What waits at the source.
+    /// Amount of data that waits at the source.
     pub fn lag(&self) -> i64 {
         self.feed.counters.lag.load(Ordering::Relaxed)
     }

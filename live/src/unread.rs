@@ -1,8 +1,9 @@
-//! Says what a followed path does not give: paths and patterns without a file, files whose names are
-//! not those of logs, and what this program wrote itself.
+//! Reports what a followed path does not give: paths and patterns that match no file, files that
+//! are not named like logs, and what this program wrote itself.
 //!
-//! Invariant: each is reported once, and again only after it has changed. What is remembered, and
-//! what one report names, is bounded. A crash loses nothing: the next process reports it again.
+//! Invariant: each of these is reported once, and again only after it has changed. What is
+//! remembered, and what one report names, is bounded. A crash loses nothing: the next process
+//! reports everything again.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -21,18 +22,18 @@ const OURS_MAX: usize = 100;
 /// Shortest time between two reports of files that are left out.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// What is worth saying after a scan.
+/// A report about followed paths, made after a scan.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Remark {
     WithoutFile {
         path: String,
         why: NoFile,
     },
-    /// A path that had no file has one.
+    /// A path that had no file now has one.
     HasFile {
         path: String,
     },
-    /// Some of the files that are left out, and how many there are besides.
+    /// Some of the files that are left out, and the number of all others.
     LeftOut {
         names: Vec<String>,
         more: usize,
@@ -63,7 +64,7 @@ impl Remark {
     }
 }
 
-/// What was reported.
+/// What was reported already.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     without_file: HashMap<String, NoFile>,
@@ -73,7 +74,7 @@ pub(super) struct Unread {
 }
 
 impl Unread {
-    /// Returns what is new since the last call.
+    /// Returns the reports that are new since the last call.
     pub(super) fn remarks(&mut self, found: &FoundFiles, now: Instant) -> Vec<Remark> {
         let mut remarks = Vec::new();
         for (path, why) in &found.without_file {
@@ -100,7 +101,7 @@ impl Unread {
     }
 
     fn left_out(&mut self, found: &FoundFiles, now: Instant) -> Option<Remark> {
-        // Another path may name a file that a folder leaves out.
+        // A path may name a file that is left out of another path's folder.
         let is_new = |path: &&PathBuf| !self.left_out.contains(*path) && !found.files.contains(path);
         let new: Vec<PathBuf> = found.left_out.iter().filter(is_new).cloned().collect();
         if new.is_empty() {
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(unread.remarks(&found(&[], &["n/a", "n/b"]), now), [left_out(&["n/a", "n/b"], 0)]);
         let later = now + PAUSE;
         assert_eq!(unread.remarks(&found(&[], &["n/a", "n/b"]), later), []);
-        // It went, and came back.
+        // A file that disappeared and came back is not reported again.
         assert_eq!(unread.remarks(&found(&[], &["n/a"]), later), []);
         assert_eq!(unread.remarks(&found(&[], &["n/a", "n/b", "n/c"]), later), [left_out(&["n/c"], 0)]);
         // New names within the pause wait for its end.

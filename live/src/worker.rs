@@ -1,9 +1,9 @@
-//! Worker threads, which decode. A chunk is matched on arrival, so that its alerts can leave, and
-//! encoded later, together with the text around it. A big chunk is decoded once for both.
+//! Worker threads, which decode text. A chunk is matched on arrival, so that its alerts can leave,
+//! and is encoded later, together with the text around it. A big chunk is decoded once for both.
 //!
-//! Invariant: every job is answered, and the answer returns the text if it is needed again. A panic
-//! is an answer too. Workers keep nothing between jobs, so a crash loses nothing that its source
-//! does not still have.
+//! Invariant: every job is answered, and the answer returns the text if it is needed again. If a
+//! job panics, it is answered with an error. Workers keep nothing between jobs, and sources can
+//! bring the text again, so a crash loses nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,8 +75,8 @@ pub(super) struct Worker {
     decoder: Decoder,
     matcher: Matcher,
     redaction: Option<Redaction>,
-    /// Locked while a chunk longer than a block is worked on, so that such chunks, each with a long
-    /// line, pass one at a time.
+    /// Locked while a chunk longer than a block is decoded. Such a chunk has one long line and
+    /// takes much memory, so only one is decoded at a time.
     wide: Arc<Mutex<()>>,
     block_bytes_max: usize,
 }
@@ -97,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// Works until the driver is gone. Match jobs go first.
+    /// Works until the driver is gone. Takes match jobs before encode jobs.
     pub(super) fn run(
         mut self,
         match_jobs: &Receiver<MatchJob>,
@@ -201,7 +201,7 @@ impl Worker {
         Ok(Encoded { epoch, stream, bytes, block })
     }
 
-    /// Waits for other long chunks, if the text is a long one.
+    /// Waits for other long chunks, if this text is longer than a block.
     fn alone<'w>(&self, wide: &'w Mutex<()>, block: &Block) -> Option<MutexGuard<'w, ()>> {
         let is_wide = block.bytes.len() > self.block_bytes_max;
         // The lock protects no data, so a panic leaves nothing half done.

@@ -1,8 +1,9 @@
-//! Prometheus Alertmanager, API v2.
+//! Sends alerts to Prometheus Alertmanager, API v2.
 //!
-//! Invariants: labels identify an alert in Alertmanager. They contain no value that a client of the
-//! API server chose, so apart from the alert's id the number of their values is bounded. Each alert
-//! is sent to every member of an Alertmanager cluster, and is taken if one member takes it.
+//! Invariants: Alertmanager identifies an alert by its labels. No label has a value that a client
+//! of the API server chose, so, apart from the alert's id, each label has a bounded number of
+//! values. Each alert is sent to every member of an Alertmanager cluster, and counts as taken if
+//! one member takes it.
 //!
 //! Our alerts are points in time, but Alertmanager's alerts are conditions that last. So each alert
 //! sets its own `endsAt`, [`FIRING_TIME`] ahead, and is sent once. After a crash it may be sent
@@ -62,7 +63,8 @@ impl Alertmanager {
             outcomes.push(outcome);
         }
         let taken = outcomes.contains(&Outcome::Taken);
-        // A member that fails now may later take what another member refuses now.
+        // If one member refuses an alert and another one only fails, the alert is sent again later,
+        // because the failed member may take it then.
         let later = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Later { .. }));
         match (taken, later) {
             (true, _) => Outcome::Taken,

@@ -1,4 +1,4 @@
-//! ArcSight Common Event Format, version 0: an alert as one line.
+//! Writes an alert as one line of the ArcSight Common Event Format, version 0.
 //!
 //! Invariant: a value that a client chose cannot end the line, a header field or an extension
 //! value. `\` and `|` are escaped in the header; `\`, `=`, and line breaks (as `\r` and `\n`) in

@@ -1,4 +1,4 @@
-//! An alert in the Elastic Common Schema.
+//! Writes an alert as a document of the Elastic Common Schema.
 //!
 //! Invariants: every field is defined in ECS 8.17 or is below `strongroom`, and fields that ECS
 //! defines as arrays are arrays. No client chooses a key, so clients cannot make a mapping grow. No
@@ -102,8 +102,8 @@ fn category(alert: &Alert) -> &'static str {
     }
 }
 
-/// Removes members that are null, an empty text, an empty list, or an object that is empty after
-/// this.
+/// Removes members that are null, an empty text, an empty list, or an object that has no members
+/// left.
 fn without_empty(value: Value) -> Value {
     match value {
         Value::Object(map) => {

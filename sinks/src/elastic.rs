@@ -1,8 +1,8 @@
-//! Elasticsearch and OpenSearch: documents in ECS through `_bulk`.
+//! Sends alerts to Elasticsearch and OpenSearch, as documents in ECS through `_bulk`.
 //!
 //! Invariants: a document is created under the alert's id, so an alert that is sent again, even
-//! after a crash, is answered with 409 and stored once. An answer of 200 is read item by item, and
-//! only failed items are sent again.
+//! after a crash, is answered with 409 and stored once. If the whole request is answered with 200,
+//! the answer is read item by item, and only the failed items are sent again.
 
 use std::sync::Arc;
 

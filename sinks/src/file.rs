@@ -1,10 +1,10 @@
-//! Findings as lines of JSON: to a file, and to standard output.
+//! Writes findings as lines of JSON to a file, or to standard output.
 //!
 //! Invariants: an alert is taken when its line is synced (a pipe is only flushed). A file that was
 //! renamed or deleted, for instance by log rotation, is opened again before the next lines. If
 //! lines cannot be written completely, the file is cut back to its length before the write. After a
-//! crash the last line may be partial; [`end_last_line`] sees to it when the file is opened again, so
-//! that no line is joined to another one.
+//! crash the last line may be partial. When the file is opened again, [`end_last_line`] removes
+//! that line or ends it with a newline, so that the next finding starts a line of its own.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -17,9 +17,11 @@ use strongroom_schemas::Alert;
 use super::{Outcome, Sink, finding};
 
 const BATCH_MAX: usize = 512;
-/// What every finding begins with. A partial line that begins like this is one.
+/// The first bytes of every finding. A last line that agrees with them, as far as it goes, is taken
+/// for a finding.
 const FINDING_START: &[u8] = br#"{"activity_id":1,"activity_name":"Create","category_name":"Findings","#;
-/// Number of bytes at the end of a file in which its last line is looked for. A finding is shorter.
+/// Number of bytes at the end of a file that are searched for the start of its last line. A finding
+/// is shorter.
 const LAST_LINE_BYTES_MAX: u64 = 4 << 20;
 
 /// Opens a file to append lines to, and ends its last line.
@@ -28,15 +30,16 @@ const LAST_LINE_BYTES_MAX: u64 = 4 << 20;
 /// If it cannot be opened, or its last line cannot be ended.
 pub fn open_lines(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     options.create(true).append(true);
-    // What may be written and not read has no last line that can be looked at.
+    // A file that this process may write but not read is opened all the same. Its last line cannot
+    // be checked.
     let file = options.read(true).open(path).or_else(|_| options.read(false).open(path))?;
     end_last_line(&file)?;
     Ok(file)
 }
 
-/// Ends the last line of a file that lines are appended to, if a crash cut it off. What is left of a
-/// finding is removed, because its alert is written again. Any other line, which may be somebody
-/// else's, gets its newline.
+/// Ends the last line of a file to which lines are appended, if a crash cut that line off. A
+/// partial finding is removed, because its alert is written again. Any other line may be somebody
+/// else's, so it is kept and gets its newline.
 ///
 /// # Errors
 /// If the file cannot be written.

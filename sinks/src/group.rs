@@ -64,7 +64,8 @@ impl Groups {
                 hold(group, &audit_id);
                 Entry::Held { alert_id: alert.alert_id, first: group.first.alert_id.clone(), audit_id }
             }
-            // The group is due and not closed yet: its summary follows, and this alert is sent.
+            // The group's time is up, but its summary, which no longer changes, is not durable yet.
+            // So this alert is sent.
             Some(_) => Entry::Alert(alert),
             None => {
                 self.begin(key, &alert, None, now_ms);
@@ -120,8 +121,8 @@ impl Groups {
         }
     }
 
-    /// Takes back entries that could not be made durable: the alerts are read from the archive
-    /// again, and the summaries are due again.
+    /// Undoes what was noted for entries that could not be made durable. Their alerts are read from
+    /// the archive later, and their summaries become due again.
     pub(super) fn not_stored(&mut self, entries: &[Entry]) {
         for entry in entries {
             match entry {

@@ -5,9 +5,10 @@
 //!   configured address only.
 //! - A request takes at most [`HTTP_TIMEOUT`], and at most `ANSWER_BYTES_MAX` of an answer are
 //!   read.
-//! - An answer that is shown is shortened, and has no control characters and none of our secrets.
+//! - Text of an answer that is shown is shortened, and contains neither control characters nor
+//!   secrets of the sink.
 //!
-//! State is lost in a crash; the receiver may have got the last request.
+//! No state survives a crash. The receiver may have received the last request before the crash.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -95,7 +96,7 @@ pub(super) struct Http {
     runtime: tokio::runtime::Runtime,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     secrets: Vec<Secret>,
-    /// The last answer, or why there was none, for a person.
+    /// The last answer, or the reason why there was none, as text for people.
     pub last_answer: String,
 }
 

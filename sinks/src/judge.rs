@@ -1,4 +1,4 @@
-//! What an HTTP answer means for an alert.
+//! Decides from an HTTP answer whether an alert was taken, is refused, or is sent again.
 //!
 //! Invariant: an alert is refused only if the status says that the alert itself is at fault. After
 //! every other failure the alert is sent again later, so a wrong setting loses no alert. No state.

@@ -31,18 +31,20 @@
 //! Invariants:
 //! - Handing over an alert never waits; a sink holds up neither the pipeline nor another sink.
 //! - An alert whose events are sealed reaches every sink at least once, wherever the process is
-//!   killed. An alert that is sent again has the same id, which every format carries where its
-//!   receiver looks for duplicates.
-//! - Sinks send OCSF unless the receiver has a format of its own. No format carries a request or
-//!   response body, and each escapes values that clients of a cluster chose, by its own rules.
-//! - TLS is always verified. A secret is sent in the request that needs it, and is in no error, log
+//!   killed. An alert that is sent again has the same id. Every format has the id in the field by
+//!   which its receiver recognises repeated alerts.
+//! - Sinks send OCSF unless the receiver has a format of its own. No format contains a request or
+//!   response body. Each format escapes, by its own rules, the values that clients of a cluster
+//!   chose.
+//! - TLS is always verified. A secret is sent only in the requests that need it, and is in no
+//!   error, log
 //!   or metric.
 //!
 //! Crashes: the outbox continues where it was (see the module `outbox`). An alert may be sent to a
 //! sink again.
 //!
-//! The Kafka sink is not in this crate but beside the Kafka source, which owns librdkafka's
-//! settings and messages.
+//! The Kafka sink is in the crate `strongroom-live`, beside the Kafka source, because the two share
+//! the settings and messages of librdkafka.
 
 mod alertmanager;
 mod backoff;
@@ -100,15 +102,15 @@ pub use self::worker::{
 use self::outbox::{Opened, Outbox};
 use self::worker::SinkWorker;
 
-/// What became of one alert.
+/// The result of sending one alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The receiver has it.
+    /// The receiver has the alert.
     Taken,
-    /// Not now: the alert is sent again, after the time that the receiver asked for, if it asked
-    /// for one.
+    /// The receiver did not take the alert now. The alert is sent again: after the time that the
+    /// receiver asked for, or else after the sink's own wait.
     Later { reason: String, after: Option<Duration> },
-    /// Never: the receiver rejects this alert.
+    /// The receiver will never take this alert.
     Refused { reason: String },
 }
 
@@ -126,12 +128,12 @@ pub trait Sink: Send {
     /// Maximum number of alerts in one call of [`Sink::send`].
     fn batch_max(&self) -> usize;
 
-    /// The receiver's last answer, for a person.
+    /// The receiver's last answer, as text for people.
     fn answer(&self) -> String {
         String::new()
     }
 
-    /// Closes the sink; it is the last call.
+    /// Closes the sink. No other method is called afterwards.
     fn finish(&mut self) {}
 }
 
@@ -175,7 +177,7 @@ impl Sinks {
             let ended = ended.clone();
             let run = move || {
                 worker.run();
-                // `finish` may have stopped waiting.
+                // Nobody receives this if `finish` has stopped waiting.
                 let _ = ended.send(());
             };
             let started = std::thread::Builder::new().name(format!("sink-{name}")).spawn(run);
@@ -190,8 +192,8 @@ impl Sinks {
         self.outbox.hand_over(alert)
     }
 
-    /// Takes note of commits of the archive's table `alerts`. All alerts in these commits must have
-    /// been handed over before. Never waits.
+    /// Notes that commits of the archive's table `alerts` were sealed. All alerts in these commits
+    /// must have been handed over before. Never waits.
     pub fn sealed(&self, commits: &Mark) {
         self.outbox.sealed(commits);
     }

@@ -16,11 +16,12 @@
 //! Invariants:
 //! - Records are numbered without gaps, and a number is used only once, even across restarts.
 //! - Readers see only synced records. A group of records is written and synced before the next
-//!   group is written. So no reader has seen a broken end of the newest segment, and it is cut off.
+//!   group is written. So no reader has seen broken bytes at the end of the newest segment, and
+//!   they are cut off when the log is opened.
 //! - Broken bytes elsewhere are damage: the reader reports them with file and byte, and continues
 //!   after them.
 //! - After a failed write the segment is cut at its last durable byte and closed, and the next
-//!   group starts a new one.
+//!   group starts a new segment.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -62,8 +63,8 @@ pub enum OutboxError {
     },
 }
 
-/// A point in the archive up to which all alerts are in the log: for each volume of the table
-/// `alerts`, its last commit of which this is true.
+/// A point in the archive up to which all alerts are in the log. For each volume of the table
+/// `alerts`, it has the last commit whose alerts, and those of all earlier commits, are in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark(pub BTreeMap<Period, u64>);
 
@@ -85,9 +86,9 @@ pub(super) enum Entry {
     Alert(Box<Alert>),
     /// An alert that is not sent, but counted in the summary of the group that `first` opened.
     Held { alert_id: String, first: String, audit_id: String },
-    /// The summary that closes the group of `first`, to send.
+    /// The summary to send when the group that `first` opened is closed.
     Summary { first: String, alert: Box<Alert> },
-    /// All alerts that the archive has sealed up to here are in earlier records.
+    /// All alerts that are sealed up to this mark are in earlier records.
     Mark(Mark),
 }
 
@@ -373,7 +374,7 @@ impl Shared {
     /// Waits until record `next` exists, for at most `wait`.
     pub(super) fn wait(&self, next: u64, wait: Duration) {
         let state = lock(&self.state);
-        // The caller then reads, and so finds out whether the record exists.
+        // The caller then reads, which shows whether the record exists.
         drop(self.grown.wait_timeout_while(state, wait, |state| state.end <= next));
     }
 
@@ -406,7 +407,7 @@ impl Shared {
             };
             match read_segment(&segment, at, cursor, until, records_max, &mut records) {
                 Ok(()) => {}
-                // The segment was deleted after it was chosen; the next round finds that out.
+                // The segment was deleted after it was chosen; the next round chooses again.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(cannot_read(&segment.path)(error).into()),
             }
@@ -472,7 +473,8 @@ fn recover(path: &Path, is_newest: bool, record: &mut dyn FnMut(Record)) -> Resu
         }
         return Err(OutboxError::NotASegment { path: path.to_owned() });
     }
-    // Any later record proves the bytes before it durable: a segment's records are synced in order.
+    // A segment's records are synced in order, so a later record proves that the bytes before it
+    // were durable.
     let end = scan(
         &mut reader,
         SEGMENT_MAGIC.len() as u64,

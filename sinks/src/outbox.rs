@@ -1,4 +1,5 @@
-//! The outbox: an alert in it is sent to every sink, whatever happens to this process.
+//! The outbox: a log on disk from which every alert is sent to every sink, even if this process is
+//! killed.
 //!
 //! Terms. The pipeline *hands over* an alert when it is raised, before its events are sealed. The
 //! *writer*, a thread, makes these alerts durable in the [`super::log`]; the sinks read from there.
@@ -13,7 +14,8 @@
 //!   catch-up reads the alerts that the archive's table `alerts` has after the mark, and hands over
 //!   each alert that the log does not have.
 //! - An alert that finds the queue or the disk full *freezes* the mark. The catch-up then reads the
-//!   archive after each of the next [`SEALS_UNTIL_SURE`] seals, one of which has that alert.
+//!   archive after each of the next [`SEALS_UNTIL_SURE`] seals, because one of these seals has that
+//!   alert.
 //! - The log remembers the last [`KNOWN_IDS_MAX`] alert ids, across restarts, so a replay or the
 //!   catch-up stores no alert twice.
 //! - A log that is too large drops its oldest segments, not the newest alerts: a sink that is down
@@ -45,7 +47,7 @@ const QUEUE_MAX: usize = 10_000;
 const APPEND_MAX: usize = 1024;
 /// Maximum number of alert ids that the outbox remembers; 32 bytes each in memory, 16 on disk.
 pub const KNOWN_IDS_MAX: usize = 1 << 19;
-/// An alert that is raised now is in one of the next this many seals. At most two groups of events
+/// Number of seals within which an alert that is raised now is sealed. At most two groups of events
 /// wait for their seal while the next group grows, so three seals are enough for a pipeline that
 /// keeps running. A restarted pipeline seals the waiting events first.
 pub const SEALS_UNTIL_SURE: u32 = 8;
@@ -71,9 +73,10 @@ pub struct OutboxOptions {
 /// Why the archive cannot be read.
 pub type HistoryError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The sealed alerts: an archive, as the outbox sees it.
+/// Read access to the sealed alerts of an archive.
 pub trait History: Send + Sync {
-    /// Returns where its alerts end now. An archive that does not exist yet ends at its beginning.
+    /// Returns the mark after the newest sealed alert. For an archive that does not exist yet, this
+    /// is the empty mark.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -114,7 +117,7 @@ pub struct OutboxCounters {
 enum Message {
     Alert(Box<Alert>),
     Sealed(Mark),
-    /// The catch-up has handed over all alerts up to here.
+    /// The catch-up has handed over all alerts up to this mark.
     CaughtUp(Mark),
     Stop,
 }
@@ -172,7 +175,8 @@ impl Opened {
                 groups.replay(&record);
             })?;
         if mark.is_none() {
-            // A new outbox starts where the archive ends before the first alert is handed over.
+            // A new outbox sends no alert that is sealed already. So its first mark is the end of
+            // the archive, before the first alert is handed over.
             match history.end() {
                 Ok(end) => {
                     log.append(&[Entry::Mark(end.clone())], None)?;
@@ -424,7 +428,7 @@ impl Writer {
                 self.counters.dropped.fetch_add(records, Ordering::Relaxed);
                 tracing::warn!(
                     records,
-                    "the outbox is full: dropped records that a sink still needs are read from the archive"
+                    "the outbox is full and dropped records that a sink still needs; they are read from the archive"
                 );
             }
             Ok(None) => {}

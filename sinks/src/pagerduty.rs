@@ -1,4 +1,4 @@
-//! PagerDuty, Events API v2.
+//! Sends alerts to PagerDuty, Events API v2.
 //!
 //! Invariants: `dedup_key` is the alert's id, so an alert that is sent again, for instance after a
 //! crash, is the same incident. The routing key is a secret. Only title, severity, actor, object

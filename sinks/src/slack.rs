@@ -1,4 +1,4 @@
-//! Slack's incoming webhooks: a short message for people.
+//! Sends alerts to Slack's incoming webhooks, as short messages for people.
 //!
 //! Invariants: a value that a client of a cluster chose cannot mention anybody, link anywhere or
 //! end a block: `&`, `<` and `>` are escaped, and texts are marked as plain where Slack allows it.
@@ -15,7 +15,7 @@ use super::judge::judge;
 use super::{Outcome, Sink, SinkError, plain};
 
 const TEXT_CHARS_MAX: usize = 500;
-/// Slack takes about one message a second, and asks to wait if there are more.
+/// Slack takes about one message a second, and asks a sender of more messages to wait.
 const BATCH_MAX: usize = 1;
 
 #[derive(Clone, Debug)]

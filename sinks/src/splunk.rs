@@ -1,9 +1,9 @@
-//! Splunk's HTTP Event Collector.
+//! Sends alerts to Splunk's HTTP Event Collector.
 //!
 //! Invariants: with acknowledgements, an alert is taken when the indexer has acknowledged it, not
-//! when the collector has parsed it. After an error of the token or the index, the alert is sent
-//! again later. A refused request is sent again event by event, so only the event at fault is
-//! refused. After a crash events may be sent again, with the same `alert_id`.
+//! when the collector has parsed it. After an error that concerns the token or the index, the alert
+//! is sent again later. If a request is refused, its events are sent again one by one, so only the
+//! event at fault is refused. After a crash events may be sent again, with the same `alert_id`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,11 +1,13 @@
-//! Syslog: RFC 5424 messages over TLS (RFC 5425), or over TCP or UDP if configured explicitly.
+//! Sends alerts by syslog: RFC 5424 messages over TLS (RFC 5425), or over TCP or UDP if configured
+//! explicitly.
 //!
 //! Invariants:
-//! - On a stream, the length in bytes stands before each message (octet counting). It is counted
-//!   after the message is final. No character of a message is a control character.
-//! - A message is never cut at its end. If it is too long, optional parts of the alert are left
-//!   out, and its text is shortened last. If it is still too long, it is refused.
-//! - TLS is verified; it never falls back to TCP.
+//! - On a stream, each message is preceded by its length in bytes (octet counting), which is
+//!   counted after the message is final. A message has no control characters.
+//! - A message is never cut at its end. If it is too long, optional parts of the alert are left out
+//!   first, and then the alert's text is shortened. If the message is still too long, the alert is
+//!   refused.
+//! - TLS is verified, and a connection never falls back from TLS to TCP.
 //!
 //! **Best effort.** Syslog has no acknowledgement: messages that the kernel took may be lost when a
 //! connection breaks. So the messages of the last [`UNCONFIRMED_TIME`] on a broken connection are

@@ -1,4 +1,4 @@
-//! TLS of a sink: the certificate authorities that it trusts, and its own certificate.
+//! TLS settings of a sink: the certificate authorities that it trusts, and its own certificate.
 //!
 //! Invariant: a receiver's certificate and its name are always verified. The certificate must lead
 //! to an authority in the configured file, or, without a file, to one of the system's authorities.
@@ -75,8 +75,8 @@ impl TlsOptions {
         let mut roots = RootCertStore::empty();
         let authorities = match &self.ca_file {
             Some(path) => certificates(path)?,
-            // Authorities of the system that cannot be read are left out. If none is left, there is
-            // an error below.
+            // System authorities that cannot be read are left out. If none is left, an error is
+            // returned below.
             None => rustls_native_certs::load_native_certs().certs,
         };
         let (added, _) = roots.add_parsable_certificates(authorities);

@@ -1,4 +1,5 @@
-//! Standard Webhooks: an OCSF finding in a signed POST. <https://www.standardwebhooks.com>
+//! Sends alerts as Standard Webhooks: an OCSF finding in a signed POST.
+//! <https://www.standardwebhooks.com>
 //!
 //! Invariants: `webhook-id` is the alert's id, so a receiver recognises an alert that is sent
 //! again, for instance after a crash. Each attempt is signed with its own time.
@@ -23,8 +24,8 @@ const SECRET_BYTES_MIN: usize = 16;
 #[derive(Clone, Debug)]
 pub struct WebhookOptions {
     pub http: HttpOptions,
-    /// `whsec_` and base64. While a new secret replaces an old one, there are several, separated by
-    /// spaces.
+    /// `whsec_` followed by base64. While a new secret replaces an old one, both are given,
+    /// separated by spaces.
     pub secret: Secret,
 }
 

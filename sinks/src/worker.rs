@@ -109,7 +109,7 @@ struct Position {
 struct Gap {
     from: Mark,
     to: Mark,
-    /// Number of alerts in the gap that are done.
+    /// Number of alerts in the gap that were sent or are in the dead letters.
     done: u64,
 }
 
@@ -311,7 +311,8 @@ impl SinkWorker {
                         Ok(()) => {
                             progress = true;
                             self.counters.dead.fetch_add(1, Ordering::Relaxed);
-                            // Every alert is in the dead letters; a repeated reason is logged once.
+                            // Every refused alert is written to the dead letters, but a repeated
+                            // reason is logged only once.
                             if self.logged_reason != reason {
                                 let (sink, alert_id) = (&self.options.name, &one.alert.alert_id);
                                 tracing::error!(
@@ -472,7 +473,7 @@ impl SinkWorker {
                 self.recovered();
             }
             Some(Outcome::Later { reason, .. } | Outcome::Refused { reason }) => {
-                // A late heartbeat is useless, so this one is not sent again.
+                // A heartbeat that comes late is useless, so a failed one is not sent again.
                 self.counters.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(sink = self.options.name, reason, "the sink did not take a heartbeat");
                 *lock(&self.counters.trouble) = Some(reason);
@@ -481,8 +482,8 @@ impl SinkWorker {
         }
     }
 
-    /// Notes that the log dropped records before `first`, and which alerts to read from the archive
-    /// instead.
+    /// Notes that the log dropped the records before `first`, and which alerts to read from the
+    /// archive instead.
     fn find_gap(&mut self, first: u64, mark: Option<Mark>) {
         let missing = first.saturating_sub(self.position.next);
         self.position.next = first;
@@ -568,11 +569,11 @@ pub struct SinkState {
     pub name: String,
     /// Number of the first record that may still be needed.
     pub next: u64,
-    /// Number of records from there to the log's end.
+    /// Number of records from `next` to the log's end.
     pub lag: u64,
     /// Bytes of dead letters.
     pub dead_bytes: u64,
-    /// Whether it is reading alerts from the archive.
+    /// Whether the sink is reading alerts from the archive.
     pub in_gap: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Tells the reader how far the coordinator has appended each stream.
 //!
-//! Invariant: only the reader waits here, and only for blocks that it has sent, which are finished
-//! without it. A panic or an error elsewhere closes this, which ends the wait.
+//! Invariant: only the reader waits here, and only for blocks that it has sent; these are finished
+//! without the reader. A panic or an error elsewhere closes the [`Reached`], which ends the wait.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -32,8 +32,8 @@ impl Reached {
         self.changed.notify_all();
     }
 
-    /// Notes that the blocks of another job were appended, after which these streams end here.
-    /// `None` if nothing of a stream was taken.
+    /// Notes that the blocks of one more job were appended. `ends` has the partition of each of
+    /// their streams with its new end, or with `None` if nothing of the stream was taken.
     pub(super) fn appended(&self, ends: &[(&str, Option<End>)]) {
         self.change(|state| {
             state.jobs += 1;
@@ -45,13 +45,13 @@ impl Reached {
         });
     }
 
-    /// Forgets the ends, when everything was sealed.
+    /// Forgets the ends, after everything was sealed.
     pub(super) fn clear(&self) {
         self.change(|state| state.ends.clear());
     }
 
-    /// Waits until the blocks of so many jobs were appended, and returns where these streams end. `None` if that
-    /// does not happen.
+    /// Waits until the blocks of the first `jobs` jobs were appended, and returns where the streams
+    /// of these partitions end. `None` if the run fails before.
     pub(super) fn wait(&self, jobs: u64, partitions: &[String]) -> Option<Vec<Option<End>>> {
         let mut state = self.state();
         while !state.is_closed && state.jobs < jobs {
@@ -62,7 +62,7 @@ impl Reached {
     }
 }
 
-/// Closes this when it is dropped.
+/// Closes a [`Reached`] when it is dropped.
 pub(super) struct ClosesReached(pub(super) Arc<Reached>);
 
 impl Drop for ClosesReached {

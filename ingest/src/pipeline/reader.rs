@@ -9,8 +9,8 @@
 //! - A block longer than the bound, which has one long line, is under way alone.
 //! - Blocks that are kept to be decoded together are sent before the reader waits for anything that
 //!   depends on them, or for a pipe.
-//! - The message about a stream comes before the stream's first block; the last message is the
-//!   number of jobs.
+//! - The message about a stream comes before the stream's first block. The last message of all has
+//!   the number of jobs.
 //!
 //! A crash loses nothing: the next run reads the inputs again and compares them.
 
@@ -41,7 +41,7 @@ pub(super) struct Reader<'r> {
     pub(super) jobs: Sender<Job>,
     pub(super) messages: Sender<ReaderMessage>,
     pub(super) permits: Receiver<()>,
-    /// Number of permits there are.
+    /// Number of permits that exist.
     pub(super) permits_max: usize,
     /// Buffers of decoded blocks, for reuse.
     pub(super) buffers: Receiver<Vec<u8>>,
@@ -52,7 +52,7 @@ pub(super) struct Reader<'r> {
     pub(super) together: Option<Together>,
 }
 
-/// Blocks that will be decoded together. They have a permit.
+/// Blocks that will be decoded together. They share one permit.
 pub(super) struct Together {
     parts: Vec<JobPart>,
     bytes: usize,
@@ -68,12 +68,12 @@ pub(super) struct Sent {
     streams: usize,
     /// Permits that were taken and are not used for a job yet.
     spare: usize,
-    /// The buffer of a block that was copied out of it.
+    /// A buffer that is free, because its block was copied into a smaller one.
     buffer: Option<Vec<u8>>,
-    /// Partitions that have unsealed rows, so the archive cannot say yet what it has of them, and
-    /// where they will end.
+    /// Partitions with unsealed rows, each with the places where it may end when they are sealed.
+    /// Until then the archive cannot say what it has of them.
     unsealed: HashMap<String, Vec<End>>,
-    /// Partitions whose end is not known, because a last line may have been left.
+    /// Partitions whose end is not known, because an unfinished last line may have been left out.
     open: Vec<String>,
     heads: Heads,
 }
@@ -86,7 +86,7 @@ enum Found {
     Known { records: u64, bytes: u64 },
 }
 
-/// The coordinator has failed, and reports why.
+/// The coordinator has failed, and will report the reason itself.
 struct CoordinatorGone;
 
 impl Reader<'_> {
@@ -117,7 +117,7 @@ impl Reader<'_> {
         self.messages.send(message).map_err(|_| CoordinatorGone)
     }
 
-    /// Waits until the reader holds this many permits that are not used.
+    /// Waits until the reader holds this many unused permits.
     fn take_permits(&mut self, wanted: usize) -> Result<(), CoordinatorGone> {
         while self.sent.spare < wanted {
             self.permits.recv().map_err(|_| CoordinatorGone)?;
@@ -146,8 +146,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Keeps a block that was read into a large buffer, to be decoded with others. Returns the block
-    /// if it is not one of these.
+    /// Copies a short block out of its large buffer, and keeps it to be decoded with others.
+    /// Returns a block that is not kept.
     fn keep(
         &mut self,
         mut part: JobPart,
@@ -162,7 +162,7 @@ impl Reader<'_> {
             return Ok(Some((part, taken)));
         }
         let lines = memchr::memchr_iter(b'\n', &block.bytes).count() + 1;
-        // A seal ends between row groups, so one is not larger than a seal should be.
+        // A seal ends between row groups, so a row group must not be larger than a seal should be.
         let limits = &self.options.limits;
         let text_max = limits.block_bytes_max.min(usize::try_from(limits.seal_bytes).unwrap_or(usize::MAX));
         let has_room = |kept: &Together| {
@@ -183,7 +183,7 @@ impl Reader<'_> {
                 kept.taken.add(taken);
             }
             none => {
-                // Its permit is now that of all of them.
+                // The permit of this block is now the permit of all kept blocks.
                 self.sent.spare -= 1;
                 let stored = StoredRejects::before(i64::MIN);
                 *none = Some(Together { parts: vec![part], bytes, lines, stored, taken });
@@ -208,7 +208,7 @@ impl Reader<'_> {
         };
         let identity = match stream.identity(&self.options.cluster) {
             Ok(Some(identity)) => identity,
-            // A pipe that was not waited for is not empty.
+            // If the run stops, a pipe is not waited for. It then gives no text, but is not empty.
             Ok(None) if self.options.stop.load(Ordering::Relaxed) => return Ok(Ok(())),
             Ok(None) => {
                 self.send(ReaderMessage::EmptyFile(input.clone()))?;
@@ -310,7 +310,7 @@ impl Reader<'_> {
 
     fn look_up(&mut self, mut stream: Stream, identity: &str) -> Result<Lookup, FileError> {
         let cluster = &self.options.cluster;
-        // A stream that was opened again has read nothing yet.
+        // The stream may have been opened again, and then has not read its first line yet.
         stream.identity(cluster)?;
         let (writer, unsealed) = (self.writer, &self.sent.unsealed);
         let mut stored = |partition: &str| {
@@ -324,7 +324,8 @@ impl Reader<'_> {
             let is_stored = events.is_some() || rejects.is_some() || !unsealed.is_empty();
             is_stored.then(|| Stored {
                 events: events.map(end),
-                // A run that has unsealed rows was found to agree.
+                // If this run has unsealed rows of the partition, it has compared the rejects
+                // already.
                 rejects_ahead: rejects_ahead.filter(|_| unsealed.is_empty()).map(end),
                 unsealed,
             })
@@ -332,7 +333,7 @@ impl Reader<'_> {
         look_up(stream, identity, cluster, &mut self.sent.heads, &mut stored)
     }
 
-    /// Compares a stream with stored ones that are longer, and returns where to continue.
+    /// Compares a stream with longer stored ones, and returns where to continue.
     fn found(&mut self, lookup: Lookup) -> Result<Found, FileError> {
         let Lookup { mut stream, same, longer, end, free, start, .. } = lookup;
         let is_all_stored = end.is_some_and(|end| same.is_some() && stream.offset() == end.0);
@@ -380,14 +381,14 @@ impl Reader<'_> {
         for (partition, end) in open.into_iter().zip(ends) {
             match end {
                 Some(end) => _ = self.sent.unsealed.insert(partition, vec![end]),
-                // Nothing of it was taken.
+                // Nothing of the stream was taken.
                 None => _ = self.sent.unsealed.remove(&partition),
             }
         }
         Ok(true)
     }
 
-    /// Has everything sealed that was read so far.
+    /// Waits until everything that was read so far is sealed.
     fn seal_now(&mut self) -> Result<(), CoordinatorGone> {
         self.send_together()?;
         let (done, sealed) = bounded(1);

@@ -1,7 +1,7 @@
 //! A worker: turns a block of text into matches and row groups.
 //!
-//! Invariant: it keeps nothing between blocks but buffers, so blocks may be worked on in any order,
-//! and a crash loses none.
+//! Invariant: a worker keeps nothing between blocks except buffers, so blocks may be decoded in any
+//! order, and a crash loses none.
 
 use std::sync::Arc;
 
@@ -113,7 +113,8 @@ impl Worker {
             matches.push(self.matcher.match_batch(&decoded.events)?);
             (decoded, shares)
         } else {
-            // What is around an event is judged within its stream, so each is redacted alone.
+            // The text around an event is judged within its stream, so each block is redacted
+            // alone.
             let (mut apart, mut shares) = (Vec::with_capacity(parts.len()), Vec::with_capacity(parts.len()));
             for part in &parts {
                 let block = &part.block.block;
@@ -195,7 +196,7 @@ fn joined(blocks: Vec<DecodedBlock>) -> Result<DecodedBlock, ArrowError> {
     Ok(DecodedBlock { events, rejects, record_hashes, unhashed, consumed, dialects })
 }
 
-/// What a block gave, but for the numbers of its rows.
+/// Returns the result of a block, without the numbers of its rows.
 fn part_result(stream: usize, read: &StreamBlock, consumed: usize) -> PartResult {
     let left = read.block.bytes.len() - consumed;
     let end_offset = read.block.offset + consumed as i64;

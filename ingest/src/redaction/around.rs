@@ -1,12 +1,12 @@
 //! Removes the text around the records of a line or document in which something was replaced.
 //!
-//! A collector may put a copy of a whole list of events beside the list. The copy is then around
-//! each of the events, including those in which nothing is replaced. It can be removed, because no
-//! proof covers the text around a record, and because a stream with a redacted record is exported
-//! record by record.
+//! A collector may put a copy of a whole list of events beside the list. The copy is then in the
+//! text around each of the events, including those in which nothing is replaced. This text can be
+//! removed, because no proof covers the text around a record, and because a stream with a redacted
+//! record is exported record by record.
 //!
-//! Invariant: a record loses what is around it if a record of the same line or document was
-//! redacted or encrypted, and is otherwise as it was. Two records belong to one line if no byte
+//! Invariant: a record loses the text around it if a record of the same line or document was
+//! redacted or encrypted. Otherwise it stays as it was. Two records belong to one line if no byte
 //! lies between the texts around them, because all other bytes of a stream are newlines. No state.
 
 use arrow_array::cast::AsArray as _;
@@ -18,7 +18,7 @@ use strongroom_decode::render::Renderer;
 use strongroom_schemas::events::index;
 use strongroom_schemas::rejects;
 
-/// The two columns with what is around a record.
+/// The two columns with the text around a record.
 const AROUND: [usize; 2] = [index::FRAME_BEFORE, index::FRAME_AFTER];
 
 /// A record of the block.
@@ -29,7 +29,7 @@ enum Unit {
 }
 
 /// Returns the rows of a block beside which something was redacted or encrypted. `changed` are the
-/// rows whose events are; all rejects are encrypted.
+/// rows of redacted or encrypted events. All rejects are encrypted.
 pub fn beside(
     events: &RecordBatch,
     rejects: &RecordBatch,
@@ -55,7 +55,7 @@ pub fn beside(
     let mut end = |at: usize| match units[at] {
         (offset, Unit::Event(row)) => {
             record.clear();
-            // A row that was just decoded gives its record.
+            // Does not fail, because a row that was just decoded gives its record.
             match renderer.record(row, &mut record) {
                 Ok(()) => offset + bytes_of(record.len() + around[1].value(row).len()),
                 Err(_) => i64::MAX,
@@ -74,7 +74,7 @@ pub fn beside(
         if let Unit::Event(row) = units[at].1 {
             is_beside[row] = true;
         }
-        // From there on it is done for that record itself.
+        // If this record is a seed too, the records beyond it are marked from there.
         is_seed(at)
     };
     for seed in (0..units.len()).filter(|at| is_seed(*at)) {
@@ -96,7 +96,7 @@ pub fn beside(
     Ok(is_beside.contains(&true).then(|| BooleanArray::from(is_beside)))
 }
 
-/// Removes what is around these rows.
+/// Removes the text around the records of these rows.
 pub fn alone(events: &RecordBatch, rows: &BooleanArray) -> Result<RecordBatch, ArrowError> {
     let mut columns = events.columns().to_vec();
     for column in AROUND {

@@ -18,7 +18,7 @@ use strongroom_redact::{Applicable, Form, Redactor, Root, Roots, Target, is_plai
 use strongroom_schemas::events::index;
 use strongroom_schemas::marks::parse_fault;
 
-/// The columns that have a member which a policy may change.
+/// Returns the columns with the parts of an event that lie below a root of a policy.
 pub const fn columns_of(root: Root) -> &'static [usize] {
     match root {
         Root::RequestObject => &[index::REQUEST_OBJECT],
@@ -33,7 +33,7 @@ pub const fn columns_of(root: Root) -> &'static [usize] {
     }
 }
 
-/// What a policy may change in an event, and what of it is named by the policy.
+/// The parts of an event that a policy may change, and those of them that the policy names.
 #[derive(Clone, Copy)]
 struct Opening {
     roots: Roots,
@@ -54,13 +54,15 @@ pub struct Gate<'g> {
     columns: Vec<(Root, &'g ArrayRef)>,
     faults: &'g ListArray,
     shape: Names<'g>,
-    /// The key in `shape` of a cloud's entry, which has more than its columns.
+    /// The key in `shape` for log entries of Google Cloud. Such a row has more than its columns
+    /// show.
     google: Option<i32>,
     known: HashMap<[i32; 4], Opening>,
     last: Option<([i32; 4], Opening)>,
     applicable: HashMap<[i32; 4], Rc<Applicable>>,
     annotations: Names<'g>,
-    /// For each entry of `annotations`, whether it has more than how the API server decided.
+    /// For each entry of `annotations`, whether it has more annotations than those about the API
+    /// server's decision.
     has_more: Vec<Option<bool>>,
     uri: Names<'g>,
     /// For each entry of `uri`, whether the policy may change it.
@@ -69,9 +71,10 @@ pub struct Gate<'g> {
     like: [Names<'g>; COLUMNS_LIKE.len()],
 }
 
-/// The columns, beside the URI, that decide together with the target what a policy changes in an
-/// event without bodies: a policy changes only these, and looks for what it replaced only in these.
-/// One with a root decides nothing if the policy changes nothing below that root.
+/// In an event without bodies, a policy changes only the URI and these columns, and searches only
+/// them for copies of what it replaced. So if two events have equal values here, the same URI and
+/// alike targets, the policy changes them in the same way. A column with a root is ignored if the
+/// policy changes nothing below that root.
 const COLUMNS_LIKE: [(usize, Option<Root>); 10] = [
     (index::USER_NAME, Some(Root::UserName)),
     (index::USER_EXTRA, Some(Root::UserExtra)),
@@ -85,15 +88,15 @@ const COLUMNS_LIKE: [(usize, Option<Root>); 10] = [
     (index::SHAPE, None),
 ];
 const LIKE: usize = 4 + 1 + COLUMNS_LIKE.len();
-/// Keys of the target, of the URI if the policy may change it, and of [`COLUMNS_LIKE`].
+/// The keys of the target, of the URI (if the policy may change it), and of [`COLUMNS_LIKE`].
 pub type Likeness = [i32; LIKE];
 
 fn key_of(names: Names<'_>, row: usize) -> i32 {
     if names.is_valid(row) { names.keys().value(row) } else { -1 }
 }
 
-/// Says while a block is decoded which of its records the policy will probably change. A wrong answer
-/// costs time and nothing else.
+/// Predicts, while a block is decoded, which of its records the policy will change. A wrong
+/// prediction costs time, but changes no result.
 pub struct ProbablyChanged {
     redactor: Arc<Redactor>,
     cluster: String,
@@ -110,7 +113,7 @@ impl ProbablyChanged {
 
     fn roots(&mut self, row: &DecodedRow<'_>) -> Roots {
         let mut keys = TARGET.map(|column| row.key(column));
-        // All objects with a name are alike.
+        // Of an object's name, only its presence matters to a policy.
         keys[1] = keys[1].min(0);
         if let Some((_, roots)) = self.last.filter(|(known, _)| *known == keys) {
             return roots;
@@ -181,8 +184,8 @@ impl<'g> Gate<'g> {
         }
     }
 
-    /// Whether the policy may change something that the row has. A row with faults may have more
-    /// than its columns show.
+    /// Whether the policy may change a part of the row. A row with faults may have more than its
+    /// columns show.
     pub fn is_open(&mut self, row: usize) -> bool {
         if self.faults.is_valid(row) {
             return true;
@@ -206,7 +209,7 @@ impl<'g> Gate<'g> {
         })
     }
 
-    /// Whether a row's annotations say more than how the API server decided.
+    /// Whether a row has more annotations than those about the API server's decision.
     fn has_more_annotations(&mut self, row: usize) -> bool {
         if self.annotations.is_null(row) {
             return false;
@@ -221,7 +224,7 @@ impl<'g> Gate<'g> {
         })
     }
 
-    /// What of the policy applies to an event.
+    /// Returns the parts of the policy that apply to an event.
     pub fn applicable(&mut self, row: usize) -> Rc<Applicable> {
         let of_event =
             |gate: &Self| Rc::new(gate.redactor.applicable(Form::Event, gate.cluster, &gate.target(row)));
@@ -261,8 +264,8 @@ impl<'g> Gate<'g> {
         opening
     }
 
-    /// Returns what the outcome of an event depends on, if the event has no body and its columns alone
-    /// give it. Two rows with equal keys are changed in the same way.
+    /// Returns the values that decide how an event is changed, if the event has no body and its
+    /// columns alone give its record. Two rows with equal values are changed in the same way.
     pub fn likeness(&mut self, rows: &Renderer<'_>, row: usize) -> Option<Likeness> {
         let has_body = self.bodies.iter().any(|body| body.is_valid(row));
         if has_body || self.faults.is_valid(row) || rows.keeps_format(row) || rows.has_frame(row) {
@@ -295,7 +298,8 @@ impl<'g> Gate<'g> {
         })
     }
 
-    /// The keys by which targets are alike. All objects without a name, and all with one, are.
+    /// Returns keys that are equal for targets that the policy treats alike. Of an object's name,
+    /// only its presence matters.
     fn keys(&self, row: usize) -> [i32; 4] {
         let mut keys = self.names.map(|names| key_of(names, row));
         let is_named = dictionary_value(self.names[1], row).is_some_and(|name| !name.is_empty());
@@ -304,7 +308,7 @@ impl<'g> Gate<'g> {
     }
 
     pub fn target(&self, row: usize) -> Target<'g> {
-        // Of an object that could not be read, every rule may be.
+        // If the object could not be read, every rule may apply to it.
         if self.faults.is_valid(row) {
             let faults = self.faults.value(row);
             let is_of_object = |fault: &str| fault.is_empty() || fault.starts_with("/objectRef");

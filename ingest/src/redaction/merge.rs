@@ -63,7 +63,7 @@ pub fn with_marks(changed: &RecordBatch, marks: &[String]) -> Result<RecordBatch
     RecordBatch::try_new(changed.schema(), columns)
 }
 
-/// Returns the changed rows with the places of the rows that they stand for.
+/// Returns the changed rows, each with the place of the row from which it was made.
 pub fn with_places(events: &RecordBatch, changes: &Changes) -> Result<RecordBatch, ArrowError> {
     let rows: Int64Array = changes.originals.iter().map(|row| Some(*row as i64)).collect();
     let mut columns = changes.changed.columns().to_vec();
@@ -81,7 +81,8 @@ pub fn replaced(events: &RecordBatch, changes: &Changes) -> Result<RecordBatch, 
     for column in if changes.is_google { all.as_slice() } else { EDITED.as_slice() } {
         let (clear, changed) = (events.column(*column), changes.changed.column(*column));
         let pair = Pair::of(clear, changed);
-        // Rows that are changed alike differ from theirs in the same columns.
+        // Rows that share a changed row differ from it in the same columns, so only the original is
+        // compared.
         let differs = |(at, row): (usize, &usize)| !pair.is_equal(*row, at);
         let differs: Vec<bool> = changes.originals.iter().enumerate().map(differs).collect();
         if !differs.contains(&true) {
@@ -139,7 +140,7 @@ pub fn without(
 }
 
 /// Removes the events at the offsets `stored` from a block, because the archive already has them as
-/// encrypted rejects. Returns the block and the number of removed events.
+/// encrypted rejects. Returns the block, and the number of events that were removed.
 ///
 /// # Errors
 /// If a column cannot be assembled.
@@ -158,7 +159,7 @@ pub fn leave_out(
 
 /// Two arrays of the same column, to be compared value by value.
 pub enum Pair<'p> {
-    /// Neither has a value.
+    /// Neither array has a value.
     Null,
     Dictionaries(Names<'p>, Names<'p>),
     Strings(&'p StringArray, &'p StringArray),
@@ -210,7 +211,7 @@ impl<'p> Pair<'p> {
     }
 }
 
-/// Returns the values of a dictionary column, each as `text` gives it.
+/// Returns the values of a dictionary column, each converted by `text`.
 pub fn column_texts(array: &ArrayRef, text: impl Fn(usize, &str) -> String) -> Vec<Option<String>> {
     let array = array.as_dictionary::<Int32Type>();
     (0..array.len()).map(|row| dictionary_value(array, row).map(|value| text(row, value))).collect()

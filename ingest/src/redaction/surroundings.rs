@@ -1,5 +1,5 @@
-//! Judges the text around an event in which nothing is replaced, because this text may contain what
-//! a policy would replace.
+//! Judges the text around an event in which nothing is replaced. This text may contain something
+//! that a policy would replace.
 //!
 //! A record can be more than its event. It may be the line of a collector, with members beside the
 //! event, or several lines of a container, with lines of standard error between the parts of an
@@ -10,7 +10,7 @@
 //!
 //! Method: names that occur only in events and their bodies are counted. The text around an event
 //! must contain none of them, except in copies of the event itself. If that cannot be shown, the
-//! text is not kept. No state but scratch buffers is kept between rows.
+//! text is not kept. Between rows only scratch buffers are kept.
 
 use serde_json::Value;
 use strongroom_decode::render::Renderer;
@@ -19,7 +19,8 @@ use strongroom_redact::{Counts, Redacted, Redactor, Unreadable};
 use strongroom_schemas::marked;
 use strongroom_schemas::marks::Redaction;
 
-/// What events and entries are known by, and what their bodies are in, without regard to case.
+/// Names of members that only events and log entries have: those of bodies, ids and payloads. Case
+/// is ignored.
 const NAMES: [&[u8]; 7] = [
     b"requestobject",
     b"responseobject",
@@ -29,21 +30,23 @@ const NAMES: [&[u8]; 7] = [
     b"audit_id",
     b"protopayload",
 ];
-/// How often the names of an event itself occur in a record that is nothing else.
+/// For each of [`NAMES`], whether a record that is only an event without bodies has it once, or
+/// never.
 const ONCE: [bool; 7] = [false, false, false, false, true, true, true];
-/// The beginning of every event as an API server writes it. Nothing is around such an event.
+/// The first bytes of every event that an API server writes. A record that begins with them has
+/// nothing around the event.
 const HEAD: &[u8] = b"{\"kind\":\"Event\",";
-/// Texts in texts that are searched for copies of the event.
+/// Maximum depth of texts inside texts that are searched for copies of the event.
 const TEXTS_MAX: usize = 4;
-/// What a list of events says that it is.
+/// The kinds that a list of events may have.
 const KINDS: [&str; 2] = ["EventList", "List"];
 const VERSIONS: [&str; 4] = ["audit.k8s.io/v1", "audit.k8s.io/v1beta1", "audit.k8s.io/v1alpha1", "v1"];
-/// Longest count or version of a list; other numbers may be values.
+/// Longest count or version of a list, in digits. A longer number may be a value of an item.
 const COUNT_DIGITS_MAX: usize = 8;
 /// Members of the metadata of a list.
 const LIST_METADATA: [&str; 4] = ["resourceVersion", "continue", "remainingItemCount", "selfLink"];
 
-/// Judges records, one after the other.
+/// Judges the surroundings of records, one record after the other.
 #[derive(Default)]
 pub struct Surroundings {
     record: Vec<u8>,
@@ -51,15 +54,15 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Whether the text around the event may contain what a policy would replace, judged without
-    /// the event.
+    /// Whether the text around the event may contain something that a policy would replace. The
+    /// event itself is not read for this.
     pub fn may_have_more(&mut self, rows: &Renderer<'_>, row: usize) -> bool {
         self.has_frame(rows, row) || self.may_hold_more(rows, row)
     }
 
-    /// Returns what becomes of an event that is written as `outcome` says: where nothing in it is
-    /// replaced, it is still written alone if something around it may have what a policy would
-    /// replace.
+    /// Returns the final outcome for an event, given the `outcome` of redacting the event itself.
+    /// If nothing in the event is replaced, but the text around it may contain something that a
+    /// policy would replace, the event is written alone.
     ///
     /// # Errors
     /// [`Unreadable`] if the event cannot be a record of its own.
@@ -99,7 +102,7 @@ impl Surroundings {
             return false;
         }
         self.record.clear();
-        // A row that was just decoded gives its record.
+        // Does not fail, because a row that was just decoded gives its record.
         if rows.record(row, &mut self.record).is_err() {
             return true;
         }
@@ -113,7 +116,7 @@ impl Surroundings {
     }
 }
 
-/// Returns the event of a row as it is written without what was around it.
+/// Returns the event of a row in the form in which it is written without the text around it.
 fn alone(policy: u64, event: &[u8]) -> Result<Redacted, Unreadable> {
     let event = event.trim_ascii();
     let mark = Redaction::new(policy, Vec::new(), Vec::new()).map_err(|_| Unreadable::Mark)?;
@@ -121,7 +124,7 @@ fn alone(policy: u64, event: &[u8]) -> Result<Redacted, Unreadable> {
     Ok(Redacted { event: event.to_owned(), mark, counts: Counts::default() })
 }
 
-/// Whether there is nothing in a record that only an event has, but the event and copies of it.
+/// Whether a record has the [`NAMES`] only in the event and in copies of it.
 fn is_alone(record: &[u8], event: &[u8]) -> bool {
     let event = event.trim_ascii();
     if record.trim_ascii() == event {
@@ -151,7 +154,8 @@ fn is_alone(record: &[u8], event: &[u8]) -> bool {
     copies > 0 && NAMES.iter().all(|name| count(&lower, name) == copies * count(&own, name))
 }
 
-/// How often an event is in a text: as it is, with something before it, or in an object.
+/// Counts the copies of an event in a text. The text may be the event, have the event after a
+/// prefix, or contain it in an object.
 fn copies_in(text: &[u8], event: &[u8], value: &Value, texts_left: usize) -> usize {
     let text = text.trim_ascii();
     if text == event {
@@ -198,7 +202,8 @@ fn is_list_tail(frame: &[u8]) -> bool {
 
 fn is_list(object: &[u8]) -> bool {
     let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(object) else { return false };
-    // A name that occurs twice hides a value.
+    // If a name occurs twice, one of its values is not read here. The number of quotation marks
+    // shows this.
     let quotes = memchr::memchr_iter(b'"', object).count();
     let mut expected = 0;
     for (name, value) in &members {
@@ -228,8 +233,8 @@ fn is_list(object: &[u8]) -> bool {
     quotes == expected
 }
 
-/// Whether a member of a list's metadata is what a server writes that has no more of the list. Its
-/// items may be in other blocks, so nobody compares their values with it.
+/// Whether a value in a list's metadata says nothing about the items: it is null or a short number.
+/// The items may be in other blocks, so their values cannot be compared with it.
 fn says_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,

@@ -1,4 +1,5 @@
-//! A redacted block says what the redacted events say, and nothing else is changed.
+//! Tests that a redacted block contains what the redacted events contain, and that nothing else
+//! changes.
 
 use std::collections::HashSet;
 
@@ -42,7 +43,7 @@ fn redactor() -> Arc<Redactor> {
     Arc::new(Redactor::new(policy, Keys::new(key, Vec::new()).expect("one id")))
 }
 
-/// An event of a kind; those of kinds from 4 on are not changed.
+/// Returns an event of a kind. The policy does not change events of the kinds from 4 on.
 fn event(kind: u8, number: usize) -> String {
     let mark = format!("{MARK}{number}");
     let (resource, uri, user, body, note) = match kind {
@@ -71,8 +72,8 @@ fn line(text: &str, wrapper: u8) -> String {
         4 => serde_json::from_str::<serde_json::Value>(text).expect("JSON").to_string(),
         5 => literal(),
         6 => text[..text.len() - 40].to_owned(),
-        // Copies beside events in which nothing may be replaced, before and after the one that they
-        // are copies of.
+        // Copies of an event beside events in which nothing may be replaced, before and after the
+        // event itself.
         7 => format!(
             r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{"copy":{copy}}},"items":[{other},{text},{other}],"copy":{copy}}}"#,
             copy = literal(),
@@ -107,7 +108,7 @@ fn offsets(batch: &RecordBatch, column: usize) -> Vec<i64> {
     batch.column(column).as_primitive::<Int64Type>().values().to_vec()
 }
 
-/// Whether a value of a row has a marker; entries of a dictionary that no row uses do not count.
+/// Whether a value of a row has a marker. Entries of a dictionary that no row uses do not count.
 fn has_marker(batch: &RecordBatch) -> bool {
     let rows: Int64Array = (0..batch.num_rows() as i64).map(Some).collect();
     batch.columns().iter().any(|column| {
@@ -163,7 +164,8 @@ proptest! {
         let raw = redacted.rejects.column(rejects::index::RAW).as_binary::<i32>();
         prop_assert!(raw.iter().flatten().all(is_encrypted));
 
-        // A verifier finds in each record what the columns say, and the hash is that of the record.
+        // In each record a verifier finds what the columns say, and each hash is that of its
+        // record.
         let mut found = Vec::new();
         let mut records = Vec::new();
         compare_events(&redacted.events, EVENTS_FORMAT, &mut |record| records.push(record.to_vec()), &mut |row, how| {
@@ -197,7 +199,7 @@ proptest! {
     }
 }
 
-/// Events that are alike are changed alike: what is done once for all of them is what is done for each.
+/// Tests that alike events, of which only one is edited, change as if each were edited alone.
 #[test]
 fn events_that_are_alike_are_changed_alone_or_together_in_the_same_way() {
     let kinds = [2, 3, 1, 4, 2, 3, 2, 0, 3, 1, 2, 3];
@@ -205,7 +207,7 @@ fn events_that_are_alike_are_changed_alone_or_together_in_the_same_way() {
         .iter()
         .enumerate()
         .map(|(at, kind)| {
-            // Each has its own time, address and object.
+            // Each event has its own time, address and object.
             let text = event(*kind, at % 2).replace("10.0.0.7", &format!("10.0.0.{at}"));
             let text = text.replace(r#""name":"o""#, &format!(r#""name":"o-{at}""#));
             text.replace(r#""requestObject":{},"#, "")
@@ -269,7 +271,7 @@ fn a_detail_of_a_reject_repeats_nothing() {
     assert!(left.iter().zip(&clear).all(|(left, clear)| !left.is_empty() && clear.starts_with(left)));
 }
 
-/// The items of a list may be in other blocks than its first and last members.
+/// Tests lists whose items may be in other blocks than their first and last members.
 #[test]
 fn a_list_says_nothing_of_its_items_beside_them() {
     let text = event(4, 1);
@@ -344,6 +346,6 @@ fn only_lines_with_a_redacted_record_lose_what_is_around_their_records() {
             );
         }
     }
-    // Without a policy that is about anything here, nothing changes.
+    // If no part of the policy applies to anything here, nothing changes.
     assert!(clear.column(index::FRAME_AFTER).null_count() < 12);
 }

@@ -1,15 +1,15 @@
-//! Recognises files that must be converted before they can be read: other compressions, archives,
-//! other encodings.
+//! Recognises files that must be converted before they can be read: unsupported compressions,
+//! archives and encodings.
 //!
 //! Invariant: only the first bytes of a stream count, and no line of an audit log begins with them.
 //! So nothing that a client sends can make a file unreadable. Nothing is kept here.
 
-/// How the text of a file is packed or encoded.
+/// How the bytes of a file are packed or encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Format {
-    /// What it is called.
+    /// The name of the format.
     pub name: &'static str,
-    /// What makes text of it.
+    /// How to convert the file to text.
     pub remedy: &'static str,
 }
 
@@ -52,13 +52,13 @@ const OUTBOX: Format = Format {
     remedy: "leave it where it is: strongroom run reads it",
 };
 
-/// What streams begin with. The longest come first where one begins like another.
+/// The first bytes of each format. If an entry begins with another one, the longer one comes first.
 const MAGIC: [(&[u8], Format); 21] = [
     (b"\xff\xfe\0\0", UTF_32),
     (b"\0\0\xfe\xff", UTF_32),
     (b"\xff\xfe", UTF_16),
     (b"\xfe\xff", UTF_16),
-    // An object or an array without a byte order mark.
+    // The start of an object or an array, without a byte order mark.
     (b"{\0\"\0", UTF_16),
     (b"\0{\0\"", UTF_16),
     (b"[\0{\0", UTF_16),
@@ -77,9 +77,9 @@ const MAGIC: [(&[u8], Format); 21] = [
     (b"SROUTBX\x01", OUTBOX),
     (b"\nSRWAL\0", OUTBOX),
 ];
-/// What follows `BZh` and the level.
+/// The bytes that follow `BZh` and the level.
 const BZIP2_BLOCKS: [&[u8]; 2] = [b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90"];
-/// Where the header of a tar has `ustar`.
+/// The offset of `ustar` in the header of a tar archive.
 const USTAR_AT: usize = 257;
 
 /// Returns the format of a stream that begins with `bytes`, after gzip and zstd were undone; `None`

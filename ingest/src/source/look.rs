@@ -1,8 +1,8 @@
-//! Looks into a file of an unknown name: may it be a log?
+//! Decides from the beginning of a file whether it may be a log, if its name does not say so.
 //!
-//! Invariant: only a file that is certainly something else is taken for it. What is packed in a way
-//! that this program does not undo, and what cannot be opened, may be a log, so that the reader
-//! refuses it with its reason. Nothing is kept here.
+//! Invariant: a file is passed over only if it is certainly not a log. A file that cannot be
+//! opened, or is packed in a way that this program does not undo, may be a log: the reader then
+//! refuses it with the reason. Nothing is kept here.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -10,23 +10,24 @@ use std::sync::Arc;
 
 use super::{Input, formats, open};
 
-/// Number of bytes of the text that are looked at.
+/// Number of bytes of the text that are examined.
 const LOOK_BYTES: usize = 256 << 10;
-/// One control character in so many bytes makes a text binary.
+/// A text with more than one control character in this many bytes is binary.
 const BYTES_PER_CONTROL: usize = 64;
 
-/// What the beginning of a file says.
+/// What the beginning of a file shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// Records begin in it, or it cannot be said.
+    /// Records begin in the file, or it cannot be decided.
     MayBeLog,
     Empty,
     Binary,
-    /// It is text without an object, and no line begins with a time or a priority.
+    /// The file is text, without an object and without a line that begins with a time or a
+    /// priority.
     NoRecord,
 }
 
-/// Looks at the beginning of a regular file.
+/// Examines the beginning of a regular file.
 pub(super) fn look(path: &Path) -> Look {
     let Ok(opened) = open(&Input::File(path.to_owned()), &Arc::default(), &Arc::default()) else {
         return Look::MayBeLog;
@@ -63,9 +64,9 @@ fn has_object(text: &[u8]) -> bool {
     })
 }
 
-/// How lines of logs begin whose record stands farther to the right: with a time, as RFC 3339,
-/// RFC 3164 and klog write it, or with the priority of syslog. `0` is a digit, `_` a digit or a
-/// space, `A` a letter.
+/// Beginnings of log lines that have their record later in the line: a time, as RFC 3339, RFC 3164
+/// and klog write it, or the priority of syslog. In a pattern `0` is a digit, `_` a digit or a
+/// space, and `A` a letter.
 const BEGINNINGS: [&[u8]; 7] = [
     b"0000-00-00T00:00",
     b"0000-00-00 00:00",
@@ -146,7 +147,7 @@ mod tests {
         let packed = |text: &[u8]| zstd::encode_all(text, 1).expect("in memory");
         assert_eq!(file(&packed(b"{\"kind\":\"Event\"}\n")), Look::MayBeLog);
         assert_eq!(file(&packed(b"prose\n")), Look::NoRecord);
-        // It is cut: the reader says so.
+        // The file is cut short, which the reader will report.
         assert_eq!(file(&packed(b"prose\n")[..6]), Look::MayBeLog);
         assert_eq!(look(&folder.path().join("gone")), Look::MayBeLog);
     }

@@ -2,9 +2,10 @@
 //! written.
 //!
 //! Two rules decide which files of a folder are logs. A folder that is read once gives every file
-//! that is not certainly something else, so files of unknown names are looked into ([`look`]): what
-//! shippers and clouds write often has no telling name. A followed folder gives files that are named
-//! like logs, because a file there may be half written, and a name says what a file will be.
+//! that is not certainly something else. Shippers and clouds often write names that say nothing, so
+//! a file with such a name is opened and examined ([`look`]). A followed folder gives only files
+//! that are named like logs, because a file there may be half written, and only its name says what
+//! it will be.
 //!
 //! Invariants: a named file is read or is an error; a file found in a folder is read, or reported as
 //! passed over, with the reason. What this program wrote (an archive, an outbox, a write-ahead log)
@@ -107,7 +108,7 @@ fn is_pattern(argument: &str) -> bool {
     argument.contains(['*', '?', '['])
 }
 
-/// The folder of a path, without links, and its name.
+/// Returns the folder of a path, with links resolved, and the name in that folder.
 fn place_of(path: &Path) -> Option<(PathBuf, PathBuf)> {
     let name = PathBuf::from(path.file_name()?);
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -122,7 +123,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Returns whether the folder is one that this program wrote.
+    /// Returns whether the folder is one that this program wrote, or a Delta table.
     fn folder(&mut self, directory: &Path, depth: usize) -> Result<bool, IngestError> {
         let cannot = |source| IngestError::ListDirectory { path: directory.to_owned(), source };
         let mut listing = Listing::of(directory).map_err(cannot)?;
@@ -190,7 +191,7 @@ impl Walk {
 }
 
 const LOST_FOUND: &str = "lost+found";
-/// Folder of a Delta table with its commits, which are JSON.
+/// The folder of a Delta table that has its commits, as JSON.
 const DELTA_LOG: &str = "_delta_log";
 
 /// The entries of a folder.
@@ -221,13 +222,14 @@ impl Listing {
         Ok(listing)
     }
 
-    /// What kind of folder of this program it is.
+    /// Returns what the folder is, if this program wrote it or if it is a Delta table.
     fn ours(&self) -> Option<Why> {
         kind_of_ours(self.entries.iter().map(|entry| entry.name.as_str()))
     }
 }
 
-/// Says from the names in a folder whether this program wrote it, or whether it is a Delta table.
+/// Decides from the names in a folder whether this program wrote it, or whether it is a Delta
+/// table.
 fn kind_of_ours<'n>(names: impl Iterator<Item = &'n str>) -> Option<Why> {
     let (mut is_locked, mut is_journal) = (false, false);
     for name in names {
@@ -241,9 +243,9 @@ fn kind_of_ours<'n>(names: impl Iterator<Item = &'n str>) -> Option<Why> {
     (is_locked && is_journal).then_some(Why::Journal)
 }
 
-/// The file that the process with an outbox or a write-ahead log locks.
+/// The file that a process locks while it uses an outbox or a write-ahead log.
 const JOURNAL_LOCK: &str = "lock";
-/// The file with the id of a write-ahead log, which has no segment before its first batch.
+/// The file with the id of a write-ahead log. A log may have this file and no segment yet.
 const JOURNAL_ID: &str = "id";
 const SEGMENT_DIGITS: usize = 20;
 
@@ -255,20 +257,20 @@ fn is_segment_name(name: &str) -> bool {
     })
 }
 
-/// Whether a name in a folder of this kind belongs to what makes the folder one. Logs may lie
-/// beside the tables of an archive.
+/// Whether an entry of a folder of this kind is a part of the archive, the journal or the table.
+/// Log files may lie beside the tables of an archive.
 fn is_ours(kind: Why, name: &str) -> bool {
     kind != Why::Archive || name.starts_with('.') || is_of_archive(name)
 }
 
-/// Which folders this program wrote, as far as it was asked.
+/// For each folder checked so far, whether this program wrote it.
 #[derive(Default)]
 struct OurFolders {
     known: HashMap<PathBuf, Option<Why>>,
 }
 
 impl OurFolders {
-    /// Returns the outermost folder that this program wrote and that has a file, if there is one.
+    /// Returns the outermost folder that this program wrote and of which `path` is a part.
     fn around(&mut self, path: &Path) -> Option<(PathBuf, Why)> {
         let names = path.ancestors().filter_map(Path::file_name);
         let found = path.ancestors().skip(1).zip(names).filter_map(|(folder, name)| {
@@ -288,7 +290,8 @@ impl OurFolders {
     }
 }
 
-/// Like [`Listing::ours`], without a listing of folders that cannot be ours.
+/// Like [`Listing::ours`], but lists only folders that have a name by which such a folder is
+/// recognised.
 fn kind_of(folder: &Path) -> Option<Why> {
     let has = |name: &&str| folder.join(name).symlink_metadata().is_ok();
     let listing = || Listing::of(folder).ok().and_then(|listing| listing.ours());
@@ -314,8 +317,9 @@ fn is_unfinished_name(name: &str) -> bool {
     is_autosave || ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
-/// Names of programs, documents, settings and keys. They may have an object in their text, and
-/// some of them hold secrets, which an archive would keep for years.
+/// Names of programs, documents, settings and keys. Such a file is not opened, because its text may
+/// contain an object and would then pass for a log. Some of them hold secrets, which an archive
+/// would keep for years.
 fn is_other_name(name: &str) -> bool {
     const EXTENSIONS: [&str; 42] = [
         "adoc",
@@ -365,26 +369,26 @@ fn is_other_name(name: &str) -> bool {
     EXTENSIONS.iter().any(|other| extension.eq_ignore_ascii_case(other))
 }
 
-/// What followed paths stand for at one moment.
+/// The files that followed paths give at one moment.
 #[derive(Debug, Default)]
 pub struct FoundFiles {
     /// Log files, rotated files oldest first.
     pub files: Vec<PathBuf>,
-    /// Files in named folders that are not named like logs, and are not read: the first
+    /// Files in named folders that are not read, because they are not named like logs: the first
     /// `LEFT_OUT_MAX`.
     pub left_out: Vec<PathBuf>,
-    /// Number of all such files.
+    /// Number of all such files, also of those that are not listed.
     pub left_out_count: usize,
-    /// Folders that this program wrote, and that were found where they are not read: the first
-    /// `LEFT_OUT_MAX`.
+    /// Archives, outboxes, write-ahead logs and Delta tables that were found where they are not
+    /// read: the first `LEFT_OUT_MAX`.
     pub ours: Vec<(PathBuf, Why)>,
-    /// Paths and patterns that stand for no file now.
+    /// Paths and patterns that match no file now.
     pub without_file: Vec<(String, NoFile)>,
     /// An error for each path that cannot be read.
     pub troubles: Vec<IngestError>,
 }
 
-/// Why a path or a pattern stands for no file.
+/// Why a path or a pattern matches no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoFile {
     Missing,
@@ -404,8 +408,8 @@ impl fmt::Display for NoFile {
     }
 }
 
-/// Returns what `arguments` stand for now. A name or a pattern without a file is not an error: the
-/// file may come.
+/// Returns the files that `arguments` give now. A name or a pattern without a file is not an error,
+/// because the file may be created later.
 pub fn find(arguments: &[String]) -> FoundFiles {
     let mut found = FoundFiles::default();
     for argument in arguments {
@@ -453,7 +457,8 @@ pub fn find(arguments: &[String]) -> FoundFiles {
                 }
             }
         };
-        // If something could not be read, that is the reason, and it is reported already.
+        // If something could not be read, that is the reason why there is no file, and it is
+        // reported already.
         if files.is_empty() && found.troubles.len() == troubles {
             found.without_file.push((argument.clone(), without));
         }
@@ -470,8 +475,8 @@ impl FoundFiles {
     }
 }
 
-/// Like [`Walk::folder`], but by names alone, and skips what cannot be listed. It is not an error if
-/// a file disappears meanwhile.
+/// Like [`Walk::folder`], but decides by names alone, and skips what cannot be listed. A file that
+/// disappears meanwhile is not an error.
 fn list_what_can_be(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, found: &mut FoundFiles) {
     let listing = match Listing::of(directory) {
         Ok(listing) => listing,
@@ -489,7 +494,7 @@ fn list_what_can_be(directory: &Path, depth: usize, files: &mut Vec<PathBuf>, fo
         found.troubles.push(IngestError::ListDirectory { path: directory.to_owned(), source });
     }
     for Found { path, name, kind } in listing.entries {
-        // The file system's own folder may be read by root alone.
+        // Only root may be able to read the file system's own folder.
         if name.starts_with('.') || name == LOST_FOUND || ours.is_some_and(|why| is_ours(why, &name)) {
             continue;
         }

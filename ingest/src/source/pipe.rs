@@ -1,8 +1,8 @@
-//! A pipe that never makes its reader wait forever.
+//! A pipe whose reader need not wait forever.
 //!
-//! Invariant: bytes come in order and once, and an error comes after the bytes before it. Silence
-//! ends a read after a tick, so that the reader can check the time and whether to stop. Bytes of a
-//! pipe that were not sealed are lost in a crash.
+//! Invariant: bytes come in order and once, and an error comes after the bytes before it. If `live`
+//! or `stop` is set, silence ends a read after a tick, so that the reader can check the time and
+//! whether to stop. Bytes of a pipe that were not sealed are lost in a crash.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -17,22 +17,23 @@ const PIPE_CHUNK_BYTES: usize = 64 << 10;
 /// Maximum number of chunks that are read ahead of their use.
 const PIPE_CHUNKS_MAX: usize = 64;
 
-/// A pipe that is read by a thread of its own, because reading a pipe can block forever, and
-/// reading from this type must not.
+/// A pipe that is read by a thread of its own, because the system's read can block forever. A read
+/// from this type can be ended.
 pub(super) struct Pipe {
     chunks: Receiver<io::Result<Vec<u8>>>,
     chunk: Vec<u8>,
     at: usize,
-    /// While this is set, silence is not waited for, but is an error [`io::ErrorKind::WouldBlock`].
+    /// While this is set, silence ends a read with the error [`io::ErrorKind::WouldBlock`].
     pub(super) live: Arc<AtomicBool>,
-    /// Once this is set, silence is the end of the pipe.
+    /// Once this is set, silence counts as the end of the pipe.
     stop: Arc<AtomicBool>,
 }
 
 impl Pipe {
     pub(super) fn new(mut source: impl Read + Send + 'static, stop: &Arc<AtomicBool>) -> io::Result<Pipe> {
         let (sender, chunks) = bounded(PIPE_CHUNKS_MAX);
-        // The thread ends with its pipe, with the process, or at the first chunk that is not taken.
+        // The thread ends with its pipe, with the process, or at the first chunk that nobody
+        // receives.
         std::thread::Builder::new().name("pipe".to_owned()).spawn(move || {
             loop {
                 let mut chunk = vec![0; PIPE_CHUNK_BYTES];

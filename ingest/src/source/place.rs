@@ -1,4 +1,4 @@
-//! Finds the partition of a stream among those of streams that begin like it.
+//! Finds the partition of a stream among those of all streams that begin alike.
 //!
 //! A stream is named after its first line. Many logs begin with the same line: a banner, `[`, the
 //! header of a list. So the first such stream is named after one line, and each later one after as
@@ -28,35 +28,35 @@ const HEAD_BYTES: usize = 16 << 10;
 /// Maximum number of streams whose beginning is remembered.
 const HEADS_MAX: usize = 1024;
 
-/// An offset in a stream, with the hash of everything before it.
+/// An offset in a stream, and the hash of everything before it.
 pub type End = (i64, Fingerprint);
 
 /// How far a partition is stored.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
-    /// Where its events end.
+    /// Where the partition's events end.
     pub events: Option<End>,
-    /// Where its rejects end, if that is later.
+    /// Where the partition's rejects end, if that is later.
     pub rejects_ahead: Option<End>,
-    /// Where it may end when what was read of it is sealed. Until then it is not known.
+    /// Where the partition may end after the text that this run has read of it is sealed. Until
+    /// then its end is not known.
     pub unsealed: Vec<End>,
 }
 
-/// What is known of a stream.
+/// The result of looking up a stream.
 pub struct Lookup {
-    /// After what `same` has of it. If there is no such partition, it is at its first byte, unless
-    /// it is a pipe and was read.
+    /// The stream, positioned after what `same` has of it. If there is no such partition, the
+    /// stream is at its first byte, unless it is a pipe and was read.
     pub stream: Stream,
     /// The partition that has the beginning of the stream.
     pub same: Option<String>,
-    /// Partitions that reach beyond the end of the stream and may begin with all of it, with where
-    /// they end.
+    /// Partitions that are longer than the stream and may begin with all of it, each with its end.
     pub longer: Vec<(String, i64)>,
-    /// The end of the stream, if it was read so far.
+    /// The end of the stream, if the stream was read to its end.
     pub end: Option<End>,
-    /// It depends on partitions that are not sealed.
+    /// Whether the result may change when partitions with unsealed rows are sealed.
     pub is_unsure: bool,
-    /// Name of a new partition, if none of the others is the stream's.
+    /// Name for a new partition, if no partition has the stream.
     pub free: String,
     /// The beginning of the stream.
     pub start: Vec<u8>,
@@ -77,8 +77,8 @@ impl Candidate {
     }
 }
 
-/// Looks up the partition of a stream that is at its first byte, whose first line gives the name
-/// `identity`. `stored` says what is stored of a partition.
+/// Looks up the partition of a stream that is at its first byte. `identity` is the name that its
+/// first line gives. `stored` returns how far a partition is stored.
 ///
 /// # Errors
 /// If the stream cannot be read, or cannot be read again.
@@ -140,8 +140,8 @@ pub fn look_up(
     Ok(lookup)
 }
 
-/// Judges the candidates by the hashes of the stream at the offsets that it `reached`. Returns the
-/// candidate that has most of the stream.
+/// Compares the candidates with the hashes of the stream at the offsets that it `reached`. Returns
+/// the candidate that has most of the stream.
 fn compare(
     candidates: Vec<Candidate>,
     reached: &HashMap<i64, Fingerprint>,
@@ -173,7 +173,7 @@ fn compare(
     same
 }
 
-/// Looks up a stream that can be read once, so only the first partition can be compared.
+/// Looks up a stream that can be read only once, so that only the first partition can be compared.
 fn look_up_pipe(mut lookup: Lookup, candidates: Vec<Candidate>) -> Result<Lookup, FileError> {
     let differs = FileError::PipeDiffers { label: lookup.stream.input().label() };
     let Some(Candidate { partition, stored }) = candidates.into_iter().next() else { return Ok(lookup) };
@@ -192,8 +192,9 @@ fn look_up_pipe(mut lookup: Lookup, candidates: Vec<Candidate>) -> Result<Lookup
     Ok(lookup)
 }
 
-/// Adds the partitions of all `names` up to the first that is free, and returns that one. At the
-/// last name it is a number of that name, at first `number`; `None` if there are too many.
+/// Adds the partitions of each of `names` to the candidates, up to the first name that no partition
+/// has, and returns that name. If all names are in use, returns a free numbered form of the last
+/// one. `number` is the free form of the name before the first. `None` if there are too many.
 fn take_names(
     mut number: Option<String>,
     mut names: Names<'_>,
@@ -210,8 +211,8 @@ fn take_names(
     number
 }
 
-/// Adds the partitions that have this name. Returns the next name that is free; `None` if there are
-/// too many.
+/// Adds the partitions that have this name, alone or with a number, to the candidates. Returns the
+/// first form that no partition has; `None` if there are too many.
 fn take_named(
     name: &str,
     stored: &mut dyn FnMut(&str) -> Option<Stored>,
@@ -231,11 +232,11 @@ fn take_named(
 struct Names<'n> {
     stream: Stream,
     cluster: &'n str,
-    /// Everything before the end of the line, without a carriage return there.
+    /// The hash of everything before the end of the line, without a carriage return at that end.
     hasher: blake3::Hasher,
     /// A carriage return that is not hashed yet.
     is_returned: bool,
-    /// How much of the stream's carry was taken.
+    /// How many bytes of the stream's carry were taken.
     at: usize,
     line_bytes: usize,
     is_first: bool,
@@ -261,8 +262,8 @@ impl<'n> Names<'n> {
         }
     }
 
-    /// The next name. `None` at the end, or where the stream cannot be read: who reads it next
-    /// reports that.
+    /// Returns the next name. `None` at the end, or where the stream cannot be read; the next
+    /// reader of the stream reports that error.
     fn next(&mut self) -> Option<String> {
         while !self.is_over {
             if self.at >= self.stream.carry.len() {
@@ -279,7 +280,7 @@ impl<'n> Names<'n> {
             self.is_over = rest.is_empty();
             self.take(&text);
             self.at += text.len();
-            // The first line has its own name, made of so many bytes at most.
+            // The first line, up to a maximum length, has a name of its own.
             let is_named = !self.is_first || self.line_bytes > self.stream.identity_bytes_max();
             if newline.is_some() {
                 let name = is_named.then(|| self.name());
@@ -290,7 +291,7 @@ impl<'n> Names<'n> {
                     return name;
                 }
             } else if self.is_over && is_named && self.line_bytes > 0 {
-                // It may have an end already that has no newline.
+                // The last line may be complete without a newline.
                 let is_whole = self.stream.is_final || matches!(self.last, b'}' | b']');
                 return is_whole.then(|| self.name());
             }
@@ -312,13 +313,14 @@ impl<'n> Names<'n> {
     }
 
     fn name(&self) -> String {
-        // No first line begins with a newline, so no name of a first line is made of the same bytes.
+        // No first line begins with a newline, so these bytes never equal those of a first line's
+        // name.
         partition_of(self.cluster, &[b"\n", self.hasher.finalize().as_bytes()])
     }
 }
 
 /// The beginnings of streams that were met, by partition. Most streams that begin alike differ soon
-/// after, and need not be compared with what the archive has.
+/// after, and then need not be compared with the archive.
 #[derive(Debug, Default)]
 pub struct Heads {
     heads: HashMap<String, Head>,
@@ -328,13 +330,13 @@ pub struct Heads {
 #[derive(Debug)]
 struct Head {
     bytes: Vec<u8>,
-    /// The end of what is known of the stream; `bytes` may be less of it.
+    /// The end of what is known of the stream; `bytes` may end earlier.
     end: i64,
     used: u64,
 }
 
 impl Heads {
-    /// How much is kept of a partition that ends at `end`.
+    /// Returns how many bytes are kept of a partition that ends at `end`.
     pub fn length(end: i64) -> i64 {
         end.min(i64::try_from(HEAD_BYTES).unwrap_or(i64::MAX))
     }
@@ -356,7 +358,7 @@ impl Heads {
         self.heads.insert(partition.to_owned(), Head { bytes, end, used: self.uses });
     }
 
-    /// Keeps the beginning of a stream that has this partition.
+    /// Remembers the beginning of a stream that belongs to this partition.
     pub fn remember_start(&mut self, partition: &str, start: Vec<u8>) {
         let end = i64::try_from(start.len()).unwrap_or(i64::MAX);
         self.remember(partition, start, end);
@@ -383,7 +385,8 @@ mod tests {
     use super::super::{BlockBounds, Input};
     use super::*;
 
-    /// An archive that keeps what was stored, and takes all of a stream or all of its whole lines.
+    /// An archive for tests. It keeps what was stored, and takes all of a stream or all of its
+    /// whole lines.
     #[derive(Default)]
     struct Archive {
         streams: HashMap<String, Vec<u8>>,
@@ -429,7 +432,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever lines streams have in common, each is stored once, and continues where it stopped.
+        /// Whatever lines the streams share, each is stored once, and continues where it stopped.
         #[test]
         fn streams_that_begin_alike_are_told_apart(
             logs in proptest::collection::vec("([ab]\r?\n){1,4}[}]?", 1..40),
@@ -449,7 +452,7 @@ mod tests {
                     prop_assert_eq!(archive.store(&path, log.as_bytes()), 0, "{:?} is stored twice", log);
                 }
             }
-            // One that is the beginning of a longer one has no partition of its own.
+            // A stream that is the beginning of a longer one has no partition of its own.
             let is_longest = |log: &&String| logs.iter().all(|other| other == *log || !other.starts_with(*log));
             let longest = logs.iter().find(|log| log.ends_with('\n') && is_longest(log));
             if let Some(log) = longest {

@@ -31,7 +31,7 @@ fn mark(dropped: &[&str], tokenised: &[&str]) -> String {
     Redaction::new(0xabc, owned(dropped), owned(tokenised)).expect("a mark").to_string()
 }
 
-/// Records as they are written, with their marks, and their offsets in the stream as received.
+/// Returns records as they are written, with their marks, and their offsets in the received stream.
 fn rows() -> Vec<(String, Option<String>, i64)> {
     let event = |id: &str, more: &str| {
         format!(
@@ -40,7 +40,7 @@ fn rows() -> Vec<(String, Option<String>, i64)> {
     };
     let body = |data: &str| format!(r#""requestObject":{{"kind":"Secret"{data}}},"#);
     let tokenised = body(&format!(r#","data":{{"b":"{TOKEN}"}}"#));
-    // A record may be shorter than what was received, and longer.
+    // A record may be shorter or longer than what was received.
     vec![
         (event("clear", &body("")), None, 0),
         (event("dropped", &body("")), Some(mark(&["/requestObject/data"], &[])), 400),
@@ -97,7 +97,8 @@ fn marks(rows: &[(String, Option<String>, i64)]) -> Vec<Option<String>> {
     rows.iter().map(|(_, mark, _)| mark.clone()).collect()
 }
 
-/// Kinds and rows that both verifiers name.
+/// Returns the kind and the row of each finding, after checking that both verifiers have the same
+/// findings.
 fn findings(archive: &Archive, folder: &Path) -> Vec<(String, String)> {
     let found = places(&judged(archive).to_json());
     if let Some(report) = second_opinion(archive, folder) {
@@ -145,7 +146,7 @@ fn redacted_records_are_verified_and_exported_as_lines() {
     let fewer: Vec<RecordBatch> = events.iter().map(|batch| batch.slice(0, batch.num_rows() - 1)).collect();
     let cut = redacted_stream(as_rows(&fewer), as_rows(&rejects), 0, &position(&rows), std::io::sink());
     assert!(matches!(cut, Err(ExportError::RecordsMissing { found: 3, sealed: 4 })), "{cut:?}");
-    // An export byte for byte is an error, whatever the lengths of the records.
+    // An export of the exact bytes is an error, whatever the lengths of the records.
     let exact =
         sealed_stream(as_rows(&events), as_rows(&rejects), PARTITION, &position(&rows), std::io::sink());
     assert!(exact.is_err(), "{exact:?}");
@@ -182,7 +183,7 @@ fn a_forged_mark_is_a_finding_of_both_verifiers() {
             findings(&archive, folder.path()).into_iter().map(|(kind, _)| kind).collect();
         assert!(kinds.contains(&"record_changed".to_owned()), "{row}: {kinds:?}");
     }
-    // Marks that the owner of the key has hashed and sealed, and that are not true of the record.
+    // Marks that the owner of the key has hashed and sealed, but that are false for their records.
     let lies = [
         (0, mark(&["/requestObject"], &[])),
         (1, mark(&["/requestObject/kind"], &[])),

@@ -127,7 +127,7 @@ pub fn judged(archive: &Archive) -> Report {
     verify(archive, &options, &EventRecords, &Nobody).expect("readable")
 }
 
-/// What another verifier says, if there is one.
+/// Returns the report of another verifier, if one is configured.
 pub fn second_opinion(archive: &Archive, folder: &Path) -> Option<Json> {
     let command = std::env::var("STRONGROOM_VERIFIER").ok()?;
     let mut words = command.split_whitespace();
@@ -174,7 +174,7 @@ fn rows_of_forms_are_exported_byte_for_byte_and_verified() {
 #[test]
 fn a_form_that_states_a_column_is_a_finding_and_stops_nothing() {
     let (mut rows, records, stream) = stream();
-    // What the record says is right, and proven, but the row must not say it in this way.
+    // The record itself is right and proven, but the row must not describe it in this way.
     let form = rows[10]["form"].as_str().expect("text").replacen(
         r#""level":${level:go}"#,
         r#""level":"Request""#,
@@ -189,7 +189,7 @@ fn a_form_that_states_a_column_is_a_finding_and_stops_nothing() {
     let report = judged(&archive);
     let found = places(&report.to_json());
     let kinds: Vec<&str> = found.iter().map(|(kind, _)| kind.as_str()).collect();
-    // The fault is wrong, and is not what the record says either.
+    // The wrong fault is not what the record says either, so the row is found for this too.
     let expected = [&["columns_differ"; 4][..], &["record_changed"]].concat();
     assert_eq!(kinds, expected, "{found:?}");
     assert_eq!(report.checked.records, ROWS as u64);

@@ -1,12 +1,12 @@
 //! librdkafka's settings, and the events that it reports on its own.
 //!
 //! Invariants:
-//! - librdkafka decides nothing: it commits and stores no offsets on its own, and an offset that a
-//!   broker does not have is an error, never a jump to another offset.
+//! - librdkafka decides nothing: it commits and stores no offsets on its own. If a broker does not
+//!   have an offset, that is an error; librdkafka never continues at another offset.
 //! - Text from a broker or the network is printed without its control characters, and shortened.
 //! - Only [`secure`] passes the password on, and no error shows it.
 //!
-//! Nothing is kept across a crash.
+//! No state survives a crash.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -53,11 +53,12 @@ pub(super) fn settings(options: &KafkaOptions) -> ClientConfig {
         // Without this, librdkafka would send its metrics to the brokers.
         .set("enable.metrics.push", "false")
         .set("statistics.interval.ms", "2000")
-        // A new topic, or a new partition of one, is noticed this soon.
+        // A new topic, or a new partition of a topic, is noticed within this time.
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("reconnect.backoff.ms", "100")
         .set("reconnect.backoff.max.ms", "10000")
-        // Alerts do not wait for other messages: a broker answers as soon as it has one byte.
+        // A broker answers as soon as it has one byte, because the alerts of a message must not
+        // wait for other messages.
         .set("fetch.min.bytes", "1")
         .set("fetch.wait.max.ms", "500")
         .set("fetch.error.backoff.ms", "200")
@@ -142,7 +143,8 @@ pub(super) struct Report {
     pub reason: String,
 }
 
-/// Keeps what librdkafka reports until it is read: all decisions are made outside its callbacks.
+/// Keeps librdkafka's reports until the consumer reads them. All decisions are made outside of
+/// callbacks.
 #[derive(Debug, Default)]
 pub(super) struct Context {
     /// The consumer is closing: reports are no longer read.
@@ -237,8 +239,8 @@ impl ConsumerContext for Context {
     }
 }
 
-/// Answers a rebalance, for which the group waits. New partitions are not fetched yet. `assigned`
-/// are the partitions that are given away and were being fetched.
+/// Answers a rebalance, because the group waits for the answer. New partitions are not fetched yet.
+/// `assigned` has those of the partitions given away that were being fetched.
 pub(super) fn answer(consumer: &BaseConsumer<Context>, rebalance: &Rebalance, assigned: &[(&str, i32)]) {
     let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
     let none = TopicPartitionList::new();
@@ -272,16 +274,18 @@ pub(super) fn list_at<'p>(
     Ok(list)
 }
 
-/// Returns what a report means, in words that say what to do. `None` if it is about something that
-/// passes without action.
+/// Returns the meaning of a report and a hint what to do. `None` if the trouble passes without
+/// action.
 pub(super) fn advice(report: &Report, group: &str) -> Option<String> {
-    // The rest says how long the attempt took, which varies and is not news.
+    // The rest of the reason says how long the attempt took. It differs each time, so it is cut
+    // off.
     let reason = report.reason.split(" (after ").next().unwrap_or_default();
     let hint = match report.code {
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
             "check mechanism, username and password".to_owned()
         }
-        // The code of a failed handshake depends on which thread saw it first.
+        // The error code of a failed handshake depends on which of librdkafka's threads noticed the
+        // failure first.
         code if code == RDKafkaErrorCode::SSL || reason.contains("certificate verify failed") => {
             "check ca_file, and that the configured broker names are those in the certificates".to_owned()
         }

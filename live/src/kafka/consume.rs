@@ -1,10 +1,10 @@
-//! The life of a consumer: it reaches the brokers, joins the group, opens partitions, brings
+//! A consumer's life: it connects to the brokers, joins the group, opens partitions, reads their
 //! messages, and gives partitions away.
 //!
-//! One thread does it all. librdkafka's callbacks only leave notes ([`Context`]), which are read
-//! between two polls, so nothing is shared. A partition that the group assigns is *waiting* until
-//! the archive and the broker have said where it continues; then it is *open*, and fetched; if
-//! messages are lost it is *blocked*.
+//! One thread does all of this. librdkafka's callbacks only store reports in the [`Context`], which
+//! the thread reads between two polls, so no state is shared. A partition that the group assigns is
+//! *waiting* until the archive and the broker have said where it continues. Then it is *open*, and
+//! fetched. If messages of it are lost, it is *blocked*.
 //!
 //! Invariant: a partition is assigned to librdkafka only while it is open, with the offset that its
 //! [`Gather`] expects next. So every message either continues the stream or was received before.
@@ -34,45 +34,45 @@ const METADATA_WAIT: Duration = Duration::from_secs(5);
 const LOG_WAIT: Duration = Duration::from_secs(3);
 /// Longest time that the archive may take to report its positions.
 const REFRESH_WAIT: Duration = Duration::from_secs(30);
-/// Longest time that giving partitions away may wait until everything that was read of them is
-/// handed over and sealed. The group waits meanwhile, and considers this process dead after
-/// `max.poll.interval.ms`.
+/// Longest time that giving partitions away may take: until then, everything that was read of them
+/// should be handed over and sealed. The group waits meanwhile, and considers this process dead
+/// after `max.poll.interval.ms`.
 const SEAL_WAIT: Duration = Duration::from_secs(60);
-/// How long the pipeline may be full before partitions are paused. Pausing discards what was
-/// fetched ahead, so it should happen when sealing hangs, and not whenever a broker is faster than
+/// How long the pipeline may be full before partitions are paused. A pause discards what was
+/// fetched ahead, so it should happen only when sealing hangs, not whenever a broker is faster than
 /// this process.
 const STALL_WAIT: Duration = Duration::from_secs(5);
 /// How long one chunk waits for the pipeline before other work is done.
 const OFFER_WAIT: Duration = Duration::from_millis(100);
-/// Time without a partition after which it is reported.
+/// A group that assigns no partition for this long is reported.
 const IDLE_REPORTED: Duration = Duration::from_secs(30);
-/// How often the smaller duties are done.
+/// How often [`Consume::tick`] does its work.
 const TICK: Duration = Duration::from_millis(200);
 /// How often the group's offsets are written.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 /// Wait before something is tried again: at first, and at most.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// How often topics that were missing, or not allowed, are checked again.
+/// How often topics that were missing or forbidden are checked again.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a connection error is shown after it was last reported, if a broker answers.
 const CONNECTION_TROUBLE: Duration = Duration::from_secs(3);
-/// How long a refused connection is shown in the same case. The refusal is repeated when the
-/// connection is tried again.
+/// The same for a refused connection, whose refusal is reported again only when librdkafka connects
+/// again.
 const REFUSAL_TROUBLE: Duration = Duration::from_secs(20);
-/// How long trouble on the brokers is shown in the same case. It is repeated when metadata is
-/// fetched again.
+/// The same for trouble on the brokers, which is reported again only when metadata is fetched
+/// again.
 const SERVICE_TROUBLE: Duration = Duration::from_secs(60);
-/// How often a broker is asked for the end of a log before a position is reported to be after that
-/// end. A broker that has just become the leader may not know the end yet.
+/// How often a broker is asked for the end of a log before a position is reported to lie beyond
+/// that end. A broker that has just become the leader may not know the end yet.
 const BEYOND_ASKED: u32 = 4;
 /// Maximum number of troubled partitions that are named in full.
 const NAMED_MAX: usize = 3;
 
-/// Brings messages until the run is over.
+/// Reads messages and hands them over until the run is over.
 ///
 /// # Errors
-/// What only a restart can recover from.
+/// Failures that only a restart can recover from.
 pub(super) fn run(
     options: &KafkaOptions,
     begun: &mut HashMap<String, i64>,
@@ -98,7 +98,7 @@ pub(super) fn run(
     }
 }
 
-/// Why bringing messages ended.
+/// Why [`run`] ended.
 #[derive(Debug)]
 enum Ended {
     Stopped,
@@ -126,9 +126,9 @@ struct Stream {
     state: State,
     /// Set once it is known where the partition continues.
     gather: Option<Gather>,
-    /// Whether librdkafka fetches it.
+    /// Whether librdkafka has the partition among those that it fetches.
     assigned: bool,
-    /// End of the broker's log, when last seen.
+    /// End of the broker's log, as last reported.
     end: i64,
     /// The position that was committed to the group.
     committed: i64,
@@ -179,10 +179,10 @@ struct Streams {
     all: Vec<Stream>,
     /// The partition of the last message: the next message most likely belongs to it too.
     last: usize,
-    /// The partition that last had its turn to hand over. The next round begins after it, so that
-    /// no partition always waits for the same others.
+    /// The partition that was last offered to the pipeline. The next round begins after it, so that
+    /// no partition is always last.
     turn: usize,
-    /// Bytes gathered in all.
+    /// Bytes gathered of all partitions together.
     gathered: usize,
     /// Since when the pipeline has been full.
     full_since: Option<Instant>,
@@ -197,7 +197,7 @@ impl Streams {
         Some(self.last)
     }
 
-    /// Takes a message; returns whether there is enough to hand over.
+    /// Adds a message to its partition. Returns whether the partition has enough text to hand over.
     fn take(&mut self, message: &BorrowedMessage<'_>, now: Instant) -> bool {
         let Some(at) = self.position(message.topic(), message.partition()) else { return false };
         let stream = &mut self.all[at];
@@ -209,7 +209,7 @@ impl Streams {
         gather.is_enough() || self.gathered >= GATHERED_BYTES_MAX
     }
 
-    /// Hands over what is due; returns whether the pipeline took it all.
+    /// Hands over what is due. Returns whether the pipeline took all of it.
     fn hand_over(&mut self, feed: &Feed) -> Result<bool, Stopped> {
         self.gathered = self.all.iter().filter_map(|stream| stream.gather.as_ref()).map(Gather::len).sum();
         let everything = self.gathered >= GATHERED_BYTES_MAX;
@@ -272,7 +272,7 @@ struct Troubles {
 struct Service {
     what: String,
     since: Instant,
-    /// How long the trouble is shown while a broker answers and the trouble is not repeated.
+    /// How long the trouble is shown if a broker answers and the trouble is not reported again.
     keep: Duration,
 }
 
@@ -293,7 +293,7 @@ struct Consume<'r> {
     idle: Idle,
 }
 
-/// What is known of a time without partitions.
+/// The state of a time in which the group assigns no partition.
 #[derive(Debug, Default, Clone, Copy)]
 enum Idle {
     #[default]
@@ -304,8 +304,8 @@ enum Idle {
 
 impl Drop for Consume<'_> {
     fn drop(&mut self) {
-        // From here on callbacks answer the group themselves. What they have left unanswered is
-        // answered now.
+        // From here on, callbacks answer the group themselves. Rebalances that they have not
+        // answered are answered here.
         self.consumer.context().closing.store(true, Ordering::Release);
         while let Some(rebalance) = self.consumer.context().rebalance() {
             let assigned = self.assigned_of(&rebalance);
@@ -326,7 +326,8 @@ impl Consume<'_> {
                 return Ok(());
             }
             self.tick()?;
-            // A poll serves the group only when no message waits. The group must not wait for that.
+            // A poll serves the group only when no message waits, and the group must not wait that
+            // long.
             self.serve()?;
             if self.streams.hand_over(self.feed)? {
                 self.pause(false);
@@ -338,12 +339,12 @@ impl Consume<'_> {
         }
     }
 
-    /// Waits until a broker answers, and learns which cluster it is.
+    /// Waits until a broker answers, and reads the id of its cluster.
     fn connect(&mut self) -> Result<(), Ended> {
         let mut wait = RETRY_MIN;
         while let Err(error) = self.check_topics() {
-            // The report of the connection says what went wrong. The request without an answer does
-            // not.
+            // The report of the connection says what went wrong; the metadata request only times
+            // out.
             self.poll(TICK)?;
             if self.troubles.service.is_none() {
                 let what = self.troubles.connection.clone();
@@ -384,7 +385,7 @@ impl Consume<'_> {
                 None => Some(RDKafkaErrorCode::UnknownTopicOrPartition),
             };
             match error {
-                // Where a missing leader matters, the partitions report it themselves.
+                // If a missing leader matters, the partitions report it themselves.
                 None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {
                     self.troubles.topics.remove(topic);
                 }
@@ -397,8 +398,8 @@ impl Consume<'_> {
             }
         }
         if self.troubles.topics.is_empty() {
-            // Trouble that was reported about the topics is over, too. If there is other trouble of
-            // this kind, it is reported again.
+            // Trouble about topics that was reported earlier is over, too. Other trouble of this
+            // kind will be reported again.
             self.troubles.service.take_if(|service| service.keep == SERVICE_TROUBLE);
         }
         Ok(())
@@ -436,7 +437,7 @@ impl Consume<'_> {
             self.note(&report)?;
         }
         while let Some(rebalance) = self.consumer.context().rebalance() {
-            // A pause does not outlive an assignment; if needed, another one follows soon.
+            // A new assignment ends a pause. If a pause is still needed, it follows soon.
             self.pause(false);
             match &rebalance {
                 Rebalance::Assign(partitions) => {
@@ -474,16 +475,16 @@ impl Consume<'_> {
     fn note(&mut self, report: &Report) -> Result<(), Ended> {
         let Report { code, reason } = report;
         match code {
-            // The report does not say which partition it is about, so the brokers are asked about
-            // all partitions.
+            // The report does not name the partition, so the brokers are asked about all
+            // partitions.
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                 tracing::info!("Kafka: {reason}: asking the brokers where the logs begin and end");
                 for stream in self.streams.all.iter_mut().filter(|stream| stream.is_open()) {
                     stream.state = State::Waiting { from: Instant::now(), tried: 0, why: None };
                 }
             }
-            // librdkafka continues after a message that it could not read. Only a restart keeps
-            // that message from being skipped.
+            // librdkafka continues after a message that it could not read. A restart of the
+            // consumer keeps that message from being skipped.
             RDKafkaErrorCode::BadMessage
             | RDKafkaErrorCode::BadCompression
             | RDKafkaErrorCode::NotImplemented
@@ -503,7 +504,7 @@ impl Consume<'_> {
                     self.troubles.set(what, CONNECTION_TROUBLE);
                 }
             }
-            // There may be another broker, or this one may return at once.
+            // Another broker may be up, or this one may return at once.
             RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut => {
                 tracing::debug!("Kafka: {reason}");
                 self.troubles.connection = client::advice(report, &self.options.group);
@@ -523,7 +524,8 @@ impl Consume<'_> {
         Ok(())
     }
 
-    /// Adds a newly assigned partition; where it continues is determined next.
+    /// Adds a newly assigned partition. Where it continues is determined later, in
+    /// [`Consume::open`].
     fn receive(&mut self, topic: &str, number: i32) {
         if self.streams.position(topic, number).is_some() {
             return;
@@ -543,8 +545,8 @@ impl Consume<'_> {
         });
     }
 
-    /// Has everything sealed that was read of `partitions`, which go to other members of the group.
-    /// Waits for at most [`SEAL_WAIT`].
+    /// Requests a seal of everything that was read of `partitions`, which go to other members of
+    /// the group, and waits for it, for at most [`SEAL_WAIT`].
     fn settle(&mut self, partitions: &[(String, i32)]) -> Result<(), Ended> {
         let until = Instant::now() + SEAL_WAIT;
         let mut unsealed = false;
@@ -575,8 +577,8 @@ impl Consume<'_> {
         self.streams.all.iter().filter(is).map(|stream| (stream.topic.as_str(), stream.number)).collect()
     }
 
-    /// Does the smaller duties, at most once per [`TICK`]: opens partitions, commits, and reports
-    /// what is idle or wrong.
+    /// Does periodic work, at most once per [`TICK`]: opens partitions, commits, and reports what
+    /// is idle or wrong.
     fn tick(&mut self) -> Result<(), Ended> {
         let now = Instant::now();
         if self.ticked.is_some_and(|ticked| now.saturating_duration_since(ticked) < TICK) {
@@ -601,8 +603,8 @@ impl Consume<'_> {
             self.commit();
         }
         if !self.troubles.topics.is_empty() && self.topics_checked.elapsed() >= TOPICS_INTERVAL {
-            // Without an answer the topics' earlier state is kept, and the connection reports the
-            // trouble.
+            // Without an answer, the earlier state of the topics is kept. The connection reports
+            // the trouble.
             if let Err(error) = self.check_topics() {
                 tracing::debug!("Kafka: topics: {error}");
             }
@@ -611,8 +613,8 @@ impl Consume<'_> {
         Ok(())
     }
 
-    /// Reports once that the group assigns nothing: it is busy, or has more members than
-    /// partitions.
+    /// Reports once that the group assigns no partition, because it waits for its members or has
+    /// more members than partitions.
     fn report_idle(&mut self, now: Instant) {
         self.idle = match self.idle {
             _ if !self.streams.all.is_empty() => Idle::No,
@@ -630,7 +632,7 @@ impl Consume<'_> {
         };
     }
 
-    /// Determines where waiting partitions continue, and has them fetched.
+    /// Determines where waiting partitions continue, and lets librdkafka fetch them.
     fn open(&mut self, now: Instant) -> Result<(), Ended> {
         let mut waiting: Vec<usize> = Vec::new();
         for (at, stream) in self.streams.all.iter().enumerate() {
@@ -654,7 +656,8 @@ impl Consume<'_> {
         for at in waiting {
             let stream = &mut self.streams.all[at];
             let label = &stream.name.label;
-            // Once a broker has failed to answer, no further partition waits for an answer now.
+            // After a broker has failed to answer once, no further partition waits for an answer in
+            // this round.
             if let Some(error) = &silent {
                 let why = format!("{label}: cannot determine where its log begins: {error}");
                 stream.retry(why);
@@ -680,7 +683,7 @@ impl Consume<'_> {
         Ok(())
     }
 
-    /// Has partitions fetched from where they continue.
+    /// Lets librdkafka fetch partitions from where they continue.
     fn fetch(&mut self, opened: &[usize]) {
         if opened.is_empty() {
             return;
@@ -701,7 +704,7 @@ impl Consume<'_> {
                 .and_then(|()| client::list_at(at.map(|one| (one.topic.as_str(), one.number, next(one)))))
                 .and_then(|list| self.consumer.incremental_assign(&list))
         } else {
-            // The whole assignment is made again; each partition continues at its next message.
+            // All open partitions are assigned again, each from its next message.
             let open = all.iter().filter(|stream| stream.is_open());
             client::list_at(open.map(|one| (one.topic.as_str(), one.number, next(one))))
                 .and_then(|list| self.consumer.assign(&list))
@@ -722,7 +725,7 @@ impl Consume<'_> {
         }
     }
 
-    /// Commits to the group how far partitions are sealed, for tools that watch it.
+    /// Commits to the group how far partitions are sealed, for tools that watch the group's lag.
     fn commit(&mut self) {
         self.committed = Instant::now();
         let mut sealed = Vec::new();
@@ -799,7 +802,7 @@ impl Troubles {
     }
 }
 
-/// Decides where a partition continues; returns whether it is to be fetched.
+/// Decides where a partition continues. Returns whether it is to be fetched.
 fn go_on(
     stream: &mut Stream,
     log: LogRange,

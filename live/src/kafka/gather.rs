@@ -3,9 +3,9 @@
 //! The stream is the concatenation of the messages' values, each followed by a newline. A message
 //! without a value, or with an empty one, is an empty line.
 //!
-//! Invariant: the content of chunks (bytes, offsets, line numbers, chain) follows from the messages
-//! alone, not from where chunks were cut. A message that is received twice is in the stream once.
-//! What is gathered is lost in a crash, and is read again from the broker.
+//! Invariant: the content of chunks (bytes, offsets, line numbers, chain) depends on the messages
+//! alone, not on where chunks were cut. A message that is received twice is in the stream once.
+//! Gathered text is lost in a crash, and is read again from the broker.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,10 +32,10 @@ pub(super) struct Gather {
     bytes: Vec<u8>,
     /// When the first of the gathered messages was received.
     since: Option<Instant>,
-    /// Whether the last message was an old one.
+    /// Whether the last message was older than [`BEHIND`](super::BEHIND).
     behind: bool,
-    /// How many of the broker's numbers had no message: the message was compacted away, or the
-    /// number belongs to a transaction's marker.
+    /// How many of the broker's numbers had no message, because the message was compacted away or
+    /// the number belongs to a transaction's marker.
     pub(super) skipped: u64,
 }
 
@@ -67,7 +67,7 @@ impl Gather {
         self.next
     }
 
-    /// Continues at `next`; messages before it are lost.
+    /// Continues at `next`. The messages before it are lost.
     pub(super) fn jump(&mut self, next: i64) {
         self.next = next;
     }
@@ -77,8 +77,9 @@ impl Gather {
         self.bytes.len()
     }
 
-    /// Takes the message `number`. A message before the expected number was received again, and is
-    /// ignored. `behind` says whether the message is older than [`BEHIND`](super::BEHIND).
+    /// Takes the message with the broker's number `number`. If the number is lower than expected,
+    /// the message was received before, and is ignored. `behind` says whether the message is older
+    /// than [`BEHIND`](super::BEHIND).
     pub(super) fn push(&mut self, number: i64, value: &[u8], now: Instant, behind: bool) {
         if number < self.next {
             return;
@@ -93,12 +94,12 @@ impl Gather {
         self.behind = behind;
     }
 
-    /// Whether the text is enough for a chunk.
+    /// Whether the text suffices for a chunk.
     pub(super) fn is_enough(&self) -> bool {
         self.bytes.len() >= if self.behind { BEHIND_CHUNK_BYTES } else { CHUNK_BYTES }
     }
 
-    /// Whether the text is enough for a chunk, or has waited long enough.
+    /// Whether the text suffices for a chunk, or has waited long enough.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let wait = if self.behind { BEHIND_WAIT } else { CHUNK_WAIT };
         self.is_enough() || self.since.is_some_and(|since| now.saturating_duration_since(since) >= wait)
@@ -129,7 +130,8 @@ impl Gather {
         })
     }
 
-    /// Takes back the chunk that [`Gather::take`] returned last, with nothing pushed since.
+    /// Takes back the chunk that [`Gather::take`] returned last. Nothing may have been pushed
+    /// since.
     pub(super) fn put_back(&mut self, chunk: Chunk) {
         self.offset = chunk.block.offset;
         self.line = chunk.block.first_line;

@@ -1,4 +1,4 @@
-//! Topics of a Kafka cluster as a source.
+//! Reads the topics of a Kafka cluster as a source.
 //!
 //! Each partition of a topic is a partition of the archive, `kafka/CLUSTER/TOPIC/NUMBER`, where
 //! CLUSTER is the id that the brokers report. Its stream is the concatenation of the messages'
@@ -7,19 +7,19 @@
 //!
 //! Invariants:
 //! - The archive says where to continue, never the group's committed offsets. The group's offsets
-//!   are written after a seal, for tools that watch the lag; it does no harm if they cannot be
-//!   written.
-//! - Messages that the broker no longer has are never skipped silently: a partition whose next
-//!   message is gone, or never existed, is blocked and reports what is lost, unless
-//!   [`OnGap::Continue`] is chosen; then the loss is logged as an error. Numbers missing *between*
+//!   are written after a seal, for tools that watch the lag; a failure to write them does no harm.
+//! - Messages that the broker no longer has are never skipped silently. If the next message of a
+//!   partition is gone, or never existed, the partition is blocked and reports what is lost. With
+//!   [`OnGap::Continue`] it continues instead, and the loss is logged as an error. Numbers missing
+//!   *between*
 //!   messages are legal (compaction, markers of transactions) and are counted.
 //! - Before a partition is given away, everything that was handed over of it is sealed. If that
-//!   takes too long, or the partition was lost without notice, the archive's own check of positions
-//!   keeps two owners from sealing the same messages.
-//! - Waiting for the pipeline never keeps the group waiting: polling continues, with all partitions
-//!   paused.
+//!   takes too long, or if the partition was lost without notice, two members may read the same
+//!   messages; the archive's own check of positions then lets only one of them seal each message.
+//! - The group never waits for the pipeline: while the pipeline is full, all partitions are paused,
+//!   and polling continues.
 //!
-//! What happens on a crash: the next owner continues after the last sealed message; nothing else is
+//! After a crash, the next owner continues after the last sealed message; nothing else is
 //! remembered.
 //!
 //! Memory held: [`CHUNK_BYTES`] per partition and [`GATHERED_BYTES_MAX`] together,
@@ -47,28 +47,29 @@ pub use produce::{KafkaSink, KafkaSinkOptions};
 
 use crate::{Feed, Secret, Source, SourceError};
 
-/// Amount of text of one partition that is enough for a chunk.
+/// A chunk is handed over when it has this much text.
 pub const CHUNK_BYTES: usize = 4 << 20;
 /// The longest time that a message waits for others to share its chunk.
 pub const CHUNK_WAIT: Duration = Duration::from_millis(50);
-/// Age of a message, by its own timestamp, from which its partition is read for throughput and not
-/// for latency.
+/// A message that is older than this, by its own timestamp, shows that its partition lags. A
+/// lagging partition is read in larger chunks, for throughput instead of latency.
 pub const BEHIND: Duration = Duration::from_secs(2);
-/// Amount of text of a lagging partition that is enough for a chunk: enough that the driver decodes
-/// it once, both for its alerts and for the archive.
+/// A chunk of a lagging partition is handed over when it has this much text. Chunks of this size
+/// are decoded only once, both for their alerts and for the archive.
 pub const BEHIND_CHUNK_BYTES: usize = crate::LIVE_BLOCK_BYTES / 2;
-/// The longest time that a message of a lagging partition waits.
+/// The longest time that a message of a lagging partition waits for others to share its chunk.
 pub const BEHIND_WAIT: Duration = Duration::from_millis(250);
 /// Maximum amount of text of all partitions that is gathered and not handed over yet.
 pub const GATHERED_BYTES_MAX: usize = 32 << 20;
 /// Size of the messages that librdkafka fetches ahead, in bytes.
 pub const PREFETCH_BYTES: usize = 32 << 20;
-/// Maximum size of one response of a broker, in bytes. A longer message still arrives, on its own.
+/// Maximum size of one response of a broker, in bytes. A longer message is still fetched, in a
+/// response of its own.
 pub const FETCH_BYTES: usize = 16 << 20;
 /// The longest response, and so the longest message, that is accepted.
 pub const RESPONSE_BYTES_MAX: usize = 128 << 20;
-/// Default of [`KafkaOptions::session_timeout`]: a killed process gets its partitions back after
-/// this time.
+/// Default of [`KafkaOptions::session_timeout`]: the partitions of a killed process go to other
+/// members, or back to a restarted one, after this time.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of a cluster's id, in bytes; the id is part of partition names.
 pub const CLUSTER_ID_BYTES_MAX: usize = 128;
@@ -80,18 +81,18 @@ pub struct KafkaOptions {
     pub name: String,
     /// The Kubernetes cluster of the events: column `cluster`.
     pub cluster: String,
-    /// `host:port` of some brokers; the others are learnt from these.
+    /// `host:port` of some brokers. These name the other brokers.
     pub brokers: Vec<String>,
     /// Names of topics.
     pub topics: Vec<String>,
-    /// What is configured of the source: where events are, and whose texts are believed.
+    /// How the messages are read: where events are in them, and which writers are believed.
     pub reading: Arc<Reading>,
     /// Consumer group: processes that name the same group share the partitions.
     pub group: String,
     /// How the connection is protected, and how this client authenticates.
     pub security: Security,
-    /// PEM file of the authorities that vouch for brokers. Without it, the system's authorities are
-    /// used.
+    /// PEM file of the authorities that issue the brokers' certificates. Without it, the system's
+    /// authorities are used.
     pub ca_file: Option<PathBuf>,
     /// PEM file of the client certificate, for brokers that require one; used with `key_file`.
     pub cert_file: Option<PathBuf>,
@@ -103,8 +104,8 @@ pub struct KafkaOptions {
     pub on_gap: OnGap,
     /// How partitions are shared.
     pub assignor: Assignor,
-    /// After how much silence the group considers a process dead. [`SESSION_TIMEOUT`] is right for
-    /// most. Brokers allow 6 s to 30 min by default.
+    /// The group considers a process dead after silence of this length. [`SESSION_TIMEOUT`] suits
+    /// most groups. Brokers allow 6 s to 30 min by default.
     pub session_timeout: Duration,
 }
 
@@ -118,8 +119,8 @@ pub enum Security {
     SaslTls(Sasl),
 }
 
-/// A name and a password. Azure Event Hubs takes `$ConnectionString` and the connection string, as
-/// [`Mechanism::Plain`].
+/// A name and a password. For Azure Event Hubs, the name is `$ConnectionString`, the password is
+/// the connection string, and the mechanism is [`Mechanism::Plain`].
 #[derive(Clone, Debug)]
 pub struct Sasl {
     pub mechanism: Mechanism,
@@ -161,7 +162,8 @@ pub enum Assignor {
     /// leaves.
     #[default]
     CooperativeSticky,
-    /// All members stop and start again whenever one joins or leaves; every broker supports it.
+    /// All members stop reading and start again whenever a member joins or leaves. Every broker
+    /// supports this.
     Range,
 }
 
@@ -169,8 +171,8 @@ pub enum Assignor {
 #[derive(Debug)]
 pub struct KafkaSource {
     options: KafkaOptions,
-    /// The starts of partitions with [`Start::Latest`] that have nothing sealed yet. A change of
-    /// the group's members must not move them.
+    /// Where partitions began that started with [`Start::Latest`] and have nothing sealed yet. When
+    /// the group's members change, these partitions must begin at the same place.
     begun: HashMap<String, i64>,
 }
 
@@ -216,7 +218,7 @@ pub enum OptionsError {
     NeedsTls { what: &'static str },
 }
 
-/// Longest name of a topic: Kafka's own bound.
+/// Longest name of a topic, which is Kafka's own bound.
 const TOPIC_BYTES_MAX: usize = 249;
 
 fn check(options: &KafkaOptions) -> Result<(), OptionsError> {
@@ -240,7 +242,7 @@ fn check(options: &KafkaOptions) -> Result<(), OptionsError> {
         if text.chars().any(char::is_control) { Err(OptionsError::Character { what }) } else { Ok(()) }
     };
     for broker in &options.brokers {
-        // With a comma it would be two brokers, with a scheme another listener.
+        // With a comma it would be two brokers; with a scheme it would name another listener.
         if broker.is_empty() || broker.contains([',', '/', ' ']) {
             return Err(OptionsError::Character { what: "the name of a broker" });
         }

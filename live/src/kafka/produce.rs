@@ -1,4 +1,4 @@
-//! A topic that alerts are sent to.
+//! Sends alerts to a Kafka topic.
 //!
 //! Invariants: an alert is delivered when all in-sync replicas have it (`acks=all`); the producer
 //! is idempotent, so a message that librdkafka itself sends again is stored once. The key is the
@@ -21,10 +21,10 @@ use super::Security;
 use super::client::{log_of_library, printable, secure};
 
 const BATCH_MAX: usize = 256;
-/// Longest time for a message; a message that is not acknowledged by then is sent again later.
+/// Longest time for one message. A message that is not acknowledged by then is sent again later.
 const MESSAGE_TIME: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
-/// Longest wait at a stop for messages under way.
+/// Longest time that a stop waits for messages under way.
 const FINISH: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub struct KafkaSinkOptions {
 
 type Delivered = (usize, Result<(), KafkaError>);
 
-/// Records what became of messages.
+/// Records the outcomes of messages.
 #[derive(Default)]
 struct Deliveries(Mutex<Vec<Delivered>>);
 
@@ -74,8 +74,8 @@ pub struct KafkaSink {
     /// `None` after an error that librdkafka calls fatal; the next batch then creates a new
     /// producer.
     producer: Option<BaseProducer<Deliveries>>,
-    /// Counts batches, so that a late answer to an earlier batch is not taken for one to this
-    /// batch.
+    /// Counts the messages of earlier batches, so that a late answer to one of these is not taken
+    /// for an answer to a message of this batch.
     base: usize,
     said: String,
 }

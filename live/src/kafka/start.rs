@@ -1,4 +1,4 @@
-//! Decides with which message a partition continues.
+//! Decides at which message a partition continues.
 //!
 //! Invariant: messages that the archive does not have are skipped only if [`OnGap::Continue`] or
 //! [`Start::Latest`] says so. Nothing is kept here.
@@ -12,13 +12,13 @@ pub(super) struct LogRange {
     pub high: i64,
 }
 
-/// Where to continue.
+/// Where a partition continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     At(i64),
-    /// After messages that are gone; the text says which.
+    /// At this number, after messages that are gone. The text says which.
     AfterGap(i64, String),
-    /// Nowhere; the text says why.
+    /// Nowhere. The text says why.
     Blocked(String),
 }
 

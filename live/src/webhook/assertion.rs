@@ -2,11 +2,11 @@
 //! `Authorization` header.
 //!
 //! Invariants:
-//! - A token counts only if a configured key has signed it with RS256, it names the configured
-//!   issuer, audience and account, and it is valid now. The algorithm is never the token's choice.
-//! - Keys come from a file (JWKS) and from nowhere else. A file that changes is read again; one
-//!   that cannot be used changes nothing and is reported.
-//! - No part of a token is in an error.
+//! - A token is accepted only if a configured key has signed it with RS256, it names the configured
+//!   issuer, audience and account, and it is valid now. A token cannot choose another algorithm.
+//! - Keys come only from a file (JWKS). The file is read again when it changes. If the new content
+//!   cannot be used, the keys in use stay, and the failure is reported.
+//! - No error contains a part of a token.
 //!
 //! A crash loses nothing: the file is read at the start.
 
@@ -28,21 +28,21 @@ pub const GOOGLE: [&str; 2] = ["https://accounts.google.com", "accounts.google.c
 
 /// Longest file of keys.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Maximum number of keys in it.
+/// Maximum number of keys in that file.
 const KEYS_MAX: usize = 64;
-/// How far the issuer's clock may be from ours, in seconds.
+/// Maximum difference between the issuer's clock and ours, in seconds.
 const SKEW_S: i64 = 60;
 
-/// Whose tokens are accepted.
+/// The issuer, audience and account of accepted tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssertionOptions {
     /// The issuer's keys, as a JSON Web Key Set.
     pub jwks_file: PathBuf,
     /// Accepted values of `iss`.
     pub issuers: Vec<String>,
-    /// The value of `aud`, as the subscription is configured.
+    /// The value of `aud`: the audience that is configured in the subscription.
     pub audience: String,
-    /// The account that the subscription sends as; it must be verified by the issuer.
+    /// The account as which the subscription sends. The issuer must have verified it.
     pub email: String,
 }
 
@@ -122,7 +122,7 @@ struct Claims {
     nbf: Option<i64>,
 }
 
-/// Decides about tokens.
+/// Checks tokens against the configured options and keys.
 pub struct Assertions {
     options: AssertionOptions,
     /// The hash of the file as last read, and the keys of the last file that could be used.
@@ -140,7 +140,7 @@ impl Assertions {
         Ok(Assertions { options, keys })
     }
 
-    /// Reads the file. Returns `true` if it has changed and is used from now on.
+    /// Reads the file again. Returns `true` if its content has changed and is used from now on.
     pub fn reload(&self) -> Result<bool, KeysError> {
         let bytes = read(&self.options)?;
         let hash = blake3::hash(&bytes);
@@ -179,7 +179,7 @@ impl Assertions {
         if !candidates.any(has_signed) {
             return Err(AssertionError::Signature);
         }
-        // The claims are read only after the signature was checked.
+        // The claims are used only after the signature was verified.
         let claims: Claims = part(claims)?;
         if !self.options.issuers.contains(&claims.iss) {
             return Err(AssertionError::Issuer);

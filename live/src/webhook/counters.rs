@@ -1,7 +1,7 @@
 //! Counters of the listener since the process started, for the metrics page.
 //!
-//! Invariant: each counter is correct, but no two are read at the same moment. They start at zero
-//! after a crash.
+//! Invariant: each counter is correct, but they are not read at the same moment, so their sums need
+//! not agree. They start at zero after a crash.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub const STATUSES: [u16; 12] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 42
 /// none.
 pub const LATENCY_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
 
-/// Counters and gauges; each is correct, but no two are read at the same moment.
+/// Counters and gauges of one listener.
 #[derive(Debug, Default)]
 pub struct WebhookCounters {
     statuses: [AtomicU64; STATUSES.len()],
@@ -29,9 +29,10 @@ pub struct WebhookCounters {
     pub bytes: AtomicU64,
     /// Batches that were received again, and acknowledged without being stored.
     pub duplicate_batches: AtomicU64,
-    /// Batches that were neither a list nor an event, and were stored as a line.
+    /// Batches that were neither a list nor an event, and were stored as one line.
     pub odd_bodies: AtomicU64,
-    /// Handshakes that failed: no certificate of the right authority, no TLS, too slow.
+    /// Handshakes that failed: without a certificate of the right authority, without TLS, or too
+    /// slow.
     pub handshakes_failed: AtomicU64,
     /// Certificates on disk that could not be used; the previous ones stay in use.
     pub certificates_refused: AtomicU64,
@@ -51,9 +52,9 @@ impl WebhookCounters {
         STATUSES.into_iter().zip(self.statuses.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// Batches stored, by the latency of their acknowledgement, measured from the head of the
-    /// request: the upper bound of each bucket (`None`: no bound) with its own count; and the sum
-    /// of the latencies.
+    /// Returns the latencies of the acknowledgements of stored batches, each measured from the head
+    /// of the request. The list has the upper bound of each bucket (`None`: no bound) with its own
+    /// count; beside it is the sum of the latencies.
     pub fn latency(&self) -> (Vec<(Option<Duration>, u64)>, Duration) {
         let bounds = LATENCY_MS.into_iter().map(|bound| Some(Duration::from_millis(bound))).chain([None]);
         let counts = self.latency.iter().map(|count| count.load(Ordering::Relaxed));

@@ -1,14 +1,14 @@
-//! Reads the write-ahead log, and hands over its durable text: each cluster's text from where the
+//! Reads the write-ahead log, and hands over its durable text. For each cluster it starts where the
 //! archive ends.
 //!
 //! Invariants:
-//! - Nothing is handed over that is not durable in the log: text that a crash could take back never
-//!   reaches the archive.
+//! - Only text that is durable in the log is handed over, so a crash cannot take back text that is
+//!   in the archive.
 //! - A run starts where the archive says, and nowhere else. If the log does not contain that
 //!   position, or has other bytes before it (as in a folder restored from a copy), the run ends
 //!   with an explanation. Nothing is skipped.
 //! - Every record's checksum is verified when it is read.
-//! - Segments are deleted when the archive has them.
+//! - A segment is deleted when all of its text is sealed in the archive.
 //!
 //! A crash loses nothing: the next run asks the archive for the positions again.
 
@@ -33,14 +33,14 @@ const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// How often seals are checked while nothing arrives.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Brings what the listener has acknowledged.
+/// A source that hands over what the listener has acknowledged.
 #[derive(Debug)]
 pub struct WebhookSource {
     pub(super) name: String,
     pub(super) wal: Arc<Wal>,
-    /// Items of repeated batches that are not reported to a pipeline yet.
+    /// Number of items in repeated batches that were not reported to a pipeline yet.
     pub(super) duplicates: Arc<AtomicU64>,
-    /// What is configured of the records of each cluster.
+    /// For each cluster, how its records are read.
     pub(super) readings: HashMap<String, Arc<Reading>>,
 }
 
@@ -79,12 +79,12 @@ impl Source for WebhookSource {
     }
 }
 
-/// How far a cluster's stream is handed over, and the text that is to be handed over next.
+/// How far a cluster's stream is handed over, and the text to hand over next.
 struct Cursor {
     origin: Arc<Origin>,
     stream: Arc<StreamName>,
     reached: End,
-    /// Set while only the archive vouches for `reached`, and no record of the log has confirmed it.
+    /// Set while `reached` comes from the archive, and no record of the log has confirmed it.
     unconfirmed: bool,
     text: Vec<u8>,
     arrived: Instant,
@@ -127,8 +127,8 @@ impl WebhookSource {
         }
     }
 
-    /// Returns where each cluster's stream continues, after a check of the archive's positions
-    /// against the log.
+    /// Returns where each cluster's stream continues, after comparing the archive's positions with
+    /// the log.
     fn cursors(
         &self,
         feed: &Feed,
@@ -217,7 +217,8 @@ impl WebhookSource {
         if feed.is_stopping() { Err(Stopped) } else { Ok(()) }
     }
 
-    /// Hands over the records from `at` on, up to the length of a chunk; returns where they end.
+    /// Hands over the records from `at` on, up to the length of a chunk. Returns the end of these
+    /// records.
     fn hand_over(
         &self,
         feed: &Feed,
@@ -253,8 +254,8 @@ impl WebhookSource {
         Ok(at)
     }
 
-    /// Appends a record's text to what is collected of its cluster, without the part that the
-    /// archive has.
+    /// Appends a record's text to the text gathered for its cluster, without the part that the
+    /// archive has already.
     fn take(
         &self,
         cursor: &mut Cursor,

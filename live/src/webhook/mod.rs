@@ -9,17 +9,18 @@
 //!
 //! Invariants:
 //! - A batch that was answered with 200 is handed to the pipeline exactly once, whichever process
-//!   is killed, and whenever. It is in the log before the answer; the archive's position says how
-//!   much of the log the archive has; and a repeated batch is recognised by its bytes.
-//! - Nothing is served without authentication: a client certificate or a bearer token, or both if
-//!   both are set, on loopback too. Routes for what clouds push have credentials of their own.
-//! - The listener runs whether a pipeline does or not. When the log is full it answers with 429.
+//!   is killed at whichever time. The batch is in the log before the answer; the archive's position
+//!   says how much of the log the archive has; and a repeated batch is recognised by its bytes.
+//! - Nothing is served without authentication, on loopback either. The listener requires a client
+//!   certificate or a bearer token, or both if both are configured. Routes to which clouds push
+//!   have credentials of their own.
+//! - The listener runs whether or not a pipeline runs. When the log is full, it answers with 429.
 //! - The cluster is determined by the path, never by the body.
 //!
-//! `strongroom_lines::body` turns bodies into lines; `push` does so for what clouds push, and
-//! `assertion` checks who pushes; `record` and `wal` keep them, `recent`
-//! recognises repeated batches, `cipher` encrypts the log, `server` and `tls` talk to the API
-//! server, `refusals` reports whom they turned away, `follow` is the source.
+//! Where things are: `strongroom_lines::body` turns the bodies of API servers into lines, and
+//! `push` those of clouds, whose senders `assertion` checks. `record` and `wal` store the lines,
+//! and `cipher` encrypts them. `recent` recognises repeated batches. `server` and `tls` talk to
+//! senders, and `refusals` reports the senders that were refused. `follow` is the source.
 
 mod assertion;
 mod cipher;
@@ -89,11 +90,13 @@ pub const REMEMBERED_MAX_DEFAULT: usize = 200_000;
 pub const REMEMBERED_FOR_DEFAULT: Duration = Duration::from_secs(3_600);
 /// Default of [`WebhookOptions::retry_after`].
 pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
-/// Longest [`WebhookOptions::retry_after`]: a batch must be sent again while it is remembered.
+/// Longest [`WebhookOptions::retry_after`]. It is short, so that a batch is still remembered when
+/// it is sent again.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// The log must have room for this many of the longest bodies.
+/// The log must have room for this many bodies of maximum size.
 const WAL_BODIES_MIN: u64 = 4;
-/// Bodies' worth of memory that a push may need: its body, a record of it, and its text.
+/// Number of bodies for which a push may need memory: the body itself, one of its records, and the
+/// unpacked text.
 const PUSH_BODIES: usize = 3;
 /// Maximum number of batches that wait for the writer.
 const QUEUE_BATCHES: usize = 1 << 10;
@@ -108,17 +111,17 @@ pub struct Route {
     /// Begins with a slash; a slash at its end is ignored.
     pub path: String,
     pub cluster: String,
-    /// Common names of the client certificates that may post here; empty: all that
-    /// [`TlsFiles::client_ca`] vouches for.
+    /// Common names of the client certificates that may post here. If empty, every certificate
+    /// issued by [`TlsFiles::client_ca`] may.
     pub client_names: Vec<String>,
-    /// What is configured of the stream: whose texts are believed and, for [`RouteFormat::Audit`]
-    /// only, where events are. All routes of one cluster must have the same, since they share a
+    /// How the stream is read: which writers are believed and, for [`RouteFormat::Audit`] only,
+    /// where events are. All routes of one cluster must have the same value, because they share a
     /// stream.
     pub reading: Arc<Reading>,
     pub format: RouteFormat,
 }
 
-/// What a route takes, and from whom.
+/// What a route accepts, and from which senders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RouteFormat {
     /// Batches of an API server, from clients with the certificate or the token that the listener
@@ -139,14 +142,14 @@ pub struct WebhookOptions {
     pub listen: SocketAddr,
     /// `None`: plain HTTP, on loopback only.
     pub tls: Option<TlsFiles>,
-    /// Bearer tokens for routes of the format [`RouteFormat::Audit`], any of which is accepted. If
-    /// empty, client certificates must be required.
+    /// Bearer tokens for routes of the format [`RouteFormat::Audit`]; each of them is accepted. If
+    /// there is none, client certificates must be required.
     pub tokens: Vec<Secret>,
     pub routes: Vec<Route>,
     /// Folder of the write-ahead log, used by this source only; created if it is missing.
     pub wal_dir: PathBuf,
-    /// Maximum size of the log, in bytes. When it is reached, batches are refused with 429 until
-    /// the archive has some of the log.
+    /// Maximum size of the log, in bytes. At this size batches are refused with 429, until a part
+    /// of the log is sealed in the archive and deleted.
     pub wal_bytes_max: u64,
     /// Free bytes to leave on the log's disk.
     pub disk_free_bytes_min: u64,
@@ -157,19 +160,19 @@ pub struct WebhookOptions {
     /// Longest body that is stored as one line because it is neither a list nor an event.
     pub line_bytes_max: usize,
     pub connections_max: usize,
-    /// Acknowledged batches that are recognised when they are sent again: how many, and for how
-    /// long.
+    /// How many acknowledged batches are remembered, and how long, so that a repeated batch is
+    /// recognised.
     pub remembered_max: usize,
     pub remembered_for: Duration,
-    /// How long a refused sender is asked to wait, in whole seconds.
+    /// How long a refused sender is asked to wait; whole seconds.
     pub retry_after: Duration,
     /// The redaction policy and its keys, under which the log is encrypted.
     pub redactor: Option<Arc<Redactor>>,
 }
 
 impl WebhookOptions {
-    /// Options with the defaults of this module; they are refused without a route, and without a
-    /// token or TLS.
+    /// Returns options with the defaults of this module. They are refused until a route and either
+    /// a token or TLS are added.
     pub fn new(name: impl Into<String>, listen: SocketAddr, wal_dir: impl Into<PathBuf>) -> Self {
         WebhookOptions {
             name: name.into(),
@@ -193,10 +196,10 @@ impl WebhookOptions {
 }
 
 impl WebhookOptions {
-    /// Checks whether the options go together; opens nothing.
+    /// Checks that the options are valid together, and opens nothing.
     ///
     /// # Errors
-    /// Those that [`Webhook::start`] would refuse the options with.
+    /// The errors with which [`Webhook::start`] would refuse the options.
     pub fn check(&self) -> Result<(), WebhookError> {
         checked(self)
     }
@@ -263,12 +266,12 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Opens the log, binds the address and takes requests from now on, whether the source runs or
-    /// not.
+    /// Opens the log, binds the address and accepts requests from then on, whether or not the
+    /// source runs.
     ///
     /// # Errors
-    /// If the options do not go together, a certificate or the log cannot be used, or the address
-    /// is taken.
+    /// If the options are not valid together, if a certificate or the log cannot be used, or if the
+    /// address is taken.
     pub fn start(options: WebhookOptions) -> Result<(Webhook, WebhookSource), WebhookError> {
         checked(&options)?;
         let name = options.name.clone();
@@ -352,10 +355,10 @@ impl Webhook {
         self.wal.trouble()
     }
 
-    /// Takes no more connections, answers the requests under way if that is possible within
-    /// `deadline`, and stops. What was acknowledged stays in the log; the source may be stopped
-    /// before or after this call, or continue. A disk that hangs in a sync delays the shutdown past
-    /// the deadline.
+    /// Accepts no more connections, answers the requests under way if that is possible within
+    /// `deadline`, and stops. What was acknowledged stays in the log. The source may be stopped
+    /// before or after this call, or not at all. A disk that hangs in a sync delays the shutdown
+    /// past the deadline.
     pub fn shutdown(self, deadline: Duration) {
         let until = Instant::now() + deadline;
         self.stop.send_replace(true);
@@ -368,10 +371,10 @@ impl Webhook {
 impl Drop for Webhook {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Long bodies that are being scanned are waited for: there are at most two.
+            // The runtime waits for long bodies that are being scanned; there are at most two.
             runtime.shutdown_timeout(Duration::from_secs(1));
         }
-        // The runtime had the last sender of batches, so the writer ends.
+        // The runtime owned the last sender of batches, so the writer ends.
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
@@ -399,7 +402,7 @@ async fn keep_identity(listener: Arc<Listener>) {
     }
 }
 
-/// Reads the files of keys again when they change.
+/// Reads the routes' key files again when they change.
 async fn keep_keys(listener: Arc<Listener>) {
     let mut refused: HashMap<&str, String> = HashMap::new();
     loop {
@@ -449,7 +452,7 @@ fn targets(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookE
     options.routes.iter().map(target).collect()
 }
 
-/// Checks that the options go together.
+/// Checks that the options are valid together.
 fn checked(options: &WebhookOptions) -> Result<(), WebhookError> {
     let name = || options.name.clone();
     let is_name =
@@ -475,15 +478,15 @@ fn checked(options: &WebhookOptions) -> Result<(), WebhookError> {
         return Err(bound(format!("a body may have 1 to {} bytes", TEXT_BYTES_MAX - 1)));
     }
     if options.memory_bytes_max <= options.body_bytes_max {
-        return Err(bound("the memory of all bodies must be more than one body's".to_owned()));
+        return Err(bound("the memory of all bodies must be larger than one body".to_owned()));
     }
     if has_push && options.memory_bytes_max / PUSH_BODIES <= options.body_bytes_max {
         return Err(bound(format!(
-            "the memory of all bodies must be more than {PUSH_BODIES} bodies', because pushes are unpacked in it"
+            "the memory of all bodies must be larger than {PUSH_BODIES} bodies, because pushes are unpacked in it"
         )));
     }
     if is_all_push && !options.tokens.is_empty() {
-        return Err(bound("it has a token, but no route of the format audit, which needs it".to_owned()));
+        return Err(bound("it has a token, but no route of the format audit that would use it".to_owned()));
     }
     if options.wal_bytes_max < WAL_BODIES_MIN * options.body_bytes_max as u64 {
         return Err(bound(format!("the log must have room for {WAL_BODIES_MIN} of the longest bodies")));
@@ -518,14 +521,14 @@ fn checked(options: &WebhookOptions) -> Result<(), WebhookError> {
         }
         if is_push(route) && has_authority {
             return Err(wrong(
-                "is for what a cloud pushes without a client certificate, but the listener requires one: use two listeners",
+                "is for a cloud, which pushes without a client certificate, but the listener requires one: use two listeners",
             ));
         }
         if is_push(route) && route.reading.unwrap.is_some() {
-            return Err(wrong("is for what a cloud pushes, whose wrappers are known, and has an unwrap"));
+            return Err(wrong("is for a cloud, whose wrappers are known, but has an unwrap"));
         }
         if readings.insert(&route.cluster, &route.reading).is_some_and(|other| *other != route.reading) {
-            return Err(wrong("has another unwrap, or other writers, than another path of its cluster"));
+            return Err(wrong("differs in unwrap or writers from another path of its cluster"));
         }
         match &route.format {
             RouteFormat::Audit => {}

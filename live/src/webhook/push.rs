@@ -1,11 +1,12 @@
-//! Takes lines out of what clouds push: messages of Pub/Sub (GKE) and deliveries of Firehose (EKS).
+//! Extracts lines from what clouds push: messages of Pub/Sub (GKE) and deliveries of Firehose
+//! (EKS).
 //!
 //! Invariants:
 //! - The text of a message or record, decoded from base64 and gzip, is kept as it is, followed by a
 //!   newline if it does not end with one. What surrounds it is not kept.
 //! - Nothing that an authenticated sender pushes is lost: a record that cannot be unpacked is kept
-//!   packed, as a line. It becomes a row of `rejects`, where it is noticed.
-//! - All or nothing: a refused body leaves no line.
+//!   packed, as one line. That line becomes a row of `rejects`, where people notice it.
+//! - A body is taken as a whole or not at all: a refused body leaves no line.
 //! - The text is at most as long as a body may be, and all memory is reserved before it is used.
 //!
 //! No state. If a crash prevents a body from being stored, the sender sends it again.
@@ -22,7 +23,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 
 use strongroom_lines::body::{self, BodyError};
 
-/// Longest name of a delivery that is remembered.
+/// Longest id of a delivery that is remembered.
 pub const ID_BYTES_MAX: usize = 256;
 /// Bytes that are decompressed at a time.
 const STEP_BYTES: usize = 64 << 10;
@@ -32,20 +33,20 @@ const STEP_BYTES: usize = 64 << 10;
 pub struct Pushed {
     pub text: Vec<u8>,
     pub lines: u32,
-    /// Whether a part of it was not what the route expects. Such a part is kept as a line.
+    /// Whether a part of the push was not what the route expects. Such a part is kept as a line.
     pub is_odd: bool,
-    /// The sender's id of the message or request, which stays the same when it is sent again.
+    /// The sender's id of the message or request. If the sender sends it again, it has the same id.
     pub id: Option<String>,
 }
 
-/// Why a push cannot be kept. Never contains any of its bytes.
+/// Why a push cannot be kept. The error contains no byte of the push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError {
     Body(BodyError),
     NotADelivery,
     BadGzip,
     TooLong,
-    /// There is not enough memory for it now.
+    /// Not enough memory is free at the moment.
     Busy,
 }
 
@@ -81,7 +82,7 @@ pub fn pubsub(mut body: Vec<u8>, line_bytes_max: usize) -> Result<Pushed, PushEr
         let is_odd = lines.is_odd && (is_wrapped || serde_json::from_slice::<IgnoredAny>(&body).is_err());
         return Ok(Pushed { text: body, lines: lines.count, is_odd, id: None });
     };
-    // A message that has only attributes contains nothing to keep.
+    // A message with attributes and no text contains nothing to keep.
     if text.trim_ascii().is_empty() {
         text.clear();
     }
@@ -109,8 +110,8 @@ pub fn firehose(
             Err(Gunzip::Push(error)) => return Err(error),
         }
     }
-    // Beside the body, one of its records is in memory, decoded from base64; it is shorter than the
-    // body.
+    // Beside the body, at most one of its records is in memory, decoded from base64. It is shorter
+    // than the body.
     let out = Growing { text: Vec::new(), base: body.len() * 2, bytes_max, reserve };
     let mut delivery = Delivery { out, is_odd: false, error: None, id: None };
     let mut deserializer = serde_json::Deserializer::from_slice(&body);
@@ -131,14 +132,15 @@ impl Pushed {
     }
 }
 
-/// Ends a text that begins at `from` with a newline, unless it is empty.
+/// Appends a newline to the text that begins at `from`, unless the text is empty or has one
+/// already.
 fn end_line(text: &mut Vec<u8>, from: usize) {
     if text.len() > from && text.last() != Some(&b'\n') {
         text.push(b'\n');
     }
 }
 
-/// A text that grows within its bound.
+/// A text that grows up to a bound.
 struct Growing<'r> {
     text: Vec<u8>,
     /// Number of other bytes in use.
@@ -189,11 +191,11 @@ impl Growing<'_> {
     }
 }
 
-/// Reads a delivery, one record after the other: a list of many tiny records takes no memory.
+/// Reads a delivery record by record, so that a list of many tiny records takes no memory.
 struct Delivery<'r> {
     out: Growing<'r>,
     is_odd: bool,
-    /// Why reading stopped, if the text is not at fault.
+    /// Why reading stopped, if the delivery itself is not at fault.
     error: Option<PushError>,
     id: Option<String>,
 }
@@ -233,7 +235,7 @@ impl<'de> Visitor<'de> for &mut Delivery<'_> {
         let mut has_records = false;
         while let Some(name) = map.next_key::<Text<'de>>()? {
             match name.0.as_ref() {
-                // JSON readers differ in which of two members with the same name they take.
+                // JSON readers disagree about which of two members with the same name counts.
                 "records" if has_records => return Err(A::Error::duplicate_field("records")),
                 "records" => {
                     map.next_value_seed(Records(self))?;

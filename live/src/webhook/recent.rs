@@ -1,9 +1,10 @@
 //! Remembers which batches were acknowledged recently, so that a repeated batch is not stored
 //! again.
 //!
-//! The API server sends a batch again, byte for byte, if it did not receive the answer: up to some
-//! sixteen minutes later if the answer asked it to wait. Two batches are the same if their path and all
-//! bytes of their bodies are. `auditID` proves nothing here: clients choose it.
+//! The API server sends a batch again, byte for byte, if it did not receive the answer. It does so
+//! up to some sixteen minutes later if an earlier answer asked it to wait. Two batches are the same
+//! if they have the same path and the same bytes in their bodies. `auditID` is not compared,
+//! because clients choose it.
 //!
 //! Invariants:
 //! - A key (the hash by which a batch is recognised) counts as acknowledged only when its record is
@@ -23,7 +24,7 @@ use tokio::sync::watch;
 use super::record::Key;
 use super::refused::Refused;
 
-/// What became of a batch; `None` while that is open.
+/// The outcome of writing a batch; `None` until it is known.
 pub type Outcome = Option<Result<(), Refused>>;
 
 #[derive(Debug)]
@@ -32,15 +33,15 @@ enum Known {
     Acknowledged,
 }
 
-/// What is known of a batch that has arrived.
+/// What [`Recent::look_up`] knows of a batch that has arrived.
 #[derive(Debug)]
 pub enum Lookup {
-    /// It is new: the caller writes it, and reports the outcome to [`Recent::settle`] and the
-    /// sender.
+    /// The batch is new. The caller writes it, and reports the outcome to [`Recent::settle`] and to
+    /// this sender.
     New(watch::Sender<Outcome>),
-    /// It is being written.
+    /// The batch is being written. The receiver gets the outcome.
     Writing(watch::Receiver<Outcome>),
-    /// It was acknowledged.
+    /// The batch was acknowledged before.
     Acknowledged,
 }
 
@@ -77,7 +78,7 @@ impl Recent {
         }
     }
 
-    /// Records that a batch is durable, or will not be.
+    /// Notes whether a batch has become durable.
     pub fn settle(&mut self, key: Key, durable: bool, received: u64) {
         self.known.remove(&key);
         if durable {

@@ -1,10 +1,10 @@
-//! The bytes of a segment of the write-ahead log.
+//! The format of a segment of the write-ahead log, in bytes.
 //!
 //! ```text
 //! segment = head, record*
 //! head    = "\nSRWAL\0", version u8, id [16], start u64, directory_bytes u32, partition*, checksum [16]
 //! partition = name_bytes u16, name, end
-//! end     = offset u64, lines u64, chain [16]          where the partition's stream stands
+//! end     = offset u64, lines u64, chain [16]          position of the partition's stream
 //! record  = "\n\xffSW", name_bytes u16, 0 u16, text_bytes u32, lines u32,
 //!           group u64, received u64, end, key [32], text_checksum [16], head_checksum [16],
 //!           name, text
@@ -12,24 +12,25 @@
 //! Numbers are little-endian; checksums are the first half of a BLAKE3 hash. `start` and `group`
 //! are offsets that count bytes of records over all segments: `start` is where the segment's first
 //! record begins, and `group` is where the first record of the record's group begins. `received` is
-//! milliseconds since 1970. The `end` of a record says how its partition's stream stood before the
-//! record. `text` is lines. In a segment of version 2 it is encrypted under the key of a redaction
-//! policy: `text_bytes` and `text_checksum` are then those of the encrypted bytes, while ends count
-//! the lines in clear. The newline that a record begins with ends the line before it, so that
-//! the log can be read as text in an emergency.
+//! milliseconds since 1970. The `end` of a record is the position of its partition's stream before
+//! the record. `text` is lines. In a segment of version 2 it is encrypted under the key of a
+//! redaction policy. `text_bytes` and `text_checksum` are then those of the encrypted bytes, while
+//! an `end` counts bytes and lines of the clear text. Each record begins with a newline, which ends
+//! the last line before it, so that the log can be read as text in an emergency.
 //!
-//! Invariant: the two bytes that a record begins with occur nowhere inside a text. A text of
+//! Invariant: the two bytes with which a record begins occur nowhere inside a text. A text of
 //! several lines is UTF-8, which has no `\xff`, and a text of one line has a newline at its end
-//! only. They may occur in an encrypted text, but no client can choose what follows them there, and
-//! a head has a checksum. So whatever a client sends, a record found by searching for these bytes is
-//! one of ours.
+//! only. The two bytes may occur in an encrypted text, but no client can choose the bytes that
+//! follow them there, and the head of a record has a checksum. So, whatever clients send, a search
+//! for these bytes finds only records that this program wrote.
 
 use strongroom_archive::fingerprint::{Fingerprint, fingerprint};
 use strongroom_journal::checksum;
 use strongroom_redact::ENCRYPTED_OVERHEAD;
 
 pub const SEGMENT_MAGIC: &[u8; 7] = b"\nSRWAL\0";
-/// Versions of a segment: with texts in clear, and with encrypted ones.
+/// Version of a segment with texts in clear. The next one is that of a segment with encrypted
+/// texts.
 const CLEAR: u8 = 1;
 const ENCRYPTED: u8 = 2;
 pub const RECORD_MAGIC: &[u8; 4] = b"\n\xffSW";
@@ -38,7 +39,7 @@ pub const RECORD_HEAD_BYTES: usize = 128;
 pub const NAME_BYTES_MAX: usize = 253;
 /// Maximum number of clusters that one log may know over its life.
 pub const PARTITIONS_MAX: usize = 1024;
-/// Longest text: longest body that is taken, and its newline.
+/// Longest text: the longest body that is accepted, and a newline.
 pub const TEXT_BYTES_MAX: usize = (1 << 30) + 1;
 const SEGMENT_FIXED_BYTES: usize = 36;
 const END_BYTES: usize = 32;
@@ -46,10 +47,10 @@ const END_BYTES: usize = 32;
 pub const SEGMENT_HEAD_BYTES_MAX: usize =
     SEGMENT_FIXED_BYTES + PARTITIONS_MAX * (2 + NAME_BYTES_MAX + END_BYTES) + 16;
 
-/// BLAKE3 hash of what makes two batches the same: path and body.
+/// BLAKE3 hash of the path and body of a batch. Two batches with the same hash are the same.
 pub type Key = [u8; 32];
 
-/// Where a partition's stream stands.
+/// The position of a partition's stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct End {
     pub offset: u64,
@@ -189,7 +190,7 @@ impl RecordHead {
     }
 }
 
-/// Bytes not read yet.
+/// The bytes of a head that are not parsed yet.
 struct Rest<'b>(&'b [u8]);
 
 impl<'b> Rest<'b> {

@@ -1,6 +1,7 @@
-//! The kinds of refusals.
+//! The kinds of refused requests and connections.
 //!
-//! Invariant: the names are those of a metric's label, so they are not reused. No state.
+//! Invariant: a kind's name is a value of a metric's label, so a name is never given to another
+//! kind. No state.
 
 /// Declares the kinds of refusals, each with its name in metrics and what an operator should check.
 macro_rules! kinds {
@@ -14,7 +15,7 @@ macro_rules! kinds {
         impl RefusalKind {
             pub const ALL: &'static [RefusalKind] = &[$(RefusalKind::$kind),*];
 
-            /// Its name in metrics and logs.
+            /// Returns the kind's name in metrics and logs.
             pub fn as_str(self) -> &'static str {
                 match self { $(RefusalKind::$kind => $name,)* }
             }
@@ -64,12 +65,14 @@ kinds! {
     Handshake "handshake" "TLS 1.2 or 1.3 is needed";
     /// A handshake that took too long.
     HandshakeTimeout "handshake_timeout" "the sender connected and then said nothing";
-    /// A connection that was closed for newer ones before its client had said who it is.
+    /// A connection whose client had not authenticated yet, and which was closed to make room for a
+    /// newer one.
     Crowded "crowded" "somebody opens connections and sends nothing; known senders are not affected";
-    /// There are as many connections as allowed; one that became known was closed after its answer.
+    /// As many known senders are connected as allowed. A further one was closed after its first
+    /// answer.
     Connections "connections" "the sender tries again; raise connections, or find out who holds them";
-    /// A connection that the system did not give us.
+    /// A connection that the operating system could not accept.
     Accept "accept" "is the limit of open files too low?";
-    /// A connection that was closed in the handshake, as probes of ports do. Not logged.
+    /// A connection that was closed in the handshake, as port scanners do. Not logged.
     Closed "closed" "";
 }

@@ -1,11 +1,12 @@
-//! Says which requests and connections were refused: counted by kind, logged at a bounded rate.
+//! Reports refused requests and connections: counts them by kind, and logs them at a bounded rate.
 //!
 //! Invariants:
-//! - Each refusal is counted. For each kind and address at most one line is logged in [`PAUSE`]; it
-//!   says how many were not logged. Beyond [`PEERS_MAX`] addresses, all others share one line.
+//! - Each refusal is counted. For each kind and address at most one line is logged in [`PAUSE`],
+//!   with the number of refusals that were not logged. Beyond [`PEERS_MAX`] such pairs, all further
+//!   addresses of a kind share one line.
 //! - A line has the peer's address, the subject of its certificate and, for a path that is not
-//!   served, the path. No token, no other header and no byte of a body is in it. What a peer chose
-//!   is escaped and cut.
+//!   served, the path. It contains no token, no other header and no byte of a body. Text that a
+//!   peer chose is escaped and shortened.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,16 +20,16 @@ use super::refusal_kind::RefusalKind;
 
 /// Shortest time between two lines about one kind of refusal and one address.
 pub const PAUSE: Duration = Duration::from_secs(60);
-/// Maximum number of addresses, times kinds, that have a line of their own.
+/// Maximum number of pairs of kind and address that have a line of their own.
 const PEERS_MAX: usize = 64;
-/// Longest text of a peer's choice in a line, in characters.
+/// Longest text chosen by a peer in a line, in characters.
 const SHOWN_CHARS_MAX: usize = 120;
 
-/// Who was refused.
+/// The sender that was refused.
 #[derive(Clone, Debug)]
 pub struct Who<'w> {
     pub address: SocketAddr,
-    /// The subject of the certificate that it showed.
+    /// The subject of the certificate that the sender showed.
     pub subject: Option<&'w str>,
 }
 
@@ -52,8 +53,8 @@ impl Refusals {
         Refusals { source, counters, lines: Mutex::default() }
     }
 
-    /// Counts a refusal, and logs it if that is due. `detail` says more than the kind; it must not
-    /// have anything of a header or a body.
+    /// Counts a refusal, and logs it if a line is due. `detail` adds to the kind; it must not
+    /// contain a part of a header or a body.
     pub fn note(&self, kind: RefusalKind, who: &Who<'_>, detail: &str) {
         self.counters.refused(kind);
         if kind == RefusalKind::Closed {
@@ -65,14 +66,15 @@ impl Refusals {
         let (source, peer, detail) = (self.source.as_str(), who.address, shown(detail));
         let (refused, hint) = (kind.as_str(), kind.hint());
         if matches!(kind, RefusalKind::TooLong | RefusalKind::Body) {
-            // Events are lost, unless the sender tries something else.
+            // The events of the batch are lost, unless the sender sends them differently.
             tracing::error!(source, %peer, subject, refused, detail, not_logged, hint, "the webhook refused a batch");
         } else {
             tracing::warn!(source, %peer, subject, refused, detail, not_logged, hint, "the webhook refused a sender");
         }
     }
 
-    /// Counts and logs a refusal that is about no particular sender, like [`Refusals::note`].
+    /// Counts and logs a refusal that concerns no particular sender. Otherwise like
+    /// [`Refusals::note`].
     pub fn note_all(&self, kind: RefusalKind, detail: &str) {
         self.counters.refused(kind);
         let Some(not_logged) = self.is_due(kind, IpAddr::from([0, 0, 0, 0]), Instant::now()) else { return };
@@ -80,7 +82,7 @@ impl Refusals {
         tracing::warn!(source, refused, detail, not_logged, hint, "the webhook cannot take connections");
     }
 
-    /// Returns how many were not logged since the last line, if a line is due.
+    /// Returns how many refusals were not logged since the last line; `None` if no line is due.
     fn is_due(&self, kind: RefusalKind, address: IpAddr, now: Instant) -> Option<u64> {
         let is_over = |line: &Line| now.saturating_duration_since(line.logged) >= PAUSE;
         let mut lines = lock(&self.lines);
@@ -108,7 +110,7 @@ impl Refusals {
     }
 }
 
-/// A text of a peer's choice for the log: escaped, and not longer than it needs to be.
+/// Returns a text that a peer chose as the log may show it: escaped and shortened.
 pub fn shown(text: &str) -> String {
     let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect();
     if text.chars().nth(SHOWN_CHARS_MAX).is_some() {

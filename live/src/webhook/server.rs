@@ -2,14 +2,15 @@
 //!
 //! Invariants:
 //! - Nothing of a body is read before its sender is authenticated and authorised for the path.
-//! - 200 is answered when, and only when, all items are durable in the log, or were before.
+//! - 200 is answered when, and only when, all items of the request are durable in the log, from
+//!   this request or from an earlier one.
 //! - Connections, the streams of one connection, bytes of bodies, and batches under way are each
 //!   bounded, and every wait for a peer ends. When a bound is reached, the answer is 429 with the
-//!   time to wait: the API server then tries again for minutes, while it would give a batch up
-//!   after any other refusal.
-//! - No byte of a body and no token is in an answer or in the log.
-//! - Whatever is refused is counted by kind, and is in the log: see [`Refusals`]. What the
-//!   write-ahead log refuses is the source's trouble, and is logged there.
+//!   time to wait. An API server then tries again for minutes, whereas it gives a batch up after
+//!   any other refusal.
+//! - No answer and no log line contains a token or a byte of a body.
+//! - Each refusal is counted by kind, and logged: see [`Refusals`]. A refusal by the write-ahead
+//!   log is reported as trouble of the source instead.
 //!
 //! A crash loses only batches that were not answered; their senders try again.
 
@@ -50,16 +51,17 @@ use crate::door::{Door, Stranger};
 
 /// Longest time for a handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-/// Connections on which nobody has authenticated yet: in all, and of one address. Many API servers
-/// may have one address, that of a load balancer.
+/// Maximum numbers of connections on which nobody has authenticated yet: of all addresses together,
+/// and of one address. Many API servers may share the address of a load balancer.
 pub const STRANGERS_MAX: usize = 512;
 pub const STRANGERS_OF_ADDRESS_MAX: usize = 128;
-/// A connection on which no sender has authenticated is closed after this.
+/// A connection on which no sender has authenticated is closed after this time.
 const STRANGER_MAX: Duration = Duration::from_secs(15);
-/// An idle connection is closed after this: later than the API server closes it itself (90 s), so
-/// that no request meets a closing connection.
+/// An idle connection is closed after this time. An API server closes it earlier, after 90 s, so
+/// that it never sends a request on a connection that is being closed.
 const IDLE_MAX: Duration = Duration::from_secs(120);
-/// Longest time to read a body: less than the 30 s after which the API server gives a request up.
+/// Longest time to read a body: less than the 30 s after which the API server gives up on a
+/// request.
 const BODY_MAX: Duration = Duration::from_secs(25);
 /// How often a connection is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -74,22 +76,22 @@ pub const ROOM_BYTES: usize = 4 << 10;
 const ROOM_FIRST_BYTES: usize = 64 << 10;
 /// Longer bodies are scanned on another thread, so that other requests are not delayed.
 const INLINE_BYTES_MAX: usize = 512 << 10;
-/// Wait when the system has no more connections for us.
+/// Wait before accepting again, when the system cannot accept a connection.
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 /// How often the certificate's files are checked.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The cluster that a path stands for, and the clients that may post to it.
+/// The cluster to which a path belongs, and the clients that may post to the path.
 pub struct Target {
     pub cluster: Arc<str>,
-    /// Common names; empty: any that the authority vouches for.
+    /// Common names of client certificates; empty: every certificate of the authority.
     pub client_names: Vec<String>,
     pub admission: Admission,
 }
 
-/// How the senders of a path prove who they are. The format of what they send follows from it.
+/// How the senders to a path authenticate. The format of their bodies follows from this.
 pub enum Admission {
-    /// An API server: as the listener requires.
+    /// An API server, with the certificate or the token that the listener requires.
     Listener,
     PubSub(Assertions),
     /// The hash of the access key.
@@ -98,12 +100,12 @@ pub enum Admission {
 
 /// The header of Firehose's access key.
 const ACCESS_KEY: &str = "x-amz-firehose-access-key";
-/// The header with the name of a delivery, which its answer repeats.
+/// The header with the id of a delivery, which the answer repeats.
 const REQUEST_ID: &str = "x-amz-firehose-request-id";
 
 pub struct Listener {
     pub targets: HashMap<String, Target>,
-    /// Hashes of the tokens: comparing hashes does not reveal how much of a token was right.
+    /// Hashes of the tokens. Comparing hashes does not reveal how much of a guessed token is right.
     pub tokens: Vec<blake3::Hash>,
     pub identity: Option<Identity>,
     pub body_bytes_max: usize,
@@ -112,9 +114,9 @@ pub struct Listener {
     pub queue: Sender<Batch>,
     pub wal: Arc<Wal>,
     pub memory: Arc<Semaphore>,
-    /// For connections whose sender has authenticated.
+    /// Permits for connections whose sender has authenticated.
     pub connections: Arc<Semaphore>,
-    /// For all others.
+    /// The room for all other connections.
     pub door: Arc<Door>,
     pub duplicates: Arc<AtomicU64>,
     pub refusals: Refusals,
@@ -123,11 +125,11 @@ pub struct Listener {
 /// The state of one connection, shared by its requests and its idle check.
 struct Peer {
     address: SocketAddr,
-    /// Common names of its certificate, and its whole subject.
+    /// The common names in the client certificate, and its whole subject.
     names: Vec<String>,
     subject: Option<String>,
     is_known: AtomicBool,
-    /// Notified when it becomes known.
+    /// Notified when the sender has authenticated.
     known: Notify,
     under_way: AtomicUsize,
     /// Milliseconds from `since` to the end of the last request.
@@ -153,7 +155,7 @@ impl Peer {
         Who { address: self.address, subject: self.subject.as_deref() }
     }
 
-    /// Whether it has been unused for too long.
+    /// Whether the connection has been unused for too long.
     fn is_idle(&self) -> bool {
         let max = if self.is_known.load(Ordering::Relaxed) { IDLE_MAX } else { STRANGER_MAX };
         let used = Duration::from_millis(self.used.load(Ordering::Relaxed));
@@ -161,7 +163,7 @@ impl Peer {
     }
 }
 
-/// Returns when a stranger has to leave; never if the peer is none.
+/// Returns when the stranger has to leave; never for a sender that has authenticated.
 async fn away(stranger: Option<&Stranger>) {
     match stranger {
         Some(stranger) => stranger.sent_away().await,
@@ -169,7 +171,7 @@ async fn away(stranger: Option<&Stranger>) {
     }
 }
 
-/// A request under way, until it is answered or given up.
+/// A request that is neither answered nor given up yet.
 struct UnderWay(Arc<Peer>);
 
 impl UnderWay {
@@ -189,7 +191,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// Counts one for as long as it lives.
+/// Increases a counter for as long as this value lives.
 struct Counted<'c>(&'c AtomicU64);
 
 impl<'c> Counted<'c> {
@@ -205,15 +207,16 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// The answers other than 200.
+/// All answers except 200.
 #[derive(Debug)]
 enum Answer {
     Unauthorized(&'static str),
-    /// A signed token that is not accepted.
+    /// The signed token is not accepted.
     Assertion(AssertionError),
     Forbidden,
     NoSuchPath,
-    /// No such path, but the sender has no credentials, so it does not learn which paths there are.
+    /// There is no such path. The sender has no credentials, so the answer does not say which paths
+    /// exist.
     NotSaid,
     OnlyPost,
     Encoded,
@@ -223,7 +226,7 @@ enum Answer {
     BadGzip,
     BrokenOff,
     TooSlow,
-    /// Too much at once.
+    /// Too much is under way at once.
     Busy,
     Full,
     Failed,
@@ -271,8 +274,8 @@ impl Answer {
 }
 
 impl Answer {
-    /// What it is counted and logged as. `None` if the log already has the reason: the write-ahead
-    /// log's own.
+    /// Returns the kind under which the answer is counted and logged. `None` if the write-ahead log
+    /// has already logged the reason.
     fn kind(&self) -> Option<RefusalKind> {
         Some(match self {
             Answer::Unauthorized(_) | Answer::Assertion(_) => RefusalKind::Credentials,
@@ -340,7 +343,7 @@ impl Listener {
         stranger: Stranger,
         stop: watch::Receiver<bool>,
     ) {
-        // An answer is one small packet, and the sender waits for it.
+        // An answer is one small packet, and the sender waits for it, so it is sent without delay.
         let _ = stream.set_nodelay(true);
         let counters = Arc::clone(&self.wal.counters);
         let _counted = Counted::new(&counters.connections);
@@ -408,13 +411,15 @@ impl Listener {
         let (mut stranger, mut permit) = (Some(stranger), None::<OwnedSemaphorePermit>);
         loop {
             tokio::select! {
-                // Whoever became known is no longer sent away.
+                // A sender that has just authenticated is not sent away, so `known` is checked
+                // first.
                 biased;
                 () = peer.known.notified(), if stranger.is_some() => {
                     stranger = None;
                     permit = Arc::clone(&self.connections).try_acquire_owned().ok();
                     if permit.is_none() && !is_stopping {
-                        // What was sent on it is answered first.
+                        // Requests that were sent on this connection are answered before it is
+                        // closed.
                         let detail = "as many connections are open as allowed";
                         self.refusals.note_all(RefusalKind::Connections, detail);
                         is_stopping = true;
@@ -493,7 +498,7 @@ impl Listener {
         response
     }
 
-    /// Lets a sender in, or says why not.
+    /// Checks the credentials of a request. Returns the answer for a sender that may not post.
     fn admit(&self, target: &Target, headers: &HeaderMap, peer: &Peer) -> Result<(), Answer> {
         match &target.admission {
             Admission::Listener => {
@@ -526,7 +531,7 @@ impl Listener {
     async fn take(&self, request: Request<Incoming>, peer: &Peer) -> Result<bool, Answer> {
         let path = normal_path(request.uri().path());
         let Some(target) = self.targets.get(path) else {
-            // Without tokens, whoever has got this far has a certificate.
+            // Without tokens, certificates are required, so this sender has one.
             let is_known = match self.tokens.is_empty() {
                 true => self.targets.values().any(|target| matches!(target.admission, Admission::Listener)),
                 false => self.has_token(request.headers()),
@@ -572,8 +577,8 @@ impl Listener {
                 Ok(Pushed { id: Some(delivery).filter(|id| !id.is_empty()).or(pushed.id), ..pushed })
             })),
         };
-        // The room moves along, so that it is held however long this takes, whether the sender
-        // waits or not.
+        // The permit for the memory moves into the closure. So it is held until the work is done,
+        // even if the sender stops waiting.
         let digest = move || -> Result<_, Answer> {
             let mut hasher = blake3::Hasher::new();
             hasher.update(key_of_path.as_bytes());
@@ -583,8 +588,9 @@ impl Listener {
                 return Ok((*hasher.finalize().as_bytes(), checksum(&[&body]), lines, body, room));
             };
             let pushed = unpack(body, &mut room)?;
-            // What is sent again has the same name and text, but not always the same bytes: a
-            // delivery has the time of its attempt. What has no name is known by its text alone.
+            // A delivery that is sent again has the same id and text, but not always the same
+            // bytes, because it contains the time of the attempt. A push without an id is
+            // recognised by its text alone.
             let id = pushed.id.unwrap_or_default();
             hasher.update(&(id.len() as u64).to_le_bytes()).update(id.as_bytes()).update(&pushed.text);
             let lines = Lines { count: pushed.lines, is_odd: pushed.is_odd };
@@ -596,7 +602,7 @@ impl Listener {
             digest()
         }?;
         if lines.count == 0 {
-            // A list without items: there is nothing to keep.
+            // The body is a list without items, so there is nothing to keep.
             return Ok(true);
         }
         let is_new = self.store(target, key, text, text_checksum, lines.count, room.permit).await?;
@@ -628,8 +634,7 @@ impl Listener {
                 Ok(false)
             }
             Lookup::Writing(outcome) => {
-                // The memory of the repeated batch is not needed while the first batch is waited
-                // for.
+                // The memory of the repeated batch is not needed during the wait for the first one.
                 drop((text, room));
                 written(outcome).await?;
                 again();
@@ -657,18 +662,18 @@ impl Listener {
     fn has_token(&self, headers: &HeaderMap) -> bool {
         let Some(token) = bearer(headers) else { return false };
         let given = blake3::hash(token);
-        // Hashes are compared in constant time, and all of them are.
+        // Hashes are compared in constant time, and no token is skipped.
         self.tokens.iter().fold(false, |found, token| (*token == given) | found)
     }
 
-    /// Reads a request's whole body. Returns it with the room in memory that it takes.
+    /// Reads a request's whole body. Returns it with a permit for the memory that it takes.
     async fn body(&self, mut body: Incoming) -> Result<(Vec<u8>, Room), Answer> {
         let announced = body.size_hint().exact();
         if announced.is_some_and(|bytes| bytes > self.body_bytes_max as u64) {
             return Err(Answer::TooLong);
         }
         let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
-        // One more byte for the newline of a body that is its own item.
+        // A body that is itself an item gets a newline, so there is room for one byte more.
         let wanted = announced.map_or(ROOM_FIRST_BYTES, |bytes| (bytes + 1).min(WINDOW_BYTES as usize));
         let mut room = Room { permit: None };
         room.grow(&self.memory, wanted)?;
@@ -694,7 +699,7 @@ impl Listener {
     }
 }
 
-/// Room in memory that was given to a body.
+/// A permit for the memory that a body takes.
 struct Room {
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -722,13 +727,14 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// The name of a delivery of Firehose; empty if it has no usable one.
+/// Returns the id of a Firehose delivery; empty if it has none that can be used.
 fn request_id(headers: &HeaderMap) -> String {
     let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     if id.len() <= ID_BYTES_MAX { id.to_owned() } else { String::new() }
 }
 
-/// What Firehose reads as an answer: the name of its delivery, the time, and what was wrong.
+/// Returns an answer in the form that Firehose requires: the id of its delivery, the time, and the
+/// error, if any.
 fn acknowledgement(id: &str, error: Option<String>) -> String {
     let mut answer = serde_json::json!({"requestId": id, "timestamp": now_ms()});
     if let Some(error) = error {
@@ -737,7 +743,7 @@ fn acknowledgement(id: &str, error: Option<String>) -> String {
     answer.to_string()
 }
 
-/// Why a handshake failed.
+/// Returns the kind of refusal for a failed handshake.
 fn kind_of(error: &std::io::Error) -> RefusalKind {
     use rustls::Error;
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
@@ -746,7 +752,7 @@ fn kind_of(error: &std::io::Error) -> RefusalKind {
         Some(Error::AlertReceived(_)) => RefusalKind::NotTrusted,
         Some(Error::InvalidMessage(_)) => RefusalKind::NotTls,
         Some(_) => RefusalKind::Handshake,
-        // The system's error: the connection ended.
+        // The error is the system's: the connection ended.
         None => RefusalKind::Closed,
     }
 }
@@ -755,13 +761,13 @@ fn kind_of(error: &std::io::Error) -> RefusalKind {
 async fn written(mut outcome: watch::Receiver<Outcome>) -> Result<(), Answer> {
     match outcome.wait_for(Option::is_some).await {
         Ok(outcome) => (*outcome).unwrap_or(Err(Refused::Failed)).map_err(Answer::from),
-        // Its writer has given it up.
+        // The batch that was being written was given up.
         Err(_) => Err(Answer::Busy),
     }
 }
 
-/// Returns a path in the form in which routes are compared: without a slash at its end, because
-/// client-go removes it.
+/// Returns a path in the form in which routes are compared. It has no slash at its end, because
+/// client-go removes that slash.
 pub fn normal_path(path: &str) -> &str {
     path.trim_end_matches('/')
 }

@@ -1,11 +1,11 @@
-//! The listener's certificate, and which clients it accepts.
+//! The listener's certificate, and the check of client certificates.
 //!
 //! Invariants:
-//! - If an authority for clients is set, no connection is served without a client certificate of
-//!   that authority.
-//! - Files that change are read again; files that cannot be used change nothing and are reported.
-//! - The subject of a certificate that is not accepted is remembered for the log of its connection,
-//!   and for nothing else.
+//! - If an authority for clients is configured, no connection is served without a client
+//!   certificate that this authority issued.
+//! - Files are read again when they change. If the new files cannot be used, the old configuration
+//!   stays, and the failure is reported.
+//! - The subject of a certificate that is refused is remembered only for the log of its connection.
 //!
 //! A crash loses nothing: the files are read at the start.
 
@@ -30,11 +30,12 @@ const PEM_BYTES_MAX: u64 = 1 << 20;
 /// PEM files of the listener.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The listener's certificate, and the intermediate ones up to its authority.
+    /// The listener's certificate, followed by the intermediate certificates up to its authority.
     pub cert: PathBuf,
     /// The certificate's private key: PKCS#8, SEC1 or PKCS#1.
     pub key: PathBuf,
-    /// Authorities for clients; if set, each client must have a certificate of one of them.
+    /// Authorities for clients. If set, each client must have a certificate that one of them
+    /// issued.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -83,13 +84,13 @@ impl Identity {
         Ok(Identity { files, current })
     }
 
-    /// Returns the configuration that the next connection is served with.
+    /// Returns the configuration for the next connection.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&lock(&self.current).1)
     }
 
-    /// Reads the files. Returns `true` if they have changed and are used from now on. A change that
-    /// cannot be used is reported once.
+    /// Reads the files again. Returns `true` if they have changed and are used from now on. Each
+    /// change that cannot be used is reported once.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let contents = Contents::read(&self.files)?;
         let hash = contents.hash();
@@ -159,12 +160,13 @@ impl Contents {
 }
 
 tokio::task_local! {
-    /// The subject of the certificate that this connection's client showed and that was not
-    /// accepted.
+    /// The subject of the certificate that the client of this connection showed and that was
+    /// refused.
     static REFUSED_SUBJECT: RefCell<Option<String>>;
 }
 
-/// Runs a handshake. Returns its result, and the subject of a certificate that was not accepted.
+/// Runs a handshake. Returns its result, and the subject of the client certificate if it was
+/// refused.
 pub async fn with_subject<T>(handshake: impl Future<Output = T>) -> (T, Option<String>) {
     let noted = async {
         let result = handshake.await;
@@ -173,7 +175,8 @@ pub async fn with_subject<T>(handshake: impl Future<Output = T>) -> (T, Option<S
     REFUSED_SUBJECT.scope(RefCell::default(), noted).await
 }
 
-/// Decides as another verifier does, and notes whom it refuses.
+/// Decides as the verifier inside it does, and remembers the subject of a certificate that it
+/// refuses.
 #[derive(Debug)]
 struct Noting(Arc<dyn ClientCertVerifier>);
 
@@ -198,7 +201,7 @@ impl ClientCertVerifier for Noting {
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.0.verify_client_cert(end_entity, intermediates, now);
         if verified.is_err() {
-            // Outside of `with_subject` nobody asks for it.
+            // Outside of `with_subject` nobody reads the subject.
             let _ = REFUSED_SUBJECT.try_with(|noted| noted.replace(subject(end_entity)));
         }
         verified
@@ -258,8 +261,8 @@ pub fn common_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     names_of(parsed.subject())
 }
 
-/// The subject of a certificate for people, as `O=system:masters, CN=kube-apiserver`; it need not
-/// be a valid one.
+/// Returns the subject of a certificate as people read it, such as `O=system:masters,
+/// CN=kube-apiserver`. The certificate need not be valid.
 pub fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
     let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
     let parts = attributes_of(parsed.subject()).filter_map(|(kind, text)| {
@@ -270,7 +273,7 @@ pub fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
     (!subject.is_empty()).then_some(subject)
 }
 
-/// The parts of a subject that are shown: countries and the like name nobody.
+/// The parts of a subject that are shown. Others, such as the country, identify nobody.
 const SHOWN: [(&[u8], &str); 3] =
     [(COMMON_NAME, "CN"), (&[0x55, 0x04, 0x0a], "O"), (&[0x55, 0x04, 0x0b], "OU")];
 /// Maximum number of parts that are shown.

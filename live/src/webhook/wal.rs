@@ -1,42 +1,43 @@
-//! The write-ahead log: every acknowledged batch is durable, and is read once, in order.
+//! The write-ahead log, in which every acknowledged batch is durable, and from which it is read
+//! once, in order.
 //!
-//! Terms: a *batch* is the content of one request; it becomes one *record* of a *segment*, a file.
-//! Batches that arrive while the disk is busy form a *group*: written together, synced once,
-//! acknowledged together. An *offset of the log* counts bytes of records over all segments, from
-//! the folder's beginning; a segment is named after the offset of its first record. Each cluster
-//! has its own stream (a partition), which is the texts of its records one after the other.
+//! Terms: a *batch* is the content of one request; it becomes one *record* of a *segment*, which is
+//! a file. Batches that arrive while the disk is busy form a *group*: they are written together,
+//! synced once, and acknowledged together. An *offset of the log* counts bytes of records over all
+//! segments, from the start of the log. A segment is named after the offset of its first record.
+//! Each cluster has its own stream (a partition): the texts of its records, one after the other.
 //!
 //! What is stored where:
 //! - `lock`: held by the process that uses the folder.
-//! - `id`: chosen at random when the folder is created. It is part of the partitions' names, so a
-//!   new folder has new streams, and never continues the positions that an archive has of an older
-//!   one.
+//! - `id`: chosen at random when the folder is created. The names of the log's partitions contain
+//!   it, so a new folder has new streams, and never continues the positions that an archive has
+//!   from an older folder.
 //! - `<20 digits>.log`: a segment, as in [`super::record`].
-//! - `<20 digits>.keys`: the keys of the batches acknowledged in a deleted segment, while they are
-//!   remembered.
+//! - `<20 digits>.keys`: the keys of the acknowledged batches of a deleted segment, while these
+//!   batches are remembered.
 //!
 //! Why it is hard: a process can be killed, and a machine can stop, between any two writes; a disk
 //! can fill and be emptied, or fail a sync and then report success; and one damaged byte must
 //! neither pass as the end of the log nor hide what follows it. The design that this forces:
-//! - One group is written at a time, and the next is written only after its sync. So if the log
-//!   ends in broken bytes, they belong to the last group, which was being written. None of it was
-//!   acknowledged, and it is cut off. If a record of a *later* group follows the broken bytes, they
-//!   were durable once. They are then damage, which the reader reports with file and byte, and no
-//!   byte of them is thrown away.
-//! - After a failed write or sync the end of the file is unknown. So the segment is closed as it
-//!   was before the group, and the next group starts a new one, named after the last durable
+//! - One group is written at a time, and the next one is written only after the sync of the first.
+//!   So if the log ends in broken bytes, they belong to the last group, which was being written. No
+//!   batch of that group was acknowledged, and the broken bytes are cut off. If a record of a
+//!   *later* group follows the broken bytes, they were durable once. They are then damage: the
+//!   reader reports it with file and byte, and all bytes are kept.
+//! - After a failed write or sync, the end of the file is unknown. So the segment is closed, and it
+//!   ends where the group began. The next group starts a new segment, named after the last durable
 //!   offset. Bytes of the old segment after that offset are cut off if the disk allows it, and are
-//!   never read in any case. The sender of the group gets an error, and sends it again.
-//! - Under a redaction policy the texts of a segment are encrypted; a segment is either encrypted or
-//!   not, and one that is encrypted can be read with its key only.
+//!   never read in any case. The senders of the group get an error, and send their batches again.
+//! - Under a redaction policy the texts of new segments are encrypted. All texts of a segment are
+//!   encrypted, or none. An encrypted segment can be read only with its key.
 //! - The head of a segment has the position of each stream at the segment's beginning, so deleting
 //!   earlier segments loses no position. The newest segment is never deleted.
 //!
 //! Crashes: before the sync returns, the group may be whole, partial or missing; it was not
 //! acknowledged. A whole group is kept and remembered, so that sending it again does not store it
-//! twice. Between the creation of a segment and its first group, the file is at most a head, and is
-//! overwritten. Between writing a `.keys` file and deleting its segment, both exist and have the
-//! same keys.
+//! twice. Between the creation of a segment and its first durable group, the file has at most a
+//! head, and is overwritten. Between writing a `.keys` file and deleting its segment, both exist
+//! and have the same keys.
 
 mod recovery;
 mod stored;
@@ -68,12 +69,12 @@ use super::recent::{Outcome, Recent};
 use super::record::{End, Key, PARTITIONS_MAX, RECORD_HEAD_BYTES, RecordHead, SegmentHead};
 use super::refused::Refused;
 
-/// A segment of this length, or of an eighth of the log's bound, is full.
+/// A segment is full at this length, or at an eighth of the log's maximum size if that is less.
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// Maximum number of batches in one group, and its maximum size in bytes.
 const GROUP_BATCHES_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 16 << 20;
-/// Maximum number of keys in a `.keys` file; a segment has fewer batches, unless they are tiny.
+/// Maximum number of keys in a `.keys` file. A segment has fewer batches, unless they are tiny.
 const KEYS_MAX: usize = 1 << 20;
 const KEYS_MAGIC: &[u8; 8] = b"SRKEYS\0\x01";
 const KEY_BYTES: usize = 40;
@@ -111,7 +112,7 @@ pub enum WalError {
     TooManyClusters { path: PathBuf },
 }
 
-/// A request's lines, on their way to the disk.
+/// The lines of one request, to be written to the log.
 #[derive(Debug)]
 pub struct Batch {
     pub cluster: Arc<str>,
@@ -121,7 +122,7 @@ pub struct Batch {
     pub lines: u32,
     pub received: u64,
     pub outcome: watch::Sender<Outcome>,
-    /// The batch's share of memory, until it is dropped.
+    /// The batch's permit for memory, until the batch is dropped.
     pub _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -134,7 +135,7 @@ impl Batch {
 #[derive(Clone, Debug)]
 pub struct WalOptions {
     pub folder: PathBuf,
-    /// Bytes of all segments.
+    /// Maximum size of all segments together, in bytes.
     pub bytes_max: u64,
     /// Bytes to leave free on the disk.
     pub disk_free_bytes_min: u64,
@@ -157,7 +158,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Returns the byte of the file for an offset of the log.
+    /// Returns the position in the file of an offset of the log.
     pub fn byte(&self, offset: u64) -> u64 {
         self.head_bytes + (offset - self.start)
     }
@@ -170,10 +171,10 @@ impl Segment {
 #[derive(Debug)]
 struct State {
     segments: VecDeque<Segment>,
-    /// The durable end.
+    /// The offset up to which the log is durable.
     end: u64,
     clusters: BTreeMap<String, End>,
-    /// Bytes on disk.
+    /// Number of bytes that the log has on disk.
     bytes: u64,
     trouble: Option<String>,
     is_full: bool,
@@ -188,7 +189,7 @@ pub struct Wal {
     state: Mutex<State>,
     grown: Condvar,
     pub recent: Mutex<Recent>,
-    /// Files of keys, each with the time of its newest key.
+    /// The `.keys` files, each with the time of its newest key.
     key_files: Mutex<VecDeque<(PathBuf, u64)>>,
     pub counters: Arc<WebhookCounters>,
     folder: Folder,
@@ -246,7 +247,7 @@ impl Wal {
         Ok((Arc::clone(&wal), Writer { wal, open: None }))
     }
 
-    /// Returns the text of a record that was read from `segment`, in clear.
+    /// Returns the clear text of a record that was read from `segment`.
     pub fn clear_text(&self, segment: &Segment, written: Vec<u8>, byte: u64) -> Result<Vec<u8>, WalError> {
         clear_text(&self.options.cipher, segment.is_encrypted, written, &segment.path, byte)
     }
@@ -261,7 +262,7 @@ impl Wal {
         lock(&self.state).trouble.clone()
     }
 
-    /// Waits until the durable end is after `offset`, for at most `wait`. Returns the durable end.
+    /// Waits until the durable end is beyond `offset`, for at most `wait`. Returns the durable end.
     pub fn wait_beyond(&self, offset: u64, wait: Duration) -> u64 {
         let state = lock(&self.state);
         let waited = self.grown.wait_timeout_while(state, wait, |state| state.end <= offset);
@@ -330,8 +331,8 @@ impl Wal {
         let (now, mut newest) = (now_ms(), 0);
         let mut out = KEYS_MAGIC.to_vec();
         let file = File::open(&segment.path).map_err(cannot_read(&segment.path))?;
-        // A segment that reappeared because the machine stopped after its deletion may be cut off
-        // as well.
+        // If the machine stopped just after the deletion of this segment, the segment may have come
+        // back without its end.
         let length = file.metadata().map_err(cannot_read(&segment.path))?.len();
         for_each_head(&file, segment.head_bytes, segment.byte(end).min(length), |head| {
             if out.len() < KEYS_MAX * KEY_BYTES && lock(&self.recent).remembers(head.received, now) {
@@ -369,14 +370,14 @@ impl Wal {
         state.is_full = false;
     }
 
-    /// Returns why there is no room for this many more bytes; `None` if there is room.
+    /// Returns why the log has no room for `bytes` more bytes; `None` if it has room.
     fn no_room(&self, bytes: u64) -> Option<String> {
         let (held, max, folder) =
             (lock(&self.state).bytes, self.options.bytes_max, self.options.folder.display());
         if held + bytes > max {
             return Some(format!("the write-ahead log {folder} is full: its bound is {max} bytes"));
         }
-        // If the disk does not report its free space, the write reports its error.
+        // If the disk does not report its free space, a full disk shows as a failed write.
         let disk = rustix::fs::statvfs(&self.options.folder).ok()?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let low = free < self.options.disk_free_bytes_min.saturating_add(bytes);
@@ -384,7 +385,7 @@ impl Wal {
     }
 }
 
-/// Makes batches durable; a log has one writer.
+/// Makes batches durable. A log has one writer.
 #[derive(Debug)]
 pub struct Writer {
     wal: Arc<Wal>,
@@ -395,9 +396,9 @@ pub struct Writer {
 struct OpenSegment {
     file: File,
     path: PathBuf,
-    /// Durable bytes of the file.
+    /// Number of durable bytes in the file.
     bytes: u64,
-    /// Set until the first group is durable.
+    /// The segment, until its first group is durable and it is added to the log's segments.
     new: Option<Segment>,
 }
 
@@ -445,8 +446,8 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                // The bytes after the durable end are unknown. They are never read, and cut off if
-                // possible.
+                // The bytes after the durable end are unknown. They are never read, and are cut off
+                // if possible.
                 if let Some(open) = self.open.take() {
                     let _ = open.file.set_len(open.bytes);
                 }
@@ -543,7 +544,7 @@ fn begin_segment(wal: &Wal, start: u64, clusters: BTreeMap<String, End>) -> Resu
     Ok(OpenSegment { file, path, bytes: head_bytes, new: Some(new) })
 }
 
-/// Returns the position of a stream after a text.
+/// Returns the position of a stream after a text that begins at `begins`.
 fn after_text(begins: End, text: &[u8], lines: u32) -> End {
     let mut chain = LineChain::from(begins.chain);
     chain.update(text);

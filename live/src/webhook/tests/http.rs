@@ -1,4 +1,5 @@
-//! The listener over real connections, HTTP/1.1 and HTTP/2, plain and TLS, and killed.
+//! Tests of the listener over real connections: HTTP/1.1 and HTTP/2, plain and with TLS, and
+//! killed.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -131,7 +132,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// Returns what a source hands over until it has nothing more, by cluster; the positions after that
+/// Returns what a source hands over until it has no more, by cluster; the positions after that
 /// text; and the number of duplicates that the source reported.
 fn drain(
     source: &mut WebhookSource,
@@ -261,7 +262,7 @@ fn nothing_is_served_without_authentication() {
     assert!(!format!("{:?}", plain(folder.path())).contains(TOKEN));
 }
 
-/// An authority, and what it signs, as PEM files and as the parts of a client.
+/// A certificate authority. It issues certificates as PEM files and as parts of a client.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -372,7 +373,7 @@ fn both_versions_of_http_are_spoken_over_tls_to_those_with_a_certificate() {
     assert_eq!(duplicates, 2);
 }
 
-/// What is logged while a listener turns senders away.
+/// Tests what is logged while a listener refuses senders.
 #[test]
 fn the_log_says_who_is_turned_away_and_shows_no_secret() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -384,8 +385,8 @@ fn the_log_says_who_is_turned_away_and_shows_no_secret() {
         name: "told".to_owned(),
         ..plain(folder.path())
     };
-    // The listener's threads log, so its subscriber is the process's; this is the only test that
-    // has one.
+    // The threads of the listener log too, so the subscriber must be global. This is the only test
+    // that sets one.
     let log = Log::default();
     tracing::subscriber::set_global_default(log.clone()).expect("the only one");
     let (webhook, _source) = Webhook::start(options).expect("starts");
@@ -407,9 +408,9 @@ fn the_log_says_who_is_turned_away_and_shows_no_secret() {
         if let Some(mut sender) = Sender::tls(address, refused).await {
             assert_eq!(sender.post("/prod", "hunter2").await, None);
         }
-        // It does not trust the listener.
+        // This client does not trust the listener.
         assert!(Sender::tls(address, stranger.client(None, &[])).await.is_none());
-        // It does not speak TLS.
+        // This client does not speak TLS.
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut plain = TcpStream::connect(address).await.expect("connects");
         plain.write_all(b"POST /prod HTTP/1.1\r\nauthorization: bearer hunter2\r\n\r\n").await.expect("sent");
@@ -691,8 +692,8 @@ fn a_full_log_is_told_with_the_time_to_wait_until_some_of_it_is_sealed() {
     assert_eq!((texts["prod"].as_str(), duplicates), (format!("{}\n", event(stored)).as_str(), 1));
 }
 
-/// Whoever can open a connection can open many. Those who have credentials are served all the same,
-/// on connections that were open before and on new ones.
+/// Whoever can open one connection can open many. Clients with credentials must be served all the
+/// same, on connections that were open before and on new ones.
 #[test]
 fn strangers_keep_nobody_out() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -785,7 +786,7 @@ fn memory_for_bodies_is_bounded() {
         let answer = Sender::plain(address).await.send(request("POST", "/audit/prod", &long)).await.expect("answers");
         assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (429, &"5".parse().expect("5")));
         assert_eq!(Sender::plain(address).await.post("/audit/prod", &body(0, 1)).await, Some(200));
-        // A body that breaks off is not stored, and its room is free again.
+        // A body that breaks off is not stored, and its memory is free again.
         slow.shutdown().await.expect("shuts down");
         let mut rest = Vec::new();
         let _ = slow.read_to_end(&mut rest).await;
@@ -839,10 +840,12 @@ fn many_at_once_twice_each_are_stored_once_and_outlive_the_process() {
     assert_eq!(nothing.len(), 0);
 }
 
-/// Set for a child: the path of its log, and where it writes its address.
+/// Environment variable of a child process: the folder of its log, in which it also writes its
+/// address.
 const CHILD: &str = "STRONGROOM_TEST_WEBHOOK";
 
-/// Not a test in itself: the next test starts this process, and kills it.
+/// Not a test in itself. The next test starts this function in a process of its own, and kills that
+/// process.
 #[test]
 fn child() {
     let Some(folder) = std::env::var_os(CHILD).map(std::path::PathBuf::from) else { return };
@@ -853,8 +856,8 @@ fn child() {
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// A process is killed while batches arrive, again and again; each batch is sent until it is
-/// acknowledged, as the API server does, and each must be handed over exactly once.
+/// Kills a process again and again while batches arrive. Each batch is sent until it is
+/// acknowledged, as the API server does, and must be handed over exactly once.
 #[test]
 fn what_was_acknowledged_is_there_once_whenever_the_process_is_killed() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! The log alone: what is acknowledged is read back, whatever happens to the files.
+//! Tests of the log alone: what is acknowledged can be read back, whatever happens to the files.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -63,7 +63,7 @@ fn send(queue: &Sender<Batch>, batch: Batch) -> Result<(), Refused> {
     runtime.block_on(async { done.wait_for(Option::is_some).await.expect("told").expect("told") })
 }
 
-/// Writes texts, each as its own group, and closes the log like a process that ends.
+/// Writes texts, each as its own group, and closes the log as a process does when it ends.
 fn write(options: WalOptions, texts: &[(&str, &str)]) -> Vec<Result<(), Refused>> {
     let (wal, writer) = open(options).expect("opens");
     let (queue, batches) = crossbeam_channel::bounded(9);
@@ -75,7 +75,7 @@ fn write(options: WalOptions, texts: &[(&str, &str)]) -> Vec<Result<(), Refused>
     })
 }
 
-/// What a run hands over, by cluster, checked to be without gaps; and how it ends.
+/// What a run hands over, by cluster, checked to be without gaps; and how the run ends.
 struct Run {
     texts: HashMap<String, String>,
     positions: HashMap<String, Position>,
@@ -249,8 +249,8 @@ fn sealed_segments_go_and_their_batches_stay_known() {
     let first = run(&wal, &HashMap::new());
     first.ended.expect("runs");
     assert!(files(folder.path(), "log").len() > 2, "nothing is sealed yet");
-    // With everything sealed, the newest segment stays alone, and a second run has nothing to hand
-    // over.
+    // When everything is sealed, only the newest segment is left, and a second run has nothing to
+    // hand over.
     let second = run(&wal, &first.positions);
     second.ended.expect("runs");
     assert_eq!(second.texts.len(), 0);
@@ -269,7 +269,7 @@ fn sealed_segments_go_and_their_batches_stay_known() {
     let third = run(&wal, &first.positions);
     third.ended.expect("runs");
     assert_eq!(third.texts, HashMap::from([("b".to_owned(), "{\"new\":1}\n".to_owned())]));
-    // An archive that has nothing of this log, or more than the log has, does not belong to it.
+    // An archive that has nothing of this log, or more than the log has, belongs to another log.
     let none = run(&wal, &HashMap::new()).ended.expect_err("bytes are missing");
     assert!(none.message.contains("up to byte 0"), "{none}");
     let mut ahead = third.positions.clone();
@@ -303,8 +303,8 @@ fn what_a_failed_group_left_behind_is_not_read() {
     let path = folder.path().join(FIRST);
     let durable = std::fs::read(&path).expect("reads");
     write(options(folder.path()), &[("a", "{\"n\":2}\n")]);
-    // This is what the files would be if the second record had been written to the first segment
-    // before, and its sync had failed.
+    // Makes the files as they would be if the second record had first been written to the first
+    // segment, and its sync had failed.
     let second = files(folder.path(), "log").pop().expect("a second segment");
     let bytes = std::fs::read(second).expect("reads");
     let record = &bytes[bytes.len() - (128 + 1 + 8)..];
@@ -360,8 +360,8 @@ fn cipher(digits: &str, old: &[&str]) -> TextCipher {
     TextCipher(Some(Arc::new(Redactor::new(Policy::new(&settings).expect("a policy"), keys))))
 }
 
-/// A log is encrypted from the first start under a policy, and is read with its key, whichever
-/// process wrote which segment and wherever the last one was cut.
+/// Checks that a log is encrypted from the first start under a policy, and is read with its key,
+/// whichever process wrote a segment and wherever the last segment was cut.
 #[test]
 fn an_encrypted_log_is_read_with_its_key_only() {
     let folder = tempfile::tempdir().expect("a folder");

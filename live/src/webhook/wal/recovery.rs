@@ -1,11 +1,11 @@
-//! What a folder has after a crash: its id, its segments, the keys of its batches.
+//! Reads what a folder has after a crash: its id, its segments, and the keys of its batches.
 //!
 //! Invariants:
 //! - Only the group that was being written is cut off, and none of it was acknowledged. Damage
 //!   anywhere else is an error, or is left for the reader to report.
-//! - A segment that cannot be decrypted is an error before anything is cut off.
+//! - If a segment cannot be decrypted, an error is returned before anything is cut off.
 //!
-//! Crashes: whatever is done here is done again by the next process, with the same result.
+//! After a crash in this code, the next process does the same again, with the same result.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -23,7 +23,7 @@ use crate::webhook::cipher::TextCipher;
 use crate::webhook::recent::Recent;
 use crate::webhook::record::{End, SEGMENT_HEAD_BYTES_MAX, SegmentHead};
 
-/// Adds one segment, in order; returns `false` if it has neither a head nor a record.
+/// Adds one segment, in order. Returns `false` if the segment has neither a head nor a record.
 pub fn recover(
     state: &mut State,
     recent: &mut Recent,
@@ -69,8 +69,8 @@ pub fn recover(
     Ok(true)
 }
 
-/// Remembers the keys of a segment that is followed by another one. The reader reports damage in
-/// it.
+/// Remembers the keys of a segment that is not the last one. Damage in the segment is reported by
+/// the reader.
 fn close(bytes: u64, segment: &Segment, end: u64, recent: &mut Recent) -> Result<u64, WalError> {
     let file = File::open(&segment.path).map_err(cannot_read(&segment.path))?;
     let length = file.metadata().map_err(cannot_read(&segment.path))?.len();
@@ -85,7 +85,7 @@ fn close(bytes: u64, segment: &Segment, end: u64, recent: &mut Recent) -> Result
 }
 
 /// Reads the last segment to its end, and cuts off the group that was being written. The segment
-/// must reach `end_min`, where the next segment was started.
+/// must have records up to `end_min`, because the next segment was started there.
 pub fn finish_recovery(
     state: &mut State,
     recent: &mut Recent,
@@ -97,7 +97,7 @@ pub fn finish_recovery(
     let mut reader = Reader::open(path).map_err(cannot_read(path))?;
     let now = now_ms();
     let offset = |at: u64| segment.start + (at - segment.head_bytes);
-    // Records of a later group prove that the bytes before them were durable.
+    // A record of a later group proves that the bytes before it were durable.
     let proves = |at: u64, later: &StoredBatch| later.head.group > offset(at);
     let mut unread = None;
     let at = scan(&mut reader, segment.head_bytes, proves, |found| match found {
@@ -130,7 +130,7 @@ pub fn finish_recovery(
     if at < length {
         tracing::info!(file = %path.display(), bytes = length - at, "cut off bytes that were not acknowledged");
     }
-    // Records that the last process wrote and did not sync are kept, so they are made durable.
+    // Records that the last process wrote but did not sync are kept, so they are made durable now.
     end_at(path, at)?;
     state.end = offset(at);
     state.bytes += at;
@@ -169,8 +169,8 @@ pub fn read_or_make_id(folder: &Path, may_make: bool) -> Result<[u8; 16], WalErr
     }
 }
 
-/// Remembers the batches that earlier processes acknowledged. A damaged file is skipped; the only
-/// consequence is that a batch may be stored twice.
+/// Remembers the batches that earlier processes acknowledged. A damaged file is skipped; then
+/// batches of that file may be stored twice, but nothing is lost.
 pub fn load_keys(folder: &Path, recent: &mut Recent) -> Result<VecDeque<(PathBuf, u64)>, WalError> {
     let mut files = VecDeque::new();
     let now = now_ms();

@@ -1,11 +1,11 @@
-//! Records of the log as they are read back from a segment.
+//! Reads records of the log back from a segment.
 //!
 //! Invariants:
 //! - A text is returned only if it is undamaged.
-//! - The texts of an encrypted segment are returned only in clear. Without their key, or if they are
-//!   not authentic, there is an error, and nothing is passed over.
+//! - The texts of an encrypted segment are returned only in clear. If their key is missing, or if
+//!   they are not authentic, an error is returned, and no text is skipped.
 //!
-//! Nothing is written here.
+//! This module writes nothing.
 
 use std::fs::File;
 use std::io;
@@ -72,8 +72,8 @@ pub fn for_each_head(
     Ok(())
 }
 
-/// Checks that the texts of an encrypted segment can be read, by its first record. A damaged record
-/// is reported by the reader.
+/// Checks, with the first record of an encrypted segment, that its texts can be decrypted. Damage
+/// of the record is reported by the reader.
 pub fn check_key(
     file: &File,
     path: &Path,
@@ -89,7 +89,7 @@ pub fn check_key(
     clear_text(cipher, true, written, path, at + head.text_at()).map(drop)
 }
 
-/// Returns a text that was read, in clear.
+/// Returns the clear text of a text that was read.
 pub fn clear_text(
     cipher: &TextCipher,
     is_encrypted: bool,

@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// Minimum difference between the clock and the time that has passed for it to count as a step.
-/// Slewing, or a pause of the machine, causes smaller differences.
+/// Minimum difference between the clock and the time that has passed. A smaller difference is not a
+/// step: slewing, or a pause of the machine, causes it.
 const STEP_MIN: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -67,11 +67,11 @@ pub struct Args {
     /// Only events for which this SQL condition is true
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
-    /// Include every record of every file that may hold one of the period, and all commits: more
-    /// than was asked for, but then the pack alone shows that no record is missing
+    /// Include every record of each file that may hold a record of the period, and all commits:
+    /// more than was asked for, but then the pack alone shows that no record is missing
     #[arg(long, conflicts_with_all = ["namespace", "user", "condition"])]
     complete: bool,
-    /// The folder to make; it must not exist, or be empty
+    /// The folder to make; a folder that exists already must be empty
     #[arg(long, value_name = "DIR", required = true)]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -222,7 +222,7 @@ impl Steps {
     fn say(&self, what: &str) {
         self.clear();
         if !self.quiet {
-            // An error about this line would help no one.
+            // If this line cannot be written, the pack is still made.
             let _ = writeln!(term::stderr(), "{what}");
         }
     }

@@ -19,7 +19,7 @@ use crate::term;
 /// Variable with the private key as text, for platforms that cannot hand over a file.
 const KEY_VARIABLE: &str = "STRONGROOM_KEY";
 
-/// The signer.
+/// Arguments that choose the signer.
 #[derive(clap::Args, Clone)]
 pub struct KeyArgs {
     /// Sign with the key in FILE (made by `strongroom key new`)

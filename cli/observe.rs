@@ -1,6 +1,6 @@
-//! Serves what a running pipeline shows of itself: `/metrics`, `/healthz`, `/readyz`.
+//! Serves the state of a running pipeline over HTTP: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Invariants: nothing that an event or a client said is shown. `/metrics` requires the token if
+//! Invariants: no text of an event or a client is shown. `/metrics` requires the token if
 //! one is configured. `/healthz` and `/readyz` answer yes or no, and name the failing parts without
 //! details. The number and the duration of connections are bounded.
 
@@ -24,7 +24,8 @@ use strongroom_sinks::{OutboxCounters, SinkCounters};
 use crate::anchor::AnchorCounters;
 use crate::exit::CliError;
 
-/// Connections in all, and of one address. When there are more, the oldest one is closed.
+/// Maximum number of connections, in all and from one address. When there are more, the oldest is
+/// closed.
 const CONNECTIONS_MAX: usize = 64;
 const CONNECTIONS_OF_ADDRESS_MAX: usize = 32;
 /// Time for a request's head, and for a whole connection.
@@ -352,8 +353,8 @@ fn exposition(state: &State) -> String {
         };
     each("source_bytes_total", "counter", "Text read from a source.", &|c| get(&c.bytes));
     each("source_duplicates_total", "counter", "Records that arrived again.", &|c| get(&c.duplicates));
-    // A member of a group without a partition brings nothing and knows nothing: it is neither well
-    // nor blocked, and how much waits is not known.
+    // A source whose Kafka group has assigned no partition to it reads nothing. So it is neither
+    // healthy nor blocked, and its lag is unknown.
     let is_spare = |c: &strongroom_live::SourceCounters| c.partitions() == Some(0);
     each(
         "source_lag",

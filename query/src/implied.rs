@@ -43,7 +43,7 @@ pub(crate) fn implied(filter: &Expr, time_column: &str) -> Option<Expr> {
     }
 }
 
-/// If `filter` says just that a list contains a value, returns that list and value.
+/// If `filter` says only that a list contains a value, returns the list and the value.
 pub(crate) fn element(filter: &Expr) -> Option<Element> {
     let Expr::ScalarFunction(call) = filter else { return None };
     match call.args.as_slice() {
@@ -65,7 +65,8 @@ fn last_of_list(list: &Expr, operator: Operator, value: &ScalarValue) -> Option<
     Some(array_has(list.clone(), lit(value)))
 }
 
-/// Turns a comparison of a time's day with `value` into one of the time itself with midnights.
+/// Turns a comparison of the day of a time with `value` into a comparison of the time itself with
+/// the start or the end of a day.
 fn day_of_time(time: &Expr, operator: Operator, value: &ScalarValue) -> Option<Expr> {
     let ScalarValue::Date32(Some(day)) = value else { return None };
     let midnight = |day: i64| {

@@ -270,7 +270,7 @@ class Bench:
 
 
 def touch_memory():
-    """Makes the host of a virtual machine back the memory that the next process will get."""
+    """Makes the host of a virtual machine provide the memory that the next process will get."""
     touch = f"b = bytearray({TOUCHED_BYTES})\nfor at in range(0, len(b), 4096): b[at] = 1"
     subprocess.run([sys.executable, "-c", touch], check=True)
 

@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
 """Seven independent readers open volumes of an archive, and must find what its commits say.
 
-A volume is a folder with a Delta table, `archive/events/2026` for instance. What is expected is derived without any of
-the readers: the JSON commits are replayed here from the first one on, and the files they name are read one by one. Each reader
-is asked with its own engine for rows, a sum, the bounds of the time column, the rows after the middle of these (so that statistics that
-lie would leave files out) and the rows of the last day (so that partitions are looked at); then for all rows, whose columns are
-counted and weighed. Any difference is printed, and the exit code is 1.
+A volume is a folder with a Delta table, for instance `archive/events/2026`. The expected answers are derived without any of
+the readers: this script replays the JSON commits from the first one on, and reads the files that they name one by one. Then each
+reader answers questions with its own engine: the number of rows, a sum, the bounds of the time column, the rows of the later half
+of that time (if statistics were wrong, files would be left out), and the rows of the last day (so that partitions are used). The
+last question is for all rows, whose columns are counted and weighed. Any difference is printed, and the exit code is 1.
 
-Where a volume has a checkpoint, each reader also opens copies of it (hard links where possible):
-    cut      commits before the newest checkpoint are gone, as in a log that was cleaned up: can the checkpoint be read?
-    garbled  they are there and hold garbage: is the checkpoint what the reader begins with?
-Both are made with and without `_last_checkpoint`, and all questions but the last are asked again. `used` is said of a reader that
-answers all of them, `read` of one that answers when commits are cut but looks at older commits where there are some, `hint` of one
-that finds no checkpoint without `_last_checkpoint`, and `no`, with the reason, of one that cannot read it. A reader that answers
-wrongly is a difference in all cases; one that refuses a copy is not, unless --checkpoint-by names it.
+If a volume has a checkpoint, each reader also opens copies of the volume (hard links where possible):
+    cut      commits before the newest checkpoint are gone, as in a log that was cleaned up: can the reader read the checkpoint?
+    garbled  these commits are there but contain garbage: does the reader begin with the checkpoint?
+Both copies are made with and without `_last_checkpoint`, and all questions but the last are asked again. The verdict on a reader is
+`used` if it answers all of them, `read` if it answers with commits cut but reads older commits where there are some, `hint` if it
+finds no checkpoint without `_last_checkpoint`, and `no`, with the reason, if it cannot read the checkpoint. A wrong answer is always
+a difference. If a reader refuses a copy, that is no difference, unless --checkpoint-by names the reader.
 
-What is known of these readers, and allowed for:
-    Polars, Daft and Spark SQL use names of files in the form of a URL as names on the disk, without decoding them: they find nothing
-    in a folder whose path has a space or a letter outside of ASCII, so they always get a copy under a plain name. Polars and Daft take
+Known limits of these readers, for which the script allows:
+    Polars, Daft and Spark SQL take a file name in the form of a URL for a name on the disk, without decoding it. So they find nothing
+    in a folder whose path has a space or a letter outside of ASCII, and always get a copy under a plain name. Polars and Daft take
     the list of files from delta-rs.
     chDB has no binary type (text instead) and no lists that are null (empty instead).
     DuckDB reads Delta with its own extension, which PyPI has for the release line 1.5 as a package.
@@ -204,7 +204,7 @@ class Expected:
         """Differences of an answer, in words."""
         for key in ("version", "rows", "sum", "least", "greatest", "late", "last_day", "files"):
             said, wanted = found.get(key), getattr(self, key)
-            # Not every reader reports the version and the files; none may leave out the rest.
+            # Not every reader reports the version and the files. Every reader has to report the rest.
             if said != wanted and not (said is None and key in ("version", "files")):
                 yield f"{key} is {said}, not {wanted}"
         if found.get("transactions") not in (None, self.transactions):
@@ -245,7 +245,7 @@ def kind_of(kind):
 
 
 def total(column):
-    """A sum; those of offsets and of times outgrow 64 bits, so halves of the numbers are added."""
+    """A sum. Sums of offsets and of times do not fit into 64 bits, so the halves of the numbers are added separately."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -415,7 +415,7 @@ class PyArrow:
         log = replay_from_checkpoint(volume)
         plain = {"string": pa.string(), "binary": pa.binary(), "array": pa.list_(pa.string()), "long": pa.int64(), "integer": pa.int32()}
         kinds = plain | {"timestamp": pa.timestamp("us", "UTC"), "date": pa.date32()}
-        # Then a table without files has columns as well.
+        # With a schema, a table without files has columns as well.
         tables = [pa.schema([(name, kinds[kind]) for name, kind in log.columns().items()]).empty_table()] if not log.files else []
         tables += [
             pq.ParquetFile(path).read().append_column("date", pa.array([day_of(add)], pa.string()).cast(pa.date32()).take(nulls(path)))

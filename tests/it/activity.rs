@@ -126,7 +126,7 @@ fn records_are_verified_asked_for_and_held() {
     let row: Value = serde_json::from_str(rows.trim()).expect("a row");
     let record = ActivityRecord::parse(row["body"].as_str().expect("a body").to_owned()).expect("a record");
     assert_eq!((record.kind(), record.principal()), (ActivityKind::Question, "bob"));
-    // Another log is ingested after the activity: the events from before are unchanged.
+    // Another log is ingested after the activity. The earlier events are still exported unchanged.
     site.ingest("b.log", 62);
     assert_eq!(site.kinds(), none());
     let all = export(&site.archive());

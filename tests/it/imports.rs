@@ -2,8 +2,8 @@
 //!
 //! Method: a small lexer reads the sources, without their tests. Paths that begin with `crate`,
 //! `self`, `super` or a child module are followed through re-exports to the file that defines the
-//! item. An *arrow* goes from a file to each other file whose items it names. A re-export that its
-//! own file does not use gives no arrow: it only gives a name, and the file does not depend on it.
+//! item. An *arrow* goes from a file to each other file whose items it names. A re-export gives no
+//! arrow if the file that has it does not use the name itself.
 //!
 //! A *circle* is a set of files that reach each other along arrows. A module and its children may
 //! import each other. So if a module in a circle is an ancestor of all the others in it, that
@@ -291,7 +291,7 @@ fn use_tree(tokens: &[Token], mut index: usize, mut path: Vec<String>, uses: &mu
     index
 }
 
-/// `a::{self}` is `a`.
+/// Turns the path of `a::{self}` into that of `a`.
 fn plain(mut path: Vec<String>) -> Vec<String> {
     if path.len() > 1 && path.last().is_some_and(|last| last == "self") {
         path.pop();

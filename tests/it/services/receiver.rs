@@ -127,7 +127,7 @@ fn converse(
     stream.set_read_timeout(Some(Duration::from_millis(50)))?;
     let mut reader = BufReader::new(stream);
     loop {
-        // Waits for the next request. If the server is stopped meanwhile, the connection ends.
+        // Waits for the next request. If the server is stopped while it waits, the connection ends.
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Ok(());

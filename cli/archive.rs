@@ -14,9 +14,9 @@ use crate::term;
 
 /// Make the folder or bucket of an archive, and check whether a bucket protects it.
 ///
-/// An object store is reached through the environment: STRONGROOM_S3_ENDPOINT,
-/// STRONGROOM_S3_PATH_STYLE, STRONGROOM_S3_CA_FILE, AWS_REGION, and credentials where AWS tools
-/// look for them.
+/// An object store is configured in the environment: STRONGROOM_S3_ENDPOINT,
+/// STRONGROOM_S3_PATH_STYLE, STRONGROOM_S3_CA_FILE and AWS_REGION. Credentials are read from where
+/// AWS tools look for them.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]

@@ -1,4 +1,5 @@
-//! `strongroom evidence`: the records of a period, with everything that lets a stranger check them.
+//! `strongroom evidence`: writes the records of a period, with everything that is needed to check
+//! them.
 //!
 //! `strongroom-evidence` decides what is in a pack, and when its folder gets its name. This command
 //! only reads arguments, runs the SQL of the pack, and prints.

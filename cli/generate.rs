@@ -13,7 +13,7 @@ use strongroom_generate::{Generator, GeneratorOptions, LINE_BYTES_MEAN, PlantedA
 use crate::exit::{self, CliError};
 use crate::term;
 
-/// Write a realistic audit log, the same for the same seed.
+/// Write a realistic audit log; the same options give the same log.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

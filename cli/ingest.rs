@@ -53,8 +53,8 @@ pub struct Args {
     /// from the outermost, separated by dots (\. is a dot in a name)
     #[arg(long, value_name = "PATH", value_parser = EventPath::parse)]
     unwrap: Option<EventPath>,
-    /// Believe a writer of audit events that is not known here: NAMESPACE/CONTAINER, NAME, a log group
-    /// of CloudWatch as /GROUP, or * for all; a * may end a name (repeatable)
+    /// Believe a writer of audit events that strongroom does not know: NAMESPACE/CONTAINER, NAME, a
+    /// log group of CloudWatch as /GROUP, or * for all; a * may end a name (repeatable)
     #[arg(long = "writer", value_name = "WRITER", value_parser = Writer::parse)]
     writers: Vec<Writer>,
     /// Redact events before anything of them is written: the section [redact] of FILE, which may be

@@ -73,7 +73,8 @@ struct PreviewArgs {
     /// Where the event is in objects in which no wrapper is recognised
     #[arg(long, value_name = "PATH", value_parser = EventPath::parse)]
     unwrap: Option<EventPath>,
-    /// Believe a writer of audit events that is not known here, as `ingest --writer` does (repeatable)
+    /// Believe a writer of audit events that strongroom does not know, as `ingest --writer` does
+    /// (repeatable)
     #[arg(long = "writer", value_name = "WRITER", value_parser = Writer::parse)]
     writers: Vec<Writer>,
     /// Also say what these rules would not see in a hunt: a Sigma YAML file or a folder of them

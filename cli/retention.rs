@@ -74,7 +74,7 @@ after the writers' next seal: objects that they put at this moment still get the
 struct ExtendArgs {
     #[command(flatten)]
     archive: ArchiveArgs,
-    /// Calendar years, counted from when each object was put
+    /// Calendar years, counted from when each object was written
     #[arg(long, value_name = "N")]
     years: u32,
     /// The reason, in one line; it is kept

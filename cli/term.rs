@@ -1,7 +1,7 @@
-//! Words, numbers and colours on the terminal, the same in every command.
+//! Writes words, numbers and colours in the same form in every command.
 //!
-//! Invariant: whatever is written through [`stdout`], [`stderr`], [`data`] or [`log`], a terminal only
-//! colours text, ends lines and shows characters in their order.
+//! Invariant: text that is written through [`stdout`], [`stderr`], [`data`] or [`log`] can make a
+//! terminal only colour text, end lines and show characters in their order.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};

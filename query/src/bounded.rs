@@ -6,9 +6,9 @@
 //! computed from the lengths of its arguments. Where that is too much for a whole batch, the rows
 //! are computed in smaller slices, and the real sizes are counted.
 //!
-//! Invariant: no call of a wrapped function makes more than a share of the memory limit at once,
-//! and no constant that the planner computes is longer than [`CONSTANT_BYTES_MAX`]. Beyond that,
-//! the query fails and names the function.
+//! Invariant: no call of a wrapped function makes more than a share of the memory limit at once. No
+//! text that the planner computes as a constant is longer than [`CONSTANT_BYTES_MAX`], and no list
+//! is larger than [`CONSTANT_LIST_BYTES_MAX`]. Beyond that, the query fails and names the function.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! What a filter implies, in terms that commits, statistics and the Parquet decoder can evaluate.
+//! Derives from a filter a simpler filter that commits, statistics and the Parquet decoder can
+//! evaluate. The filter implies the simpler one.
 //!
 //! Invariant: the implied filter is true of every row of which the filter itself is true. It is
 //! used to skip data early; the filter itself is still evaluated on what remains.

@@ -46,7 +46,7 @@ Examples:
   strongroom evidence check march --public-key strongroom+3e78f75f+ARtw8e…
   strongroom evidence check march --archive ./archive --public-key strongroom+3e78f75f+ARtw8e…
 
-Exit codes: 0 done, no finding; 1 findings (the pack is written all the same) or bad input; 2 it could not be done.")]
+Exit codes: 0 done, no finding; 1 findings (the pack is written all the same) or bad input; 2 failed.")]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,

@@ -41,8 +41,8 @@ Examples:
   strongroom redact --dry-run --redact policy.toml --archive ./archive --from 2026-03-01
   strongroom redact key new redact.key
 
-Exit codes of --dry-run: 0 done; 1 an archive has what the policy would have replaced; 2 a log could
-not be read to its end.")]
+Exit codes of --dry-run: 0 done; 1 the archive contains values that the policy would have replaced; 2 a
+log could not be read to its end.")]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -126,7 +126,8 @@ Example:
   strongroom redact decrypt --redact policy.toml --archive ./archive --principal eve@example.com \\
       --reason \"case 4711\" -o rejects.bin
 
-Each record is followed by a newline. Exit code 1: some are of keys that were not given, or damaged.")]
+Each record is followed by a newline. Exit code 1: some rejects need a key that was not given, or are
+damaged.")]
 struct DecryptArgs {
     #[command(flatten)]
     keys: DisclosureArgs,

@@ -31,7 +31,7 @@ Examples:
   strongroom verify --archive s3://bucket/prefix --from 2026-03-01 --to 2026-03-31 \\
       --json report.json
 
-Exit codes: 0 no finding; 1 findings; 2 it could not be done.")]
+Exit codes: 0 no finding; 1 findings; 2 the check could not be done.")]
 pub struct Args {
     /// The archive: a folder, a file:// or an s3:// URL
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]

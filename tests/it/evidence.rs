@@ -22,7 +22,7 @@ use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY};
 struct Site {
     folder: TempDir,
     public: String,
-    /// The times before which a quarter, half and three quarters of the archive's events are.
+    /// Three times: a quarter, half and three quarters of the archive's events are before them.
     times: [String; 3],
 }
 

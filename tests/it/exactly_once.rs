@@ -35,7 +35,7 @@ use crate::services::tansu::Tansu;
 const TOPIC: &str = "kube-audit";
 const PARTITIONS: u32 = 4;
 const LOCATION: &str = "s3://exactly-once/prod";
-/// How long everything may take to settle.
+/// Maximum time of one step, such as until everything has arrived in the archive.
 const REST: Duration = Duration::from_secs(900);
 /// How many times a stopped source is started again.
 const STARTS_AGAIN_MAX: usize = 3;
@@ -375,7 +375,7 @@ fn topic(address: &str) -> Vec<Vec<u8>> {
     found
 }
 
-/// Waits until a condition holds, at most as long as everything may take to settle.
+/// Waits until a condition holds, for at most [`REST`].
 fn wait_until(what: &str, cuts: &Cuts, daemon: &mut Daemon, mut is_there: impl FnMut(&mut Daemon) -> bool) {
     let until = Instant::now() + REST;
     while !is_there(daemon) {

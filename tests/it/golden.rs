@@ -128,8 +128,8 @@ impl Fixture {
         path
     }
 
-    /// The content, decompressed, of the log with this name, which was ingested or posted when the
-    /// fixture was made.
+    /// Returns the decompressed content of the log with this name. The log was ingested or posted
+    /// when the fixture was made.
     fn log(&self, name: &str) -> Vec<u8> {
         let bytes = std::fs::read(self.part("logs").join(name)).expect("the fixture");
         if !name.ends_with(".gz") {
@@ -140,7 +140,7 @@ impl Fixture {
         text
     }
 
-    /// Makes a command see the time at which the expectations were written down.
+    /// Sets the clock of a command to the time at which the expectations were written down.
     fn then<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let time = DateTime::parse_from_rfc3339(&self.text("looked_at")).expect("a time");
         let seconds = time.timestamp() - Utc::now().timestamp();

@@ -351,7 +351,7 @@ fn said(tokens: &[Token]) -> Said {
                 index = if next(1) == "(" { end_of(tokens, index + 1) } else { index + 1 };
                 continue;
             }
-            // Not `impl Trait + use<'a>`.
+            // The `use` in `impl Trait + use<'a>` imports nothing.
             "use" if next(1) != "<" => {
                 let mut uses = Vec::new();
                 index = use_tree(tokens, index + 1, Vec::new(), &mut uses);
@@ -386,13 +386,13 @@ fn said(tokens: &[Token]) -> Said {
 /// A file of a crate.
 #[derive(Debug)]
 struct File {
-    /// Below the folder of the crate.
+    /// The path below the folder of the crate.
     name: String,
     module: Vec<String>,
     lines: usize,
 }
 
-/// The files of a crate, and which of them name items of which others.
+/// The files of a crate, and the arrows between them.
 #[derive(Debug, Default)]
 struct Graph {
     files: Vec<File>,
@@ -801,7 +801,7 @@ mod parser {
         // A circle of files.
         let two = [("lib.rs", "mod x; mod y;"), ("x.rs", "use crate::y::Y;"), ("y.rs", "use super::x::X;")];
         assert_eq!(circles(&two), ["x.rs y.rs"]);
-        // A module and its children, through the module.
+        // A module and its children import each other, which is no circle.
         let inside = [
             ("lib.rs", "mod m;"),
             ("m/mod.rs", "mod a; mod b; pub struct M; fn f() { a::f(); b::f(); }"),
@@ -809,11 +809,11 @@ mod parser {
             ("m/b.rs", "use super::M; use super::a::A;"),
         ];
         assert!(circles(&inside).is_empty());
-        // The same with a circle between the children.
+        // The same, but with a circle between the children.
         let mut children = inside;
         children[2].1 = "use super::b::B;";
         assert_eq!(circles(&children), ["m/a.rs m/b.rs"]);
-        // Through the module to another one.
+        // A circle that leads from a module to another one.
         let outside = [
             ("lib.rs", "mod m; mod o;"),
             ("m/mod.rs", "mod a; pub struct M; use crate::o::O;"),

@@ -859,7 +859,8 @@ fn kill_at_random_moments_loses_and_repeats_nothing() {
         if !ended {
             killed += 1;
         } else {
-            // Everything is sealed, so the next runs that are killed get a fresh archive.
+            // Everything is sealed now, so the next runs, which are killed as well, get a new
+            // archive.
             check(&archive, &first, &bytes[half..]);
             std::fs::remove_dir_all(&archive).expect("removed");
             kept += 1;

@@ -54,7 +54,7 @@ fn a_full_disk_leaves_no_marker_of_a_file() {
     verified(&archive);
 }
 
-/// Asserts that every record is in the archive once.
+/// Asserts that every record and every alert is in the archive once, and every event is redacted.
 fn complete(archive: &Path, records: usize) {
     let of = |table: &str| count(archive, &format!("SELECT count(*) FROM {table}"));
     assert_eq!(of("events") + of("rejects"), records);

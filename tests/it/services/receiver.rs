@@ -28,7 +28,7 @@ impl Posted {
 pub type Answer = (u16, String, String);
 type Say = dyn Fn(&Posted) -> Answer + Send + Sync;
 
-/// A server that keeps its port number while it is down and up again.
+/// A server that can be stopped and started again at the same port.
 pub struct Receiver {
     pub address: SocketAddr,
     pub posted: Arc<Mutex<Vec<Posted>>>,

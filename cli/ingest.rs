@@ -580,7 +580,7 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
     if is_all_of_others(report) {
         writeln!(
             err,
-            "warning: no event was taken: everything names a container, stream or category that is not an API server's; docs/format.md says which are (Events in wrappers)"
+            "warning: no event was taken: every line names a container, stream or category that is not an API server's; docs/format.md lists those of API servers (Events in wrappers)"
         )?;
     }
     for (label, offset, bytes) in &report.unfinished {

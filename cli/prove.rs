@@ -104,7 +104,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         let redacted = term::count(redacted as u64);
         writeln!(
             term::stderr(),
-            "{redacted} of them were redacted before they were stored: their records are not the bytes received, and say so"
+            "{redacted} of them were redacted before they were stored: their records are not the bytes received, and the proof says so"
         )?;
     }
     Ok(exit::OK)

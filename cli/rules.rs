@@ -636,7 +636,7 @@ fn coverage(rules: &RuleSet, seen: Option<&Seen>, as_json: bool) -> std::io::Res
     }
     writeln!(
         out,
-        "\n`strongroom rules list --technique T1609` or `--hipaa '164.312(b)'` names the rules of one."
+        "\n`strongroom rules list --technique T1609` or `--hipaa '164.312(b)'` lists the rules of a technique or safeguard."
     )?;
     let hidden = seen.map(|seen| hidden_json(rules, &seen.hidden)).unwrap_or_default();
     let hidden = hidden.as_object().into_iter().flatten();

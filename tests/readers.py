@@ -58,7 +58,7 @@ class Refused(Exception):
 
 
 class Log:
-    """Actions of a volume's log, replayed: the files that are in the table, its schema, its applications' positions."""
+    """The state that the actions of a volume's log lead to: the files of the table, its schema, and the positions of applications."""
 
     def __init__(self):
         self.files, self.transactions, self.metadata, self.version = {}, {}, None, None
@@ -77,7 +77,7 @@ class Log:
                 raise Refused(f"it asks for reader version {protocol['minReaderVersion']}")
 
     def paths(self, volume):
-        """Files of the table; names in the log are those of a URL."""
+        """Paths of the files of the table. (The log has their names in the form of a URL.)"""
         return [volume / urllib.parse.unquote(path) for path in self.files]
 
     def columns(self):
@@ -96,7 +96,7 @@ class Log:
 
 
 def names(volume, pattern):
-    """Versions in the log whose file names match, ascending."""
+    """The versions of all files in the log whose names match, ascending."""
     matches = (pattern.fullmatch(name) for name in os.listdir(volume / "_delta_log"))
     return sorted(int(match[1]) for match in matches if match)
 
@@ -125,7 +125,7 @@ def replay(volume):
 
 
 def replay_from_checkpoint(volume):
-    """The same, starting at the newest checkpoint, as a reader of a cleaned log has to do it."""
+    """Like `replay`, but from the newest checkpoint on, as a reader has to do it if earlier commits are gone."""
     import pyarrow.parquet as pq
 
     checkpoints = names(volume, CHECKPOINT)
@@ -152,7 +152,7 @@ def day_of(add):
 
 
 class Expected:
-    """What every reader has to find, and the resulting questions."""
+    """The expected answers for one volume, and the questions that every reader is asked."""
 
     def __init__(self, volume):
         log = replay(volume)
@@ -173,7 +173,7 @@ class Expected:
         self.read(volume, log)
 
     def read(self, volume, log):
-        """The content of the files, one by one, which the statistics do not have."""
+        """Reads the files one by one, for what the statistics do not say."""
         import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
@@ -285,7 +285,7 @@ def contents(table):
 
 
 def answer(question, row, read, files=None, **more):
-    """`read` gives all rows; copies of a volume whose log differs are not read again."""
+    """Answers with the rows that `read` gives. They are not read again for copies of a volume, which differ only in the log."""
     rows, added, least, greatest, late, last_day = row
     number = lambda value: None if value is None else int(value)
     counts = {"rows": int(rows), "sum": int(added or 0), "late": int(late or 0), "last_day": int(last_day or 0)}
@@ -293,8 +293,8 @@ def answer(question, row, read, files=None, **more):
 
 
 def sql(question, source, as_micros, moment, quote='"'):
-    """The questions in SQL; dialects differ in how they turn a time into a number and back. Filters stand in subqueries,
-    where an engine may leave out files because of them."""
+    """Returns the questions as SQL. Dialects differ in how they turn a time into a number and back. The filters are in subqueries,
+    so that an engine can leave out files because of them."""
     number, time, date = (quote + name + quote for name in (question["number"], question["time"], "date"))
     middle, day = question["middle"], question["day"] or "1970-01-01"
     bounds = [as_micros.format(f"{which}({time})") for which in ("min", "max")]
@@ -403,7 +403,7 @@ class Polars:
 
 
 class PyArrow:
-    """Reads files only; the list of them is derived here from the newest checkpoint and the commits after it."""
+    """A reader of Parquet files only. This script derives the list of files from the newest checkpoint and the commits after it."""
 
     package, gets_copy = "pyarrow", False
 
@@ -477,7 +477,7 @@ def one_reader(name):
         except Exception as error:
             found = {"refused": " ".join(f"{type(error).__name__}: {error}".split())}
         print(json.dumps(found), file=out, flush=True)
-    # Engines with threads of their own would keep the process.
+    # Threads of an engine would keep the process alive.
     os._exit(0)
 
 
@@ -522,7 +522,7 @@ def copies(volume, folder, whole_only):
 
 
 def verdict(answers):
-    """What a reader does with a checkpoint, in a word, and the reason where it does nothing with it."""
+    """The verdict on how a reader uses a checkpoint, in a word, with the reason if it does not use it."""
     reads = {kind: "refused" not in found for kind, found in answers.items() if kind in COPIES}
     if not reads:
         return "none", None
@@ -540,7 +540,7 @@ def verdict(answers):
 
 
 def ask(name, tasks):
-    """Answers of one reader, in a separate process: some cannot share a process, and one may crash."""
+    """The answers of one reader, from a separate process: some readers cannot share a process, and a reader may crash."""
     command = [sys.executable, str(pathlib.Path(__file__).resolve()), "--one", name]
     text = "".join(json.dumps(task) + "\n" for task in tasks)
     try:

@@ -8,7 +8,7 @@
 //!    refuses is not an event, and is rejected for the same reason if no part of it could be saved.
 //! 3. An event that was saved out of a broken line or a list is an event to the plain decoder too.
 //! 4. Only an unfinished last line is not consumed.
-//! 5. A decoder carries nothing from one block to the next.
+//! 5. A decoder keeps nothing from one block for the next.
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
-//! Records of what is done with Strongroom itself (the table `activity`). They are written through
-//! the archive, so they are proven, kept and queried like all other records. Two verifiers check
-//! them: that of the program, and the one for auditors, which shares no code with the program.
+//! The table `activity` has records of what is done with Strongroom itself. They are written like
+//! all other records of an archive, so they are proven, kept and queried in the same way. Two
+//! verifiers check them: `strongroom verify`, and the one for auditors, which shares no code with
+//! the program.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

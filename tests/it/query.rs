@@ -491,14 +491,14 @@ fn functions_do_not_make_more_than_the_memory_limit() {
     let repeated = "SELECT array_length(array_append(range(0, 400000), length(name))) FROM events";
     let (_, err) = expect_code(query(&YEAR, repeated).args(["--memory-limit", "64MiB"]), 2);
     assert!(err.contains("repeated for each row") && err.contains("--memory-limit"), "{err}");
-    // The operator has the same meaning as before it was bounded.
+    // The bounded operator has its usual meaning.
     let meaning = "SELECT 'a' || 1 || 'b' AS text, 'a' || NULL AS none, ['x'] || ['y'] AS list, verb || '!' FROM events LIMIT 1";
     let answer = csv(&YEAR, meaning);
     let mut lines = answer.lines();
     assert!(lines.next().is_some_and(|head| head.starts_with("text,none,list,")), "{answer}");
     assert!(lines.next().is_some_and(|row| row.starts_with("a1b,,") && row.ends_with('!')), "{answer}");
-    // A text that is short enough is made. If those of a whole batch do not fit at once, the batch
-    // is computed in slices.
+    // Texts within the limit are made. If all texts of a batch do not fit at once, the batch is
+    // computed in slices.
     let lengths =
         |count: u32| csv(&YEAR, &format!("SELECT sum(length(repeat(user_name, {count}))) FROM events"));
     let number =

@@ -323,7 +323,7 @@ fn a_bucket_has_no_marker_whatever_is_killed() {
         std::fs::remove_dir_all(&copy).expect("removed");
         all
     };
-    // The search finds what is there.
+    // Without a policy, the search finds markers.
     expect_code(s3::at(&endpoint).args(["archive", "init", "s3://clear-values/a"]), 0);
     output(run("s3://clear-values/a", None).stdout(Stdio::null()));
     let found = found_in("clear-values");

@@ -5,12 +5,12 @@
 //! There are 20,000 of them unless a number is given, which is what a writer that seals every five
 //! minutes makes in ten weeks.
 //!
-//! Method: elapsed time of each seal, and of opening the archive and listing its files at 10,
-//! 1,000, … commits. Seals sync files and folders, so the disk determines their time; each count is
-//! represented by the median of the hundred seals up to it. Bytes are those of `_delta_log` and
-//! `_tlog`. The table of costs is computed from these bytes: a commit and its proof take what was
-//! measured, and each checkpoint of a volume takes the measured bytes of a file, for every file
-//! that the volume has so far.
+//! Method: the time of each seal is measured, and at 10, 1,000, … commits the time to open the
+//! archive and list its files. Seals sync files and folders, so the disk determines their time; for
+//! each number of commits, the median of the last hundred seals is reported. Bytes are those of
+//! `_delta_log` and `_tlog`. The table of costs is computed from these bytes. A commit and its
+//! proof take the bytes that were measured. A checkpoint takes the measured bytes of one entry,
+//! multiplied by the number of files that the volume has so far.
 //!
 //! Run: `cargo bench --bench commits [-- COMMITS]`.
 
@@ -35,7 +35,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const COMMITS_DEFAULT: u64 = 20_000;
 const ROWS: usize = 10;
 const PARTITION: &str = "kafka/audit/0";
-/// Number of seals whose median represents a count.
+/// Number of seals of which the median is taken.
 const SAMPLE: usize = 100;
 /// Seals a year, one every five minutes.
 const SEALS_A_YEAR: f64 = 105_120.0;
@@ -137,7 +137,7 @@ fn main() {
 /// The table of costs, from the measured size of a commit, a file in a checkpoint and a signature.
 fn costs(location: &Path, commits: u64) {
     let checkpoints = bytes(location, ".checkpoint.parquet") as f64;
-    // Files that checkpoints repeat: after every interval all of the volume's files so far.
+    // A checkpoint is written after every interval, and names all files of the volume again.
     let (mut repeated, mut left) = (0.0, commits);
     while left > 0 {
         let volume = left.min(VOLUME_COMMITS_MAX);

@@ -4,10 +4,10 @@
 //! Data: one block of the generated log (seed 1), some 52,000 events and 64 MiB of text.
 //! `canonical` decodes it as it is. `general` decodes it with an added blank in each line.
 //! kube-apiserver would not write this blank, so the line takes the general path and gets a form.
-//! `in a string` decodes each line as the text of a member, as shippers write it beside members of
-//! their own. The peers get the lines of `canonical`: `plain` is the decoder that tests compare
-//! ours with, with one struct per event and no columns; `serde_json` builds a tree of values and
-//! reads nothing from it.
+//! `in a string` decodes each line as a shipper writes it: as the text of a member, beside members
+//! of the shipper. The peers get the lines of `canonical`. `plain` is the decoder that tests
+//! compare ours with; it makes one struct per event, and no columns. `serde_json` builds a tree of
+//! values and reads nothing from it.
 
 use std::hint::black_box;
 use std::sync::Arc;

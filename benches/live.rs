@@ -176,7 +176,7 @@ fn latency(load: Load, every: Duration) {
     let lines: Vec<&[u8]> = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let mut daemon = rig.daemon("[seal]\ninterval = '20s'");
     let producer = rig.producer();
-    // The group's first rebalance is not part of the measurement.
+    // One message is sent and awaited first, so that the group's first rebalance is not measured.
     send(&producer, 0, lines[0]);
     daemon.wait_for_metric("received_records_total", 1.0);
 

@@ -5,9 +5,9 @@
 //! ingested with a key and all rules by the real binary.
 //!
 //! Method: CPU time of whole processes as Linux accounts it to ended children, on as many threads
-//! as the machine has cores. Each round ingests, verifies (with a Parquet reader, every row), and
-//! signs an unsigned copy of the archive, which gives the cost of the log alone. Hashing of records
-//! and of files cannot be turned off, so this process hashes the same bytes in the same round: each
+//! as the machine has cores. Each round ingests, verifies every row, and signs an unsigned copy of
+//! the archive, which gives the cost of the log alone. The hashing of records and files cannot be
+//! turned off. To know what it costs, this process hashes the same bytes in the same round: each
 //! record as a leaf, the nodes above the leaves, and the sealed files. Shares are computed for each
 //! round, and their median is reported.
 //!
@@ -33,8 +33,8 @@ const TICKS: f64 = 100.0;
 /// CPU time of the children that have ended.
 fn children() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux tells a process's times");
-    // After the name, which is in parentheses and may have spaces: state is field 3, cutime and
-    // cstime are 16 and 17.
+    // The name (field 2) is in parentheses and may contain spaces, so fields are counted after it:
+    // the state is field 3, `cutime` is 16 and `cstime` is 17.
     let (_, fields) = stat.rsplit_once(") ").expect("a name");
     let fields: Vec<&str> = fields.split(' ').collect();
     let ticks = |field: usize| fields[field - 3].parse::<f64>().expect("a number");
@@ -163,7 +163,7 @@ fn main() {
             .collect();
         let files =
             timed(own, || sealed.iter().for_each(|bytes| assert_ne!(Sha256::digest(bytes)[..], [0; 32])));
-        // The first round fills caches.
+        // The first round fills the caches and is not counted.
         if round > 0 {
             println!(
                 "{ingested:8.2} {verified:8.2} {leaves:8.2} {nodes:8.2} {files:8.2} {:8.2}",

@@ -1,6 +1,6 @@
-//! Question: how much CPU time does sealing take for each event, and how many bytes of log is that
-//! per second? Encoding (a worker's part for a block) and writing with a commit (the coordinator's
-//! part) are timed separately.
+//! Question: how much CPU time does sealing take for each event, and how many bytes of log can be
+//! sealed per second? Two parts are timed separately: encoding, which a worker does for a block,
+//! and writing and committing files, which the coordinator does.
 //!
 //! Data: one block of the generated log (seed 1), some 52,000 events and 64 MiB of text.
 

@@ -2,8 +2,8 @@
 //! long does an acknowledgement take, at full speed and at 20,000 events per second?
 //!
 //! Data: generated events (seed 1) in EventLists of 100 and 400, as the API server batches them,
-//! over TLS with a token. Client, listener and the log's reader share the machine's cores, so the
-//! figure is that of one machine that posts to itself. Each load runs for [`SECONDS`].
+//! over TLS with a token. The client, the listener and the reader of its log share the cores of one
+//! machine, so a listener alone on a machine is faster. Each load runs for [`SECONDS`].
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 

@@ -68,7 +68,7 @@ fn test(name: &str, config: &Config) -> Result<u8, CliError> {
     let outcome = sink.send(&[Arc::clone(&alert)]).pop();
     let answer = sink.answer();
     sink.finish();
-    // Standard output may itself be the sink.
+    // Messages go to standard error, because standard output may itself be the sink.
     let mut out = term::stderr();
     let (code, what) = match outcome {
         Some(Outcome::Taken) => (exit::OK, format!("taken: {answer}")),

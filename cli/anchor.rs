@@ -1,5 +1,5 @@
-//! Anchors: witnesses that cosign an archive's checkpoints, and authorities that timestamp them.
-//! This file says which anchors are asked, and when the daemon asks them.
+//! Asks an archive's anchors: the witnesses that cosign its checkpoints, and the authorities that
+//! timestamp them. This file decides which anchors are asked, and when the daemon asks them.
 //!
 //! Invariant: the daemon asks on a thread of its own. A seal is complete when its files, commits
 //! and signature are there, so no outside party can delay it. A crash loses nothing: the next round
@@ -27,8 +27,8 @@ use crate::term;
 /// The first wait after a round that did not reach every anchor; it doubles up to [`AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
-/// Maximum time between two rounds while nothing is sealed here. Another process may have signed in
-/// the meantime.
+/// Maximum time between two rounds while this process seals nothing. Another process may have
+/// signed checkpoints in the meantime.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// Time for the last round when the process stops.
 const FINISH: Duration = Duration::from_secs(10);
@@ -183,7 +183,7 @@ impl AnchorTransport for Carrier {
 pub struct AnchorCounters {
     pub made: AtomicU64,
     pub troubles: AtomicU64,
-    /// Signed commits that it should have cosigned or stamped and has not.
+    /// Signed commits that the anchor should have cosigned or stamped, but has not.
     pub lag: AtomicU64,
     /// Whether the last round succeeded and agreed with the archive.
     pub is_well: AtomicBool,
@@ -210,7 +210,7 @@ impl Anchoring {
     ) -> Result<Anchoring, CliError> {
         let counters: Vec<_> =
             names.into_iter().map(|name| (name, Arc::<AnchorCounters>::default())).collect();
-        // One pending wake-up stands for any number of seals.
+        // One pending wake-up is enough for any number of seals.
         let (wake, woken) = bounded(1);
         let (ended, done) = bounded(1);
         let rounds =
@@ -257,11 +257,12 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
     fn run(mut self, woken: &Receiver<()>) {
         let (mut next, mut again, mut is_well) = (Instant::now(), AGAIN_MIN, true);
         // At the start the pipeline signs the commits that earlier runs left unsigned. So the first
-        // rounds follow each other quickly, and later ones less often.
+        // rounds follow each other quickly, and later rounds are further apart.
         let mut idle = AGAIN_MIN;
         loop {
             let is_last = match woken.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                // An unreachable anchor is asked again after its wait, not with every seal.
+                // An anchor that was unreachable is asked again when the wait is over, and not at
+                // every seal.
                 Ok(()) if !is_well && Instant::now() < next => continue,
                 Ok(()) | Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => true,
@@ -289,7 +290,7 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
             Ok(outcome) => outcome,
             Err(error) => {
                 found.push(format!("cannot anchor the proof logs: {}", error_chain(&error)));
-                // The next round opens the archive again, which may find its store.
+                // The next round opens the archive again. By then its store may be reachable.
                 self.archive = None;
                 Vec::new()
             }
@@ -327,11 +328,12 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
     }
 }
 
-/// Text of a message that reports a contradiction, which is more than an unreachable anchor.
+/// A part of each message that reports a contradiction, which is more serious than an anchor that
+/// cannot be reached.
 const CONTRADICTION: &str = "another history";
 
-/// The troubles of one anchor as messages. If the anchor cannot be reached, one message covers all
-/// logs.
+/// Returns the problems of one anchor as messages. If the anchor cannot be reached, one message
+/// covers all logs.
 pub fn messages(anchored: &Anchored) -> Vec<String> {
     let mut messages: Vec<String> = Vec::new();
     for (log, trouble) in &anchored.errors {

@@ -1,5 +1,5 @@
-//! `strongroom archive`: makes an archive's folder or bucket, and checks whether it protects what
-//! it should.
+//! `strongroom archive`: makes the folder or bucket of an archive, and checks whether a bucket
+//! protects the archive.
 
 use std::io::Write as _;
 
@@ -12,11 +12,11 @@ use crate::exit::{self, CliError, archive_error, proof_error};
 use crate::key::KeyArgs;
 use crate::term;
 
-/// Make an archive's folder or bucket, and check whether it protects what it should.
+/// Make the folder or bucket of an archive, and check whether a bucket protects it.
 ///
-/// An object store is reached through the environment: STRONGROOM_S3_ENDPOINT,
-/// STRONGROOM_S3_PATH_STYLE, STRONGROOM_S3_CA_FILE, AWS_REGION, and credentials where AWS tools
-/// look for them.
+/// An object store is configured in the environment: STRONGROOM_S3_ENDPOINT,
+/// STRONGROOM_S3_PATH_STYLE, STRONGROOM_S3_CA_FILE and AWS_REGION. Credentials are read from where
+/// AWS tools look for them.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -56,7 +56,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let public_key = signer.as_ref().map(|signer| signer.public());
             let made = init(&location, &options, public_key).map_err(archive_error)?;
             if let Some(signer) = signer {
-                // The first key record, and a signature over whatever is committed already.
+                // Writes the first key record, and signs what is committed already.
                 made.archive.clone().signed_by(signer).sign_logs().map_err(proof_error)?;
             }
             print_init(&made, json).context("cannot write to standard output")?;

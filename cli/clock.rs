@@ -1,14 +1,14 @@
 //! Detects steps of the system's clock: moments at which it was set back or ahead.
 //!
 //! Invariant: each step is reported once. No decision depends on a step: volumes only go forward,
-//! whatever the clock says, and a bucket's retention is computed from the store's own time. But
-//! times of arrival that are written after a step are wrong, and the log should give the reason to
-//! those who read them years later.
+//! whatever the clock says, and a bucket's retention is computed from the store's own time. But a
+//! step means that times of arrival before or after it are wrong. Whoever reads them years later
+//! finds the reason in the log.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// Minimum difference between the clock and the time that has passed for it to count as a step.
-/// Slewing, or a pause of the machine, causes smaller differences.
+/// Minimum difference between the clock and the time that has passed. A smaller difference is not a
+/// step: slewing, or a pause of the machine, causes it.
 const STEP_MIN: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! The configuration of `strongroom run`, and `strongroom config`, which explains and checks it.
 //!
-//! Invariant: a [`Config`] has been checked as a whole, so only the outside world can still refuse
-//! it. Reading a configuration binds no address, opens no archive and makes no file. It only reads
-//! the files of secrets, keys and certificates.
+//! Invariant: a [`Config`] has been checked as a whole. If a start with it fails, the cause is
+//! outside of the configuration, such as a port that is in use. Reading a configuration binds no
+//! address, opens no archive and makes no file. It only reads files of secrets, keys and
+//! certificates.
 
 mod reader;
 pub mod redact;
@@ -104,7 +105,7 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     pub observe: Observe,
     pub log: Log,
-    /// What may not be written.
+    /// The redaction policy, if there is one.
     pub redact: Option<Policy>,
     pub store: StoreOptions,
     /// The signer of the proof logs, unless the command line or the environment names one.
@@ -268,13 +269,14 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
     }
 }
 
-/// Refuses a folder of a log that another section has, too, also by another name.
+/// Reports a mistake if another section keeps its log in the same folder, even if the folder has
+/// another name there.
 fn own_folder(section: &Section<'_>, key: &'static str, folder: &Path, known: &mut Vec<PathBuf>) {
     if folder.as_os_str().is_empty() {
         return;
     }
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    // The part that exists may be reached through links.
+    // The part of the path that exists may contain links.
     let place = absolute.ancestors().find_map(|there| {
         let rest = absolute.strip_prefix(there).ok()?;
         there.canonicalize().ok().map(|real| real.join(rest))
@@ -286,7 +288,8 @@ fn own_folder(section: &Section<'_>, key: &'static str, folder: &Path, known: &m
     known.push(place);
 }
 
-/// Options of the object store. Each is the value in the section, else the one in the environment.
+/// Reads the options of the object store. An option that is not in the section is taken from the
+/// environment.
 fn store(section: &Section<'_>) -> StoreOptions {
     let mut options = match StoreOptions::from_env() {
         Ok(options) => options,
@@ -321,7 +324,7 @@ fn limits(root: &Section<'_>) -> (LiveOptions, Option<Arc<Signer>>) {
     options.text_bytes_max = section.bytes("text", TEXT_BYTES_MAX, 64 << 20..=1 << 40);
     let line = section.bytes("line", LINE_BYTES_MAX as u64, 64 << 10..=64 << 20);
     options.limits.line_bytes_max = usize::try_from(line).unwrap_or(usize::MAX);
-    // What a record says does not depend on settings, so there is only one valid depth.
+    // What is read of a record must not depend on settings, so only one depth is valid.
     let depth = section.integer("depth", DEPTH_MAX as u64, DEPTH_MAX as u64..=DEPTH_MAX as u64);
     options.limits.depth_max = usize::try_from(depth).unwrap_or(DEPTH_MAX);
     options.drain = section.duration("drain", DRAIN, Duration::from_secs(1)..=Duration::from_secs(3600));
@@ -332,7 +335,7 @@ fn limits(root: &Section<'_>) -> (LiveOptions, Option<Arc<Signer>>) {
         section.duration("interval", SEAL_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(86_400));
     let signer = signer(&section);
     section.finish();
-    // The text of one row group, which comes from one stream, must leave room for other streams.
+    // Blocks of several streams are in memory at a time, so one block may not use all of the text.
     let block = usize::try_from(options.text_bytes_max / 8).unwrap_or(usize::MAX);
     options.limits.block_bytes_max = options.limits.block_bytes_max.min(block);
     (options, signer)
@@ -523,7 +526,8 @@ fn cluster(section: &Section<'_>) -> String {
     name
 }
 
-/// Where the events of a source are, and whose texts are believed.
+/// Reads where the event is in the objects of a source (`unwrap`), and which writers are believed
+/// beside the known ones (`writers`).
 fn reading(section: &Section<'_>) -> Arc<Reading> {
     let texts = section.strings("writers");
     if texts.len() > WRITERS_MAX {
@@ -614,7 +618,7 @@ fn webhook(
     options
 }
 
-/// What a route takes, and whom it takes it from.
+/// Reads the format of the bodies that a route accepts, and the credentials that it asks for.
 fn route_format(route: &Section<'_>) -> RouteFormat {
     #[derive(Clone, Copy, PartialEq)]
     enum Kind {
@@ -750,7 +754,7 @@ mod tests {
         found.iter().map(ToString::to_string).collect()
     }
 
-    /// The default file with the keys that it shows without a value.
+    /// The default file, in which the keys and sections that are commented out are now active.
     fn shown() -> String {
         let key = |line: &str| {
             line.strip_prefix('#').is_some_and(|rest| {
@@ -771,8 +775,8 @@ mod tests {
 
     #[test]
     fn the_default_file_shows_every_key() {
-        // Secrets are looked up, and TLS of Kafka needs another `security`; all other keys are
-        // read.
+        // These keys are left out: those that name a secret, which would have to exist, and those
+        // for TLS of Kafka, which need another `security`. All other keys are read.
         let shown = shown();
         let left_out = |line: &str| {
             let keys = [
@@ -794,7 +798,7 @@ mod tests {
                 || webhook
                 || line.contains("/etc/strongroom/kafka")
         };
-        // The options of sinks are read together with the file.
+        // The files that the options of sinks name are read together with the configuration.
         let folder = tempfile::tempdir().expect("a folder");
         let tls = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/");
         for (name, from) in [("ca.pem", "cert.pem"), ("client.crt", "cert.pem"), ("client.key", "key.pem")] {

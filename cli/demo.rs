@@ -1,4 +1,4 @@
-//! `strongroom demo`: the whole product on a generated log, so that no log has to be found first.
+//! `strongroom demo`: shows the whole product on a generated log, so that a newcomer needs no log.
 //!
 //! Invariant: every step calls the same functions as the command printed above it, so the
 //! demonstration shows exactly what the reader gets. It writes to one folder only, and replaces
@@ -40,7 +40,8 @@ pub struct Args {
     seed: u64,
 }
 
-/// A demonstration is to be watched; `generate` and `ingest` are for larger logs.
+/// Maximum number of events. A demonstration is meant to be watched; for larger logs there are
+/// `generate` and `ingest`.
 const EVENTS_MAX: u64 = 20_000_000;
 const DAY_SECONDS: f64 = 86_400.0;
 /// Events per second that one node causes, as in the generator's own cluster.
@@ -344,7 +345,7 @@ struct Comparison {
 
 impl Comparison {
     /// Returns the offset of the first difference between the file and what was written, if there
-    /// is one. A missing or extra end is a difference.
+    /// is one. It is also a difference if one of the two is shorter.
     fn finish(&mut self) -> io::Result<Option<u64>> {
         let rest = io::BufRead::fill_buf(&mut self.original)?;
         if self.differs_at.is_none() && !rest.is_empty() {

@@ -1,4 +1,5 @@
-//! `strongroom evidence`: the records of a period, with everything that lets a stranger check them.
+//! `strongroom evidence`: writes the records of a period, with everything that is needed to check
+//! them.
 //!
 //! `strongroom-evidence` decides what is in a pack, and when its folder gets its name. This command
 //! only reads arguments, runs the SQL of the pack, and prints.
@@ -45,7 +46,7 @@ Examples:
   strongroom evidence check march --public-key strongroom+3e78f75f+ARtw8e…
   strongroom evidence check march --archive ./archive --public-key strongroom+3e78f75f+ARtw8e…
 
-Exit codes: 0 done, no finding; 1 findings (the pack is written all the same) or bad input; 2 it could not be done.")]
+Exit codes: 0 done, no finding; 1 findings (the pack is written all the same) or bad input; 2 failed.")]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -67,11 +68,11 @@ pub struct Args {
     /// Only events for which this SQL condition is true
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
-    /// Include every record of every file that may hold one of the period, and all commits: more
-    /// than was asked for, but then the pack alone shows that no record is missing
+    /// Include every record of each file that may hold a record of the period, and all commits:
+    /// more than was asked for, but then the pack alone shows that no record is missing
     #[arg(long, conflicts_with_all = ["namespace", "user", "condition"])]
     complete: bool,
-    /// The folder to make; it must not exist, or be empty
+    /// The folder to make; a folder that exists already must be empty
     #[arg(long, value_name = "DIR", required = true)]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -222,7 +223,7 @@ impl Steps {
     fn say(&self, what: &str) {
         self.clear();
         if !self.quiet {
-            // An error about this line would help no one.
+            // If this line cannot be written, the pack is still made.
             let _ = writeln!(term::stderr(), "{what}");
         }
     }

@@ -19,7 +19,8 @@ use crate::term;
 
 /// Everything asked for was done.
 pub const OK: u8 = 0;
-/// Done, and something needs attention: lines were rejected, or the input or the SQL is wrong.
+/// Done, but something needs attention (lines were rejected, for example); or not done, because the
+/// input or the SQL is wrong.
 pub const FINDING: u8 = 1;
 /// Not done: a file, a disk or the archive failed.
 pub const FAILURE: u8 = 2;
@@ -31,7 +32,7 @@ pub const INTERRUPTED: u8 = 130;
 pub const CODES_HELP: &str = "\
 Exit codes: 0 done; 1 done with findings (rejected lines) or bad input; 2 failed; 64 usage; 130 interrupted.";
 
-/// An error with the exit code it deserves and, where there is one, what to do next.
+/// An error with its exit code and, if there is one, a hint on what to do.
 #[derive(Debug)]
 pub struct CliError {
     pub code: u8,
@@ -40,8 +41,8 @@ pub struct CliError {
 }
 
 impl CliError {
-    /// Returns true if the error is that the reader of our output has closed it. A reader may do
-    /// so.
+    /// Returns true if the reader of our output has closed it. That is not a failure, because a
+    /// reader may stop when it has read enough.
     pub fn is_broken_pipe(&self) -> bool {
         self.source.chain().any(|cause| {
             let io = cause.downcast_ref::<std::io::Error>();
@@ -49,12 +50,12 @@ impl CliError {
         })
     }
 
-    /// The input is at fault: bad SQL, a missing file.
+    /// An error for which the caller's input is at fault, such as bad SQL or a missing file.
     pub fn input(source: impl Into<anyhow::Error>) -> Self {
         CliError { code: FINDING, hint: None, source: source.into() }
     }
 
-    /// Something failed that is not the caller's mistake.
+    /// An error that is not the caller's mistake.
     pub fn failure(source: impl Into<anyhow::Error>) -> Self {
         CliError { code: FAILURE, hint: None, source: source.into() }
     }

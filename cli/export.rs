@@ -1,4 +1,4 @@
-//! `strongroom export`: the original lines, byte for byte.
+//! `strongroom export`: writes the original lines of an archive, byte for byte.
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal as _, Write};
@@ -23,8 +23,8 @@ use crate::term;
 /// For such a source the stored records are written, one per line, without encrypted rejects; a
 /// line on standard error says so.
 ///
-/// Sources follow each other in the order in which they were first sealed; those of one seal, such
-/// as rotated files that were found together, in the order of their first events.
+/// Sources follow each other in the order in which they were first sealed. Sources that were first
+/// sealed together, such as rotated files of one run, follow in the order of their first events.
 #[derive(clap::Args)]
 pub struct Args {
     /// The archive: a folder, a file:// or an s3:// URL
@@ -117,9 +117,9 @@ fn sources(archive: &Archive) -> Result<Vec<Source>, CliError> {
     for (at, source) in sources.iter().enumerate() {
         let is_of =
             |at: usize| sources.get(at).is_some_and(|other| other.first_commit == source.first_commit);
-        // The order of sources that share no seal is known, so nothing is read of them.
+        // A source that was first sealed alone needs no time to find its place in the order.
         let shares = is_of(at + 1) || at.checked_sub(1).is_some_and(is_of);
-        // A source without the time of an event follows those of its seal that have one.
+        // Of the sources of one seal, those without a time are last.
         let first = if shares {
             let rows = match &mut rows {
                 Some(rows) => rows,
@@ -199,7 +199,8 @@ fn write_sources(
     Ok((records, bytes))
 }
 
-/// Says that what was written of a source is not what was received.
+/// Reports on standard error that the records of a source were written as they are stored, and not
+/// as they were received.
 fn tell_redacted(label: &str, lines: Lines) -> std::io::Result<()> {
     let mut err = term::stderr().lock();
     let (label, redacted) = (term::printable(label), term::count(lines.redacted));

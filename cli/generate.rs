@@ -1,4 +1,4 @@
-//! `strongroom generate`: a realistic audit log to try things on.
+//! `strongroom generate`: writes a realistic audit log to try things on.
 //!
 //! Invariant: the output is a function of the flags alone, so the flags identify a log.
 
@@ -13,7 +13,7 @@ use strongroom_generate::{Generator, GeneratorOptions, LINE_BYTES_MEAN, PlantedA
 use crate::exit::{self, CliError};
 use crate::term;
 
-/// Write a realistic audit log, the same for the same seed.
+/// Write a realistic audit log; the same options give the same log.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -123,8 +123,8 @@ fn write_log(generator: &mut Generator, shape: Shape, mut to: impl Write) -> io:
     to.flush()
 }
 
-/// Appends one webhook batch, whose items carry neither kind nor version. Returns false if no event
-/// is left.
+/// Appends one webhook batch, whose items have neither `kind` nor `apiVersion`. Returns false if no
+/// event is left.
 fn next_list(generator: &mut Generator, out: &mut Vec<u8>) -> bool {
     const HEAD: &[u8] = br#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":["#;
     const ITEM_HEAD: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","#;
@@ -145,7 +145,7 @@ fn next_list(generator: &mut Generator, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// The ground truth of `audit.log` is `audit.log.truth.jsonl`.
+/// Returns where the ground truth of a log is written: `audit.log.truth.jsonl` for `audit.log`.
 fn ground_truth_path(log: &Path) -> PathBuf {
     let mut name = log.as_os_str().to_owned();
     name.push(".truth.jsonl");

@@ -12,7 +12,7 @@ use crate::key::KeyArgs;
 use crate::retention::{ArchiveArgs, hold_json, scope_text};
 use crate::term;
 
-/// Legal holds: records of a time, a namespace or a user stay, whatever their retention is.
+/// Legal holds: records of a period, a namespace or a user stay, whatever their retention is.
 ///
 /// A hold is on the files that have such records, on the commits that name these files, and on the
 /// objects that prove them. In a bucket the store itself enforces it; on a disk `strongroom

@@ -1,4 +1,4 @@
-//! `strongroom hunt`: rules over sealed events.
+//! `strongroom hunt`: runs rules over sealed events.
 //!
 //! Findings are the command's data and go to standard output; the summary of the hunt goes to
 //! standard error. Without `--store` the archive is only read.
@@ -22,10 +22,11 @@ use crate::{ingest, term};
 /// Maximum number of findings that one hunt stores.
 const STORED_MAX: usize = 1_000_000;
 
-/// Run rules over the archive: what they would have raised if they had been there.
+/// Run rules over the archive, and list what they would have raised when the events arrived.
 ///
-/// Findings have the ids that the stream gives them, correlations included: an alert that was
-/// raised then is found again under the same id. Only what rules and findings need is read.
+/// A finding, also of a correlation, has the id that the stream gives to the same alert: an alert
+/// that was raised then is found again under the same id. Only what rules and findings need is
+/// read.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -70,7 +71,7 @@ pub enum Format {
     Json,
 }
 
-/// Reads a time, or a day, which stands for its start. Returns microseconds since 1970.
+/// Reads a time, or a day, which means the start of that day. Returns microseconds since 1970.
 pub fn time(text: &str) -> Result<i64, String> {
     if let Ok(day) = text.parse::<NaiveDate>() {
         return Ok(day.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
@@ -139,8 +140,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
-/// Says on standard error which rules could not see everything that they ask for. It is never left
-/// out, because it tells that findings may be missing.
+/// Says on standard error which rules could not see everything that they ask for. This is printed
+/// even if no summary is wanted, because findings may be missing.
 pub fn tell_hidden(rules: &RuleSet, hidden: &Hidden) {
     if hidden.events() == 0 {
         return;

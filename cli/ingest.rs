@@ -1,4 +1,4 @@
-//! `strongroom ingest`: logs in, alerts out, archive sealed.
+//! `strongroom ingest`: reads logs, raises alerts, and seals the events in an archive.
 //!
 //! Alerts are the command's data and go to standard output; progress and the summary of the run go
 //! to standard error. The summary always shows that the records received are the sum of events,
@@ -39,7 +39,7 @@ Examples:
   strongroom ingest --cluster prod --archive ./archive 'audit-*.log.gz' audit.log
   zcat audit.log.gz | strongroom ingest --cluster prod --archive ./archive -")]
 pub struct Args {
-    /// Name of the cluster that the logs come from; events do not carry it
+    /// Name of the cluster that the logs come from, which is not in the events
     #[arg(long, value_name = "NAME", value_parser = config::cluster_name)]
     cluster: String,
     /// The archive: a folder, a file:// or an s3:// URL, made if it does not exist
@@ -53,8 +53,8 @@ pub struct Args {
     /// from the outermost, separated by dots (\. is a dot in a name)
     #[arg(long, value_name = "PATH", value_parser = EventPath::parse)]
     unwrap: Option<EventPath>,
-    /// Believe a writer of audit events that is not known here: NAMESPACE/CONTAINER, NAME, a log group
-    /// of CloudWatch as /GROUP, or * for all; a * may end a name (repeatable)
+    /// Believe a writer of audit events that strongroom does not know: NAMESPACE/CONTAINER, NAME, a
+    /// log group of CloudWatch as /GROUP, or * for all; a * may end a name (repeatable)
     #[arg(long = "writer", value_name = "WRITER", value_parser = Writer::parse)]
     writers: Vec<Writer>,
     /// Redact events before anything of them is written: the section [redact] of FILE, which may be
@@ -165,7 +165,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     }
 }
 
-/// Prints what was found in folders and is not read, before the run, which may take long.
+/// Prints which files and folders below the given folders are not read, with examples. Called
+/// before the run, which may take long.
 fn print_passed_over(passed_over: &PassedOver) -> Result<(), CliError> {
     print_skipped(passed_over)?;
     let mut err = term::stderr().lock();
@@ -184,10 +185,10 @@ fn print_passed_over(passed_over: &PassedOver) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Longest name that is shown of a file that is not read, in characters.
+/// Maximum number of characters that are shown of the path of a file that is not read.
 const SKIPPED_NAME_CHARS_MAX: usize = 300;
 
-/// Prints how much was found in folders and is not read, and why.
+/// Prints how many files and folders below the given folders are not read, and why.
 fn print_skipped(passed_over: &PassedOver) -> Result<(), CliError> {
     if passed_over.total() == 0 {
         return Ok(());
@@ -264,15 +265,15 @@ pub fn exit_code(report: &Report) -> u8 {
     }
 }
 
-/// Number of rejects, except records of other logs that a cloud sends in the same stream. An empty file
-/// is one, like any other reject: in the run in which it is new.
+/// Number of rejects, except records of other logs that a cloud sends in the same stream. An empty
+/// file is a reject too, and like any other it counts only in the run in which it is new.
 fn unexpected_rejects(report: &Report) -> u64 {
     let expected = report.rejects_by_reason.get(Reason::OtherCategory.as_str());
     report.counts.rejects - expected.copied().unwrap_or(0).min(report.counts.rejects)
 }
 
-/// Whether everything that was new is said to be of other logs: probably the audit log is one of
-/// them, under a name that is not known.
+/// Returns true if everything that was new was taken for records of other logs. Then the audit log
+/// is probably among them, under a name that is not known.
 fn is_all_of_others(report: &Report) -> bool {
     let counts = report.counts;
     counts.events + counts.duplicates == 0 && counts.rejects > 0 && unexpected_rejects(report) == 0
@@ -282,15 +283,15 @@ fn needs_a_look(report: &Report) -> bool {
     exit_code(report) != exit::OK || !report.warnings.is_empty()
 }
 
-/// The file that alerts are appended to. It is synced before the seal of the events that the alerts
-/// are about, so a run that is killed loses none of them: the next run raises again what was not
-/// sealed, and an alert may be there twice, with the same id.
+/// The file to which alerts are appended. The file is synced before the events that the alerts are
+/// about are sealed, so a run that is killed loses no alert. The next run raises the alerts of
+/// unsealed events again, so an alert may be in the file twice, with the same id.
 struct AlertsFile {
     path: PathBuf,
     file: File,
-    /// Whole lines.
+    /// Whole lines that are not written yet.
     unwritten: Vec<u8>,
-    /// Why lines could not be written.
+    /// Why the last write failed, if it did.
     failed: Option<anyhow::Error>,
 }
 
@@ -457,8 +458,8 @@ pub fn alert_text(alert: &Alert) -> String {
     )
 }
 
-/// How the sealed bytes compare with those of the text, to be added to a line; empty if there is no
-/// text, or nothing was sealed.
+/// Returns words to append to a line: how the number of sealed bytes compares with that of the
+/// text. They are empty if there is no text, or nothing was sealed.
 fn share_of_text(sealed: u64, text: u64) -> String {
     match (sealed, text) {
         (0, _) | (_, 0) => String::new(),
@@ -579,7 +580,7 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
     if is_all_of_others(report) {
         writeln!(
             err,
-            "warning: no event was taken: everything names a container, stream or category that is not an API server's; docs/format.md says which are (Events in wrappers)"
+            "warning: no event was taken: every line names a container, stream or category that is not an API server's; docs/format.md lists those of API servers (Events in wrappers)"
         )?;
     }
     for (label, offset, bytes) in &report.unfinished {

@@ -19,7 +19,7 @@ use crate::term;
 /// Variable with the private key as text, for platforms that cannot hand over a file.
 const KEY_VARIABLE: &str = "STRONGROOM_KEY";
 
-/// The signer.
+/// Arguments that choose the signer.
 #[derive(clap::Args, Clone)]
 pub struct KeyArgs {
     /// Sign with the key in FILE (made by `strongroom key new`)
@@ -117,10 +117,10 @@ enum Command {
 
 /// Sign the proof log up to the last commit, with the given key.
 ///
-/// `ingest` and `run` do this themselves when they have the key. If they must not hold the key, run
-/// this on the machine that does, as often as you need fresh proofs. An archive without a key
-/// adopts this one. With witnesses, the exit code is 1 when one of them has not cosigned; the next
-/// call catches up.
+/// `ingest` and `run` do this themselves when they have the key. If they must not have the key, run
+/// this command on the machine that has it, as often as you need fresh proofs. An archive without a
+/// key adopts this one. With witnesses, the exit code is 1 when one of them has not cosigned; the
+/// next call asks that witness again.
 #[derive(clap::Args)]
 pub struct SignLogArgs {
     #[command(flatten)]

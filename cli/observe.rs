@@ -1,7 +1,7 @@
-//! Serves what a running pipeline shows of itself: `/metrics`, `/healthz`, `/readyz`.
+//! Serves the state of a running pipeline over HTTP: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Invariants: nothing that an event or a client said is shown. `/metrics` requires the token if
-//! one is configured. `/healthz` and `/readyz` answer yes or no, and name the failing parts without
+//! Invariants: no text of an event or a client is shown. `/metrics` requires the token if one is
+//! configured. `/healthz` and `/readyz` answer yes or no, and name the failing parts without
 //! details. The number and the duration of connections are bounded.
 
 use std::convert::Infallible;
@@ -24,10 +24,11 @@ use strongroom_sinks::{OutboxCounters, SinkCounters};
 use crate::anchor::AnchorCounters;
 use crate::exit::CliError;
 
-/// Connections in all, and of one address. When there are more, the oldest one is closed.
+/// Maximum number of connections, in all and from one address. When there are more, the oldest is
+/// closed.
 const CONNECTIONS_MAX: usize = 64;
 const CONNECTIONS_OF_ADDRESS_MAX: usize = 32;
-/// Time for a request's head, and for a whole connection.
+/// Maximum time for the head of a request, and for a whole connection.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// A pipeline that has not called [`State::alive`] for this long counts as hung.
@@ -194,7 +195,8 @@ fn answer(request: &Request<Incoming>, token: Option<&str>, state: &State) -> Re
 fn is_allowed(request: &Request<Incoming>, token: Option<&str>) -> bool {
     let Some(token) = token else { return true };
     let given = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-    // Takes the same time wherever the first wrong byte is.
+    // The comparison takes the same time wherever the first wrong byte is, so that its duration
+    // says nothing about the token.
     given.len() == token.len()
         && given.iter().zip(token.as_bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
@@ -352,8 +354,8 @@ fn exposition(state: &State) -> String {
         };
     each("source_bytes_total", "counter", "Text read from a source.", &|c| get(&c.bytes));
     each("source_duplicates_total", "counter", "Records that arrived again.", &|c| get(&c.duplicates));
-    // A member of a group without a partition brings nothing and knows nothing: it is neither well
-    // nor blocked, and how much waits is not known.
+    // A source whose Kafka group has assigned no partition to it reads nothing. So it is neither
+    // healthy nor blocked, and its lag is unknown.
     let is_spare = |c: &strongroom_live::SourceCounters| c.partitions() == Some(0);
     each(
         "source_lag",

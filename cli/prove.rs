@@ -1,4 +1,5 @@
-//! `strongroom prove` and `strongroom verify-proof`: single records, provable without the archive.
+//! `strongroom prove` and `strongroom verify-proof`: write and check proofs of single records,
+//! which can be checked without the archive.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
@@ -17,12 +18,12 @@ use crate::key::{open, public_key};
 use crate::term;
 use crate::verify::WitnessKeyArgs;
 
-/// Write single events with the proof that they are the archive's.
+/// Write single events with a proof that they are in the archive.
 ///
 /// The file has the original bytes of the requested events, and only hashes of all others. For an
 /// event that was redacted before it was stored, it has the stored bytes and the mark that says
-/// what was redacted; the proof covers both. `strongroom verify-proof` checks it without the
-/// archive; docs/proof.md says how to do that without strongroom.
+/// what was redacted; the proof covers both. `strongroom verify-proof` checks the file without the
+/// archive; docs/proof.md says how to check it without strongroom.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -103,7 +104,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         let redacted = term::count(redacted as u64);
         writeln!(
             term::stderr(),
-            "{redacted} of them were redacted before they were stored: their records are not the bytes received, and say so"
+            "{redacted} of them were redacted before they were stored: their records are not the bytes received, and the proof says so"
         )?;
     }
     Ok(exit::OK)

@@ -1,4 +1,4 @@
-//! `strongroom query`: one statement in, one answer out.
+//! `strongroom query`: answers one SQL statement.
 //!
 //! Invariant: a file named by `--output` appears under its name only when the answer is complete; a
 //! failed or interrupted query leaves what was there before.
@@ -28,18 +28,18 @@ use crate::term;
 pub struct Args {
     #[command(flatten)]
     session: SessionArgs,
-    /// The statement; `-`, or nothing if standard input is not a terminal, reads it from there
+    /// The statement; `-` reads it from standard input, which is the default if that is no terminal
     // SQL may start with a comment, `-- like this`.
     #[arg(allow_hyphen_values = true, value_parser = no_flag)]
     sql: Option<String>,
-    /// Takes what follows the statement, so that an unknown flag is reported even before a
-    /// statement
+    /// Takes an argument after the statement, which is an error. So if an unknown flag is before
+    /// the statement, the error is about the flag, and not about the statement as a second argument
     #[arg(hide = true, value_parser = nothing_more)]
     _more: Option<String>,
     /// Read the statement from FILE
     #[arg(short, long, value_name = "FILE", conflicts_with = "sql")]
     file: Option<PathBuf>,
-    /// How to write the answer; by default as the ending of --output says, else as a table
+    /// How to write the answer [default: by the ending of --output, or as a table]
     #[arg(long, value_name = "FORMAT")]
     format: Option<FormatName>,
     /// Write the answer to FILE, which appears when it is complete
@@ -117,7 +117,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         Some(written) => {
             tell_policies(&written);
             if !args.quiet {
-                // The answer is out; an error about this line would help no one.
+                // The answer is written, so a failure to write this line is ignored.
                 let _ = writeln!(term::stderr(), "{}", summary(&written));
             }
             Ok(exit::OK)
@@ -198,15 +198,16 @@ fn answer_to_file(
     Ok(Some(written))
 }
 
-/// Says that rows of more than one redaction policy were read: an answer over their tokens may be
-/// another one than over values, so this is said to whoever wants no summary, too.
+/// Says that rows of more than one redaction policy were read. An answer computed from their tokens
+/// may differ from one computed from the values, so this is said even if no summary is wanted.
 pub fn tell_policies(written: &Written) {
     if written.policies.len() > 1 {
-        // The answer is out; an error about this line would help no one.
+        // The answer is written, so a failure to write this line is ignored.
         let _ = writeln!(
             term::stderr(),
             "note: the rows read were redacted under more than one policy ({}); tokens of different keys are \
-             never equal, so joins and counts over them find less (the key's id is in each token)",
+             never equal, so joins over them find too little, and one value may count as several (the key's id is \
+             in each token)",
             written.policies.join(", ")
         );
     }

@@ -1,8 +1,8 @@
-//! `strongroom redact`: what a redaction policy would replace, the keys of policies, and what only
-//! their holder can read again.
+//! `strongroom redact`: counts what a redaction policy would replace, makes the keys of policies,
+//! and decrypts rejects.
 //!
-//! Invariant: a key is written only to the requested file, and never printed. Values are printed by
-//! `redact decrypt` alone, after its use was recorded.
+//! Invariant: a key is written only to the requested file, and never printed. Only `redact decrypt`
+//! prints values, and only after the use of the key was recorded.
 
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write as _};
@@ -41,8 +41,8 @@ Examples:
   strongroom redact --dry-run --redact policy.toml --archive ./archive --from 2026-03-01
   strongroom redact key new redact.key
 
-Exit codes of --dry-run: 0 done; 1 an archive has what the policy would have replaced; 2 a log could
-not be read to its end.")]
+Exit codes of --dry-run: 0 done; 1 the archive contains values that the policy would have replaced; 2 a
+log could not be read to its end.")]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -61,7 +61,7 @@ struct PreviewArgs {
     /// Name of the cluster that the logs come from
     #[arg(long, value_name = "NAME", value_parser = cluster_name, required_unless_present = "archive")]
     cluster: Option<String>,
-    /// Look at an archive instead of logs: what is in it that the policy would have replaced
+    /// Read an archive instead of logs, and count what the policy would have replaced in it
     #[arg(long, value_name = "LOCATION", conflicts_with_all = ["cluster", "logs", "unwrap", "writers"])]
     archive: Option<String>,
     /// Start of the period in the archive [default: the first event]
@@ -73,7 +73,8 @@ struct PreviewArgs {
     /// Where the event is in objects in which no wrapper is recognised
     #[arg(long, value_name = "PATH", value_parser = EventPath::parse)]
     unwrap: Option<EventPath>,
-    /// Believe a writer of audit events that is not known here, as `ingest --writer` does (repeatable)
+    /// Believe a writer of audit events that strongroom does not know, as `ingest --writer` does
+    /// (repeatable)
     #[arg(long = "writer", value_name = "WRITER", value_parser = Writer::parse)]
     writers: Vec<Writer>,
     /// Also say what these rules would not see in a hunt: a Sigma YAML file or a folder of them
@@ -94,7 +95,7 @@ struct PreviewArgs {
 #[derive(clap::Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "a command line is parsed once")]
 enum Command {
-    /// Make a key of a policy, or show the id of one
+    /// Make a key for a policy, or show the id of a key
     Key {
         #[command(subcommand)]
         command: KeyCommand,
@@ -111,7 +112,7 @@ enum KeyCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Print the id of a key, which its tokens have
+    /// Print the id of a key, which is also in each of its tokens
     Id {
         /// The key: file:PATH, env:NAME or command:PROGRAM ARGUMENTS
         #[arg(value_name = "KEY", value_parser = key_source)]
@@ -125,7 +126,8 @@ Example:
   strongroom redact decrypt --redact policy.toml --archive ./archive --principal eve@example.com \\
       --reason \"case 4711\" -o rejects.bin
 
-Each record is followed by a newline. Exit code 1: some are of keys that were not given, or damaged.")]
+Each record is followed by a newline. Exit code 1: some rejects need a key that was not given, or are
+damaged.")]
 struct DecryptArgs {
     #[command(flatten)]
     keys: DisclosureArgs,
@@ -168,7 +170,7 @@ pub fn key_source(text: &str) -> Result<KeySource, String> {
 }
 
 impl DisclosureArgs {
-    /// Loads the keys. Those that cannot be loaded are an error.
+    /// Loads the keys. It is an error if a key cannot be loaded.
     pub fn keys(&self) -> Result<Keys, CliError> {
         guard_memory();
         let keys = match &self.redact {
@@ -183,8 +185,8 @@ impl DisclosureArgs {
         open(&self.archive)
     }
 
-    /// Records a use, in the archive that is asked about or in the one for records. Without a record
-    /// there is no answer.
+    /// Records a use of the keys, in the archive of `--record` or else in the archive that is asked
+    /// about. If this fails, the command gives no answer.
     pub fn record(&self, archive: &Archive, disclosure: Disclosure<'_>) -> Result<(), CliError> {
         let reason = self.reason.trim();
         if reason.is_empty() || reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {

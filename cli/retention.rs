@@ -69,12 +69,13 @@ Example:
   strongroom retention extend --years 10 --reason \"state law of 2027\" \\
       --key audit.key --archive s3://bucket/prefix
 
-With the years that are promised already, it finishes what an earlier run started. Run it again
-after the writers' next seal: objects that they put at this moment still get the earlier promise.")]
+With the years that are promised already, the command finishes what an earlier run started. Run it
+again after each writer has sealed once: objects that are written during a run may still get the
+earlier promise.")]
 struct ExtendArgs {
     #[command(flatten)]
     archive: ArchiveArgs,
-    /// Calendar years, counted from when each object was put
+    /// Calendar years, counted from when each object was written
     #[arg(long, value_name = "N")]
     years: u32,
     /// The reason, in one line; it is kept
@@ -90,8 +91,9 @@ Example:
   strongroom retention drop --volume events/2019 --confirm events/2019 \\
       --reason \"retention is over\" --key audit.key
 
-Refused while any object is locked or under hold, for the present year, and without the archive's
-key. Nothing brings a volume back. The same command finishes a run that was interrupted.")]
+The drop is refused while any object of the volume is locked or under hold, if the volume is of the
+present year, and without the archive's key. A dropped volume cannot be restored. The same command
+finishes a drop that was interrupted.")]
 struct DropArgs {
     #[command(flatten)]
     archive: ArchiveArgs,

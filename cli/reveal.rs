@@ -1,4 +1,4 @@
-//! `strongroom reveal`: whether a value is the one that a token stands for.
+//! `strongroom reveal`: says whether a token stands for a given value.
 //!
 //! Invariant: the value is read from standard input, and is in no argument, output or record.
 
@@ -18,9 +18,9 @@ const VALUE_BYTES_MAX: u64 = 64 << 20;
 /// Say whether a value is the one that a token stands for.
 ///
 /// No table of values is kept: you need the value, which is read from standard input, and the key.
-/// The use is recorded in the archive before the answer is given, or in that of --record while another
-/// process writes to the archive. Tokens of different keys cannot be compared; name old keys in
-/// `old_keys` of the policy, or with --redact-key.
+/// Before the answer is given, the use is recorded in the archive, or in the archive of --record,
+/// for example because another process writes to the first. Tokens of different keys cannot be
+/// compared; name old keys in `old_keys` of the policy, or with --redact-key.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Example:

@@ -1,5 +1,5 @@
-//! `strongroom rules`: which rules there are, whether they are sound, and what they need of an
-//! audit policy.
+//! `strongroom rules`: lists, shows, checks and tests rules, and says what they need from an audit
+//! policy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -83,8 +83,8 @@ enum Command {
         /// Name or id of the rule
         rule: String,
     },
-    /// Check rules for mistakes, and for what an analyst will miss; exit code 1 if anything is
-    /// found
+    /// Check rules for mistakes, and for missing texts that an analyst needs; exit code 1 if
+    /// anything is found
     Lint {
         /// Rule files, or folders of them
         #[arg(required = true, value_name = "PATH")]
@@ -106,8 +106,8 @@ enum Command {
         #[arg(long)]
         no_builtin_rules: bool,
     },
-    /// Show ATT&CK techniques and HIPAA safeguards, the audit levels that rules need, and whether a
-    /// stream carries them
+    /// Show ATT&CK techniques and HIPAA safeguards, the audit levels that rules need, and whether
+    /// the events of a stream have these levels
     Coverage {
         #[command(flatten)]
         given: Given,
@@ -423,15 +423,16 @@ fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Result<Vec<Alert>, String> 
 struct Carried {
     /// Events that the rule matches, as far as can be seen without a body.
     seen: u64,
-    /// Those of them that were written at the audit level that the rule needs, or a higher one.
+    /// The events of `seen` that were written at the audit level that the rule needs, or a higher
+    /// one.
     whole: u64,
 }
 
 /// What an archive shows of a stream.
 struct Seen {
-    /// By the position of the rule.
+    /// One for each rule, at the rule's position in the set.
     carried: Vec<Carried>,
-    /// What is in the archive and should not be.
+    /// Values that are in the archive although they should not be.
     in_clear: Preview,
     redactor: Arc<Redactor>,
     /// What rules cannot see in redacted events.
@@ -511,7 +512,7 @@ fn coverage(rules: &RuleSet, seen: Option<&Seen>, as_json: bool) -> std::io::Res
         let carried = &seen?.carried;
         let feeders = rules.feeders(at);
         let parts = if feeders.is_empty() { vec![at] } else { feeders };
-        // A correlation is carried only as well as the worst carried of the rules that feed it.
+        // A correlation sees no more than the rule that sees least among the rules that feed it.
         let least = parts.into_iter().map(|at| carried[at]).min_by_key(|part| (part.whole, part.seen))?;
         let word = match least {
             Carried { seen: 0, .. } => "not seen",
@@ -635,7 +636,7 @@ fn coverage(rules: &RuleSet, seen: Option<&Seen>, as_json: bool) -> std::io::Res
     }
     writeln!(
         out,
-        "\n`strongroom rules list --technique T1609` or `--hipaa '164.312(b)'` names the rules of one."
+        "\n`strongroom rules list --technique T1609` or `--hipaa '164.312(b)'` lists the rules of a technique or safeguard."
     )?;
     let hidden = seen.map(|seen| hidden_json(rules, &seen.hidden)).unwrap_or_default();
     let hidden = hidden.as_object().into_iter().flatten();

@@ -50,7 +50,7 @@ const WEBHOOK_CLOSE: Duration = Duration::from_secs(3);
 const ALERTS_FINISH: Duration = Duration::from_secs(5);
 /// How often sources are checked for silence.
 const SILENCE_TICK: Duration = Duration::from_secs(1);
-/// How often rejects are reported at most.
+/// Minimum time between two reports of rejects.
 const REJECTS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Maximum number of alerts about the pipeline itself that wait for room in the outbox. They must
 /// wait, because no archive has them.
@@ -96,7 +96,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let rules = Arc::new(ingest::load_rules(!config.builtin_rules, &config.rules)?);
     start_log(&config.log)?;
     if let Some(redactor) = &redactor {
-        // Once more, because a warning reaches the log only now.
+        // `redactor` has called this before the log was started. The second call repeats a warning,
+        // so that it is in the log.
         config::redact::guard_memory();
         tracing::info!(
             policy = format!("{:016x}", redactor.id()),
@@ -150,7 +151,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let signer = args.key.signer()?.or_else(|| config.signer.clone());
     let public_key = signer.as_ref().map(|signer| signer.public());
     let anchoring = start_anchors(&config, &state)?;
-    // An archive that disappears later is an unmounted disk, and must not be replaced by a new one.
+    // If the archive disappears later, its disk was probably unmounted. It must not be replaced by
+    // a new archive.
     let was_open = std::cell::Cell::new(false);
     let open = move || {
         let archive = if was_open.get() {
@@ -311,8 +313,8 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
 
 /// Where alerts leave the process.
 enum AlertOutput {
-    /// To a thread that writes them as they arrive. Alerts that find the queue full are in the
-    /// archive only.
+    /// To a thread that writes them as they arrive. An alert that arrives while the queue is full
+    /// is only in the archive.
     Queue {
         alerts: Sender<Alert>,
         dropped_alerts: Arc<AtomicU64>,
@@ -460,7 +462,7 @@ impl Watch {
     fn check_silence(&mut self) {
         for (name, bound) in self.silence.clone() {
             let Some(since) = self.metrics.source(&name).quiet_since() else {
-                // Another member of its group brings what there is.
+                // The source has no partition now: another member of its Kafka group reads them.
                 self.silent.remove(&name);
                 continue;
             };

@@ -1,7 +1,7 @@
-//! Signals that would end the process without a word.
+//! Catches a signal that would end the process without a message.
 //!
-//! Invariant: a write that the system refuses is an error of that write, which names its file. Where
-//! the kernel also sends a signal, the signal is caught and has no effect.
+//! Invariant: if the system refuses a write, the result is an error that names the file. If the
+//! kernel also sends a signal, the signal is caught and has no other effect.
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,11 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 /// `SIGXFSZ` on every system that we build for: a file would become longer than `ulimit -f` says.
 const FILE_SIZE_EXCEEDED: SignalKind = SignalKind::from_raw(25);
 
-/// Makes a write beyond the limit of file sizes an error. If the signal cannot be caught, it ends the
-/// process as before.
+/// Makes a write beyond the limit on file sizes an error. If this function cannot catch the signal,
+/// the signal still ends the process.
 pub fn catch_file_size_exceeded() {
     let Ok(runtime) = Builder::new_current_thread().enable_io().build() else { return };
     let _entered = runtime.enter();
-    // What is registered stays registered when the runtime is gone.
+    // The handler stays registered after the runtime is dropped.
     let _ = signal(FILE_SIZE_EXCEEDED);
 }

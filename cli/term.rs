@@ -1,7 +1,7 @@
-//! Words, numbers and colours on the terminal, the same in every command.
+//! Writes words, numbers and colours in the same form in every command.
 //!
-//! Invariant: whatever is written through [`stdout`], [`stderr`], [`data`] or [`log`], a terminal only
-//! colours text, ends lines and shows characters in their order.
+//! Invariant: text that is written through [`stdout`], [`stderr`], [`data`] or [`log`] can make a
+//! terminal only colour text, end lines and show characters in their order.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -54,17 +54,18 @@ pub fn byte_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << unit).ok_or_else(|| "too many bytes".to_owned())
 }
 
-/// Text from outside with everything made visible that a terminal obeys, or that changes the order
-/// of other characters: a name in a log must not move the cursor, change the title of the terminal
-/// that shows it, or be read as another name.
+/// Returns text from outside in which each character that a terminal obeys, or that changes the
+/// order of other characters, is replaced with a visible escape. So a name in a log cannot move the
+/// cursor, change the title of the terminal, or be mistaken for another name.
 pub fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| if is_active(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect()
 }
 
-/// Like [`printable`], for a message of several lines. Only lines that are indented are ours; a line
-/// feed before other text came from outside, as in the name of a file.
+/// Like [`printable`], for a message of several lines. The program indents every line after the
+/// first. So a line feed before a line that is not indented came from outside, for example in the
+/// name of a file, and is replaced too.
 pub fn printable_lines(text: &str) -> String {
     text.split("\n  ").map(printable).collect::<Vec<_>>().join("\n  ")
 }
@@ -79,7 +80,7 @@ pub fn stderr() -> Clean<anstream::AutoStream<io::Stderr>> {
     Clean::of(anstream::stderr(), io::stderr().is_terminal(), true)
 }
 
-/// Standard output for data, which are not changed unless it is a terminal.
+/// Standard output for data. The bytes are changed only if standard output is a terminal.
 pub fn data() -> Clean<io::Stdout> {
     Clean::of(io::stdout(), io::stdout().is_terminal(), false)
 }
@@ -89,9 +90,9 @@ pub fn log() -> Clean<io::Stderr> {
     Clean::of(io::stderr(), io::stderr().is_terminal(), true)
 }
 
-/// A writer to a place that may be a terminal. On a terminal, every character that it obeys is
-/// written as JSON would write it (`\u001b`), except line feeds, tabs and, if they are kept, colours;
-/// bytes that are not UTF-8 become U+FFFD.
+/// A writer to a place that may be a terminal. If the place is a terminal, every character that a
+/// terminal obeys is written as JSON would write it (`\u001b`), except line feeds, tabs and, if
+/// they are kept, colours. Bytes that are not UTF-8 become U+FFFD.
 #[derive(Debug)]
 pub struct Clean<W> {
     out: W,
@@ -111,7 +112,7 @@ impl<W: io::Write> Clean<W> {
         self
     }
 
-    /// Writes what is complete of `held`, or all of it at the end.
+    /// Writes the complete characters and colours in `held`, or everything if `is_end`.
     fn pass(&mut self, is_end: bool) -> io::Result<()> {
         let bytes = std::mem::take(&mut self.held);
         let mut text = String::with_capacity(bytes.len() + 8);
@@ -128,7 +129,7 @@ impl<W: io::Write> Clean<W> {
                     Colour::Part | Colour::None => {}
                 }
             }
-            // Up to the next escape, so that each one is looked at.
+            // The text ends before the next escape, so that every escape is examined.
             let until = 1 + rest[1..].iter().position(|byte| *byte == ESCAPE).unwrap_or(rest.len() - 1);
             let (taken, length) = match std::str::from_utf8(&rest[..until]) {
                 Ok(taken) => (taken, until),
@@ -187,12 +188,13 @@ const COLOUR_BYTES_MAX: usize = 32;
 enum Colour {
     /// The length of the sequence.
     Whole(usize),
-    /// It may be one when more is known.
+    /// The text ends before it is clear whether the sequence sets a colour.
     Part,
     None,
 }
 
-/// What a text that begins with an escape is: `ESC [`, digits and semicolons, `m`.
+/// Says whether a text that begins with an escape begins with a sequence that sets a colour. Such a
+/// sequence is `ESC [`, then digits, semicolons and colons, then `m`.
 fn colour(text: &[u8]) -> Colour {
     for (at, byte) in text.iter().enumerate().take(COLOUR_BYTES_MAX) {
         match (at, byte) {

@@ -31,7 +31,7 @@ Examples:
   strongroom verify --archive s3://bucket/prefix --from 2026-03-01 --to 2026-03-31 \\
       --json report.json
 
-Exit codes: 0 no finding; 1 findings; 2 it could not be done.")]
+Exit codes: 0 no finding; 1 findings; 2 the check could not be done.")]
 pub struct Args {
     /// The archive: a folder, a file:// or an s3:// URL
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
@@ -75,7 +75,8 @@ pub struct Args {
 /// Witnesses whose cosignatures are required.
 #[derive(clap::Args)]
 pub struct WitnessKeyArgs {
-    /// The vkey of a witness, from its operator: it must have cosigned (repeatable)
+    /// The vkey of a witness, obtained from its operator; the witness must have cosigned
+    /// (repeatable)
     #[arg(long = "witness", env = "STRONGROOM_WITNESSES", value_name = "VKEY", value_delimiter = ' ', value_parser = witness_key)]
     keys: Vec<WitnessKey>,
     /// How many of the witnesses must have cosigned [default: all of them]
@@ -133,8 +134,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     bar.0.finish_and_clear();
     write_report(&args, &report)?;
     let good = report.findings.is_empty();
-    // A check of certain days is not remembered, because it has not read every file that the heads
-    // cover.
+    // A check of certain days is not remembered, because it has not read every file that the tree
+    // heads cover.
     if let (Some(path), true, None, None) = (&state, good, args.from, args.to) {
         remember(path, &report).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -199,7 +200,7 @@ fn state_file(archive_id: &str) -> Result<PathBuf, CliError> {
     Ok(folder.join("strongroom").join(format!("verify-{archive_id}.json")))
 }
 
-/// The heads that the last check verified; an empty list if there was no check.
+/// The tree heads that the last check verified; an empty list if there was no check.
 fn last_heads(path: &Path, archive_id: &str) -> Result<Vec<TreeHead>, CliError> {
     let report = match std::fs::read(path) {
         Ok(report) => report,

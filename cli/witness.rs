@@ -1,4 +1,4 @@
-//! `strongroom witness`: a witness for other archives' logs, over HTTP.
+//! `strongroom witness`: runs a witness for the logs of other archives, over HTTP.
 //!
 //! Invariants: without TLS the witness listens on loopback only. The number of connections, the
 //! streams and the duration of each, and the size of a request are bounded. `strongroom_proof`
@@ -39,8 +39,8 @@ const CONNECTIONS_MAX: usize = 128;
 const CONNECTIONS_OF_ADDRESS_MAX: usize = 64;
 const STREAMS_MAX: u32 = 8;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Maximum time between two requests of a connection; [`CONNECTION_MAX`] is that of a whole
-/// connection. A log sends a request every few minutes.
+/// Maximum time between two requests of a connection. ([`CONNECTION_MAX`] is the maximum time for a
+/// whole connection.) A log sends a request every few minutes.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 const CONNECTION_MAX: Duration = Duration::from_secs(600);
 const BODY_MAX: Duration = Duration::from_secs(10);
@@ -57,11 +57,11 @@ const LOGS_BYTES_MAX: u64 = 4 << 20;
 
 /// Watch the proof logs of archives, and cosign each tree that continues the one cosigned before.
 ///
-/// A witness remembers the greatest tree of each log that it has seen and cosigns no other history,
-/// even with the log's key. Run it where the archive's operator has no power. It speaks C2SP
-/// tlog-witness; an archive reaches it with `strongroom sign-log --witness` or with `[[witness]]`
-/// in the configuration of `run`, and `strongroom verify --witness` requires its cosignatures. The
-/// witness prints its vkey at the start.
+/// A witness remembers the greatest tree that it has seen of each log. It cosigns no other history,
+/// even if that history is signed with the log's key. Run the witness where the archive's operator
+/// has no power. It speaks C2SP tlog-witness; an archive reaches it with `strongroom sign-log
+/// --witness` or with `[[witness]]` in the configuration of `run`, and `strongroom verify
+/// --witness` requires its cosignatures. The witness prints its vkey at the start.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -298,8 +298,8 @@ async fn answer(request: Request<Incoming>, witness: Arc<Witness>) -> Response<F
     let Ok(WitnessAnswer { status, content_type, body, origin, contradiction }) = answered else {
         return plain(StatusCode::INTERNAL_SERVER_ERROR, "the witness failed\n");
     };
-    // This is the origin of a known log, which its key has signed. So no stranger can put text into
-    // the witness's own log.
+    // The origin is that of a known log, and the log's key has signed it. So no stranger can put
+    // text into the messages of this process.
     if let Some(origin) = origin {
         match contradiction {
             Some(what) => {

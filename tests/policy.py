@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Checks the dependency tree against deny.toml, offline, from `cargo metadata` and `cargo tree`.
 
-Three questions: is every crate from crates.io, under a licence that deny.toml allows, and not banned
-(crate, second version or feature)? Do the user's build and the tests share every dependency, feature
-for feature? If they did not, `cargo test` would silently compile the heavy ones a second time.
+Every crate must be from crates.io and have a licence that deny.toml allows. No banned crate, second
+version or feature may be in the tree. The user's build and the tests must use every dependency
+with the same features; otherwise `cargo test` would silently compile the heavy ones a second time.
 
-Exit code 0: all are true. 1: the findings are printed, one per line.
+Exit code 0: there is no finding. 1: the findings are printed, one per line.
 """
 
 import json

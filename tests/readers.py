@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
 """Seven independent readers open volumes of an archive, and must find what its commits say.
 
-A volume is a folder with a Delta table, `archive/events/2026` for instance. What is expected is derived without any of
-the readers: the JSON commits are replayed here from the first one on, and the files they name are read one by one. Each reader
-is asked with its own engine for rows, a sum, the bounds of the time column, the rows after the middle of these (so that statistics that
-lie would leave files out) and the rows of the last day (so that partitions are looked at); then for all rows, whose columns are
-counted and weighed. Any difference is printed, and the exit code is 1.
+A volume is a folder with a Delta table, for instance `archive/events/2026`. The expected answers are derived without any of
+the readers: this script replays the JSON commits from the first one on, and reads the files that they name one by one. Then each
+reader answers questions with its own engine: the number of rows, a sum, the bounds of the time column, the rows of the later half
+of that time (if statistics were wrong, files would be left out), and the rows of the last day (so that partitions are used). The
+last question is for all rows, whose columns are counted and weighed. Any difference is printed, and the exit code is 1.
 
-Where a volume has a checkpoint, each reader also opens copies of it (hard links where possible):
-    cut      commits before the newest checkpoint are gone, as in a log that was cleaned up: can the checkpoint be read?
-    garbled  they are there and hold garbage: is the checkpoint what the reader begins with?
-Both are made with and without `_last_checkpoint`, and all questions but the last are asked again. `used` is said of a reader that
-answers all of them, `read` of one that answers when commits are cut but looks at older commits where there are some, `hint` of one
-that finds no checkpoint without `_last_checkpoint`, and `no`, with the reason, of one that cannot read it. A reader that answers
-wrongly is a difference in all cases; one that refuses a copy is not, unless --checkpoint-by names it.
+If a volume has a checkpoint, each reader also opens copies of the volume (hard links where possible):
+    cut      commits before the newest checkpoint are gone, as in a log that was cleaned up: can the reader read the checkpoint?
+    garbled  these commits are there but contain garbage: does the reader begin with the checkpoint?
+Both copies are made with and without `_last_checkpoint`, and all questions but the last are asked again. The verdict on a reader is
+`used` if it answers all of them, `read` if it answers with commits cut but reads older commits where there are some, `hint` if it
+finds no checkpoint without `_last_checkpoint`, and `no`, with the reason, if it cannot read the checkpoint. A wrong answer is always
+a difference. If a reader refuses a copy, that is no difference, unless --checkpoint-by names the reader.
 
-What is known of these readers, and allowed for:
-    Polars, Daft and Spark SQL use names of files in the form of a URL as names on the disk, without decoding them: they find nothing
-    in a folder whose path has a space or a letter outside of ASCII, so they always get a copy under a plain name. Polars and Daft take
+Known limits of these readers, for which the script allows:
+    Polars, Daft and Spark SQL take a file name in the form of a URL for a name on the disk, without decoding it. So they find nothing
+    in a folder whose path has a space or a letter outside of ASCII, and always get a copy under a plain name. Polars and Daft take
     the list of files from delta-rs.
     chDB has no binary type (text instead) and no lists that are null (empty instead).
     DuckDB reads Delta with its own extension, which PyPI has for the release line 1.5 as a package.
@@ -58,7 +58,7 @@ class Refused(Exception):
 
 
 class Log:
-    """Actions of a volume's log, replayed: the files that are in the table, its schema, its applications' positions."""
+    """The state that the actions of a volume's log lead to: the files of the table, its schema, and the positions of applications."""
 
     def __init__(self):
         self.files, self.transactions, self.metadata, self.version = {}, {}, None, None
@@ -77,7 +77,7 @@ class Log:
                 raise Refused(f"it asks for reader version {protocol['minReaderVersion']}")
 
     def paths(self, volume):
-        """Files of the table; names in the log are those of a URL."""
+        """Paths of the files of the table. (The log has their names in the form of a URL.)"""
         return [volume / urllib.parse.unquote(path) for path in self.files]
 
     def columns(self):
@@ -96,7 +96,7 @@ class Log:
 
 
 def names(volume, pattern):
-    """Versions in the log whose file names match, ascending."""
+    """The versions of all files in the log whose names match, ascending."""
     matches = (pattern.fullmatch(name) for name in os.listdir(volume / "_delta_log"))
     return sorted(int(match[1]) for match in matches if match)
 
@@ -125,7 +125,7 @@ def replay(volume):
 
 
 def replay_from_checkpoint(volume):
-    """The same, starting at the newest checkpoint, as a reader of a cleaned log has to do it."""
+    """Like `replay`, but from the newest checkpoint on, as a reader has to do it if earlier commits are gone."""
     import pyarrow.parquet as pq
 
     checkpoints = names(volume, CHECKPOINT)
@@ -152,7 +152,7 @@ def day_of(add):
 
 
 class Expected:
-    """What every reader has to find, and the resulting questions."""
+    """The expected answers for one volume, and the questions that every reader is asked."""
 
     def __init__(self, volume):
         log = replay(volume)
@@ -173,7 +173,7 @@ class Expected:
         self.read(volume, log)
 
     def read(self, volume, log):
-        """The content of the files, one by one, which the statistics do not have."""
+        """Reads the files one by one, for what the statistics do not say."""
         import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
@@ -204,7 +204,7 @@ class Expected:
         """Differences of an answer, in words."""
         for key in ("version", "rows", "sum", "least", "greatest", "late", "last_day", "files"):
             said, wanted = found.get(key), getattr(self, key)
-            # Not every reader reports the version and the files; none may leave out the rest.
+            # Not every reader reports the version and the files. Every reader has to report the rest.
             if said != wanted and not (said is None and key in ("version", "files")):
                 yield f"{key} is {said}, not {wanted}"
         if found.get("transactions") not in (None, self.transactions):
@@ -245,7 +245,7 @@ def kind_of(kind):
 
 
 def total(column):
-    """A sum; those of offsets and of times outgrow 64 bits, so halves of the numbers are added."""
+    """A sum. Sums of offsets and of times do not fit into 64 bits, so the halves of the numbers are added separately."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -285,7 +285,7 @@ def contents(table):
 
 
 def answer(question, row, read, files=None, **more):
-    """`read` gives all rows; copies of a volume whose log differs are not read again."""
+    """Answers with the rows that `read` gives. They are not read again for copies of a volume, which differ only in the log."""
     rows, added, least, greatest, late, last_day = row
     number = lambda value: None if value is None else int(value)
     counts = {"rows": int(rows), "sum": int(added or 0), "late": int(late or 0), "last_day": int(last_day or 0)}
@@ -293,8 +293,8 @@ def answer(question, row, read, files=None, **more):
 
 
 def sql(question, source, as_micros, moment, quote='"'):
-    """The questions in SQL; dialects differ in how they turn a time into a number and back. Filters stand in subqueries,
-    where an engine may leave out files because of them."""
+    """Returns the questions as SQL. Dialects differ in how they turn a time into a number and back. The filters are in subqueries,
+    so that an engine can leave out files because of them."""
     number, time, date = (quote + name + quote for name in (question["number"], question["time"], "date"))
     middle, day = question["middle"], question["day"] or "1970-01-01"
     bounds = [as_micros.format(f"{which}({time})") for which in ("min", "max")]
@@ -403,7 +403,7 @@ class Polars:
 
 
 class PyArrow:
-    """Reads files only; the list of them is derived here from the newest checkpoint and the commits after it."""
+    """A reader of Parquet files only. This script derives the list of files from the newest checkpoint and the commits after it."""
 
     package, gets_copy = "pyarrow", False
 
@@ -415,7 +415,7 @@ class PyArrow:
         log = replay_from_checkpoint(volume)
         plain = {"string": pa.string(), "binary": pa.binary(), "array": pa.list_(pa.string()), "long": pa.int64(), "integer": pa.int32()}
         kinds = plain | {"timestamp": pa.timestamp("us", "UTC"), "date": pa.date32()}
-        # Then a table without files has columns as well.
+        # With a schema, a table without files has columns as well.
         tables = [pa.schema([(name, kinds[kind]) for name, kind in log.columns().items()]).empty_table()] if not log.files else []
         tables += [
             pq.ParquetFile(path).read().append_column("date", pa.array([day_of(add)], pa.string()).cast(pa.date32()).take(nulls(path)))
@@ -477,7 +477,7 @@ def one_reader(name):
         except Exception as error:
             found = {"refused": " ".join(f"{type(error).__name__}: {error}".split())}
         print(json.dumps(found), file=out, flush=True)
-    # Engines with threads of their own would keep the process.
+    # Threads of an engine would keep the process alive.
     os._exit(0)
 
 
@@ -522,7 +522,7 @@ def copies(volume, folder, whole_only):
 
 
 def verdict(answers):
-    """What a reader does with a checkpoint, in a word, and the reason where it does nothing with it."""
+    """The verdict on how a reader uses a checkpoint, in a word, with the reason if it does not use it."""
     reads = {kind: "refused" not in found for kind, found in answers.items() if kind in COPIES}
     if not reads:
         return "none", None
@@ -540,7 +540,7 @@ def verdict(answers):
 
 
 def ask(name, tasks):
-    """Answers of one reader, in a separate process: some cannot share a process, and one may crash."""
+    """The answers of one reader, from a separate process: some readers cannot share a process, and a reader may crash."""
     command = [sys.executable, str(pathlib.Path(__file__).resolve()), "--one", name]
     text = "".join(json.dumps(task) + "\n" for task in tasks)
     try:

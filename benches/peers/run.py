@@ -2,9 +2,9 @@
 """Compares strongroom with DuckDB and ClickHouse on one generated log, in one run. See ../README.md.
 
 Every conversion is a whole process of its own, measured by what the kernel accounts to it (os.wait4). The
-contenders take turns, so that a machine whose speed drifts is unfair to nobody; medians are reported, and
-all raw figures are kept. Uses the standard library only; the peers live in a virtual environment that is
-made in the work folder.
+contenders take turns, so that a change in the speed of the machine affects all of them. Medians are
+reported, and all raw figures are kept. The script uses the standard library only; the peers are installed
+in a virtual environment in the work folder.
 """
 
 import argparse
@@ -198,7 +198,7 @@ class Bench:
         return {name: summary(of, size, self.options.events) for name, of in runs.items()}
 
     def one_core(self, log):
-        """Ours on one core and on all, in turns."""
+        """Measures strongroom on one core and on all cores, in turns."""
         runs = {1: [], len(self.cores): []}
         for _ in range(self.options.runs):
             for count in runs:
@@ -270,7 +270,7 @@ class Bench:
 
 
 def touch_memory():
-    """Makes the host of a virtual machine back the memory that the next process will get."""
+    """Makes the host of a virtual machine provide the memory that the next process will get."""
     touch = f"b = bytearray({TOUCHED_BYTES})\nfor at in range(0, len(b), 4096): b[at] = 1"
     subprocess.run([sys.executable, "-c", touch], check=True)
 

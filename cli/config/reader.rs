@@ -381,8 +381,8 @@ impl<'s> Section<'s> {
         Some(text)
     }
 
-    /// Like [`Section::secret`], for a secret by which this program knows who may use it. It must be as
-    /// hard to guess as [`TOKEN_BITS_MIN`] random bits.
+    /// Like [`Section::secret`], for a token that clients of this program must show. The token must
+    /// be as hard to guess as [`TOKEN_BITS_MIN`] random bits.
     pub fn token(&self, file: &'static str, env: &'static str) -> Option<String> {
         let before = self.mistakes.count();
         let token = self.secret(file, env)?;
@@ -424,16 +424,17 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// Random bits of a token: 16 bytes.
+/// Minimum strength of a token, in bits: that of 16 random bytes.
 const TOKEN_BITS_MIN: f64 = 128.0;
-/// Number of different characters in a token. Sixteen random bytes, however they are written, have
-/// more, except in one case of millions.
+/// Minimum number of different characters in a token. Sixteen random bytes have more, in hex and in
+/// base64, except in one case in millions.
 const TOKEN_CHARS_MIN: usize = 8;
 
 const CREDENTIALS_IN_URL: &str =
     "has a user, a key or a password in its URL, which is shown in logs and lists of processes; leave it out";
 
-/// Whether a text may be as long as `TOKEN_BITS_MIN` random bits are in the alphabet that it uses.
+/// Returns true if a token is long enough for [`TOKEN_BITS_MIN`] random bits. How many bits a
+/// character counts for depends on the alphabet that the token uses: 4 for hex digits, for example.
 fn is_hard_to_guess(token: &str) -> bool {
     let has = |is: fn(&char) -> bool| token.chars().any(|c| is(&c));
     let alphabet = if token.chars().all(|c| c.is_ascii_digit()) {
@@ -454,7 +455,7 @@ fn is_hard_to_guess(token: &str) -> bool {
     different.len() >= TOKEN_CHARS_MIN && bits >= TOKEN_BITS_MIN
 }
 
-/// Whether users outside the owner and the group of a file have any permission for it.
+/// Returns true if users other than the owner and the group of a file have any permission for it.
 fn is_open_to_others(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o007 != 0)
@@ -465,7 +466,8 @@ pub fn has_credentials(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else { return false };
     let is_scheme =
         !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-    // A secret key may have slashes, so everything before the query counts.
+    // A secret key may contain slashes, so the `@` after it is searched for up to the query, and
+    // not only up to the first slash.
     let before_query = rest.split(['?', '#']).next().unwrap_or(rest);
     is_scheme && !rest.starts_with('/') && before_query.contains('@')
 }

@@ -1,7 +1,8 @@
-//! The section `[redact]`: what may not be written, and the keys.
+//! The section `[redact]`: the values that must not be written, and the keys of the policy.
 //!
-//! Invariant: a policy with a mistake is never used in part. The key's file or variable is read when
-//! the configuration is; a program that gives a key is started only when the policy is put to use.
+//! Invariant: a policy with a mistake is not used at all. A key in a file or a variable is read
+//! together with the configuration. A program that gives a key is started only when the policy is
+//! put to use.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -55,8 +56,8 @@ fn rule(section: &Section<'_>) -> RuleSettings {
     settings
 }
 
-/// Reports a mistake of the policy where its key is. A place is `rules[2].paths[0]`, and counts from
-/// 0 as lists do.
+/// Reports a mistake of the policy at the line of the key that it is about. `place` names that key,
+/// such as `rules[2].paths[0]`; its numbers count from 0.
 fn report(section: &Section<'_>, rules: &[Section<'_>], place: &str, what: String) {
     let of_rule = place.strip_prefix("rules[").and_then(|rest| {
         let (number, rest) = rest.split_once(']')?;
@@ -111,7 +112,8 @@ fn parse_policy(text: &str) -> Result<Policy, Vec<Mistake>> {
     found.ok_or(found_mistakes)
 }
 
-/// Loads the keys of a policy, and puts it to use. Clear values are guarded from then on.
+/// Loads the keys of a policy, and puts the policy to use. Before that, calls [`guard_memory`],
+/// because the process has values in clear from then on.
 ///
 /// # Errors
 /// If a key cannot be loaded.
@@ -132,7 +134,8 @@ pub fn guard_memory() {
         let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
         let _ = writeln!(std::io::stderr(), "a thread panicked{place}, which is a bug");
     }));
-    // Linux alone has this file. Elsewhere the limit of the shell or the service manager counts.
+    // Only Linux has this file. On other systems, the limit on core dumps that the shell or the
+    // service manager sets must be 0.
     if let Err(error) = std::fs::write("/proc/self/coredump_filter", "0") {
         tracing::warn!(%error, "a core dump of this process would have events in clear; set its limit to 0");
     }

@@ -254,7 +254,8 @@ fn http(section: &Section<'_>, url: &str, confidential: bool) -> Option<HttpOpti
     }
 }
 
-/// The key `hostname`, else the name of the machine. Messages carry it.
+/// Returns the host name that messages contain: the key `hostname`, or else the name of the
+/// machine.
 fn hostname(section: &Section<'_>) -> String {
     section.string("hostname").unwrap_or_else(|| {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -28,8 +28,8 @@ pub struct Args {
     #[command(flatten)]
     witnesses: WitnessKeyArgs,
     /// Ask this archive again: a folder, a file:// or an s3:// URL
-    // Not from the environment: asking again reads as much as making the pack did, and must be
-    // requested.
+    // This is not taken from the environment. Asking the archive again reads as much as making the
+    // pack did, so the user has to request it.
     #[arg(long, value_name = "LOCATION")]
     archive: Option<String>,
     /// Write the report as JSON to FILE; - is standard output

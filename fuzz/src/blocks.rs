@@ -8,7 +8,7 @@
 //!    refuses is not an event, and is rejected for the same reason if no part of it could be saved.
 //! 3. An event that was saved out of a broken line or a list is an event to the plain decoder too.
 //! 4. Only an unfinished last line is not consumed.
-//! 5. A decoder carries nothing from one block to the next.
+//! 5. A decoder keeps nothing from one block for the next.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ const OPTIONS_MAX: u8 = 0x20;
 struct Kept {
     at: usize,
     bytes: Vec<u8>,
-    /// Bytes of `bytes` that are frame: before and after the record.
+    /// How many bytes of `bytes` are the frame before the record, and how many the frame after it.
     before: usize,
     after: usize,
     what: What,
@@ -130,7 +130,8 @@ fn check_bytes(block: &Block, decoded: &DecodedBlock, kept: &[Kept]) {
     assert!(rebuilt == block.bytes[..decoded.consumed], "the rows do not give the bytes back");
 }
 
-/// Whether the text of an event ends, or is not JSON, before the event's end.
+/// Returns true if the text of an event ends before the event does, or is not JSON from some point
+/// on.
 fn is_cut(event: &plain::PlainEvent) -> bool {
     event.faults.iter().flatten().any(|fault| fault.starts_with(": not_json"))
 }
@@ -160,20 +161,20 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             None => line.bytes,
         };
         let alone = match text.first() {
-            // An indented string is refused because of the text that it may be in.
+            // An indented string is refused, because it may be a line of a longer text.
             Some(b' ' | b'\t' | b'\r') if text.trim_ascii_start().starts_with(b"\"") => {
                 Err(Refusal { reason: Reason::TornLine, detail: String::new() })
             }
             _ => decode_alone(text, config.depth_max),
         };
         match (line.kind, alone) {
-            // Its text may be an event.
+            // The first piece of a long line may be an event.
             (LineKind::FirstPiece, _) => assert_eq!(mine.len(), 1, "a piece is lost"),
             (LineKind::Piece, _) => {
                 assert!(matches!(mine, [Kept { what: What::Reject { reason, .. }, .. }]
                     if *reason == Reason::LineTooLong.as_str()));
             }
-            // What must follow its event is not there yet.
+            // The end of the page, which must follow the event, is not there yet.
             (LineKind::OpenPage, _) => {
                 assert!(mine.is_empty(), "an open page was used");
                 left = Some(line.at);
@@ -181,11 +182,11 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             (LineKind::Foreign, _) => {
                 assert!(matches!(mine, [Kept { what: What::Reject { .. }, .. }]), "a client's list");
             }
-            // More of it may come, unless what is cut is a string in it.
+            // The event may continue in the next block, unless it was cut inside a string.
             (LineKind::Open, Ok(event)) if is_cut(&event) => {
                 left = mine.is_empty().then_some(line.at);
             }
-            // A whole event may follow on the line.
+            // A whole event may follow the one that is cut, on the same line.
             (LineKind::Whole, Ok(event)) if is_cut(&event) => {
                 assert!(mine.iter().any(|kept| matches!(kept.what, What::Event { .. })), "an event is lost");
             }
@@ -201,8 +202,9 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                 if let [Kept { what: What::Reject { reason, .. }, bytes, .. }] = mine
                     && bytes.len() == line.bytes.len()
                 {
-                    // In a list, the reject may be of its only item, or of a list without items. A list
-                    // that is cut after that item is not JSON as a whole.
+                    // The reject of a list may have the reason of its only item, or say that the
+                    // list has no items. For the plain decoder, a list that is cut after that item
+                    // is not JSON.
                     let is_list = (text.contains(&b'[')
                         || memchr::memmem::find(text, b"\"EventList\"").is_some())
                         && matches!(

@@ -1,8 +1,8 @@
 //! What the fuzz targets check, apart from the fuzzer that calls them.
 //!
 //! Invariant: only `strongroom-decode`, `strongroom-alerts` and `strongroom-generate` are compiled
-//! here, with what they depend on. Neither reaches Delta or Parquet, which would add minutes of instrumented build that
-//! no input ever runs.
+//! here, with what they depend on. None of them needs Delta or Parquet, which would add minutes to
+//! the instrumented build, for code that no input ever runs.
 
 pub mod blocks;
 pub mod mutate;

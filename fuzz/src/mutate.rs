@@ -1,8 +1,8 @@
 //! Mutations of an input that keep most of its structure.
 //!
-//! Randomly flipped bytes seldom give JSON, so they test the parser's first lines and
-//! little else. These mutations work on tokens: drop, double, swap or replace one, or insert a
-//! piece of text that once broke a decoder somewhere. The result is a function of input and seed.
+//! Randomly flipped bytes seldom give JSON, so they test the parser's first lines and little else.
+//! These mutations work on tokens: they drop, double, swap or replace a token, or insert a piece of
+//! text that once broke a decoder somewhere. The result is a function of input and seed.
 
 use std::ops::Range;
 

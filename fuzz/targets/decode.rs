@@ -1,4 +1,4 @@
-//! Blocks of bytes through both decoders.
+//! Gives blocks of bytes to both decoders, and checks the promises of [`blocks::check`].
 
 #![no_main]
 

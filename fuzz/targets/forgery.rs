@@ -1,5 +1,5 @@
-//! Events of a hostile client in every dialect. The input is not the stream: it is read as the
-//! random numbers from which the stream is generated.
+//! Generates streams with events of a hostile client in every dialect. The input is not such a
+//! stream; it serves as the random numbers from which a stream is generated.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ use strongroom_fuzz::streams::forgery;
 
 fuzz_target!(|data: &[u8]| {
     let mut rest = data;
-    // Used after the end of the input, so that a short input makes an event too.
+    // These numbers are used after the end of the input, so that a short input gives an event too.
     let mut random = Random(seed_of(data));
     forgery::check(&mut |bound| {
         let bytes = if bound <= 256 { 1 } else { 3 };

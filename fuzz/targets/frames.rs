@@ -1,4 +1,5 @@
-//! Streams of any bytes in blocks of any size, with and without a path to the event.
+//! Gives streams of any bytes, in blocks of any size, to the framing, with and without a path to
+//! the event.
 
 #![no_main]
 

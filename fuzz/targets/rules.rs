@@ -1,4 +1,4 @@
-//! Text as a rule file: rules that load must match, and nothing may panic.
+//! Loads text as a rule file. Rules that load are matched against events, and nothing may panic.
 
 #![no_main]
 

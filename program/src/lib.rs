@@ -1,4 +1,5 @@
-//! Asks a program of the operator: one that has a signing key, or that knows where a key is.
+//! Runs a program of the operator and returns its answer. Such a program signs a text with a key
+//! that only it has, or prints a key.
 //!
 //! ```
 //! let command = ["cat".to_owned()];
@@ -7,9 +8,9 @@
 //! ```
 //!
 //! Invariants:
-//! - The caller is held up for [`TIMEOUT`] and [`GRACE`] at most, whatever the program does: it may
-//!   not read its input, print without end, never end, or leave a child that has its pipes.
-//! - What is asked and answered is in no error, because it may be a key.
+//! - The caller is held up for [`TIMEOUT`] and [`GRACE`] at most, whatever the program does. It may
+//!   leave its input unread, print without end, never end, or leave a child that has its pipes.
+//! - An error contains neither the input nor the answer, because either may be secret.
 //!
 //! Input and output have threads of their own. A thread whose pipe a grandchild keeps open is left
 //! behind; it ends with the grandchild, and holds a bounded number of bytes.
@@ -24,7 +25,8 @@ use thiserror::Error;
 
 /// How long a program may take.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the output of a program that has ended is waited for, if someone else has its pipe.
+/// How long to wait for the end of the output after the program has ended, if another process still
+/// has its pipe open.
 pub const GRACE: Duration = Duration::from_secs(1);
 /// Maximum length of an answer.
 pub const ANSWER_BYTES_MAX: usize = 4096;
@@ -47,12 +49,12 @@ pub enum ProgramError {
     TooLong,
 }
 
-/// Runs a program with `input` as its standard input, and returns what it prints. Its standard error
-/// is ours. Blocks.
+/// Runs a program with `input` as its standard input, and returns what it prints. What it writes to
+/// its standard error goes to ours. Blocks.
 ///
 /// # Errors
-/// [`ProgramError`], if it cannot be started, fails, takes longer than [`TIMEOUT`], or prints more
-/// than [`ANSWER_BYTES_MAX`].
+/// [`ProgramError`], if the program cannot be started, fails, takes longer than [`TIMEOUT`], or
+/// prints more than [`ANSWER_BYTES_MAX`].
 pub fn ask(command: &[String], input: &[u8]) -> Result<Vec<u8>, ProgramError> {
     ask_within(TIMEOUT, command, input)
 }
@@ -81,12 +83,14 @@ fn ask_within(limit: Duration, command: &[String], input: &[u8]) -> Result<Vec<u
 fn pipes(child: &mut Child, input: &[u8]) -> io::Result<Receiver<Vec<u8>>> {
     if let Some(mut stdin) = child.stdin.take() {
         let input = input.to_vec();
-        // A program that does not read its input answers without it, or not at all.
+        // If the program does not read its input, the write fails. That is no error, because the
+        // program may still answer.
         thread::Builder::new().name("program input".to_owned()).spawn(move || {
             let _ = stdin.write_all(&input);
         })?;
     }
-    // Each part has a byte at least, and they are bounded together, so sending never waits.
+    // Each part has at least one byte, and all parts together have at most this many bytes, so
+    // sending never waits.
     let (sender, parts) = sync_channel(ANSWER_BYTES_MAX + 1);
     if let Some(stdout) = child.stdout.take() {
         thread::Builder::new().name("program output".to_owned()).spawn(move || read(stdout, &sender))?;
@@ -94,7 +98,7 @@ fn pipes(child: &mut Child, input: &[u8]) -> io::Result<Receiver<Vec<u8>>> {
     Ok(parts)
 }
 
-/// Reads an answer, or as much of one as shows that it is too long.
+/// Reads the answer, but at most one byte more than [`ANSWER_BYTES_MAX`].
 fn read(stdout: ChildStdout, parts: &SyncSender<Vec<u8>>) {
     let mut stdout = stdout.take(ANSWER_BYTES_MAX as u64 + 1);
     let mut part = [0; 512];
@@ -155,9 +159,10 @@ mod tests {
     #[test]
     fn no_program_holds_up_its_caller() {
         let begun = Instant::now();
-        // It ends without reading more than a pipe has room for.
+        // The program ends without reading its input, which is larger than a pipe.
         assert_eq!(shell("echo done", &vec![b'x'; 1 << 20]).expect("an answer"), b"done\n");
-        // It prints without end; it never ends; a child of it keeps the pipe open.
+        // A program that prints without end, one that never ends, and one with a child that keeps
+        // the pipe open.
         assert!(matches!(shell("exec yes", b""), Err(ProgramError::TooLong)));
         assert!(matches!(shell("exec sleep 20", b""), Err(ProgramError::TooSlow(limit)) if limit == SHORT));
         assert_eq!(shell("sleep 20 & echo done", b"").expect("an answer"), b"done\n");

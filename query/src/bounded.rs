@@ -6,9 +6,9 @@
 //! computed from the lengths of its arguments. Where that is too much for a whole batch, the rows
 //! are computed in smaller slices, and the real sizes are counted.
 //!
-//! Invariant: no call of a wrapped function makes more than a share of the memory limit at once,
-//! and no constant that the planner computes is longer than [`CONSTANT_BYTES_MAX`]. Beyond that,
-//! the query fails and names the function.
+//! Invariant: no call of a wrapped function makes more than a share of the memory limit at once. No
+//! text that the planner computes as a constant is longer than [`CONSTANT_BYTES_MAX`], and no list
+//! is larger than [`CONSTANT_LIST_BYTES_MAX`]. Beyond that, the query fails and names the function.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ use datafusion::prelude::SessionContext;
 enum Growth {
     /// All arguments together: `concat`.
     Sum,
-    /// The first argument, as often as the second says.
+    /// The first argument, repeated as often as the second says.
     Times,
     /// A text of as many characters as the second argument says.
     Padded,
@@ -50,7 +50,7 @@ enum Growth {
     Joined,
 }
 
-/// The wrapped functions. Names that are aliases share their entry.
+/// The wrapped functions. An alias is wrapped together with the function that it names.
 const GROWING: [(&str, Growth); 13] = [
     ("concat", Growth::Sum),
     ("concat_ws", Growth::Sum),
@@ -69,11 +69,11 @@ const GROWING: [(&str, Growth); 13] = [
 
 /// The memory limit divided by this is the largest result of one call.
 const CALL_SHARE: usize = 4;
-/// Longest text that is a constant of a plan, because a constant is repeated for each row of a
-/// batch. Longer literals are refused by the gate.
+/// Maximum size of a text that is a constant of a plan, because a constant is repeated for each row
+/// of a batch. The gate refuses longer literals.
 pub(crate) const CONSTANT_BYTES_MAX: usize = 64 << 10;
-/// Largest list that is a constant of a plan. A list is used for a series of times, and seldom
-/// repeated.
+/// Maximum size of a list that is a constant of a plan. The bound is higher than for a text,
+/// because a constant list is mostly a series of times, which is seldom repeated for each row.
 const CONSTANT_LIST_BYTES_MAX: usize = 4 << 20;
 /// Longest UTF-8 form of one character.
 const CHARACTER_BYTES: u64 = 4;
@@ -95,13 +95,14 @@ pub(crate) fn wrap_functions(context: &SessionContext, memory_limit: usize) {
     }
 }
 
-/// Wraps `inner`, which joins its arguments and is called for an operator.
+/// Wraps `inner`, a function that joins its arguments and takes the place of an operator.
 pub(crate) fn operator(inner: Arc<ScalarUDF>, memory_limit: usize) -> ScalarUDF {
     ScalarUDF::new_from_impl(Bounded { inner, growth: Growth::Sum, bytes_max: memory_limit / CALL_SHARE })
 }
 
-/// Refuses a constant list that would be repeated for each row. Where there is only one row, as in
-/// `unnest(generate_series(…))`, a list may be longer than a text.
+/// Refuses a plan in which a constant of more than [`CONSTANT_BYTES_MAX`] would be repeated for
+/// each row. This leaves longer lists only where there is one row, as in
+/// `unnest(generate_series(…))`.
 pub(crate) fn check_constants(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         let inputs = node.inputs();
@@ -157,7 +158,8 @@ impl Bounded {
             CONSTANT_BYTES_MAX
         };
         let bytes = self.largest(&args.args, 0)?;
-        // What is only possible need not happen: few patterns match at each character.
+        // For these two, `bytes` would be reached only if the pattern matched everywhere, which is
+        // rare. So they are evaluated, and the size of the result is checked afterwards.
         let is_exact = !matches!(self.growth, Growth::Replaced | Growth::Rewritten);
         if bytes > self.bytes_max as u64 || is_exact && bytes > bytes_max as u64 {
             return Err(self.too_large(bytes, bytes_max.min(self.bytes_max)));
@@ -190,7 +192,7 @@ impl Bounded {
                 length(0).saturating_add((2 * length(0)).saturating_add(1).saturating_mul(length(2)))
             }
             Growth::Series => self.series(args, row)?.saturating_mul(ELEMENT_BYTES),
-            // A list of N elements takes at least N bytes here, with the offsets of its texts.
+            // `length(0)` is at least the number of elements, because it includes their offsets.
             Growth::Joined => length(0).saturating_mul(length(1).max(1)),
         })
     }
@@ -227,7 +229,7 @@ fn bytes_of(value: &ColumnarValue, row: usize) -> u64 {
     length as u64
 }
 
-/// One value as a count; 0 for what is negative or null.
+/// Returns one value as a count; 0 if the value is negative or null.
 fn number(value: &ColumnarValue, row: usize) -> Result<u64> {
     instant(value, row).map(|number| u64::try_from(number).unwrap_or(0))
 }

@@ -1,11 +1,11 @@
 //! The operator `||` on texts, with a bound on what it makes.
 //!
-//! A text that is joined with itself doubles with each level of a nested query, and an operator is not
-//! a function that can be wrapped where it is registered. So `||` is planned as a call of a function
-//! of the same meaning, which `bounded` wraps. Lists keep the library's own operator.
+//! A text that is joined with itself doubles at each level of a nested query. `bounded` can wrap a
+//! registered function, but not an operator. So `||` is planned as a call of a function with the
+//! same meaning, which `bounded` wraps. Lists keep DataFusion's own operator.
 //!
-//! Invariant: the answer, its type and the name of its column are those of the operator: null if
-//! either side is null.
+//! Invariant: the function gives the same answer as the operator, with the same type and column
+//! name. The answer is null if either side is null.
 
 use std::sync::Arc;
 
@@ -47,13 +47,13 @@ impl ExprPlanner for Planner {
         };
         match types(&left, &right) {
             Ok(_) => Ok(PlannerResult::Planned(self.function.call(vec![expr.left, expr.right]))),
-            // The library says what is wrong, or knows the types.
+            // DataFusion's own operator joins these types, or reports what is wrong with them.
             Err(_) => Ok(PlannerResult::Original(expr)),
         }
     }
 }
 
-/// The type that both sides are read as, if they are texts.
+/// Returns the type to which both sides are converted. It is an error if that is not a text.
 fn types(left: &DataType, right: &DataType) -> Result<DataType> {
     let coercer = BinaryTypeCoercer::new(left, &Operator::StringConcat, right);
     let (left, right) = coercer.get_input_types()?;

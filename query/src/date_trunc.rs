@@ -158,7 +158,8 @@ impl ScalarUDFImpl for DateTrunc {
             return Ok(PreimageResult::None);
         }
         let step = step.try_as_str().flatten().and_then(Step::parse);
-        // Only the start of a step is the truncation of any time.
+        // A truncated time is always the start of a step. If the literal is not one, the comparison
+        // is left as it is.
         let Some(step) = step.and_then(|step| step.around(*us)).filter(|step| step.start == *us) else {
             return Ok(PreimageResult::None);
         };

@@ -6,8 +6,9 @@
 //!   `(annotations ->> 'key') = 'x'`. In the generic dialect it means `annotations ->> ('key' =
 //!   'x')`.
 //! - `#` belongs to an operator, not to a name, so `a#>b` needs no blanks.
-//! - A list of columns cannot end with a comma. The generic dialect allows that. It ends the list
-//!   `verb, cluster` after the comma, because `cluster` is a keyword. Here `cluster` is a column.
+//! - A list of columns cannot end with a comma. The generic dialect allows such a comma, and takes
+//!   the one in `verb, cluster` for the end of the list, because `cluster` is a keyword there. Here
+//!   `cluster` is a column.
 
 use std::any::TypeId;
 
@@ -35,7 +36,7 @@ impl Dialect for AuditDialect {
     }
 
     fn is_delimited_identifier_start(&self, c: char) -> bool {
-        // Backquotes delimit names in MySQL. Here they nearly always come from a shell.
+        // Backquotes delimit names in MySQL, but not here: most of them were meant for a shell.
         c == '"'
     }
 

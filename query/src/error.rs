@@ -65,7 +65,7 @@ pub enum QueryError {
     #[error("the answer needs more memory than the limit of {} MiB: {shortage}", limit >> 20)]
     MemoryLimit {
         limit: usize,
-        /// The part of the plan and the memory it asked for.
+        /// The part of the plan that failed, and how much memory it asked for.
         shortage: String,
     },
     /// A value does not suit a function or a cast.
@@ -85,7 +85,7 @@ pub enum QueryError {
     EncodeParquet(#[source] parquet::errors::ParquetError),
 }
 
-/// The line of a statement that has the error.
+/// The line of a statement in which the error is.
 #[derive(Debug)]
 pub struct Excerpt {
     line: usize,
@@ -180,8 +180,8 @@ impl QueryError {
         syntax(sql, &error.to_string())
     }
 
-    /// Turns an error of planning into a `QueryError`. `tables` are the names that could have been
-    /// meant.
+    /// Turns an error of planning into a `QueryError`. If the statement names a table that does not
+    /// exist, the hint is one of `tables`.
     pub(crate) fn from_plan(error: DataFusionError, tables: &[String]) -> QueryError {
         match error.find_root() {
             DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
@@ -241,7 +241,7 @@ impl QueryError {
     }
 }
 
-/// Replaces in a message whatever may be a value of a row.
+/// The character that replaces whatever may be a value of a row in a message.
 const HIDDEN: char = '…';
 /// Longest end of a message that is shown after a hidden value.
 const END_BYTES_MAX: usize = 80;
@@ -262,9 +262,11 @@ fn about_a_value(root: &DataFusionError) -> Option<String> {
     Some(lower_first(&without_values(&text)))
 }
 
-/// Returns `text` up to the first quote, digit or second colon, and its end after the last quote if
-/// that can only be the program's own words. Libraries put values between quotes or after a colon,
-/// or they are numbers.
+/// Returns the beginning and the end of an error text, without what may be a value between them.
+/// Libraries put a value between quotes, in brackets or after a colon, unless it is a number. So
+/// the text is cut before the first quote, bracket, number or colon; a colon after the kind of the
+/// error does not count. The end after the last quote is kept if it can only be words of the
+/// program.
 fn without_values(text: &str) -> String {
     let line = first_line(text);
     let text =
@@ -361,7 +363,7 @@ fn of_audit_field(path: &str) -> Option<&'static str> {
     })
 }
 
-/// The known name nearest to `name`, if one is near enough.
+/// Returns the known name that is nearest to `name`, if it is near enough to be a suggestion.
 fn closest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
     let name = name.to_lowercase();
     known

@@ -117,8 +117,8 @@ fn shell_word(value: String) -> String {
     format!("'{}'", value.replace('\'', "'\\''"))
 }
 
-/// See [`last_of`]. It reads only the list's offsets and copies views. DataFusion's `array_element`
-/// builds each value again.
+/// The function that [`last_of`] returns. It reads only the offsets of a list and copies the views
+/// of its elements, while DataFusion's `array_element` builds each value again.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct LastOf {
     signature: Signature,

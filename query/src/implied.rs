@@ -1,4 +1,5 @@
-//! What a filter implies, in terms that commits, statistics and the Parquet decoder can evaluate.
+//! Derives from a filter a simpler filter that commits, statistics and the Parquet decoder can
+//! evaluate. The filter implies the simpler one.
 //!
 //! Invariant: the implied filter is true of every row of which the filter itself is true. It is
 //! used to skip data early; the filter itself is still evaluated on what remains.
@@ -43,7 +44,7 @@ pub(crate) fn implied(filter: &Expr, time_column: &str) -> Option<Expr> {
     }
 }
 
-/// If `filter` says just that a list contains a value, returns that list and value.
+/// If `filter` says only that a list contains a value, returns the list and the value.
 pub(crate) fn element(filter: &Expr) -> Option<Element> {
     let Expr::ScalarFunction(call) = filter else { return None };
     match call.args.as_slice() {
@@ -65,7 +66,8 @@ fn last_of_list(list: &Expr, operator: Operator, value: &ScalarValue) -> Option<
     Some(array_has(list.clone(), lit(value)))
 }
 
-/// Turns a comparison of a time's day with `value` into one of the time itself with midnights.
+/// Turns a comparison of the day of a time with `value` into a comparison of the time itself with
+/// the start or the end of a day.
 fn day_of_time(time: &Expr, operator: Operator, value: &ScalarValue) -> Option<Expr> {
     let ScalarValue::Date32(Some(day)) = value else { return None };
     let midnight = |day: i64| {

@@ -30,7 +30,8 @@ const FUNCTIONS_OF_UNIONS: [&str; 2] = ["json_from_scalar", "json_union_to_text"
 
 /// Registers the JSON functions and operators.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
-    // These two run before the library's own planner and rewrites, which see the result.
+    // These two run before the planner and the rewrites of `datafusion-functions-json`, which then
+    // work on their result.
     state.register_expr_planner(Arc::new(ArrowsGiveText))?;
     state.register_function_rewrite(Arc::new(ReadInPlace))?;
     datafusion_functions_json::register_all(state)?;
@@ -68,7 +69,8 @@ fn title(expr: &Expr) -> String {
     }
 }
 
-/// Lets a cast or a JSON function read a JSON value directly where it is given the value's text.
+/// Lets a cast or a JSON function read a JSON value directly, where a statement gives it the text
+/// of that value.
 #[derive(Debug)]
 struct ReadInPlace;
 
@@ -103,8 +105,8 @@ fn is_further_step(call: &ScalarFunction) -> bool {
         && text.is_some_and(|text| !text.args.is_empty() && is_known(&text.args[1..]))
 }
 
-/// Whether a cast to `data_type` may read the JSON value directly. A cast to text may not: it would
-/// return a string without its quotes, which is the meaning of `->>`.
+/// Returns true if a cast to `data_type` may read the JSON value directly. A cast to text may not,
+/// because it would then return a string without its quotes, as `->>` does.
 fn is_read_in_place(data_type: &DataType) -> bool {
     matches!(
         data_type,

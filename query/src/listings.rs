@@ -29,7 +29,7 @@ const TABLES: &str = "SELECT table_name AS name, CASE table_type WHEN 'VIEW' THE
 const FUNCTIONS: &str =
     "SELECT routine_name AS name, routine_kind AS kind, syntax, description FROM information_schema.routines";
 
-/// Rewrites a statement that asks for a list as a query. Returns any other statement unchanged.
+/// Rewrites a statement such as SHOW TABLES as a query. Returns any other statement unchanged.
 pub(crate) fn as_question(statement: Statement) -> Result<Statement> {
     let Statement::Statement(inner) = &statement else { return Ok(statement) };
     let question = match inner.as_ref() {

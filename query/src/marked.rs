@@ -1,4 +1,5 @@
-//! Notes the files with redacted rows that a statement reads for columns that may contain tokens.
+//! Records which files with redacted rows a statement reads, if it reads columns that may contain
+//! tokens.
 //!
 //! Invariant: a file is noted if its footer shows a mark, or does not say whether there is one.
 //! Nothing is kept between statements.
@@ -30,7 +31,7 @@ pub(crate) fn may_have_tokens(column: &str) -> bool {
     WITH_TOKENS.contains(&column)
 }
 
-/// The files with marks that one statement opened for columns that may have tokens.
+/// The files with marks that one statement opened to read columns that may contain tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Marked(Mutex<BTreeMap<String, PartitionedFile>>);
 
@@ -49,7 +50,8 @@ impl Marked {
         }
     }
 
-    /// The files, in the order of their days, with which their paths begin.
+    /// Returns the files in the order of their paths. This is the order of their days, because a
+    /// path names the day first.
     pub(crate) fn files(&self) -> Vec<PartitionedFile> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }

@@ -1,7 +1,8 @@
 //! The computed column `outcome` of `events` and the views: whether a request succeeded.
 //!
 //! Invariant: the SQL below gives the same outcomes as [`strongroom_schemas::outcome`], which rules
-//! use. A test compares the two for every combination of the values that decide. No state.
+//! use. A test compares the two for every combination of the values that the outcome depends on. No
+//! state.
 
 use arrow_schema::Schema;
 use datafusion::common::{DFSchema, Result};

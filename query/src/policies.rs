@@ -1,13 +1,13 @@
 //! Finds the redaction policies under which the rows that a statement reads were stored.
 //!
-//! Tokens of different keys are never equal, so a join or a count over the tokens of two keys finds
-//! less than over the values. The id of a policy depends on the id of its key, and is at the
-//! beginning of each mark. A file is written by one run, and so under one policy, which the file's
-//! first mark names.
+//! Tokens of different keys are never equal. So a join over the tokens of two keys finds fewer rows
+//! than a join over the values, and a count of distinct tokens is greater than that of the values.
+//! The id of a policy depends on the id of its key, and is at the beginning of each mark. A file is
+//! written by one run, and so under one policy, which the file's first mark names.
 //!
-//! Invariant: nothing is read if the rows with marks are in one file. Up to [`FILES_MAX`] files are
-//! all examined. If there are more, those of the first and the last day and some in between are
-//! examined, so a key that was changed once is always noticed. No state.
+//! Invariant: if all rows with marks are in one file, nothing is read. If there are up to
+//! [`FILES_MAX`] such files, all of them are examined. If there are more, the first, the last and
+//! some in between are examined, so a key that was changed once is always noticed. No state.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ use strongroom_schemas::events;
 
 use crate::reader::InPlace;
 
-/// Maximum number of files that are looked into.
+/// Maximum number of files that are examined.
 const FILES_MAX: usize = 16;
 /// Rows of marks that are decoded at once.
 const BATCH_ROWS: usize = 256;

@@ -1,4 +1,4 @@
-//! Which files a query can skip, based on what the commits say about them.
+//! Decides which files a query can skip, based on what the commits say about them.
 //!
 //! Invariant: a file is skipped only when the filters prove that none of its rows can match. A file
 //! that lacks a statistic is kept. A filter on the event time uses only the least and the greatest

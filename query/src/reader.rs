@@ -115,7 +115,8 @@ impl InPlace {
         InPlace { archive, footers, page_index, elements: elements.into(), marked: None }
     }
 
-    /// The same reader, which notes the files with marks that it opens.
+    /// Returns the same reader, which from now on adds the files with marks that it opens to
+    /// `marked`.
     pub(crate) fn noting(self, marked: Arc<Marked>) -> Self {
         InPlace { marked: Some(marked), ..self }
     }
@@ -190,8 +191,8 @@ impl SealedFile {
 
     fn read_local(&mut self, range: Range<u64>) -> Result<Bytes, ReadError> {
         let (file, file_bytes) = self.open()?;
-        // A damaged footer may name any range. No memory is allocated for one that exceeds the
-        // file.
+        // A damaged footer may name any range. If the range exceeds the file, no memory is
+        // allocated for it.
         let length = range.end.checked_sub(range.start).filter(|_| range.end <= *file_bytes);
         let read = match length.and_then(|length| usize::try_from(length).ok()) {
             Some(length) => {
@@ -282,8 +283,8 @@ impl SealedFile {
             let place = place.and_then(|(offset, length)| {
                 Some((u64::try_from(offset).ok()?, u64::try_from(length).ok()?))
             });
-            // Files of an archive say where the bloom filter is. If one does not, the row group is
-            // read.
+            // The files of an archive say where the bloom filter is. If this file does not, the row
+            // group is read.
             let Some((offset, length)) = place else { return Ok(true) };
             let place = offset..offset.saturating_add(length);
             let bytes = self.read(vec![place]).await?.pop();

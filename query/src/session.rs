@@ -118,8 +118,9 @@ impl Session {
         settings.execution.parquet.pushdown_filters = true;
         settings.execution.parquet.reorder_filters = true;
         settings.explain.show_sizes = false;
-        // The merge of parallel sorts cannot spill, and the sorts leave it no memory. A single sort
-        // can always continue, and takes no longer once it spills.
+        // Parallel sorts are followed by a merge that cannot spill, and they leave no memory for
+        // it. A single sort can always continue, and is not slower than they are once data is
+        // spilled.
         settings.optimizer.repartition_sorts = false;
 
         let spill = match &options.temp_dir {
@@ -181,8 +182,8 @@ impl Session {
     /// Cancel safe: dropping the future or the answer stops the work and removes what it spilled.
     ///
     /// # Errors
-    /// [`QueryError::Refused`] or a similar variant for a statement that does more than read. One
-    /// of [`QueryError::UnknownTable`], [`QueryError::UnknownColumn`] and
+    /// [`QueryError::Refused`] or a similar variant for a statement that does more than read, and
+    /// one of [`QueryError::UnknownTable`], [`QueryError::UnknownColumn`] and
     /// [`QueryError::UnknownFunction`] for a name that does not exist.
     pub async fn ask(&self, sql: &str) -> Result<Answer> {
         let asked = Instant::now();
@@ -201,7 +202,7 @@ impl Session {
             .with_allow_statements(false)
             .verify_plan(&plan)
             .map_err(from_plan)?;
-        // Constants are known when the plan is optimised.
+        // The optimiser computes constants, so they are checked after it has run.
         let plan = state.optimize(&plan).map_err(from_plan)?;
         bounded::check_constants(&plan)
             .map_err(|error| QueryError::from_execution(error, self.memory_limit))?;

@@ -1,8 +1,8 @@
 //! The list of a table's files, read again when, and only when, there is a new commit.
 //!
-//! Invariants: a list is used until the archive has a newer commit of the table, however old the
-//! list is by the clock. One statement takes each table's list once, however often it names the
-//! table.
+//! Invariants: a list is used until the archive has a newer commit of the table. Its age does not
+//! matter. One statement takes the list of a table only once, even if it names the table several
+//! times.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +12,15 @@ use strongroom_schemas::Table;
 
 use crate::marked::Marked;
 
-/// For each table the list that was read last, shared by all statements of a session.
+/// The list of each table that was read last. All statements of a session share these lists.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     archive: Arc<Archive>,
     known: Mutex<HashMap<Table, Arc<Snapshot>>>,
 }
 
-/// Lists taken by one statement, and the files with marks that it reads. Carried in the
-/// configuration of the statement's session state.
+/// The lists that one statement has taken, and the files with marks that it reads. They are kept in
+/// the configuration of the statement's session state.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     lists: tokio::sync::Mutex<HashMap<Table, Arc<Snapshot>>>,

@@ -5,7 +5,8 @@
 //! that no commit names are not read; row counts are exact, so `COUNT(*)` needs no file; filters on
 //! `date` alone are fully answered by the choice of files, all others are evaluated again on rows.
 //!
-//! Strings are read as views: the decoder then points into the page instead of copying each value.
+//! Strings are read as Arrow's string views: the decoder then points into the page instead of
+//! copying each value.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -73,7 +74,7 @@ impl SealedTable {
         Ok(snapshot.map_err(|error| DataFusionError::External(Box::new(error)))?.files.clone())
     }
 
-    /// Whether a scan of these columns, or of all, may give tokens.
+    /// Returns true if a scan of these columns may give tokens. `None` means all columns.
     fn reads_tokens(&self, projection: Option<&Vec<usize>>) -> bool {
         let fields = self.schema.table_schema().fields();
         projection.is_none_or(|columns| {
@@ -95,8 +96,8 @@ impl SealedTable {
             last_modified: chrono::DateTime::UNIX_EPOCH,
             size: file.size,
             e_tag: None,
-            // Without this, a newer version under the same name would be read, which no commit
-            // names.
+            // Without this, a newer version under the same name would be read, which is not the
+            // version that the commit names.
             version: file.version.clone(),
         };
         Ok(PartitionedFile::new_from_meta(meta)
@@ -127,7 +128,8 @@ impl SealedTable {
     }
 }
 
-/// `schema` with strings and bytes as views, and elements of lists named as in files.
+/// Returns `schema` with Arrow's views in place of strings and bytes, and with the names that
+/// elements of lists have in files.
 fn view_schema(schema: &Schema) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| match field.data_type() {
         DataType::Utf8 => Arc::new(Field::new(field.name(), DataType::Utf8View, field.is_nullable())),
@@ -199,8 +201,8 @@ impl TableProvider for SealedTable {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
 
-        // In order of event time, so that a scan of neighbouring files is a scan of neighbouring
-        // times.
+        // The files are in the order of their event times, so that neighbouring files have
+        // neighbouring times.
         files.sort_by_key(|file| (file.time_min_us, file.offset_min));
         let mut files = files.iter().map(|file| self.partitioned_file(file)).collect::<Result<Vec<_>>>()?;
         if let Some(first) = files.first_mut() {

@@ -3,8 +3,9 @@
 //! Invariant: a view is a filter, a choice of columns, and columns computed from one row; never a
 //! join, a window or an aggregate. So a filter on a view skips files just as a filter on `events`
 //! does. Each row of a view is a row of `events`; `audit_id`, `stage` and `source_offset` identify
-//! it. The exception is `unfinished_requests`: that a request has no later stage can only be known
-//! from all other rows, so it also reads the ids of all files, whatever is filtered.
+//! it. The exception is `unfinished_requests`, which looks for later stages of each request in the
+//! other rows. So it reads the ids of all files, unless the filter is on
+//! `request_received_timestamp`, which all stages of a request share.
 //!
 //! A long-running request (watch, exec, attach, port-forward) has a row when it starts and one when
 //! it ends; a view keeps both, because an audit policy may leave out either.
@@ -194,9 +195,8 @@ pub(crate) const fn about(table: Table) -> &'static str {
     }
 }
 
-/// `events` followed by the computed columns [`ACTOR`], [`SOURCE_IP`], [`AUTHENTICATED_USER`] and
-/// [`outcome::OUTCOME`]. It is planned as a view
-/// and listed as a table.
+/// `events`, followed by the computed columns [`ACTOR`], [`SOURCE_IP`], [`AUTHENTICATED_USER`] and
+/// [`outcome::OUTCOME`]. It is planned as a view and listed as a table.
 #[derive(Debug)]
 struct EventsTable(ViewTable);
 

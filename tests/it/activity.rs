@@ -1,6 +1,7 @@
-//! Records of what is done with Strongroom itself (the table `activity`). They are written through
-//! the archive, so they are proven, kept and queried like all other records. Two verifiers check
-//! them: that of the program, and the one for auditors, which shares no code with the program.
+//! The table `activity` has records of what is done with Strongroom itself. They are written like
+//! all other records of an archive, so they are proven, kept and queried in the same way. Two
+//! verifiers check them: `strongroom verify`, and the one for auditors, which shares no code with
+//! the program.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -126,7 +127,7 @@ fn records_are_verified_asked_for_and_held() {
     let row: Value = serde_json::from_str(rows.trim()).expect("a row");
     let record = ActivityRecord::parse(row["body"].as_str().expect("a body").to_owned()).expect("a record");
     assert_eq!((record.kind(), record.principal()), (ActivityKind::Question, "bob"));
-    // Another log is ingested after the activity: the events from before are unchanged.
+    // Another log is ingested after the activity. The earlier events are still exported unchanged.
     site.ingest("b.log", 62);
     assert_eq!(site.kinds(), none());
     let all = export(&site.archive());

@@ -58,7 +58,7 @@ fn a_killed_run_loses_no_alert_of_what_is_sealed() {
             }
             killed += 1;
             if archive.join("strongroom.json").exists() {
-                // What is sealed has its alerts in the file; the last line of the file may be cut.
+                // The alerts of all sealed events are in the file; its last line may be cut.
                 let text = std::fs::read_to_string(&findings).unwrap_or_default();
                 let missing: Vec<String> =
                     stored(&archive).into_iter().filter(|id| !text.contains(id.as_str())).collect();
@@ -69,7 +69,8 @@ fn a_killed_run_loses_no_alert_of_what_is_sealed() {
     }
 }
 
-/// What a crash left of a line is not joined to the next one, and nothing of anybody else is removed.
+/// If a crash left a part of a line, the next line is not joined to it. Text that somebody else
+/// wrote to the file stays.
 #[test]
 fn a_line_that_was_cut_off_is_written_again() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -92,7 +93,7 @@ fn a_line_that_was_cut_off_is_written_again() {
 }
 
 /// If alerts cannot be kept, the events that they are about are not committed, so that the next run
-/// raises them again.
+/// raises the alerts again.
 #[test]
 fn events_are_not_committed_before_their_alerts_are_kept() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -108,7 +109,7 @@ fn events_are_not_committed_before_their_alerts_are_kept() {
     assert_eq!(alerts, stored(&archive));
 }
 
-/// A limit of the size of files is an error that says so, and no silent end.
+/// If a write exceeds the limit on file sizes, the run ends with an error that says so.
 #[test]
 fn a_limit_of_file_sizes_is_an_error() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -313,8 +313,8 @@ fn an_absent_witness_holds_nothing_up_and_catches_up() {
     let id = vkeys[1].split('+').nth(1).expect("an id");
     let of_second = site.cosigned("events").into_iter().filter(|path| path.to_string_lossy().ends_with(id));
     assert_eq!(of_second.count(), 1);
-    // As if a run had died between a witness's answer and storing it: the witness has seen more
-    // than the cosignatures in the archive show.
+    // A run may die after a witness has answered and before the answer is stored. Then the witness
+    // has seen more than the cosignatures in the archive show.
     for path in site.cosigned("events").into_iter().filter(|path| path.to_string_lossy().ends_with(id)) {
         std::fs::remove_file(path).expect("removed");
     }
@@ -325,8 +325,8 @@ fn an_absent_witness_holds_nothing_up_and_catches_up() {
     std::fs::rename(&tiles, &aside).expect("moved");
     assert_eq!(site.anchor(&[&one, &second.url()], 0), "");
     std::fs::rename(&aside, &tiles).expect("moved back");
-    // A stranger's vkey with the first witness's name, at that witness's address: the cosignature
-    // that comes back is not by this key, and is refused.
+    // Another key is given under the name and address of the first witness. The cosignature in the
+    // answer is not by this key, and is refused.
     let stranger = new_key(&site.path("stranger"), "witness.example/w1");
     let shown =
         expect_code(strongroom().args(["key", "show", "--witness", "--key"]).arg(site.path("stranger")), 0).0;
@@ -402,7 +402,8 @@ fn proofs_carry_cosignatures() {
     let mut command = ingest(&site.archive(), &[&site.path("small.log")]);
     expect_code(command.arg("--key").arg(site.path("key")).args(["--complete", "--quiet"]), 0);
     verify(&prove("again.json"), &[one, two], &[], 0);
-    // A proof without one of its two cosignatures, and then with a changed one.
+    // A proof from which one of its two cosignatures was removed, and one with a changed
+    // cosignature.
     let value: Value = serde_json::from_str(&before).expect("JSON");
     let note = value["checkpoints"][0]["note"].as_str().expect("a note").to_owned();
     let line = note.lines().find(|line| line.contains("witness.example/w1")).expect("a line");
@@ -600,8 +601,8 @@ fn a_witness_that_is_killed_never_goes_back() {
                 std::thread::sleep(Duration::from_micros(300));
             }
             witness.daemon.kill();
-            // The size in the state on disk is at least the largest one that clients have been
-            // told.
+            // The size in the state on disk is at least the largest size that was cosigned for a
+            // client.
             let state = site.path("w1.state/logs").join(hex(&Sha256::digest(origin.as_bytes())));
             let state = std::fs::read_to_string(state).expect("a state");
             let size: u64 = state.lines().nth(1).expect("a size").parse().expect("a number");
@@ -610,7 +611,7 @@ fn a_witness_that_is_killed_never_goes_back() {
         done.store(true, Ordering::Relaxed);
     });
     assert!(answered.load(Ordering::Relaxed) > 20);
-    // An answer was lost in a kill. When the log asks again, it gets its cosignature.
+    // A kill may have lost an answer. When the log asks again, it gets the cosignature.
     let witness = Witness::start(&site, "w1");
     assert_eq!(site.anchor(&[&witness.url()], 0), "");
     assert_eq!(site.kinds(&[&witness.vkey], &[]), kinds(&[]));
@@ -727,7 +728,7 @@ fn requests_are_answered_as_specified() {
             });
         }
     });
-    // A second process may not have the same state.
+    // A second process must not use the same state folder.
     let mut second = strongroom();
     second.args(["witness", "--listen", "127.0.0.1:0", "--key"]).arg(site.path("w1.key"));
     second.arg("--state").arg(site.path("w1.state")).args(["--log", &format!("{}@x", site.public)]);
@@ -990,7 +991,8 @@ fn answers_that_are_wrong_are_never_kept() {
     let anchored = ask(Box::new(fickle));
     assert!(anchored.errors.iter().all(|(_, trouble)| is_away(trouble)), "{anchored:?}");
     assert!(asked.load(Ordering::Relaxed) < 6, "it is not asked for other logs after that");
-    // Cosignatures by the right key that have a time in the future, or are over another text.
+    // The next answers have cosignatures by the right key, but with a time in the future, or over
+    // another text.
     let now = chrono::Utc::now().timestamp().unsigned_abs();
     let of = |witness: strongroom_proof::Witness, time: u64, change: fn(&str) -> String| {
         let says = move |body: &[u8]| {
@@ -1055,7 +1057,7 @@ impl Tsa {
 
 impl Drop for Tsa {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -1283,7 +1285,7 @@ fn programs_of_others_read_the_log_and_cosign_it() {
         let cosigned = if table == "events" { 2 } else { 6 };
         assert_eq!((&said["heads"], &said["cosigned"]), (&3.into(), &cosigned.into()), "{table}: {said}");
     }
-    // It also detects a second history, in its own words.
+    // The independent witness also detects a second history, and reports it in its own words.
     rewrite(&site.volume("events"));
     for path in site.cosigned("events") {
         std::fs::remove_file(path).expect("removed");
@@ -1349,7 +1351,7 @@ impl Aics {
 
 impl Drop for Aics {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! What the command lines and search pages of log stores print: events are taken out of it, or the
-//! reject says how to get them in.
+//! Output of the command lines and search pages of log stores. Events are taken out of it, or the
+//! reject says how to convert it.
 
 use std::path::Path;
 
@@ -35,13 +35,14 @@ fn an_array_of_strings_gives_the_event_in_each() {
         let err = ingested(folder, name, &text, &[], 0);
         assert!(err.contains("received 40 = events 40 + rejects 0"), "{name}: {err}");
     }
-    // What is no event among them is one reject.
+    // A string among them that is not an event is one reject.
     let mut mixed = events.clone();
     mixed.insert(20, "a line of another log".to_owned());
     let text = serde_json::to_string_pretty(&mixed).expect("text");
     let err = ingested(folder, "mixed.json", &text, &[], 1);
     assert!(err.contains("received 41 = events 40 + rejects 1"), "{err}");
-    // A list of a client's, cut out of its event, begins with something else.
+    // If the first string of an array is not an event, no string of it is taken: the array may be a
+    // list of a client that was cut out of an event.
     mixed.swap(0, 20);
     let text = serde_json::to_string_pretty(&mixed).expect("text");
     let err = ingested(folder, "client.json", &text, &[], 1);

@@ -95,8 +95,9 @@ fn shipped_configurations_are_checked_by_the_binary() {
     }
 }
 
-/// The API server's node knows no names of Services, and the cluster's authority vouches for more
-/// than API servers.
+/// The address of the webhook is an IP address, because the node of an API server cannot resolve
+/// the names of Services. The route lists who may post, because the certificate authority of the
+/// cluster also issues certificates to others than API servers.
 #[test]
 fn an_api_server_reaches_the_webhook_and_nobody_else_may_post() {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("it is there");
@@ -138,8 +139,8 @@ fn the_audit_policy_keeps_bodies_of_secrets_out() {
     assert_eq!(rules.last().expect("rules")["level"], "Metadata");
 }
 
-/// API servers up to 1.34 drop the later events of some patches that are logged with their request.
-/// The policy keeps the stage RequestReceived of these patches, and of nothing else.
+/// API servers up to 1.34 drop the later events of some patches whose request body is logged. So
+/// the policy keeps the stage RequestReceived of patches with a body, and of nothing else.
 #[test]
 fn the_audit_policy_keeps_the_arrival_of_patches_with_a_body() {
     let text =
@@ -167,7 +168,8 @@ fn the_audit_policy_keeps_the_arrival_of_patches_with_a_body() {
         match (rule["level"].as_str(), patches) {
             (Some("Request"), true) => kept.extend(named(rule)),
             (Some("Request"), false) if rule["verbs"].is_null() => {
-                // Ways into containers; of these, only ephemeral containers are patched.
+                // This rule is about ways into containers. Of its resources, only ephemeral
+                // containers can be patched.
                 let debug = ("".to_owned(), "pods/ephemeralcontainers".to_owned());
                 assert!(!named(rule).contains(&debug) || kept.contains(&debug), "{rule}");
             }

@@ -135,7 +135,7 @@ impl Reason {
 /// The value at the end of a path.
 enum Lead<'e> {
     Value(&'e Json),
-    /// An array, at the end or on the way.
+    /// An array, at the end of the path or on the way to it.
     Array,
     Nowhere,
 }
@@ -164,7 +164,7 @@ fn leads_to<'e>(event: &'e Json, field: &str) -> Lead<'e> {
     }
 }
 
-/// A detection that only ours can express, and the reason.
+/// A detection that only our engine can express, and the reason.
 type LeftOut = (String, &'static str);
 
 /// Converts a document's detection to sigma-rust's syntax, and collects its lines.
@@ -361,7 +361,7 @@ fn command(line: &Json) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
 }
 
-/// Whether Go reads a pair of a query: it drops one with a semicolon or a broken escape.
+/// Returns true if Go reads a pair of a query. Go drops a pair with a semicolon or a broken escape.
 fn is_read(pair: &str) -> bool {
     let is_hex = |part: &str| part.len() >= 2 && part.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
     !pair.contains(';') && pair.split('%').skip(1).all(is_hex)
@@ -467,9 +467,9 @@ fn single_events_are_judged_as_by_sigma_rust() {
         }
         let row_offsets = batch.column(events::index::SOURCE_OFFSET).as_primitive::<Int64Type>();
         for (row, ours) in ours.iter().enumerate() {
-            // Items of an EventList are inside a line; sigma-rust has nothing to read there.
+            // An item of an EventList is only a part of a line, so sigma-rust cannot read it.
             let Some(&line) = offsets.get(&row_offsets.value(row)) else { continue };
-            // Our decoder also reads events that are damaged or nested deeply.
+            // Our decoder also reads damaged or deeply nested events, which serde_json refuses.
             let Ok(json) = serde_json::from_slice::<Json>(slices[line]) else { continue };
             if json.get("verb").is_none() {
                 continue;
@@ -483,7 +483,7 @@ fn single_events_are_judged_as_by_sigma_rust() {
                 let theirs = (rule.names_stage || !received) && rule.theirs.is_match(&event);
                 compared += 1;
                 *hits.entry(&rule.name).or_default() += usize::from(theirs);
-                // A dry run, an outcome that is unknown and what could not be read are ours alone.
+                // Only our engine knows dry runs, unknown outcomes and parts that cannot be read.
                 let asks = |names: &[&str]| rule.lines.iter().any(|line| names.contains(&&*line.field));
                 let is_dry = json["requestURI"].as_str().is_some_and(|uri| uri.contains("dryRun"));
                 let is_ours = asks(&["outcome"]) && (is_dry || json["outcome"] == "unknown");
@@ -510,7 +510,8 @@ fn single_events_are_judged_as_by_sigma_rust() {
     for ((rule, reason), count) in &differences {
         println!("  {rule:<40} {count:>6}  {}", reason.text());
     }
-    // If a rule matches no event, or every event, the comparison shows little. These are printed.
+    // If a rule matches no event, or every event, the comparison shows little. So such rules are
+    // printed.
     for (rule, count) in &hits {
         if *count == 0 || *count as u64 == events_seen {
             println!("  {rule:<40} matched {count} of {events_seen} events");

@@ -22,7 +22,7 @@ use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY};
 struct Site {
     folder: TempDir,
     public: String,
-    /// The times before which a quarter, half and three quarters of the archive's events are.
+    /// Three times: a quarter, half and three quarters of the archive's events are before them.
     times: [String; 3],
 }
 
@@ -317,8 +317,8 @@ fn questions_choose_by_namespace_user_and_condition() {
         let counts = read_json(&out, "manifest.json")["counts"].clone();
         assert_eq!(counts["events"].to_string(), answer(&site.archive(), &sql)[0], "{name}");
         assert!(counts["events"].as_u64() < counts["rows_examined"].as_u64(), "{name}: {counts:#}");
-        // An alert is chosen if any of its events has the name. So there are at least as many
-        // alerts as have the name in the columns of the last event.
+        // An alert is chosen if any of its events has the name. The column `of_one` is about the
+        // last event only, so it finds no more alerts than that.
         let (of_all, of_one, value) = match name {
             "namespace" => ("namespaces", "namespace", &namespace),
             "user" => ("actors", "actor", &user),
@@ -645,7 +645,7 @@ fn a_record_that_was_left_out_is_found_by_asking_again() {
     );
     let (kinds, report) = ours(folder.path(), &site.public, Some(&site.archive()));
     assert!(kinds.contains("pack_incomplete"), "{report:#}");
-    // SQL that asks for less than the question.
+    // A pack whose SQL asks for less than its question.
     let folder = copy(pack());
     edit(folder.path(), "manifest.json", |manifest| {
         let sql = manifest["events_query"]["sql"].as_str().expect("SQL").replace("WHERE", "WHERE false AND");

@@ -1,4 +1,5 @@
-//! From Kafka to locked objects while everything dies: everything produced is in the archive, once.
+//! Everything that is sent to Kafka is in the archive exactly once, as locked objects, although
+//! daemons, broker and store are killed or frozen again and again.
 //!
 //! Method: a producer sends generated events, and some lines that are not events, to a real broker.
 //! Two daemons of one consumer group read them into one archive in a real store, through a proxy
@@ -34,7 +35,7 @@ use crate::services::tansu::Tansu;
 const TOPIC: &str = "kube-audit";
 const PARTITIONS: u32 = 4;
 const LOCATION: &str = "s3://exactly-once/prod";
-/// How long everything may take to settle.
+/// Maximum time of one step, such as until everything has arrived in the archive.
 const REST: Duration = Duration::from_secs(900);
 /// How many times a stopped source is started again.
 const STARTS_AGAIN_MAX: usize = 3;
@@ -113,8 +114,8 @@ fn produce(
         sent.store(produced.len() as u64, Ordering::Relaxed);
         if number % 20 == 0 {
             producer.poll(Duration::ZERO);
-            // With batches of one message, it sends slowly enough that the lines last for the whole
-            // test, which takes some minutes.
+            // With batches of one message, the producer is so slow that the lines last for the
+            // whole test, which takes some minutes.
             std::thread::sleep(Duration::from_millis(if batches == Batches::OfOne { 40 } else { 10 }));
         }
     }
@@ -374,7 +375,7 @@ fn topic(address: &str) -> Vec<Vec<u8>> {
     found
 }
 
-/// Waits until a condition holds, at most as long as everything may take to settle.
+/// Waits until a condition holds, for at most [`REST`].
 fn wait_until(what: &str, cuts: &Cuts, daemon: &mut Daemon, mut is_there: impl FnMut(&mut Daemon) -> bool) {
     let until = Instant::now() + REST;
     while !is_there(daemon) {
@@ -443,7 +444,8 @@ fn broken_connections_and_an_absent_broker_lose_nothing() {
 }
 
 /// The broker is killed and started again with its log. The archive must have what the topic holds
-/// in the end, not what was sent: it is up to a broker which messages it loses when it is killed.
+/// in the end. That may be less than what was sent, because a broker that is killed may lose
+/// messages.
 ///
 /// The test runs only with `--long`, because its result also depends on the broker. After a
 /// restart, Tansu over S3 may report an end of a partition that is before messages which it has

@@ -1,4 +1,4 @@
-//! What people's tools make of audit logs, from the file to the verified archive.
+//! Audit logs as the tools of users write them, from the file to the verified archive.
 //!
 //! Goal: each case of the corpus's folder `field` has the outcome that its README states. Each is
 //! ingested by the real binary, as the only log of an archive. Then the numbers of events and
@@ -19,7 +19,8 @@ struct Case {
     file: &'static str,
     events: usize,
     rejects: usize,
-    /// Rules that fire, with the number of their alerts. Others may fire too, if they are not high.
+    /// Rules that fire, with the number of their alerts. Other rules may fire too, if the severity
+    /// of their alerts is below `high`.
     alerts: &'static [(&'static str, usize)],
 }
 
@@ -175,7 +176,7 @@ fn every_case_of_the_field_has_its_outcome() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// Entries of Google's log carry no code, no groups and no URI. The three acts are the same, so the
+/// Entries of Google's log have no code, no groups and no URI. The three acts are the same, so the
 /// same rules fire, with the same severities.
 #[test]
 fn an_attack_raises_the_same_alerts_as_googles_entries() {
@@ -186,8 +187,8 @@ fn an_attack_raises_the_same_alerts_as_googles_entries() {
     assert!(events.len() >= 3, "{events:?}");
 }
 
-/// Two logs with events of the same times. A sequence that the one begins and the other ends is
-/// about the user of its last step, whichever log is read first.
+/// Two logs have events at the same times. If a sequence begins in one log and ends in the other,
+/// its alert names the user of the last step, whichever log is read first.
 #[test]
 fn a_sequence_over_two_logs_names_the_user_of_its_last_step() {
     let Some(corpus) = corpus::folder("field_cases") else { return };

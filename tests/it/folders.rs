@@ -1,5 +1,5 @@
 //! Folders of logs as shippers, clouds and people leave them: every file that may be a log is read,
-//! and what is not read is said.
+//! and every other file is reported.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -133,7 +133,7 @@ fn what_is_certainly_no_log_is_passed_over_and_said() {
     assert!(err.contains("logs/notes.txt: text in which no record begins"), "{err}");
     assert!(err.contains("evil\\u{1b}[2J.txt") && !err.contains('\x1b'), "{err}");
     assert!(export(&archive) == text);
-    // Named itself, a file is read, whatever it is.
+    // A file that is named on the command line is read, whatever its content is.
     let (_, err) = expect_code(&mut ingest(&archive, &[&logs.join("notes.txt")]), 1);
     assert!(err.contains("rejects 2") || err.contains("rejects 3"), "{err}");
 }
@@ -189,7 +189,8 @@ fn an_archive_in_the_folder_is_never_read() {
         assert!(err.contains("skipped 1 file and 2 folders: 2 an archive of Strongroom"), "{err}");
         assert!(err.contains("1 written by this command"), "{err}");
     }
-    // Nor by a pattern, and logs beside the tables of an archive are read.
+    // A pattern does not reach into an archive either. But a log is read, even if it is in the
+    // folder of an archive, beside the tables.
     let mut command = ingest(&archive, &[]);
     let (_, err) = expect_code(command.arg(format!("{}/**/*.json", logs.display())), 1);
     assert!(err.contains("an archive of Strongroom"), "{err}");
@@ -206,7 +207,7 @@ fn an_archive_in_the_folder_is_never_read() {
     assert!(err.contains("1 a Delta table"), "{err}");
 }
 
-/// A daemon that follows the folder in which it keeps everything.
+/// A daemon follows a folder in which it also keeps its archive, outbox and write-ahead log.
 #[test]
 fn a_daemon_does_not_follow_what_it_writes() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -232,7 +233,7 @@ fn a_daemon_does_not_follow_what_it_writes() {
     let mut daemon = Daemon::start(&config);
     daemon.wait_for_metric("sealed_events_total", 6_000.0);
     daemon.wait_for_metric("source_files_left_out{source=\"files\"}", 1.0);
-    // It has time to find its own commits and segments.
+    // The daemon gets time to find its own commits and segments.
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(daemon.metric("sealed_events_total"), 6_000.0);
     let (status, said) = daemon.terminate();

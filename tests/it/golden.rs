@@ -128,8 +128,8 @@ impl Fixture {
         path
     }
 
-    /// The content, decompressed, of the log with this name, which was ingested or posted when the
-    /// fixture was made.
+    /// Returns the decompressed content of the log with this name. The log was ingested or posted
+    /// when the fixture was made.
     fn log(&self, name: &str) -> Vec<u8> {
         let bytes = std::fs::read(self.part("logs").join(name)).expect("the fixture");
         if !name.ends_with(".gz") {
@@ -140,7 +140,7 @@ impl Fixture {
         text
     }
 
-    /// Makes a command see the time at which the expectations were written down.
+    /// Sets the clock of a command to the time at which the expectations were written down.
     fn then<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let time = DateTime::parse_from_rfc3339(&self.text("looked_at")).expect("a time");
         let seconds = time.timestamp() - Utc::now().timestamp();
@@ -630,8 +630,8 @@ fn actions(archive: &Path) -> Vec<(String, Value)> {
     commits.flat_map(read).collect()
 }
 
-/// An archive, an outbox and a write-ahead log, as a killed daemon left them, taken over by this
-/// version.
+/// This version takes over an archive, an outbox and a write-ahead log as a killed daemon left
+/// them.
 #[test]
 fn a_daemon_that_was_killed_is_continued() {
     let fixture = Fixture::new("format-1");
@@ -667,7 +667,7 @@ fn verified(fixture: &Fixture, archive: &Path) {
     expect_code(&mut theirs, 0);
 }
 
-/// Old archives can be added to: a source that grows, a new source, a new key, a hold.
+/// An old archive gets more events of a source, a new source, a new key and a hold.
 #[test]
 fn an_archive_of_then_grows() {
     let fixture = Fixture::new("format-1");
@@ -724,7 +724,7 @@ fn an_archive_of_then_grows() {
     };
     command(&["hold", "place", "--reason", "case 3", "--from", "2025-01-01", "case-3"]);
     command(&["hold", "refresh"]);
-    // The hold was placed with the key.
+    // A hold that was placed with a key can be released only with a key.
     let newest_key = newer.display().to_string();
     command(&["hold", "release", "case-1", "--reason", "case 1 is closed", "--key", &newest_key]);
     verified(&fixture, &archive);
@@ -784,7 +784,7 @@ fn constants_are_those_of_format_1() {
         let origin = format!("strongroom/{id}/{name}");
         let root = BASE64.encode(tree(&commits));
         assert_eq!((&expected["origin"], &expected["root"]), (&origin.clone().into(), &root.clone().into()));
-        // The checkpoint's name has the id of a key under the origin.
+        // The name of a checkpoint's file has the id of the key, which depends on the origin.
         let known = ["audit-1", "audit-2"].map(|key| {
             let vkey = fixture.expected["keys"][key].as_str().expect("a key");
             let public = BASE64.decode(vkey.rsplit('+').next().expect("base64")).expect("base64");

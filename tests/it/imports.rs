@@ -2,8 +2,8 @@
 //!
 //! Method: a small lexer reads the sources, without their tests. Paths that begin with `crate`,
 //! `self`, `super` or a child module are followed through re-exports to the file that defines the
-//! item. An *arrow* goes from a file to each other file whose items it names. A re-export that its
-//! own file does not use gives no arrow: it only gives a name, and the file does not depend on it.
+//! item. An *arrow* goes from a file to each other file whose items it names. A re-export gives no
+//! arrow if the file that has it does not use the name itself.
 //!
 //! A *circle* is a set of files that reach each other along arrows. A module and its children may
 //! import each other. So if a module in a circle is an ancestor of all the others in it, that
@@ -291,7 +291,7 @@ fn use_tree(tokens: &[Token], mut index: usize, mut path: Vec<String>, uses: &mu
     index
 }
 
-/// `a::{self}` is `a`.
+/// Turns the path of `a::{self}` into that of `a`.
 fn plain(mut path: Vec<String>) -> Vec<String> {
     if path.len() > 1 && path.last().is_some_and(|last| last == "self") {
         path.pop();
@@ -351,7 +351,7 @@ fn said(tokens: &[Token]) -> Said {
                 index = if next(1) == "(" { end_of(tokens, index + 1) } else { index + 1 };
                 continue;
             }
-            // Not `impl Trait + use<'a>`.
+            // The `use` in `impl Trait + use<'a>` imports nothing.
             "use" if next(1) != "<" => {
                 let mut uses = Vec::new();
                 index = use_tree(tokens, index + 1, Vec::new(), &mut uses);
@@ -386,13 +386,13 @@ fn said(tokens: &[Token]) -> Said {
 /// A file of a crate.
 #[derive(Debug)]
 struct File {
-    /// Below the folder of the crate.
+    /// The path below the folder of the crate.
     name: String,
     module: Vec<String>,
     lines: usize,
 }
 
-/// The files of a crate, and which of them name items of which others.
+/// The files of a crate, and the arrows between them.
 #[derive(Debug, Default)]
 struct Graph {
     files: Vec<File>,
@@ -801,7 +801,7 @@ mod parser {
         // A circle of files.
         let two = [("lib.rs", "mod x; mod y;"), ("x.rs", "use crate::y::Y;"), ("y.rs", "use super::x::X;")];
         assert_eq!(circles(&two), ["x.rs y.rs"]);
-        // A module and its children, through the module.
+        // A module and its children import each other, which is no circle.
         let inside = [
             ("lib.rs", "mod m;"),
             ("m/mod.rs", "mod a; mod b; pub struct M; fn f() { a::f(); b::f(); }"),
@@ -809,11 +809,11 @@ mod parser {
             ("m/b.rs", "use super::M; use super::a::A;"),
         ];
         assert!(circles(&inside).is_empty());
-        // The same with a circle between the children.
+        // The same, but with a circle between the children.
         let mut children = inside;
         children[2].1 = "use super::b::B;";
         assert_eq!(circles(&children), ["m/a.rs m/b.rs"]);
-        // Through the module to another one.
+        // A circle that leads from a module to another one.
         let outside = [
             ("lib.rs", "mod m; mod o;"),
             ("m/mod.rs", "mod a; pub struct M; use crate::o::O;"),

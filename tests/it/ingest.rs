@@ -110,7 +110,7 @@ fn a_log_comes_back_byte_for_byte_and_a_second_time_adds_nothing() {
     assert_eq!(committed_counts(&archive), [20_000, 20_000, 0, 0]);
 }
 
-/// What is not text is refused as a whole, with a word on what to do, and costs no other file.
+/// A file that is not text is refused as a whole, with a hint, and the other files are read.
 #[test]
 fn a_file_that_is_not_text_is_one_error() {
     let folder = folder();
@@ -278,9 +278,10 @@ fn a_stream_that_begins_alike_and_differs_loses_nothing() {
     assert!(err.contains("events 0 + rejects 0 + duplicates 1\n"), "{err}");
 }
 
-/// More files begin with the same lines than there are numbers for one name: documents that are
-/// printed over many lines, and logs with a banner. Each is stored once, whatever its name and
-/// packing, and is continued where it stopped.
+/// Streams that begin with the same lines get the same name and different numbers, and here there
+/// are more of them than numbers. Such files are documents that are printed over many lines, and
+/// logs with a banner. Each is stored once, whatever its path and compression, and is continued
+/// where it stopped.
 #[test]
 fn any_number_of_files_may_begin_alike() {
     const FILES: usize = 300;
@@ -317,7 +318,8 @@ fn any_number_of_files_may_begin_alike() {
         let err = ingested(&paths, 0);
         assert!(err.contains("events 0 + rejects 0 + duplicates"), "{err}");
 
-        // Some under other names, some compressed, some longer, and in another order.
+        // The same files again, in another order: some with other names, some compressed, some
+        // longer.
         for (at, path) in paths.iter_mut().enumerate() {
             let text = match at % 4 {
                 1 => {
@@ -557,7 +559,7 @@ fn writers_that_are_not_known_are_named_and_can_be_believed() {
         assert!(err.contains(expected), "{expected}: {err}");
     }
     assert!(export(&archive("strict")) == text.as_bytes());
-    // What other pods write is expected.
+    // With the right writers, only lines of other pods are rejects, which are expected.
     let believed = ["--writer", "clusters-*/audit-logs"];
     expect_code(ingest(&archive("believed"), &[&path]).args(believed), 0);
     assert_eq!(number(&archive("believed"), "SELECT count(*) FROM events"), 40);
@@ -572,7 +574,7 @@ fn writers_that_are_not_known_are_named_and_can_be_believed() {
     }
 }
 
-/// `strongroom ingest … | head -1` succeeds only if the ingest did.
+/// `strongroom ingest … | head -1` succeeds only if the ingest itself succeeded.
 #[test]
 fn a_reader_that_leaves_does_not_hide_a_failure() {
     let folder = folder();
@@ -691,7 +693,8 @@ fn sources_of_one_seal_are_exported_in_the_order_of_their_first_events() {
         parts.push(&whole[begin..end]);
         begin = end;
     }
-    // Named so that no order of names, and no order of arguments, is that of the events.
+    // With these names, neither the order of the names nor that of the arguments is the order of
+    // the events.
     let names = ["f", "b", "h", "a", "g", "d", "c", "e"];
     let paths: Vec<_> = parts
         .iter()
@@ -703,7 +706,7 @@ fn sources_of_one_seal_are_exported_in_the_order_of_their_first_events() {
     let (_, err) = expect_code(&mut ingest(&archive, &given), 0);
     assert!(err.contains("events 4,000"), "{err}");
     assert!(export(&archive) == whole);
-    // A later seal follows, whatever the times of its events.
+    // What is sealed later is exported later, even if its events are earlier.
     let earlier = log(10, 13);
     let file = write(folder.path(), "earlier.log", &[b"{\"auditID\":\"x\"}\n", &earlier[..]].concat());
     let _ = output(&mut ingest(&archive, &[&file]));
@@ -785,8 +788,8 @@ fn a_write_that_is_refused_loses_nothing() {
     let archive = folder.path().join("archive");
     let bytes = log(60_000, 35);
     let path = write(folder.path(), "audit.log", &bytes);
-    // 512-byte units in POSIX mode: no file above 1 MiB. The shell ignores the signal that comes
-    // with it.
+    // In POSIX mode the limit is in units of 512 bytes, so a file may have 1 MiB. The shell ignores
+    // the signal that the kernel sends when a write exceeds the limit.
     let limited = |command: &mut std::process::Command| {
         let mut shell = std::process::Command::new("bash");
         shell.args(["-c", "trap '' XFSZ; set -o posix; ulimit -f 2048; exec \"$@\"", "bash"]);
@@ -856,7 +859,8 @@ fn kill_at_random_moments_loses_and_repeats_nothing() {
         if !ended {
             killed += 1;
         } else {
-            // Everything is sealed, so the next runs that are killed get a fresh archive.
+            // Everything is sealed now, so the next runs, which are killed as well, get a new
+            // archive.
             check(&archive, &first, &bytes[half..]);
             std::fs::remove_dir_all(&archive).expect("removed");
             kept += 1;
@@ -878,7 +882,8 @@ fn check(archive: &Path, first: &[u8], second: &[u8]) {
     assert_eq!(number(archive, "SELECT count(*) - count(DISTINCT alert_id) FROM alerts"), 0);
 }
 
-/// Objects that a shipper wrote as text, or whose members it put beside those of the event.
+/// A shipper has written objects of an event as text, or has put their members beside those of the
+/// event.
 #[test]
 fn objects_that_a_shipper_took_apart_are_read_and_matched() {
     let folder = folder();
@@ -904,8 +909,8 @@ fn objects_that_a_shipper_took_apart_are_read_and_matched() {
     expect_code(strongroom().args(["verify", "--archive"]).arg(&archive), 0);
 }
 
-/// A log in which everything is of another container may be the audit log all the same, with texts that
-/// were cut before they say what they are.
+/// If every line of a log is of another container, the log may still be the audit log: its events
+/// may have been cut off before they show that they are events.
 #[test]
 fn a_log_of_which_nothing_is_taken_is_a_finding() {
     let folder = folder();
@@ -916,8 +921,9 @@ fn a_log_of_which_nothing_is_taken_is_a_finding() {
     assert!(err.contains("no event was taken"), "{err}");
 }
 
-/// Goal: an alert that the table has is in the file, whenever the run is killed. Method: the run seals
-/// often, and is killed at moments over its whole length; each time it is run again to its end.
+/// Goal: every alert in the table is also in the file, whenever the run is killed. Method: the run
+/// seals often, and is killed at moments over its whole length. After each kill it is run to its
+/// end.
 #[test]
 fn the_file_of_alerts_has_what_the_table_has_whenever_the_run_is_killed() {
     let folder = tempfile::tempdir().expect("a temporary folder");

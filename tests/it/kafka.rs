@@ -81,7 +81,7 @@ impl Running {
     }
 }
 
-/// Waits until there is something.
+/// Waits until `look` returns something.
 fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -97,7 +97,7 @@ fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
     wait_for(what, || look().then_some(()));
 }
 
-/// Puts messages into a partition; `None` is one without a value.
+/// Puts messages into a partition; `None` is a message without a value.
 fn produce<'v>(broker: &Tansu, topic: &str, number: i32, values: impl IntoIterator<Item = Option<&'v [u8]>>) {
     produce_with(&broker.address(), topic, number, values, "zstd");
 }
@@ -330,7 +330,7 @@ fn a_full_pipeline_loses_neither_the_membership_nor_a_message() {
     for (number, log) in (0..).zip(&logs) {
         produce(&broker, "audit", number, values(&log[1_000..]));
     }
-    // Longer than the source waits before it pauses its partitions.
+    // This is longer than the source waits before it pauses its partitions.
     std::thread::sleep(Duration::from_secs(9));
     assert!(archive.bytes_in_all() < 200_000, "the pipeline was held");
     running.driver.hold(false);
@@ -635,8 +635,9 @@ fn a_wrong_password_is_reported_but_not_printed() {
     }
 }
 
-/// Two daemons in one group, and one partition. The spare one raises no alarm and does not look
-/// well; the other one does both when its turn comes.
+/// Two daemons in one group share one partition. The daemon without the partition is not reported
+/// as healthy, and raises no alert about silence. The other one is healthy, and raises the alert
+/// when no message arrives any more.
 #[test]
 fn a_spare_member_of_a_group_is_neither_silent_nor_well() {
     let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).expect("a mock");
@@ -684,7 +685,7 @@ fn a_spare_member_of_a_group_is_neither_silent_nor_well() {
     }
     assert!(busy.metric(&of("source_well")) == 1.0 && busy.metric(&of("source_silent_seconds")) < 4.0);
     assert!(!told(spare_folder) && !told(busy_folder), "{}", spare.log());
-    // Now nothing comes any more.
+    // From now on, no message arrives.
     wait_until("silence is noticed where it can be", || told(busy_folder));
     std::thread::sleep(Duration::from_secs(2));
     assert!(!told(spare_folder), "{}", spare.log());

@@ -12,8 +12,8 @@ use crate::imports::{first_names, first_names_outside_tests};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Each of our crates, with those of our crates on which it may depend. A new dependency here
-/// should be the rarest change of all.
+/// Each of our crates, with our other crates that it may depend on. A new dependency here should be
+/// the rarest change of all.
 const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-schemas", &[]),
     ("strongroom-generate", &[]),

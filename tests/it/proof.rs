@@ -1078,7 +1078,8 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     let empty = write(folder.path(), "empty.log", b"");
     let broken = write(folder.path(), "broken.log", b"nothing of this is an event\n\n\nnor this");
 
-    // Without a key: the archive's own log is checked, and the report says that it is not signed.
+    // Without a key, the logs of the archive are checked, and the report says that they are
+    // unsigned.
     expect_code(&mut ingest(&path("plain"), &[&small]), 0);
     let report = no_finding(&path("plain"), None);
     assert!(report["not_checked"].to_string().contains("nothing is signed"), "{report:#}");
@@ -1092,8 +1093,8 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     expect_code(&mut signed_ingest(&path("rejects"), &path("key"), &[&broken]), 1);
     no_finding(&path("rejects"), Some(&public));
 
-    // A log of many days is ingested while it grows, once without having grown, and with and
-    // without the key in turn.
+    // A log of many days is ingested four times, alternately without and with the key. Before the
+    // third time it has not grown.
     let grown = path("grown.log");
     let bytes = log(9_000, 8);
     for (part, cut) in

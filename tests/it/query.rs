@@ -485,19 +485,20 @@ fn functions_do_not_make_more_than_the_memory_limit() {
         let (_, err) = expect_code(command.args(["--memory-limit", "64MiB"]), 2);
         assert!(err.contains("||") && err.contains("--memory-limit"), "{err}");
     }
-    // A list that is made once for one row, and one that would be there for each row.
+    // A list that is made for one row, and one that would be repeated for each row.
     let list = "SELECT count(*) FROM (SELECT unnest(range(0, 400000)))";
     assert_eq!(csv(&YEAR, list).lines().nth(1), Some("400000"));
     let repeated = "SELECT array_length(array_append(range(0, 400000), length(name))) FROM events";
     let (_, err) = expect_code(query(&YEAR, repeated).args(["--memory-limit", "64MiB"]), 2);
     assert!(err.contains("repeated for each row") && err.contains("--memory-limit"), "{err}");
-    // The operator means what it meant.
+    // The bounded operator has its usual meaning.
     let meaning = "SELECT 'a' || 1 || 'b' AS text, 'a' || NULL AS none, ['x'] || ['y'] AS list, verb || '!' FROM events LIMIT 1";
     let answer = csv(&YEAR, meaning);
     let mut lines = answer.lines();
     assert!(lines.next().is_some_and(|head| head.starts_with("text,none,list,")), "{answer}");
     assert!(lines.next().is_some_and(|row| row.starts_with("a1b,,") && row.ends_with('!')), "{answer}");
-    // What fits is answered as before, in slices where a batch would not fit at once.
+    // Texts within the limit are made. If all texts of a batch do not fit at once, the batch is
+    // computed in slices.
     let lengths =
         |count: u32| csv(&YEAR, &format!("SELECT sum(length(repeat(user_name, {count}))) FROM events"));
     let number =
@@ -972,8 +973,8 @@ fn a_sort_beyond_the_memory_limit_spills() {
     assert!(every_file(folder.path()).is_empty());
 }
 
-/// Whole events, in an order other than the stored one, under memory limits from a fortieth of
-/// their size upwards.
+/// Whole events are sorted in another order than the stored one, under memory limits from a
+/// fortieth of their size upwards.
 #[test]
 fn whole_events_are_sorted_within_little_memory() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -1203,8 +1204,8 @@ fn auth_failures_tell_their_kinds_apart() {
     );
 }
 
-/// Views of changes have what was written and leave out what was read, and what only arrived. A
-/// request is unfinished if none of its later stages is in the archive.
+/// Views of changes show writes. They leave out reads, and requests of which only the arrival is
+/// recorded. A request is unfinished if none of its later stages is in the archive.
 #[test]
 fn changes_and_what_did_not_end_have_views() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -1247,7 +1248,7 @@ fn changes_and_what_did_not_end_have_views() {
         event("lost", arrived, "patch", pod, 9, ""),
         event("ended", arrived, "patch", pod, 10, ""),
         event("ended", whole, "patch", pod, 10, ok),
-        // The id of another request does not end this one.
+        // Another request with the same id does not finish this one.
         event("borrowed", arrived, "patch", pod, 11, ""),
         event("borrowed", whole, "patch", pod, 12, ok),
         event("watching", arrived, "watch", pod, 13, ""),

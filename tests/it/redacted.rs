@@ -1,6 +1,6 @@
-//! What others see of redaction: a preview gives the counts of the run, exports and proofs say what
-//! was redacted, tokens join like their values while a key is in use, and each use of a key is
-//! recorded before its answer.
+//! What users see of redaction: a preview gives the same counts as the run, exports and proofs say
+//! what was redacted, tokens of one key join like their values, and each use of a key is recorded
+//! before the answer is given.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -153,7 +153,7 @@ fn json_of(text: &str) -> Value {
 fn with_input(command: &mut Command, input: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("it starts");
-    // It may end without reading.
+    // The command may end without reading its input.
     let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
     child.wait_with_output().expect("it ends")
 }
@@ -238,7 +238,7 @@ fn an_export_says_that_it_is_redacted_and_can_be_read_again() {
         ids.push(json_of(line)["auditID"].as_str().expect("an id").to_owned());
     }
     assert_eq!(ids, (0..EVENTS).map(|number| format!("id-{number}")).collect::<Vec<_>>(), "in source order");
-    // Quiet does not hide it.
+    // `--quiet` does not suppress this message.
     let quiet = output(strongroom().args(["export", "--quiet", "--archive"]).arg(&redacted));
     assert!(String::from_utf8_lossy(&quiet.stderr).contains("redacted before they were stored"));
     let log = write(site.folder.path(), "exported.log", lines.as_bytes());
@@ -358,7 +358,8 @@ fn tokens_join_like_values_until_the_key_is_changed() {
     assert_eq!(number(&archive, &across), 0);
     assert!(number(&archive, pairs) < number(&clear, pairs) && number(&archive, pairs) > 0);
 
-    // That is said once, by statements over what may be tokens, and by no other.
+    // A statement that reads columns with tokens prints one note about the two keys. Other
+    // statements print none.
     let said = |archive: &Path, sql: &str, more: &[&str]| {
         let mut command = strongroom();
         command.args(["query", "--format", "csv", "--archive"]).arg(archive).args(more).arg(sql);
@@ -427,7 +428,8 @@ fn a_token_is_revealed_with_the_key_and_a_record() {
         assert!(!record.to_string().contains(MARK));
     }
     assert_eq!(uses(&redacted).len(), 4);
-    // Another key cannot answer, and says which key is needed; an old key can.
+    // With another key there is no answer, and the error names the key that is needed. With that
+    // key as an old key there is one.
     let other = site.policy("b.toml", "b.key", &[]);
     let unknown = with_input(&mut reveal(&token, &["--redact", other.to_str().expect("text")]), &patient(1));
     let err = String::from_utf8_lossy(&unknown.stderr).into_owned();
@@ -457,7 +459,7 @@ fn a_token_is_revealed_with_the_key_and_a_record() {
     let locked = with_input(&mut reveal(&token, &of_policy), &patient(1));
     assert_eq!(locked.status.code(), Some(2));
     assert!(locked.stdout.is_empty(), "{}", String::from_utf8_lossy(&locked.stdout));
-    // The error says what to do, and that works while the other process writes.
+    // The error says how to record the use elsewhere, which works while the other process writes.
     let err = String::from_utf8_lossy(&locked.stderr).into_owned();
     assert!(err.contains("strongroom archive init FOLDER") && err.contains("--record FOLDER"), "{err}");
     let ledger = site.at("ledger");
@@ -506,7 +508,7 @@ fn commands_with_a_key_leave_no_clear_values_in_core_dumps() {
             .expect("starts");
         let filter = format!("/proc/{}/coredump_filter", child.id());
         crate::daemon::wait_until("nothing of its memory is dumped", || {
-            // Each waits for its standard input.
+            // Each of these commands waits for its standard input.
             let filter = std::fs::read_to_string(&filter).expect("the process is there");
             filter.trim().chars().all(|digit| digit == '0')
         });
@@ -525,7 +527,7 @@ fn rejects_are_decrypted_with_the_key_and_a_record() {
     let (err, code) = site.ingest("redacted", Some(&policy), &log);
     assert_eq!(code, 1, "there are rejects: {err}");
     let archive = site.at("redacted");
-    // They are not exported, and that is said.
+    // Encrypted rejects are not exported, and standard error says so.
     let exported = output(strongroom().args(["export", "--archive"]).arg(&archive));
     let err = String::from_utf8_lossy(&exported.stderr).into_owned();
     assert!(err.contains("2 rejects are encrypted and left out"), "{err}");

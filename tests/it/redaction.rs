@@ -1,5 +1,5 @@
-//! No value that a policy names is on disk or leaves the process, whatever is killed, and what is
-//! written is otherwise complete.
+//! No value that a policy names is on disk or leaves the process, even if processes are killed. All
+//! other values are written.
 //!
 //! Method: every value that the policy names is a marker, and all markers differ. Everything that a
 //! run leaves in its folder is searched for markers: plain files byte by byte, Parquet files page by
@@ -27,15 +27,14 @@ pub const TOKEN: &str = "a-token-of-the-test-that-is-long";
 /// What every marker begins with. It is in no log, path or name of the tests.
 const MARK: &str = "zQmK";
 
-/// A rule that fires on every request, with everything in its message that may be redacted, and one
-/// that counts the requests of a user.
+/// A rule that fires on every request, and whose message contains everything that may be redacted.
 const RULES: &str = "title: Every request\nid: 6d1f0d0a-52b1-4a39-9a0e-6a3f0d6f7c12\nstatus: test\nlevel: high\n\
     description: Fires on every request.\nlogsource:\n  product: kubernetes\n  service: audit\n\
     detection:\n  all:\n    verb|re: '.+'\n  condition: all\n\
     message: '{user.username} {actor} {requestURI} {exec.command} {request} {object}'\n\
     next_steps: 'Ask {user.username} about {requestURI}.'\n";
 
-/// A marker as it is in an event: also a valid text in base64.
+/// A marker, as events contain it. It is also valid base64.
 fn marker(number: usize) -> String {
     format!("{MARK}{number:08}")
 }
@@ -265,7 +264,7 @@ pub fn setting(records: usize, wrapped: bool) -> (tempfile::TempDir, PathBuf, us
 fn no_marker_of_a_file_is_on_disk_and_nothing_is_lost() {
     let (folder, log, records) = setting(if is_long() { 100_000 } else { 20_000 }, true);
     let at = |name: &str| folder.path().join(name);
-    // The search finds what is there.
+    // Without a policy, the search finds markers.
     let clear = at("clear");
     output(&mut ingest(&clear, None, &[&log]));
     let found = files_with_markers(&clear);
@@ -285,7 +284,7 @@ fn no_marker_of_a_file_is_on_disk_and_nothing_is_lost() {
     for wait in [150, 400, 900] {
         let mut child = run().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         std::thread::sleep(Duration::from_millis(wait));
-        // It may have ended.
+        // The process may have ended.
         let _ = child.kill();
         child.wait().expect("dead");
         assert_eq!(files_with_markers(folder.path()), Vec::<PathBuf>::new());
@@ -307,7 +306,7 @@ fn no_marker_of_a_file_is_on_disk_and_nothing_is_lost() {
     ] {
         assert_eq!(number(&archive, sql), 0, "{sql}");
     }
-    // What the policy does not name is as it was.
+    // What the policy does not name is unchanged.
     assert!(count(&archive, "SELECT count(*) FROM events WHERE request_object LIKE '%\"ward\":\"w7\"%'") > 0);
     assert!(count(&archive, "SELECT count(*) FROM events WHERE user_name LIKE 'rt1:%'") > 0);
     // The same file adds nothing, and neither does a shorter copy of it, whatever the policy is.
@@ -533,7 +532,8 @@ fn the_write_ahead_log_is_encrypted_and_read_with_its_key_only() {
         .collect();
     assert!(log.iter().any(|path| std::fs::metadata(path).expect("a file").len() > 10_000));
     assert_eq!(files_with_markers(folder.path()), Vec::<PathBuf>::new());
-    // Without a policy, and with another key, nothing is read, and nothing is lost.
+    // Without a policy, or with another key, the daemon ends without reading its write-ahead log,
+    // which stays as it is.
     let other = std::fs::read_to_string(policy_of_other_key(folder.path())).expect("a policy");
     for (policy, says) in [("", "no redaction policy gives its key"), (other.as_str(), "cannot be decrypted")]
     {
@@ -677,7 +677,7 @@ fn what_is_around_an_event_is_no_way_around_the_policy() {
         fresh()
     ));
     let records = lines.len() + 1;
-    // What is around these is kept.
+    // What is around the following events is kept.
     let harmless = [
         format!("{head} stdout F {}", fresh()),
         json!({"log": format!("{}\n", fresh()), "stream": "stdout", "time": head}).to_string(),
@@ -726,11 +726,13 @@ fn an_empty_member_of_a_reference_says_nothing() {
         value.map_or(String::new(), |value| format!(r#","{name}":"{value}""#))
     };
     let (mut log, mut number) = (String::new(), 0);
-    // A named object, so that what is known of others with names is asked before.
+    // The named object comes first, so that a decision about it that is remembered and then wrongly
+    // used for an object without a name would be noticed.
     for name in [Some("p"), None, Some("")] {
         for namespace in [Some("phi-1"), None, Some("")] {
             for resource in ["patients", ""] {
-                // A named object without a namespace is in none.
+                // A named object without a namespace is in no namespace, so the policy does not
+                // apply.
                 if name == Some("p") && namespace != Some("phi-1") {
                     continue;
                 }

@@ -1,8 +1,9 @@
-//! No value that a policy names is on disk, in a bucket or sent when something fails: a full disk, a
-//! statement that spills, a kill between two commits after which the policy is another one, an
-//! archive in a bucket.
+//! No value that a policy names is on disk, in a bucket or sent in these cases: the disk is full, a
+//! statement spills, a run is killed between two commits and continued under another policy, or the
+//! archive is in a bucket.
 //!
-//! Method: as in [`crate::redaction`]. Each search is tried on what a run without a policy leaves.
+//! Method: as in [`crate::redaction`]. Each search is first tried on what a run without a policy
+//! leaves.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -53,7 +54,7 @@ fn a_full_disk_leaves_no_marker_of_a_file() {
     verified(&archive);
 }
 
-/// Every record is there once, and none is in clear.
+/// Asserts that every record and every alert is in the archive once, and every event is redacted.
 fn complete(archive: &Path, records: usize) {
     let of = |table: &str| count(archive, &format!("SELECT count(*) FROM {table}"));
     assert_eq!(of("events") + of("rejects"), records);
@@ -132,8 +133,8 @@ fn append(path: &Path, bytes: &[u8]) {
     file.write_all(bytes).expect("written");
 }
 
-/// Runs a statement that spills, and stops in the middle of its answer. Returns what is spilled then,
-/// and the answer.
+/// Runs a statement that spills, and pauses reading after the first byte of its answer. Returns
+/// what is spilled at that moment, and the whole answer.
 fn spilled(archive: &Path, folder: &Path) -> (Vec<u8>, Vec<u8>) {
     let spill = folder.join("spill");
     std::fs::create_dir_all(&spill).expect("made");
@@ -190,7 +191,7 @@ fn what_a_statement_spills_has_no_marker() {
     assert!(!has_marker(&found) && !has_marker(&answer));
 }
 
-/// The newest commit of each volume of a table is taken back, as if the run had died before it.
+/// Removes the newest commit of each volume of a table, as if the run had died before it.
 fn take_back(archive: &Path, table: &str) {
     let mut logs = BTreeSet::new();
     let mut folders = vec![archive.join(table)];
@@ -215,7 +216,7 @@ fn take_back(archive: &Path, table: &str) {
     }
 }
 
-/// A policy about other places, with a key of its own. What the first one replaced is replaced.
+/// A policy with another key that replaces more than the first policy: also ConfigMaps.
 fn other_policy(folder: &Path) -> PathBuf {
     let other = folder.join("other");
     std::fs::create_dir_all(&other).expect("made");
@@ -237,7 +238,7 @@ fn a_kill_between_two_commits_and_another_policy_double_and_lose_nothing() {
             assert!(!has_marker(&ended.stdout) && !has_marker(&ended.stderr));
             (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
         };
-        // Two seals: all but the end of the log, then the rest.
+        // There are two seals: one of the first half of the log, then one of the rest.
         let bytes = std::fs::read(&log).expect("the log");
         let half = bytes.len() / 2 + memchr::memchr(b'\n', &bytes[bytes.len() / 2..]).expect("a line") + 1;
         std::fs::write(&log, &bytes[..half]).expect("written");
@@ -248,7 +249,7 @@ fn a_kill_between_two_commits_and_another_policy_double_and_lose_nothing() {
         let first = number(&archive, "SELECT count(*) FROM events");
         tables.iter().for_each(|table| take_back(&archive, table));
         assert!(number(&archive, "SELECT count(*) FROM events") < first);
-        // What is read again is read under another policy.
+        // The run that reads the second half again has another policy.
         let (code, err) = run(&other_policy(folder.path()), &log);
         assert_eq!(code, Some(1), "{err}");
         complete(&archive, records);
@@ -260,8 +261,9 @@ fn a_kill_between_two_commits_and_another_policy_double_and_lose_nothing() {
     }
 }
 
-/// An event that the new policy cannot edit, among those whose rejects are stored: it would be a
-/// reject before the position of the rejects. That is refused until the policy is the old one.
+/// A run dies after it has committed the rejects of a log, and before it commits the events. Under
+/// another policy, one of these events would become a reject, at an offset for which rejects are
+/// stored already. So a run with that policy is refused, and a run with the old policy continues.
 #[test]
 fn an_event_that_only_the_new_policy_encrypts_is_not_lost() {
     let (folder, log, _) = setting(1, false);
@@ -321,7 +323,7 @@ fn a_bucket_has_no_marker_whatever_is_killed() {
         std::fs::remove_dir_all(&copy).expect("removed");
         all
     };
-    // The search finds what is there.
+    // Without a policy, the search finds markers.
     expect_code(s3::at(&endpoint).args(["archive", "init", "s3://clear-values/a"]), 0);
     output(run("s3://clear-values/a", None).stdout(Stdio::null()));
     let found = found_in("clear-values");
@@ -337,7 +339,7 @@ fn a_bucket_has_no_marker_whatever_is_killed() {
             .spawn()
             .expect("it starts");
         std::thread::sleep(Duration::from_millis(wait));
-        // It may have ended.
+        // The process may have ended.
         let _ = child.kill();
         child.wait().expect("dead");
         assert_eq!(found_in(bucket), NOTHING);

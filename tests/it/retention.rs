@@ -41,7 +41,7 @@ fn present(table: &str) -> String {
     format!("{table}/{}", Utc::now().year())
 }
 
-/// A log with this many events, from a time on.
+/// A log with this many events, the first of which is at `start`.
 fn log_from(events: u64, seed: u64, start: DateTime<Utc>) -> Vec<u8> {
     let options = GeneratorOptions { seed, events, start, ..GeneratorOptions::default() };
     let mut generator = Generator::new(options).expect("valid options");
@@ -290,7 +290,7 @@ fn invalid_drops_are_named_by_both_verifiers() {
     let good = std::fs::read_to_string(&record).expect("text");
     let good_state = std::fs::read(&state).expect("bytes");
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    // As if the drop had not been finished, the volume is there again, with its record.
+    // The volume is restored beside its drop record, as if the drop had not been finished.
     let volume = aged.archive().join(old("events"));
     copy(&backup.join(old("events")), &volume);
     assert_eq!(aged.kinds(), set(&["drop_unfinished"]));

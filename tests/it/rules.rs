@@ -107,7 +107,7 @@ fn a_new_rule_hunts_through_old_events_and_stores_what_it_finds() {
     assert_eq!(number(&archive, "SELECT count(*) FROM alerts"), before + 2);
     let (_, err) = expect_code(&mut hunt, OK);
     assert!(err.contains("0 new findings stored"), "{err}");
-    // The stream continues where it was.
+    // The ingest of the grown log continues where it stopped.
     let mut more = text;
     more += &event(400, 6400, "get", "secrets", "bob");
     std::fs::write(&file, more).expect("written");

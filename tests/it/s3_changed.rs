@@ -66,7 +66,7 @@ fn readers_and_writers_refuse_a_history_that_hides_something() {
         }
         let (_, err) = expect_code(
             at(&endpoint).args(["sign-log", "--archive", location]).env("STRONGROOM_KEY_FILE", &key),
-            // Nothing is new, so nothing is signed after what was changed.
+            // No commit is unsigned, so there is nothing to sign, and that is no error.
             0,
         );
         assert!(!err.contains("panicked"), "{err}");
@@ -103,7 +103,8 @@ fn readers_and_writers_refuse_a_history_that_hides_something() {
         assert_eq!(number(&endpoint, location, all), 1_500, "{what}: nothing was lost");
     }
 
-    // The manifest: both verifiers report, and nobody takes the bucket for one without an archive.
+    // The manifest is hidden. Both verifiers report that, and no command takes the bucket for one
+    // without an archive.
     delete(&outsider, bucket, "a/strongroom.json");
     let (kinds, report) = findings(&endpoint, location, public.trim());
     for kind in ["delete_marker", "manifest_malformed", "manifest_changed"] {
@@ -121,8 +122,8 @@ fn readers_and_writers_refuse_a_history_that_hides_something() {
     expect_code(ingest(&endpoint, location, &logs[3]).env("STRONGROOM_KEY_FILE", &key), 0);
     assert_eq!(number(&endpoint, location, all), 2_000);
 
-    // A version over a commit cannot be taken away before its time, so this comes last. The same
-    // bytes over it change nothing.
+    // A second version of a commit is locked and cannot be removed, so this part is last. If the
+    // second version has the same bytes as the first, nothing changes.
     let put = |bytes: Vec<u8>| {
         let put =
             outsider.client.put_object().bucket(bucket).key(&newest).body(ByteStream::from(bytes)).send();

@@ -1,5 +1,5 @@
-//! Thousands of files of one event each: they take little more room than the same events in one
-//! file, and lose none of its promises.
+//! Thousands of files with one event each take little more room than one file with the same events,
+//! and the same promises hold for them.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -45,7 +45,7 @@ fn files_of_one_event_take_little_room_and_come_back() {
     expect_code(&mut ingest(&whole, &[&write(folder.path(), "whole.log", &bytes)]), 0);
     assert!(export(&archive) == bytes, "in the order of their names");
     let (apart, together) = (archive_bytes(&archive.join("events")), archive_bytes(&whole.join("events")));
-    // Each stream has a name, a hash and a position.
+    // Each stream has its own name, hash and position, so the files take somewhat more room.
     assert!(apart < bytes.len() as u64 * 3 / 2, "{apart} of {}", bytes.len());
     assert!(apart < together + 2_500 * 1_200, "{apart}, and {together} in one file");
     // The same events raise the same alerts.
@@ -58,7 +58,8 @@ fn files_of_one_event_take_little_room_and_come_back() {
     verified(&archive);
 }
 
-/// Rejects, empty files, unfinished lines and files that grow, each beside others of its kind.
+/// Many short files are ingested together. Among them are files with rejects, empty files, files
+/// with an unfinished line, and files that grow later.
 #[test]
 fn every_file_keeps_its_own_rows_and_position() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -71,7 +72,7 @@ fn every_file_keeps_its_own_rows_and_position() {
         match number % 10 {
             3 => file.splice(0..0, format!("broken {number}\n").into_bytes()).for_each(drop),
             5 => file.clear(),
-            // A list, whose text around its events is kept with them.
+            // An array. The text around its events is kept with them.
             7 => {
                 let text = String::from_utf8(std::mem::take(file)).expect("text");
                 *file = format!("[\n{}\n]\n", text.trim_end().replace('\n', ",\n")).into_bytes();
@@ -105,7 +106,7 @@ fn every_file_keeps_its_own_rows_and_position() {
     assert_eq!(number(&archive, "SELECT count(*) FROM events"), events as i64);
     assert_eq!(number(&archive, "SELECT count(*) FROM rejects WHERE reason = 'empty_file'"), 30);
     assert_eq!(number(&archive, "SELECT count(*) FROM rejects WHERE reason = 'broken_json'"), 30);
-    // Each stream is what its file is.
+    // Each stream has the bytes of its file.
     let listed = output(strongroom().args(["export", "--list", "--archive"]).arg(&archive)).stdout;
     let listed = String::from_utf8(listed).expect("text");
     for line in listed.lines().filter(|line| !line.contains("empty/")).step_by(37) {

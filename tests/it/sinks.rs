@@ -292,7 +292,7 @@ fn webhooks_are_signed_as_the_standard_wants() {
     std::fs::remove_file(file).expect("removed");
 }
 
-/// One sink is dead, one refuses, one is slow; the last gets everything at once.
+/// One sink is dead, one refuses alerts, one is slow. The fourth still gets everything at once.
 #[test]
 fn no_sink_holds_up_another_or_the_pipeline() {
     let dead = {

@@ -207,7 +207,7 @@ fn copies_truncation_and_files_that_vanish() {
     append(&passing, &third);
     daemon.wait_for_metric("sealed_events_total", 600.0);
     std::fs::remove_file(&passing).expect("removed");
-    // A writer that dies in the middle of a line: the piece is kept, as a reject.
+    // A writer dies in the middle of a line. The part that it has written is kept as a reject.
     append(&live, b"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"lev");
     daemon.wait_for_metric("sealed_rejects_total", 1.0);
     // A shorter copy of a known file, and the complete file compressed.
@@ -246,7 +246,8 @@ fn a_path_without_a_file_is_reported_and_a_file_is_read_after_chmod() {
     let config = config(folder.path(), &archive.display().to_string(), &rest);
     let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
     set(0);
-    // Root may read everything, unless it gives that up.
+    // Root may read every file. So if the tests run as root, the daemon runs without that
+    // capability.
     let mut command = Command::new("setpriv");
     command
         .args(["--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]);

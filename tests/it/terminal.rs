@@ -1,6 +1,6 @@
-//! What a client of the cluster chose, or whoever named a file, reaches a terminal only as text: it
-//! neither moves the cursor nor sets the title, nor changes the order of what is read. A file or a
-//! pipe gets every byte.
+//! Names that a client of the cluster chose, and names of files, reach a terminal only as text.
+//! They do not move the cursor, set the title, or change the order of characters. A file or a pipe
+//! gets every byte.
 //!
 //! Method: `script` runs a command at a terminal of its own, and writes down what arrives there.
 
@@ -12,10 +12,10 @@ use crate::run::{expect_code, output, strongroom, write};
 /// A title, a bell, a return, C1 codes, an order mark, a delete and a tag.
 const HOSTILE: &str = "eve\u{1b}]0;owned\u{7}\u{1b}[2J\r\u{9b}31m\u{202e}gpj\u{2066}\u{7f}\u{e0041}\u{85}";
 
-/// A rule that has hits.
+/// A rule that has hits in the log of this test.
 const RULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/alerts/rules/rbac-cluster-admin-binding.yml");
 
-/// What the command shows at a terminal.
+/// Returns what a command writes to a terminal.
 fn shown(words: &[&str]) -> String {
     let quoted: Vec<String> = [env!("CARGO_BIN_EXE_strongroom")]
         .iter()
@@ -30,7 +30,7 @@ fn shown(words: &[&str]) -> String {
     String::from_utf8(output(&mut script).stdout).expect("a terminal gets UTF-8")
 }
 
-/// `text` without what the program itself sends: line ends of the terminal, and colours.
+/// Returns `text` without the control characters of the program itself: line ends and colours.
 fn of_others(text: &str) -> String {
     let text = text.replace("\r\n", "\n");
     let mut pieces = text.split("\u{1b}[");

@@ -228,8 +228,8 @@ fn volumes(archive: &Path) -> usize {
     std::fs::read_dir(archive.join("events")).expect("a table").count()
 }
 
-/// The clock of a daemon is set back by two years, and ahead by fourteen. Each time the webhook goes
-/// on acknowledging, nothing is sealed, and everything is sealed when the clock is right.
+/// The clock of a daemon is set back by two years, and ahead by fourteen. Each time the webhook
+/// still acknowledges, nothing is sealed, and everything is sealed when the clock is right again.
 #[test]
 fn a_clock_that_cannot_be_right_stops_sealing_until_it_is_set() {
     let set = setting(None);
@@ -292,8 +292,8 @@ fn a_clock_that_cannot_be_right_stops_sealing_until_it_is_set() {
     expect_code(strongroom().args(["verify", "--archive"]).arg(&set.archive), 0);
 }
 
-/// Refuses before anything has a wrong time: nothing is committed, and no folder of a wrong year is
-/// left that would decide where later rows go.
+/// `ingest` refuses before it writes anything with a wrong time: nothing is committed, and no
+/// folder of a wrong year is left, which would determine where later rows go.
 #[test]
 fn ingest_refuses_a_clock_that_cannot_be_right() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -305,12 +305,12 @@ fn ingest_refuses_a_clock_that_cannot_be_right() {
         ingest.env("LD_PRELOAD", clock_library()).env("STRONGROOM_TEST_CLOCK", offset);
         ingest
     };
-    // A new archive: only the clock of the store contradicts a clock that is ahead.
+    // The archive is new, so only the clock of the store contradicts a clock that is ahead.
     let (_, err) = expect_code(&mut ingest_at(5_000, "a.log", 1), 2);
     assert!(err.contains("the system clock is at") && err.contains("--clock-is-right"), "{err}");
     // The logs are much older than the archive, as in any backfill.
     expect_code(&mut ingest_at(-90, "a.log", 1), 0);
-    // Idle for ninety days.
+    // The archive was idle for ninety days.
     expect_code(&mut ingest_at(0, "b.log", 2), 0);
     for days in [2, 365, 5_000, -1, -365] {
         let (_, err) = expect_code(&mut ingest_at(days, "c.log", 3), 2);
@@ -321,12 +321,13 @@ fn ingest_refuses_a_clock_that_cannot_be_right() {
     expect_code(&mut ingest_at(0, "c.log", 3), 0);
     assert_eq!(number(&archive, "SELECT count(*) FROM events"), 600);
     expect_code(strongroom().args(["verify", "--archive"]).arg(&archive), 0);
-    // Less than a day is no evidence: clocks are set by hand.
+    // A difference of less than a day does not show that a clock is wrong, because people set
+    // clocks by hand.
     let mut hours = ingest_at(0, "d.log", 4);
     hours.env("STRONGROOM_TEST_CLOCK", write(folder.path(), "hours", b"72000"));
     expect_code(&mut hours, 0);
-    // That clock was wrong by twenty hours, so the right one is behind the newest commit. An operator
-    // says so, once.
+    // That clock was twenty hours ahead, so the right clock is now behind the newest commit. The
+    // operator has to confirm the right clock once.
     expect_code(&mut ingest_at(0, "e.log", 5), 2);
     expect_code(ingest_at(0, "e.log", 5).arg("--clock-is-right"), 0);
     expect_code(&mut ingest_at(0, "f.log", 6), 0);

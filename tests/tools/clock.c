@@ -1,5 +1,5 @@
-/* A clock that a test sets: the time of day moved by as many seconds as the file named by STRONGROOM_TEST_CLOCK says.
-   Loaded with LD_PRELOAD; other clocks are left as they are. */
+/* A library for LD_PRELOAD that lets a test set the time of day: it is moved by the number of seconds in the file that
+   STRONGROOM_TEST_CLOCK names. Other clocks, such as the monotonic one, are not changed. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Speaks TLS on a port of 127.0.0.1 and passes the bytes on to another: tls_proxy.py PORT TARGET CERT KEY
 
-For services that a test wants behind TLS and that cannot do it themselves. Ends with standard input, so that it
-never outlives the test that holds the other end.
+It is for services that cannot speak TLS, when a test needs them behind TLS. The proxy ends when its standard input
+ends, so that it never outlives the test that holds the other end.
 """
 
 import asyncio

@@ -70,7 +70,7 @@ def der(tag, *parts):
 
 
 def reply_by_another(folder, query, signer):
-    """What the good authority says, signed again with a certificate that OpenSSL would not take for that."""
+    """The answer of the good authority, signed again with a certificate that OpenSSL would refuse to sign with."""
     reply(folder, query, "good")
     openssl("ts", "-reply", "-in", folder / "reply.tsr", "-token_out", "-out", folder / "token.der")
     openssl("cms", "-verify", "-noverify", "-inform", "DER", "-in", folder / "token.der", "-out", folder / "info.der")

@@ -1,5 +1,5 @@
-//! How fast is our matcher compared with rsigma-eval 0.21 on the same events and rules, do they
-//! agree, and what do a thousand rules cost against a hundred?
+//! How fast is our matcher compared with rsigma-eval 0.21 on the same events and rules, do the two
+//! agree, and what do a thousand rules cost compared with a hundred?
 //!
 //! Events: 40,000 generated ones with attacks (seed 7), without `RequestReceived`, which our rules
 //! leave out by default. Rules: our own over single events, as far as rsigma can express them; the
@@ -10,9 +10,9 @@
 //! Correlations are compared as well, where both engines give them the same meaning: counts, counts
 //! of values, sequences. What is compared is which rule reports which group, not how often: rsigma
 //! reports again for each further event, ours once per burst. Both get each request once (ours
-//! counts a request once, rsigma each of its stages), in order of time. In addition to the
-//! generated events each rule's own fixtures are judged: both engines must find the hits, and
-//! neither may find the near misses.
+//! counts a request once, rsigma each of its stages), in order of time. Besides the generated
+//! events, both engines get each rule's own fixtures: both must find the hits, and neither may find
+//! the near misses.
 //!
 //! Run with `cargo run --release --manifest-path benches/rsigma/Cargo.toml` from the root.
 
@@ -253,7 +253,7 @@ fn correlation(name: &str, document: &Value, all: &RuleSet) -> Result<[String; 2
         }
     }
     let mut ours = correlation.as_mapping().expect("a mapping").clone();
-    // Ours waits this long for late events; here none is late.
+    // Our engine would wait this long for late events, but no event is late here.
     ours.remove(Value::String("lateness".into()));
     let mut theirs = ours.clone();
     if kind == "temporal" {

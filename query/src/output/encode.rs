@@ -1,7 +1,8 @@
-//! CSV, JSON, Parquet and Arrow.
+//! Writes answers as CSV, JSON, Parquet and Arrow.
 //!
-//! Invariant: every value is written in full, or the answer fails with the column's name. Views
-//! become plain strings and bytes in Parquet and Arrow, which every reader knows.
+//! Invariant: every value is written in full, or the answer fails with the column's name. In
+//! Parquet and Arrow, string views and binary views become plain strings and bytes, which every
+//! reader knows.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -76,8 +77,8 @@ impl<W: Write + Send> Encoder<W> {
                 writer: StreamWriter::try_new(out, &plain).map_err(arrow)?,
                 schema: plain,
             },
-            // `Table` is written by `grid` and does not get here; lines of JSON are the closest
-            // format.
+            // `grid` writes the format `Table`, so this arm never gets it. Lines of JSON are the
+            // closest format.
             Format::Json | Format::Table => {
                 Encoder::Json(WriterBuilder::new().with_explicit_nulls(true).build(out))
             }
@@ -118,7 +119,7 @@ impl<W: Write + Send> Encoder<W> {
     }
 }
 
-/// `schema` with plain strings and bytes where it has views, including those inside lists.
+/// Returns `schema` with plain strings and bytes in place of Arrow's views, also inside lists.
 fn plain_schema(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().iter().map(|field| plain_field(field)).collect::<Vec<_>>()))
 }
@@ -139,7 +140,7 @@ fn to_plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Arro
     convert(batch, schema, |column, field| cast(column, field.data_type()))
 }
 
-/// `schema` with strings where it has lists, structs and other nested types.
+/// Returns `schema` with strings in place of lists, structs and other nested types.
 fn flat_schema(schema: &Schema) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| {
         if field.data_type().is_nested() {

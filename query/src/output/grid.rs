@@ -1,8 +1,8 @@
 //! The table format: aligned columns, or, for rows that are too wide, one line for each value.
 //!
-//! Invariant: no value reaches a terminal as anything but printable text; cells are cleaned here.
-//! Widths come from the first rows; a later value that is longer is cut where cutting is allowed
-//! and overflows where it is not.
+//! Invariant: a value reaches a terminal only as printable text; cells are cleaned here. The widths
+//! of columns are those of the first rows. A later value that is longer is cut if cutting is
+//! allowed, and otherwise makes its line longer.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ use crate::session::Answer;
 
 /// Number of rows that are read before the widths are fixed.
 const SAMPLE_ROWS: usize = 1_000;
-/// Minimum width to which a column is cut.
+/// A column is never cut to less than this width.
 const COLUMN_WIDTH_MIN: usize = 8;
 /// In expanded rows a value may fill this many lines of the terminal.
 const EXPANDED_LINES_MAX: usize = 6;

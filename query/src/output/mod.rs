@@ -1,4 +1,4 @@
-//! Answers as text and files.
+//! Writes answers as text and files.
 //!
 //! Invariants: rows are written as they arrive, so memory does not grow with the answer (the grid
 //! reads its first rows to choose widths). Values are written in full, except in the grid on a
@@ -47,7 +47,7 @@ impl Format {
 /// How the grid fits its surroundings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Columns of the terminal; `None` when there is none.
+    /// Width of the terminal in characters; `None` when there is no terminal.
     pub width: Option<usize>,
     /// Whether cells may be cut to fit `width`.
     pub truncate: bool,
@@ -69,7 +69,8 @@ pub struct Written {
     pub rows: u64,
     pub elapsed: Duration,
     pub stats: QueryStats,
-    /// The redaction policies of the rows that were read, if what was read of them may be tokens.
+    /// The redaction policies of the rows that were read, if the columns that were read may contain
+    /// tokens.
     pub policies: Vec<String>,
 }
 

@@ -48,9 +48,9 @@ pub struct Cuts {
 pub struct Counts {
     /// Clients that came while the broker was away.
     pub knocks: u64,
-    /// Fetches of which half arrived.
+    /// Fetches whose answer arrived only in part.
     pub torn: u64,
-    /// Fetches of which nothing arrived.
+    /// Fetches whose answer did not arrive.
     pub lost: u64,
     pub commits: u64,
     pub logs: u64,

@@ -28,7 +28,7 @@ impl Posted {
 pub type Answer = (u16, String, String);
 type Say = dyn Fn(&Posted) -> Answer + Send + Sync;
 
-/// A server that keeps its port number while it is down and up again.
+/// A server that can be stopped and started again at the same port.
 pub struct Receiver {
     pub address: SocketAddr,
     pub posted: Arc<Mutex<Vec<Posted>>>,
@@ -127,7 +127,7 @@ fn converse(
     stream.set_read_timeout(Some(Duration::from_millis(50)))?;
     let mut reader = BufReader::new(stream);
     loop {
-        // Waits for the next request. If the server is stopped meanwhile, the connection ends.
+        // Waits for the next request. If the server is stopped while it waits, the connection ends.
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Ok(());

@@ -1,5 +1,5 @@
 //! Tansu, a broker that speaks Kafka's protocol: <https://github.com/tansu-io/tansu>. `./tests/run`
-//! installs it with the Python package that carries its binary.
+//! installs it with the Python package that contains its binary.
 
 use std::ffi::OsString;
 use std::net::TcpStream;
@@ -116,13 +116,13 @@ impl Tansu {
         self.child.id()
     }
 
-    /// Kill -9; a log in memory is lost.
+    /// Kills the broker; a log in memory is lost.
     pub fn stop(&mut self) {
         self.child.kill().expect("the broker is stopped");
         self.child.wait().expect("the broker has stopped");
     }
 
-    /// Starts it again at the same address.
+    /// Starts the broker again at the same address.
     pub fn start_again(&mut self) {
         self.child = spawn(&self.binary, self.port, self.told, self.options, &self.storage);
         wait_for(self.port, &mut self.child);
@@ -148,14 +148,14 @@ impl Tansu {
 impl Drop for Tansu {
     fn drop(&mut self) {
         for child in std::iter::once(&mut self.child).chain(&mut self.proxy) {
-            // It may have been stopped already.
+            // The process may have been stopped already.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// The tests' Python; without the variable it is not installed.
+/// The tests' Python; `None` if the variable is not set, because Tansu is not installed then.
 fn python() -> Option<OsString> {
     std::env::var_os("STRONGROOM_PYTHON")
 }

@@ -16,84 +16,28 @@
 //! - Text is refused if any of these members names a writer that is not believed (see [`Writers`]),
 //!   or standard error. A name that is not a string is refused too. Metadata that names nobody is
 //!   accepted.
-//! - At most [`LEVELS_MAX`] levels of objects and lists are opened. An object or list below the
-//!   last level is not read. If its own name is that of a member which names a writer, the text is
-//!   refused. Text with more than [`MEMBERS_MAX`] members, or more than [`NAMES_MAX`] names of one
-//!   kind, is refused. So the work is linear in the metadata, and the stack is bounded. No state.
+//! - At most [`LEVELS_MAX`](walk::LEVELS_MAX) levels of objects and lists are opened. An object or
+//!   list below the last level is not read. If its own name is that of a member which names a
+//!   writer, the text is refused. Text with more than [`MEMBERS_MAX`] members, or more than
+//!   [`NAMES_MAX`] names of one kind, is refused. So the work is linear in the metadata, and the
+//!   stack is bounded. No state.
 
-use std::borrow::Cow;
+mod names;
+mod paths;
+mod walk;
 
 use serde_json::value::RawValue;
 
+use self::paths::Where;
+use self::walk::{MEMBERS_MAX, Strictness, TOP, Walk};
 use super::writers::Writers;
-use crate::json::{self, Members};
-use crate::plain;
+use crate::json::Members;
 use crate::reject::{Reason, Refusal};
 
-/// Maximum number of levels of objects and lists that are opened.
-const LEVELS_MAX: usize = 6;
-/// Maximum number of members and of items of lists that are judged.
-const MEMBERS_MAX: usize = 4096;
 /// Maximum number of different names of one kind.
 const NAMES_MAX: usize = 16;
-/// Longest compact name. Only the end of a longer one is kept, which is enough, because the names
-/// that it is compared with are shorter.
-const NAME_BYTES_MAX: usize = 64;
 /// Longest name that a refusal repeats.
 const SHOWN_BYTES_MAX: usize = 64;
-
-/// Ends of the names of objects whose members `container`, `pod` and `namespace` name the writer.
-/// `metadata` is not one of them, because objects of Kubernetes have a `namespace` in their
-/// `metadata`, which clients write.
-const PLACES_OF_NAMES: [&str; 12] = [
-    "kubernetes",
-    "k8s",
-    "kube",
-    "pod",
-    "container",
-    "labels",
-    "fields",
-    "attributes",
-    "attrs",
-    "tags",
-    "resource",
-    "context",
-];
-
-/// Ends of the names of members that contain the path of a log, or a tag made from one.
-const PLACES_OF_PATHS: [&str; 16] = [
-    "file",
-    "filename",
-    "path",
-    "source",
-    "sourcetype",
-    "tag",
-    "tags",
-    "location",
-    "logstream",
-    "logstreamname",
-    "containername",
-    "logname",
-    "tagname",
-    "topic",
-    "routingkey",
-    "key",
-];
-
-/// Names of objects whose members contain text that a client chose.
-const CHOSEN_BY_CLIENTS: [&str; 6] = ["url", "http", "request", "urldetails", "useragent", "query"];
-/// Texts that may come before the path of a log: the places where a node's folders are mounted.
-const MOUNTS: [&str; 5] = ["", "/host", "/hostfs", "/rootfs", "file://"];
-
-/// The forms of the paths of container logs: the beginning, the character between the names, and
-/// whether the names are those of a directory (`NAMESPACE_POD_UID/CONTAINER/`) or of a file
-/// (`POD_NAMESPACE_CONTAINER-ID.log`). Tags that are made from paths have dots in place of slashes.
-const PATHS: [(&str, char, bool); 4] = [
-    ("/var/log/pods/", '/', true),
-    ("/var/log/containers/", '/', false),
-    ("var.log.pods.", '.', true),
-    ("var.log.containers.", '.', false),
-];
 
 /// What the members beside a text say about who wrote it.
 #[derive(Clone, Debug, Default)]
@@ -157,18 +101,6 @@ const UNIT: &str = "a unit other than an API server's";
 const STREAM: &str = "a log stream other than an API server's";
 const CATEGORY: &str = "a category other than those of the API server";
 const SERVICE: &str = "a service other than an API server";
-
-/// Which members say who wrote a text.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Strictness {
-    /// The members beside a text that may be anything.
-    Carrier,
-    /// Like [`Carrier`](Self::Carrier), but names of services and applications name writers, too.
-    Services,
-    /// The members beside those of an event. Only members that certainly name a container, the log
-    /// of a container, or standard error count, because people add members with many names.
-    Event,
-}
 
 impl Origin {
     /// Returns what the `members` beside a text say. The values in `held` are slices of the
@@ -300,30 +232,6 @@ impl Origin {
         let service = self.services.iter().find(|name| !writers.believe_name(name));
         service.map(|name| Other::new(SERVICE, name))
     }
-
-    /// Reads a text that may name a container: the path of the container's log, a tag that was made
-    /// from such a path, docker's name of the container, or its sourcetype.
-    fn path(&mut self, text: &str, place: Where) {
-        if let Some(name) = text.strip_prefix("kube:container:") {
-            self.containers.push(name.to_owned());
-        }
-        if let Some((container, namespace)) = docker_name(text) {
-            self.paths.push((container.to_owned(), namespace.to_owned()));
-        }
-        for (start, between, is_directory) in PATHS {
-            for (at, _) in text.match_indices(start).take(NAMES_MAX) {
-                if place == Where::Start && !is_before_path(&text[..at], between) {
-                    continue;
-                }
-                match named(&text[at + start.len()..], between, is_directory) {
-                    Some((container, namespace)) => {
-                        self.paths.push((container.to_owned(), namespace.to_owned()));
-                    }
-                    None => self.unread = Some(CONTAINER),
-                }
-            }
-        }
-    }
 }
 
 /// Refuses an event because of the member `name` beside its own, if that member names a writer that
@@ -338,355 +246,11 @@ pub(super) fn standard_error() -> Other {
     Other::of_log(STANDARD_ERROR)
 }
 
-/// What a member names.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Names {
-    Container,
-    Namespace,
-    Pod,
-    Unit,
-    LogStream,
-    LogGroup,
-    Category,
-    Service,
-    Other,
-}
-
-impl Names {
-    /// `path` is the compact name of the member with the names around it, `own` is the compact name
-    /// without them, and `parent` is the compact name of the object around the member.
-    fn of(path: &str, own: &str, parent: &str) -> Names {
-        let ends = |ends: &[&str]| ends.iter().any(|end| path.ends_with(end));
-        let is_outermost = path.len() == parent.len() + own.len();
-        let is_metadata = matches!(parent, "metadata" | "meta") && is_outermost;
-        let is_among_names = is_metadata || PLACES_OF_NAMES.iter().any(|place| parent.ends_with(place));
-        let is_place = parent.is_empty() || is_among_names;
-        if ends(&["containername"])
-            || matches!(own, "kubernetescontainer" | "k8scontainer" | "kubecontainer")
-            || (own == "container" && is_place)
-        {
-            Names::Container
-        } else if ends(&[
-            "namespacename",
-            "podnamespace",
-            "kubernetesnamespace",
-            "k8snamespace",
-            "kubenamespace",
-            "kubernetesns",
-            "k8sns",
-            "kubens",
-        ]) || (own == "namespace" && is_place)
-            || (own == "ns" && is_among_names)
-        {
-            Names::Namespace
-        } else if ends(&["podname"])
-            || matches!(own, "kubernetespod" | "k8spod" | "kubepod")
-            || (own == "pod" && is_place)
-        {
-            Names::Pod
-        } else if ends(&["systemdunit", "syslogidentifier"]) {
-            Names::Unit
-        } else if ends(&["logstream", "logstreamname"]) {
-            Names::LogStream
-        } else if ends(&["loggroup", "loggroupname"]) {
-            Names::LogGroup
-        } else if matches!(own, "app" | "servicename" | "k8sapp" | "appkubernetesioname") {
-            Names::Service
-        } else {
-            Names::Other
-        }
-    }
-
-    /// Returns what the member names if it is beside the members of an event, where fewer names
-    /// count.
-    fn beside_event(self, path: &str) -> Names {
-        match self {
-            Names::Container => self,
-            Names::Namespace if path != "namespace" => self,
-            Names::Unit if path.ends_with("systemdunit") => self,
-            _ => Names::Other,
-        }
-    }
-
-    /// Returns the kind of writer that stays unknown if a name of this kind is not a string.
-    fn unread(self) -> Option<&'static str> {
-        match self {
-            Names::Container | Names::Namespace => Some(CONTAINER),
-            Names::Unit => Some(UNIT),
-            Names::LogStream => Some(STREAM),
-            Names::Category => Some(CATEGORY),
-            Names::Pod | Names::LogGroup | Names::Service | Names::Other => None,
-        }
-    }
-}
-
-/// The place of a member in the metadata.
-#[derive(Clone, Copy)]
-struct At<'p> {
-    /// The compact name of the member, with the names around it.
-    path: &'p str,
-    /// The compact name of the member alone.
-    own: &'p str,
-    level: usize,
-}
-
-/// The place around the outermost members.
-const TOP: At<'_> = At { path: "", own: "", level: 1 };
-
-struct Walk<'w> {
-    held: &'w [&'w RawValue],
-    strictness: Strictness,
-    members_left: usize,
-    origin: &'w mut Origin,
-}
-
-/// Each method returns `None` if a bound is exceeded.
-impl Walk<'_> {
-    fn object(&mut self, members: &Members<'_>, at: At<'_>) -> Option<()> {
-        if at.level > 1 && is_copy(members) {
-            return Some(());
-        }
-        // OpenTelemetry's `{"key":"k8s.container.name","value":{"stringValue":"…"}}`.
-        let key = json::member(members, "key").and_then(string_of);
-        for (name, value) in &members.0 {
-            match &key {
-                Some(key) if name == "value" => {
-                    let inner = serde_json::from_str::<Members<'_>>(value.get()).ok();
-                    let string = inner.as_ref().and_then(|inner| json::member(inner, "stringValue"));
-                    self.member(key, string.unwrap_or(value), at)?;
-                }
-                _ => self.member(name, value, at)?,
-            }
-        }
-        Some(())
-    }
-
-    fn member(&mut self, name: &str, value: &RawValue, around: At<'_>) -> Option<()> {
-        if is_in_event(name) || self.held.iter().any(|held| std::ptr::eq(held.get(), value.get())) {
-            return Some(());
-        }
-        let (path, own) = (compact(around.path, name), compact("", name));
-        let names = match name {
-            "Category" if around.level == 1 => Names::Category,
-            _ => Names::of(&path, &own, around.own),
-        };
-        let names = if self.strictness == Strictness::Event { names.beside_event(&path) } else { names };
-        self.value(names, value, At { path: &path, own: &own, level: around.level })
-    }
-
-    fn value(&mut self, names: Names, value: &RawValue, at: At<'_>) -> Option<()> {
-        self.members_left = self.members_left.checked_sub(1)?;
-        let text = value.get();
-        let is_deep = at.level >= LEVELS_MAX;
-        let inner = At { level: at.level + 1, ..at };
-        match (text.as_bytes().first(), names.unread()) {
-            (Some(b'"'), _) => return self.string(names, text, at),
-            // An object may have the name in it, as in `{"container":{"name":…}}`, but not if it is
-            // the value of a member such as `container_name`.
-            (Some(b'{'), Some(unread)) if at.path.ends_with("name") => self.origin.unread = Some(unread),
-            (Some(b'{'), _) if !is_deep => {
-                match serde_json::from_str::<Members<'_>>(text) {
-                    Ok(members) => self.object(&members, inner)?,
-                    // The object has a name that cannot be read.
-                    Err(_) if self.strictness == Strictness::Event => {}
-                    Err(_) => self.origin.unread = Some(CONTAINER),
-                }
-            }
-            (Some(b'{'), None) => {}
-            (_, Some(unread)) => self.origin.unread = Some(unread),
-            (Some(b'['), None) if !is_deep => {
-                let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-                items.into_iter().try_for_each(|item| self.value(names, item, inner))?;
-            }
-            _ => {}
-        }
-        Some(())
-    }
-
-    fn string(&mut self, names: Names, literal: &str, at: At<'_>) -> Option<()> {
-        let Some(text) = string(literal) else {
-            self.origin.unread = names.unread().or(self.origin.unread);
-            return Some(());
-        };
-        let text: &str = &text;
-        let ends = |ends: &[&str]| ends.iter().any(|end| at.own.ends_with(end));
-        self.origin.is_stderr |= text == "stderr" && ends(&["stream", "streams", "source"]);
-        if ends(&["logstream", "logstreamname"]) {
-            self.origin.path(text, Where::Anywhere);
-        } else if ends(&PLACES_OF_PATHS) && !CHOSEN_BY_CLIENTS.iter().any(|of| at.path.contains(of)) {
-            self.origin.path(text, Where::Start);
-        }
-        // Datadog's `kube_namespace:shop,container_name:web`.
-        if matches!(at.own, "ddtags" | "tags") {
-            for (key, value) in text.split(',').filter_map(|tag| tag.trim().split_once(':')) {
-                self.members_left = self.members_left.checked_sub(1)?;
-                let key = compact("", key);
-                self.named(Names::of(&key, &key, "tags"), value);
-            }
-        }
-        match names {
-            Names::Other => self.hint(text, at),
-            _ => self.named(names, text),
-        }
-        let origin = &*self.origin;
-        let names = [&origin.containers, &origin.namespaces, &origin.pods, &origin.units, &origin.streams];
-        let is_bounded = names.iter().all(|names| names.len() <= NAMES_MAX)
-            && [&origin.groups, &origin.categories, &origin.services]
-                .iter()
-                .all(|names| names.len() <= NAMES_MAX)
-            && origin.paths.len() <= NAMES_MAX;
-        is_bounded.then_some(())
-    }
-
-    fn named(&mut self, names: Names, text: &str) {
-        let found = match names {
-            // Docker's name of a container has the names that Kubernetes gave in it.
-            Names::Container if docker_name(text).is_some() => {
-                return self.origin.path(text, Where::Start);
-            }
-            Names::Container => &mut self.origin.containers,
-            Names::Namespace => &mut self.origin.namespaces,
-            Names::Pod => &mut self.origin.pods,
-            Names::Unit => &mut self.origin.units,
-            Names::LogStream if text == "stdout" => return,
-            Names::LogStream => &mut self.origin.streams,
-            Names::LogGroup => &mut self.origin.groups,
-            Names::Category => &mut self.origin.categories,
-            Names::Service if self.strictness == Strictness::Services => {
-                if text.starts_with("unknown_service") {
-                    return;
-                }
-                &mut self.origin.services
-            }
-            Names::Service | Names::Other => return,
-        };
-        if !found.iter().any(|known| known == text) {
-            found.push(text.to_owned());
-        }
-    }
-
-    /// Reads a member that names a writer only if its value has a certain form.
-    fn hint(&mut self, text: &str, at: At<'_>) {
-        match at.own {
-            // A label that Loki's clients make from the journal.
-            "unit" if self.strictness != Strictness::Event && text.ends_with(".service") => {
-                self.named(Names::Unit, text);
-            }
-            // Loki's clients name the job of a pod `NAMESPACE/NAME`.
-            "job" if self.strictness == Strictness::Services => {
-                if let Some((namespace, _)) = text.split_once('/') {
-                    self.named(Names::Namespace, namespace);
-                }
-            }
-            // Alloy names what it reads `NAMESPACE/POD:CONTAINER`.
-            "instance" if self.strictness == Strictness::Services => {
-                let named = text
-                    .split_once('/')
-                    .and_then(|(namespace, rest)| Some((namespace, rest.split_once(':')?)));
-                if let Some((namespace, (_pod, container))) = named {
-                    self.origin.paths.push((container.to_owned(), namespace.to_owned()));
-                }
-            }
-            // OpenShift's forwarder names the kind of a log. Logs of these kinds are not audit
-            // logs.
-            "logtype" if matches!(text, "application" | "infrastructure") => {
-                self.origin.unread = Some(CONTAINER);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Where in a value the path of a log is looked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Where {
-    /// Anywhere in the names of log streams, and in tags, which only shippers make.
-    Anywhere,
-    Start,
-}
-
-/// Whether a text may come before the path of a log: a mount, or the first label of a tag.
-fn is_before_path(text: &str, between: char) -> bool {
-    match between {
-        '/' => MOUNTS.contains(&text),
-        _ => {
-            let label = text.strip_suffix(between).unwrap_or(text);
-            label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'@'))
-        }
-    }
-}
-
-/// Whether a member of this name belongs to an event, or contains one, so that a client of the
-/// cluster may have chosen its value. `metadata` is left out, because many other things have that
-/// name.
-fn is_in_event(name: &str) -> bool {
-    let compact = compact("", name);
-    (plain::is_of_event(name) && name != "metadata")
-        || ["requestobject", "responseobject"].iter().any(|body| compact.starts_with(body))
-        // `authentication.kubernetes.io/pod-name` names the pod to which a service account's token
-        // is bound.
-        || compact.contains("authenticationkubernetesio")
-        || compact.ends_with("userextra")
-}
-
-/// Whether an object is a copy of an event or of a body, as shippers make it when they parse a
-/// text. Labels and attributes have no objects in them, so nobody can make labels look like a copy.
-fn is_copy(members: &Members<'_>) -> bool {
-    let has = |first: char, names: &[&str]| {
-        names.iter().any(|name| json::member(members, name).is_some_and(|v| v.get().starts_with(first)))
-    };
-    has('"', &["auditID"])
-        && has('{', &["user", "objectRef", "responseStatus", "requestObject", "responseObject"])
-        || has('"', &["kind"]) && has('{', &["metadata", "spec"])
-}
-
-/// Appends the letters and digits of `name` to `parent`, in lower case, and keeps the end.
-fn compact(parent: &str, name: &str) -> String {
-    let letters = |text: &str| -> Vec<char> {
-        text.chars().rev().filter(char::is_ascii_alphanumeric).take(NAME_BYTES_MAX).collect()
-    };
-    let mut end = letters(name);
-    end.extend(parent.chars().rev().take(NAME_BYTES_MAX.saturating_sub(end.len())));
-    end.into_iter().rev().map(|letter| letter.to_ascii_lowercase()).collect()
-}
-
-fn string_of(value: &RawValue) -> Option<Cow<'_, str>> {
-    string(Some(value.get()).filter(|text| text.starts_with('"'))?)
-}
-
-/// The text of a string literal, if it is Unicode.
-fn string(literal: &str) -> Option<Cow<'_, str>> {
-    if !literal.contains('\\') {
-        return literal.get(1..literal.len().checked_sub(1)?).map(Cow::Borrowed);
-    }
-    serde_json::from_str(literal).ok().map(Cow::Owned)
-}
-
-/// Returns the container and the namespace in the name that docker gives to a container of
-/// Kubernetes, `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`.
-fn docker_name(name: &str) -> Option<(&str, &str)> {
-    let mut parts = name.trim_start_matches('/').strip_prefix("k8s_")?.split('_');
-    let (container, _pod, namespace) = (parts.next()?, parts.next()?, parts.next()?);
-    let (_uid, _attempt) = (parts.next()?, parts.next()?);
-    Some((container, namespace))
-}
-
-/// Returns the container and the namespace that a path names.
-fn named(path: &str, between: char, is_directory: bool) -> Option<(&str, &str)> {
-    let mut parts = path.splitn(3, '_');
-    let (first, second, last) = (parts.next()?, parts.next()?, parts.next()?);
-    if is_directory {
-        let mut last = last.split(between);
-        let _uid = last.next()?;
-        return Some((last.next()?, first));
-    }
-    let (container, _id) = last.split('.').next()?.rsplit_once('-')?;
-    Some((container, second))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use super::names::compact;
+    use super::walk::LEVELS_MAX;
     use crate::wrapper::{Reading, Writer, decode_alone_of};
 
     const EVENT: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get"}"#;

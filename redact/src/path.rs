@@ -1,15 +1,17 @@
-//! Paths of a policy: how they are written, and what each of their steps matches.
+//! Paths of a policy: their syntax, and what each of their steps matches.
 //!
 //! ```text
 //! path  = root { step }
 //! step  = "." name | ".*" | ".**" | "[]" | "[" '"' name '"' "]"
 //! ```
 //!
-//! `*` is any member, `[]` any element, `**` any number of steps; at the end, `**` is every value
-//! below that is neither an object nor a list. Names are compared without regard to the case of
-//! ASCII letters: a client's misspelt `Data` has the same value in it.
+//! `*` matches any member, `[]` any element, and `**` any number of steps. A `**` at the end
+//! matches every value below that is neither an object nor a list. Names are compared without
+//! regard to the case of ASCII letters, because a client may misspell `data` as `Data`, and the
+//! value is the same.
 //!
-//! Invariant: a path that is accepted has one text, [`Path::to_string`], and a known root. No state.
+//! Invariant: an accepted path has exactly one text, that of [`Path::to_string`], and begins with a
+//! known root. No state.
 
 use std::fmt;
 use std::iter::Peekable;
@@ -66,7 +68,8 @@ impl fmt::Display for Root {
 pub struct Roots(u16);
 
 impl Roots {
-    /// The roots in which detectors look, and where a replaced value is looked for again.
+    /// The roots in which detectors search, and in which copies of replaced values are searched
+    /// for.
     pub(crate) const OF_BODIES: Roots = Roots(
         1 << Root::RequestObject as u16
             | 1 << Root::ResponseObject as u16
@@ -96,7 +99,7 @@ impl Roots {
     }
 }
 
-/// One step of a path, from a value to a value in it.
+/// One step of a path: from a value to a value inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Name(String),
@@ -156,7 +159,7 @@ impl Path {
     }
 }
 
-/// Parses the steps after a root. The error is the number of characters that were left.
+/// Parses the steps after a root. The error is the number of characters that were not parsed.
 fn steps(text: &str) -> Result<Vec<Step>, usize> {
     let mut steps = Vec::new();
     let mut rest = text.chars().peekable();

@@ -32,9 +32,9 @@ pub const ENCRYPTED_OVERHEAD: usize = HEAD_BYTES + TAG_BYTES;
 pub enum CipherError {
     #[error("the bytes are not an encrypted text")]
     NotEncrypted,
-    #[error("the bytes are encrypted under the key {0}, which is not given")]
+    #[error("the bytes are encrypted under the key {0}, which is not one of the policy's keys")]
     UnknownKey(KeyId),
-    #[error("the bytes were changed, or belong to another place")]
+    #[error("the bytes were changed, or were encrypted with another context")]
     Forged,
     #[error("the system has no random numbers")]
     Randomness,

@@ -38,7 +38,7 @@ pub enum KeyError {
     #[error("a key is file:PATH, env:NAME or command:PROGRAM ARGUMENTS")]
     Source,
     #[error(
-        "it is a key itself; write file:PATH, env:NAME or command:PROGRAM ARGUMENTS, and make another key"
+        "the text is a key itself; write file:PATH, env:NAME or command:PROGRAM ARGUMENTS, and make a new key"
     )]
     Written,
     #[error("read the key {}", path.display())]
@@ -53,7 +53,7 @@ pub enum KeyError {
     Open { path: PathBuf },
     #[error("the environment has no variable {name}")]
     Variable { name: String },
-    #[error("the program {program} gave no key: {detail}")]
+    #[error("the program {program} returned no key: {detail}")]
     Program { program: String, detail: String },
     #[error("{place} is not a key of 64 hex digits")]
     Format { place: String },

@@ -111,9 +111,11 @@ pub(crate) enum Step {
 /// Why a text is not a path.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PathError {
-    #[error("begins with none of {}", Root::ALL.iter().map(|root| root.as_str()).collect::<Vec<_>>().join(", "))]
+    #[error("does not begin with one of {}", Root::ALL.iter().map(|root| root.as_str()).collect::<Vec<_>>().join(", "))]
     Root,
-    #[error("is not like requestObject.data.*, a[].b, a.**.b or a[\"b.c\"]; wrong at character {0}")]
+    #[error(
+        "is not a path such as requestObject.data.*, a[].b, a.**.b or a[\"b.c\"]; wrong at character {0}"
+    )]
     Syntax(usize),
     #[error("has more than {PATH_BYTES_MAX} bytes or {PATH_STEPS_MAX} steps")]
     TooLong,

@@ -131,10 +131,16 @@ impl Policy {
             );
         }
         if maker.rules.len() > RULES_MAX {
-            maker.mistake("rules", &format!("there are more than {RULES_MAX}, presets included"));
+            maker.mistake(
+                "rules",
+                &format!("there are more than {RULES_MAX} rules, those of presets included"),
+            );
         }
         if maker.paths > PATHS_MAX {
-            maker.mistake("rules", &format!("they have more than {PATHS_MAX} paths, presets included"));
+            maker.mistake(
+                "rules",
+                &format!("the rules have more than {PATHS_MAX} paths, those of presets included"),
+            );
         }
         match key.flatten() {
             Some(key) if maker.errors.is_empty() => {
@@ -483,7 +489,7 @@ impl Maker {
 fn glob_mistake(key: &str, glob: &str) -> Option<&'static str> {
     let slashes = glob.matches('/').count();
     if glob.is_empty() {
-        Some("is empty; leave the list out for all")
+        Some("is empty; leave the list out to apply to all")
     } else if glob.len() > GLOB_BYTES_MAX {
         Some("is too long")
     } else if key == "resources" && (slashes > 1 || glob.starts_with('/') || glob.ends_with('/')) {
@@ -509,7 +515,7 @@ fn unkeepable(path: &Path, action: Action) -> Option<&'static str> {
             Root::Annotations | Root::UserExtra | Root::ImpersonatedUserExtra | Root::StatusDetails,
             Action::Tokenise,
         ) if path.steps.is_empty() => {
-            Some("is an object, which a token cannot stand for; name its members, such as .*, or drop it")
+            Some("is an object, which a token cannot replace; name its members, such as .*, or drop it")
         }
         _ => None,
     }

@@ -41,9 +41,9 @@ pub enum Unreadable {
     NotUtf8,
     #[error("the event is nested too deeply")]
     TooDeep,
-    #[error("the event has members twice that the policy is about")]
+    #[error("the event repeats a member that the policy is about")]
     Ambiguous,
-    #[error("the places that the policy is about do not fit into a mark")]
+    #[error("the places that were edited do not fit in a mark")]
     Mark,
 }
 

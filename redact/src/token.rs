@@ -29,7 +29,7 @@ const INTEGER_DIGITS_MAX: usize = 309;
 pub enum TokenError {
     #[error("a token is rt1:, 8 hex digits, a colon and 32 hex digits")]
     Format,
-    #[error("the token is of the key {0}, which is not given")]
+    #[error("the token was made with the key {0}, which is not one of the policy's keys")]
     UnknownKey(KeyId),
     #[error("the value is not JSON")]
     NotJson,

@@ -90,7 +90,7 @@ impl Case {
             && !(dialect == Dialect::Gke && self.gke_least.as_deref() == Some("none"))
     }
 
-    /// The lowest severity that will do for an attack.
+    /// Returns the lowest severity that the alert about an attack may have.
     fn least(&self, dialect: Dialect) -> Severity {
         let on_gke = self.gke_least.as_deref().filter(|_| dialect == Dialect::Gke);
         match on_gke.or(self.least.as_deref()).unwrap_or_else(|| panic!("{} has no `least`", self.id)) {
@@ -203,7 +203,7 @@ impl Case {
         }
         if let Some(body) = &self.body {
             event["requestObject"] = body.clone();
-            // The API server answers with the object, once it has a kind of its own.
+            // If the body has a kind, the API server answers with the object.
             if code < 300 && level == "RequestResponse" && body.get("kind").is_some() {
                 event["responseObject"] = body.clone();
             }
@@ -421,7 +421,7 @@ fn attacks_are_found_and_benign_work_raises_nothing_urgent_in_four_dialects() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// What single benign cases do not raise, they must not raise together either.
+/// All benign cases together must not raise an urgent alert, either.
 #[test]
 fn benign_work_together_raises_nothing_urgent() {
     let rules = Arc::new(RuleSet::builtin().unwrap_or_else(|error| panic!("built-in rules: {error}")));

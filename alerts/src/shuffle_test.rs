@@ -1,4 +1,4 @@
-//! Order, batches and restarts change no alert.
+//! Tests that order of arrival, batches and restarts change no alert.
 //!
 //! Goal: the same alerts are raised however a source shuffles its events within the lateness of a
 //! rule, wherever the stream is cut into batches or the process is killed, and if the same events

@@ -1,4 +1,4 @@
-//! What alerts touch, compared with their events.
+//! Compares what alerts touch with the events that they count.
 //!
 //! Goal: a search for a namespace, a user, a cluster or an offset in what an alert touches finds
 //! every event that the alert counts. While the names are few, an alert touches only the names of

@@ -4,8 +4,8 @@
 //! the sequence is cut into batches nor on which threads match the batches, and a replay raises the
 //! same ids.
 //!
-//! **One request, several stages.** The API server writes an event when a request arrives, when a
-//! long-running one starts to answer, and when it ends. Rules match every stage but
+//! **One request, several stages.** The API server writes an event when a request arrives, when the
+//! answer to a long-running request starts, and when the request ends. Rules match every stage but
 //! `RequestReceived` unless they name `stage` themselves, so an exec matches when it starts and
 //! again when it ends. The first match of a request alerts or counts. Later matches are recognised
 //! by a hash that identifies the request: cluster, audit id, user, actor, source address, verb, URI

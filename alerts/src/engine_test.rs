@@ -1152,7 +1152,7 @@ fn a_match_carries_what_is_shown() {
             .all(|alert| alert.rule_name != "c"
                 || alert.group_key == "user.username=rt1:eve, exec.command=<4>")
     );
-    // The identity of the request is that of the shown row, so a replay raises the same ids.
+    // The identity of the request is taken from the shown row, so a replay raises the same ids.
     let single = found.iter().find(|alert| alert.rule_name == "t");
     let replayed = set(&format!("name: t\nmessage: '{{user.username}}'\n{}", selection("verb: create")));
     let again = alerts(&replayed, &[&shown]);

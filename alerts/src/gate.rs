@@ -226,7 +226,8 @@ pub(crate) fn open(
             pair(program, first(left)?, first(right)?, memos, places)
         })
         .collect();
-    // Pairs follow the first gate. Their values are rare, so they exclude most of their rules.
+    // Gates over pairs are placed after the first gate. Their values are rare, so they exclude most
+    // of their rules.
     let after_first = opened.len().min(1);
     opened.splice(after_first..after_first, pairs);
     opened

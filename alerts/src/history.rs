@@ -22,11 +22,12 @@
 //! what was judged before it arrived. So the order of arrival matters little, and with a `lateness`
 //! it does not matter at all. A repeated event is recognised by its request.
 //!
-//! **Bounds.** [`HistoryLimits`]. If there are too many values, the one seen longest ago is
-//! forgotten, which can raise an extra alert and never hides one. If there are too many groups, the
-//! one seen longest ago is forgotten, and learnt again. The names that an hour touches are kept for
-//! the last [`HOURS_TOUCHED_MAX`] hours of a group, and their number is bounded over all groups. An
-//! older hour, and an hour that exceeds this bound, count as touching any name.
+//! **Bounds.** [`HistoryLimits`] bounds the state. If there are too many values, the one seen
+//! longest ago is forgotten, which can raise an extra alert and never hides one. If there are too
+//! many groups, the one seen longest ago is forgotten, and learnt again. The names that an hour
+//! touches are kept for the last [`HOURS_TOUCHED_MAX`] hours of a group, and their number is
+//! bounded over all groups. An older hour, and an hour that exceeds this bound, count as touching
+//! any name.
 //!
 //! **Crash.** State is lost; observing the archive's events of the timespan again rebuilds it.
 

@@ -1,4 +1,4 @@
-//! The built-in rules against labelled events in four dialects.
+//! Tests the built-in rules on labelled events in four dialects.
 //!
 //! Goal: the rules find what an analyst wants to know about, and everyday work raises nothing
 //! urgent, whichever cloud the events come from. Method: `tests/data/labelled/events.ndjson` has
@@ -28,7 +28,8 @@ const FOUND_PERCENT_MIN: usize = 95;
 /// Maximum share of the benign cases that may raise an alert of medium severity.
 const MEDIUM_PERCENT_MAX: usize = 5;
 
-/// Benign cases on which a rule of medium severity fires: the case, the rule, and why this is right.
+/// Benign cases on which a rule of medium severity fires: the case, the rule, and the reason why
+/// the alert is right.
 const ARGUED: &[(&str, &str, &str)] = &[(
     "kubectl-bind-view",
     "rbac-binding-change",
@@ -101,7 +102,7 @@ impl Case {
         }
     }
 
-    /// The events of the case as lines of the log backend.
+    /// Returns the events of the case as lines of the log backend.
     fn events(&self) -> Vec<String> {
         (0..self.times).map(|at| self.event(at).to_string()).collect()
     }
@@ -278,7 +279,7 @@ impl Case {
     }
 }
 
-/// A value of a query as kubectl encodes it.
+/// Encodes a value of a query as kubectl does.
 fn percent_encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         match byte {

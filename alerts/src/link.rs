@@ -3,7 +3,7 @@
 //!
 //! Invariant: names and ids are unique in a set. The rules that a correlation names exist, and are
 //! rules over single events. The fields that a correlation groups by or counts are not part of a
-//! body, so an alert may carry them. No state.
+//! body, so an alert may contain them. No state.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -4,12 +4,11 @@
 //! batches, so batches may be matched in any order, by any number of matchers, and a crash loses
 //! nothing.
 //!
-//! The cost of a batch, in order: the distinct values of a few columns times the rules that test
-//! them (see [`crate::gate`]); a look-up for each row and gate, until most rows have no rule left;
-//! the conditions of the candidates, whose results are remembered by distinct value; and the bodies
-//! of the rows that are still undecided. Rejected: evaluating each leaf over whole columns first.
-//! With a hundred rules, that evaluates most leaves on rows that another column has already
-//! excluded.
+//! A batch costs, in this order: the tests of the distinct values of a few columns (see
+//! [`crate::gate`]); a look-up for each row and gate, until most rows have no rule left; the
+//! conditions of the candidates, whose results are remembered by distinct value; and the bodies of
+//! the rows that are still undecided. Rejected: evaluating each leaf over whole columns first. With
+//! a hundred rules, that evaluates most leaves on rows that another column has already excluded.
 
 use std::sync::Arc;
 
@@ -30,7 +29,7 @@ use crate::outcome;
 use crate::rule::{GRAVE, Measure};
 use crate::ruleset::RuleSet;
 
-/// Columns that every alert copies or is identified by.
+/// Columns that every alert copies, or that identify its request.
 const ALERT_COLUMNS: [usize; 23] = [
     index::AUDIT_ID,
     index::STAGE,

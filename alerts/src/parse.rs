@@ -1,6 +1,6 @@
 //! Parses rule files to documents: YAML, Sigma's attributes, and the line of each document.
 //!
-//! Invariant: every error names file, rule and line. YAML values carry no positions, so the line of
+//! Invariant: every error names file, rule and line. YAML values have no positions, so the line of
 //! a semantic error is found by searching for the keys that lead to it, in order, from the
 //! document's start. No state.
 //!

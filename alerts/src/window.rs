@@ -734,8 +734,8 @@ mod tests {
             }
         }
 
-        /// In any order of arrival, every alert's window exists, and some window alerts if one
-        /// exists.
+        /// Whatever the order of arrival, each alert is about a window that exists, and if a window
+        /// exists, at least one window alerts.
         #[test]
         fn any_order_finds_true_windows_only(arrived in arrivals(), values in any::<bool>()) {
             let rule = if values { VALUES } else { EVENTS };
@@ -796,8 +796,8 @@ mod tests {
             prop_assert_eq!(found, expected);
         }
 
-        /// In any order of arrival, every alert's window exists, and some window alerts if one
-        /// exists.
+        /// Whatever the order of arrival, each alert is about a window that exists, and if a window
+        /// exists, at least one window alerts.
         #[test]
         fn rules_in_any_order_find_true_windows_only(
             arrived in proptest::collection::vec((0_i64..80, 0_u128..3), 0..40),

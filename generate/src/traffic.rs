@@ -8,16 +8,16 @@
 //! that Kubernetes and its usual companions fix, for two dozen nodes and a dozen events a second:
 //!
 //! * every kubelet renews its Lease every 10 s (24 nodes: 2.4 a second, a fifth of the log), and
-//!   every leader election reads and writes one every 2 s; together these are more than a third, as
-//!   in any real log;
-//! * every replica's kubelet, and load balancers, ask for the server's own readiness and liveness
-//!   every 1 to 10 s, without credentials: an eighth of the log;
+//!   every leader reads and writes its Lease every 2 s; together these are more than a third of the
+//!   log, as in any real log;
+//! * the kubelets of the API servers, and load balancers, ask every 1 to 10 s, without credentials,
+//!   whether a server is ready and live: an eighth of the log;
 //! * informers end each watch after 5 to 10 minutes and open the next one: two events each;
-//! * kubelets check the tokens of scrapers (TokenReview and SubjectAccessReview, cached two
-//!   minutes), renew each pod's token at 80 % of an hour, patch node status every five minutes or
-//!   on change; an autoscaler looks at each of its targets every 15 s;
-//! * operators reconcile: read Secrets and ConfigMaps (few and their own, external ones hourly),
-//!   write status, meet a conflict (409) or an object that is gone (404) now and then;
+//! * kubelets check the tokens of scrapers (TokenReview and SubjectAccessReview, cached for two
+//!   minutes), renew each pod's token at 80 % of an hour, and patch the node status every five
+//!   minutes or on change; an autoscaler reads each of its targets every 15 s;
+//! * operators reconcile: they read a few Secrets and ConfigMaps of their own, refresh external
+//!   ones hourly, write status, and sometimes meet a conflict (409) or an object that is gone (404);
 //! * pods come and go with CronJobs and rollouts; each start is some fifteen requests by four
 //!   components;
 //! * denials exist in every cluster: a role that lacks a verb, an expired token, a curious
@@ -858,7 +858,7 @@ impl World {
         deny(random, out, at, actor, "list", group, version, "", resource, "");
     }
 
-    /// A request with an expired token, for which the server knows no user.
+    /// Appends a request with an expired token, for which the server knows no user.
     fn unauthorized(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let node = random.pick(&cluster.nodes);

@@ -42,7 +42,7 @@ pub enum CipherError {
     TooLong,
 }
 
-/// Whether bytes begin like an encrypted text.
+/// Returns true if bytes begin like an encrypted text.
 pub fn is_encrypted(bytes: &[u8]) -> bool {
     bytes.starts_with(ENCRYPTED_MAGIC)
 }

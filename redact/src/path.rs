@@ -52,7 +52,7 @@ roots! {
     StatusDetails = "responseStatus.details",
     UserExtra = "user.extra",
     ImpersonatedUserExtra = "impersonatedUser.extra",
-    /// Also `impersonatedUser.username`.
+    /// `user.username`, and also `impersonatedUser.username`.
     UserName = "user.username",
     RequestUri = "requestURI",
 }

@@ -157,7 +157,7 @@ enum Place {
     Plain,
 }
 
-/// Where an operation of a JSON patch puts its value.
+/// The place to which an operation of a JSON patch writes its value.
 #[derive(Clone, Copy)]
 struct Target {
     states: Span,
@@ -415,7 +415,7 @@ impl<'t, 'c> Walk<'t, 'c> {
         Ok((end, self.replace(at, end, hit)))
     }
 
-    /// Notes that the value of the current frame is replaced.
+    /// Records that the value of the current frame is replaced.
     fn replace(&mut self, at: usize, end: usize, hit: Hit) -> Fate {
         let value = &self.text[at..end];
         let is_element = matches!(self.frames.last(), Some(Frame { segment: Segment::Index(_), .. }));
@@ -433,7 +433,7 @@ impl<'t, 'c> Walk<'t, 'c> {
         Fate::Tokenised
     }
 
-    /// Notes a hit at the current frame.
+    /// Records a hit at the current frame.
     fn note(&mut self, hit: Hit, start: usize, end: usize) {
         let node = self.node();
         self.replaced.push(Replaced { node, hit, start, end });

@@ -313,7 +313,7 @@ fn scope_of(key: &str) -> Result<Option<(&str, Quantifier, &str)>, Fault> {
     };
     let rest = &key[open + length + 1..];
     if !(rest.is_empty() || rest.starts_with(['.', '|'])) {
-        return Err(Fault::new(format!("\"{rest}\" after a scope")));
+        return Err(Fault::new(format!("unexpected \"{rest}\" after a scope")));
     }
     Ok(Some((&key[..open], quantifier, rest)))
 }
@@ -385,7 +385,7 @@ impl Modifiers {
             };
             if let Some(compare) = compare {
                 if modifiers.compare != Compare::Equal {
-                    return Err(Fault::new(format!("modifier {word} cannot follow the one before it")));
+                    return Err(Fault::new(format!("modifier {word} cannot follow the modifier before it")));
                 }
                 modifiers.compare = compare;
                 continue;
@@ -430,7 +430,9 @@ impl Modifiers {
             .windows(2)
             .any(|pair| !matches!(pair[0], Encoding::Wide(_)) || matches!(pair[1], Encoding::Wide(_)));
         if encoded_twice {
-            return Err(Fault::new("wide or utf16 may come once, and after it base64 or base64offset once"));
+            return Err(Fault::new(
+                "at most one of wide and utf16 may be used, and after it at most one of base64 and base64offset",
+            ));
         }
         Ok(())
     }

@@ -17,7 +17,8 @@
 //!   minutes), renew each pod's token at 80 % of an hour, and patch the node status every five
 //!   minutes or on change; an autoscaler reads each of its targets every 15 s;
 //! * operators reconcile: they read a few Secrets and ConfigMaps of their own, refresh external
-//!   ones hourly, write status, and sometimes meet a conflict (409) or an object that is gone (404);
+//!   ones hourly, write status, and sometimes meet a conflict (409) or an object that is gone
+//!   (404);
 //! * pods come and go with CronJobs and rollouts; each start is some fifteen requests by four
 //!   components;
 //! * denials exist in every cluster: a role that lacks a verb, an expired token, a curious

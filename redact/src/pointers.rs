@@ -204,9 +204,9 @@ fn fold(way: &mut Way<'_>, text: &[u8]) {
     }
 }
 
-/// Returns, in [`Unmarked::Drop`], the parents that have to be dropped so that the paths fit. On the
-/// deepest level, all parents with more than one path below them are dropped; then the next higher
-/// levels follow, until the paths fit.
+/// Returns, in [`Unmarked::Drop`], the parents that have to be dropped so that the paths fit. On
+/// the deepest level, all parents with more than one path below them are dropped; then the next
+/// higher levels follow, until the paths fit.
 fn merged(mut ways: Vec<Way<'_>>) -> Result<Redaction, Unmarked> {
     let mut forced = Forced::new();
     let deepest = ways.iter().map(|way| way.steps.len()).max().unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Alerts as rows of the `alerts` table.
+//! Converts alerts to rows of the `alerts` table, and rows back to alerts.
 //!
-//! Invariant: columns are filled in the order of `Table::Alerts`; a row contains the finding as it
-//! was sent, so the archive shows what a SIEM received, and an alert can be restored from its row.
+//! Invariant: columns are filled in the order of `Table::Alerts`. A row contains the finding as it
+//! was sent, so the archive shows what a SIEM received, and the alert can be restored from its row.
 //! No state.
 
 use std::sync::Arc;
@@ -154,9 +154,9 @@ struct Url {
     query_string: Option<String>,
 }
 
-/// Returns the alerts of rows in `Table::Alerts.file_schema()`, as they were raised; `None` if the
-/// rows have other columns or values. Older files lack the columns that say what an alert touches,
-/// so their alerts touch nothing.
+/// Restores the alerts from rows in `Table::Alerts.file_schema()`. Returns `None` if the rows have
+/// other columns or values. Rows of older files lack the columns for what an alert touches, so
+/// their alerts touch nothing.
 pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
     let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
     let text = |name: &str| -> Option<Vec<Option<String>>> {
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
     use strongroom_schemas::{AlertEvent, Severity, Touch};
 
-    /// An alert with a value in every field.
+    /// Returns an alert with a value in every field.
     fn alert(text: &str) -> Alert {
         let given = || Some(text.to_owned());
         Alert {
@@ -351,7 +351,7 @@ mod tests {
         expected.iter_mut().for_each(|alert| alert.touched = Touched::default());
         let old = batch.project(&old).unwrap();
         assert_eq!(alerts_of_batch(&old).as_deref(), Some(&expected[..]));
-        // Readers add the newer columns, as nulls.
+        // Readers add the columns that are newer than the file, filled with nulls.
         let schema = Table::Alerts.file_schema();
         let columns = schema.fields().iter().map(|field| match old.column_by_name(field.name()) {
             Some(column) => Arc::clone(column),

@@ -1,4 +1,5 @@
-//! The rules in `alerts/rules`, embedded in the binary, and rule files from disk.
+//! The rules in `alerts/rules`, which are embedded in the binary, and the reading of rule files
+//! from disk.
 //!
 //! Invariant: every rule file in the folder is embedded, because the build script lists the folder.
 //! No state.
@@ -11,7 +12,7 @@ use crate::error::{RULE_FILE_BYTES_MAX, RuleError};
 /// File name and text of every built-in rule file, in order of file names.
 pub(crate) const RULES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/rules.rs"));
 
-/// Maximum depth of folders below the folder that the caller names.
+/// Maximum depth of the folders inside a folder of rules that the caller names.
 const FOLDER_DEPTH_MAX: usize = 8;
 
 /// Adds the text of a rule file, or of all rule files below a folder.

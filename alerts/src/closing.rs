@@ -13,23 +13,25 @@
 //! once. A group without events has no window and never alerts. A window that is still open when a
 //! stream ends is not judged, since its time is not over.
 //!
-//! A request that may be unfinished has a window of its own. `RequestReceived` opens it, and any
-//! later stage removes it, however late it arrives; so a window that closes is a request without an
-//! end. If both have the same time, the request counts as received before it ends. A request whose
-//! stages lie in different sources is not judged if the first source ends before the window does,
-//! which is so when a log is rotated; otherwise it counts as unfinished.
+//! A request that may be unfinished has a window of its own. Its `RequestReceived` opens the
+//! window, and any later stage of the request removes the window, however late that stage arrives.
+//! So if the window closes, the request has no recorded end. If `RequestReceived` and a later stage
+//! have the same time, `RequestReceived` is counted first. If the stages of a request are in
+//! different sources (for example in two files, because a log was rotated), the request is not
+//! judged if the first source ends before the window does, as a rotated file usually does.
+//! Otherwise it counts as unfinished.
 //!
-//! Each source has its own watermark and its own windows, because one source can lag: a file that
-//! is read later, or a Kafka partition. If the events of a group come from several sources, each
-//! source counts only its own part of them. So rules with an upper bound are for streams from one
-//! source.
+//! Each source has its own watermark and its own windows, because a source can lag behind the
+//! others: a file that is read later, or a slow Kafka partition. If the events of a group come from
+//! several sources, each source counts only its own part of them. So rules with an upper bound are
+//! for streams from one source.
 //!
-//! **Bounds.** [`ClosingLimits`]. If too many events of a source wait, its oldest events are
-//! counted early, and its watermark advances to them. If too many windows of a source are open, the
-//! window that would close first is forgotten unjudged, because its count would be wrong. If there
-//! are too many sources, the source that was added first is forgotten. If all windows together
-//! touch too many names, the next window to which a name is added counts as touching every name.
-//! State is lost in a crash, and rebuilt from the archive's events.
+//! **Bounds.** [`ClosingLimits`] bounds the state. If too many events of a source wait, its oldest
+//! events are counted early, and its watermark advances to them. If too many windows of a source
+//! are open, the window that would close first is removed without being judged, because its count
+//! is not complete. If there are too many sources, the source that was added first is forgotten. If
+//! all windows together touch too many names, the next window to which a name is added counts as
+//! touching every name. State is lost in a crash, and rebuilt from the archive's events.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -45,8 +47,8 @@ const SOURCES_MAX: usize = 1024;
 /// Maximum number of names and ranges touched by all open windows; about 60 bytes each.
 const TOUCHED_ITEMS_MAX: usize = 1 << 19;
 
-/// Added to the arrival number of an event that ends a request, so that it comes after every event
-/// of the same time.
+/// Added to the arrival number of an event that ends a request, so that this event is counted after
+/// all other events of the same time.
 const ENDS: u64 = 1 << 63;
 
 /// Limits of closing windows; each limit applies to one source.
@@ -57,7 +59,7 @@ pub(crate) struct ClosingLimits {
     pub(crate) lateness_us: i64,
 }
 
-/// An event to count, with the fields that an alert would carry.
+/// An event that waits to be counted, with the fields of a possible alert about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     /// Key of the window: the group or, for `unfinished`, the request.
@@ -93,7 +95,7 @@ struct Open {
     end_us: i64,
     counts_values: bool,
     values: HashSet<u128>,
-    /// What the window would be if it closed now.
+    /// The outcome of the window if it closed now.
     closed: Closed,
 }
 
@@ -121,8 +123,8 @@ impl Closings {
         Closings { limits, sources: HashMap::new(), order: VecDeque::new(), items: 0 }
     }
 
-    /// Advances a source to its latest event time, and returns the windows that end before its
-    /// watermark.
+    /// Advances the watermark of a source whose latest event time is `latest_us`, and returns the
+    /// windows that end before the watermark.
     pub(crate) fn advance(&mut self, source: &str, latest_us: i64) -> Vec<Closed> {
         let watermark_us = latest_us.saturating_sub(self.limits.lateness_us);
         let limits = self.limits;
@@ -134,8 +136,8 @@ impl Closings {
         closed
     }
 
-    /// Adds an event of a source, to be counted when the watermark passes it; a late event is
-    /// dropped. Returns the windows that close because too many events wait.
+    /// Adds an event of a source, which is counted when the watermark passes it. A late event is
+    /// dropped. Returns the windows that close early because too many events wait.
     pub(crate) fn add(&mut self, source: &str, waiting: Waiting) -> Vec<Closed> {
         let limits = self.limits;
         let (source, items) = self.source(source);
@@ -159,8 +161,8 @@ impl Closings {
         closed
     }
 
-    /// Returns a source, which is added if it is new, and the number of names and ranges that the
-    /// windows of all sources touch.
+    /// Returns a source, after adding it if it is new. Also returns the number of names and ranges
+    /// that the windows of all sources touch.
     fn source(&mut self, name: &str) -> (&mut Source, &mut usize) {
         if !self.sources.contains_key(name) {
             if self.order.len() == SOURCES_MAX
@@ -183,8 +185,8 @@ impl Closings {
 }
 
 impl Source {
-    /// Counts the waiting events up to a time, in order of time. The windows that end before one of
-    /// these events are added to `closed`.
+    /// Counts the waiting events up to `until_us`, in order of time. Adds the windows that end
+    /// before one of these events to `closed`.
     fn release(&mut self, until_us: i64, limits: ClosingLimits, items: &mut usize, closed: &mut Vec<Closed>) {
         while let Some(first) = self.waiting.first_entry() {
             let time_us = first.key().0;
@@ -210,7 +212,7 @@ impl Source {
         }
     }
 
-    /// Removes a window unjudged.
+    /// Removes a window without judging it.
     fn forget(&mut self, key: &GroupKey, items: &mut usize) {
         if let Some(open) = self.open.remove(key) {
             self.ends.remove(&(open.end_us, *key));
@@ -252,7 +254,8 @@ impl Source {
         });
         debug_assert!(event.time_us <= open.end_us, "windows that are over have been closed");
         if open.counts_values {
-            // No bound is higher than this, so further distinct values cannot change the outcome.
+            // No bound exceeds `THRESHOLD_MAX`, so further distinct values cannot change the
+            // outcome.
             if open.values.len() as u64 <= THRESHOLD_MAX {
                 open.values.insert(value);
             }
@@ -296,8 +299,8 @@ mod tests {
         }
     }
 
-    /// Returns the windows closed by events in order of arrival, each as start and count. At the
-    /// end, the source advances to 1 after its latest event.
+    /// Returns the start and the count of each window that closes when events arrive in this order.
+    /// At the end, the source advances to a time that is 1 after its latest event.
     fn closed(limits: ClosingLimits, arrivals: &[i64]) -> Vec<(i64, u64)> {
         let mut closings = Closings::new(limits);
         let mut found = Vec::new();
@@ -314,8 +317,8 @@ mod tests {
     #[test]
     fn windows_follow_each_other_and_close_behind_the_watermark() {
         assert_eq!(closed(LIMITS, &[0, 3, 10, 11, 40]), [(0, 3), (11, 1)]);
-        // The window from 0 ends at 10, and closes when the watermark is more than 10. The source
-        // ends at 15 or at 16, and the watermark is 5 less.
+        // The window that opens at 0 ends at 10, and closes when the watermark is more than 10. The
+        // source ends at 15 or 16, and its watermark is 5 less.
         assert_eq!(closed(LIMITS, &[0, 3, 14]), [], "the window ends at 10, and 15 less the lateness is 10");
         assert_eq!(closed(LIMITS, &[0, 3, 15]), [(0, 2)]);
     }

@@ -150,7 +150,7 @@ pub(crate) enum Column<'a> {
 pub(crate) struct Columns<'a> {
     columns: Vec<Option<Column<'a>>>,
     pub(crate) rows: usize,
-    /// The outcome of each row, once one was asked for.
+    /// The outcome of each row, computed at the first use.
     outcomes: OnceCell<Vec<Option<Outcome>>>,
     dry_runs: OnceCell<Vec<bool>>,
 }
@@ -182,7 +182,8 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// Returns a column that only some sets of rules read; `None` if this one does not.
+    /// Returns a column that the matcher may not have loaded, because only some sets of rules read
+    /// it; `None` if this set does not.
     pub(crate) fn optional_text(&self, at: usize) -> Option<Text<'a>> {
         self.columns[at].is_some().then(|| self.text(at))
     }
@@ -194,12 +195,12 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// Returns what `compute` gave when it was first needed: the outcome of each row.
+    /// Returns the outcome of each row. The first call computes the outcomes with `compute`.
     pub(crate) fn outcomes(&self, compute: impl FnOnce() -> Vec<Option<Outcome>>) -> &[Option<Outcome>] {
         self.outcomes.get_or_init(compute)
     }
 
-    /// Like [`outcomes`](Self::outcomes): for each row, whether it is a dry run.
+    /// Returns for each row whether it is a dry run. The first call computes this with `compute`.
     pub(crate) fn dry_runs(&self, compute: impl FnOnce() -> Vec<bool>) -> &[bool] {
         self.dry_runs.get_or_init(compute)
     }

@@ -1,5 +1,5 @@
-//! Compilation of rules to a program: leaves shared by all rules, and columns whose values exclude
-//! rules early.
+//! Compiles rules to a program: leaves that all rules share, and columns whose values exclude rules
+//! early.
 //!
 //! Terms. A *leaf* is a single test in a condition, such as a field compared with values. A *gate*
 //! is a column whose values exclude rules early, see [`crate::gate`].
@@ -185,8 +185,9 @@ pub(crate) struct Program {
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) rules: Vec<CompiledRule>,
     pub(crate) gates: Vec<Gate>,
-    /// For each base rule, the correlations that it feeds, each with the rule's position among the
-    /// correlation's base rules. The key is the position of the rule's [`crate::RuleInfo`].
+    /// For each base rule, the correlations that it feeds. Each correlation comes with the rule's
+    /// position among the base rules of that correlation. The key is the position of the base
+    /// rule's [`crate::RuleInfo`].
     pub(crate) feeds: HashMap<usize, Vec<(usize, usize)>>,
     /// Columns that are read by leaves and correlations, besides the columns that every alert
     /// needs.
@@ -274,8 +275,8 @@ impl Program {
     }
 }
 
-/// Returns the columns whose values are searched for keywords: all that an event's members fill,
-/// except a version that changes with every write.
+/// Returns the columns that are searched for keywords: all columns that are filled from members of
+/// an event, except the resource version, which changes with every write.
 pub(crate) fn keyword_columns() -> impl Iterator<Item = usize> {
     (index::AUDIT_ID..=index::ANNOTATIONS).filter(|at| *at != index::RESOURCE_VERSION)
 }
@@ -297,8 +298,8 @@ impl Leaves {
         }
     }
 
-    /// Compiles the parts of an operator and sorts cheap parts first, because they often decide the
-    /// result.
+    /// Compiles the operands of an operator and sorts cheap ones first, because they often decide
+    /// the result.
     fn sorted(&mut self, exprs: &[Expr]) -> Vec<Node> {
         let mut nodes: Vec<Node> = exprs.iter().map(|expr| self.node(expr)).collect();
         nodes.sort_by_key(|node| {

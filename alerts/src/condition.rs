@@ -31,7 +31,7 @@ impl fmt::Display for ConditionError {
                 write!(f, "aggregation after \"|\" is not supported: write a correlation document instead")
             }
             ConditionError::Character(c) => write!(f, "unexpected '{c}'"),
-            ConditionError::Deep => write!(f, "more than {DEPTH_MAX} levels deep"),
+            ConditionError::Deep => write!(f, "is more than {DEPTH_MAX} levels deep"),
             ConditionError::Empty => write!(f, "is empty"),
             ConditionError::Expected(what, found) if found.is_empty() => {
                 write!(f, "ends where {what} is expected")
@@ -40,14 +40,14 @@ impl fmt::Display for ConditionError {
             ConditionError::NoMatch(pattern) => write!(f, "no selection is named like \"{pattern}\""),
             ConditionError::Trailing(found) => write!(f, "\"{found}\" where the end, and, or is expected"),
             ConditionError::Unknown { name, known } => {
-                write!(f, "no selection is named \"{name}\"; there are {}", known.join(", "))
+                write!(f, "no selection is named \"{name}\"; the selections are {}", known.join(", "))
             }
         }
     }
 }
 
-/// Parses a condition and returns it as an expression; `selections` are the selections that it may
-/// name.
+/// Parses a condition and returns it as an expression. A condition may name only the selections in
+/// `selections`.
 pub(crate) fn parse(text: &str, selections: &[(String, Expr)]) -> Result<Expr, ConditionError> {
     let tokens = tokens_of(text)?;
     if tokens.is_empty() {
@@ -255,7 +255,7 @@ mod tests {
             ("a and", "ends where a selection"),
             ("(a", "ends where \")\" is expected"),
             ("a)", "\")\" where the end"),
-            ("c", "no selection is named \"c\"; there are a, b"),
+            ("c", "no selection is named \"c\"; the selections are a, b"),
             ("1 of c*", "no selection is named like \"c*\""),
             ("2 of them", "\"2 of\" where"),
             ("a | count() > 3", "correlation"),

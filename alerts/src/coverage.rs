@@ -1,8 +1,9 @@
-//! The fields that rules ask for and that a kind of log does not carry.
+//! Finds the fields that rules ask for and that a kind of log does not have.
 //!
-//! Invariant: every field of a rule is counted, whatever the field does in the condition, and so is
-//! every field by which a correlation groups or counts. Fields that a rule gets without naming them
-//! (`stage`, `dry_run`) are not counted, because their absence is harmless. No state.
+//! Invariant: every field of a rule is counted, whatever its part in the condition, and so is every
+//! field by which a correlation groups or counts. Conditions on `stage` and `dry_run` that are
+//! added to a rule which does not name these fields are not counted, because the absence of these
+//! fields is harmless. No state.
 
 use std::collections::BTreeSet;
 
@@ -30,8 +31,8 @@ impl LogKind {
         }
     }
 
-    /// Returns the positions, in `Table::Events`, of the columns that are null in such a log.
-    /// Google's entries have a response code for failures only.
+    /// Returns the positions, in `Table::Events`, of the columns that are null in a log of this
+    /// kind. An entry of Google has a response code only if the request failed.
     const fn lacks(self) -> &'static [usize] {
         match self {
             LogKind::Kubernetes => &[],
@@ -52,7 +53,7 @@ impl LogKind {
         }
     }
 
-    /// Returns the columns that fields need and that such a log lacks.
+    /// Returns those columns of `fields` that a log of this kind lacks.
     pub(crate) fn lacking(self, fields: &BTreeSet<usize>) -> Vec<&'static str> {
         let lacks = self.lacks().iter().filter(|column| fields.contains(column));
         lacks.filter_map(|column| events::COLUMNS.get(*column).copied()).collect()
@@ -63,7 +64,7 @@ impl LogKind {
 const SUCCESSES: [&str; 5] = ["101", "200", "201", "202", "302"];
 
 /// Adds the columns of the fields in an expression to `out`. A line about the response code counts
-/// only if it asks for the code of a success.
+/// only if it asks for the code of a success, which is the code that some logs lack.
 pub(crate) fn columns_in(expr: &Expr, out: &mut BTreeSet<usize>) {
     expr.leaves(&mut |leaf, _| match leaf {
         Expr::Field(Field::Column(index::RESPONSE_CODE), test)
@@ -72,8 +73,8 @@ pub(crate) fn columns_in(expr: &Expr, out: &mut BTreeSet<usize>) {
     });
 }
 
-/// Adds the columns of a field to `out`. `actor` needs no impersonated user, and `dry_run` no URI:
-/// without them, they are the user and false. `outcome` is known in every log.
+/// Adds the columns that a field cannot do without to `out`. Without an impersonated user, `actor`
+/// is the user, and without a URI, `dry_run` is false. `outcome` is known in every log.
 pub(crate) fn columns_in_field(field: &Field, out: &mut BTreeSet<usize>) {
     let mut columns = Vec::new();
     match field {

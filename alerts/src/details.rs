@@ -1,7 +1,7 @@
-//! Details of events that an alert about a sequence may describe although another event completed
-//! the sequence.
+//! Keeps details of the last steps of sequences, for alerts about sequences that a late event
+//! completes.
 //!
-//! A late event can complete a sequence whose last step arrived before. The alert is about that
+//! A late event can complete a sequence whose last step arrived before it. The alert is about that
 //! last step: its user, its address, its object. Windows keep only the names of their events, so
 //! this module keeps the rest.
 //!
@@ -115,8 +115,8 @@ message: \"{actor} {verb} {objectRef.name} at {source_ip}\"
         )
     }
 
-    /// Goal: an alert names the user of the last step, in whatever order the steps arrive, at equal
-    /// times, too. Method: both orders, in one batch and in two.
+    /// Goal: an alert names the user of the last step, whatever the order in which the steps
+    /// arrive, even if they have the same time. Method: both orders, in one batch and in two.
     #[test]
     fn the_last_step_is_named_whichever_arrives_last() {
         let rules = Arc::new(RuleSet::from_yaml("r.yml", RULES).expect("rules"));

@@ -1,4 +1,4 @@
-//! Parsing of Sigma's detection section to expressions: selections, field lines and their
+//! Parses Sigma's detection section to expressions: selections, and field lines with their
 //! modifiers.
 //!
 //! Invariant: no modifier is ignored. A modifier that is unknown, or does not apply to its value,
@@ -70,8 +70,8 @@ pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
     Ok(Expr::All(all))
 }
 
-/// Returns true if a condition from [`parse`] does not match the stage `RequestReceived`, because its
-/// rule does not name `stage`.
+/// Returns true if a condition from [`parse`] does not match the stage `RequestReceived` because
+/// its rule does not name `stage`.
 pub(crate) fn ignores_received(condition: &Expr) -> bool {
     let Expr::All(exprs) = condition else { return false };
     let Some(Expr::Not(first)) = exprs.first() else { return false };
@@ -79,20 +79,21 @@ pub(crate) fn ignores_received(condition: &Expr) -> bool {
     test.exact().any(|stage| stage.eq_ignore_ascii_case("RequestReceived"))
 }
 
-/// Parses a `filter` section. Nothing is added about the stage, because the filtered rules have a
-/// condition on it already.
+/// Parses a `filter` section. No condition on the stage is added, because the filtered rules
+/// already have one.
 pub(crate) fn parse_filter(filter: &Mapping) -> Result<Expr, Fault> {
     read(filter).map(|(condition, _)| condition)
 }
 
-/// For each of these fields, whether the rule names it. If not, a condition on it may be added.
+/// For each of these fields, whether the rule names it. If a field is not named, [`parse`] may add
+/// a condition on it.
 #[derive(Clone, Copy, Default)]
 struct Named {
     stage: bool,
     dry_run: bool,
 }
 
-/// Returns the condition, and which fields it names.
+/// Returns the condition, and which fields of [`Named`] the rule names.
 fn read(detection: &Mapping) -> Result<(Expr, Named), Fault> {
     let reader = Reader { named: Cell::default() };
     let mut selections = Vec::new();
@@ -117,7 +118,7 @@ fn read(detection: &Mapping) -> Result<(Expr, Named), Fault> {
     for text in conditions {
         parsed.push(
             condition::parse(&text, &selections)
-                .map_err(|error| Fault::new(format!("condition {error}")).at("condition"))?,
+                .map_err(|error| Fault::new(error.to_string()).at("condition"))?,
         );
     }
     let condition = match parsed.len() {
@@ -312,7 +313,7 @@ fn scope_of(key: &str) -> Result<Option<(&str, Quantifier, &str)>, Fault> {
     };
     let rest = &key[open + length + 1..];
     if !(rest.is_empty() || rest.starts_with(['.', '|'])) {
-        return Err(Fault::new(format!("\"{rest}\" after a scope")));
+        return Err(Fault::new(format!("unexpected \"{rest}\" after a scope")));
     }
     Ok(Some((&key[..open], quantifier, rest)))
 }
@@ -384,7 +385,7 @@ impl Modifiers {
             };
             if let Some(compare) = compare {
                 if modifiers.compare != Compare::Equal {
-                    return Err(Fault::new(format!("modifier {word} cannot follow the one before it")));
+                    return Err(Fault::new(format!("modifier {word} cannot follow the modifier before it")));
                 }
                 modifiers.compare = compare;
                 continue;
@@ -429,7 +430,9 @@ impl Modifiers {
             .windows(2)
             .any(|pair| !matches!(pair[0], Encoding::Wide(_)) || matches!(pair[1], Encoding::Wide(_)));
         if encoded_twice {
-            return Err(Fault::new("wide or utf16 may come once, and after it base64 or base64offset once"));
+            return Err(Fault::new(
+                "at most one of wide and utf16 may be used, and after it at most one of base64 and base64offset",
+            ));
         }
         Ok(())
     }
@@ -570,8 +573,8 @@ impl Modifiers {
     }
 }
 
-/// Returns the last line of an error text, which says what is wrong. The lines before it draw where
-/// it is.
+/// Returns the last line of an error text, which says what is wrong. The lines before it only show
+/// the place.
 fn one_line(text: &str) -> String {
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }

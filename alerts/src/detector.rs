@@ -1,11 +1,11 @@
-//! From matches to alerts, in source order: each request once, each burst once.
+//! Turns matches into alerts, in source order: one alert for each request, and one for each burst.
 //!
-//! Invariant: alerts are a function of the sequence of matched events. They do not depend on where
-//! the sequence is cut into batches, or on which threads match the batches, and a replay raises the
+//! Invariant: alerts are a function of the sequence of matched events. They depend neither on how
+//! the sequence is cut into batches nor on which threads match the batches, and a replay raises the
 //! same ids.
 //!
-//! **One request, several stages.** The API server writes an event when a request arrives, when a
-//! long-running one starts to answer, and when it ends. Rules match every stage but
+//! **One request, several stages.** The API server writes an event when a request arrives, when the
+//! answer to a long-running request starts, and when the request ends. Rules match every stage but
 //! `RequestReceived` unless they name `stage` themselves, so an exec matches when it starts and
 //! again when it ends. The first match of a request alerts or counts. Later matches are recognised
 //! by a hash that identifies the request: cluster, audit id, user, actor, source address, verb, URI
@@ -13,35 +13,36 @@
 //! sending an id that was used before. The last [`DetectorConfig::requests_max`] requests are
 //! remembered; an older request alerts again under the same id.
 //!
-//! An entry of a cloud does not say when the request was received. There, the hash contains the time
-//! of the stage, and a start and a later end of otherwise equal requests are one request.
+//! An entry in a cloud's log does not say when the request was received. For such an entry, the
+//! hash contains the time of the stage instead. A start and a later end that agree in everything
+//! else then count as one request.
 //!
 //! Base rules of a correlation do not alert, unless the correlation has `generate: true`. A request
 //! that matches several base rules of a correlation counts once; for a temporal correlation, once
 //! for each rule.
 //!
-//! **A late step.** An alert of a temporal correlation is about the last step, whichever step arrives
-//! last; its source and offset are those of the event that completed it, because an alert is sealed
-//! with that event.
+//! **A late step.** An alert of a temporal correlation is about the last step of the sequence,
+//! whichever step arrives last. Its source and offset are those of the event that completed the
+//! sequence, because an alert is sealed with that event.
 //!
-//! **Level.** An alert has the level of its rule, unless the rule says that it is lower while a group
-//! is being learnt, or when such alerts are common (see [`crate::rarity`]).
+//! **Level.** An alert has the level of its rule, unless the rule sets a lower level for groups
+//! that are still being learnt, or for alerts that are common (see [`crate::rarity`]).
 //!
-//! **An event without a time,** because its line was cut off, has the latest time that its source
-//! has shown before it: for its alert, and for the windows that it counts in. The id of an alert
-//! about one event does not depend on it. If its source has shown no time, the event counts as one
-//! of 1970 in sliding windows, and does not count for rules that compare with the past or wait for
-//! late events.
+//! **An event without a time.** If a line was cut off before its time, the event gets the latest
+//! time that its source has shown before it. That time is used for the event's alert, and for the
+//! windows in which the event counts. The id of an alert about one event does not depend on it. If
+//! the source has shown no time yet, the event counts as an event of 1970 in sliding windows; rules
+//! that compare with the past or wait for late events do not count it.
 //!
 //! **Another set of rules.** Matches carry their rule set, and the detector continues with that
-//! set. Its state is stored by a rule's content, not by its position. So rules that are equal in
-//! both sets continue with their state, and new rules start without state. The state of rules that
-//! are no longer in the set is forgotten as it ages.
+//! set. The key of a rule's state is the rule's content, not its position. So rules that are equal
+//! in both sets continue with their state, and new rules start without state. The state of rules
+//! that are no longer in the set is forgotten as it ages.
 //!
 //! **Crash.** State is lost. To rebuild it, observe the archive's events of the last
 //! [`RuleSet::rebuild_span`] again, and drop the alerts. If there are rules that compare with the
-//! past, do the same first for the events of the [`RuleSet::history_max`] before that span, with a
-//! matcher of [`RuleSet::history_part`].
+//! past, first observe older events in the same way: those of the [`RuleSet::history_max`] before
+//! that span, with a matcher of [`RuleSet::history_part`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -78,9 +79,9 @@ pub struct DetectorConfig {
     /// Events remembered for one group. If the group's rule needs more events than this to alert,
     /// the number that it needs is the limit.
     pub group_events_max: usize,
-    /// Rules with an upper bound (`lt`, `lte`, `eq`) count an event if it is older than the latest
-    /// event of its source by at most this. These rules wait this long before they count; other
-    /// rules do not wait because of it, and count events of any age.
+    /// Rules with an upper bound (`lt`, `lte`, `eq`) wait this long before they count an event, and
+    /// do not count events that are later than this after the latest event of their source. All
+    /// other rules count late events of any age, and do not wait this long.
     pub allowed_lateness: Duration,
     /// Values remembered for `first_seen`, over all groups; about 150 bytes each. The value seen
     /// longest ago is forgotten first.
@@ -177,9 +178,9 @@ impl Detector {
         &self.rules
     }
 
-    /// Returns the alerts that the events of a batch complete, in order of the events. The alert of
-    /// a window that had to close first comes where the window was judged, which is at the end of
-    /// the batch at the latest.
+    /// Returns the alerts that the events of a batch complete, in order of the events. If an alert
+    /// needs its window to close first, it comes where the window was judged: at the end of the
+    /// batch, or earlier.
     pub fn observe(&mut self, mut matches: BatchMatches) -> Vec<Alert> {
         self.shown.date(&mut matches);
         let mut alerts = Vec::new();
@@ -224,7 +225,8 @@ impl Detector {
                             request: event.request,
                             value,
                             group_text: if ends { String::new() } else { text().to_owned() },
-                            // No alert is about an event that ends a request.
+                            // The event that ends a request is never shown in an alert, so only its
+                            // time is kept.
                             event: match ends {
                                 true => AlertEvent { time_us, ..AlertEvent::default() },
                                 false => matches.alert_event(event),
@@ -281,7 +283,7 @@ impl Detector {
     }
 
     /// Releases all events that wait for late ones, and returns their alerts. Call this when no
-    /// more events are expected: at the end of a log, or after a silence longer than
+    /// more events are expected: at the end of a log, or after a source was silent for longer than
     /// [`RuleSet::lateness_max`].
     pub fn settle(&mut self) -> Vec<Alert> {
         let left = self.reorder.settle();
@@ -293,7 +295,7 @@ impl Detector {
         self.details = Details::default();
     }
 
-    /// Counts an event that no longer waits, and returns its alert.
+    /// Counts an event that has waited long enough, and returns its alert.
     fn released(&mut self, held: Held) -> Option<Alert> {
         let Held { correlation, group, group_text, value, request, half, event } = held;
         let counted = Counted {
@@ -311,8 +313,8 @@ impl Detector {
         Some(self.correlated(definition, crossing, group, &group_text, event))
     }
 
-    /// Counts an event for a correlation that is judged at each event, and returns the crossing it
-    /// completes.
+    /// Counts an event for a correlation that is judged at each event, and returns the crossing
+    /// that the event completes.
     fn count(
         &mut self,
         correlation: &Correlation,
@@ -368,7 +370,8 @@ impl Detector {
                 })
             }
             measure => {
-                // The last step of a sequence may have arrived when a late step completes it.
+                // Keep the details of the last step, because a step that arrives later may complete
+                // the sequence.
                 let is_last = counted.value + 1 == correlation.bases.len() as u128;
                 if measure == Measure::Rules || (measure == Measure::RulesInOrder && is_last) {
                     self.details.keep(counted.request, event);
@@ -380,8 +383,9 @@ impl Detector {
         }
     }
 
-    /// Returns the alert of a closed window, if its count is within the rule's bounds. Unfinished
-    /// requests are counted by group, and a burst of them alerts once.
+    /// Returns the alert of a closed window, if its count is within the rule's bounds. For
+    /// `unfinished`, a closed window is one request; these requests are counted by group, and a
+    /// burst of them alerts once.
     fn judged(&mut self, closed: Closed) -> Option<Alert> {
         let rules = Arc::clone(&self.rules);
         let correlation = &rules.correlations[*self.correlations.get(&closed.key.0)?];
@@ -503,7 +507,8 @@ impl Detector {
         self.judged_by_rate(rule, alert)
     }
 
-    /// Lowers the level of an alert if its rule says that this many alerts are common.
+    /// Lowers the level of an alert if its rule has alerted so often that further alerts are
+    /// common.
     fn judged_by_rate(&mut self, rule: &RuleInfo, mut alert: Alert) -> Alert {
         if let Some(common) = rule.common {
             self.commons.judge(common, &mut alert);
@@ -512,14 +517,14 @@ impl Detector {
     }
 }
 
-/// What the message of an alert says if its group is still being learnt.
+/// Appended to the message of an alert whose group is still being learnt.
 const LEARNING: &str = "; the log is too young to know what is usual";
 
 /// Maximum number of sources whose latest times are remembered.
 const SOURCES_MAX: usize = 1024;
 
-/// The latest event time that each source has shown. The source that was added first is forgotten
-/// first.
+/// The latest event time that each source has shown. If there are too many sources, the one that
+/// was added first is forgotten.
 #[derive(Debug, Default)]
 struct Shown {
     latest_us: HashMap<String, i64>,
@@ -527,8 +532,8 @@ struct Shown {
 }
 
 impl Shown {
-    /// Gives the events of a batch that have no time the latest time that their source has shown
-    /// before them, and remembers the latest times of the batch.
+    /// Dates the events of a batch that have no time: each gets the latest time that its source has
+    /// shown before it. Also remembers the latest times of the batch.
     fn date(&mut self, matches: &mut BatchMatches) {
         let texts = &matches.texts;
         for event in matches.events.iter_mut().filter(|event| event.time_us.is_none()) {
@@ -559,7 +564,7 @@ fn positions(rules: &RuleSet) -> HashMap<u64, usize> {
     rules.correlations.iter().enumerate().map(|(at, correlation)| (correlation.key, at)).collect()
 }
 
-/// Returns the id of a finding: unique, and the same whenever it is found again.
+/// Returns the id of a finding. It is unique, and the same each time the finding is raised.
 fn alert_id(rule_id: &str, group: u128, start_us: i64, first_request: u128) -> String {
     let mut name = Vec::with_capacity(rule_id.len() + 41);
     name.extend_from_slice(rule_id.as_bytes());
@@ -570,7 +575,7 @@ fn alert_id(rule_id: &str, group: u128, start_us: i64, first_request: u128) -> S
     Uuid::new_v5(&ALERT_NAMESPACE, &name).to_string()
 }
 
-/// The requests that rules have matched lately.
+/// The requests that rules have recently matched.
 #[derive(Debug)]
 struct Requests {
     max: usize,
@@ -592,7 +597,8 @@ impl Requests {
         }
     }
 
-    /// Remembers that a rule has matched a request. Returns true if this was not remembered yet.
+    /// Remembers that a rule has matched a request. Returns true unless the match was already
+    /// remembered.
     fn is_new(&mut self, rule: u128, request: u128) -> bool {
         // The request and the rule are hashes, so their sum is as good as a hash of the two.
         let key = request.wrapping_add(rule);
@@ -608,9 +614,9 @@ impl Requests {
         true
     }
 
-    /// Like [`Requests::is_new`]. Of the two halves of a request (a start, and an end that is not
-    /// earlier), only the half that arrives first is new. Two starts are two requests, and so are
-    /// two ends, because a client may send the id of an earlier request.
+    /// Like [`Requests::is_new`], but the two halves of a request (a start, and an end that is not
+    /// earlier) count as one match: only the half that arrives first is new. Two starts are two
+    /// requests, and so are two ends, because a client may send the id of an earlier request.
     fn is_first(&mut self, rule: u128, request: u128, half: Option<Half>) -> bool {
         if !self.is_new(rule, request) {
             return false;

@@ -23,7 +23,8 @@ fn set(yaml: &str) -> Arc<RuleSet> {
     Arc::new(RuleSet::from_yaml("rules.yml", yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}")))
 }
 
-/// Returns the rows that the only rule matches, which are the same in every form of the columns.
+/// Returns the rows that the only rule matches, after checking that they are the same in every form
+/// of the columns.
 fn rows(yaml: &str, events: &[&str]) -> Vec<usize> {
     let rules = set(yaml);
     let forms = [batch_of(events), file_batch_of(events), view_batch_of(events)];
@@ -319,8 +320,9 @@ fn a_request_alerts_once_over_its_stages() {
     assert_eq!(rows(&named, &lines), [0]);
 }
 
-/// An entry of a cloud has no time at which the request was received. The entry of the start and
-/// that of the end are one request, in whatever order they arrive, and others are others.
+/// An entry in a cloud's log does not say when the request was received. The entries about the
+/// start and the end of a request are one request, in whatever order they arrive, and no other
+/// entries are.
 #[test]
 fn the_two_entries_of_an_operation_alert_once() {
     let entry = |id: &str, stage: &str, second: u32, name: &str| {
@@ -353,7 +355,7 @@ fn the_two_entries_of_an_operation_alert_once() {
     assert_eq!(count(&[start(1), entry("2", "ResponseComplete", 2, "a")]), (2, 1));
 }
 
-/// A rule that asks for success takes an unknown outcome for it only if the alert is grave.
+/// A rule that asks for success also matches an unknown outcome if its alerts are of high severity.
 #[test]
 fn an_unknown_outcome_is_success_for_grave_alerts_only() {
     let event = r#"{"verb":"delete","user":{"username":"eve"},"stage":"ResponseComplete","objectRef":{"resource":"pods"},"stageTimestamp":"2026-03-02T10:00:00.000000Z"}"#;
@@ -377,7 +379,8 @@ fn an_unknown_outcome_is_success_for_grave_alerts_only() {
             "selection:\n  verb: delete\nfilter:\n  outcome: success\ncondition: selection and not filter",
         );
     assert_eq!(alerts(&set(&excluded), &[event]).len(), 1, "an exception for successes is not widened");
-    // One feeder, counted by a grave and by another correlation.
+    // One base rule, which is counted by a correlation of high severity and by one of medium
+    // severity.
     let counted = |name: &str, level: &str| {
         format!(
             "\n---\ntitle: {name}\nname: {name}\nlevel: {level}\ncorrelation: {{type: event_count, rules: [t], timespan: 1m, condition: {{gte: 1}}}}\n"
@@ -443,7 +446,7 @@ fn a_generated_name_comes_from_the_response() {
     assert_eq!(name(&updated).0, None);
 }
 
-/// A lone surrogate or a number that is too large hides neither a body nor what stands beside it.
+/// A lone surrogate or a number that is too large hides neither a body nor the members around it.
 #[test]
 fn unreadable_scalars_hide_nothing() {
     let event = |pad: &str| {
@@ -467,7 +470,8 @@ fn unreadable_scalars_hide_nothing() {
     assert!(alerts(&rules, &[&harmless]).is_empty());
 }
 
-/// What a JSON patch copies from the stored object is not in its event, and this is reported.
+/// A JSON patch may copy values from the stored object. They are not in the event, and a rule can
+/// ask for such patches.
 #[test]
 fn patches_that_copy_from_the_stored_object_are_found() {
     let event = |operations: &str| {
@@ -490,8 +494,8 @@ fn patches_that_copy_from_the_stored_object_are_found() {
     }
 }
 
-/// A patch shows a part of the object. A rule is also judged by the object that it led to, if the
-/// patch was about something that the rule reads.
+/// A patch shows only a part of the object. If a patch was about something that a rule reads, the
+/// rule is also evaluated on the object that results from the patch.
 #[test]
 fn patches_are_judged_by_what_they_lead_to() {
     let wide = selection("requestObject.rules[any]:\n  apiGroups: ''\n  verbs: '\\*'");
@@ -515,13 +519,14 @@ fn patches_are_judged_by_what_they_lead_to() {
         ("patch", r#"[{"op":"remove","path":"/rules/0/verbs/1"}]"#, role(""), true),
         ("patch", label_added, role(""), false),
         ("patch", r#"[{"op":"remove","path":"/metadata/labels/a"}]"#, role(""), false),
-        // What was copied is not in the event, so it may be anything.
+        // The copied value is not in the event, so the patch may have written anything.
         ("patch", copied, role(""), true),
         ("patch", copied, role("example.org"), false),
-        // A body that is not in the event, or cannot be read.
+        // The request body is not in the event, or cannot be read.
         ("update", "null", role(""), true),
         ("create", &deep, role(""), true),
-        // What others made of a whole object is not what the request asked for.
+        // The request body is whole, so the result is not examined: others may have changed the
+        // object.
         ("update", &role("example.org"), role(""), false),
         ("get", "null", role(""), false),
     ] {
@@ -537,7 +542,8 @@ fn patches_are_judged_by_what_they_lead_to() {
         let event = event(verb, request, &response);
         assert_eq!(hits(&selection("request_partial: true"), &event), expected, "{event}");
     }
-    // A negated line, and one that the patch did not touch, are judged by the object, too.
+    // Negated lines, and lines about members that the patch did not touch, are also evaluated on
+    // the result.
     let unlimited = selection("requestObject.rules[any]:\n  verbs: '\\*'\n  resourceNames: null");
     let unlimiting = r#"[{"op":"remove","path":"/rules/0/resourceNames"}]"#;
     assert!(hits(&unlimited, &event("patch", unlimiting, &role(""))));
@@ -601,7 +607,8 @@ fn events_without_a_time_count_where_their_source_stands() {
     assert_eq!(found(&apart), (vec![0, 0, 61, 61], vec![]), "two windows");
     let undated = found(&[cut, cut, cut, dated("10:00:00")]);
     assert_eq!(undated, (vec![-36_000; 3], vec![-36_000]), "the source has shown no time");
-    // The id of an alert about one event is the same in a hunt, which sees fewer times.
+    // The id of an alert about one event is the same in a hunt, which reads fewer events and so
+    // knows fewer times.
     let alone = cut_at(&[("delete", None)], 1);
     let late = event(0, "delete", None);
     let mut detector = Detector::new(Arc::clone(&rules), DetectorConfig::default());
@@ -635,7 +642,7 @@ fn padding_hides_no_body() {
     assert!(!hits(&selection("faults|startswith: '/requestObject'"), &event("[[1]]")));
 }
 
-/// A client may send an audit id that was used before. The reuse must not silence its alert.
+/// A client may send an audit id that was used before. Such a request still raises its alert.
 #[test]
 fn a_reused_audit_id_silences_nothing() {
     let rules = set(&selection("objectRef.subresource: exec"));
@@ -918,7 +925,7 @@ fn wrong_rules_name_file_rule_and_line() {
         (selection("user.groups[some]: get"), "scope [some] is not one of"),
         (
             rule("selection:\n  verb: get\ncondition: selektion"),
-            "rules.yml:6: rule \"t\": detection > condition: condition no selection is named \"selektion\"; there are selection",
+            "rules.yml:6: rule \"t\": detection > condition: no selection is named \"selektion\"; the selections are selection",
         ),
         (rule("selection:\n  verb: get"), "detection has no condition"),
         (
@@ -1029,7 +1036,7 @@ correlation: {type: unfinished, rules: patch, group-by: user.username, timespan:
 message: '{user.username} {count} {timespan}'
 ";
 
-/// Returns a stage of a patch that was received at a minute of an hour.
+/// Returns one stage of a patch. `received` and `ended` are minutes of an hour.
 fn stage_of(audit_id: &str, user: &str, stage: &str, received: u32, ended: u32, other: &str) -> String {
     format!(
         r#"{{"auditID":"{audit_id}","stage":"{stage}","verb":"patch","requestURI":"/a","user":{{"username":"{user}"}},{other}"requestReceivedTimestamp":"2026-03-02T10:{received:02}:00.000001Z","stageTimestamp":"2026-03-02T10:{ended:02}:00.000001Z"}}"#
@@ -1045,7 +1052,7 @@ fn unfinished_requests_are_reported_by_group() {
     let found = |events: &[String]| -> Vec<(String, Vec<String>)> {
         let lines: Vec<&str> = events.iter().map(String::as_str).collect();
         let whole = alerts(&rules, &lines);
-        // Other batches give the same.
+        // Batches of one line give the same alerts.
         let mut matcher = Matcher::new(Arc::clone(&rules));
         let mut detector = Detector::new(Arc::clone(&rules), DetectorConfig::default());
         let mut apart = Vec::new();
@@ -1065,19 +1072,19 @@ fn unfinished_requests_are_reported_by_group() {
     for stage in ["ResponseStarted", "ResponseComplete", "Panic"] {
         assert_eq!(found(&[lost.clone(), ended("1", "eve", 0, 1, stage), later.clone()]), [], "{stage}");
     }
-    // A client chooses the audit id. Neither another request with it, nor one that was received at
-    // another time, ends a request.
+    // A client chooses the audit id. So a request is not ended by another request with the same id,
+    // nor by an event with the same id and another time of receipt.
     let borrowed = [lost.clone(), ended("1", "bob", 0, 1, "ResponseComplete"), later.clone()];
     assert_eq!(found(&borrowed), one("eve 1 5m", "1"));
     let again =
         [lost.clone(), received("1", "eve", 1), ended("1", "eve", 1, 2, "ResponseComplete"), later.clone()];
     assert_eq!(found(&again), one("eve 1 5m", "1"));
-    // When a request is received, nobody knows yet that it impersonates somebody.
+    // When a request is received, the event does not say yet that it impersonates somebody.
     let impersonated = r#""impersonatedUser":{"username":"bob"},"#;
     let borrowing =
         [lost.clone(), stage_of("1", "eve", "ResponseComplete", 0, 1, impersonated), later.clone()];
     assert_eq!(found(&borrowing), []);
-    // One alert for a burst of one user, one for another user, one for a later burst.
+    // There is one alert for a burst of one user, one for another user, and one for a later burst.
     let many: Vec<String> = (0..5)
         .map(|at| received(&format!("e{at}"), "eve", at))
         .chain([received("b", "bob", 3), received("e9", "eve", 20), received("later", "zoe", 59)])
@@ -1100,7 +1107,8 @@ fn unfinished_refuses_what_it_cannot_judge() {
     assert!(bound.contains("key lt is not one of gt, gte"), "{bound}");
 }
 
-/// What a match carries is that of the shown row; which rows match is decided by the others.
+/// The fields of a match are taken from the shown rows. The rules are evaluated on the original
+/// rows.
 #[test]
 fn a_match_carries_what_is_shown() {
     let line = |user: &str, uri: &str, body: &str| {
@@ -1144,7 +1152,7 @@ fn a_match_carries_what_is_shown() {
             .all(|alert| alert.rule_name != "c"
                 || alert.group_key == "user.username=rt1:eve, exec.command=<4>")
     );
-    // The identity of the request is that of the shown row, so a replay raises the same ids.
+    // The identity of the request is taken from the shown row, so a replay raises the same ids.
     let single = found.iter().find(|alert| alert.rule_name == "t");
     let replayed = set(&format!("name: t\nmessage: '{{user.username}}'\n{}", selection("verb: create")));
     let again = alerts(&replayed, &[&shown]);

@@ -1,4 +1,4 @@
-//! Why rules are refused, and the limits on them.
+//! Errors of rules that are refused, and the limits on rules.
 //!
 //! Invariant: every limit on a rule or a rule file is a constant here, and every error names the
 //! file it is about. No state: a crash changes nothing.
@@ -14,8 +14,7 @@ pub const RULE_FILE_BYTES_MAX: u64 = 1 << 20;
 pub const RULES_MAX: usize = 4096;
 /// Longest window of a correlation.
 pub const TIMESPAN_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
-/// Largest number that a correlation's bound may have: a group must be able to remember as many
-/// events.
+/// Largest bound of a correlation. A group must be able to remember this many events.
 pub const THRESHOLD_MAX: u64 = 4096;
 
 /// Longest time that a correlation waits for late events.

@@ -4,10 +4,10 @@
 //! is unknown. A body is parsed only if the leaves that need no body leave a condition undecided,
 //! and only once per row for all rules. No state.
 //!
-//! A patch shows only a part of the object, so a condition over several members may be false for
+//! A patch shows only a part of the object. So a condition over several members may be false for
 //! every part and true for the whole. If the response contains the object that results from a
-//! patch, the row can be evaluated a second time, with that object in place of the request's. This
-//! is for rules that read something that the patch touched.
+//! patch, a rule can be evaluated a second time, with that object in place of the request's. This
+//! is done only for rules that read something that the patch touched.
 
 use std::cell::{Cell, OnceCell};
 use std::fmt::Write;
@@ -37,7 +37,7 @@ pub(crate) struct Row<'a> {
     columns: &'a Columns<'a>,
     request: OnceCell<Option<Examined>>,
     response: OnceCell<Option<Examined>>,
-    /// True while the object in the response stands for the object in the request.
+    /// True while the object in the response is used in place of the object in the request.
     judges_result: Cell<bool>,
     pub(crate) unreadable: Cell<u64>,
 }
@@ -63,8 +63,9 @@ impl<'a> Row<'a> {
         Some(&self.examine(body)?.value)
     }
 
-    /// Returns true if the response has the object that the request led to, and the request shows
-    /// only a part of it: it is a patch, or its body is not in the event or cannot be read.
+    /// Returns true if the response has the object that results from the request, and the request
+    /// shows only a part of that object: the request is a patch, or its body is missing or cannot
+    /// be read.
     pub(crate) fn has_result(&self) -> bool {
         let is_partial = match self.text(index::VERB) {
             Some("patch") => true,
@@ -78,13 +79,13 @@ impl<'a> Row<'a> {
             && !text("@type").ends_with(".Status")
     }
 
-    /// Returns true for a patch whose event does not have the object that it led to.
+    /// Returns true for a patch whose event does not contain the resulting object.
     fn is_partial(&self) -> bool {
         self.text(index::VERB) == Some("patch") && !self.has_result()
     }
 
-    /// Returns true if the request writes or removes something that a question is about, or may do
-    /// so in a part that is not in the event.
+    /// Returns true if the request writes or removes something that a question is about. Also
+    /// returns true if it may do so in a part that is not in the event.
     fn touches(&self, question: &Question) -> bool {
         let Some(request) = self.examine(Body::Request).filter(|request| request.is_whole) else {
             return true;
@@ -110,7 +111,8 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Returns true if a binding in the request body names the one who sends it.
+    /// Returns true if a binding in the request body names the user who sends the request, or one
+    /// of the user's groups.
     fn binds_itself(&self) -> bool {
         let Some(body) = self.body(Body::Request) else { return false };
         let identity = |name, groups| {
@@ -140,20 +142,21 @@ impl<'a> Row<'a> {
         parsed.as_ref()
     }
 
-    /// Returns false if rules cannot see all of the request body; `None` without a body. A body that
-    /// is not JSON, or is nested too deeply, usually has no column but a fault.
+    /// Returns false if rules cannot see all of the request body; `None` without a body. If a body
+    /// is not JSON or is nested too deeply, usually its column is null and the event has a fault.
     fn examined(&self) -> Option<bool> {
         let text = self.text(index::REQUEST_OBJECT)?;
         let is_sure = self.request.get().is_none() && body::is_plain(text);
         Some(is_sure || self.examine(Body::Request).is_some_and(|examined| examined.is_whole))
     }
 
-    /// Returns the places that the request removes.
+    /// Returns JSON pointers to what the request removes.
     fn removed(&self) -> &[String] {
         self.examine(Body::Request).map(Examined::removes).unwrap_or_default()
     }
 
-    /// Returns a part of an exec request: what its URI says, else what its body says.
+    /// Returns a part of an exec request: from its URI or, if the URI does not have the part, from
+    /// its body.
     fn exec(&self, part: Exec) -> Option<String> {
         let of_uri = self.text(index::REQUEST_URI).and_then(|uri| part.of_uri(uri));
         if of_uri.is_some() || !part.is_in_body(self.text(index::SUBRESOURCE)) {
@@ -183,8 +186,8 @@ pub(crate) struct Evaluation<'a, 'm> {
 }
 
 impl Evaluation<'_, '_> {
-    /// Returns true if a rule is true of the object that a request led to, and the request was about
-    /// something that the rule reads.
+    /// Returns true if a rule's condition is true of the object that results from a request, and
+    /// the request was about something that the rule reads.
     pub(crate) fn is_true_of_result(&mut self, rule: &CompiledRule, row: &Row<'_>) -> bool {
         let program = self.program;
         let touches = |leaf: &usize| row.touches(&program.leaves[*leaf].question);
@@ -411,7 +414,7 @@ fn element(expr: &Expr, item: Element<'_>) -> bool {
     }
 }
 
-/// Calls `see` with each path below the element of a scope that the scope's expression reads.
+/// Calls `see` with each path that the expression of a scope reads below an element.
 fn element_paths(expr: &Expr, outer: &mut Vec<String>, see: &mut dyn FnMut(&[String])) {
     let mut below = |path: &Path, inner: Option<&Expr>| {
         let length = outer.len();
@@ -524,8 +527,8 @@ fn time_text(columns: &Columns<'_>, at: usize, row: usize) -> Option<String> {
     Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// Returns the program that a user agent names first: `kubectl` of `kubectl/v1.31.2 (linux/amd64)`;
-/// `None` if it names none.
+/// Returns the program that a user agent names first: `kubectl` for `kubectl/v1.31.2
+/// (linux/amd64)`. Returns `None` if the user agent names no program.
 pub(crate) fn client(agent: &str) -> Option<&str> {
     let agent = agent.trim_ascii_start();
     let end = agent.find(|c: char| c == '/' || c == '(' || c.is_ascii_whitespace()).unwrap_or(agent.len());

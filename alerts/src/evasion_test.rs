@@ -1,10 +1,11 @@
 //! Three attacks by somebody who took over an account, in every known disguise, and the alerts that
 //! each disguise raises.
 //!
-//! Goal: every way of carrying out an attack, and every form of its events, raises an alert.
-//! Method: the events of each attack are written once for each way through the API to the same end,
-//! and once in each form that a log may have. Each of these is decoded, matched and detected like a
-//! log of its own. The table of the alerts is compared with the one in `docs/evasions.md`.
+//! Goal: an attack raises an alert however it is carried out, and in whatever form its events are
+//! logged. Method: the events of each attack are written once for each series of requests that has
+//! the same effect, and once in each form that a log may have. Each of these variants is decoded,
+//! matched and detected like a log of its own. The table of the alerts is compared with the one in
+//! `docs/evasions.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -20,14 +21,15 @@ use crate::{Detector, DetectorConfig, Matcher, RuleSet, own};
 
 const ACTS: [&str; 3] = ["privileged pod", "bulk Secret read", "cluster-admin"];
 
-/// Alerts that say what an act was, of which each form of its event must raise one. A row of
-/// [`BLIND`] raises another alert, which says that the event cannot be seen.
+/// For each attack, the alerts that say what was done. Each form of the attack's event must raise
+/// one of them. A form in [`BLIND`] raises another alert instead, which says that the event does
+/// not show what was done.
 const TOLD_BY: [&[&str]; 3] =
     [&["privileged-container"], &["secrets-listed-cluster-wide"], &["rbac-cluster-admin-binding"]];
 
-/// Forms that hide what the act was.
+/// Forms of an event that do not show what was done.
 const BLIND: &[&str] = &[
-    "cut off behind its verb",
+    "cut off after its verb",
     "glued to a torn line",
     "cut off in its body",
     "body nested too deeply",
@@ -53,7 +55,7 @@ struct Event {
     request: Option<String>,
     response: Option<String>,
     annotations: String,
-    /// Members behind the others, each with a comma before it.
+    /// Members after all others, each with a comma before it.
     more: String,
 }
 
@@ -61,8 +63,8 @@ const LENA: &str =
     r#"{"username":"lena.hofer@clinic.example","groups":["clinic:developers","system:authenticated"]}"#;
 
 impl Event {
-    /// A request for an object: `place` is `[namespace/]resource[.group][/name[/subresource]]` after
-    /// the verb, such as `create shop:deployments.apps`.
+    /// Returns a request for the object that `place` names in the form
+    /// `[namespace:]resource[.group][/name[/subresource]]`, such as `shop:deployments.apps`.
     fn new(verb: &'static str, place: &str) -> Event {
         let (namespace, rest) = place.split_once(':').map_or((None, place), |(at, rest)| (Some(at), rest));
         let mut parts = rest.splitn(3, '/');
@@ -179,7 +181,7 @@ const BINDING: &str = "clusterrolebindings.rbac.authorization.k8s.io/reporting";
 const ROLE: &str = "clusterroles.rbac.authorization.k8s.io/reporting";
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
-/// The events of each act, as kubectl sends them.
+/// Returns the events of each attack, as kubectl sends them.
 fn plain() -> [Event; 3] {
     [
         Event::new("create", "shop:pods/web").body(pod()),
@@ -188,7 +190,7 @@ fn plain() -> [Event; 3] {
     ]
 }
 
-/// Requests for twenty Secrets, one after the other.
+/// Returns requests for twenty Secrets, one after the other.
 fn each_secret(event: impl Fn(String) -> Event) -> Vec<Event> {
     (0..20).map(|at| event(format!("shop:secrets/s{at}")).with(|event| event.level = "Metadata")).collect()
 }
@@ -197,7 +199,7 @@ fn patch(operation: &str, path: &str, value: serde_json::Value) -> serde_json::V
     json!([{"op": operation, "path": path, "value": value}])
 }
 
-/// Ways of the API that lead to the same end as the acts.
+/// Returns other series of requests that have the same effects as the attacks.
 fn ways() -> Vec<(&'static str, [Vec<Event>; 3])> {
     let [pod_made, secrets, bound] = plain();
     let list = |place: &str, query: &str| {
@@ -405,7 +407,7 @@ fn ways() -> Vec<(&'static str, [Vec<Event>; 3])> {
     ]
 }
 
-/// Forms of the event of an act: a text that is decoded.
+/// Returns the forms that a log may have for an attack's event, each as the bytes of that log.
 fn forms(event: &Event) -> Vec<(&'static str, Vec<u8>)> {
     let line = event.line();
     let changed = |change: &dyn Fn(&mut Event)| event.clone().with(|event| change(event)).line().into_bytes();
@@ -516,10 +518,10 @@ fn forms(event: &Event) -> Vec<(&'static str, Vec<u8>)> {
                 event.user = r#"{"username":"system:apiserver "}"#.to_owned();
             }),
         ),
-        ("behind a byte order mark, with CRLF", format!("\u{feff}{line}\r\n").into_bytes()),
+        ("after a byte order mark, with CRLF", format!("\u{feff}{line}\r\n").into_bytes()),
         ("glued to a torn line", format!("{}{line}", &line[..at(r#""verb":""#)]).into_bytes()),
-        ("behind a megabyte of blanks", format!("{}{line}", " ".repeat(1 << 20)).into_bytes()),
-        ("cut off behind its verb", line[..at(&format!(r#""verb":"{}""#, event.verb)) + 1].into()),
+        ("after a megabyte of blanks", format!("{}{line}", " ".repeat(1 << 20)).into_bytes()),
+        ("cut off after its verb", line[..at(&format!(r#""verb":"{}""#, event.verb)) + 1].into()),
         (
             "cut off in its body",
             match line.find(r#""requestObject""#) {
@@ -542,7 +544,7 @@ struct Runner {
 }
 
 impl Runner {
-    /// Returns the rules that a log alerts by, the gravest first, with their levels.
+    /// Returns the rules that alert about a log, with their levels, the gravest first.
     fn alerts(&mut self, log: &[u8]) -> Vec<(Severity, String)> {
         let decoded = decode_bytes(log, "clinic", "test/evasions").expect("a block");
         if decoded.events.num_rows() == 0 {

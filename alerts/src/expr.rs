@@ -40,7 +40,8 @@ impl Expr {
         }
     }
 
-    /// Returns the fields that a leaf compares. What a scope says of its elements is not among them.
+    /// Returns the fields that a leaf compares. Fields that a scope compares inside its elements
+    /// are not among them.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &Field> {
         let (first, second) = match self {
             Expr::Field(field, _) | Expr::Scope(field, ..) => (Some(field), None),
@@ -64,7 +65,7 @@ pub(crate) enum Comparison {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Quantifier {
     Any,
-    /// Every element, and there is at least one.
+    /// Every element, of at least one.
     All,
     /// Every element; an empty array matches as well.
     AllOrEmpty,

@@ -9,7 +9,7 @@ use std::fmt;
 pub(crate) use strongroom_bodies::{Exec, Path};
 use strongroom_schemas::events::index;
 
-/// Columns that decide a row's outcome.
+/// Columns from which a row's outcome is computed.
 const OUTCOME_COLUMNS: [usize; 6] = [
     index::STAGE,
     index::RESPONSE_CODE,
@@ -19,18 +19,18 @@ const OUTCOME_COLUMNS: [usize; 6] = [
     index::ANNOTATIONS,
 ];
 
-/// Columns that decide whether a row is a dry run.
+/// Columns from which it is computed whether a row is a dry run.
 const DRY_RUN_COLUMNS: [usize; 5] =
     [index::REQUEST_URI, index::VERB, index::API_GROUP, index::RESOURCE, index::SUBRESOURCE];
 
-/// Columns that decide whether a request makes an object.
+/// Columns from which it is computed whether a request creates an object.
 const CREATES_COLUMNS: [usize; 2] = [index::VERB, index::RESPONSE_CODE];
 
-/// Columns of the object that a request asks for: a patch is also judged by the object in the
-/// response.
+/// Columns of the object that a request asks for. The response is among them, because a patch is
+/// also evaluated on the object in the response.
 const OBJECT_COLUMNS: [usize; 3] = [index::REQUEST_OBJECT, index::VERB, index::RESPONSE_OBJECT];
 
-/// Columns that decide whether a binding names the one who makes it.
+/// Columns from which it is computed whether a binding names the user who makes it.
 const BINDS_ITSELF_COLUMNS: [usize; 5] = [
     index::USER_NAME,
     index::USER_GROUPS,
@@ -63,19 +63,21 @@ pub(crate) enum Field {
     Outcome,
     /// True for a request that asked the API server to change nothing.
     DryRun,
-    /// True for a request that makes an object which was not there: a `create`, or a server-side
-    /// apply that is answered with 201.
+    /// True for a request that creates an object: a `create`, or a server-side apply that is
+    /// answered with 201.
     Creates,
-    /// False for a request body that rules cannot see, or not all of it; null without a body.
+    /// False if rules cannot see all of the request body; null without a body.
     Examined,
-    /// True for a patch whose event does not have the object that it led to.
+    /// True for a patch whose event does not contain the resulting object.
     Partial,
-    /// JSON pointers to what the request removes from the stored object, see [`strongroom_bodies::body::Examined::removes`].
+    /// JSON pointers to what the request removes from the stored object, see
+    /// [`strongroom_bodies::body::Examined::removes`].
     Removed,
-    /// Whether a binding in the request body names the one who sends the request, or a group of
-    /// theirs; see [`strongroom_bodies::binding`].
+    /// Whether a binding in the request body names the user who sends the request, or one of the
+    /// user's groups; see [`strongroom_bodies::binding`].
     BindsItself,
-    /// Query parameters of the URI of exec and attach, or what the options in their body say.
+    /// A query parameter in the URI of exec and attach or, if the URI does not have it, the option
+    /// in the request body.
     Exec(Exec),
     /// The program that `userAgent` names first, without its version.
     Client,
@@ -84,18 +86,18 @@ pub(crate) enum Field {
     Body(Body, Path),
     /// A path in the pod spec of any kind of object.
     Pod(Path),
-    /// In an array scope: a path below the element; empty for the element itself.
+    /// In an array scope, a path below the element; an empty path is the element itself.
     Element(Path),
 }
 
 impl Field {
-    /// Returns true if the value is part of a body. A body must be parsed, and an alert must not
-    /// carry a part of it.
+    /// Returns true if the value is part of a body. To read the value, the body must be parsed, and
+    /// no alert may contain the value.
     pub(crate) fn is_body(&self) -> bool {
         matches!(self, Field::Body(..) | Field::Pod(_) | Field::Removed | Field::BindsItself)
     }
 
-    /// Adds the columns that the value is computed from to `out`.
+    /// Adds the columns from which the value is computed to `out`.
     pub(crate) fn add_columns(&self, out: &mut Vec<usize>) {
         match self {
             Field::Column(at) | Field::Time(at) | Field::List(at) | Field::Json(at, _) => out.push(*at),

@@ -71,7 +71,7 @@ impl Values<'_> {
 /// Maximum number of places of a gate over pairs of values.
 const PAIRS_MAX: usize = 1 << 14;
 
-/// A gate in one block: the place of each row's value, and the masks of the places.
+/// An open gate in one block: the place of each row's value, and the masks of the places.
 pub(crate) struct OpenGate {
     /// Position in [`Program::gates`]; `None` for a gate over pairs of values. The results of the
     /// leaves of such a gate are in the memos of the two gates that it combines.
@@ -94,7 +94,8 @@ const CLASSES_MAX: usize = 1 << 18;
 
 /// The rows of a block that have candidate rules, in order.
 pub(crate) struct OpenRows {
-    /// Row and class: rows of one class have the same candidates, before the gates in `rest`.
+    /// The number of each row, and its class. Before the gates in `rest` are applied, rows of one
+    /// class have the same candidates.
     pub(crate) rows: Vec<(u32, u32)>,
     /// Positions of the open gates that did not divide the rows into classes. The masks of these
     /// gates are looked up for each row.
@@ -225,7 +226,8 @@ pub(crate) fn open(
             pair(program, first(left)?, first(right)?, memos, places)
         })
         .collect();
-    // Pairs follow the first gate. Their values are rare, so they exclude most of their rules.
+    // Gates over pairs are placed after the first gate. Their values are rare, so they exclude most
+    // of their rules.
     let after_first = opened.len().min(1);
     opened.splice(after_first..after_first, pairs);
     opened
@@ -277,7 +279,7 @@ fn masks_of(program: &Program, gate: &Gate, values: &Values<'_>, memos: &mut [Me
 }
 
 /// The results of a leaf for the places of a gate. In a gate over pairs of values, `divide` and
-/// `modulo` take the place in the leaf's own column out of the place of the pair.
+/// `modulo` compute the place in the leaf's own column from the place of the pair.
 struct Answers<'m> {
     memo: &'m Memo,
     divide: usize,
@@ -455,7 +457,7 @@ fn texts<'a>(rows: impl Iterator<Item = Option<&'a str>>, places: &mut Vec<u32>)
 }
 
 fn numbers(array: &Int32Array, places: &mut Vec<u32>) -> Option<Vec<String>> {
-    /// Numbers below this that are not negative are looked up without hashing. All HTTP status
+    /// Numbers from 0 up to this one, exclusive, are looked up without hashing. All HTTP status
     /// codes are among them.
     const DIRECT: usize = 1024;
     let mut direct = [0u32; DIRECT];

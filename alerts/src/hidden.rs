@@ -1,4 +1,4 @@
-//! What rules cannot see in sealed events, because it was redacted before it was written.
+//! Counts the values in sealed events that rules cannot see, because they were redacted.
 //!
 //! On the stream, rules see events as they were received. A hunt reads what is stored: a rule that
 //! asks for a value that was dropped or replaced by a token may not find an event that it found on
@@ -6,10 +6,10 @@
 //! counted.
 //!
 //! Invariants:
-//! - A rule that may be blind to an event is counted, although it may have matched the event all
-//!   the same. Bodies are not read.
-//! - A value that was replaced by a token still equals itself, so a correlation that only groups by
-//!   it or counts it is not blind to it.
+//! - A rule that may be blind to an event is counted, even if it has matched the event all the
+//!   same: bodies are not read, so a match cannot be excluded.
+//! - A value that was replaced by a token still equals itself. So a correlation that only groups by
+//!   the value, or counts it, is not blind to it.
 //! - Memory is bounded by the rules and by [`MARKS_MAX`], not by the number of events.
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,7 +31,7 @@ use crate::ruleset::RuleSet;
 /// Maximum number of different marks whose rules are remembered.
 const MARKS_MAX: usize = 16_384;
 
-/// Where Google's entries have the members of an event.
+/// The places of an event's members in Google's entries, each with its place in an event.
 const GOOGLE: &[(&str, &str)] = &[
     ("protoPayload.request", "requestObject"),
     ("protoPayload.response", "responseObject"),
@@ -41,9 +41,10 @@ const GOOGLE: &[(&str, &str)] = &[
     ("labels", "annotations"),
 ];
 
-/// The places of the pod spec in a body, and of the metadata beside it.
+/// The places in a body that have a pod spec, and the metadata beside it.
 const PODS: &[&str] = &["", ".spec.template", ".spec.jobTemplate.spec.template", ".template"];
-/// The text whose parts are members of a pointer.
+/// The URI. It is a text, but a mark may point to a single query parameter, as if that were a
+/// member.
 const URI: &str = "requestURI";
 const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
@@ -52,19 +53,20 @@ const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContain
 struct Asked {
     /// Position of the rule in [`RuleSet::rules`].
     rule: usize,
-    /// Position of the rule over single events that has to match first.
+    /// Position of the rule over single events that feeds the rule, or of the rule itself.
     base: usize,
     field: String,
     /// Where the value may be in an event, as names that are joined by dots.
     paths: Vec<String>,
-    /// Whether the rule may match an event although the field cannot be seen: bodies are looked at
-    /// last.
+    /// True if the columns that are read still show whether the rule may match the event. They do
+    /// not if the hidden field is one of them.
     is_body: bool,
-    /// Whether the value is only grouped by or counted, for which a token will do.
+    /// True if a correlation only groups by the value or counts it, so that a token is as good as
+    /// the value.
     is_compared_with_itself: bool,
 }
 
-/// The fields that rules asked for and that were hidden, with the numbers of events.
+/// The hidden fields that rules ask for, with the number of events for each.
 #[derive(Debug)]
 pub struct Hidden {
     asked: Vec<Asked>,
@@ -75,7 +77,7 @@ pub struct Hidden {
 }
 
 impl Hidden {
-    /// Begins to count for the rules of `rules`.
+    /// Starts a count for these rules.
     pub fn new(rules: &RuleSet) -> Hidden {
         let mut asked = Vec::new();
         for rule in &rules.events {
@@ -108,14 +110,14 @@ impl Hidden {
         Hidden { asked, marks: HashMap::new(), events: 0, counts: BTreeMap::new() }
     }
 
-    /// The number of redacted events that were counted.
+    /// Returns the number of redacted events that were counted.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// Returns the fields of a rule, by position in [`RuleSet::rules`], that were hidden, and in how
-    /// many events that the rule may match. For a correlation these are also the fields of the rules
-    /// that feed it.
+    /// Returns the hidden fields of the rule at position `at` of [`RuleSet::rules`], each with the
+    /// number of events in which it was hidden and that the rule might match. For a correlation,
+    /// the fields of the rules that feed it are included.
     pub fn fields(&self, rules: &RuleSet, at: usize) -> BTreeMap<&str, u64> {
         let mut fields = BTreeMap::new();
         for rule in rules.feeders(at).into_iter().chain([at]) {
@@ -127,8 +129,8 @@ impl Hidden {
         fields
     }
 
-    /// Counts the redacted rows of a batch of stored events, which has the columns of
-    /// [`Matcher::cheap_columns`] and `redaction`.
+    /// Counts the redacted rows of a batch of stored events. The batch has the columns of
+    /// [`Matcher::cheap_columns`], and the column `redaction`.
     ///
     /// # Errors
     /// Those of [`Matcher::may_match`].
@@ -159,7 +161,7 @@ impl Hidden {
         }
         let (dropped, tokenised) = match Redaction::parse(mark) {
             Ok(mark) => (places(mark.dropped()), places(mark.tokenised())),
-            // Nothing is known of what is not a mark.
+            // If the mark cannot be parsed, everything in the event may be hidden.
             Err(_) => (vec![String::new()], Vec::new()),
         };
         let hides = |asked: &Asked| {
@@ -177,8 +179,9 @@ impl Hidden {
     }
 }
 
-/// Whether a value at `path` may be hidden by what was redacted at `place`: there, around it, or
-/// inside it where the value is text. An object still exists if one of its members was redacted.
+/// Returns true if a redaction at `place` may hide a value at `path`: the redaction is at the value
+/// or around it. If the value is a text, a redaction inside it hides it, too. But an object still
+/// exists if one of its members was redacted.
 fn hides(place: &str, path: &str) -> bool {
     let is_in = |inner: &str, outer: &str| {
         inner
@@ -188,7 +191,7 @@ fn hides(place: &str, path: &str) -> bool {
     is_in(path, place) || ((path.is_empty() || path == URI) && is_in(place, path))
 }
 
-/// Returns the places of pointers, as names that are joined by dots, without the numbers of items.
+/// Converts pointers to places: names that are joined by dots, without the indexes of items.
 fn places(pointers: &[String]) -> Vec<String> {
     let mut places: Vec<String> = pointers.iter().map(|pointer| place_of(pointer)).collect();
     places.sort_unstable();
@@ -196,7 +199,7 @@ fn places(pointers: &[String]) -> Vec<String> {
     places
 }
 
-/// Whether a step of a path is the number of an item.
+/// Returns true if a step of a path is the index of an item.
 fn is_item(step: &str) -> bool {
     step == SOME_ITEMS || (!step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -221,8 +224,8 @@ fn place_of(pointer: &str) -> String {
     place
 }
 
-/// Calls `see` with each field in an expression, and its name. Elements of a scope are fields below
-/// the scope's.
+/// Calls `see` with each field in an expression, and its name. A field of an element inside a scope
+/// is passed as a field below the scope's field.
 fn fields_in(expr: &Expr, scope: Option<&Field>, see: &mut dyn FnMut(&Field, String)) {
     let mut one = |field: &Field| match (field, scope) {
         (Field::Element(path), Some(scope)) => {
@@ -246,7 +249,7 @@ fn fields_in(expr: &Expr, scope: Option<&Field>, see: &mut dyn FnMut(&Field, Str
     }
 }
 
-/// Stands for every value of an event.
+/// Stands for a keyword, which may be in any value of the event.
 const KEYWORDS: Field = Field::Element(Path(Vec::new()));
 
 fn below(scope: &Field, path: &Path) -> Option<Field> {
@@ -260,7 +263,7 @@ fn below(scope: &Field, path: &Path) -> Option<Field> {
     })
 }
 
-/// Where the value of a field may be, of those places that can be redacted.
+/// Returns the places that may contain the value of a field; only places that a policy can redact.
 fn paths_of(field: &Field) -> Vec<String> {
     let at = |root: &str, path: &Path| {
         let parts = path.0.iter().map(String::as_str).filter(|part| !is_item(part));
@@ -305,7 +308,7 @@ fn paths_of(field: &Field) -> Vec<String> {
     }
 }
 
-/// The name of a field that can be redacted, as rules write it.
+/// Returns the name of a field that a policy can redact, as rules write it.
 fn name_of(field: &Field) -> String {
     let below = |root: &str, path: &Path| {
         let parts = path.0.iter().map(|part| part.replace('.', "\\."));
@@ -385,7 +388,7 @@ correlation:
   condition: {field: requestURI, gte: 3}
 "#;
 
-    /// The hidden fields of each rule, with the numbers of events.
+    /// Returns the hidden fields of each rule, with the numbers of events.
     fn hidden(marks: &[Option<String>], resource: &str) -> Vec<(String, Vec<(String, u64)>)> {
         let rules = Arc::new(RuleSet::from_yaml("r.yml", RULES).unwrap());
         let line = format!(
@@ -435,7 +438,8 @@ correlation:
 
     #[test]
     fn a_token_groups_and_counts_like_its_value() {
-        // The rule for a name is not decided by the token of another one, so each event counts.
+        // From a token, it cannot be seen whether the name is the one that the rule asks for, so
+        // the event counts.
         assert_eq!(hidden(&[mark(&[], &["/user/username"])], "secrets"), [one("name", "user.username", 1)]);
         let dropped = [mark(&["/requestURI/a"], &[])];
         assert_eq!(hidden(&dropped, "secrets"), [one("many", "requestURI", 1)]);

@@ -2,9 +2,9 @@
 //! (`baseline`).
 //!
 //! **First seen.** A value is new for its group if the group did not have it within the rule's
-//! timespan before or after the event. A group is being learnt until `learning` has passed since its
-//! first event. Until then a new value raises no alert, or one of the rule's `learning_level`. A
-//! group that was silent for the timespan is learnt again.
+//! timespan before or after the event. A group is being learnt until `learning` has passed since
+//! its first event. Until then a new value raises either no alert, or one of the rule's
+//! `learning_level`. A group that was silent for the timespan is learnt again.
 //!
 //! **Baseline.** Events of a group are counted by hour of event time, UTC. An hour alerts once,
 //! when its count reaches the floor and is more than `factor` times the usual count. The usual
@@ -20,13 +20,14 @@
 //!
 //! Both kinds judge an event by its own time, however late it arrives. A late event does not change
 //! what was judged before it arrived. So the order of arrival matters little, and with a `lateness`
-//! not at all. A repeated event is recognised by its request.
+//! it does not matter at all. A repeated event is recognised by its request.
 //!
-//! **Bounds.** [`HistoryLimits`]. If there are too many values, the one seen longest ago is
-//! forgotten, which can raise an extra alert and never hides one. If there are too many groups, the
-//! one seen longest ago is forgotten, and learnt again. The names that an hour touches are kept for
-//! the last [`HOURS_TOUCHED_MAX`] hours of a group, and their number is bounded over all groups. An
-//! older hour, and an hour that exceeds this bound, count as touching any name.
+//! **Bounds.** [`HistoryLimits`] bounds the state. If there are too many values, the one seen
+//! longest ago is forgotten, which can raise an extra alert and never hides one. If there are too
+//! many groups, the one seen longest ago is forgotten, and learnt again. The names that an hour
+//! touches are kept for the last [`HOURS_TOUCHED_MAX`] hours of a group, and their number is
+//! bounded over all groups. An older hour, and an hour that exceeds this bound, count as touching
+//! any name.
 //!
 //! **Crash.** State is lost; observing the archive's events of the timespan again rebuilds it.
 
@@ -44,7 +45,7 @@ const SAME_HOUR_MIN: usize = 3;
 /// Maximum number of audit ids in a baseline's alert; they are the first ones of the hour.
 pub(crate) const EVIDENCE_MAX: usize = 8;
 /// Number of hours of a group whose touched names are known: the last hour, and the hour before it,
-/// because its late events still arrive.
+/// because late events of that hour may still arrive.
 const HOURS_TOUCHED_MAX: usize = 2;
 /// Maximum number of names and ranges touched by the hours of all groups; about 60 bytes each.
 const TOUCHED_ITEMS_MAX: usize = 1 << 20;
@@ -61,7 +62,7 @@ pub(crate) struct HistoryLimits {
     pub(crate) hours_max: usize,
 }
 
-/// What a value is to its group.
+/// How new a value is to its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Novelty {
     Known,
@@ -94,7 +95,7 @@ impl Novelties {
         }
     }
 
-    /// Adds a value that a group had at a time, and returns how new it was to the group.
+    /// Adds a value that a group had at a time, and returns how new the value was to the group.
     pub(crate) fn see(
         &mut self,
         group: GroupKey,
@@ -174,8 +175,8 @@ struct Hours {
     hours: VecDeque<Hour>,
     /// First audit ids of the last hour.
     evidence: Vec<Box<str>>,
-    /// An hour, and the count above which it alerts (`None` if the history is too short). Forgotten
-    /// when the count of an earlier hour changes.
+    /// An hour, and the count above which it alerts (`None` if the history is too short). This is
+    /// forgotten when the count of an earlier hour changes.
     limit: Option<(i32, Option<u64>)>,
     /// What each of the last hours touches, in order; an hour that alerts is removed.
     touched: VecDeque<(i32, Touched)>,
@@ -234,7 +235,7 @@ impl Hours {
         self.touched.iter().map(|(_, touched)| touched.items()).sum()
     }
 
-    /// Adds what an event touches to its hour, the one at `at`. If the group's hours then touch
+    /// Adds what an event touches to the hour at position `at`. If the group's hours then touch
     /// more than `items_max` names and ranges, this hour counts as touching any name.
     fn touch(&mut self, at: usize, event: &Counted<'_>, items_max: usize) {
         let Hour { hour, count, alerted } = self.hours[at];

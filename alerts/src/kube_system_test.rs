@@ -1,12 +1,12 @@
-//! Reads of Secrets in kube-system: what programs read every day raises nothing urgent, and what no
-//! program reads is reported.
+//! Tests the rules about reads of Secrets in kube-system: what programs read every day raises
+//! nothing urgent, and what no program reads is reported.
 //!
 //! Goal: on a million events of a busy cluster, at most 50 alerts about such reads are of medium
-//! severity or higher, and each of 20 reads that no program makes is in an alert, in the dialects of
-//! the API server, EKS and GKE. Method: the reads of kube-system among a million events are
-//! generated: 16,000 within a quarter of an hour, by 448 service accounts and 60 people, with skewed
-//! popularity of accounts, people and Secrets. The 20 reads are planted among them, from the first
-//! second to the last.
+//! severity or higher, and each of 20 reads that no program makes is in an alert, in the dialects
+//! of the API server, EKS and GKE. Method: of the million events, only the reads in kube-system are
+//! generated. There are 16,000 within a quarter of an hour, by 448 service accounts and 60 people;
+//! a few accounts, people and Secrets are much more frequent than the others. The 20 reads are
+//! planted among them, from the first second to the last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,7 +24,7 @@ const READS: u64 = 16_000;
 const SPAN_US: u64 = 900_000_000;
 /// The time after which the rules know what is usual.
 const LEARNING_US: u64 = 600_000_000;
-/// Maximum number of alerts of medium severity or higher about them.
+/// Maximum number of alerts about these reads that may be of medium severity or higher.
 const URGENT_MAX: usize = 50;
 const BATCH: usize = 2000;
 const PLANTED: u64 = 20;
@@ -61,7 +61,7 @@ fn program(at: usize) -> (String, String) {
     (user, format!("{name}/v1.{}.0 (linux/amd64) kubernetes/$Format", at % 30))
 }
 
-/// A read of a Secret in kube-system; a list if it names none.
+/// A read of a Secret in kube-system; a list or a watch of all Secrets if `secret` is empty.
 #[derive(Clone)]
 struct Read {
     user: String,
@@ -102,32 +102,33 @@ impl Read {
 
 const KUBECTL: &str = "kubectl/v1.31.2 (linux/amd64) kubernetes/5864a46";
 
-/// Returns a read that no program makes, and whether it is new even to those who read there every
-/// day.
+/// Returns a read that no program makes. The second value is false if its user reads in kube-system
+/// every day, and true if the read is new to everybody.
 fn planted(at: u64) -> (Read, bool) {
     let person = "person-00@clinic.example";
     let known = |number: usize| program(number);
     let (first, own) = known(0);
     match at {
-        // People who are new: one Secret, all of them, all of them from now on.
+        // People who are new there: they get one Secret, list all Secrets, or watch all Secrets.
         0 | 10 => (Read::get(&format!("eve-{at}@clinic.example"), KUBECTL, "app-1"), true),
         1 | 11 => (Read::all(&format!("eve-{at}@clinic.example"), KUBECTL, "list"), true),
         2 | 12 => (Read::all(&format!("eve-{at}@clinic.example"), KUBECTL, "watch"), true),
-        // A service account of a namespace that never read there, with its own client.
+        // A service account with its own client, from a namespace whose accounts never read there.
         3 | 13 => (Read::get(&format!("system:serviceaccount:shop-{at}:web"), "web/v1.0.0", "app-3"), true),
         // A person who reads there every day.
         4 => (Read::get(person, KUBECTL, "app-2"), false),
         14 => (Read::all(person, KUBECTL, "list"), false),
-        // In somebody else's name.
+        // People and programs that impersonate another user.
         5 => (Read { acts_as: "system:kube-scheduler", ..Read::get(person, KUBECTL, "app-2") }, true),
         15 => (Read { acts_as: "root", ..Read::get(&first, &own, "app-1") }, true),
-        // Programs that read there every day, with another client, or everything at once.
+        // Programs that read there every day, but now with another client, or all Secrets at once.
         6 | 16 => (Read::get(&first, if at == 6 { "curl/8.5.0" } else { "zx/0.1" }, "app-1"), true),
         7 => (Read::all(&first, &own, "list"), true),
         17 => (Read::all(&first, &own, "watch"), true),
-        // A program that reads there every day, and what no program reads.
+        // A program that reads there every day, but now reads a Secret that no program reads.
         8 => (Read::get(&known(1).0, &known(1).1, "bootstrap-token-aaaaaa"), true),
-        // Components of the system with a tool for people, or a client of their own that is new.
+        // Components of the system that use a tool for people, or a client of their own that is
+        // new.
         9 => (Read::get("system:kube-controller-manager", KUBECTL, "app-4"), true),
         18 => (Read::get("system:serviceaccount:kube-system:coredns", "coredns/v1.11", "app-4"), true),
         _ => (Read::get("system:node:worker-3", "curl/8.5.0", "app-5"), true),

@@ -1,4 +1,4 @@
-//! The built-in rules against labelled events in four dialects.
+//! Tests the built-in rules on labelled events in four dialects.
 //!
 //! Goal: the rules find what an analyst wants to know about, and everyday work raises nothing
 //! urgent, whichever cloud the events come from. Method: `tests/data/labelled/events.ndjson` has
@@ -28,7 +28,8 @@ const FOUND_PERCENT_MIN: usize = 95;
 /// Maximum share of the benign cases that may raise an alert of medium severity.
 const MEDIUM_PERCENT_MAX: usize = 5;
 
-/// Benign cases on which a rule of medium severity fires: the case, the rule, and why this is right.
+/// Benign cases on which a rule of medium severity fires: the case, the rule, and the reason why
+/// the alert is right.
 const ARGUED: &[(&str, &str, &str)] = &[(
     "kubectl-bind-view",
     "rbac-binding-change",
@@ -90,7 +91,7 @@ impl Case {
             && !(dialect == Dialect::Gke && self.gke_least.as_deref() == Some("none"))
     }
 
-    /// The lowest severity that will do for an attack.
+    /// Returns the lowest severity that the alert about an attack may have.
     fn least(&self, dialect: Dialect) -> Severity {
         let on_gke = self.gke_least.as_deref().filter(|_| dialect == Dialect::Gke);
         match on_gke.or(self.least.as_deref()).unwrap_or_else(|| panic!("{} has no `least`", self.id)) {
@@ -101,7 +102,7 @@ impl Case {
         }
     }
 
-    /// The events of the case as lines of the log backend.
+    /// Returns the events of the case as lines of the log backend.
     fn events(&self) -> Vec<String> {
         (0..self.times).map(|at| self.event(at).to_string()).collect()
     }
@@ -203,7 +204,7 @@ impl Case {
         }
         if let Some(body) = &self.body {
             event["requestObject"] = body.clone();
-            // The API server answers with the object, once it has a kind of its own.
+            // If the body has a kind, the API server answers with the object.
             if code < 300 && level == "RequestResponse" && body.get("kind").is_some() {
                 event["responseObject"] = body.clone();
             }
@@ -278,7 +279,7 @@ impl Case {
     }
 }
 
-/// A value of a query as kubectl encodes it.
+/// Encodes a value of a query as kubectl does.
 fn percent_encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         match byte {
@@ -421,7 +422,7 @@ fn attacks_are_found_and_benign_work_raises_nothing_urgent_in_four_dialects() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// What single benign cases do not raise, they must not raise together either.
+/// All benign cases together must not raise an urgent alert, either.
 #[test]
 fn benign_work_together_raises_nothing_urgent() {
     let rules = Arc::new(RuleSet::builtin().unwrap_or_else(|error| panic!("built-in rules: {error}")));

@@ -1,8 +1,8 @@
-//! The level of an alert where its rule says that it is lower, and the command of an exec that only
-//! the body has.
+//! Tests of levels that are lower than the rule's own, and of commands of an exec that only the
+//! body contains.
 //!
-//! Goal: an alert is never left out, whatever its level becomes; and a command is found wherever an
-//! event has it. Method: a few lines through the matcher and the detector.
+//! Goal: an alert is never left out, whatever its level becomes, and a command is found wherever an
+//! event has it. Method: a few lines go through the matcher and the detector.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ fn alerts_that_are_common_have_a_lower_level() {
         assert_eq!(rules.rebuild_span().as_secs(), 300);
         let found = alerts(&rules, &lines, 100);
         assert_eq!(levels(&found), [high, high, low, low, high, high, low], "{text}");
-        assert!(found[2].message.ends_with("; common here: 2 and more such alerts within 5m"), "{found:?}");
+        assert!(found[2].message.ends_with("; common here: 2 or more such alerts within 5m"), "{found:?}");
         // Neither batches nor levels change ids.
         let ids = |alerts: &[Alert]| alerts.iter().map(|alert| alert.alert_id.clone()).collect::<Vec<_>>();
         let one_by_one = alerts(&rules, &lines, 1);
@@ -139,7 +139,7 @@ fn a_command_is_found_in_the_uri_or_in_the_body() {
         let found = alerts(&rules, std::slice::from_ref(hit), 1);
         assert_eq!(found.len(), 1, "{hit}");
         assert_eq!(found[0].message, "sh -c id in web", "{hit}");
-        // The archive gives the same.
+        // The archive's form of the batch gives the same alert.
         let mut matcher = Matcher::new(Arc::clone(&rules));
         let matches = matcher.match_batch(&file_batch_of(&[hit])).expect("a batch");
         let sealed = Detector::new(Arc::clone(&rules), DetectorConfig::default()).observe(matches);
@@ -153,7 +153,7 @@ fn a_command_is_found_in_the_uri_or_in_the_body() {
     ] {
         assert_eq!(alerts(&rules, std::slice::from_ref(&miss), 1).len(), 0, "{miss}");
     }
-    // A rule that names the command in its message only.
+    // The rule names the command only in its message.
     let rules = set(&format!(
         "title: r\n{SOURCE}detection: {{a: {{objectRef.subresource: exec}}, condition: a}}\nmessage: \"ran {{exec.command}}\"\n"
     ));

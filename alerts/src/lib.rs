@@ -32,9 +32,9 @@
 //! BatchMatches ─once a request─▶ windows ─▶ Alert               in source order, Detector
 //! ```
 //!
-//! Invariants: no IO except reading rule files, no clock (all times come from events), no thread. A
-//! loaded rule set has no errors left; an alert never carries a body. A crash loses only the state
-//! of the detector, which is rebuilt from the archive's events.
+//! Invariants: there is no IO except the reading of rule files, no clock (all times come from
+//! events), and no thread. A loaded rule set has no errors left, and an alert never carries a body.
+//! A crash loses only the state of the detector, which is rebuilt from the archive's events.
 //!
 //! Where Sigma leaves room, this crate decides:
 //! - Fields have the audit event's JSON names. There are also virtual fields: `actor`, `source_ip`,
@@ -48,8 +48,8 @@
 //!   least one element), `[all_or_empty]` and `[none]`.
 //! - A rule that does not name `stage` matches every stage but `RequestReceived`, and alerts once
 //!   per request ([`Detector`]). A rule that asks for `outcome: success` matches no dry run, unless
-//!   it names `dry_run`; one of high or critical severity also matches an unknown outcome, and its
-//!   alert says that it is unconfirmed.
+//!   it names `dry_run`. If its severity is high or critical, it also matches an unknown outcome,
+//!   and the alert then says that it is unconfirmed.
 //! - `message` (with `{field}` for the fields that an alert carries), `next_steps` and `common` are
 //!   our own keys.
 

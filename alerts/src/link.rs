@@ -1,9 +1,9 @@
-//! Linking of documents to rules: unique names, and correlations bound to the rules that they
-//! count.
+//! Links documents to rules: checks that names are unique, and binds correlations to the rules that
+//! they count.
 //!
 //! Invariant: names and ids are unique in a set. The rules that a correlation names exist, and are
 //! rules over single events. The fields that a correlation groups by or counts are not part of a
-//! body, so an alert may carry them. No state.
+//! body, so an alert may contain them. No state.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -258,8 +258,8 @@ fn linked_correlation(
     })
 }
 
-/// Returns the field that `name`, a field or an alias, stands for in the events of one base rule.
-/// The field must not be part of a body, because alerts carry its value.
+/// Returns the field that `name` stands for in the events of one base rule; `name` is a field or an
+/// alias. The field must not be part of a body, because alerts contain its value.
 fn carried(
     header: &RuleHeader,
     correlation: &CorrelationDocument,

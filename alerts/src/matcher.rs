@@ -1,15 +1,14 @@
-//! Matching of all rules on one batch.
+//! Matches all rules of a set on one batch.
 //!
 //! Invariant: the result for a row depends on that row alone. A matcher keeps only buffers between
 //! batches, so batches may be matched in any order, by any number of matchers, and a crash loses
 //! nothing.
 //!
-//! The cost of a batch, in order: the distinct values of a few columns times the rules that test
-//! them (see [`crate::gate`]); a look-up for each row and gate, until most rows have no rule left;
-//! the conditions of the candidates, whose results are remembered by distinct value; and the bodies
-//! of the rows that are still undecided. Rejected: evaluating each leaf over whole columns first.
-//! With a hundred rules, that evaluates most leaves on rows that another column has already
-//! excluded.
+//! A batch costs, in this order: the tests of the distinct values of a few columns (see
+//! [`crate::gate`]); a look-up for each row and gate, until most rows have no rule left; the
+//! conditions of the candidates, whose results are remembered by distinct value; and the bodies of
+//! the rows that are still undecided. Rejected: evaluating each leaf over whole columns first. With
+//! a hundred rules, that evaluates most leaves on rows that another column has already excluded.
 
 use std::sync::Arc;
 
@@ -30,7 +29,7 @@ use crate::outcome;
 use crate::rule::{GRAVE, Measure};
 use crate::ruleset::RuleSet;
 
-/// Columns that every alert copies or is identified by.
+/// Columns that every alert copies, or that identify its request.
 const ALERT_COLUMNS: [usize; 23] = [
     index::AUDIT_ID,
     index::STAGE,
@@ -59,7 +58,7 @@ const ALERT_COLUMNS: [usize; 23] = [
 
 /// Runs the rules of a set on batches of events; each thread has its own.
 ///
-/// It holds the set, and buffers of about 50 bytes for each row of the largest batch.
+/// A matcher holds the set, and buffers of about 50 bytes for each row of the largest batch.
 #[derive(Debug)]
 pub struct Matcher {
     rules: Arc<RuleSet>,
@@ -71,16 +70,16 @@ pub struct Matcher {
     kept_shown: KeptSymbols,
 }
 
-/// Rows from which matches take their texts, in place of the rows on which the rules were
-/// evaluated. They show what may be stored of events whose values may not be stored.
+/// Edited copies of matched rows. Rules are evaluated on the original rows, but matches take their
+/// texts from these copies, so that alerts contain no value that a policy has redacted.
 pub struct ShownRows<'s> {
     /// Rows of `Table::Events`.
     pub events: RecordBatch,
-    /// The rows of the matched batch that are shown otherwise, ascending, each with its row in
-    /// `events`.
+    /// The rows of the matched batch that have an edited copy, in ascending order, each with the
+    /// position of the copy in `events`.
     pub rows: Vec<(usize, usize)>,
-    /// Returns what stands for a value that the shown row does not have any more, so that a
-    /// correlation can still tell values apart.
+    /// Returns a token for a value that the copy lacks, so that a correlation can still tell values
+    /// apart.
     pub token: &'s dyn Fn(&str) -> String,
 }
 
@@ -136,10 +135,11 @@ impl Matcher {
         self.match_batch_shown(batch, |_| Ok(None))
     }
 
-    /// Like [`Matcher::match_batch`], but what is kept of a matched row is what `show` returns for
-    /// it: the fields of its alert, the keys and values that correlations count, and the identity of
-    /// the request. `show` gets the matched rows, ascending, and may return rows for some of them.
-    /// Only the outcome of a request is taken from the row that was matched.
+    /// Like [`Matcher::match_batch`], but `show` may return edited copies of matched rows. It gets
+    /// the positions of the matched rows, in ascending order. What a match keeps of a row is then
+    /// taken from the copy: the fields of its alert, the keys and values that correlations count,
+    /// and the identity of the request. Only the outcome of the request is taken from the original
+    /// row.
     ///
     /// # Errors
     /// Those of [`Matcher::match_batch`] and of `show`.
@@ -204,8 +204,8 @@ impl Matcher {
         &self.rules.program.cheap_columns
     }
 
-    /// Returns a value for each row, according to all columns but bodies: true if a rule may match
-    /// the row, false if no rule matches it.
+    /// Returns for each row whether a rule may match it, judged by all columns but bodies. If the
+    /// value is false, no rule matches the row.
     ///
     /// # Errors
     /// [`MatchError`] if one of [`Matcher::cheap_columns`] is missing or has another type.
@@ -218,7 +218,7 @@ impl Matcher {
         Ok(may.into())
     }
 
-    /// Returns each pair of row and rule index for which the rule may match the row, like
+    /// Returns each pair of a row and a rule's index for which the rule may match the row, as in
     /// [`Matcher::may_match`].
     ///
     /// # Errors
@@ -232,8 +232,8 @@ impl Matcher {
         Ok(found)
     }
 
-    /// Calls `see` with each row and each rule that may match it according to all columns but
-    /// bodies. If `see` returns false, the rest of the row's rules are skipped.
+    /// Calls `see` with each row and each rule that may match it, judged by all columns but bodies.
+    /// If `see` returns false, the rest of the row's rules are skipped.
     fn undecided(
         &mut self,
         batch: &RecordBatch,
@@ -285,7 +285,8 @@ impl Matcher {
                 last_row = Some(row);
             }
             let event = matches.events.len() as u32 - 1;
-            // A rule that takes an unknown outcome for success does so for its grave alerts only.
+            // If the condition was made to accept an unknown outcome, such a match counts only for
+            // alerts of high severity.
             let counts = |info: usize| {
                 !rules.event_rule(rule as usize).takes_unknown
                     || outcome::outcomes(columns)[row as usize] != Some(Outcome::Unknown)
@@ -340,8 +341,8 @@ fn match_rows(evaluation: &mut Evaluation<'_, '_>, open: &OpenRows, matches: &mu
     }
 }
 
-/// Returns for each row the latest event time of its source up to that row, and [`i64::MIN`] if
-/// there is none. Adds the latest time of each source to `sources`.
+/// Returns for each row the latest event time of its source up to that row; [`i64::MIN`] if no
+/// event of the source had a time. Adds the latest time of each source to `sources`.
 fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<i64> {
     let names = columns.text(index::SOURCE);
     // Most batches have one source, whose name is then compared once.
@@ -369,14 +370,14 @@ fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<
     latest.collect()
 }
 
-/// The row that is shown instead of a matched one.
+/// The edited copy that is shown instead of a matched row.
 struct ShownRow<'s> {
     columns: &'s Columns<'s>,
     at: usize,
     token: &'s dyn Fn(&str) -> String,
 }
 
-/// Where the values of a matched row are read.
+/// A matched row, with its edited copy if it has one.
 struct Fields<'f> {
     columns: &'f Columns<'f>,
     row: Row<'f>,
@@ -384,8 +385,8 @@ struct Fields<'f> {
 }
 
 impl Fields<'_> {
-    /// Adds all values of a field, as they may be shown. A value that is not shown any more is
-    /// replaced by a token.
+    /// Adds all values of a field from the row that may be shown. If the edited copy lacks the
+    /// field, tokens are added in place of the original values.
     fn values_of(&self, field: &Field, out: &mut Vec<String>) {
         let Some(shown_row) = self.shown_row else { return values_of(self.columns, field, &self.row, out) };
         values_of(shown_row.columns, field, &Row::new(shown_row.columns, shown_row.at), out);
@@ -396,8 +397,8 @@ impl Fields<'_> {
     }
 }
 
-/// Returns what a match of a base rule counts as; `None` if values are counted and the event has
-/// none.
+/// Returns how an event counts for a correlation that its rule feeds; `None` if the correlation
+/// counts values and the event has none.
 fn counted(
     rules: &RuleSet,
     correlation: usize,
@@ -477,7 +478,7 @@ impl Identity {
     }
 }
 
-/// Symbols of the dictionary values that were copied already.
+/// Symbols of the dictionary values that were already copied.
 #[derive(Debug, Default)]
 struct KeptSymbols {
     by_place: [Vec<Symbol>; KEPT],
@@ -573,7 +574,7 @@ fn created_name(columns: &Columns<'_>, row: usize) -> Option<String> {
     body::object_name(response.get(row).filter(|_| creates)?)
 }
 
-/// Returns a part of an exec or attach request that its URI does not have, from its body.
+/// Returns a part of an exec or attach request from its body, if its URI does not have the part.
 fn exec_of_body(columns: &Columns<'_>, row: usize, part: Exec) -> Option<String> {
     let text = |column| columns.text(column).get(row);
     let is_needed = part.is_in_body(text(index::SUBRESOURCE))
@@ -582,8 +583,8 @@ fn exec_of_body(columns: &Columns<'_>, row: usize, part: Exec) -> Option<String>
     part.of_body(&body::examine(request.get(row).filter(|_| is_needed)?)?.value)
 }
 
-/// Returns the half of a request that an event is: one with an audit id and a time of its own, but
-/// without the time the request was received.
+/// Returns which half of a request an event is; `None` unless the event has an audit id and the
+/// time of a response stage, but not the time at which the request was received.
 fn half(columns: &Columns<'_>, row: usize, stage_us: Option<i64>, received_us: Option<i64>) -> Option<Half> {
     let text = |column| columns.text(column).get(row);
     let is_start = match text(index::STAGE) {
@@ -612,9 +613,9 @@ fn half(columns: &Columns<'_>, row: usize, stage_us: Option<i64>, received_us: O
     Some(Half { operation: hash.finish(), is_start, time_us })
 }
 
-/// Returns a hash that identifies a request. The audit id alone does not identify it: a client may
-/// send the id of an earlier request, and its alerts would then be taken for repetitions. If the
-/// audit id or the time the request was received is missing, the time of the stage is hashed too.
+/// Returns a hash that identifies a request. The audit id is not enough: a client may send the id
+/// of an earlier request, and its alerts would then be taken for repetitions. If the audit id is
+/// missing, or the time at which the request was received, the time of the stage is hashed as well.
 fn request_identity(
     columns: &Columns<'_>,
     row: usize,

@@ -2,8 +2,8 @@
 //! batch.
 //!
 //! Invariant: entries are in row order, and the rules of a row are in the order of the set, so the
-//! alerts do not depend on where batches were cut. Of bodies, no more is copied than the name of a
-//! created object and the command and container of an exec. A crash loses matches; the
+//! alerts do not depend on where batches were cut. The only parts of bodies that are copied are the
+//! name of a created object, and the command and container of an exec. A crash loses matches; the
 //! source delivers their events again.
 
 use std::sync::Arc;
@@ -53,7 +53,8 @@ impl Texts {
     }
 }
 
-/// Texts that an alert's event copies, as positions in [`MatchedEvent::texts`].
+/// The texts of an event that its alert contains; the number is the position in
+/// [`MatchedEvent::texts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
     AuditId,
@@ -72,7 +73,8 @@ pub(crate) enum Kept {
     Namespace,
     Name,
     AuthzDecision,
-    /// From the body of an exec whose URI does not have it, like the container.
+    /// The command of an exec, from its body, if the URI does not have it. The container is handled
+    /// alike.
     ExecCommand,
     ExecContainer,
 }
@@ -85,29 +87,31 @@ pub(crate) struct MatchedEvent {
     pub(crate) texts: [Symbol; KEPT],
     /// Event time; `None` if the event has no time.
     pub(crate) time_us: Option<i64>,
-    /// True if the time is not that of the event, but the latest that its source has shown.
+    /// True if the event has no time of its own, so that `time_us` is the latest time that its
+    /// source has shown.
     pub(crate) is_dated_by_source: bool,
     pub(crate) request_received_us: Option<i64>,
     pub(crate) response_code: Option<i32>,
     pub(crate) source_offset: i64,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) faults: Vec<Symbol>,
-    /// Hash that identifies the request, the same at each of its stages. If the event does not say
-    /// when the request was received, it is the hash of this stage.
+    /// Hash that identifies the request; it is the same at each stage of the request. If the event
+    /// does not say when the request was received, the hash identifies only this stage of the
+    /// request.
     pub(crate) request: u128,
-    /// The half of a request that this event is, if `request` is the hash of a stage.
+    /// Which half of a request this event is, if `request` identifies only a stage.
     pub(crate) half: Option<Half>,
     /// Latest event time of the source in this batch, up to this row.
     pub(crate) latest_us: Option<i64>,
 }
 
-/// One of the two events of a request whose events do not say when it was received. A cloud writes
-/// the entry of a long operation when it starts, and another when it ends.
+/// One of two events of a request, from a log that does not say when requests were received. A
+/// cloud writes an entry when a long operation starts, and another entry when the operation ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Half {
-    /// Hash that identifies the request, but not its time.
+    /// Hash that identifies the request except for its time.
     pub(crate) operation: u128,
-    /// True for the event of the start, false for that of the end.
+    /// True for the event at the start, false for the event at the end.
     pub(crate) is_start: bool,
     pub(crate) time_us: i64,
 }
@@ -139,7 +143,7 @@ pub(crate) struct Entry {
     pub(crate) meaning: Meaning,
 }
 
-/// The matches of one batch, without any part of the batch.
+/// The matches of one batch. They do not borrow from the batch.
 #[derive(Debug, Default)]
 pub struct BatchMatches {
     /// The set that matched; `None` if no set was run.
@@ -174,7 +178,7 @@ impl BatchMatches {
         self.texts.get(event.texts[kept as usize])
     }
 
-    /// Returns the names of an event that its alert keeps in [`strongroom_schemas::Touched`].
+    /// Returns the names of an event that its alert records in [`strongroom_schemas::Touched`].
     pub(crate) fn touch(&self, event: &MatchedEvent) -> Touch<'_> {
         let text = |kept| self.text(event, kept).unwrap_or_default();
         Touch {

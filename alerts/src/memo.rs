@@ -31,7 +31,7 @@ impl Memo {
         }
     }
 
-    /// Returns the result for a place, calling `answer` if it is not known yet.
+    /// Returns the result for a place. If the result is not known yet, `answer` is called.
     pub(crate) fn get(&mut self, place: usize, places: usize, answer: impl FnOnce() -> bool) -> bool {
         if self.0.is_empty() {
             self.0.resize(places, UNKNOWN);

@@ -1,5 +1,5 @@
-//! The texts of an alert: its message, from the rule's template or a default made from the request,
-//! and its next steps.
+//! Renders the texts of an alert: its message, from the rule's template or a default made from the
+//! request, and its next steps.
 //!
 //! Invariant: a text is made only from an alert's listed fields, so it never contains a part of a
 //! body. Attackers choose names, agents and URIs, so control characters are replaced and lengths
@@ -87,8 +87,8 @@ impl Piece {
 pub(crate) struct Template(Vec<Piece>);
 
 impl Template {
-    /// Parses a template. The error says which value in the template is not carried by alerts, or
-    /// which brace is unmatched.
+    /// Parses a template. The error names the placeholder that is not a field of alerts, or the
+    /// brace that is unmatched.
     pub(crate) fn parse(text: &str) -> Result<Template, String> {
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -123,7 +123,8 @@ impl Template {
 
     /// Renders the message of an alert.
     pub(crate) fn render(&self, subject: &Subject<'_>) -> String {
-        // A template that names the authenticated user itself says all of who acts.
+        // If the template names the authenticated user itself, `{actor}` is the impersonated user
+        // alone.
         let both = !self.0.iter().any(|piece| matches!(piece, Piece::Value(Placeholder::UserName)));
         let mut text = String::new();
         for piece in &self.0 {
@@ -194,7 +195,7 @@ impl Template {
 }
 
 impl Placeholder {
-    /// Returns a value in full; empty if the event does not have it.
+    /// Returns a value in full; an empty text if the event does not have the value.
     fn text(self, subject: &Subject<'_>) -> String {
         let event = subject.event;
         let optional = |field: &Option<String>| field.clone().unwrap_or_default();
@@ -229,8 +230,8 @@ impl Placeholder {
         }
     }
 
-    /// Adds a value to `out`. With `both`, the one who acts is the authenticated user and the
-    /// impersonated one.
+    /// Adds a value to `out`. With `both`, the actor is written as the authenticated user and the
+    /// impersonated user.
     fn write(self, subject: &Subject<'_>, both: bool, out: &mut String) {
         let event = subject.event;
         match self {
@@ -264,7 +265,8 @@ impl Placeholder {
     }
 }
 
-/// Returns a part of an exec request: what its URI says, else what the event has from its body.
+/// Returns a part of an exec request: from its URI or, if the URI does not have the part, from the
+/// fields that the body filled.
 fn exec(event: &AlertEvent, part: Exec) -> Option<String> {
     let of_body = match part {
         Exec::Command => &event.exec_command,
@@ -302,8 +304,8 @@ pub(crate) fn first_chars(text: &str, count: usize) -> &str {
     text.char_indices().nth(count).map_or(text, |(end, _)| &text[..end])
 }
 
-/// Adds the user whose permissions a request used to `out` or, with `both`, who acts: `alice`, or
-/// `alice as admin` if she borrows the permissions of `admin`.
+/// Adds the actor of a request to `out`. This is the user whose permissions the request used:
+/// `admin` if `alice` impersonates `admin`. With `both`, it is `alice as admin`.
 fn actor(event: &AlertEvent, both: bool, out: &mut String) {
     match event.impersonated_user().filter(|_| both) {
         None => value(&event.actor, out),
@@ -316,7 +318,7 @@ fn actor(event: &AlertEvent, both: bool, out: &mut String) {
 }
 
 /// Adds the object of a request to `out`: `secrets/db-creds`, `pods/web-0/exec`, or the path of a
-/// non-resource request.
+/// request that is not about a resource.
 fn object(event: &AlertEvent, out: &mut String) {
     let Some(resource) = &event.resource else {
         let path = event.request_uri.as_deref().unwrap_or_default();
@@ -329,8 +331,8 @@ fn object(event: &AlertEvent, out: &mut String) {
     }
 }
 
-/// Adds a description to `out`, such as `alice get secrets/db-creds in payments from 10.0.0.7`. If
-/// the request failed, its response code is added.
+/// Adds a description of a request to `out`, such as `alice get secrets/db-creds in payments from
+/// 10.0.0.7`. If the request failed, its response code is added.
 fn request(event: &AlertEvent, both: bool, out: &mut String) {
     actor(event, both, out);
     out.push(' ');
@@ -351,12 +353,12 @@ fn request(event: &AlertEvent, both: bool, out: &mut String) {
     }
 }
 
-/// Maximum number of members that a message lists as given more than once.
+/// Maximum number of repeated members that a message lists.
 const REPEATED_MAX: usize = 3;
 
-/// Returns the message of an alert. It says if the log does not say that the request succeeded,
-/// for a rule that names the outcome; and which members the event gives more than once, because the
-/// rules looked at the last value only.
+/// Returns the message of an alert. If the rule names the outcome and the event does not show it,
+/// the message says that the success is unconfirmed. If the event repeats members, the message
+/// lists them, because the rules used only the last value of each.
 pub(crate) fn message(template: Option<&Template>, subject: &Subject<'_>, names_outcome: bool) -> String {
     let text = match template {
         Some(template) => template.render(subject),
@@ -372,7 +374,11 @@ pub(crate) fn message(template: Option<&Template>, subject: &Subject<'_>, names_
     let before = if unconfirmed { "unconfirmed: " } else { "" };
     let mut after = String::new();
     for (at, member) in repeated.iter().take(REPEATED_MAX).enumerate() {
-        after.push_str(if at == 0 { "; given more than once, and read where given last: " } else { ", " });
+        after.push_str(if at == 0 {
+            "; the event repeats members, and the rules read the last value of each: "
+        } else {
+            ", "
+        });
         value(member, &mut after);
     }
     if repeated.len() > REPEATED_MAX {
@@ -395,7 +401,7 @@ fn default_message(subject: &Subject<'_>) -> String {
     bounded(text, MESSAGE_CHARS_MAX)
 }
 
-/// Appends a remark to a message; the message is cut if it is too long with the remark.
+/// Appends a remark to a message. The message is shortened if it would be too long with the remark.
 pub(crate) fn append(message: &mut String, remark: &str) {
     let room = MESSAGE_CHARS_MAX.saturating_sub(remark.chars().count());
     *message = bounded(std::mem::take(message), room);
@@ -488,7 +494,7 @@ mod tests {
         event.faults = ["/requestObject: too_deep", "/verb: duplicate_member"].map(str::to_owned).to_vec();
         assert_eq!(
             message(Some(&template), &subject(&event), true),
-            "alice did; given more than once, and read where given last: /verb"
+            "alice did; the event repeats members, and the rules read the last value of each: /verb"
         );
         event.outcome = Some(Outcome::Unknown);
         event.faults = (0..5).map(|at| format!("/user/{at}: duplicate_member")).collect();
@@ -497,7 +503,7 @@ mod tests {
         assert!(text.starts_with("unconfirmed: xxx"), "{text}");
         assert!(
             text.ends_with(
-                "x…; given more than once, and read where given last: /user/0, /user/1, /user/2 and 2 more"
+                "x…; the event repeats members, and the rules read the last value of each: /user/0, /user/1, /user/2 and 2 more"
             ),
             "{text}"
         );

@@ -40,9 +40,9 @@ struct Mentioned {
 }
 
 impl Mentioned {
-    /// Notes what a leaf of a condition names.
+    /// Adds the level, resources and verbs that a leaf of a condition needs.
     fn leaf(&mut self, leaf: &Expr, negated: bool) {
-        // What a scope says of its elements needs the level of the scope's field.
+        // The elements of a scope are present at the same levels as the field of the scope.
         for field in leaf.fields() {
             self.level = self.level.max(level(field));
         }

@@ -478,7 +478,7 @@ proptest! {
         agrees(&yaml, &events)?;
     }
 
-    /// Where a stream is cut into batches makes no difference to its alerts.
+    /// The alerts of a stream are the same wherever it is cut into batches.
     #[test]
     fn batches_may_be_cut_anywhere(
         yaml in rules(4..6),
@@ -522,7 +522,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// More rules than fit in one mask.
+    /// The same for more rules than fit in one mask.
     #[test]
     fn many_rules_agree_with_the_oracle(yaml in rules(129..300), events in proptest::collection::vec(event(), 1..30)) {
         agrees(&yaml, &events)?;

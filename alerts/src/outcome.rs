@@ -1,8 +1,8 @@
-//! The virtual fields `outcome`, `dry_run` and `creates`: one value for each row of a batch, and
-//! the rules that ask for success.
+//! Computes the virtual fields `outcome`, `dry_run` and `creates` for each row of a batch, and
+//! finds and widens the rules that ask for success.
 //!
 //! Invariant: the values are those of [`strongroom_schemas::outcome`]. Each distinct value of a
-//! dictionary column is examined once for a batch; a row only adds up the results. No state
+//! dictionary column is examined once for a batch; a row only combines the results. No state
 //! outlives a batch.
 
 use std::sync::{Arc, LazyLock};
@@ -43,15 +43,15 @@ pub(crate) fn bool_text(value: bool) -> &'static str {
     BOOLS[usize::from(value)]
 }
 
-/// One value for each class of values that lead to the same outcome. The last is for all other
-/// values.
+/// A stage for each class of stages that lead to the same outcome; the last one stands for all
+/// other stages. The next constants do the same for codes, statuses, decisions and logins.
 const STAGES: [Option<&str>; 5] =
     [None, Some("ResponseComplete"), Some("RequestReceived"), Some("Panic"), Some("another")];
 const CODES: [Option<i32>; 3] = [Some(200), Some(CODE_FAILURE_MIN), None];
 const STATUSES: [Option<&str>; 3] = [Some("Failure"), Some("Success"), None];
 const DECISIONS: [Option<&str>; 3] = [Some("allow"), Some("forbid"), None];
 const LOGINS: [Option<&str>; 3] = [Some("allow"), Some("deny"), None];
-/// The class of the login decision in a request for a resource, which is no login.
+/// The login class of a request for a resource, which cannot be a login.
 const NO_LOGIN: usize = LOGINS.len() - 1;
 
 fn stage_class(stage: Option<&str>) -> usize {
@@ -183,7 +183,7 @@ fn dry_run_of_rows(columns: &Columns<'_>) -> Vec<bool> {
     (0..columns.rows).map(of_row).collect()
 }
 
-/// Returns true if the request of a row makes an object.
+/// Returns true if the request of a row creates an object.
 pub(crate) fn creates(columns: &Columns<'_>, row: usize) -> bool {
     match columns.text(index::VERB).get(row) {
         Some("create") => true,
@@ -192,7 +192,7 @@ pub(crate) fn creates(columns: &Columns<'_>, row: usize) -> bool {
     }
 }
 
-/// Returns true if a line of an expression, not negated, accepts an outcome.
+/// Returns true if an expression has a line that accepts the outcome and is not negated.
 pub(crate) fn asks(expr: &Expr, outcome: Outcome) -> bool {
     any_line(expr, true, &|positive, test| positive && test.matches(Some(outcome.as_str())))
 }

@@ -1,4 +1,5 @@
-//! Alerts that the pipeline raises about itself, because missing evidence is a finding, too.
+//! Makes the alerts that the pipeline raises about itself, because missing evidence is a finding,
+//! too.
 //!
 //! Invariant: an alert's id is a function of the problem and its start, so raising it again makes
 //! no new alert, even after a crash. No state.
@@ -55,7 +56,8 @@ pub fn source_silent(source: &str, since_us: i64, now_us: i64, bound: Duration) 
     own(SOURCE_SILENT, "source-silent", title, severity, source, since_us, now_us, message, next_steps)
 }
 
-/// Returns the alert about two counts of records that must be equal but differ; `what` names them.
+/// Returns the alert about two counts of records that must be equal but differ; `what` describes
+/// them.
 pub fn conservation_failed(what: &str, now_us: i64) -> Alert {
     let message = format!("records counted and records sealed differ: {what}");
     let next_steps = "Keep the source's logs, to compare them with the output of strongroom export. Then report \
@@ -80,8 +82,8 @@ pub fn history_contradicted(witness: &str, now_us: i64) -> Alert {
         "the witness {witness} has seen a history of the archive that differs from the archive's own"
     );
     let next_steps = "Keep the archive and its backups as they are. strongroom verify --witness names the log and the \
-                      first entry that differ; the log of strongroom has the witness's answer. Either somebody with the archive \
-                      and its key has rewritten it or set it back, or two archives share one identity and key.";
+                      first entry that differ; the log of strongroom has the witness's answer. Either somebody who has the archive \
+                      and its key has rewritten the archive or set it back, or two archives share one identity and key.";
     let (title, severity) = ("Audit archive contradicts its witness", Severity::Critical);
     own(
         HISTORY_CONTRADICTED,
@@ -96,14 +98,15 @@ pub fn history_contradicted(witness: &str, now_us: i64) -> Alert {
     )
 }
 
-/// Returns the alert about records, by reason, that were kept as rejects since `since_us` and may be
-/// events: whoever pads a request can move the place where its event is cut off.
+/// Returns the alert about records that were kept as rejects since `since_us`, with their number
+/// for each reason. Such records may be events: somebody who pads a request can choose where the
+/// event of that request is cut off.
 pub fn records_rejected(reasons: &BTreeMap<String, u64>, since_us: i64, now_us: i64) -> Alert {
     let count: u64 = reasons.values().sum();
     let list: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
     let message =
         format!("{count} records were kept as rejects, and no rule has seen them: {}", list.join(", "));
-    let next_steps = "Read what was rejected, and find the whole events where the log came from. `SELECT received_timestamp, \
+    let next_steps = "Read the rejected records, and look for the complete events at the source of the log. `SELECT received_timestamp, \
                       source, source_offset, reason, detail FROM rejects ORDER BY received_timestamp DESC LIMIT 100`";
     let (title, severity) = ("Audit records that could not be read", Severity::Medium);
     let alert = own(
@@ -121,8 +124,8 @@ pub fn records_rejected(reasons: &BTreeMap<String, u64>, since_us: i64, now_us: 
     Alert { group_key: format!("reasons={}", list.join(" ")), event_count: count, event, ..alert }
 }
 
-/// Returns the alert about a clock that cannot be right, so that nothing is sealed until it is set.
-/// The time of the alert is that clock's.
+/// Returns the alert about a clock that cannot be right. Nothing is sealed until the clock is set.
+/// The alert has the time of that clock.
 pub fn clock_doubted(what: &str, now_us: i64) -> Alert {
     let message = format!("nothing is sealed, because the clock of this machine cannot be right: {what}");
     let next_steps = "Set the clock of the machine that runs strongroom; sealing continues by itself. Until then events \

@@ -1,4 +1,4 @@
-//! The built-in rules in every dialect.
+//! Tests the built-in rules in every dialect.
 //!
 //! Goal: a rule finds the same events, whatever cloud or shipper they went through. Method: the
 //! hits and the near misses of all rules are rendered in a dialect, decoded as one log, and
@@ -70,8 +70,9 @@ impl Runner {
         Ok(found)
     }
 
-    /// Returns a text for each match and each alert, without the offsets of events, by which alone
-    /// dialects may differ. What an alert touches follows from its events, and is left out.
+    /// Returns a text for each match and each alert. The offsets of events are left out, because
+    /// only they may differ between dialects. What an alert touches is left out, too, because it
+    /// follows from its events.
     fn findings(&mut self, events: &[String], dialect: Dialect) -> Result<Vec<String>, String> {
         let matches = self.matches(events, dialect)?;
         let rules = Arc::clone(&self.rules);
@@ -210,8 +211,8 @@ fn entries_of_google_raise_the_same_alerts_but_for_what_they_lack() {
     assert!(listed.len() <= LACKING_MAX, "{} rules", listed.len());
 }
 
-/// Goal: what happens in one cluster neither silences nor completes an alert about another. Method:
-/// each hit happens in two clusters, one after the other, before one detector.
+/// Goal: events of one cluster neither silence nor complete an alert about another cluster. Method:
+/// each hit happens in two clusters, one after the other, and one detector observes both.
 #[test]
 fn clusters_are_counted_apart() {
     let mut runner = Runner::new();
@@ -233,8 +234,9 @@ fn clusters_are_counted_apart() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Goal: damage that hides what a request is for raises an alert, whatever outcome is known. Method:
-/// events whose members have other types, and an event that is cut off at every byte.
+/// Goal: if an event is damaged so that it does not show what the request was for, an alert is
+/// raised, whatever the outcome. Method: events whose members have other types, and an event that
+/// is cut off at every byte.
 #[test]
 fn requests_that_are_not_identified_are_reported() {
     let mut runner = Runner::new();

@@ -1,6 +1,6 @@
-//! Parsing of rule files to documents: YAML, Sigma's attributes, and the line of each document.
+//! Parses rule files to documents: YAML, Sigma's attributes, and the line of each document.
 //!
-//! Invariant: every error names file, rule and line. YAML values carry no positions, so the line of
+//! Invariant: every error names file, rule and line. YAML values have no positions, so the line of
 //! a semantic error is found by searching for the keys that lead to it, in order, from the
 //! document's start. No state.
 //!
@@ -23,7 +23,7 @@ use crate::rule::{Bound, Measure};
 /// Maximum number of queries in a rule's runbook.
 const RUNBOOK_MAX: usize = 16;
 
-/// The attributes that a document may have whatever its kind.
+/// The attributes that documents of every kind may have.
 #[derive(Clone, Debug)]
 pub(crate) struct RuleHeader {
     pub(crate) file: String,

@@ -1,4 +1,4 @@
-//! Tests of one value: the comparison of a Sigma field line, after its modifiers.
+//! Tests one value: the comparison of a Sigma field line, after its modifiers.
 //!
 //! Invariant: a [`Test`] is a pure function of one value, so its result may be remembered for each
 //! distinct value of a column. Text is compared without regard to case unless the rule has `cased`:
@@ -372,8 +372,8 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Returns the base64 forms of `bytes` inside a longer text, for each of the three offsets, modulo
-/// 3, at which they can start. Characters that depend on the neighbouring bytes are left out.
+/// Returns the three forms that `bytes` can have inside the base64 text of longer bytes, one for
+/// each start offset modulo 3. Characters that depend on the neighbouring bytes are left out.
 pub(crate) fn base64_offsets(bytes: &[u8]) -> Vec<String> {
     const DROP_START: [usize; 3] = [0, 2, 3];
     const DROP_END: [usize; 3] = [0, 3, 2];
@@ -533,8 +533,8 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever a text is inside a longer text, one of its three encodings is in the encoding
-        /// of the longer text.
+        /// If a text is inside a longer text, one of the text's three forms is in the base64 of the
+        /// longer text.
         #[test]
         fn base64_offsets_find_the_text(before in proptest::collection::vec(any::<u8>(), 0..7),
                                         text in proptest::collection::vec(any::<u8>(), 1..12),

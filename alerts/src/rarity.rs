@@ -1,4 +1,4 @@
-//! Rules whose alerts are common in a cluster, and so mean less there.
+//! Lowers the level of alerts that are common in a cluster, and so mean less there.
 //!
 //! A count such as "fifteen Secrets in ten minutes" is remarkable in one cluster and the daily work
 //! of hundreds of accounts in another. A rule with `common` names a number of alerts, a timespan
@@ -6,10 +6,11 @@
 //! timespan. Then its alerts have the lower level, until they are rare again.
 //!
 //! Invariant: an alert is never left out, and its id never changes; only its level and message do.
-//! Times are event times, counted by cluster, so a busy cluster lowers no level in another one. An
-//! alert that arrives late is compared with the alerts around its own time. Bounds: [`ALERTS_MAX`]
-//! times a rule and cluster, [`CLUSTERS_MAX`] pairs of rule and cluster. A crash loses the times;
-//! replaying the events of [`crate::RuleSet::rebuild_span`] restores them.
+//! Times are event times. They are counted for each cluster, so a busy cluster does not lower
+//! levels in another cluster. An alert that arrives late is compared with the alerts around its own
+//! time. Bounds: [`ALERTS_MAX`] times for each pair of rule and cluster, and [`CLUSTERS_MAX`] such
+//! pairs. A crash loses the times; replaying the events of [`crate::RuleSet::rebuild_span`]
+//! restores them.
 
 use std::collections::VecDeque;
 
@@ -20,8 +21,8 @@ use crate::message;
 
 /// Maximum of [`Common::alerts`].
 pub(crate) const ALERTS_MAX: usize = 1000;
-/// Maximum number of pairs of rule and cluster that are remembered; the one that has alerted
-/// longest ago is forgotten first.
+/// Maximum number of remembered pairs of rule and cluster. The pair that has alerted longest ago is
+/// forgotten first.
 const CLUSTERS_MAX: usize = 1 << 14;
 
 /// When the alerts of a rule become common, and the level that they then have.
@@ -64,7 +65,7 @@ impl Commons {
         if is_common && common.level < alert.severity {
             alert.severity = common.level;
             let timespan = message::timespan_text(common.timespan_us);
-            let what = format!("; common here: {} and more such alerts within {timespan}", common.alerts);
+            let what = format!("; common here: {} or more such alerts within {timespan}", common.alerts);
             message::append(&mut alert.message, &what);
         }
     }
@@ -119,7 +120,7 @@ mod tests {
         assert_eq!(level("r", "other", 202), high, "another cluster");
         assert_eq!(level("other", "c", 202), high, "another rule");
         assert_eq!(level("r", "c", 202), low);
-        // What arrives late is compared with what happened around its time.
+        // A late alert is compared with the alerts around its own time.
         assert_eq!([level("r", "c", 100), level("r", "c", 203)], [high, low]);
     }
 

@@ -1,4 +1,4 @@
-//! Events that wait for late ones, so that the order of arrival does not matter.
+//! Holds events back until late ones have arrived, so that the order of arrival does not matter.
 //!
 //! A correlation with a `lateness` gets its events in order of event time: an event waits until its
 //! source has delivered an event that is later by more than the lateness. So windows see the same
@@ -7,9 +7,10 @@
 //! second of its event than that it is the same in any order of arrival.
 //!
 //! Invariant: an event is released once, and none is dropped. An event that is late by more than
-//! the lateness is released at once. If too many events of a source wait, the one that would leave
-//! next is released early. When no more events are expected, [`Reorder::settle`] releases all.
-//! Events of a correlation that have the same time are released in order of their request hash.
+//! the lateness is released at once. If too many events of a source wait, the event that would be
+//! released next is released early. When no more events are expected, [`Reorder::settle`] releases
+//! all. Events of a correlation that have the same time are released in order of their request
+//! hash.
 //!
 //! The waiting events do not survive a crash. After a restart they are read from the archive or
 //! delivered again, and wait again.
@@ -25,7 +26,7 @@ use crate::matches::Half;
 /// was added first are released.
 const SOURCES_MAX: usize = 1024;
 
-/// An event to count, with the fields that an alert would carry.
+/// An event that waits to be counted, with the fields of a possible alert about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     /// Key of the correlation.
@@ -65,8 +66,8 @@ impl Reorder {
         self.sources.values().all(|source| source.waiting.is_empty())
     }
 
-    /// Adds an event of a source, and returns the events to release because too many events or
-    /// sources wait.
+    /// Adds an event of a source. If too many events or sources wait, returns the events to
+    /// release.
     pub(crate) fn hold(&mut self, name: &str, lateness_us: i64, held: Held) -> Vec<Held> {
         let mut left = Vec::new();
         if !self.sources.contains_key(name) {

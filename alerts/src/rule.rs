@@ -1,4 +1,4 @@
-//! The parsed model of rules: what a file says, checked, before it is compiled.
+//! The model of parsed and checked rules, before they are compiled.
 //!
 //! Invariant: positions in these types ([`Base::rule`], [`EventRule::info`]) refer to the list of
 //! [`RuleInfo`] that they were linked with. No state: a crash changes nothing.
@@ -128,8 +128,8 @@ pub struct RuleInfo {
     pub line: usize,
 }
 
-/// The severity from which a rule takes an unknown outcome for success. Such an alert says that it
-/// is unconfirmed.
+/// The lowest severity at which a rule that asks for success also matches an unknown outcome. The
+/// message of such an alert says that it is unconfirmed.
 pub(crate) const GRAVE: Severity = Severity::High;
 
 /// A rule over single events.
@@ -140,7 +140,8 @@ pub(crate) struct EventRule {
     pub(crate) condition: Expr,
     /// True if the condition has a line about the outcome.
     pub(crate) names_outcome: bool,
-    /// True if the condition asks for success, and was made to accept an unknown outcome too.
+    /// True if the condition asks for success, and was changed to accept an unknown outcome as
+    /// well.
     pub(crate) takes_unknown: bool,
     pub(crate) message: Option<Template>,
     pub(crate) next_steps: Template,
@@ -203,7 +204,7 @@ pub(crate) struct Correlation {
 }
 
 impl Correlation {
-    /// Returns the length of the time in which events are counted, in the format of rules.
+    /// Returns the timespan of the rule, or an hour for a baseline, in the format of rules.
     pub(crate) fn span_text(&self) -> String {
         match self.measure {
             Measure::Baseline { .. } => "1h".to_owned(),

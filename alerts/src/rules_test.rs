@@ -300,7 +300,7 @@ fn filters_use_the_authenticated_user() {
 }
 
 /// A request that failed, or is still in progress, does not match a rule about completed actions,
-/// however the event says so.
+/// whichever member of the event shows that.
 #[test]
 fn failed_requests_match_no_rule_about_completed_actions() {
     let rules = builtin();
@@ -381,9 +381,9 @@ fn failed_requests_match_no_rule_about_completed_actions() {
 /// Annotation with the decision of the authorizer.
 const DECISION: &str = "authorization.k8s.io/decision";
 
-/// A rule that asks for success fires without a response code if the request was granted. If the
-/// event says nothing about the outcome, only alerts of high and critical severity are raised, and
-/// they say so.
+/// If an event has no response code but the request was granted, a rule that asks for success
+/// fires. If the event shows no outcome at all, only rules of high and critical severity fire, and
+/// their alerts say so.
 #[test]
 fn an_unknown_outcome_is_distinguished() {
     let rules = builtin();
@@ -426,8 +426,8 @@ fn an_unknown_outcome_is_distinguished() {
     assert!(grave > 30 && others > 30, "{grave} and {others} rules");
 }
 
-/// A dry run changes nothing, so no rule about a change fires on it. Requests that ignore the
-/// parameter are found all the same.
+/// A dry run changes nothing, so no rule about a change fires on it. Some requests ignore the
+/// parameter `dryRun`; rules fire on those.
 #[test]
 fn dry_runs_change_nothing() {
     let rules = builtin();
@@ -657,8 +657,8 @@ fn patterns_mean_what_they_say() {
             "/api/v1/nodes/worker-3/proxy/healthz",
         ],
     );
-    // An event may be excluded only by the selector that the server obeys. That is the first
-    // selector in the query, and not one inside the value of another parameter.
+    // A query may have several selectors, but the server obeys only the first. Only that selector
+    // may exclude an event, not a later one, and not one inside the value of another parameter.
     check(
         "secrets-listed-cluster-wide",
         0,
@@ -704,8 +704,9 @@ fn patterns_mean_what_they_say() {
     );
 }
 
-/// What everybody may ask without a login raises nothing; a Secret does. A login to OpenShift is made
-/// without a login, too: guessing passwords raises one alert, a login that succeeds none.
+/// Requests without a login raise no alert if everybody may make them, but a read of Secrets does.
+/// A request to log in to OpenShift is made without a login, too: guessed passwords raise one
+/// alert, and a login that succeeds raises none.
 #[test]
 fn requests_without_a_login_are_distinguished() {
     let rules = builtin();
@@ -758,15 +759,15 @@ fn requests_without_a_login_are_distinguished() {
     assert_eq!(found, ["openshift-password-guessing"]);
 }
 
-/// Resources that have no stored object, so that nothing can be applied.
+/// How the names of resources end that are never stored, so that nothing can be applied to them.
 const NEVER_STORED: &str = "reviews";
 
-/// Rules about objects that built-in controllers post.
+/// Rules about objects that built-in controllers create, which they do with POST and not by apply.
 const POSTED: [&str; 1] = ["host-access-pod-by-controller"];
 
-/// Returns a creation as server-side apply makes it: a PATCH of the object's own path that is
-/// answered with 201. `None` for events that are no creation of a stored object, or are nested too
-/// deeply for this test.
+/// Returns a creation in the form of a server-side apply: a PATCH of the object's own path that is
+/// answered with 201. Returns `None` if the event is not the creation of a stored object, or is
+/// nested too deeply for this test.
 fn applied(line: &str) -> Option<String> {
     let mut event: serde_json::Value = serde_json::from_str(line).ok()?;
     let object = event.get("objectRef")?;
@@ -787,7 +788,7 @@ fn applied(line: &str) -> Option<String> {
     Some(event.to_string())
 }
 
-/// Goal: an object that server-side apply creates is found like one that is posted.
+/// Goal: an object raises the same alerts whether it is created by server-side apply or by POST.
 #[test]
 fn creations_by_apply_raise_the_same_alerts() {
     let rules = builtin();

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a [`RuleSet`] contains only rules that can run. Everything that can be wrong with a
 //! rule (an unknown field, a modifier that does not apply, a condition that names no selection, a
-//! correlation over a missing rule) is an error when the set is made, with file, rule and line;
-//! matching has no rule errors left. A set never changes once it is made, and is rebuilt from its
+//! correlation over a missing rule) is an error when the set is made, with file, rule and line. So
+//! no rule can fail during matching. A set never changes once it is made, and is rebuilt from its
 //! files after a crash.
 
 use std::collections::BTreeSet;
@@ -53,8 +53,8 @@ impl RuleSet {
         RuleSet::from_documents(builtin::RULES.iter().map(|(file, text)| (file.to_string(), *text)))
     }
 
-    /// Reads the rules in files and folders. A folder stands for every `.yml` and `.yaml` file
-    /// below it, in order of file names. Either all rules load or none.
+    /// Reads the rules in files and folders. For a folder, every `.yml` and `.yaml` file below it
+    /// is read, in order of file names. Either all rules load or none.
     ///
     /// # Errors
     /// [`RuleError::Read`], [`RuleError::TooLarge`] or [`RuleError::NoFiles`] if files cannot be
@@ -127,8 +127,7 @@ impl RuleSet {
     }
 
     /// Returns the columns that the rule at position `at` of [`RuleSet::rules`] asks for and that
-    /// logs of this kind do not carry. On such a log the rule may stay silent, or miss an
-    /// exception.
+    /// logs of this kind do not have. On such a log the rule may stay silent, or miss an exception.
     pub fn lacking(&self, at: usize, log: LogKind) -> Vec<&'static str> {
         let mut columns = BTreeSet::new();
         let feeds = self.correlations.iter().find(|correlation| correlation.info == at);

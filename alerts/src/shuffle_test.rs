@@ -1,11 +1,12 @@
-//! Order, batches and restarts change no alert.
+//! Tests that order of arrival, batches and restarts change no alert.
 //!
-//! Goal: the same alerts are raised however a source shuffles its events within the lateness of a
-//! rule, wherever the stream is cut into batches or the process is killed, and if the same events
-//! are delivered again. Method: rules of every kind of correlation observe random events, and the
-//! alert ids of two runs are compared. Shuffled events are compared with the same events in order
-//! of time, as one batch; the rules have a lateness. A run with a restart or a reload is compared
-//! with a run without it over the same events in the same order.
+//! Goal: the same alerts are raised in whatever order a source delivers its events within the
+//! lateness of a rule, wherever the stream is cut into batches or the process is killed. If the
+//! same events are delivered again, they raise no new alert. Method: rules of every kind of
+//! correlation observe random events, and the alert ids of two runs are compared. Shuffled events
+//! are compared with the same events in order of time, as one batch; the rules have a lateness. A
+//! run with a restart or a reload is compared with a run without it over the same events in the
+//! same order.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! What alerts touch, compared with their events.
+//! Compares what alerts touch with the events that they count.
 //!
-//! Goal: a search for a namespace, a user, a cluster or an offset in what an alert touches finds
+//! Goal: a search in what an alert touches, for a namespace, a user, a cluster or an offset, finds
 //! every event that the alert counts. While the names are few, an alert touches only the names of
 //! such events. Method: every kind of correlation observes random events in any order; for each
 //! alert, the events that it must count are computed a second time, from the events before it.

@@ -26,21 +26,21 @@
 //! alerts once, however long it lasts. The next alert needs a crossing without an event of that
 //! burst, that is, the window must have drained.
 //!
-//! **All of several rules** (`temporal`) is a count of distinct values where a value is the rule
-//! that matched. **In order** (`temporal_ordered`) requires a *chain* in the window: one event for
-//! each rule of the list, each from a different request, and none earlier than the event of the
-//! rule before it. The alert is about the chain that starts latest. Events of the same time may be
-//! in either order. Both types count only the last event of each rule, so one more event of a rule
-//! does not change the count.
+//! **All of several rules** (`temporal`) is a count of distinct values, where the value of an event
+//! is the rule that matched it. **In order** (`temporal_ordered`) requires a *chain* in the window:
+//! one event for each rule of the list, each from a different request, and none earlier than the
+//! event of the rule before it. The alert is about the chain that starts latest. Events of the same
+//! time may be in either order. Both types count only the last event of each rule, so one more
+//! event of a rule does not change the count.
 //!
 //! **Order.** Alerts depend only on the sequence of events, not on where it is cut into batches. Of
 //! the windows that an event completes, the one that ends first is reported.
 //!
-//! **Bounds.** [`WindowLimits`]. If there are too many events or too many groups, the event that
-//! *arrived* longest ago is forgotten, whatever its event time. If a group has too many events, it
-//! forgets the event whose time is farthest from the new event's time. A group whose events are all
-//! forgotten is forgotten with its episodes. If the events of a window that has alerted were then
-//! delivered again, the window would alert again under the same id.
+//! **Bounds.** [`WindowLimits`] bounds the state. If there are too many events or too many groups,
+//! the event that *arrived* longest ago is forgotten, whatever its event time. If a group has too
+//! many events, it forgets the event whose time is farthest from the new event's time. A group
+//! whose events are all forgotten is forgotten with its episodes. If the events of a window that
+//! has alerted were then delivered again, the window would alert again under the same id.
 //!
 //! **Thinning.** If three occurrences of one value arrive in order of time and are within a
 //! timespan, the middle one is removed (`value_count` and `temporal`). Every window that contains
@@ -117,8 +117,8 @@ pub(crate) struct Crossing {
     pub(crate) touched: Touched,
     /// The level of the alert if the group is still being learnt.
     pub(crate) learning_level: Option<Severity>,
-    /// The last event of a temporal rule's crossing, with its request, if a late event completed the
-    /// crossing. It has no more than what windows keep.
+    /// If a late event completed a temporal rule's crossing: the last event of the crossing, with
+    /// its request. It has only the fields that windows keep.
     pub(crate) last: Option<(u128, AlertEvent)>,
 }
 
@@ -165,8 +165,8 @@ impl Seen {
         (self.request, event)
     }
 
-    /// Returns what the next occurrence of the same value keeps of this occurrence and of those
-    /// that were thinned out before it.
+    /// Returns what the next occurrence of the same value keeps: this occurrence, and the
+    /// occurrences that were thinned out before it.
     fn into_thinned(self) -> Vec<Thinned> {
         let Seen { time_us, trace, source_offset, mut thinned, .. } = self;
         let same =
@@ -305,8 +305,8 @@ impl Group {
         at
     }
 
-    /// Removes and returns the last occurrence of the event's value if it is redundant, that is, if
-    /// the occurrence before it is at most a timespan older than the event.
+    /// Removes and returns the last occurrence of the event's value if it is redundant. It is
+    /// redundant if the occurrence before it is at most a timespan older than the event.
     fn thin_out(&mut self, arrival: u64, event: &Counted<'_>, timespan_us: i64) -> Option<Seen> {
         let new = (event.time_us, arrival);
         match self.occurrences.get_mut(&event.value) {
@@ -660,7 +660,8 @@ mod tests {
         assert_eq!(group.events.front().map(|seen| seen.time_us), Some(30));
     }
 
-    /// Counts as the module doc defines it, without memory limits, thinning or binary searches.
+    /// Counts as the documentation of this module says, without memory limits, thinning or binary
+    /// searches.
     /// Returns, for each event in order of arrival, the end and count of the crossing that alerts.
     fn plainly(rule: Rule, arrived: &[(i64, u128)]) -> Vec<Option<(i64, u64)>> {
         let mut sorted: Vec<(i64, usize, u128)> = Vec::new();
@@ -733,8 +734,8 @@ mod tests {
             }
         }
 
-        /// In any order of arrival, every alert's window exists, and some window alerts if one
-        /// exists.
+        /// Whatever the order of arrival, each alert is about a window that exists, and if a window
+        /// exists, at least one window alerts.
         #[test]
         fn any_order_finds_true_windows_only(arrived in arrivals(), values in any::<bool>()) {
             let rule = if values { VALUES } else { EVENTS };
@@ -795,8 +796,8 @@ mod tests {
             prop_assert_eq!(found, expected);
         }
 
-        /// In any order of arrival, every alert's window exists, and some window alerts if one
-        /// exists.
+        /// Whatever the order of arrival, each alert is about a window that exists, and if a window
+        /// exists, at least one window alerts.
         #[test]
         fn rules_in_any_order_find_true_windows_only(
             arrived in proptest::collection::vec((0_i64..80, 0_u128..3), 0..40),

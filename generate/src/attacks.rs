@@ -1,9 +1,9 @@
-//! The attacks, and their ground truth.
+//! Plants attacks in a log, and records the ground truth about them.
 //!
 //! Invariant: every line rendered here is named in exactly one [`PlantedAttack`], and no line of
-//! the background is. Each story has its own actor and address, so it is clear which story a rule
-//! has found. The steps are as far apart as a person or a script would make them. Stories draw from
-//! their own random generator, so the background is the same with and without them.
+//! the background is. Each story has its own actor and address, so an alert shows which story a
+//! rule has found. The time between two steps is what a person or a script would need. Stories draw
+//! from their own random generator, so the background is the same with and without them.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,21 +30,21 @@ pub struct PlantedAttack {
     pub techniques: Vec<String>,
     /// Names of built-in rules. The story is found if one of them raises an alert on it.
     pub rules: Vec<String>,
-    /// The user whose requests these are: the impersonated one if there is one; empty if no user
-    /// signed in.
+    /// The user whose permissions the requests used: the impersonated user if there is one; empty
+    /// if nobody signed in.
     pub actor: String,
-    /// The address the API server saw.
+    /// The address that the API server saw.
     pub source_ip: String,
-    /// Event time of the first and last line, as in the log.
+    /// Event times of the first and of the last line, as they are in the log.
     pub first_time: String,
     pub last_time: String,
     /// `auditID` of each request, in order.
     pub audit_ids: Vec<String>,
-    /// Lines in the log: a request leaves one to three.
+    /// Number of lines in the log: one to three for each request.
     pub events: u64,
 }
 
-/// Rendered lines by time.
+/// Rendered lines, each with its time.
 type Lines = Vec<(i64, Vec<u8>)>;
 
 /// The stories start between these two points of the log's span, given in percent.
@@ -92,7 +92,7 @@ pub(crate) fn plant(
     (lines, truth)
 }
 
-/// A story in progress: its actor, and the time it has reached.
+/// A story in progress: the cluster, the lines so far, and the time that the story has reached.
 struct Story<'a> {
     cluster: &'a Cluster,
     random: &'a mut Random,
@@ -101,7 +101,7 @@ struct Story<'a> {
     truth: PlantedAttack,
 }
 
-/// What one step requests.
+/// The request of one step of a story.
 struct Step<'a> {
     actor: &'a Actor,
     verb: &'a str,
@@ -156,7 +156,7 @@ impl<'a> Story<'a> {
         self.truth.description = description.to_owned();
     }
 
-    /// Lets `low` to `high` milliseconds pass.
+    /// Moves the time of the story forward by `low` to `high` milliseconds.
     fn wait(&mut self, low: u64, high: u64) {
         self.at += self.random.between(low, high) as i64 * 1_000 + self.random.below(1_000) as i64;
     }
@@ -182,7 +182,7 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// A request that is answered at once.
+    /// Adds a request that is answered at once.
     fn step(&mut self, step: Step<'_>) {
         let request = self.request(&step, &step.actor.allowed);
         let mut line = Vec::new();
@@ -190,7 +190,7 @@ impl<'a> Story<'a> {
         self.lines.push((self.at, line));
     }
 
-    /// A delete, answered with a `Status`.
+    /// Adds a deletion, which is answered with a `Status`.
     fn delete(
         &mut self,
         actor: &Actor,
@@ -215,7 +215,7 @@ impl<'a> Story<'a> {
         self.lines.push((self.at, line));
     }
 
-    /// A request that RBAC denies.
+    /// Adds a request that RBAC denies.
     fn denied(&mut self, step: Step<'_>) {
         let (message, details) = forbidden_text(step.actor, step.verb, &step.object);
         let request = self.request(&step, FORBIDDEN);
@@ -225,7 +225,7 @@ impl<'a> Story<'a> {
         self.lines.push((self.at, line));
     }
 
-    /// An exec, attach or port-forward that lasts `seconds`.
+    /// Adds an exec, attach or port-forward that lasts `seconds`.
     fn stream(&mut self, actor: &Actor, uri: String, object: ObjectRef<'_>, seconds: i64) {
         let verb = if self.random.percent(50) { "get" } else { "create" };
         let mut step = Step::new(actor, verb, uri, object);
@@ -275,14 +275,14 @@ impl<'a> Story<'a> {
     }
 }
 
-/// A person's account as an attacker uses it.
+/// Returns a person's account with the address and the client of an attacker.
 fn person_at(cluster: &Cluster, name: &str, source_ip: &str, agent: &str) -> Actor {
     let username = format!("{name}@clinic.example");
     let person = cluster.people.iter().find(|person| person.actor.username == username);
     person.expect("a person of the cluster's own table").actor.seen_from(&[source_ip], agent)
 }
 
-/// A service account whose token was taken out of a pod.
+/// Returns a service account whose token was taken out of a pod.
 fn stolen(
     namespace: &str,
     name: &str,
@@ -372,7 +372,7 @@ fn anonymous_probing(story: &mut Story<'_>) {
     }
 }
 
-/// The `auditID` of a rendered line.
+/// Returns the `auditID` of a rendered line.
 fn line_audit_id(line: &[u8]) -> [u8; 36] {
     const KEY: &[u8] = b"\"auditID\":\"";
     let at =
@@ -729,7 +729,7 @@ const HOST_ROOT: &str = r#"{"name":"host","hostPath":{"path":"/","type":"Directo
 const PRIVILEGED: &str = r#"{"privileged":true,"runAsUser":0}"#;
 const HOST_NAMESPACES: &str = r#""hostNetwork":true,"hostPID":true,"#;
 
-/// A pod spec that gives its containers the power of root on the node.
+/// Returns a pod spec that gives its containers the power of root on the node.
 fn host_access(workload: &Workload) -> PodSpec<'_> {
     let (security, host, volumes) = (PRIVILEGED, HOST_NAMESPACES, HOST_ROOT);
     PodSpec { workload, owner: Owner::Nobody, security, host, volumes }

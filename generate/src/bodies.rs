@@ -1,10 +1,11 @@
-//! Request and response objects, as the API server's encoder writes them into `requestObject` and
-//! `responseObject`.
+//! Renders request and response objects, as the API server's encoder writes them into
+//! `requestObject` and `responseObject`.
 //!
-//! Invariant: every constant here is compact and escaped as Go does it, and every value put into it
-//! is a name, a number or a time that needs no escaping, so [`put`] copies. Field order within an
-//! object is that of the Go types. The audit policy of the simulated cluster leaves out
-//! `managedFields` (`omitManagedFields: true`), as policies that keep bodies should.
+//! Invariant: every constant here is compact and escaped as Go does it. Every value that is
+//! inserted is a name, a number or a time, which needs no escaping, so [`put`] only copies. Fields
+//! within an object are in the order of the Go types. The audit policy of the simulated cluster
+//! leaves out `managedFields` (`omitManagedFields: true`), as recommended for policies that record
+//! bodies.
 
 use crate::cluster::{Pod, Workload};
 use crate::go;
@@ -17,14 +18,15 @@ pub(crate) fn put(out: &mut Vec<u8>, parts: &[&str]) {
     }
 }
 
-/// A `Time` as text.
+/// Returns a `Time` as text.
 pub(crate) fn time_text(at_us: i64) -> String {
     let mut out = Vec::with_capacity(20);
     go::time(&mut out, at_us);
     String::from_utf8(out).expect("a time is ASCII")
 }
 
-/// A strategic merge patch of a node's status, as kubelets send every five minutes or on change.
+/// Renders a strategic merge patch of a node's status, which kubelets send every five minutes or
+/// when the status changes.
 pub(crate) fn node_status_patch(out: &mut Vec<u8>, at_us: i64, images: &str, random: &mut Random) {
     let now = time_text(at_us);
     let free = random.between(40_000_000_000, 90_000_000_000).to_string();
@@ -50,7 +52,7 @@ pub(crate) fn node_status_patch(out: &mut Vec<u8>, at_us: i64, images: &str, ran
     put(out, &["}}"]);
 }
 
-/// A strategic merge patch of a pod's status from its kubelet.
+/// Renders a strategic merge patch of a pod's status, which its kubelet sends.
 pub(crate) fn pod_status_patch(
     out: &mut Vec<u8>,
     at_us: i64,
@@ -108,20 +110,20 @@ pub(crate) fn pod_status_patch(
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     ReplicaSet,
-    /// A person, by hand: the person has chosen the pod's name, and no object owns the pod.
+    /// A person who has chosen the pod's name. No object owns the pod.
     Nobody,
 }
 
-/// What distinguishes the pod spec of one workload from that of another.
+/// The parts of a pod spec that differ between workloads.
 pub(crate) struct PodSpec<'a> {
     pub workload: &'a Workload,
     pub owner: Owner,
     /// Rendered JSON of the container's `securityContext`.
     pub security: &'a str,
-    /// Rendered members put before the pod's own `securityContext`, e.g. `"hostNetwork":true,`;
-    /// usually empty.
+    /// Rendered members that precede the pod's own `securityContext`, such as
+    /// `"hostNetwork":true,`; usually empty.
     pub host: &'a str,
-    /// Rendered volumes put before the ordinary ones; each followed by a comma.
+    /// Rendered volumes that precede the ordinary ones; each ends with a comma.
     pub volumes: &'a str,
 }
 
@@ -212,7 +214,7 @@ fn pod_owner(out: &mut Vec<u8>, workload: &Workload) {
     );
 }
 
-/// The pod as it was posted.
+/// Renders a pod as the client posts it.
 pub(crate) fn pod_request(out: &mut Vec<u8>, spec: &PodSpec<'_>, pod: &Pod) {
     let workload = spec.workload;
     match spec.owner {
@@ -240,7 +242,7 @@ pub(crate) fn pod_request(out: &mut Vec<u8>, spec: &PodSpec<'_>, pod: &Pod) {
     pod_rest(out, spec, r#","status":{}}"#);
 }
 
-/// The pod as the server stored it.
+/// Renders a pod as the server stores it.
 pub(crate) fn pod_response(out: &mut Vec<u8>, spec: &PodSpec<'_>, pod: &Pod, revision: u64, at_us: i64) {
     let workload = spec.workload;
     put(out, &[r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":""#, &pod.name, r#"","#]);
@@ -276,7 +278,7 @@ fn pod_rest(out: &mut Vec<u8>, spec: &PodSpec<'_>, status: &str) {
     put(out, &[status]);
 }
 
-/// A DaemonSet: as posted when `stored` is absent, else as the server keeps it.
+/// Renders a DaemonSet: as the client posts it if `stored` is `None`, else as the server stores it.
 pub(crate) fn daemon_set(out: &mut Vec<u8>, spec: &PodSpec<'_>, stored: Option<(u64, i64)>) {
     let workload = spec.workload;
     put(
@@ -324,7 +326,7 @@ pub(crate) fn daemon_set(out: &mut Vec<u8>, spec: &PodSpec<'_>, stored: Option<(
     );
 }
 
-/// The strategic merge patch of a rollout: new image, new annotations.
+/// Renders the strategic merge patch of a rollout, which has a new image and new annotations.
 pub(crate) fn deployment_patch(out: &mut Vec<u8>, workload: &Workload, tag: &str, at_us: i64) {
     put(
         out,
@@ -348,7 +350,7 @@ pub(crate) fn deployment_patch(out: &mut Vec<u8>, workload: &Workload, tag: &str
     );
 }
 
-/// A Deployment as the server answers a write of it.
+/// Renders a Deployment as in the server's answer to a write.
 pub(crate) fn deployment(out: &mut Vec<u8>, spec: &PodSpec<'_>, revision: u64, generation: u64, at_us: i64) {
     let workload = spec.workload;
     let replicas = workload.pods.len().to_string();
@@ -415,7 +417,7 @@ pub(crate) fn deployment(out: &mut Vec<u8>, spec: &PodSpec<'_>, revision: u64, g
     );
 }
 
-/// The status update of a custom resource by its operator.
+/// Renders the status update that an operator makes to a custom resource.
 pub(crate) fn custom_status(
     out: &mut Vec<u8>,
     group_version: &str,
@@ -458,11 +460,11 @@ pub(crate) fn custom_status(
     );
 }
 
-/// Options of a delete.
+/// The options of a deletion.
 pub(crate) const DELETE_OPTIONS: &[u8] =
     br#"{"kind":"DeleteOptions","apiVersion":"v1","propagationPolicy":"Background"}"#;
 
-/// A review of whether a user may do something; `answer` adds the server's reply.
+/// Renders a review of whether a user may do something. With `answer`, it has the server's reply.
 pub(crate) fn self_review(
     out: &mut Vec<u8>,
     namespace: &str,
@@ -489,7 +491,7 @@ pub(crate) fn self_review(
     );
 }
 
-/// The Job a CronJob's controller posts.
+/// Renders the Job that the controller of a CronJob posts.
 pub(crate) fn job_request(out: &mut Vec<u8>, namespace: &str, name: &str, uid: &str) {
     put(
         out,

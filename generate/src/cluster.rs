@@ -1,23 +1,22 @@
-//! The simulated cluster: what exists and who acts, drawn once from the seed.
+//! The simulated cluster: its objects and its actors, drawn once from the seed.
 //!
-//! Invariant: nothing here changes while events are generated, apart from the names that new pods
-//! take. The cluster belongs to an invented clinic; addresses are from private ranges (nodes, pods,
-//! VPN) and from the documentation ranges of RFC 5737 (the internet), domain names end in
-//! `.example`.
+//! Invariant: nothing here changes while events are generated, apart from the names of new pods.
+//! The cluster belongs to an invented clinic. Addresses are from private ranges (nodes, pods, VPN)
+//! and from the documentation ranges of RFC 5737 (the internet). Domain names end in `.example`.
 
 use crate::go;
 use crate::line::{Actor, ActorSpec, Credential};
 use crate::random::Random;
 
 const SECOND: i64 = go::SECOND;
-/// kubelets renew a pod's projected token when 80 % of its hour has passed.
+/// Kubelets renew the token of a pod when 80 % of the token's hour has passed.
 const POD_TOKEN_LIFETIME_US: i64 = 2_880 * SECOND;
-/// People sign in once a morning.
+/// People sign in once every morning.
 const PERSON_TOKEN_LIFETIME_US: i64 = 43_200 * SECOND;
 
 pub(crate) const KUBERNETES: &str = "v1.33.4";
 const COMMIT: &str = "74cdb2b";
-/// Address of the load balancer before the API servers, which forwards `X-Forwarded-For`.
+/// Address of the load balancer in front of the API servers, which sets `X-Forwarded-For`.
 pub(crate) const LOAD_BALANCER: &str = "10.40.0.10";
 
 pub(crate) struct Cluster {
@@ -32,7 +31,7 @@ pub(crate) struct Cluster {
     pub resolver: Actor,
     pub prometheus: Actor,
     pub dashboard: Actor,
-    /// Service accounts whose roles lack a permission that they keep asking for.
+    /// Service accounts that keep asking for a permission which their roles lack.
     pub misconfigured: Vec<Actor>,
 }
 
@@ -41,7 +40,8 @@ pub(crate) struct Node {
     pub uid: String,
     pub lease_uid: String,
     pub ip: String,
-    /// Images on the node, as the rendered list of its status; they stay while the log runs.
+    /// The images on the node, rendered as the list in its status. They do not change during the
+    /// log.
     pub images: String,
     pub kubelet: Actor,
     pub proxy: Actor,
@@ -73,7 +73,7 @@ pub(crate) struct Workload {
 #[derive(Clone)]
 pub(crate) struct Pod {
     pub name: String,
-    /// The container's id at its runtime.
+    /// The id of the container in its runtime.
     pub container: String,
     pub uid: String,
     pub node: usize,
@@ -90,12 +90,12 @@ pub(crate) struct Operator {
     pub actor: Actor,
     pub namespace: &'static str,
     pub lease: Option<Named>,
-    /// A kind it reconciles: (group, version, resource, kind).
+    /// The kind that the operator reconciles: (group, version, resource, kind).
     pub reconciles: (&'static str, &'static str, &'static str, &'static str),
     pub reads_secrets: bool,
 }
 
-/// A loop of kube-controller-manager with its own service account.
+/// A control loop of kube-controller-manager, which has its own service account.
 pub(crate) struct Controller {
     pub name: &'static str,
     pub actor: Actor,
@@ -103,7 +103,7 @@ pub(crate) struct Controller {
 
 pub(crate) struct Person {
     pub actor: Actor,
-    /// Namespaces of the person's team; empty for administrators, who use all.
+    /// Namespaces of the person's team; empty for administrators, who use all namespaces.
     pub namespaces: &'static [&'static str],
 }
 
@@ -234,7 +234,7 @@ const CONTROLLERS: &[&str] = &[
     "node-controller",
 ];
 
-/// People: name, team's group, namespaces, client, VPN address.
+/// Columns of [`PEOPLE`]: name, group of the team, namespaces, client.
 type PersonRow = (&'static str, &'static str, &'static [&'static str], &'static str);
 const PEOPLE: &[PersonRow] = &[
     ("mara.lindqvist", "platform-admins", &[], "kubectl/v1.33.3 (darwin/arm64) kubernetes/80779bd"),
@@ -567,8 +567,8 @@ fn person(random: &mut Random, index: usize, row: &PersonRow) -> Person {
     let (name, group, namespaces, agent) = *row;
     let (binding, role) =
         if namespaces.is_empty() { ("platform-admins", "cluster-admin") } else { (group, "admin") };
-    // Some people reach the servers through a proxy that forwards their address, most through the
-    // VPN alone.
+    // Most people reach the servers through the VPN alone. Some also go through a proxy that
+    // forwards their address.
     let address = format!("10.8.0.{}", 20 + index);
     let source_ips: &[&str] = if index % 4 == 3 { &[&address, LOAD_BALANCER] } else { &[&address] };
     let actor = Actor::new(ActorSpec {

@@ -1,4 +1,4 @@
-//! One audit event as each cloud, shipper and tool puts it on the wire.
+//! Renders one audit event as each cloud, shipper and tool puts it on the wire.
 //!
 //! ```
 //! use strongroom_generate::dialect::{self, Dialect};
@@ -11,9 +11,9 @@
 //! ```
 //!
 //! Invariant: a rendering is a function of the event's text and the dialect. Times are the event's
-//! own; ids are derived from its bytes. Except for Google, which maps an event to an entry of
-//! another shape (see `google`), every rendering contains the whole event: as its bytes, as a
-//! string literal or the numbers of its bytes, or with its members sorted.
+//! own, and ids are derived from its bytes. Google maps an event to an entry of another shape (see
+//! `google`). In every other dialect, the rendering contains the whole event: its bytes, a string
+//! literal of its text, the numbers of its bytes, or its members in another order.
 
 mod google;
 
@@ -30,7 +30,7 @@ use crate::START_DEFAULT_SECONDS;
 /// containerd and Docker cut the output of a container into pieces of this length.
 const CONTAINER_PIECE_BYTES: usize = 16 * 1024;
 
-/// A spelling of audit events on the wire.
+/// A form in which audit events are put on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dialect {
     /// A line of kube-apiserver's log backend.
@@ -65,12 +65,12 @@ pub enum Dialect {
     SyslogBsd,
     /// `journalctl --output=short`.
     Journald,
-    /// `journalctl --output=json --all`, with the text as a string or, where journalctl would not
-    /// print a character of it, as a list of bytes.
+    /// `journalctl --output=json --all`. The text is a string or, if journalctl would not print one
+    /// of its characters, a list of bytes.
     JournaldJson,
-    /// The same, always with a list of bytes.
+    /// Like [`Dialect::JournaldJson`], but always with a list of bytes.
     JournaldBytes,
-    /// Filebeat, which parsed the event into `json`.
+    /// Filebeat, with the parsed event in `json`.
     Filebeat,
     /// Filebeat, with the text in `message`.
     FilebeatMessage,
@@ -78,12 +78,12 @@ pub enum Dialect {
     ElasticAgent,
     /// Fluent Bit, with the text in `log`.
     FluentBit,
-    /// Fluent Bit or Fluentd, which parsed the event and added members of its own.
+    /// Fluent Bit or Fluentd, with the members of the parsed event beside members of their own.
     FluentBitMerged,
     Vector,
     /// Logstash with its ECS names.
     Logstash,
-    /// A stream as `logcli` and Promtail's sinks write it.
+    /// A stream of Loki, as `logcli` and Promtail's sinks write it.
     Loki,
     /// The body of Loki's push interface.
     LokiPush,
@@ -91,7 +91,7 @@ pub enum Dialect {
     SplunkHec,
     /// OpenTelemetry's OTLP as JSON.
     Otlp,
-    /// OTLP of a line that a receiver read as an object.
+    /// OTLP, from a receiver that parsed the line into an object.
     OtlpMembers,
     /// Graylog's GELF over TCP, a NUL byte after each message.
     Gelf,
@@ -188,13 +188,13 @@ impl Dialect {
         }
     }
 
-    /// Whether the event's members are mapped to other members, so that some are lost.
+    /// Returns true if the event's members are mapped to other members, which loses some of them.
     pub const fn is_mapped(self) -> bool {
         matches!(self, Dialect::Gke | Dialect::GcloudRead)
     }
 }
 
-/// A text that is not one event.
+/// Why a text is not one event.
 #[derive(Debug, Error)]
 pub enum EventError {
     #[error("the event is not a JSON object")]
@@ -203,18 +203,18 @@ pub enum EventError {
     NotOneLine,
 }
 
-/// Appends `event`, which is one line of JSON, as `dialect` spells it; the last byte is a newline, or
-/// GELF's NUL.
+/// Appends `event`, which is one line of JSON, in the form of `dialect`. The last byte is a newline
+/// or, for GELF, a NUL byte.
 ///
-/// Google has no entry for the stage RequestReceived: nothing is appended then.
+/// Google has no entry for the stage RequestReceived. Nothing is appended for such an event.
 ///
 /// # Errors
-/// [`EventError`] when `event` is not one JSON object on one line; nothing is appended then.
+/// [`EventError`] if `event` is not one JSON object on one line. Then nothing is appended.
 pub fn render(event: &str, dialect: Dialect, out: &mut Vec<u8>) -> Result<(), EventError> {
     let event = Event::new(event)?;
     let Some(text) = event.text_in(dialect) else { return Ok(()) };
     out.extend_from_slice(text.as_bytes());
-    // A frame of GELF ends with its NUL.
+    // A message of GELF already ends with its NUL byte.
     if !text.ends_with(['\n', '\0']) {
         out.push(b'\n');
     }
@@ -356,7 +356,7 @@ impl<'e> Event<'e> {
         })
     }
 
-    /// The event with its members in their order, but for those in `left_out`, and with `added`.
+    /// Returns the event with its members in order, without those in `left_out`, and with `added`.
     fn without(&self, left_out: &[&str], added: &str) -> String {
         let mut parts: Vec<String> = self
             .members
@@ -441,7 +441,8 @@ impl<'e> Event<'e> {
         self.time.timestamp_nanos_opt().unwrap_or_default()
     }
 
-    /// A name of 32 hexadecimal digits, as EKS gives to each of its API servers.
+    /// Returns the name of a log stream, with 32 hexadecimal digits, as EKS names those of its API
+    /// servers.
     fn log_stream(&self) -> String {
         format!("kube-apiserver-audit-{}{}", hash_hex(b"API server"), hash_hex(b"of EKS"))
     }
@@ -452,11 +453,11 @@ impl<'e> Event<'e> {
     }
 }
 
-/// The members of an object in their order, each value as its text.
+/// The members of an object in their order, each with the text of its value.
 struct Members<'e>(Vec<(String, &'e RawValue)>);
 
 impl Members<'_> {
-    /// The value of the last member of this name, as for readers that build a map.
+    /// Returns the value of the last member with this name, as a reader does that builds a map.
     fn value(&self, name: &str) -> Value {
         let value = self.0.iter().rev().find(|(found, _)| found == name);
         value.and_then(|(_, value)| serde_json::from_str(value.get()).ok()).unwrap_or_default()
@@ -469,8 +470,8 @@ impl Members<'_> {
         }
     }
 
-    /// The members, with those of every object in a value sorted. A value that is nested too deeply
-    /// to be read stays as it is.
+    /// Returns the members, with the members of every object inside a value sorted. A value that is
+    /// nested too deeply to be parsed is returned unchanged.
     fn sorted(&self) -> impl Iterator<Item = (String, String)> + '_ {
         self.0.iter().map(|(name, value)| {
             let text = serde_json::from_str(value.get()).map_or_else(|_| value.get().to_owned(), sorted);
@@ -503,24 +504,25 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// Whether journalctl prints a text, and does not write it as bytes.
+/// Returns true if journalctl prints a text as a string, and false if it writes a list of bytes.
 fn is_printed(text: &str) -> bool {
     text.chars().all(|character| !character.is_control() || character == '\t')
 }
 
-/// The list of the numbers of the bytes of a text.
+/// Returns the bytes of a text as a list of numbers.
 fn bytes_of(text: &str) -> String {
     let numbers: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
     format!("[{}]", numbers.join(","))
 }
 
-/// JSON with the members of every object sorted, whatever the build of `serde_json` does.
+/// Returns JSON with the members of every object sorted, whichever features `serde_json` is built
+/// with.
 fn sorted(mut value: Value) -> String {
     value.sort_all_objects();
     value.to_string()
 }
 
-/// JSON over many lines with members in their order: white space is added and nothing else changed.
+/// Spreads JSON over many lines. Only white space is added, so members keep their order.
 fn pretty(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     let (mut depth, mut in_string, mut escaped) = (0, false, false);
@@ -567,7 +569,7 @@ fn pretty(text: &str) -> String {
     out
 }
 
-/// `text` in pieces of at most [`CONTAINER_PIECE_BYTES`], none of which cuts a character.
+/// Cuts `text` into pieces of at most [`CONTAINER_PIECE_BYTES`]. No cut is inside a character.
 fn pieces(text: &str) -> Vec<&str> {
     let (mut pieces, mut rest) = (Vec::new(), text);
     while rest.len() > CONTAINER_PIECE_BYTES {
@@ -579,7 +581,7 @@ fn pieces(text: &str) -> Vec<&str> {
     pieces
 }
 
-/// FNV-1a. The ids need to be stable and different, and no more.
+/// Hashes with FNV-1a, which is enough for ids that only have to be stable and distinct.
 fn hash(bytes: &[u8]) -> u64 {
     bytes
         .iter()

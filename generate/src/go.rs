@@ -1,9 +1,9 @@
-//! Text as written by Go's `encoding/json`, which kube-apiserver's log backend uses.
+//! Writes text as Go's `encoding/json` does, which kube-apiserver's log backend uses.
 //!
 //! Invariant: the output of [`string`] is byte for byte what Go would have written. Go differs from
-//! most encoders: it escapes `<`, `>`, `&` (safe inside HTML) and U+2028, U+2029 (safe inside
-//! JavaScript), writes `\b` and `\f` since Go 1.22, and writes other control characters as `\u00xx`
-//! in lower case. DEL and all other Unicode pass as they are.
+//! most encoders. It escapes `<`, `>` and `&` (safe inside HTML) and U+2028 and U+2029 (safe inside
+//! JavaScript). Since Go 1.22 it writes `\b` and `\f`; other control characters become `\u00xx` in
+//! lower case. DEL and all other characters are not escaped.
 
 /// Microseconds in a second.
 pub(crate) const SECOND: i64 = 1_000_000;
@@ -15,7 +15,7 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Appends `text` escaped, without quotes.
+/// Appends `text` in escaped form, without quotes.
 pub(crate) fn escape(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let mut clean_from = 0;
@@ -63,7 +63,7 @@ pub(crate) fn escape(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&bytes[clean_from..]);
 }
 
-/// `text` escaped, for parts that are rendered once and reused.
+/// Returns `text` in escaped form, for parts that are rendered once and reused.
 pub(crate) fn escaped(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     escape(&mut out, text);
@@ -86,7 +86,7 @@ const NEEDS_LOOK: [bool; 256] = {
     table
 };
 
-/// Appends a `MicroTime`: `2006-01-02T15:04:05.000000Z`, always six decimals.
+/// Appends a `MicroTime`, such as `2006-01-02T15:04:05.000000Z`, always with six decimals.
 pub(crate) fn micro_time(out: &mut Vec<u8>, at_us: i64) {
     seconds(out, at_us.div_euclid(SECOND));
     let mut text = *b".000000Z";
@@ -98,14 +98,14 @@ pub(crate) fn micro_time(out: &mut Vec<u8>, at_us: i64) {
     out.extend_from_slice(&text);
 }
 
-/// Appends a `Time`: whole seconds, `2006-01-02T15:04:05Z`.
+/// Appends a `Time` in whole seconds, such as `2006-01-02T15:04:05Z`.
 pub(crate) fn time(out: &mut Vec<u8>, at_us: i64) {
     seconds(out, at_us.div_euclid(SECOND));
     out.push(b'Z');
 }
 
-/// `2006-01-02T15:04:05`, with the civil date computed from the day number (Howard Hinnant's
-/// algorithm).
+/// Appends a time such as `2006-01-02T15:04:05`. The civil date is computed from the day number
+/// with Howard Hinnant's algorithm.
 fn seconds(out: &mut Vec<u8>, at: i64) {
     let (days, second) = (at.div_euclid(86_400), at.rem_euclid(86_400));
     let shifted = days + 719_468;

@@ -1,35 +1,36 @@
-//! Audit events of a client that wants its text to be taken for events.
+//! Makes audit events of a client that tries to have its text mistaken for events.
 //!
-//! Every member that a client controls carries text that looks like a log: whole events, in the
-//! wrapper of any dialect, prefixes, line feeds, ends of documents. The API server's own members
-//! (`kind`, `apiVersion`, `level`, `stage`, `verb`, `sourceIPs` and the times) are honest.
+//! Every member that a client controls contains text that looks like a log: whole events, in the
+//! wrapper of any dialect, prefixes, line feeds, and ends of documents. The members that the API
+//! server fills itself (`kind`, `apiVersion`, `level`, `stage`, `verb`, `sourceIPs` and the times)
+//! are honest.
 //!
-//! Invariant: an event is a function of its number and of what is drawn, and is one line of JSON, as
-//! the API server writes it. Its `auditID` ends in the number, and is never [`FORGED_ID`].
+//! Invariant: an event depends only on its number and on the drawn values, and is one line of JSON,
+//! as the API server writes it. Its `auditID` ends in its number, and is never [`FORGED_ID`].
 
 use serde_json::Value;
 
 use crate::dialect::{self, Dialect};
 use crate::go;
 
-/// The `auditID` of every event that is forged in a text or in a body.
+/// The `auditID` of every forged event, which is an event inside a text or a body.
 pub const FORGED_ID: &str = "forged";
 
-/// Draws a number below its argument, which is at least 1.
+/// A function that draws a number below its argument, which is at least 1.
 pub type Draw<'d> = dyn FnMut(usize) -> usize + 'd;
 
-/// Length at which a container's runtime cuts a line.
+/// Length at which a container runtime cuts a line.
 const PIECE_BYTES: usize = 16 * 1024;
-/// How deeply texts and bodies are made of others.
+/// Maximum nesting depth of texts inside texts and bodies.
 const LEVELS_MAX: usize = 3;
-/// Longest text. Each level of quotes doubles the backslashes of the one in it.
+/// Longest text. Each level of quotes doubles the backslashes of the text inside it.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
 
 const STAGES: [&str; 4] = ["ResponseComplete", "ResponseStarted", "Panic", "RequestReceived"];
 const LEVELS: [&str; 3] = ["RequestResponse", "Request", "Metadata"];
 const VERBS: [&str; 4] = ["create", "patch", "get", "delete"];
 
-/// What stands before an event in some log.
+/// Texts that stand before an event in some log.
 const HEADS: [&str; 14] = [
     "2026-03-02T10:00:00.1Z stdout F ",
     "2026-03-02T10:00:00.1Z stdout P ",
@@ -47,7 +48,7 @@ const HEADS: [&str; 14] = [
     "[\n",
 ];
 
-/// Texts that end, open or break something.
+/// Texts that end or open a line or a document, or that are hard to parse.
 const PIECES: [&str; 24] = [
     "\n",
     "\r\n",
@@ -75,11 +76,11 @@ const PIECES: [&str; 24] = [
     "é",
 ];
 
-/// Returns an event with this number, as one line without its line feed.
+/// Returns the event with this number, as one line without its line feed.
 pub fn event(number: usize, draw: &mut Draw<'_>) -> String {
     let level = LEVELS[draw(LEVELS.len())];
     let stage = STAGES[draw(STAGES.len())];
-    // The client may choose it, by the header `Audit-ID`.
+    // The client may choose the audit id, with the header `Audit-ID`.
     let id = match draw(4) {
         0 => format!("{}{number}", text(draw)),
         _ => format!("real-{number}"),
@@ -116,14 +117,14 @@ pub fn event(number: usize, draw: &mut Draw<'_>) -> String {
         )
     };
     let event = line(0);
-    // A client can calculate where a runtime cuts its line, and place an event there.
+    // A client can calculate where a runtime cuts the line, and place a forged event there.
     match event.find(FORGED_HEAD).filter(|_| chance(draw, 2)) {
         Some(at) => line((2 * PIECE_BYTES - at % PIECE_BYTES + draw(3) - 1) % PIECE_BYTES),
         None => event,
     }
 }
 
-/// True `in_four` times out of four.
+/// Returns true in `in_four` of four draws.
 fn chance(draw: &mut Draw<'_>, in_four: usize) -> bool {
     draw(4) < in_four
 }
@@ -131,7 +132,8 @@ fn chance(draw: &mut Draw<'_>, in_four: usize) -> bool {
 const FORGED_HEAD: &str =
     r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"forged""#;
 
-/// An event that never happened. It may have the length of a part of a container's line.
+/// Returns an event that never happened. It may be exactly as long as a piece of a container's
+/// line.
 fn forged(draw: &mut Draw<'_>) -> String {
     let event = |padding: usize| {
         format!(
@@ -147,7 +149,7 @@ fn forged(draw: &mut Draw<'_>) -> String {
     }
 }
 
-/// A forged event in a dialect.
+/// Returns a forged event in a dialect.
 fn rendered(draw: &mut Draw<'_>) -> String {
     let dialect = Dialect::ALL[draw(Dialect::ALL.len())];
     let mut out = Vec::new();
@@ -158,7 +160,7 @@ fn rendered(draw: &mut Draw<'_>) -> String {
     }
 }
 
-/// A text of a client.
+/// Returns a text that a client chose.
 pub fn text(draw: &mut Draw<'_>) -> String {
     text_in(draw, 0)
 }
@@ -190,7 +192,7 @@ fn one_text(draw: &mut Draw<'_>, level: usize) -> String {
     }
 }
 
-/// A text as Go writes it.
+/// Returns a text as a string literal of Go.
 fn string(draw: &mut Draw<'_>) -> String {
     go_string(&text(draw))
 }
@@ -232,7 +234,7 @@ fn annotations(draw: &mut Draw<'_>) -> String {
     )
 }
 
-/// A body that a client sends, or an object that it stored.
+/// Returns a body that a client sends, or an object that it stored.
 fn body(draw: &mut Draw<'_>, level: usize) -> String {
     let is_deep = level >= LEVELS_MAX;
     match draw(if is_deep { 4 } else { 12 }) {
@@ -268,7 +270,7 @@ fn body(draw: &mut Draw<'_>, level: usize) -> String {
     }
 }
 
-/// A forged event in a dialect that is one JSON value.
+/// Returns a forged event in a dialect whose rendering is one JSON value.
 fn json_of_dialect(draw: &mut Draw<'_>) -> String {
     let text = rendered(draw);
     match serde_json::from_str::<Value>(&text) {

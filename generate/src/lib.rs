@@ -1,5 +1,5 @@
-//! Audit logs of an invented cluster: deterministic, shaped byte for byte as kube-apiserver's log
-//! backend writes them, with attacks planted on request.
+//! Generates audit logs of an invented cluster. They are deterministic, have byte for byte the form
+//! of kube-apiserver's log backend, and contain planted attacks on request.
 //!
 //! ```
 //! use strongroom_generate::{Generator, GeneratorOptions};
@@ -15,14 +15,14 @@
 //!
 //! Invariant: the log is a function of [`GeneratorOptions`] alone. The same options give the same
 //! bytes on every machine, so a test or a measurement can name its input by its seed. The
-//! background is the same with and without attacks, whose lines are inserted into it. No IO happens
-//! here.
+//! background is the same with and without attacks; the lines of the attacks are inserted into it.
+//! No IO happens here.
 //!
 //! [`dialect`] renders an event as clouds, shippers and other tools put it on the wire. [`hostile`]
 //! makes events of a client whose text looks like a log.
 //!
-//! `line` owns the form of the lines (field order), and `go` owns the escaping. `traffic` says,
-//! with reasons, how often each activity happens. `attacks` has the planted stories.
+//! `line` decides the form of the lines (field order), and `go` the escaping. `traffic` decides how
+//! often each activity happens, and says why. `attacks` has the planted stories.
 
 mod attacks;
 mod bodies;
@@ -49,32 +49,32 @@ use traffic::World;
 
 /// Mean length of a line in bytes, newline included; a test compares it with the generated log.
 pub const LINE_BYTES_MEAN: u64 = 1_210;
-/// Minimum number of events that can hold all attacks with a background around them.
+/// Minimum number of events in a log with attacks, which leaves room for a background around them.
 pub const ATTACK_EVENTS_MIN: u64 = 2_000;
-/// Minimum span of a log with attacks, because their steps take time. The rate is lowered if
-/// necessary.
+/// Minimum timespan of a log with attacks, because the steps of attacks take time. If the log would
+/// be shorter, its rate is lowered.
 pub const ATTACK_SPAN_MIN_SECONDS: u64 = 4 * 3_600;
-/// Maximum number of nodes in a simulated cluster; this is Kubernetes' own limit.
+/// Maximum number of nodes in a simulated cluster; it is the limit of Kubernetes itself.
 pub const NODES_MAX: u32 = 5_000;
 /// Maximum number of events per second.
 pub const RATE_MAX: f64 = 100_000.0;
-/// Midnight of Monday, 2 March 2026: the default start, so that a log is the same whenever it is
-/// made.
+/// The default start: midnight of Monday, 2 March 2026. It is fixed, so that the log does not
+/// depend on when it is generated.
 pub const START_DEFAULT_SECONDS: i64 = 1_772_409_600;
 
 /// All inputs of a log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GeneratorOptions {
     pub seed: u64,
-    /// Lines of the log, attacks included.
+    /// Number of lines in the log, attacks included.
     pub events: u64,
     /// Whether to plant attacks.
     pub attacks: bool,
     /// Time of the first event.
     pub start: DateTime<Utc>,
-    /// Events per second on average.
+    /// Mean number of events per second.
     pub rate: f64,
-    /// Nodes of the cluster.
+    /// Number of nodes in the cluster.
     pub nodes: u32,
 }
 
@@ -91,7 +91,7 @@ impl Default for GeneratorOptions {
     }
 }
 
-/// Options from which no log can be made.
+/// Why options are refused.
 #[derive(Debug, Error, PartialEq)]
 pub enum OptionsError {
     #[error("{events} events are too few to plant attacks in; at least {ATTACK_EVENTS_MIN} are needed")]
@@ -104,17 +104,18 @@ pub enum OptionsError {
     Span { events: u64, start: DateTime<Utc> },
 }
 
-/// The log, line by line.
+/// Generates the log, line by line.
 ///
-/// It holds in memory the cluster (a few hundred KiB) and the lines whose stage is in the future.
-/// These are at most the watches that started in ten minutes (some 5 % of the events of that time).
+/// It holds in memory the cluster (a few hundred KiB) and the lines that belong later in the log,
+/// which are at most the ends of the watches that started within ten minutes (some 5 % of the
+/// events of that time).
 pub struct Generator {
     world: World,
     events: u64,
     emitted: u64,
     /// Time of the next activity.
     next_us: i64,
-    /// The time between two activities is drawn uniformly from 0 to this.
+    /// The time between two activities is drawn uniformly from 0 to this maximum.
     gap_us_max: u64,
     planted: VecDeque<(i64, Vec<u8>)>,
     ground_truth: Vec<PlantedAttack>,
@@ -124,7 +125,7 @@ impl Generator {
     /// Draws the cluster and, on request, renders the attacks.
     ///
     /// # Errors
-    /// [`OptionsError`] when an option is out of its bounds.
+    /// [`OptionsError`] if an option is outside its bounds.
     pub fn new(options: GeneratorOptions) -> Result<Generator, OptionsError> {
         let GeneratorOptions { seed, events, attacks, start, rate, nodes } = options;
         if attacks && events < ATTACK_EVENTS_MIN {
@@ -142,7 +143,8 @@ impl Generator {
         }
         let event_us = event_us.max(1);
         let start_us = start.timestamp_micros();
-        // Twice the expected span, because the draws may run long.
+        // The end is computed with twice the expected span, because the drawn times may add up to
+        // more.
         let end_us = events
             .checked_mul(event_us)
             .and_then(|span| span.checked_mul(2))
@@ -170,8 +172,8 @@ impl Generator {
         })
     }
 
-    /// Appends the next line, newline included; returns false, and appends nothing, when all are
-    /// written.
+    /// Appends the next line, newline included, and returns true. If all lines were written,
+    /// appends nothing and returns false.
     pub fn next_line(&mut self, out: &mut Vec<u8>) -> bool {
         let left = self.events - self.emitted;
         if left == 0 {
@@ -180,7 +182,7 @@ impl Generator {
         self.emitted += 1;
         let queued = self.world.queue.due().unwrap_or(i64::MAX);
         let planted = self.planted.front().map_or(i64::MAX, |(at, _)| *at);
-        // The attacks are promised; when only their lines fit, the background ends.
+        // All attacks must be written, so the background ends when only their lines still fit.
         let attack_is_next = left <= self.planted.len() as u64 || planted <= queued.min(self.next_us);
         if attack_is_next && let Some((_, line)) = self.planted.pop_front() {
             out.extend_from_slice(&line);
@@ -195,12 +197,12 @@ impl Generator {
         true
     }
 
-    /// The planted attacks, in order of time; empty without attacks.
+    /// Returns the planted attacks, in order of time; none if the options ask for no attacks.
     pub fn ground_truth(&self) -> &[PlantedAttack] {
         &self.ground_truth
     }
 
-    /// Lines written so far.
+    /// Returns the number of lines that were written.
     pub fn emitted(&self) -> u64 {
         self.emitted
     }

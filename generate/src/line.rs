@@ -1,9 +1,10 @@
-//! One request and the audit events it causes, as kube-apiserver's log backend writes them.
+//! Renders a request and the audit events that it causes, as kube-apiserver's log backend writes
+//! them.
 //!
 //! Invariant: fields appear in the order of the Go struct `Event` (k8s.io/apiserver
-//! `pkg/apis/audit/v1/types.go`), a field that Go would omit when empty is absent when empty, and
-//! every value is escaped as Go does it. The differences between the stages of one request are
-//! decided here and nowhere else: `RequestReceived` is written before authorisation, so it has
+//! `pkg/apis/audit/v1/types.go`), a field that Go omits when it is empty is absent when it is
+//! empty, and every value is escaped as Go does it. Only this module decides how the stages of one
+//! request differ. For example, `RequestReceived` is written before authorisation, so it has
 //! neither a response nor annotations, and on `create` and `update` it lacks what only the body
 //! contains.
 
@@ -19,42 +20,42 @@ pub(crate) const RESPONSE_STARTED: &str = "ResponseStarted";
 pub(crate) const RESPONSE_COMPLETE: &str = "ResponseComplete";
 pub(crate) const PANIC: &str = "Panic";
 
-/// The user of a request, with every part rendered once.
+/// The user of a request, in rendered parts.
 #[derive(Clone)]
 pub(crate) struct Actor {
     pub username: String,
     /// The rendered `user` object up to the token id.
     user_head: String,
-    /// The rest of the object, after the token id. Without a `session`, `user_head` is the whole
+    /// The rest of the object, after the token id. If `session` is `None`, `user_head` is the whole
     /// object.
     user_tail: String,
     session: Option<Session>,
     /// Rendered JSON array.
     pub source_ips: String,
     pub agent: String,
-    /// Rendered members of the `annotations` object when the request is allowed.
+    /// Rendered members of the `annotations` object of a request that is allowed.
     pub allowed: String,
 }
 
-/// A bearer token that is replaced from time to time; its id (JTI) is a function of actor and
-/// period.
+/// A bearer token that is renewed from time to time. Its id (JTI) is a function of the actor and
+/// the period.
 #[derive(Clone, Copy)]
 struct Session {
     identity: u64,
     lifetime_us: i64,
 }
 
-/// The fields that make an [`Actor`].
+/// The values from which an [`Actor`] is made.
 pub(crate) struct ActorSpec<'a> {
     pub username: &'a str,
     pub uid: &'a str,
     pub groups: &'a [&'a str],
-    /// Rendered members of `extra` besides the credential id, in key order.
+    /// Rendered members of `extra` other than the credential id, in the order of their keys.
     pub extra: &'a str,
     pub credential: Credential<'a>,
     pub source_ips: &'a [&'a str],
     pub agent: &'a str,
-    /// Text of `authorization.k8s.io/reason`.
+    /// Value of `authorization.k8s.io/reason`.
     pub reason: &'a str,
 }
 
@@ -122,7 +123,7 @@ impl Actor {
         }
     }
 
-    /// The same identity seen from another address and client, as when its token was stolen.
+    /// Returns the same identity with another address and client, as if its token was stolen.
     pub fn seen_from(&self, source_ips: &[&str], agent: &str) -> Actor {
         let mut rendered = Vec::new();
         strings(&mut rendered, source_ips);
@@ -133,7 +134,7 @@ impl Actor {
         }
     }
 
-    /// Appends the `user` object with the credential in use at that time.
+    /// Appends the `user` object with the credential that is in use at `at_us`.
     fn write_user(&self, out: &mut Vec<u8>, at_us: i64) {
         out.extend_from_slice(self.user_head.as_bytes());
         if let Some(session) = self.session {
@@ -144,7 +145,7 @@ impl Actor {
     }
 }
 
-/// Rendered annotation members of an allowed request.
+/// Returns the rendered annotation members of an allowed request.
 pub(crate) fn allowed(reason: &str) -> String {
     format!(
         r#""authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":"{}""#,
@@ -152,7 +153,7 @@ pub(crate) fn allowed(reason: &str) -> String {
     )
 }
 
-/// Rendered annotation members of a denied request.
+/// The rendered annotation members of a denied request.
 pub(crate) const FORBIDDEN: &str =
     r#""authorization.k8s.io/decision":"forbid","authorization.k8s.io/reason":"""#;
 
@@ -167,7 +168,8 @@ fn strings(out: &mut Vec<u8>, values: &[&str]) {
     out.push(b']');
 }
 
-/// `objectRef`; an empty field is absent, and if all are empty the request is for no resource.
+/// The `objectRef` of an event. Empty fields are left out; if all are empty, the request is not
+/// about a resource.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ObjectRef<'a> {
     pub resource: &'a str,
@@ -211,12 +213,12 @@ pub(crate) fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// `responseStatus`.
+/// The `responseStatus` of an event.
 #[derive(Clone, Copy)]
 pub(crate) enum Status<'a> {
-    /// `{"metadata":{},"code":200}`: how the server records an ordinary success.
+    /// `{"metadata":{},"code":200}`, which is how the server records an ordinary success.
     Code(u16),
-    /// Only a message and a code, which is all that a failed authentication leaves.
+    /// Only a message and a code, as for a failed authentication.
     Message { message: &'a str, code: u16 },
     /// A `Status` object that reports success, as for a delete; `details` is rendered JSON.
     Success { details: &'a str, code: u16 },
@@ -255,11 +257,11 @@ impl Status<'_> {
     }
 }
 
-/// A request, with the parts that its events have in common.
+/// A request: the parts that all of its events have in common.
 pub(crate) struct Request<'a> {
     pub level: &'static str,
     pub audit_id: Uuid,
-    /// As sent, not escaped.
+    /// The URI as it was sent, not escaped.
     pub uri: &'a str,
     pub verb: &'a str,
     pub actor: &'a Actor,
@@ -274,7 +276,7 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Appends the event written when the request arrives.
+    /// Appends the event that is written when the request arrives.
     pub fn received(&self, out: &mut Vec<u8>) {
         self.head(out, REQUEST_RECEIVED);
         if !self.object.resource.is_empty() {

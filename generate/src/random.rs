@@ -1,9 +1,10 @@
-//! Random numbers that are the same for the same seed on every platform and in every later version.
+//! Generates random numbers that depend only on the seed, on every platform and in every later
+//! version.
 //!
-//! Invariant: integers only. A library's generator may change between its versions and `f64`
-//! logarithms may differ between platforms; either would silently change every log that a test or a
-//! bench was measured on. Xoshiro256++ (Blackman and Vigna), seeded through SplitMix64, is a dozen
-//! lines.
+//! Invariant: only integers are used. A library's generator may change between its versions, and
+//! `f64` logarithms may differ between platforms. Either would silently change every log on which a
+//! test or a bench was measured. The generator is Xoshiro256++ (Blackman and Vigna), seeded through
+//! SplitMix64, which together take a dozen lines.
 
 /// Text of a UUID.
 pub(crate) type Uuid = [u8; 36];
@@ -31,45 +32,45 @@ impl Random {
         result
     }
 
-    /// A number in `0..bound`; 0 when `bound` is 0.
+    /// Returns a number in `0..bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// A number in `low..=high`.
+    /// Returns a number in `low..=high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
 
-    /// True in `percent` of 100 draws.
+    /// Returns true in `percent` of 100 draws.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One element of a slice that is not empty.
+    /// Returns one element of a slice that is not empty.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }
 
-    /// A random (version 4) UUID.
+    /// Returns a random (version 4) UUID.
     pub fn uuid(&mut self) -> Uuid {
         uuid_of(self.next(), self.next())
     }
 
-    /// `length` characters of the alphabet that Kubernetes uses for generated names. It has no
-    /// vowels, so that no words appear.
+    /// Returns `length` characters of the alphabet that Kubernetes uses for generated names. It has
+    /// no vowels, so that no words appear.
     pub fn suffix(&mut self, length: usize) -> String {
         const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
         (0..length).map(|_| char::from(*self.pick(ALPHABET))).collect()
     }
 
-    /// `length` lower-case hexadecimal digits.
+    /// Returns `length` lower-case hexadecimal digits.
     pub fn hex(&mut self, length: usize) -> String {
         (0..length).map(|_| char::from(HEX[self.below(16) as usize])).collect()
     }
 }
 
-/// The version 4 UUID made from two words.
+/// Returns the version 4 UUID that is made from two words.
 pub(crate) fn uuid_of(high: u64, low: u64) -> Uuid {
     let high = (high & 0xffff_ffff_ffff_0fff) | 0x4000;
     let low = (low & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;
@@ -89,7 +90,8 @@ pub(crate) fn uuid_of(high: u64, low: u64) -> Uuid {
     text
 }
 
-/// A UUID that is a function of two numbers, for identities that must not depend on drawing order.
+/// Returns a UUID that is a function of two numbers, for identities that must not depend on the
+/// order of draws.
 pub(crate) fn derived_uuid(identity: u64, period: u64) -> Uuid {
     let mut walk = identity ^ period.wrapping_mul(0xd6e8_feb8_6659_fd93);
     uuid_of(split_mix(&mut walk), split_mix(&mut walk))
@@ -112,8 +114,8 @@ mod tests {
     #[test]
     fn the_sequence_is_fixed() {
         let mut random = Random::new(0);
-        // First output of xoshiro256++ over the SplitMix64 expansion of zero, as other
-        // implementations give it.
+        // The first output of xoshiro256++ over the SplitMix64 expansion of zero, which other
+        // implementations also give.
         assert_eq!(random.next(), 5_987_356_902_031_041_503);
         assert_eq!(random.next(), 7_051_070_477_665_621_255);
     }

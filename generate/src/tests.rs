@@ -1,5 +1,5 @@
-//! The promises of this crate, checked on its output: what Go would have written, the same each
-//! time, with every attack in the ground truth.
+//! Tests the promises of this crate on its output: it has the form that Go would have written, it
+//! is the same each time, and every attack is in the ground truth.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Ordered {
 }
 
 impl Ordered {
-    /// Writes the value as Go would: compact, escaped for HTML.
+    /// Writes the value as Go would: compact, and escaped for HTML.
     fn write(&self, out: &mut Vec<u8>) {
         match self {
             Ordered::Null => out.extend_from_slice(b"null"),
@@ -118,7 +118,8 @@ impl Ordered {
     }
 }
 
-/// JSON keys of the Go structs, in declaration order, and those without `omitempty`.
+/// JSON keys of the Go structs, in the order of their declaration, and the keys without
+/// `omitempty`.
 const EVENT: &[&str] = &[
     "kind",
     "apiVersion",
@@ -281,7 +282,7 @@ fn the_log_is_a_function_of_the_options() {
     assert_ne!(hash(base()), hash(GeneratorOptions { nodes: 3, ..base() }));
 }
 
-/// A test or a measurement names its input by its options, so a change of their output must be
+/// A test or a measurement names its input by the options, so a change of the output must be
 /// intended.
 #[test]
 fn the_log_of_seed_1_is_known() {

@@ -1,34 +1,36 @@
-//! What a healthy cluster asks its API server, and how often.
+//! Generates the requests that a healthy cluster sends to its API server, in realistic proportions.
 //!
 //! Invariant: an activity appends exactly one line, the one whose stage is reached now, and queues
-//! the others; so the log is in order of stage time, as the server writes it.
+//! its later lines. So the log is in order of stage time, as the server writes it.
 //!
 //! # Rates
-//! [`ACTIVITIES`] gives the share of each activity in 100,000 or so. The shares follow from periods that
-//! Kubernetes and its usual companions fix, for two dozen nodes at a dozen events a second:
+//! [`ACTIVITIES`] gives the share of each activity in about 100,000. The shares follow from periods
+//! that Kubernetes and its usual companions fix, for two dozen nodes and a dozen events a second:
 //!
 //! * every kubelet renews its Lease every 10 s (24 nodes: 2.4 a second, a fifth of the log), and
-//!   every leader election reads and writes one every 2 s; together these are more than a third, as
-//!   in any real log;
-//! * every replica's kubelet, and load balancers, ask for the server's own readiness and liveness
-//!   every 1 to 10 s, without credentials: an eighth of the log;
+//!   every leader reads and writes its Lease every 2 s; together these are more than a third of the
+//!   log, as in any real log;
+//! * the kubelets of the API servers, and load balancers, ask every 1 to 10 s, without credentials,
+//!   whether a server is ready and live: an eighth of the log;
 //! * informers end each watch after 5 to 10 minutes and open the next one: two events each;
-//! * kubelets check the tokens of scrapers (TokenReview and SubjectAccessReview, cached two
-//!   minutes), renew each pod's token at 80 % of an hour, patch node status every five minutes or
-//!   on change; an autoscaler looks at each of its targets every 15 s;
-//! * operators reconcile: read Secrets and ConfigMaps (few and their own, external ones hourly),
-//!   write status, meet a conflict (409) or an object that is gone (404) now and then;
+//! * kubelets check the tokens of scrapers (TokenReview and SubjectAccessReview, cached for two
+//!   minutes), renew each pod's token at 80 % of an hour, and patch the node status every five
+//!   minutes or on change; an autoscaler reads each of its targets every 15 s;
+//! * operators reconcile: they read a few Secrets and ConfigMaps of their own, refresh external
+//!   ones hourly, write status, and sometimes meet a conflict (409) or an object that is gone
+//!   (404);
 //! * pods come and go with CronJobs and rollouts; each start is some fifteen requests by four
 //!   components;
 //! * denials exist in every cluster: a role that lacks a verb, an expired token, a curious
 //!   colleague.
 //!
-//! People and pipelines follow the clock of [`PEOPLE_PERCENT`] (UTC working days of a European
-//! clinic). At night their share goes to the machines, because the server's total load hardly
-//! changes.
-//! The audit policy assumed: Metadata for reads, Leases, Secrets, ConfigMaps and tokens; Request
-//! for status writes, deletes and exec; RequestResponse for writes of workloads, RBAC and
-//! admission; `RequestReceived` omitted but for exec, attach, port-forward and RBAC.
+//! People and pipelines follow the clock of [`PEOPLE_PERCENT`] (working days of a European clinic,
+//! in UTC). At night, machines take over the share of people, because the total load of a server
+//! hardly changes.
+//!
+//! The assumed audit policy has these levels: Metadata for reads, Leases, Secrets, ConfigMaps and
+//! tokens; Request for status writes, deletes and exec; RequestResponse for writes of workloads,
+//! RBAC and admission. It omits `RequestReceived` except for exec, attach, port-forward and RBAC.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -42,7 +44,7 @@ use crate::line::{
 };
 use crate::random::Random;
 
-/// The cluster, and what moves while it runs.
+/// The cluster, and the state that changes while it runs.
 pub(crate) struct World {
     pub cluster: Cluster,
     pub random: Random,
@@ -59,18 +61,18 @@ struct Scratch {
     response: Vec<u8>,
 }
 
-/// Lines whose stage is in the future, by time.
+/// Lines whose stage is in the future, the earliest first.
 #[derive(Default)]
 pub(crate) struct Queue {
     waiting: BinaryHeap<Waiting>,
-    /// Buffers of lines that are already written, for reuse.
+    /// Buffers of lines that were already written, kept for reuse.
     spare: Vec<Vec<u8>>,
     pushed: u64,
 }
 
 struct Waiting {
     at_us: i64,
-    /// Order of arrival, so that equal times keep their order.
+    /// Number of the line in the order of arrival, so that lines of the same time keep that order.
     sequence: u64,
     line: Vec<u8>,
 }
@@ -90,7 +92,8 @@ impl PartialOrd for Waiting {
 }
 
 impl Ord for Waiting {
-    /// The earliest line compares as the greatest, because a heap returns the greatest first.
+    /// The earliest line compares as the greatest, because a heap returns its greatest element
+    /// first.
     fn cmp(&self, other: &Waiting) -> Ordering {
         (other.at_us, other.sequence).cmp(&(self.at_us, self.sequence))
     }
@@ -105,7 +108,7 @@ impl Queue {
         self.waiting.push(Waiting { at_us, sequence: self.pushed, line });
     }
 
-    /// Time of the earliest line.
+    /// Returns the time of the earliest line.
     pub fn due(&self) -> Option<i64> {
         self.waiting.peek().map(|waiting| waiting.at_us)
     }
@@ -123,13 +126,13 @@ type Activity = fn(&mut World, i64, &mut Vec<u8>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Clock {
-    /// Day and night alike.
+    /// The same share by day and by night.
     Machines,
-    /// By [`PEOPLE_PERCENT`].
+    /// A share that follows [`PEOPLE_PERCENT`].
     People,
 }
 
-/// Shares in 100,000 activities at full working hours.
+/// The share of each activity in 100,000 activities, at full working hours.
 const ACTIVITIES: &[(u32, Clock, Activity)] = &[
     (21_000, Clock::Machines, World::node_lease),
     (15_000, Clock::Machines, World::leader_lease),
@@ -180,12 +183,11 @@ const PEOPLE_PERCENT: [u64; 24] =
     [2, 1, 1, 1, 2, 8, 25, 60, 90, 100, 100, 90, 60, 85, 100, 95, 80, 55, 30, 18, 12, 8, 5, 3];
 /// How busy people are at weekends, in percent of the same hour of a working day.
 const WEEKEND_PERCENT: u64 = 12;
-/// Events that one activity leaves on average, in hundredths; a test compares it with the generated
-/// log.
+/// Mean number of events per 100 activities; a test compares it with the generated log.
 pub(crate) const EVENTS_PER_100_ACTIVITIES: u64 = 111;
 
-/// Number of redraws after which a machine's activity is used, so that a quiet night cannot loop
-/// for long.
+/// Number of redraws after which an activity of machines is used, so that drawing does not take
+/// long in a quiet night.
 const REDRAWS_MAX: u32 = 16;
 
 impl World {
@@ -193,7 +195,7 @@ impl World {
         World { cluster, random, revision: 48_211_903, queue: Queue::default(), scratch: Scratch::default() }
     }
 
-    /// Appends one line of whatever happens at that time.
+    /// Appends one line of an activity that is drawn for this time.
     pub fn act(&mut self, at_us: i64, out: &mut Vec<u8>) {
         let activity = self.choose(at_us);
         self.revision += 1 + self.random.below(3);
@@ -551,8 +553,8 @@ impl World {
         simple(random, out, at, actor, "update", &uri, object, 200);
     }
 
-    /// Each operator reads its own few Secrets: certificates, repositories, or what it refreshes
-    /// hourly.
+    /// An operator reads one of its own few Secrets: certificates, repositories, or Secrets that it
+    /// refreshes hourly.
     fn secret_read(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let readers = cluster.operators.iter().filter(|operator| operator.reads_secrets).count();
@@ -699,7 +701,7 @@ impl World {
         simple(random, out, at, &cluster.prometheus, verb, uri, object, 200);
     }
 
-    /// The network agent patches its endpoints with JSON patches, whose body is an array.
+    /// The network agent updates its endpoints with JSON patches, whose body is an array.
     fn network_agent(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, revision, scratch, .. } = self;
         let workload = random.pick(&cluster.workloads);
@@ -763,7 +765,7 @@ impl World {
         simple(random, out, at, &node.storage, "get", &uri, object, 200);
     }
 
-    /// A CronJob's run: the job, its pod from posting to clean-up.
+    /// The run of a CronJob: the job, and its pod from posting to clean-up.
     fn cron_job(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, scratch, queue, revision } = self;
         let (namespace, base) = *random.pick(CRON_JOBS);
@@ -802,7 +804,7 @@ impl World {
         });
     }
 
-    /// A Deployment's status written by its controller: the whole object.
+    /// A controller writes the status of a Deployment, with the whole object.
     fn workload_status(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, revision, scratch, .. } = self;
         let workload = random.pick(&cluster.workloads);
@@ -844,7 +846,7 @@ impl World {
         answered(random, out, at, actor, "get", &uri, object, &actor.allowed, status);
     }
 
-    /// Service accounts that lack a permission and keep asking for it.
+    /// A service account asks again for a permission that it lacks.
     fn forbidden(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let actor = random.pick(&cluster.misconfigured);
@@ -857,7 +859,7 @@ impl World {
         deny(random, out, at, actor, "list", group, version, "", resource, "");
     }
 
-    /// A request with an expired token, for which the server knows no user.
+    /// Appends a request with an expired token, for which the server knows no user.
     fn unauthorized(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let node = random.pick(&cluster.nodes);
@@ -912,8 +914,8 @@ impl World {
         answered(random, out, at, actor, "list", uri, object, &annotations, Status::Code(200));
     }
 
-    /// An informer that lost its position lists everything again, Secrets of all namespaces
-    /// included.
+    /// An informer that lost its position lists everything again, including the Secrets of all
+    /// namespaces.
     fn relist_secrets(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let readers = cluster.operators.iter().filter(|operator| operator.reads_secrets);
@@ -1042,7 +1044,7 @@ impl World {
         simple(random, out, at, &person.actor, "get", &uri, object, 200);
     }
 
-    /// `kubectl apply`: read, then patch.
+    /// A person runs `kubectl apply`, which reads and then patches.
     fn person_apply(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, revision, scratch, queue } = self;
         let (person, namespace) = person(cluster, random);
@@ -1086,7 +1088,7 @@ impl World {
         read_secret(random, out, at, &person.actor, namespace, name);
     }
 
-    /// A colleague tries something that the team's role does not allow.
+    /// A person tries something that the role of the team does not allow.
     fn person_forbidden(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let people = &cluster.people;
@@ -1126,7 +1128,7 @@ impl World {
         stream(random, out, queue, at, length, &person.actor, &uri, object);
     }
 
-    /// The web dashboard acts for its user, by impersonation.
+    /// The web dashboard acts for its user, whom it impersonates.
     fn dashboard(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let (person, namespace) = person(cluster, random);
@@ -1151,7 +1153,7 @@ impl World {
         request.answered(out, RESPONSE_COMPLETE, at, Status::Code(200), b"");
     }
 
-    /// A pipeline's Helm upgrade, and what the controllers make of it.
+    /// A pipeline makes a Helm upgrade, and the controllers roll it out.
     fn rollout(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, revision, scratch, queue } = self;
         let actor = random.pick(&cluster.deployers);
@@ -1209,7 +1211,7 @@ impl World {
 fn people_percent(at_us: i64) -> u64 {
     let hours = at_us.div_euclid(3_600 * SECOND);
     let percent = PEOPLE_PERCENT[hours.rem_euclid(24) as usize];
-    // The epoch was a Thursday; Monday is 0.
+    // The epoch was a Thursday, so adding 3 days makes Monday 0.
     let weekday = (hours.div_euclid(24) + 3).rem_euclid(7);
     if weekday >= 5 { percent * WEEKEND_PERCENT / 100 } else { percent }
 }
@@ -1218,7 +1220,7 @@ fn controller<'a>(cluster: &'a Cluster, name: &str) -> &'a cluster::Controller {
     cluster.controllers.iter().find(|controller| controller.name == name).expect("a name from the same table")
 }
 
-/// A person, and one of the namespaces the person may use.
+/// Draws a person, and one of the namespaces that the person may use.
 fn person<'a>(cluster: &'a Cluster, random: &mut Random) -> (&'a Person, &'static str) {
     let person = random.pick(&cluster.people);
     let namespace = if person.namespaces.is_empty() {
@@ -1260,7 +1262,7 @@ fn deployment_object(workload: &Workload) -> ObjectRef<'_> {
     }
 }
 
-/// Time a request takes: mostly a few milliseconds, now and then some hundred.
+/// Draws the time that a request takes: mostly a few milliseconds, sometimes some hundred.
 pub(crate) fn latency(random: &mut Random) -> i64 {
     let base = random.between(700, 9_000) as i64;
     if random.below(50) == 0 { base * random.between(4, 40) as i64 } else { base }
@@ -1336,7 +1338,7 @@ fn with_body(
     request.answered(out, RESPONSE_COMPLETE, at, Status::Code(code), response);
 }
 
-/// A request denied by RBAC.
+/// Appends a request that RBAC denies.
 #[expect(clippy::too_many_arguments, reason = "the fields of one event, in its order")]
 fn deny(
     random: &mut Random,
@@ -1361,7 +1363,7 @@ fn deny(
     answered(random, out, at, actor, verb, &uri, object, FORBIDDEN, status);
 }
 
-/// Message and details of an RBAC denial.
+/// Returns the message and the details of an RBAC denial.
 pub(crate) fn forbidden_text(actor: &Actor, verb: &str, object: &ObjectRef<'_>) -> (String, String) {
     let kind = if object.group.is_empty() {
         object.resource.to_owned()
@@ -1389,7 +1391,7 @@ pub(crate) fn forbidden_text(actor: &Actor, verb: &str, object: &ObjectRef<'_>) 
     (message, details)
 }
 
-/// Appends what a failed authentication leaves: one event, without user and annotations.
+/// Appends the only event of a failed authentication, which has neither a user nor annotations.
 pub(crate) fn unauthenticated(random: &mut Random, out: &mut Vec<u8>, at: i64, actor: &Actor, uri: &str) {
     let object = match uri {
         "/metrics" => ObjectRef::default(),
@@ -1417,7 +1419,7 @@ pub(crate) fn unauthenticated(random: &mut Random, out: &mut Vec<u8>, at: i64, a
     request.answered(out, RESPONSE_STARTED, at, status, b"");
 }
 
-/// A request with a long-lasting answer, such as a watch, which leaves two events.
+/// Adds a request whose answer lasts long, such as a watch. It causes two events.
 #[expect(clippy::too_many_arguments, reason = "the fields of one event, in its order")]
 fn long_running(
     random: &mut Random,
@@ -1448,7 +1450,7 @@ fn long_running(
     queue.push(end, |line| request.answered(line, RESPONSE_COMPLETE, end, Status::Code(code), b""));
 }
 
-/// An exec, attach or port-forward: a request whose three stages are all recorded.
+/// Adds an exec, attach or port-forward. All three stages of such a request are recorded.
 #[expect(clippy::too_many_arguments, reason = "the fields of one event, in its order")]
 pub(crate) fn stream(
     random: &mut Random,
@@ -1460,7 +1462,7 @@ pub(crate) fn stream(
     uri: &str,
     object: ObjectRef<'_>,
 ) {
-    // Since websockets replaced SPDY the verb depends on the client's version.
+    // Since websockets replaced SPDY, the verb depends on the version of the client.
     let verb = if random.percent(50) { "get" } else { "create" };
     let request = Request {
         level: REQUEST,
@@ -1508,7 +1510,7 @@ fn read_pod(random: &mut Random, out: &mut Vec<u8>, at: i64, actor: &Actor, name
 }
 
 fn write_event(random: &mut Random, out: &mut Vec<u8>, at: i64, actor: &Actor, namespace: &str, about: &str) {
-    // Kubernetes names an event by its object and the nanosecond.
+    // Kubernetes names an `Event` after its object and a time in nanoseconds.
     let name = format!("{about}.{:x}", at.unsigned_abs() * 1_000 + random.below(1_000_000));
     let object =
         ObjectRef { resource: "events", namespace, name: &name, version: "v1", ..ObjectRef::default() };
@@ -1582,10 +1584,11 @@ fn patch_deployment(
     with_body(random, out, at, actor, "patch", uri, object, REQUEST_RESPONSE, body, response, 200);
 }
 
-/// Admission webhooks leave an annotation on the request for every pod that they review.
+/// The annotation that an admission webhook leaves on the request for every pod that it reviews.
 const POD_ADMISSION: &str = r#","mutation.webhook.admission.k8s.io/round_0_index_1":"{\"configuration\":\"kyverno-resource-mutating-webhook-cfg\",\"webhook\":\"mutate.kyverno.svc-fail\",\"mutated\":false}","pod-security.kubernetes.io/enforce-policy":"baseline:latest""#;
 
-/// A pod from its posting to readiness; returns the time when it is ready.
+/// Adds the requests for a new pod, from its posting to its readiness. Returns the time when the
+/// pod is ready.
 #[expect(clippy::too_many_arguments, reason = "the parts of the world that a pod's start moves")]
 fn start_pod(
     cluster: &Cluster,

@@ -1,14 +1,15 @@
-//! Encrypts what cannot be edited, and what must not be lost: AES-256-GCM.
+//! Encrypts rejects, and records of the write-ahead log, which cannot be edited and must not be
+//! lost. The cipher is AES-256-GCM.
 //!
 //! ```text
 //! encrypted = "strongroom-encrypted-1\n" key-id[4] salt[16] nonce[12] ciphertext tag[16]
 //! ```
 //!
-//! Each text has a key of its own, HMAC-SHA-256 of its random salt, so random nonces never meet
-//! under one key, whatever the number of texts. What is authenticated besides the text is everything
-//! before the ciphertext, and the caller's context.
+//! Each text has its own key: HMAC-SHA-256 of its random salt under the encryption key. So no two
+//! texts share a key and a nonce, whatever the number of texts. Besides the text, the bytes before
+//! the ciphertext and the caller's context are authenticated.
 //!
-//! Invariant: a text is returned only if every byte of it and of its context is authentic.
+//! Invariant: a text is returned only if each of its bytes, and its context, are authentic.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
@@ -31,9 +32,9 @@ pub const ENCRYPTED_OVERHEAD: usize = HEAD_BYTES + TAG_BYTES;
 pub enum CipherError {
     #[error("the bytes are not an encrypted text")]
     NotEncrypted,
-    #[error("the bytes are encrypted under the key {0}, which is not given")]
+    #[error("the bytes are encrypted under the key {0}, which is not one of the policy's keys")]
     UnknownKey(KeyId),
-    #[error("the bytes were changed, or belong to another place")]
+    #[error("the bytes were changed, or were encrypted with another context")]
     Forged,
     #[error("the system has no random numbers")]
     Randomness,
@@ -41,7 +42,7 @@ pub enum CipherError {
     TooLong,
 }
 
-/// Whether bytes begin like an encrypted text.
+/// Returns true if bytes begin like an encrypted text.
 pub fn is_encrypted(bytes: &[u8]) -> bool {
     bytes.starts_with(ENCRYPTED_MAGIC)
 }
@@ -98,7 +99,7 @@ impl Keys {
     }
 }
 
-/// Returns the key of one text, and its nonce.
+/// Returns the key that belongs to the salt of one text, and its nonce.
 fn opened(key: &Key, random: &[u8]) -> Option<(LessSafeKey, Nonce)> {
     let (salt, nonce) = random.split_at_checked(SALT_BYTES)?;
     let derived = hmac::sign(&key.encryption, salt);

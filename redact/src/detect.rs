@@ -1,11 +1,12 @@
-//! Detectors: the shapes of values that are replaced wherever they stand in a body.
+//! Detectors: each finds values of one shape, such as an email address, wherever they are in a
+//! body.
 //!
-//! A detector sees what a string says, the text of a number, and the name of a member. An underscore
-//! is a separator as well as a letter: `ssn_123-45-6789` has a number in it. It also looks into
-//! base64, twice at most, because values of Secrets are encoded, and tools encode what they put into
-//! them once more.
+//! A detector searches the content of a string, the text of a number, and the name of a member. It
+//! treats an underscore as a letter and also as a separator, so it finds the number in
+//! `ssn_123-45-6789`. It also decodes base64, at most twice: values of Secrets are encoded, and
+//! tools often encode a value before they store it in a Secret.
 //!
-//! Invariant: a detector's answer depends on the value alone. No state.
+//! Invariant: the result of a detector depends on the value alone. No state.
 
 use std::sync::LazyLock;
 
@@ -18,11 +19,11 @@ use regex::bytes::Regex;
 pub const DETECTORS: [&str; 8] =
     ["aws-access-key", "email", "iban", "jwt", "payment-card", "private-key", "us-phone", "us-ssn"];
 
-/// A value with more bytes is not decoded from base64.
+/// A value with more bytes than this is not decoded from base64.
 const BASE64_BYTES_MAX: usize = 1 << 20;
-/// A shorter base64 text has no shape that a detector knows.
+/// A base64 text with fewer bytes than this is too short for the shape of any detector.
 const BASE64_BYTES_MIN: usize = 8;
-/// How many times base64 is decoded.
+/// Maximum number of times that a value is decoded from base64.
 const BASE64_LAYERS_MAX: usize = 2;
 
 /// One shape of values.
@@ -30,7 +31,7 @@ const BASE64_LAYERS_MAX: usize = 2;
 pub(crate) struct Detector {
     pub(crate) name: &'static str,
     pattern: LazyLock<Regex>,
-    /// Judges what the pattern found, where a pattern alone finds too much.
+    /// Checks a match of the pattern, for shapes whose pattern alone would match too much.
     check: fn(&[u8]) -> bool,
 }
 
@@ -44,8 +45,8 @@ macro_rules! detectors {
     };
 }
 
-// A text with underscores is searched a second time, with spaces in their place. A token may have
-// underscores itself, so its pattern has them as a boundary.
+// A text with underscores is searched a second time, with a space in place of each underscore. A
+// token may contain underscores itself, so its pattern treats them as a boundary.
 detectors! {
     "aws-access-key", r"(?-u)\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", |_| true;
     "email", r"(?-u)[A-Za-z0-9._%+\x80-\xff-]+(?:@|%40)[A-Za-z0-9\x80-\xff-]+(?:\.[A-Za-z0-9\x80-\xff-]+)+", |_| true;
@@ -68,7 +69,7 @@ impl Detector {
     }
 }
 
-/// Returns the first of the detectors whose shape is in a text.
+/// Returns the label of the first detector that finds its shape in a text.
 fn shape_in(detectors: &[(&'static Detector, u16)], text: &[u8]) -> Option<u16> {
     let find =
         |text: &[u8]| detectors.iter().find(|(detector, _)| detector.finds(text)).map(|(_, label)| *label);
@@ -79,8 +80,8 @@ fn shape_in(detectors: &[(&'static Detector, u16)], text: &[u8]) -> Option<u16> 
     })
 }
 
-/// Returns the first of the detectors whose shape is in a text, or in what the text is the base64
-/// of, as it is given with its label.
+/// Returns the label of the first detector that finds its shape in a text, or in what the text
+/// decodes to if it is base64.
 pub(crate) fn first_in(detectors: &[(&'static Detector, u16)], text: &[u8]) -> Option<u16> {
     if detectors.is_empty() {
         return None;
@@ -98,7 +99,7 @@ pub(crate) fn first_in(detectors: &[(&'static Detector, u16)], text: &[u8]) -> O
     shape_in(detectors, &decoded)
 }
 
-/// Decodes a text that is base64 as a whole, of either alphabet, with or without padding and line
+/// Decodes a text if all of it is base64: in either alphabet, with or without padding and line
 /// breaks.
 pub(crate) fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
     const CONFIG: GeneralPurposeConfig = GeneralPurposeConfig::new()
@@ -121,7 +122,7 @@ fn digits(text: &[u8]) -> impl DoubleEndedIterator<Item = u32> + '_ {
     text.iter().filter(|byte| byte.is_ascii_digit()).map(|byte| u32::from(byte - b'0'))
 }
 
-/// The check of Luhn.
+/// Checks the digits of a payment card with Luhn's algorithm.
 fn is_card(text: &[u8]) -> bool {
     let doubled = |(at, digit): (usize, u32)| match (at % 2, digit * 2) {
         (0, _) => digit,
@@ -131,7 +132,8 @@ fn is_card(text: &[u8]) -> bool {
     digits(text).rev().enumerate().map(doubled).sum::<u32>() % 10 == 0
 }
 
-/// ISO 13616: the remainder of 97 is 1, with the first four characters at the end.
+/// Checks an IBAN by ISO 13616: with the first four characters moved to the end, the remainder
+/// modulo 97 is 1.
 fn is_iban(text: &[u8]) -> bool {
     let letters: Vec<u8> = text.iter().copied().filter(u8::is_ascii_alphanumeric).collect();
     let Some((head, rest)) = letters.split_at_checked(4) else { return false };
@@ -142,7 +144,8 @@ fn is_iban(text: &[u8]) -> bool {
     letters.len() >= 15 && rest == 1
 }
 
-/// No number has an area of 000 or 666, or another part of zeros.
+/// Returns false for numbers that are never issued: those with the area 000 or 666, and those with
+/// a part of zeros only.
 fn is_ssn(text: &[u8]) -> bool {
     let parts: Vec<&[u8]> = text.split(|byte| matches!(byte, b'-' | b' ')).collect();
     !matches!(parts.as_slice(), [b"000" | b"666", ..] | [_, b"00", _] | [_, _, b"0000"])

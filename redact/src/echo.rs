@@ -1,11 +1,13 @@
-//! Values that come back elsewhere: in messages, in annotations, beside the event.
+//! Finds copies of replaced values in the rest of an event: in messages, in annotations, and in
+//! members that a collector added beside the event's own.
 //!
 //! An API server's message may quote what a client sent (`Invalid value: "…"`), and so may a
-//! webhook's. So a message is kept only if it is one of the few that name objects and users alone.
-//! Annotations are kept unless they are JSON that the policy applies to, are of a kind that quotes,
-//! or contain a value that was replaced.
+//! message of a webhook. So a message is kept only if it has one of the few known forms that name
+//! only objects and users. An annotation is dropped if it is JSON that the policy applies to, if it
+//! is of a kind that quotes the body, or if it contains a value that was replaced. All other
+//! annotations are kept.
 //!
-//! Invariant: what is kept here was understood or searched, never guessed. No state.
+//! Invariant: a text is kept only if it was understood or searched. No state.
 
 use std::sync::LazyLock;
 
@@ -17,20 +19,22 @@ use regex::bytes::{Regex, RegexSet};
 use crate::detect::from_base64;
 use crate::json;
 
-/// A shorter value is not searched for: it would be found in anything.
+/// A value with fewer bytes than this is not searched for, because almost every text would contain
+/// it.
 pub(crate) const ECHO_BYTES_MIN: usize = 6;
-/// The longest part of a value that has other bytes than letters, digits, dashes and dots is searched
-/// for as well, if it is not shorter: the value may be quoted in many ways.
+/// A value may be quoted in many ways. If a value contains bytes that quoting may change, its
+/// longest part of letters, digits, dashes, underscores and dots is also searched for, provided
+/// that the part has at least this many bytes.
 const PART_BYTES_MIN: usize = 16;
-/// Maximum number of replaced texts that are searched for in one event. With more of them, what
-/// might repeat one is dropped without a search.
+/// Maximum number of replaced texts that are searched for in one event. If there are more, every
+/// text that might repeat one of them is dropped without a search.
 pub(crate) const ECHOES_MAX: usize = 1024;
 
-/// Maximum number of bytes that are searched in one event: of all texts that were replaced, times
-/// those that are searched for them. A client chooses both.
+/// Maximum amount of search in one event: the number of replaced texts, multiplied by the number of
+/// bytes in which they are searched for. A client chooses both.
 const SEARCH_BYTES_MAX: usize = 4 << 20;
 
-/// Messages of the API server that name objects and users, and quote nothing else.
+/// Forms of the API server's messages that name objects and users, and quote nothing else.
 static PLAIN_MESSAGES: LazyLock<RegexSet> = LazyLock::new(|| {
     RegexSet::new([
         r#"(?-u)^[a-z0-9./-]+ "[A-Za-z0-9:._-]+" (?:not found|already exists)$"#,
@@ -42,13 +46,13 @@ static PLAIN_MESSAGES: LazyLock<RegexSet> = LazyLock::new(|| {
     .expect("a test compiles the patterns")
 });
 
-/// Whether a message is one that quotes no value.
+/// Returns true if a message has a form that quotes no value.
 pub(crate) fn is_plain_message(text: &[u8]) -> bool {
     text.is_empty() || PLAIN_MESSAGES.is_match(text)
 }
 
-/// The reasons and states of a `Status` that the API server itself knows. An admission webhook may
-/// answer with any text in their place.
+/// The reasons and states of a `Status` that the API server itself uses. An admission webhook may
+/// put any text in their place.
 const PLAIN_REASONS: [&str; 23] = [
     "",
     "AlreadyExists",
@@ -75,15 +79,15 @@ const PLAIN_REASONS: [&str; 23] = [
     "UnsupportedMediaType",
 ];
 
-/// Whether a reason is one that quotes no value.
+/// Returns true if a reason is one of the API server's own, so it quotes no value.
 pub(crate) fn is_plain_reason(text: &[u8]) -> bool {
     PLAIN_REASONS.iter().any(|reason| reason.as_bytes() == text)
 }
 
-/// What an annotation of the event may have in it, by its name.
+/// What an annotation of the event may contain, according to its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// What the authorizer decided.
+    /// The decision of the authorizer.
     Decision,
     /// The patch of an admission webhook, a JSON text.
     WebhookPatch,
@@ -92,13 +96,13 @@ pub(crate) enum Origin {
     Other,
 }
 
-/// The annotations in which the API server says how it decided.
+/// The annotations in which the API server records the decision of its authorizer.
 const DECISION: &str = "authorization.k8s.io/decision";
 const REASON: &str = "authorization.k8s.io/reason";
 const OF_PATCHES: &str = "patch.webhook.admission.k8s.io/";
 const OF_POLICIES: &str = "validation.policy.admission.k8s.io/";
 
-/// Returns what an annotation of the event is by its name.
+/// Returns what an annotation of the event with this name may contain.
 pub(crate) fn origin(name: &[u8]) -> Origin {
     let is = |head: &str| name.starts_with(head.as_bytes());
     if is(OF_PATCHES) {
@@ -112,12 +116,13 @@ pub(crate) fn origin(name: &[u8]) -> Origin {
     }
 }
 
-/// Whether a decision is one that authorizers give.
+/// Returns true if a text is one of the decisions that authorizers give.
 pub(crate) fn is_decision(text: &[u8]) -> bool {
     matches!(text, b"" | b"allow" | b"forbid")
 }
 
-/// The reason that the authorizer of Kubernetes gives. That of a webhook may be any text.
+/// The reason that Kubernetes' own authorizer gives. A webhook that authorizes may give any text as
+/// its reason.
 static PLAIN_AUTHORIZATION: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
         r#"(?-u)^RBAC: allowed by (?:Cluster)?RoleBinding "[^"]+" of (?:Cluster)?Role "[^"]+" to (?:User|Group|ServiceAccount) "[^"]+"$"#,
@@ -125,8 +130,8 @@ static PLAIN_AUTHORIZATION: LazyLock<Regex> = LazyLock::new(|| {
     .expect("a test compiles the pattern")
 });
 
-/// Whether an annotation is the API server's, and says no more than how it decided, and by which
-/// binding of a role.
+/// Returns true if an annotation is the API server's own and contains only the decision, or the
+/// role binding that led to it.
 pub fn is_plain_authorization(name: &str, text: &str) -> bool {
     match name {
         DECISION => is_decision(text.as_bytes()),
@@ -135,23 +140,25 @@ pub fn is_plain_authorization(name: &str, text: &str) -> bool {
     }
 }
 
-/// Texts that were replaced, to be searched for in what is left.
+/// Replaced texts, which are searched for in the rest of the event.
 pub(crate) struct Echoes {
     texts: Vec<Vec<u8>>,
     is_full: bool,
-    /// How many bytes may still be searched.
+    /// How much may still be searched, see [`SEARCH_BYTES_MAX`].
     left: usize,
-    /// The longest text in which they are searched for. A longer one is in none.
+    /// Length of the longest text that will be searched. No text contains a longer echo, so longer
+    /// ones are not collected.
     longest: usize,
 }
 
 impl Echoes {
-    /// Collects the strings and numbers of the values that were replaced, what the strings are the
-    /// base64 of, and their own base64. They begin at `starts`, and are known to be JSON.
+    /// Collects the strings and numbers of the replaced values. For each string, it also collects
+    /// the text that the string decodes to if it is base64, and the base64 of the string. The
+    /// values begin at `starts`, and are known to be JSON.
     pub(crate) fn of(text: &[u8], starts: impl Iterator<Item = usize>, longest: usize) -> Echoes {
         let mut echoes = Echoes { texts: Vec::new(), is_full: false, left: SEARCH_BYTES_MAX, longest };
         for start in starts {
-            // The values were read before, so nothing fails here.
+            // The values were parsed before, so this cannot fail.
             let _ = echoes.collect(text, start, 0);
             if echoes.is_full {
                 break;
@@ -187,7 +194,8 @@ impl Echoes {
     fn push_text(&mut self, text: &[u8]) {
         self.push(text);
         if text.len() >= ECHO_BYTES_MIN && text.len() / 3 * 4 <= self.longest {
-            // The end depends on what follows, also without padding.
+            // The last characters of an encoding without padding depend on the bytes that follow,
+            // so only whole groups of three bytes are encoded.
             let encoded = STANDARD_NO_PAD.encode(&text[..text.len() - text.len() % 3]);
             self.push(encoded.as_bytes());
         }
@@ -196,7 +204,7 @@ impl Echoes {
                 self.push(&quoted);
             }
         }
-        // Every quoting and encoding leaves these bytes as they are.
+        // Every quoting and encoding leaves these bytes unchanged.
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
         if !text.iter().all(|byte| is_plain(byte) || *byte == b' ') {
             let longest = text.split(|byte| !is_plain(byte)).max_by_key(|part| part.len());
@@ -215,7 +223,7 @@ impl Echoes {
         }
     }
 
-    /// Whether a text may contain a replaced one.
+    /// Returns true if a text contains a replaced text, or if that cannot be excluded.
     pub(crate) fn may_be_in(&mut self, text: &[u8]) -> bool {
         if text.len() < ECHO_BYTES_MIN || self.texts.is_empty() {
             return self.is_full;
@@ -229,8 +237,9 @@ impl Echoes {
     }
 }
 
-/// Returns how a text is written within quotes: in JSON, in JSON as Go writes it, and by the verb `%q`
-/// of Go, which the API server uses for names of users. The text as it is is left out.
+/// Returns how a text is written within quotes: in JSON, in JSON as Go writes it, and with Go's
+/// verb `%q`, which the API server uses for names of users. Forms that equal the text itself are
+/// left out.
 pub(crate) fn quoted(text: &[u8]) -> Vec<Vec<u8>> {
     let (mut json, mut html, mut go) = (Vec::new(), Vec::new(), Vec::new());
     for chunk in text.utf8_chunks() {
@@ -288,12 +297,12 @@ pub(crate) fn quoted(text: &[u8]) -> Vec<Vec<u8>> {
     spellings
 }
 
-/// Whether every way to quote leaves a byte as it is.
+/// Returns true if every kind of quoting leaves a byte unchanged.
 fn is_written_as_it_is(byte: &u8) -> bool {
     matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
 }
 
-/// Whether Go's `%q` writes a character as it is.
+/// Returns true if Go's `%q` writes a character unchanged.
 fn is_printed(c: char) -> bool {
     let is_format = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e000}'..='\u{f8ff}'
@@ -403,7 +412,7 @@ mod tests {
             (0..=ECHOES_MAX).map(|at| (1_000_000 + at).to_string()).collect::<Vec<_>>().join(",")
         );
         assert!(Echoes::of(many.as_bytes(), std::iter::once(0), usize::MAX).may_be_in(b"anything"));
-        // What is too much to be searched counts as found.
+        // A search that would exceed the limit counts as a hit.
         let long = vec![b' '; SEARCH_BYTES_MAX / 2];
         assert!(!Echoes::of(b"\"hunter2\"", std::iter::once(0), usize::MAX).may_be_in(&long));
         assert!(

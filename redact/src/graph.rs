@@ -1,22 +1,24 @@
-//! The paths of a policy as one graph, so that their common beginnings are compared once.
+//! The paths of a policy as one graph, so that their common beginnings are compared only once.
 //!
-//! Terms: a *node* is what some paths have in common up to a step. A *state* is a node that the way
-//! to a value leads to; there may be several, because of `*`, `[]` and `**`. A path that ends at a
-//! node is a *hit* there. A `**` has a node of its own, which every step leads to again.
+//! Terms: a *node* stands for the first steps that some paths have in common. A *state* is a node
+//! that the steps from the record to a value lead to; because of `*`, `[]` and `**`, a value may
+//! have several states. If a path ends at a node, that is a *hit*. A `**` has a node of its own, to
+//! which every further step leads again.
 //!
-//! Which paths apply differs from event to event, so every question has the set of those that do.
+//! Which paths apply differs from event to event, so every function takes the set of the paths that
+//! apply.
 //!
-//! Invariant: the answers are those of comparing each path alone; the tests compare whole ways. No
-//! state but what is given.
+//! Invariant: the results are the same as if each path were compared alone; a test compares the
+//! two. The functions keep no state besides what the caller passes in.
 
 use crate::path::Step;
 
-/// What happens to a value. The stronger action is the greater one.
+/// What is done to a value. The stronger action is the greater one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
-    /// A token takes its place.
+    /// The value is replaced by a token.
     Tokenise,
-    /// It is removed.
+    /// The value is removed.
     Drop,
 }
 
@@ -31,14 +33,14 @@ impl Action {
     }
 }
 
-/// A path in the form of one kind of record, with what is done at its end.
+/// A path, with its steps for one kind of record, and the action at its end.
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     pub(crate) steps: Vec<Step>,
     pub(crate) action: Action,
-    /// Index of the label for people.
+    /// Index of the path's label, which is the text shown to people.
     pub(crate) label: u16,
-    /// Number of steps from the record to the body; 0 if the path is not of a body.
+    /// Number of steps from the record to the body; 0 if the path is not about a body.
     pub(crate) body_steps: usize,
 }
 
@@ -68,14 +70,14 @@ impl Patterns {
     }
 }
 
-/// What is done to a value, and why.
+/// What is done to a value, and the label of the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hit {
     pub(crate) action: Action,
     pub(crate) label: u16,
 }
 
-/// The hit that counts if there are two.
+/// Returns the stronger of two hits.
 pub(crate) fn stronger(one: Option<Hit>, other: Option<Hit>) -> Option<Hit> {
     match (one, other) {
         (Some(one), Some(other)) if other.action > one.action => Some(other),
@@ -85,26 +87,26 @@ pub(crate) fn stronger(one: Option<Hit>, other: Option<Hit>) -> Option<Hit> {
 
 #[derive(Clone, Debug, Default)]
 struct Node {
-    /// Sorted by length.
+    /// Members by name, sorted by the length of the name.
     names: Vec<(Box<[u8]>, u32)>,
     any_member: Option<u32>,
     any_element: Option<u32>,
     any_depth: Option<u32>,
-    /// The node of a `**`.
+    /// True for the node of a `**`.
     is_depth: bool,
-    /// Patterns that end here. At the node of a `**` they end at each scalar below.
+    /// Patterns that end here. At the node of a `**`, they end at every scalar below.
     ends: Vec<(u16, Hit)>,
-    /// Patterns that go on from here with a member, with an element, or at all.
+    /// Patterns that continue from here with a member, with an element, or with any step.
     members: Patterns,
     elements: Patterns,
     all: Patterns,
 }
 
-/// Where a way has led to.
+/// A position in the graph.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
     node: u32,
-    /// Only members are followed: the elements of a list that a path has no step for.
+    /// True inside a list for which the path has no step. Then only steps to members are followed.
     is_inside: bool,
 }
 
@@ -114,7 +116,7 @@ pub(crate) struct Graph {
     nodes: Vec<Node>,
     /// The nodes at the roots of bodies.
     bodies: Vec<u32>,
-    /// What each pattern does.
+    /// The hit of each pattern, by its index.
     hits: Vec<Hit>,
 }
 
@@ -182,7 +184,8 @@ impl Graph {
         }
     }
 
-    /// Adds a state to the newest states, which begin at `from`, if a pattern continues from it.
+    /// Adds a state to the newest states, which begin at `from`, if a pattern of `of` continues
+    /// from it.
     pub(crate) fn push(&self, states: &mut Vec<State>, from: usize, of: &Patterns, state: State) {
         let node = &self.nodes[state.node as usize];
         if !node.all.meets(of) || states[from..].contains(&state) {
@@ -194,8 +197,8 @@ impl Graph {
         }
     }
 
-    /// Adds the states one step after a state, to a member of this name, or to an element. Returns
-    /// the hit there.
+    /// Adds the states one step after `state`: at the member `name`, or at an element if `name` is
+    /// `None`. Returns the hit there.
     pub(crate) fn step(
         &self,
         states: &mut Vec<State>,
@@ -215,7 +218,7 @@ impl Graph {
             ends.for_each(|(_, own)| hit = stronger(hit, Some(*own)));
             self.push(states, from, of, State { node: next, is_inside: false });
         };
-        // In an object, `[]` stands for any member, in case a list is written as an object.
+        // In an object, `[]` matches every member, because a list may be written as an object.
         if let Some(next) = node.any_element.filter(|_| !state.is_inside) {
             to(next);
         }
@@ -228,7 +231,8 @@ impl Graph {
                     node.named(directed).for_each(&mut to);
                 }
             }
-            // A list where a path names a member is looked through.
+            // If a path names a member and the value is a list, the path is applied to the list's
+            // elements.
             None if !node.is_depth && node.members.meets(of) => {
                 self.push(states, from, of, State { is_inside: true, ..state });
             }
@@ -237,8 +241,9 @@ impl Graph {
         hit
     }
 
-    /// Returns the hit of a scalar at which paths would go on. In a text that is a whole body,
-    /// anything may be.
+    /// Returns the hit of a scalar in a position from which a path would continue. If the scalar is
+    /// a whole body (`is_body`), it may contain any value, so paths that continue after a `**` hit
+    /// it, too.
     pub(crate) fn scalar_hit(&self, of: &Patterns, state: State, is_body: bool) -> Option<Hit> {
         let node = &self.nodes[state.node as usize];
         let mut hit = None;
@@ -264,7 +269,8 @@ impl Graph {
 }
 
 impl Node {
-    /// Returns the nodes after a name, without regard to the case of ASCII letters.
+    /// Returns the nodes that a step to the member `name` leads to. The case of ASCII letters is
+    /// ignored.
     fn named(&self, name: &[u8]) -> impl Iterator<Item = u32> {
         let start = self.names.partition_point(|(own, _)| own.len() < name.len());
         self.names[start..]
@@ -275,8 +281,9 @@ impl Node {
     }
 }
 
-/// Returns the member that a directive of a strategic merge patch is about:
-/// `$setElementOrder/env` and `$deleteFromPrimitiveList/env` have values of `env`.
+/// Returns the name of the member that a directive of a strategic merge patch is about, such as
+/// `env` for `$setElementOrder/env` and `$deleteFromPrimitiveList/env`. Returns any other name
+/// unchanged.
 fn directed(name: &[u8]) -> &[u8] {
     match name.first() {
         Some(b'$') => memchr::memchr(b'/', name).map_or(name, |at| &name[at + 1..]),
@@ -288,7 +295,7 @@ fn directed(name: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// Follows a way and returns the label of the hit at its end.
+    /// Follows the members in `way`, and returns the label of the hit at its end.
     fn hit(graph: &Graph, of: &Patterns, way: &[&str]) -> Option<u16> {
         let mut states = Vec::new();
         graph.begin(&mut states, 0, of);

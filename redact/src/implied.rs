@@ -1,8 +1,9 @@
-//! Why a value is replaced although no path of the policy leads to it.
+//! Reasons for replacing a value to which no path of the policy leads.
 //!
-//! Invariant: these labels are the first ones of every policy, in the order of [`Implied::ALL`].
+//! Invariant: the labels of these reasons are the first labels of every policy, in the order of
+//! [`Implied::ALL`].
 
-/// What the editor replaces although no path leads to it.
+/// Why the editor replaces a value although no path leads to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Implied {
     Message,
@@ -43,8 +44,8 @@ impl Implied {
             Implied::Cells => "cells of a table",
             Implied::ManagedFields => "managed fields that name a value",
             Implied::Wrapped => "body in another encoding",
-            Implied::Parent => "parent of what the mark has no place for",
-            Implied::Name => "object with a member name of a detected shape",
+            Implied::Parent => "parent of values that do not fit in the mark",
+            Implied::Name => "object with a member whose name has a detected shape",
             Implied::Repeated => "object with a repeated member",
             Implied::Selector => "selector that may name a value",
             Implied::Moved => "value that a patch moves or copies",
@@ -52,7 +53,7 @@ impl Implied {
         }
     }
 
-    /// The label's index: these labels are the first ones.
+    /// Returns the index of the reason's label.
     pub(crate) const fn label(self) -> u16 {
         self as u16
     }

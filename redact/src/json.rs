@@ -1,24 +1,26 @@
-//! Reads JSON text without building anything: where a value ends, and what a string says.
+//! Scans JSON text without building a tree: where a value ends, and what a string contains.
 //!
-//! It is strict, so that no other reader can see a structure in an event that the editor did not
-//! see: what is accepted here is what RFC 8259 accepts, and `serde_json` judges that in tests.
+//! The scanner accepts exactly what RFC 8259 accepts; tests compare it with `serde_json`. It is
+//! this strict so that no other reader can find a structure in an event that the editor did not
+//! find.
 //!
-//! Invariant: nothing here recurses deeper than [`DEPTH_MAX`]. No state.
+//! Invariant: no function recurses deeper than [`DEPTH_MAX`]. No state.
 
 use std::borrow::Cow;
 
 use memchr::memchr2;
 use strongroom_lines::DEPTH_MAX;
 
-/// Number of bytes of a string that are looked at one by one.
+/// Number of bytes of a string that are scanned one by one, before a search that is fast on long
+/// strings.
 const SHORT_BYTES: usize = 24;
 
-/// Why a text is not read.
+/// Why a text is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
     NotJson,
     TooDeep,
-    /// Members of the record itself are repeated and cannot be told apart.
+    /// Members of the record itself are repeated, so a mark could not tell them apart.
     Ambiguous,
 }
 
@@ -30,8 +32,8 @@ pub(crate) fn skip_white(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Returns a text without what prints nothing around it: white space of any kind, control characters,
-/// and byte order marks.
+/// Returns a text without the characters at its start and end that print nothing: white space of
+/// any kind, control characters, and byte order marks.
 pub(crate) fn bare(text: &[u8]) -> &[u8] {
     let is_ascii = |byte: &u8| byte.is_ascii() && !byte.is_ascii_control() && *byte != b' ';
     if text.first().is_none_or(is_ascii) && text.last().is_none_or(is_ascii) {
@@ -52,20 +54,20 @@ pub(crate) fn bare(text: &[u8]) -> &[u8] {
         }
     }
     let text = &text[start..];
-    // The end counts only where all of the text is UTF-8.
+    // At the end, such characters can be found only if all of the text is UTF-8.
     std::str::from_utf8(text)
         .map_or(text.trim_ascii_end(), |text| text.trim_end_matches(is_nothing).as_bytes())
 }
 
-/// Returns the position after the byte `byte`, which has to be at `at`.
+/// Checks that the byte at `at` is `byte`, and returns the position after it.
 pub(crate) fn expect(text: &[u8], at: usize, byte: u8) -> Result<usize, Broken> {
     if text.get(at) == Some(&byte) { Ok(at + 1) } else { Err(Broken::NotJson) }
 }
 
-/// Returns where the string that begins at `at` ends, after its closing quote.
+/// Returns the position after the closing quote of the string that begins at `at`.
 pub(crate) fn string_end(text: &[u8], at: usize) -> Result<usize, Broken> {
     let mut at = expect(text, at, b'"')?;
-    // Most strings are short: calling the search for long ones would cost more than these steps.
+    // Most strings are short, and for them these steps cost less than a call of the search.
     for byte in text.get(at..).unwrap_or_default().iter().take(SHORT_BYTES) {
         match byte {
             b'"' => return Ok(at + 1),
@@ -95,7 +97,8 @@ pub(crate) fn string_end(text: &[u8], at: usize) -> Result<usize, Broken> {
     }
 }
 
-/// Returns where the value that begins at `at` ends. `depth` is the number of containers around it.
+/// Returns the position after the value that begins at `at`. `depth` is the number of containers
+/// around the value.
 pub(crate) fn value_end(text: &[u8], at: usize, depth: usize) -> Result<usize, Broken> {
     match text.get(at) {
         Some(b'"') => string_end(text, at),
@@ -107,9 +110,9 @@ pub(crate) fn value_end(text: &[u8], at: usize, depth: usize) -> Result<usize, B
     }
 }
 
-/// Calls `read` for each member of the object at `at`, with the extent of the name's literal, the
-/// position of the value, and the depth inside the object. `read` returns where the value ends.
-/// Returns the number of members, and where the object ends.
+/// Calls `read` for each member of the object at `at`, with the start and end of the name's
+/// literal, the position of the value, and the depth inside the object. `read` returns the position
+/// after the value. Returns the number of members, and the position after the object.
 pub(crate) fn each_member(
     text: &[u8],
     at: usize,
@@ -137,7 +140,7 @@ pub(crate) fn each_member(
     }
 }
 
-/// Calls `read` for each element of the array at `at`. Returns where the array ends.
+/// Calls `read` for each element of the array at `at`. Returns the position after the array.
 pub(crate) fn each_element(
     text: &[u8],
     at: usize,
@@ -161,7 +164,7 @@ pub(crate) fn each_element(
     }
 }
 
-/// Returns where a literal or a number ends.
+/// Returns the position after a literal (`true`, `false`, `null`) or a number.
 pub(crate) fn scalar_end(text: &[u8], at: usize) -> Result<usize, Broken> {
     let rest = text.get(at..).unwrap_or_default();
     for literal in [&b"true"[..], b"false", b"null"] {
@@ -188,9 +191,9 @@ pub(crate) fn scalar_end(text: &[u8], at: usize) -> Result<usize, Broken> {
     Ok(end)
 }
 
-/// Returns what a string literal says, without its quotes and escapes. A lone surrogate becomes the
-/// three bytes that UTF-8 would have for it, so different strings stay different. `literal` must be
-/// what [`string_end`] accepted.
+/// Returns the content of a string literal, without its quotes and escapes. A lone surrogate
+/// becomes the three bytes that UTF-8 would have for it, so different strings stay different.
+/// [`string_end`] must have accepted `literal`.
 pub(crate) fn unescape(literal: &[u8]) -> Cow<'_, [u8]> {
     let inner = literal.get(1..literal.len().saturating_sub(1)).unwrap_or_default();
     let Some(first) = memchr::memchr(b'\\', inner) else { return Cow::Borrowed(inner) };
@@ -235,7 +238,7 @@ pub(crate) fn unescape(literal: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Returns the four hex digits at `at`.
+/// Returns the value of the four hex digits at `at`.
 fn unit(text: &[u8], at: usize) -> Option<u32> {
     text.get(at..at + 4)?.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
 }
@@ -243,7 +246,7 @@ fn unit(text: &[u8], at: usize) -> Option<u32> {
 fn push_code(out: &mut Vec<u8>, code: u32) {
     match char::from_u32(code) {
         Some(character) => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-        // A lone surrogate.
+        // A lone surrogate is encoded as if it were a character.
         None => out.extend([
             0xe0 | (code >> 12) as u8,
             0x80 | (code >> 6 & 0x3f) as u8,
@@ -252,7 +255,7 @@ fn push_code(out: &mut Vec<u8>, code: u32) {
     }
 }
 
-/// Writes a string literal that says `text`, with the escapes of Go's `encoding/json`.
+/// Writes a string literal for `text`, with the escapes of Go's `encoding/json`.
 pub(crate) fn write_string(text: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
@@ -282,7 +285,7 @@ pub(crate) fn write_string(text: &[u8], out: &mut Vec<u8>) {
                 _ => out.extend(character.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
-        // What is not UTF-8 here is part of a lone surrogate.
+        // The text comes from `unescape`, so bytes that are not UTF-8 are part of a lone surrogate.
         if !chunk.invalid().is_empty() {
             out.extend("\u{fffd}".as_bytes());
         }

@@ -1,12 +1,12 @@
-//! Keys of a policy: where they come from, and what is derived from them.
+//! Keys of a policy: how they are loaded, and the keys that are derived from them.
 //!
-//! A key is 32 random bytes. Nothing but derived keys is ever used: one for tokens, one for
-//! encryption. Losing a key loses the way back from tokens and encrypted rejects to values, and
-//! nothing else of the archive.
+//! A key is 32 random bytes. Only derived keys are ever used: one for tokens, and one for
+//! encryption. If a key is lost, tokens can no longer be matched with values, and encrypted rejects
+//! cannot be decrypted. The rest of the archive stays readable.
 //!
-//! Invariant: no error and no debug text has a key, also if it was written where its source should
-//! be. A file that others may read is refused, and so is anything that is not a regular file: a
-//! pipe may never end, or never begin.
+//! Invariant: no error and no debug text contains a key, even if somebody wrote the key itself
+//! where its source should be named. A file that other users may read is refused. So is anything
+//! that is not a regular file: to read from a pipe might block for ever, or never end.
 
 use std::fmt;
 use std::io::Read as _;
@@ -20,25 +20,25 @@ use thiserror::Error;
 
 /// Length of a key, in bytes.
 pub const KEY_BYTES: usize = 32;
-/// Maximum number of keys that a policy names.
+/// Maximum number of keys in a policy, the current one included.
 pub const KEYS_MAX: usize = 64;
-/// Maximum number of bytes that are read of a key.
+/// Maximum number of bytes that are read from the file of a key.
 const TEXT_BYTES_MAX: u64 = 4096;
 
-/// What the text of every token begins with.
+/// The bytes that every token begins with.
 pub(crate) const TOKEN_PREFIX: &str = "rt1:";
 
 const ID_DOMAIN: &[u8] = b"strongroom redaction key id 1\n";
 const TOKEN_DOMAIN: &[u8] = b"strongroom redaction tokens 1\n";
 const ENCRYPTION_DOMAIN: &[u8] = b"strongroom redaction encryption 1\n";
 
-/// Why there is no key.
+/// Why a key cannot be loaded or used.
 #[derive(Debug, Error)]
 pub enum KeyError {
     #[error("a key is file:PATH, env:NAME or command:PROGRAM ARGUMENTS")]
     Source,
     #[error(
-        "it is a key itself; write file:PATH, env:NAME or command:PROGRAM ARGUMENTS, and make another key"
+        "the text is a key itself; write file:PATH, env:NAME or command:PROGRAM ARGUMENTS, and make a new key"
     )]
     Written,
     #[error("read the key {}", path.display())]
@@ -53,7 +53,7 @@ pub enum KeyError {
     Open { path: PathBuf },
     #[error("the environment has no variable {name}")]
     Variable { name: String },
-    #[error("the program {program} gave no key: {detail}")]
+    #[error("the program {program} returned no key: {detail}")]
     Program { program: String, detail: String },
     #[error("{place} is not a key of 64 hex digits")]
     Format { place: String },
@@ -63,7 +63,7 @@ pub enum KeyError {
     SameId { id: KeyId },
 }
 
-/// Where a key is.
+/// Where a key is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
     /// `file:PATH`: a file of 64 hex digits that only its owner may read.
@@ -85,7 +85,8 @@ impl KeySource {
         if rest.is_empty() {
             return Err(KeyError::Source);
         }
-        // Later errors name the file, the variable or the program.
+        // A key in the place of its source is refused here, because later errors repeat the name of
+        // the file, the variable or the program.
         if rest.len() == 2 * KEY_BYTES && rest.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(KeyError::Written);
         }
@@ -100,7 +101,8 @@ impl KeySource {
     /// Reads the key. Blocks while a program runs.
     ///
     /// # Errors
-    /// [`KeyError`] if it cannot be read, is open to others, or is not a key.
+    /// [`KeyError`] if the key cannot be read, if other users may read it, or if the text is not a
+    /// key.
     pub fn load(&self) -> Result<Key, KeyError> {
         let text = match self {
             KeySource::File(path) => read_file(path)?,
@@ -118,7 +120,7 @@ impl fmt::Display for KeySource {
         match self {
             KeySource::File(path) => write!(f, "file:{}", path.display()),
             KeySource::Environment(name) => write!(f, "env:{name}"),
-            // Arguments may be secret.
+            // Only the program is shown, because its arguments may be secret.
             KeySource::Command(command) => {
                 write!(f, "command:{}", command.first().map_or("", String::as_str))
             }
@@ -129,12 +131,12 @@ impl fmt::Display for KeySource {
 fn read_file(path: &Path) -> Result<Secret, KeyError> {
     let failed = |source| KeyError::Read { path: path.to_owned(), source };
     let irregular = || KeyError::Irregular { path: path.to_owned() };
-    // To open a pipe is to wait for its writer.
+    // This is checked before opening, because opening a pipe would block until it has a writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(irregular());
     }
     let file = std::fs::File::open(path).map_err(failed)?;
-    // What counts is the file that is read, whatever the name leads to a moment later.
+    // The opened file is checked again, because the name may lead to another file by now.
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(irregular());
@@ -151,7 +153,7 @@ fn read_file(path: &Path) -> Result<Secret, KeyError> {
     Ok(Secret::new(text))
 }
 
-/// Runs a program and returns the first line of what it prints.
+/// Runs a program and returns the first line of its output.
 fn ask(command: &[String]) -> Result<Secret, KeyError> {
     let program = command.first().ok_or(KeyError::Source)?;
     let failed = |detail: String| KeyError::Program { program: program.clone(), detail };
@@ -161,7 +163,7 @@ fn ask(command: &[String]) -> Result<Secret, KeyError> {
     Ok(Secret::new(line))
 }
 
-/// First 4 bytes of a hash of a key; 8 hex digits in tokens.
+/// The first 4 bytes of a hash of a key; tokens contain them as 8 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(pub(crate) [u8; 4]);
 
@@ -179,7 +181,7 @@ impl FromStr for KeyId {
     }
 }
 
-/// Returns the bytes that lower-case hex digits stand for.
+/// Decodes lower-case hex digits.
 pub(crate) fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -197,11 +199,11 @@ pub(crate) fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// A key. Its debug text has its id alone.
+/// A key. Its debug text contains only its id.
 #[derive(Clone)]
 pub struct Key {
     id: KeyId,
-    /// What each token begins with.
+    /// The bytes that every token of this key begins with.
     pub(crate) head: String,
     bytes: [u8; KEY_BYTES],
     pub(crate) tokens: hmac::Key,
@@ -219,7 +221,7 @@ impl Key {
         Ok(Key::new(bytes))
     }
 
-    /// Parses 64 lower-case hex digits, perhaps with white space around them.
+    /// Parses 64 lower-case hex digits, with or without white space around them.
     ///
     /// # Errors
     /// [`KeyError::Format`].
@@ -227,7 +229,8 @@ impl Key {
         hex(text.trim()).map(Key::new).ok_or_else(|| KeyError::Format { place: "the text".to_owned() })
     }
 
-    /// Returns the text of a key file: 64 hex digits and a newline. Only a new key file may have it.
+    /// Returns the text of a key file: 64 hex digits and a newline. Write it only to a new key
+    /// file.
     pub fn to_text(&self) -> Secret {
         let mut text: String = self.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         text.push('\n');
@@ -264,17 +267,18 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The current key, and older ones with which values are only recognised and decrypted.
+/// The current key, and old keys, which only decrypt texts and recognise tokens.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    /// The current key is the first.
+    /// All keys, the current one first.
     keys: Vec<Key>,
     current: Key,
 }
 
 impl Keys {
     /// # Errors
-    /// [`KeyError::SameId`] if two keys have the same id, as the same key given twice has.
+    /// [`KeyError::SameId`] if two keys have the same id, for example because a key was given
+    /// twice.
     pub fn new(current: Key, old: Vec<Key>) -> Result<Keys, KeyError> {
         let mut keys = vec![current.clone()];
         for key in old {
@@ -294,7 +298,7 @@ impl Keys {
         self.keys.iter().find(|key| key.id == id)
     }
 
-    /// The ids of all keys, that of the current key first.
+    /// Returns the ids of all keys, the current key's first.
     pub fn ids(&self) -> impl Iterator<Item = KeyId> + '_ {
         self.keys.iter().map(Key::id)
     }
@@ -332,7 +336,7 @@ mod tests {
         assert!(matches!(source.load(), Err(KeyError::Open { .. })));
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("a mode");
         assert_eq!(source.load().expect("a key").id(), Key::parse(TEXT).expect("a key").id());
-        // A pipe without a writer, a link to it, a folder, and a device that never ends.
+        // A pipe without a writer, a link to that pipe, a folder, and a device that never ends.
         let (pipe, link) = (folder.path().join("pipe"), folder.path().join("link"));
         let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status();
         assert!(made.expect("mkfifo").success());
@@ -359,7 +363,7 @@ mod tests {
         for text in ["", "file", "file:", "env: ", "vault:x", "/etc/key"] {
             assert!(KeySource::parse(text).is_err(), "{text}");
         }
-        // A key in the place of its source is not repeated.
+        // If a key is written in the place of its source, the error does not repeat it.
         for kind in ["file:", "env:", "env: ", "command:", ""] {
             let error = KeySource::parse(&format!("{kind}{TEXT}")).expect_err(kind);
             assert!(!format!("{error} {error:?}").contains(&TEXT[..8]), "{error}");

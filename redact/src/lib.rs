@@ -1,15 +1,17 @@
-//! Decides what an event may say before it is written, and changes it.
+//! Replaces values in events before the events are written, as a policy demands.
 //!
-//! A [`Policy`] names paths and shapes of values. A [`Redactor`] has a policy and its [`Keys`]: it
-//! edits the bytes of an event, so that everything that the policy does not name stays byte for byte
-//! as it was, and returns the mark that the row has to carry. `docs/redaction.md` is the reference
-//! of the policy and the threat model.
+//! A [`Policy`] names paths, and shapes of values. A [`Redactor`] applies a policy with its
+//! [`Keys`]: it edits the bytes of an event and returns the mark for the event's row. Every byte
+//! outside the replaced values stays as it was. `docs/redaction.md` is the reference of the policy
+//! and of the threat model.
 //!
 //! Invariants of this crate:
-//! - A value that the policy names is in no byte of an edited event. What the editor does not
-//!   understand is dropped whole or refused ([`Unreadable`]), never passed.
+//! - No byte of an edited event is part of a value that the policy names. Text that the editor does
+//!   not understand is dropped whole, or the event is refused ([`Unreadable`]); such text is never
+//!   kept.
 //! - No error, label or debug text of this crate repeats a value or a key.
-//! - Only [`keys`] does IO: it reads a file, a variable or the answer of a program, once.
+//! - Only [`keys`] does IO: it reads a file, an environment variable or the output of a program,
+//!   once for each key.
 
 mod cipher;
 mod detect;
@@ -41,7 +43,7 @@ pub use settings::{RuleSettings, Settings};
 pub use target::{Form, Target};
 pub use token::{TOKEN_BYTES, Token, TokenError};
 
-/// The context with which a reject is encrypted.
+/// The context for the encryption of a reject, see [`Redactor::encrypt`].
 pub const CONTEXT_REJECT: &[u8] = b"reject";
-/// The context with which a record of the write-ahead log is encrypted.
+/// The context for the encryption of a record of the write-ahead log.
 pub const CONTEXT_WAL: &[u8] = b"wal";

@@ -1,15 +1,17 @@
-//! Paths of a policy: how they are written, and what each of their steps matches.
+//! Paths of a policy: their syntax, and what each of their steps matches.
 //!
 //! ```text
 //! path  = root { step }
 //! step  = "." name | ".*" | ".**" | "[]" | "[" '"' name '"' "]"
 //! ```
 //!
-//! `*` is any member, `[]` any element, `**` any number of steps; at the end, `**` is every value
-//! below that is neither an object nor a list. Names are compared without regard to the case of
-//! ASCII letters: a client's misspelt `Data` has the same value in it.
+//! `*` matches any member, `[]` any element, and `**` any number of steps. A `**` at the end
+//! matches every value below that is neither an object nor a list. Names are compared without
+//! regard to the case of ASCII letters, because a client may misspell `data` as `Data`, and the
+//! value is the same.
 //!
-//! Invariant: a path that is accepted has one text, [`Path::to_string`], and a known root. No state.
+//! Invariant: an accepted path has exactly one text, that of [`Path::to_string`], and begins with a
+//! known root. No state.
 
 use std::fmt;
 use std::iter::Peekable;
@@ -50,7 +52,7 @@ roots! {
     StatusDetails = "responseStatus.details",
     UserExtra = "user.extra",
     ImpersonatedUserExtra = "impersonatedUser.extra",
-    /// Also `impersonatedUser.username`.
+    /// `user.username`, and also `impersonatedUser.username`.
     UserName = "user.username",
     RequestUri = "requestURI",
 }
@@ -66,7 +68,8 @@ impl fmt::Display for Root {
 pub struct Roots(u16);
 
 impl Roots {
-    /// The roots in which detectors look, and where a replaced value is looked for again.
+    /// The roots in which detectors search, and in which copies of replaced values are searched
+    /// for.
     pub(crate) const OF_BODIES: Roots = Roots(
         1 << Root::RequestObject as u16
             | 1 << Root::ResponseObject as u16
@@ -96,7 +99,7 @@ impl Roots {
     }
 }
 
-/// One step of a path, from a value to a value in it.
+/// One step of a path: from a value to a value inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Name(String),
@@ -108,9 +111,11 @@ pub(crate) enum Step {
 /// Why a text is not a path.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PathError {
-    #[error("begins with none of {}", Root::ALL.iter().map(|root| root.as_str()).collect::<Vec<_>>().join(", "))]
+    #[error("does not begin with one of {}", Root::ALL.iter().map(|root| root.as_str()).collect::<Vec<_>>().join(", "))]
     Root,
-    #[error("is not like requestObject.data.*, a[].b, a.**.b or a[\"b.c\"]; wrong at character {0}")]
+    #[error(
+        "is not a path such as requestObject.data.*, a[].b, a.**.b or a[\"b.c\"]; wrong at character {0}"
+    )]
     Syntax(usize),
     #[error("has more than {PATH_BYTES_MAX} bytes or {PATH_STEPS_MAX} steps")]
     TooLong,
@@ -156,7 +161,7 @@ impl Path {
     }
 }
 
-/// Parses the steps after a root. The error is the number of characters that were left.
+/// Parses the steps after a root. The error is the number of characters that were not parsed.
 fn steps(text: &str) -> Result<Vec<Step>, usize> {
     let mut steps = Vec::new();
     let mut rest = text.chars().peekable();

@@ -1,10 +1,10 @@
-//! JSON pointers of what was replaced, and the mark that they make.
+//! JSON pointers to replaced values, and the mark that lists them.
 //!
-//! A mark has room for a bounded number of paths. Where there are more, the indexes of arrays are
-//! folded into the step `-`, which no element has: *in one or more elements of this array*. Where
-//! that is not enough, or a name cannot stand in a mark, a parent has to be dropped whole.
+//! A mark has room for a bounded number of paths. If there are more, each index of an array becomes
+//! the step `-`, which no element has; it means *in one or more elements of this array*. If that is
+//! still too much, or if a name cannot be written in a mark, a parent has to be dropped as a whole.
 //!
-//! Invariant: a mark that is returned is true of the edited record. No state.
+//! Invariant: a returned mark is true of the edited record. No state.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,25 +17,25 @@ use crate::json;
 
 /// The step that stands for one or more elements of an array.
 const ANY_ELEMENT: &str = "-";
-/// Bytes of a mark that are not paths: more than the longest.
+/// Maximum number of bytes of a mark that are not paths.
 const MARK_HEAD_BYTES: usize = 128;
-/// Bytes that a mark needs for a path besides the path: quotes and a comma. A pointer has no
-/// control characters, so an escape needs at most one byte for one of the path.
+/// Bytes that a path takes in a mark besides its own: two quotes and a comma. A pointer has no
+/// control characters, so escaping a byte adds at most one byte, which [`fits`] counts.
 const PATH_BYTES_MORE: usize = 3;
 
-/// A value on the way to one that was replaced.
+/// The index of a value that was replaced, or that contains a replaced value, in [`Nodes`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeId(u32);
 
-/// The step to a value from the one around it.
+/// The step from the surrounding value to a value.
 #[derive(Debug)]
 pub(crate) enum Segment {
     /// The record itself.
     Root,
-    /// A member: the extent of its name's literal.
+    /// A member: the start and end of its name's literal.
     Name(usize, usize),
     Index(usize),
-    /// A name that is not in the text as it is.
+    /// A name that does not occur literally in the text, such as a decoded query parameter.
     Owned(Vec<u8>),
 }
 
@@ -45,17 +45,17 @@ struct Node {
     at: usize,
 }
 
-/// The values on the way to those that were replaced.
+/// The replaced values, and all values around them.
 #[derive(Default)]
 pub(crate) struct Nodes(Vec<Node>);
 
 /// Positions of values that have to be dropped, with their labels.
 pub(crate) type Forced = HashMap<usize, u16>;
 
-/// Why there is no mark.
+/// Why a mark cannot be made.
 #[derive(Debug)]
 pub(crate) enum Unmarked {
-    /// These values have to be dropped first.
+    /// The mark can be made once these values are dropped.
     Drop(Forced),
     Impossible,
 }
@@ -64,19 +64,19 @@ pub(crate) enum Unmarked {
 pub(crate) struct Replaced {
     pub(crate) node: NodeId,
     pub(crate) hit: Hit,
-    /// Extent of the value.
+    /// Start and end of the value.
     pub(crate) start: usize,
     pub(crate) end: usize,
 }
 
-/// The way from the record to a value: the position of each value, and the step to it.
+/// The steps from the record to a value, each with the position of the value that it leads to.
 struct Way<'t> {
     steps: Vec<(usize, Cow<'t, str>)>,
     action: Action,
 }
 
 impl Way<'_> {
-    /// The pointer to the value after `length` steps.
+    /// Returns the pointer to the value after the first `length` steps.
     fn pointer(&self, length: usize) -> String {
         let mut out = String::new();
         for (_, step) in &self.steps[..length.min(self.steps.len())] {
@@ -90,12 +90,12 @@ impl Way<'_> {
 impl Nodes {
     pub(crate) fn add(&mut self, parent: Option<NodeId>, segment: Segment, at: usize) -> NodeId {
         self.0.push(Node { parent, segment, at });
-        // A record has fewer bytes than numbers of nodes.
+        // A record has far fewer than 2^32 bytes, so the number of its nodes fits in a `u32`.
         NodeId((self.0.len() - 1) as u32)
     }
 
-    /// Returns the way to a value; the error is the position of the last value on the way that can
-    /// be named, or `None` if that is the record.
+    /// Returns the steps to a value. If a step cannot be written in a mark, the error is the
+    /// position of the last value before that step, or `None` if that is the record.
     fn way<'t>(&self, text: &'t [u8], replaced: &Replaced) -> Result<Way<'t>, Option<usize>> {
         let mut chain = Vec::new();
         let mut next = Some(replaced.node);
@@ -139,7 +139,7 @@ fn escaped(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// Makes the mark of what was replaced in `text`.
+/// Makes the mark for the replaced values of `text`.
 pub(crate) fn mark(
     policy: u64,
     text: &[u8],
@@ -170,7 +170,7 @@ pub(crate) fn mark(
     let mut found = paths(&ways);
     if !fits(&found) {
         for way in &mut ways {
-            // A step of digits may be a member's name; then it is not folded, and only costs room.
+            // If a step of digits is a member's name, it is not folded and only takes more room.
             fold(way, text);
         }
         found = paths(&ways);
@@ -185,14 +185,14 @@ pub(crate) fn mark(
     merged(ways)
 }
 
-/// Whether a mark has room for the paths.
+/// Returns true if the paths fit in a mark.
 fn fits(paths: &BTreeMap<String, Action>) -> bool {
     let escapes = |path: &str| path.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
     let bytes: usize = paths.keys().map(|path| path.len() + escapes(path) + PATH_BYTES_MORE).sum();
     paths.len() <= REDACTED_PATHS_MAX && bytes + MARK_HEAD_BYTES <= REDACTION_BYTES_MAX
 }
 
-/// Puts `-` in the place of every index.
+/// Replaces every index of an array by `-`.
 fn fold(way: &mut Way<'_>, text: &[u8]) {
     let mut around = None;
     for (at, step) in &mut way.steps {
@@ -204,8 +204,9 @@ fn fold(way: &mut Way<'_>, text: &[u8]) {
     }
 }
 
-/// Returns which parents have to be dropped so that the paths fit: from the deepest level up, those
-/// that have more than one path below them.
+/// Returns, in [`Unmarked::Drop`], the parents that have to be dropped so that the paths fit. On
+/// the deepest level, all parents with more than one path below them are dropped; then the next
+/// higher levels follow, until the paths fit.
 fn merged(mut ways: Vec<Way<'_>>) -> Result<Redaction, Unmarked> {
     let mut forced = Forced::new();
     let deepest = ways.iter().map(|way| way.steps.len()).max().unwrap_or_default();

@@ -1,11 +1,11 @@
-//! The policy: what is replaced, where, and how.
+//! The policy: which values are replaced, where, and by which action.
 //!
-//! [`Settings`] are what a TOML table says; a [`Policy`] is what of them can be kept. Each rule is
-//! about some clusters, namespaces and resources, and has paths and an action. A preset is a set of
-//! rules. A detector is about the shape of values, in any body.
+//! [`Settings`] are the policy as written in a TOML table, and a [`Policy`] is the checked form.
+//! Each rule names clusters, namespaces and resources, and has paths and an action. A preset is a
+//! named set of rules. A detector finds values by their shape, in any body.
 //!
-//! Invariant: a policy that exists can be enforced; every mistake, and every rule that could not be
-//! kept, is an error when it is made. It has no key and reads none.
+//! Invariant: every policy that exists can be enforced. Every mistake, and every rule that cannot
+//! be enforced, is an error when the policy is made. A policy has no key and reads none.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -33,11 +33,12 @@ pub const GLOBS_MAX: usize = 256;
 
 const ID_DOMAIN: &[u8] = b"strongroom redaction policy 1\n";
 
-/// A resource whose objects have parts of other objects in `data`, its group, and these others.
+/// A resource whose `data` contains parts of other objects, its API group, and the resources of
+/// those other objects.
 pub(crate) const REVISIONS: (&str, &str, [&str; 2]) =
     ("controllerrevisions", "apps", ["daemonsets", "statefulsets"]);
 
-/// Query parameters with values of objects in them.
+/// Query parameters that contain values of objects.
 pub(crate) const FIELD_SELECTOR: &str = "fieldselector";
 pub(crate) const LABEL_SELECTOR: &str = "labelselector";
 
@@ -49,22 +50,22 @@ pub struct PolicyError {
     pub what: String,
 }
 
-/// Which requests a rule is about, and its patterns.
+/// The requests that a rule is about, and its patterns.
 #[derive(Clone, Debug)]
 struct Rule {
-    /// None stands for all, here and in the next two.
+    /// An empty list stands for all; this holds for namespaces and resources, too.
     clusters: Vec<Glob>,
     namespaces: Vec<Glob>,
-    /// Group and resource.
+    /// Pairs of API group and resource.
     resources: Vec<(Glob, Glob)>,
     roots: Roots,
-    /// The roots of its own paths.
+    /// The roots of the rule's own paths, without the roots that may repeat their values.
     named: Roots,
     of_event: Range<usize>,
     of_entry: Range<usize>,
 }
 
-/// A policy that can be kept.
+/// A policy that can be enforced.
 #[derive(Clone, Debug)]
 pub struct Policy {
     key: KeySource,
@@ -74,15 +75,15 @@ pub struct Policy {
     of_event: Graph,
     of_entry: Graph,
     labels: Vec<String>,
-    /// One text for all spellings of the same policy.
+    /// A text that is the same for all spellings of the same policy.
     text: String,
 }
 
 impl Policy {
-    /// Checks settings. Reads no key.
+    /// Checks settings. No key is read.
     ///
     /// # Errors
-    /// Every mistake, not only the first one.
+    /// All mistakes, not only the first one.
     pub fn new(settings: &Settings) -> Result<Policy, Vec<PolicyError>> {
         let mut maker = Maker::default();
         maker.labels.extend(Implied::ALL.map(|implied| implied.as_str().to_owned()));
@@ -130,10 +131,16 @@ impl Policy {
             );
         }
         if maker.rules.len() > RULES_MAX {
-            maker.mistake("rules", &format!("there are more than {RULES_MAX}, presets included"));
+            maker.mistake(
+                "rules",
+                &format!("there are more than {RULES_MAX} rules, those of presets included"),
+            );
         }
         if maker.paths > PATHS_MAX {
-            maker.mistake("rules", &format!("they have more than {PATHS_MAX} paths, presets included"));
+            maker.mistake(
+                "rules",
+                &format!("the rules have more than {PATHS_MAX} paths, those of presets included"),
+            );
         }
         match key.flatten() {
             Some(key) if maker.errors.is_empty() => {
@@ -163,18 +170,18 @@ impl Policy {
         &self.old_keys
     }
 
-    /// The members that the policy may change in any event.
+    /// Returns the members that the policy may change in any event.
     pub fn roots(&self) -> Roots {
         self.roots_of(self.rules.iter())
     }
 
-    /// The members that the policy may change in an event with this target.
+    /// Returns the members that the policy may change in an event with this target.
     pub(crate) fn roots_for(&self, cluster: &str, target: &Target<'_>) -> Roots {
         self.roots_of(self.rules.iter().filter(|rule| rule.is_about(cluster, target)))
     }
 
-    /// The members that the policy changes on their own account in an event with this target, and
-    /// not only because they may repeat what is in others.
+    /// Returns the members that a path of the policy names in an event with this target. Members
+    /// that are changed only because they may repeat other members are not among them.
     pub(crate) fn named_for(&self, cluster: &str, target: &Target<'_>) -> Roots {
         let mut named = Roots::default();
         let rules = self.rules.iter().filter(|rule| rule.is_about(cluster, target));
@@ -194,8 +201,8 @@ impl Policy {
         roots
     }
 
-    /// The id of the policy with a key of this id: equal for equal policies, whatever the order and
-    /// the spelling of their settings.
+    /// Returns the id of the policy with a key of this id. Equal policies have equal ids, whatever
+    /// the order and the spelling of their settings.
     pub(crate) fn id(&self, key: KeyId) -> u64 {
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(ID_DOMAIN);
@@ -205,7 +212,7 @@ impl Policy {
         hash.as_ref().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
     }
 
-    /// The paths for a kind of record.
+    /// Returns the graph of the paths for a kind of record.
     pub(crate) fn graph(&self, form: Form) -> &Graph {
         match form {
             Form::Event => &self.of_event,
@@ -213,7 +220,7 @@ impl Policy {
         }
     }
 
-    /// The patterns that apply to an event with this target.
+    /// Returns the patterns that apply to an event with this target.
     pub(crate) fn applicable(&self, form: Form, cluster: &str, target: &Target<'_>) -> Patterns {
         let mut patterns = Patterns::default();
         for rule in self.rules.iter().filter(|rule| rule.is_about(cluster, target)) {
@@ -226,19 +233,20 @@ impl Policy {
         patterns
     }
 
-    /// The detectors, each with the index of its label.
+    /// Returns the detectors, each with the index of its label.
     pub(crate) fn detectors(&self) -> impl Iterator<Item = (&'static Detector, u16)> + '_ {
         let first = self.labels.len() - self.detectors.len();
         self.detectors.iter().copied().zip((first..).map(index))
     }
 
-    /// The index of the label of a path, if the policy has it.
+    /// Returns the index of the label of a path; `None` if the policy does not have the path.
     pub(crate) fn label_of(&self, path: &str) -> Option<u16> {
         self.labels.iter().position(|label| label == path).map(index)
     }
 
-    /// The names of the query parameters that the policy may change, in lower case; `None` if it may
-    /// change any. Selectors are among them if they may have a value of a body.
+    /// Returns the names of the query parameters that the policy may change, in lower case; `None`
+    /// if it may change any parameter. Selectors are included if they may contain a value of a
+    /// body.
     pub(crate) fn parameters(&self) -> Option<Vec<String>> {
         let mut names = BTreeSet::new();
         for path in self.labels.iter().filter_map(|label| Path::parse(label).ok()) {
@@ -247,7 +255,7 @@ impl Policy {
                 (Root::RequestUri, _) => return None,
                 (Root::RequestObject | Root::ResponseObject, first) => {
                     names.insert(FIELD_SELECTOR.to_owned());
-                    // A selector of labels is about `metadata.labels`.
+                    // A label selector contains values of `metadata.labels`.
                     if !matches!(first, Some(Step::Name(name)) if !name.eq_ignore_ascii_case("metadata")) {
                         names.insert(LABEL_SELECTOR.to_owned());
                     }
@@ -285,13 +293,14 @@ impl Keys {
     }
 }
 
-/// The number of labels is bounded by [`PATHS_MAX`].
+/// Converts an index. It fits, because the number of labels is bounded by [`PATHS_MAX`].
 fn index(at: usize) -> u16 {
     u16::try_from(at).unwrap_or(u16::MAX)
 }
 
 impl Rule {
-    /// Asked for every row, so what tells most apart is compared first.
+    /// Returns true if the rule applies to requests with this target. This is called for every row,
+    /// so the resource, which excludes most rows, is compared first.
     fn is_about(&self, cluster: &str, target: &Target<'_>) -> bool {
         let target = target.said();
         let any =
@@ -299,7 +308,8 @@ impl Rule {
         let is_resource = match target.resource {
             None => true,
             Some(resource) => {
-                // A core resource has no group, and neither has one whose group cannot be read.
+                // A core resource has no group. If the group cannot be read, the rule applies
+                // whatever the group may be.
                 let is_group = |own: &Glob| target.api_group.is_none_or(|group| own.matches(group));
                 let (revisions, group, revised) = REVISIONS;
                 let is_revision = resource == revisions && target.api_group.is_none_or(|own| own == group);
@@ -313,8 +323,8 @@ impl Rule {
         is_resource
             && match (target.namespace, target.name) {
                 (Some(namespace), _) => any(&self.namespaces, namespace),
-                // A named object without a namespace is in none. Without a name, the request may be
-                // about objects of all namespaces.
+                // An object with a name and without a namespace is in no namespace. If the name is
+                // missing, too, the request may be about objects of all namespaces.
                 (None, Some(_)) => self.namespaces.is_empty() || self.namespaces.contains(&Glob::Any),
                 (None, None) => true,
             }
@@ -322,12 +332,12 @@ impl Rule {
     }
 }
 
-/// A text in which `*` stands for any number of any characters.
+/// A text in which each `*` stands for any number of any characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Glob {
     Any,
     Text(String),
-    /// The parts between the stars: at least two.
+    /// The parts between the stars; there are at least two.
     Parts(Vec<String>),
 }
 
@@ -358,7 +368,7 @@ impl Glob {
     }
 }
 
-/// Collects rules and mistakes.
+/// Checks rules, and collects them and all mistakes.
 #[derive(Default)]
 struct Maker {
     errors: Vec<PolicyError>,
@@ -376,7 +386,7 @@ impl Maker {
     }
 
     fn source(&mut self, place: &str, text: &str) -> Option<KeySource> {
-        // The text may be the key itself, so the error does not repeat it.
+        // If the text is a key itself, the error does not repeat it.
         KeySource::parse(text).map_err(|error| self.mistake(place, &error.to_string())).ok()
     }
 
@@ -450,7 +460,7 @@ impl Maker {
                     .chain(path.steps.iter().cloned())
                     .collect(),
                 action,
-                // What is claimed about a user is not the user's name.
+                // A claim about a user is not the user's name, so it gets a label of its own.
                 label: if before.contains(&BELOW) { Implied::Claim.label() } else { index(label) },
                 body_steps: *body_steps,
             };
@@ -475,11 +485,11 @@ impl Maker {
     }
 }
 
-/// Returns what is wrong with a glob.
+/// Returns what is wrong with a glob; `None` if it is valid.
 fn glob_mistake(key: &str, glob: &str) -> Option<&'static str> {
     let slashes = glob.matches('/').count();
     if glob.is_empty() {
-        Some("is empty; leave the list out for all")
+        Some("is empty; leave the list out to apply to all")
     } else if glob.len() > GLOB_BYTES_MAX {
         Some("is too long")
     } else if key == "resources" && (slashes > 1 || glob.starts_with('/') || glob.ends_with('/')) {
@@ -495,7 +505,7 @@ fn glob_mistake(key: &str, glob: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns why a path cannot be kept with an action: the event would not be one any more.
+/// Returns why a path cannot have an action: the edited event would no longer be a valid event.
 fn unkeepable(path: &Path, action: Action) -> Option<&'static str> {
     match (path.root, action) {
         (Root::UserName, Action::Drop) => {
@@ -505,18 +515,18 @@ fn unkeepable(path: &Path, action: Action) -> Option<&'static str> {
             Root::Annotations | Root::UserExtra | Root::ImpersonatedUserExtra | Root::StatusDetails,
             Action::Tokenise,
         ) if path.steps.is_empty() => {
-            Some("is an object, which a token cannot stand for; name its members, such as .*, or drop it")
+            Some("is an object, which a token cannot replace; name its members, such as .*, or drop it")
         }
         _ => None,
     }
 }
 
-/// The step of a place that is every value below.
+/// A step in [`Places`] that stands for every value below.
 const BELOW: &str = "**";
 
 type Places = &'static [(&'static [&'static str], usize)];
 
-/// Where a root is in an event.
+/// Returns where the value of a root is in an event.
 fn in_event(root: Root) -> Places {
     match root {
         Root::RequestObject => &[(&["requestObject"], 1)],
@@ -531,7 +541,8 @@ fn in_event(root: Root) -> Places {
     }
 }
 
-/// Where a root is in an entry of Google Cloud Logging, which has no extra and no URI.
+/// Returns where the value of a root is in an entry of Google Cloud Logging. Such an entry has no
+/// `extra` and no URI.
 fn in_entry(root: Root) -> Places {
     match root {
         Root::RequestObject => &[(&["protoPayload", "request"], 2)],
@@ -548,7 +559,8 @@ fn in_entry(root: Root) -> Places {
         Root::UserName => &[
             (&["protoPayload", "authenticationInfo", "principalEmail"], 0),
             (&["protoPayload", "authenticationInfo", "principalSubject"], 0),
-            // Those on whose behalf a service account acted, and its key, which has its name.
+            // The principals on whose behalf a service account acted, and the key of the account,
+            // because the key's name contains the account's name.
             (&["protoPayload", "authenticationInfo", "thirdPartyPrincipal", BELOW], 0),
             (&["protoPayload", "authenticationInfo", "serviceAccountKeyName"], 0),
             (&["protoPayload", "authenticationInfo", "serviceAccountDelegationInfo", "principalSubject"], 0),

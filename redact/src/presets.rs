@@ -1,10 +1,10 @@
-//! The rules that ship with the program, by name.
+//! The sets of rules that ship with the program, by name.
 //!
 //! Invariant: every preset is a set of rules that [`crate::Policy`] accepts; a test checks that.
 
 use crate::settings::RuleSettings;
 
-/// A named set of rules. Its values are dropped.
+/// A named set of rules, all with the action `drop`.
 pub(crate) struct Preset {
     pub(crate) name: &'static str,
     rules: &'static [(&'static [&'static str], &'static [&'static str])],
@@ -13,7 +13,7 @@ pub(crate) struct Preset {
 /// The names of the presets.
 pub const PRESETS: [&str; 4] = ["secrets", "configmaps", "env", "exec"];
 
-/// Resources with pods, or with templates of pods.
+/// Resources that are pods or contain templates of pods.
 const WORKLOADS: [&str; 5] =
     ["core/pods", "core/podtemplates", "core/replicationcontrollers", "apps/*", "batch/*"];
 

@@ -1,11 +1,12 @@
-//! A policy with its keys, applied to one event at a time.
+//! Applies a policy with its keys to one event at a time.
 //!
-//! An event is walked over, mostly once. It is walked over again where something else has to go
-//! because of what was replaced: an annotation that repeats a value, a collector's member beside the
-//! event, a parent of what the mark has no room for, the name of a user in the rest of the event.
+//! Most events are walked over once. An event is walked over again if a replaced value makes
+//! another edit necessary: in an annotation that repeats the value, in a member that a collector
+//! added beside the event, in a parent that has to be dropped because the mark has no room, or
+//! where the rest of the event contains the name of a replaced user.
 //!
-//! Invariant: an event is returned as edited only with a mark that names what was edited. Nothing is
-//! kept between events.
+//! Invariant: an edited event is returned only together with a mark that names what was edited. No
+//! state is kept between events.
 
 use std::collections::BTreeMap;
 
@@ -30,8 +31,8 @@ use crate::token::Token;
 /// Maximum number of walks over one event.
 const WALKS_MAX: usize = 8;
 
-/// Why an event cannot be written under the policy: what the policy names may be in it, and cannot
-/// be found for certain. The event has to be encrypted whole.
+/// Why an event cannot be edited under the policy: it may contain values that the policy names, and
+/// they cannot be found with certainty. Such an event has to be encrypted as a whole.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Unreadable {
     #[error("the event is not one JSON object")]
@@ -40,9 +41,9 @@ pub enum Unreadable {
     NotUtf8,
     #[error("the event is nested too deeply")]
     TooDeep,
-    #[error("the event has members twice that the policy is about")]
+    #[error("the event repeats a member that the policy is about")]
     Ambiguous,
-    #[error("the places that the policy is about do not fit into a mark")]
+    #[error("the places that were edited do not fit in a mark")]
     Mark,
 }
 
@@ -56,7 +57,7 @@ impl From<Broken> for Unreadable {
     }
 }
 
-/// An event as it may be written.
+/// An edited event, which may be written.
 #[derive(Clone, Debug)]
 pub struct Redacted {
     pub event: Vec<u8>,
@@ -69,12 +70,12 @@ pub struct Redacted {
 pub struct Counts {
     pub dropped: u64,
     pub tokenised: u64,
-    /// For each part of the policy that replaced values: its index for [`Redactor::label`], and the
-    /// number of values. Sorted by index.
+    /// For each part of the policy that replaced values, its index (see [`Redactor::label`]) and
+    /// the number of values. Sorted by index.
     pub by_label: Vec<(u16, u64)>,
 }
 
-/// What of a policy applies to the events of one kind and target.
+/// The part of a policy that applies to events of one form and target.
 #[derive(Clone, Debug)]
 pub struct Applicable {
     form: Form,
@@ -84,14 +85,14 @@ pub struct Applicable {
     keeps_messages: bool,
 }
 
-/// A policy with its keys. Shared by threads, and never changed.
+/// A policy with its keys. It is shared by threads and never changes.
 #[derive(Debug)]
 pub struct Redactor {
     policy: Policy,
     keys: Keys,
     id: u64,
     detectors: Vec<(&'static Detector, u16)>,
-    /// The label of the path to the user's name, if the policy has it.
+    /// The label of the path `user.username`; `None` if the policy does not have that path.
     names_label: Option<u16>,
     /// The query parameters that the policy may change; `None` if it may change any.
     parameters: Option<Vec<String>>,
@@ -114,35 +115,36 @@ impl Redactor {
         &self.keys
     }
 
-    /// The id of the key that tokens and encrypted texts are made with.
+    /// Returns the id of the key under which tokens and encrypted texts are made.
     pub fn key_id(&self) -> KeyId {
         self.keys.current().id()
     }
 
-    /// The id that marks have: a hash of the policy and of the id of its key.
+    /// Returns the id that marks contain: a hash of the policy and of the id of its key.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Names a part of the policy for people: `requestObject.data.*`, `detector email`, …
+    /// Returns the name of a part of the policy, for people: `requestObject.data.*`, `detector
+    /// email`, …
     pub fn label(&self, index: u16) -> &str {
         self.policy.label(index)
     }
 
-    /// Returns the members of an event with this target that the policy may change. Takes well under
-    /// a microsecond with a few rules.
+    /// Returns the members of an event with this target that the policy may change. This takes well
+    /// under a microsecond with a few rules.
     pub fn roots(&self, cluster: &str, target: &Target<'_>) -> Roots {
         self.policy.roots_for(cluster, target)
     }
 
-    /// Returns those of [`roots`](Self::roots) that the policy names itself. The others are changed
-    /// only because they may repeat what is in a body.
+    /// Returns those of [`roots`](Self::roots) that a path of the policy names. The other members
+    /// are changed only because they may repeat a value of a body.
     pub fn named_roots(&self, cluster: &str, target: &Target<'_>) -> Roots {
         self.policy.named_for(cluster, target)
     }
 
-    /// Whether the policy may change a request URI, for any target. A parameter whose name is encoded
-    /// may be any.
+    /// Returns true if the policy may change a request URI, for any target. If the name of a
+    /// parameter is encoded, it may be any name, so the result is true.
     pub fn may_change_uri(&self, uri: &str) -> bool {
         let Some((_, query)) = uri.split_once('?') else { return false };
         let Some(names) = &self.parameters else { return true };
@@ -153,12 +155,12 @@ impl Redactor {
         })
     }
 
-    /// Whether an event with this target may be changed.
+    /// Returns true if the policy may change an event with this target.
     pub fn may_change(&self, cluster: &str, target: &Target<'_>) -> bool {
         !self.roots(cluster, target).is_empty()
     }
 
-    /// Returns what of the policy applies to events with this target.
+    /// Returns the part of the policy that applies to events with this target.
     pub fn applicable(&self, form: Form, cluster: &str, target: &Target<'_>) -> Applicable {
         let target = target.said();
         let is_core = target.api_group.is_none();
@@ -171,10 +173,10 @@ impl Redactor {
         }
     }
 
-    /// Returns the event as it may be written. `None` if nothing in it is to be changed.
+    /// Returns the edited event, which may be written; `None` if the policy changes nothing in it.
     ///
     /// # Errors
-    /// [`Unreadable`] if what the policy names cannot be found for certain.
+    /// [`Unreadable`] if the values that the policy names cannot be found with certainty.
     pub fn redact(
         &self,
         event: &[u8],
@@ -185,10 +187,10 @@ impl Redactor {
         self.redact_as(event, &self.applicable(form, cluster, target))
     }
 
-    /// Like [`redact`](Self::redact), with what applies to the event.
+    /// Like [`redact`](Self::redact), for a caller that has already looked up `applicable`.
     ///
     /// # Errors
-    /// Like [`redact`](Self::redact).
+    /// Those of [`redact`](Self::redact).
     pub fn redact_as(&self, event: &[u8], applicable: &Applicable) -> Result<Option<Redacted>, Unreadable> {
         let form = applicable.form;
         if applicable.patterns.is_empty() && self.detectors.is_empty() {
@@ -245,7 +247,7 @@ impl Redactor {
         Err(Unreadable::Mark)
     }
 
-    /// Returns the names of users that were replaced, each once, the longest first.
+    /// Returns the names of users that were replaced, the longest first.
     fn names(&self, walk: &Walk<'_, '_>) -> Vec<Vec<u8>> {
         let Some(label) = self.names_label else { return Vec::new() };
         let texts = walk.replaced.iter().filter(|replaced| replaced.hit.label == label);
@@ -268,21 +270,21 @@ impl Redactor {
         self.keys.encrypt(clear, context)
     }
 
-    /// Decrypts what [`Redactor::encrypt`] returned, under the current key or an old one.
+    /// Decrypts a text that [`Redactor::encrypt`] returned, under the current key or an old one.
     ///
     /// # Errors
-    /// [`CipherError`] if the key is not there, or the bytes or the context are not the same.
+    /// [`CipherError`] if the key is missing, or if the bytes or the context differ.
     pub fn decrypt(&self, encrypted: &[u8], context: &[u8]) -> Result<Vec<u8>, CipherError> {
         self.keys.decrypt(encrypted, context)
     }
 
-    /// The token of a value under the current key.
+    /// Returns the token of a value under the current key.
     pub fn token(&self, value: &Value) -> Token {
         self.keys.current().token(value)
     }
 }
 
-/// Returns what was kept and may repeat what was replaced.
+/// Returns the positions of values that were kept and may repeat a replaced value.
 fn repeating(walk: &Walk<'_, '_>) -> Forced {
     let mut more: Forced = walk.beside.iter().map(|at| (*at, Implied::Beside.label())).collect();
     if !walk.candidates.is_empty() {

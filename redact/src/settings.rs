@@ -1,29 +1,30 @@
-//! A policy as it is written in a TOML table, before it is checked.
+//! The settings of a policy, as written in a TOML table and not yet checked.
 //!
-//! Invariant: nothing here is known to be right; [`crate::Policy`] judges it. No state.
+//! Invariant: no setting is known to be valid; [`crate::Policy`] checks them. No state.
 
-/// A policy as it is written, before it is checked. The caller reads the TOML.
+/// The settings of a policy. The caller reads them from TOML.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// `file:PATH`, `env:NAME` or `command:PROGRAM ARGUMENTS`.
+    /// The source of the current key: `file:PATH`, `env:NAME` or `command:PROGRAM ARGUMENTS`.
     pub key: Option<String>,
-    /// Keys of the past, for reveal and decrypt alone.
+    /// Sources of earlier keys, which are only used to reveal and to decrypt.
     pub old_keys: Vec<String>,
-    /// Of [`crate::PRESETS`].
+    /// Names from [`crate::PRESETS`].
     pub presets: Vec<String>,
-    /// Of [`crate::DETECTORS`].
+    /// Names from [`crate::DETECTORS`].
     pub detectors: Vec<String>,
     pub rules: Vec<RuleSettings>,
 }
 
-/// One rule as it is written.
+/// The settings of one rule.
 #[derive(Clone, Debug, Default)]
 pub struct RuleSettings {
-    /// Globs; none stands for all.
+    /// Globs; an empty list stands for all.
     pub clusters: Vec<String>,
-    /// Globs; none stands for all.
+    /// Globs; an empty list stands for all.
     pub namespaces: Vec<String>,
-    /// Globs, `resource` for any API group, or `group/resource`; none stands for all.
+    /// Globs in the form `resource`, for any API group, or `group/resource`; an empty list stands
+    /// for all.
     pub resources: Vec<String>,
     pub paths: Vec<String>,
     /// `drop` or `tokenise`.

@@ -1,11 +1,10 @@
-//! What a policy asks about an event before it reads it.
+//! The object and the record that a policy is applied to.
 //!
-//! Invariant: `None` never means that a rule does not apply, and an empty text counts as `None`. No
-//! state.
+//! Invariant: `None` never excludes a rule, and an empty text counts as `None`. No state.
 
-/// What an event is about, as far as a policy asks. `None` stands for a member that is absent or
-/// cannot be read. Take the values from the decoded columns, and none at all (the default) if
-/// `objectRef` could not be read: then every rule applies that may.
+/// The object that an event is about, as far as rules depend on it. `None` stands for a member that
+/// is absent or cannot be read. Take the values from the decoded columns. If `objectRef` could not
+/// be read, use the default, which has no values: then every rule applies that could apply.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Target<'a> {
     /// Without a namespace and a name, the request may be about objects of all namespaces.
@@ -17,8 +16,8 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// The target without the members that say nothing: some encoders write empty members that
-    /// others leave out.
+    /// Returns the target without empty members, because some encoders write empty members and
+    /// others leave them out.
     #[must_use]
     pub fn said(&self) -> Target<'a> {
         let said = |text: Option<&'a str>| text.filter(|text| !text.is_empty());
@@ -31,10 +30,10 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What the bytes of a record are.
+/// The form of a record's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// An audit event, without what was around it.
+    /// An audit event, without the wrapper that was around it.
     Event,
     /// An audit entry of Google Cloud Logging.
     GoogleEntry,

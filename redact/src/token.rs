@@ -1,10 +1,10 @@
 //! Tokens: keyed digests that stand for values.
 //!
-//! A token is `rt1:<key id, 8 hex>:<32 hex>`: the first 16 bytes of HMAC-SHA-256 over a byte for the
-//! kind of the value and the value's canonical text. Equal values have equal tokens for the life of
-//! a key, however they are spelled: a string's text is what it says, not its escapes; a number is its
-//! exact decimal value; the members of an object are sorted. That holds at any depth. A string and a
-//! number of the same text have different tokens.
+//! A token is `rt1:<key id, 8 hex>:<32 hex>`. The second part is the first 16 bytes of HMAC-SHA-256
+//! over a byte for the kind of the value and the value's canonical text. Under one key, equal
+//! values have equal tokens, however they are spelled: the text of a string is its content without
+//! escapes, a number is its exact decimal value, and the members of an object are sorted, at any
+//! depth. A string and a number with the same text have different tokens.
 //!
 //! Invariant: a token depends on the value and the key alone.
 
@@ -21,15 +21,15 @@ use crate::keys::{Key, KeyId, Keys, TOKEN_PREFIX, hex};
 /// Length of a token's text.
 pub const TOKEN_BYTES: usize = TOKEN_PREFIX.len() + 8 + 1 + 32;
 const DIGEST_BYTES: usize = 16;
-/// Integers of up to this many digits are written out. No double is longer.
+/// Integers with at most this many digits are written with all their digits. No double has more.
 const INTEGER_DIGITS_MAX: usize = 309;
 
-/// Why a text is not a token, or a token cannot be judged.
+/// Why a text is not a token, or why a token cannot be compared with a value.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum TokenError {
     #[error("a token is rt1:, 8 hex digits, a colon and 32 hex digits")]
     Format,
-    #[error("the token is of the key {0}, which is not given")]
+    #[error("the token was made with the key {0}, which is not one of the policy's keys")]
     UnknownKey(KeyId),
     #[error("the value is not JSON")]
     NotJson,
@@ -57,7 +57,7 @@ impl Token {
         &self.0
     }
 
-    /// The id of the key that the token was made with.
+    /// Returns the id of the key that made the token.
     pub fn key_id(&self) -> KeyId {
         let id = self.0.get(TOKEN_PREFIX.len()..TOKEN_PREFIX.len() + 8).and_then(hex).unwrap_or_default();
         KeyId(id)
@@ -70,7 +70,8 @@ impl fmt::Display for Token {
     }
 }
 
-/// What is hashed: kinds of values never share a digest.
+/// The kind of a value. It is hashed with the value, so values of different kinds have different
+/// tokens.
 #[derive(Clone, Copy)]
 enum Kind {
     String = b's' as isize,
@@ -78,26 +79,26 @@ enum Kind {
 }
 
 impl Key {
-    /// The token of a string.
+    /// Returns the token of a string.
     pub fn token_of_str(&self, text: &str) -> Token {
         self.token_of_bytes(text.as_bytes())
     }
 
-    /// The token of a string that may have lone surrogates.
+    /// Returns the token of a string that may contain lone surrogates.
     pub(crate) fn token_of_bytes(&self, text: &[u8]) -> Token {
         self.digest(Kind::String, text)
     }
 
-    /// The token of a JSON value.
+    /// Returns the token of a JSON value.
     pub fn token(&self, value: &Value) -> Token {
         match value {
             Value::String(text) => self.token_of_str(text),
-            // A value always has a text.
+            // Every `Value` can be written as JSON.
             value => self.token_of_valid(value.to_string().as_bytes()),
         }
     }
 
-    /// The token of a JSON text.
+    /// Returns the token of a JSON text.
     ///
     /// # Errors
     /// [`TokenError::NotJson`].
@@ -109,13 +110,13 @@ impl Key {
         }
     }
 
-    /// The token of a text that is known to be one JSON value.
+    /// Returns the token of a text that is known to be one JSON value.
     pub(crate) fn token_of_valid(&self, text: &[u8]) -> Token {
         match text.first() {
             Some(b'"') => self.token_of_bytes(&json::unescape(text)),
             Some(b'{' | b'[') => {
                 let mut canonical = Vec::with_capacity(text.len());
-                // A text that is known to be JSON can be read.
+                // The text is known to be JSON, so this succeeds.
                 match write_canonical(text, 0, 0, &mut canonical) {
                     Ok(_) => self.digest(Kind::Other, &canonical),
                     Err(_) => self.digest(Kind::Other, text),
@@ -141,8 +142,9 @@ impl Key {
     }
 }
 
-/// Writes one text for all spellings of the value that begins at `at`: without white space, members
-/// sorted by what their names say, the last of two with one name. Returns where the value ends.
+/// Writes the canonical text of the value that begins at `at`, which is the same for all spellings:
+/// without white space, with the members sorted by their unescaped names. Of two members with one
+/// name, the last is kept. Returns the position after the value.
 fn write_canonical(text: &[u8], at: usize, depth: usize, out: &mut Vec<u8>) -> Result<usize, Broken> {
     match text.get(at) {
         Some(b'{') => {
@@ -185,8 +187,8 @@ fn write_canonical(text: &[u8], at: usize, depth: usize, out: &mut Vec<u8>) -> R
     }
 }
 
-/// Writes a string as a literal. One with a lone surrogate is not UTF-8, and only has to differ from
-/// all others.
+/// Writes a string as a literal. A string with a lone surrogate is not UTF-8; the only requirement
+/// on its text is that it differs from that of every other string.
 fn write_canonical_string(text: &[u8], out: &mut Vec<u8>) {
     let literal = std::str::from_utf8(text).ok().and_then(|text| serde_json::to_string(text).ok());
     match literal {
@@ -204,8 +206,9 @@ fn write_canonical_string(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Returns one text for all spellings of a number: the digits of an integer, and a power of ten for
-/// every other number. It is exact, whatever a double holds. A literal is its own text.
+/// Returns a text that is the same for all spellings of a number: all digits of an integer, or
+/// digits and a power of ten for every other number. The text is exact, even where a double is not.
+/// A literal (`true`, `false`, `null`) is returned unchanged.
 fn canonical_number(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text).into_owned();
     if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
@@ -242,7 +245,7 @@ fn canonical_number(text: &[u8]) -> String {
 }
 
 impl Keys {
-    /// Whether a value is the one that a token stands for.
+    /// Returns true if a token stands for this value.
     ///
     /// # Errors
     /// [`TokenError::UnknownKey`] if none of the keys made the token.
@@ -378,7 +381,7 @@ mod tests {
 
     #[test]
     fn the_token_of_a_known_value_never_changes() {
-        // Archives of earlier releases have such tokens.
+        // Archives contain such tokens, so the text must not change.
         assert_eq!(
             key().token_of_str("123-45-6789").as_str(),
             "rt1:b773176c:a10c5dbe807a2c36a67b13aeeca1f78f"

@@ -1,14 +1,14 @@
-//! An event as the entry that GKE makes of it in Google Cloud Logging.
+//! Maps an event to the entry that GKE makes of it in Google Cloud Logging.
 //!
-//! Invariant: the entry says no more than Google's do. It has no groups, uid, extra, impersonated
-//! user, level and URI. A success has no code. A failure has its HTTP code in a response of the
-//! type `Status`, and its gRPC code in `status`.
+//! Invariant: the entry contains no more than Google's entries do. It has no groups, uid, extra,
+//! impersonated user, level or URI. The entry of a success has no code. The entry of a failure has
+//! the HTTP code in a response of the type `Status`, and the gRPC code in `status`.
 
 use serde_json::{Map, Value, json};
 
 use super::{Event, SecondsFormat, hash_hex};
 
-/// Returns the entry, or nothing for an event of the stage RequestReceived, for which Google has no
+/// Returns the entry; `None` for an event of the stage RequestReceived, for which Google has no
 /// entry.
 pub(super) fn entry(event: &Event<'_>) -> Option<Value> {
     let members = &event.members;
@@ -71,7 +71,8 @@ pub(super) fn entry(event: &Event<'_>) -> Option<Value> {
 
     let log = if matches!(verb.as_str(), "get" | "list" | "watch") { "data_access" } else { "activity" };
     let mut operation = json!({"id": id, "producer": "k8s.io"});
-    // A long-running request has two entries; every other request has one, which is both.
+    // A long-running request has two entries, one for its start and one for its end. Every other
+    // request has one entry for both.
     let is_long = verb == "watch" || matches!(reference.subresource(), "exec" | "attach" | "portforward");
     if stage == "ResponseStarted" || !is_long {
         operation["first"] = true.into();
@@ -95,7 +96,7 @@ pub(super) fn entry(event: &Event<'_>) -> Option<Value> {
     }))
 }
 
-/// What a request is about; empty texts for what the event does not say.
+/// The object of a request; a text is empty if the event does not have it.
 struct Reference([String; 6]);
 
 impl Reference {
@@ -108,7 +109,8 @@ impl Reference {
         &self.0[5]
     }
 
-    /// `io.k8s.core.v1.pods.exec.create`: the group's domain is written backwards.
+    /// Returns a method such as `io.k8s.core.v1.pods.exec.create`. The labels of the group's domain
+    /// name are in reverse order.
     fn method(&self, verb: &str) -> String {
         let [group, version, _, resource, _, subresource] = &self.0;
         if resource.is_empty() {
@@ -125,7 +127,8 @@ impl Reference {
         format!("{}.{verb}", parts.join("."))
     }
 
-    /// `core/v1/namespaces/ns/pods/name/exec`, or the path of a request that names no resource.
+    /// Returns a name such as `core/v1/namespaces/ns/pods/name/exec`, or the path of a request that
+    /// names no resource.
     fn resource_name(&self, uri: &str) -> String {
         let [group, version, namespace, resource, name, subresource] = &self.0;
         if resource.is_empty() {
@@ -142,8 +145,8 @@ impl Reference {
     }
 }
 
-/// A body with its `@type`, which is `of`, or follows from the body's kind if `of` is empty. A body
-/// that is not an object becomes the member `value`.
+/// Returns a body with the member `@type`. Its value is `of` or, if `of` is empty, follows from the
+/// kind of the body. A body that is not an object becomes the member `value` of an object.
 fn typed(body: Value, of: &str) -> Option<Value> {
     let mut object = match body {
         Value::Null => return None,
@@ -177,7 +180,7 @@ fn failure(status: Value) -> Value {
     Value::Object(response)
 }
 
-/// The gRPC code by which Google reports a failure with this HTTP code.
+/// Returns the gRPC code by which Google reports a failure with this HTTP code.
 fn grpc_code(http: u64) -> u32 {
     match http {
         400 | 422 => 3,

@@ -1,8 +1,8 @@
 //! Tests of the renderings.
 //!
-//! Goal: each rendering is what its dialect's readers parse, and the event can be found in it
-//! again. Method: lines of the generator and some odd events are rendered in every dialect, and
-//! unwrapped here by the shortest code that knows the dialect.
+//! Goal: each rendering can be parsed by a reader of its dialect, which finds the event in it.
+//! Method: lines of the generator and some odd events are rendered in every dialect, and unwrapped
+//! here by the shortest code that knows the dialect.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ fn parse_text(value: &Value) -> Value {
     parse(value.as_str().expect("a string"))
 }
 
-/// The event in a rendering, for the dialects that do not map it.
+/// Returns the event in a rendering. The dialects that map events are not supported.
 fn found(text: &str, dialect: Dialect) -> Value {
     let after = |mark: &str| parse(text.split_once(mark).expect(mark).1);
     match dialect {
@@ -158,7 +158,8 @@ fn a_rendering_is_a_function_of_the_event() {
         let all = || events.iter().map(|event| rendered(event, dialect)).collect::<String>();
         assert_eq!(all(), all(), "{}", dialect.name());
     }
-    // A change of a rendering must be meant: tests of other crates compare what they read of it.
+    // A change of a rendering must be intended, because tests of other crates depend on the
+    // renderings.
     let event = r#"{"kind":"Event","level":"Metadata","auditID":"7f1a","stageTimestamp":"2026-03-02T10:00:00.123456Z"}"#;
     let text: String = Dialect::ALL.into_iter().map(|dialect| rendered(event, dialect)).collect();
     for time in ["2026-03-02T10:00:00.123Z", "1772445600123", "1772445600123456000", "Mar  2 10:00:00"] {
@@ -196,7 +197,7 @@ fn entry(event: &Value) -> Value {
 
 #[test]
 fn google_entries_name_the_request() {
-    // group, version, namespace, resource, name, subresource; verb; method; resource name.
+    // Columns: group, version, namespace, resource, name, subresource; verb; method; resource name.
     for (reference, verb, method, name) in [
         (
             "- v1 ns pods p exec",

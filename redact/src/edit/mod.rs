@@ -1,18 +1,21 @@
-//! Walks the bytes of a record once, and notes what is to be replaced.
+//! Walks over the bytes of a record once, and collects the edits that the policy demands.
 //!
-//! Terms: a value is visited with the *states* that the way to it leads to in the graph of the
-//! policy's paths; a path that ends there is a *hit*. A *place* is what the API says about a value,
-//! whatever the policy says: a body, its annotations, the operations of a JSON patch.
+//! Terms: each value is visited with its *states*, the nodes in the graph of the policy's paths
+//! that the steps from the record to the value lead to. If a path ends at the value, that is a
+//! *hit*. The *place* of a value is its role in the API, whatever the policy says: a body, the
+//! annotations of a body, an operation of a JSON patch.
 //!
-//! It is hard because a value is not only where a path leads. A body is an object, a list of
-//! objects, a table, a JSON patch, or a text; an annotation repeats an object as text; a name in
-//! `managedFields` is made of values. So a path is applied wherever an object of the API stands, and
-//! what does not have the form that the path expects is a hit itself: a scalar where the path
-//! continues, a patch whose pointer cannot be read. Lists are looked through where a path names a
-//! member.
+//! Following paths alone would not be enough, because a value can be in other places than the one
+//! where its path leads. A body is an object, a list of objects, a table, a JSON patch, or a text;
+//! an annotation repeats an object as text; a name in `managedFields` can contain values. So a path
+//! is applied to every object of the API in a body. Whatever does not have the form that the path
+//! expects is a hit itself: a scalar where the path continues, or a patch whose pointer cannot be
+//! read. If a path names a member and the value is a list, the path is applied to each element of
+//! the list.
 //!
-//! Invariants: the text is read strictly ([`crate::json`]), every occurrence of a repeated member is
-//! visited, and edits are in the order of the text and do not overlap. Nothing is written here.
+//! Invariants: the text is parsed strictly ([`crate::json`]), every occurrence of a repeated member
+//! is visited, and edits are in the order of the text and do not overlap. This module writes
+//! nothing.
 
 mod moves;
 mod places;
@@ -32,10 +35,11 @@ use crate::keys::Key;
 use crate::pointers::{NodeId, Nodes, Replaced, Segment};
 use crate::target::Form;
 
-/// Maximum number of pairs of members that are compared one by one.
+/// Maximum number of pairs of members that are compared directly. More members are compared by
+/// hash.
 const PAIRS_MAX: usize = 1024;
 
-/// What the walk needs to know.
+/// The inputs of a walk.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'c> {
     pub(crate) graph: &'c Graph,
@@ -43,19 +47,20 @@ pub(crate) struct Context<'c> {
     pub(crate) applicable: &'c Patterns,
     pub(crate) detectors: &'c [(&'static Detector, u16)],
     pub(crate) form: Form,
-    /// Cells of a table of this resource show no values.
+    /// True if the cells of a table of this resource contain no values.
     pub(crate) keeps_cells: bool,
-    /// The member `data` of this resource may be a part of another object.
+    /// True if the member `data` of this resource may be a part of another object.
     pub(crate) has_revisions: bool,
-    /// The member `message` of this resource is a field like any other, and no error's.
+    /// True if the member `message` of this resource is an ordinary field, not the message of an
+    /// error.
     pub(crate) keeps_messages: bool,
     pub(crate) key: &'c Key,
-    /// Positions of values that are dropped whatever leads to them, with their labels.
+    /// Positions of values that are dropped even if no path leads to them, with their labels.
     pub(crate) forced: &'c HashMap<usize, u16>,
-    /// Names of users that were replaced, and the label of the path that did it.
+    /// Names of users that were replaced, and the label of the path that replaced them.
     pub(crate) names: &'c [Vec<u8>],
     pub(crate) names_label: u16,
-    /// How many texts are around this one.
+    /// Nesting depth of this text: the number of texts that it is inside of.
     pub(crate) texts: usize,
 }
 
@@ -63,25 +68,25 @@ fn dropped(implied: Implied) -> Hit {
     Hit { action: Action::Drop, label: implied.label() }
 }
 
-/// A string that was kept and may repeat a value.
+/// A string that was kept, although it may repeat a replaced value.
 pub(crate) struct Candidate {
     /// Extent of its literal.
     pub(crate) literal: (usize, usize),
-    /// What the string says now, if names in it were replaced.
+    /// The string's text after names in it were replaced; `None` if none was.
     pub(crate) text: Option<Vec<u8>>,
-    /// Where the value begins that is dropped if it does, and the label.
+    /// If the string does repeat a value: the position of the value to drop, and the label.
     pub(crate) at: usize,
     pub(crate) label: u16,
 }
 
-/// A stretch of the text, and what takes its place.
+/// A range of the text, and the bytes that replace it.
 pub(crate) struct Edit {
     start: usize,
     end: usize,
     with: Vec<u8>,
 }
 
-/// A stretch of the stack of states, or of the text.
+/// A range of the stack of states, or of the text.
 #[derive(Clone, Copy)]
 struct Span {
     start: usize,
@@ -96,22 +101,23 @@ impl Span {
     }
 }
 
-/// What a value is by the API's rules. The span of a place is the states at the root of its body.
+/// The role of a value in the API. A span in a place holds the states at the root of the value's
+/// body.
 #[derive(Clone, Copy)]
 enum Place {
-    /// The event, or the entry.
+    /// The event, or Google's entry.
     Record,
-    /// `protoPayload` of an entry.
+    /// `protoPayload` of Google's entry.
     Payload,
-    /// What no policy looks into.
+    /// A value that no policy can change.
     Skip,
-    /// A member that is not an event's.
+    /// A member that is not one of the event's own.
     Beside,
-    /// Who acts: paths, but no detectors.
+    /// The user who acts. Paths apply here, but detectors do not.
     User,
-    /// A member of a user, and what is in it.
+    /// A member of a user, and everything inside it.
     OfUser,
-    /// An object with these members, which are never changed.
+    /// An object whose members of these names are never changed.
     Known(&'static [&'static str]),
     RequestUri,
     Status,
@@ -119,7 +125,7 @@ enum Place {
     Message,
     /// The reason or the state of a `Status`.
     Reason,
-    /// The status of an object, in which controllers quote the object.
+    /// The `status` of an object. Controllers quote the object in it.
     Remarks,
     Remark,
     AuditAnnotations,
@@ -133,25 +139,25 @@ enum Place {
     /// An array that is a JSON patch, or may be one.
     Patch {
         root: Span,
-        /// It is a whole body.
+        /// True if the array is a whole body.
         is_body: bool,
     },
-    /// An operation of a JSON patch: the index of its target.
+    /// An operation of a JSON patch, with the index of its target.
     Operation(usize),
     Metadata,
     Annotations,
     Annotation,
     ManagedFields,
     Fields {
-        /// A path leads to, or above, this field.
+        /// True if a path leads to this field, or to one above it.
         is_hit: bool,
     },
-    /// An annotation of a webhook's patch, as JSON.
+    /// An annotation that contains a webhook's patch, as JSON.
     WebhookPatch,
     Plain,
 }
 
-/// Where an operation of a JSON patch puts its value.
+/// The place to which an operation of a JSON patch writes its value.
 #[derive(Clone, Copy)]
 struct Target {
     states: Span,
@@ -159,21 +165,21 @@ struct Target {
     place: Place,
 }
 
-/// What became of a value.
+/// What was done to a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// As it was, or changed in a part of it.
+    /// The value was left alone, or only a part of it was changed.
     Kept,
     Tokenised,
     Dropped,
 }
 
-/// A member that was read.
+/// A member that was visited.
 struct Member {
     /// Extent of the name's literal.
     name: (usize, usize),
     fate: Fate,
-    /// It, or a part of it, was replaced.
+    /// True if the value, or a part of it, was replaced.
     is_edited: bool,
 }
 
@@ -195,12 +201,12 @@ pub(crate) struct Walk<'t, 'c> {
     text: &'t [u8],
     context: Context<'c>,
     states: Vec<State>,
-    /// Where the object begins and ends.
+    /// Where the outermost value begins and ends.
     whole: Span,
     /// The states at the root of any body.
     bodies: Span,
     targets: Vec<Target>,
-    /// What the patch that is being read moves to a place of the policy.
+    /// What the current JSON patch moves to a place of the policy.
     moved: Moved,
     frames: Vec<Frame>,
     depth: usize,
@@ -208,11 +214,11 @@ pub(crate) struct Walk<'t, 'c> {
     edits: Vec<Edit>,
     pub(crate) replaced: Vec<Replaced>,
     pub(crate) candidates: Vec<Candidate>,
-    /// Where strings begin in which only names were replaced.
+    /// Where those strings begin in which only names were replaced.
     pub(crate) renamed: Vec<usize>,
-    /// Members beside the event's.
+    /// Positions of the members beside the event's own.
     pub(crate) beside: Vec<usize>,
-    /// The names in the objects that are being read, and what became of their values.
+    /// The members of the objects around the current position, and what was done to their values.
     members: Vec<Member>,
 }
 
@@ -227,7 +233,7 @@ impl<'t, 'c> Walk<'t, 'c> {
         Ok(walk)
     }
 
-    /// Walks over a text that is an object of the API, or what a webhook's annotation has.
+    /// Walks over a text that is an object of the API, or the content of a webhook's annotation.
     fn inner(text: &'t [u8], context: Context<'c>, is_webhook_patch: bool) -> Result<Walk<'t, 'c>, Broken> {
         let mut walk = Walk::new(text, context);
         let bodies = walk.bodies;
@@ -296,14 +302,15 @@ impl<'t, 'c> Walk<'t, 'c> {
         }
     }
 
-    /// Adds the states of a span to the newest span, which begins at `start`.
+    /// Adds the states of another span to the newest span, which begins at `start`.
     fn add(&mut self, start: usize, span: Span) {
         for index in span.start..span.end {
             self.push(start, self.states[index]);
         }
     }
 
-    /// Takes one step from a value: to its member of this name, or to an element.
+    /// Takes one step from a value: to its member with this name, or to an element if `name` is
+    /// `None`.
     fn step(&mut self, span: Span, name: Option<&[u8]>) -> (Span, Option<Hit>) {
         let start = self.states.len();
         let hit = self.step_on(start, span, name);
@@ -320,7 +327,7 @@ impl<'t, 'c> Walk<'t, 'c> {
         hit
     }
 
-    /// Returns the hit of a scalar at which a path would go on.
+    /// Returns the hit of a scalar in a position from which a path would continue.
     fn scalar_hit(&self, span: Span, place: Place) -> Option<Hit> {
         let Context { graph, applicable, .. } = self.context;
         let is_body = matches!(place, Place::Body(_));
@@ -330,7 +337,7 @@ impl<'t, 'c> Walk<'t, 'c> {
 
     // Values.
 
-    /// Whether nothing in a value can be of interest.
+    /// Returns true if nothing in a value can be replaced, or can repeat what was replaced.
     fn is_idle(&self, states: Span, place: Place) -> bool {
         let is_searched = !self.context.detectors.is_empty() || !self.context.names.is_empty();
         match place {
@@ -348,7 +355,8 @@ impl<'t, 'c> Walk<'t, 'c> {
         }
     }
 
-    /// Whether messages and annotations may repeat what a body has.
+    /// Returns true if a path of the policy is about bodies, which messages and annotations may
+    /// repeat.
     fn has_bodies(&self) -> bool {
         !self.bodies.is_empty()
     }
@@ -407,7 +415,7 @@ impl<'t, 'c> Walk<'t, 'c> {
         Ok((end, self.replace(at, end, hit)))
     }
 
-    /// Notes that the value of the current frame is replaced.
+    /// Records that the value of the current frame is replaced.
     fn replace(&mut self, at: usize, end: usize, hit: Hit) -> Fate {
         let value = &self.text[at..end];
         let is_element = matches!(self.frames.last(), Some(Frame { segment: Segment::Index(_), .. }));
@@ -425,7 +433,7 @@ impl<'t, 'c> Walk<'t, 'c> {
         Fate::Tokenised
     }
 
-    /// Notes a hit at the current frame.
+    /// Records a hit at the current frame.
     fn note(&mut self, hit: Hit, start: usize, end: usize) {
         let node = self.node();
         self.replaced.push(Replaced { node, hit, start, end });
@@ -445,7 +453,7 @@ impl<'t, 'c> Walk<'t, 'c> {
             };
             parent = Some(node);
         }
-        // There is always a frame: that of the text.
+        // There is always at least one frame, that of the whole text.
         parent.unwrap_or_default()
     }
 
@@ -502,7 +510,8 @@ impl<'t, 'c> Walk<'t, 'c> {
             };
             match fate {
                 Fate::Kept | Fate::Tokenised => is_first = false,
-                // With a member kept before it, the comma before goes with it, else the one after.
+                // If a member was kept before this one, the comma before it is removed too, else
+                // the comma after it.
                 Fate::Dropped => {
                     let start = if is_first { slot } else { slot - 1 };
                     let end = if is_first && !is_last { slot_end + 1 } else { slot_end };
@@ -521,14 +530,14 @@ impl<'t, 'c> Walk<'t, 'c> {
         }
         self.members.truncate(members);
         match place {
-            // Only a part of a record can be dropped.
+            // A record cannot be dropped as a whole.
             Place::Record if whole.is_some() => Err(Broken::Ambiguous),
             _ => Ok((end, whole)),
         }
     }
 
-    /// Whether a name occurs twice in an object, and not all of its values were replaced in the same
-    /// way: no pointer can say which of them was.
+    /// Returns true if a name occurs twice in an object, and its values were not all replaced in
+    /// the same way: no pointer could say which of the values was replaced.
     fn is_ambiguous(&self, members: usize) -> bool {
         let members = &self.members[members..];
         let name = |member: &Member| json::unescape(&self.text[member.name.0..member.name.1]);
@@ -590,7 +599,7 @@ impl<'t, 'c> Walk<'t, 'c> {
             self.frames.pop();
             self.states.truncate(states_end);
             self.targets.truncate(targets_end);
-            // The elements after a dropped one keep their indexes.
+            // A dropped element becomes null, so the elements after it keep their indexes.
             if fate == Fate::Dropped {
                 self.edits.push(Edit { start: next, end: value_end, with: b"null".to_vec() });
             }

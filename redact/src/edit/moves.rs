@@ -1,12 +1,12 @@
-//! What a JSON patch moves or copies to a place of the policy.
+//! Finds the values that a JSON patch moves or copies to a place of the policy.
 //!
-//! A patch can write a value to one place, and then move or copy it to another. So a value that is
-//! written where a move to a place of the policy begins counts as named. What it is moved from may be
-//! the source of another move, and so on.
+//! A patch can write a value to one place and then move or copy the value to another. If it moves
+//! the value to a place that a path of the policy names, the value is replaced where it is written.
+//! There may be several moves in a row: the source of one may be the destination of another.
 //!
-//! Invariant: whatever a patch leaves at a place of the policy, if the patch has its value, the value
-//! is covered. The places are compared without the indexes of lists, because each operation may move
-//! the elements.
+//! Invariant: if a patch leaves a value at a place of the policy, and the patch contains that
+//! value, the value is replaced wherever the patch has it. Places are compared without the indexes
+//! of lists, because each operation may move the elements.
 
 use std::borrow::Cow;
 
@@ -14,25 +14,25 @@ use super::places::{is_index, unescape_pointer};
 use super::{Broken, Place, Span, Walk};
 use crate::json;
 
-/// Maximum number of moves of one patch that are followed. If there are more, every value of the
-/// patch is covered.
+/// Maximum number of moves that are followed in one patch. If a patch has more, all of its values
+/// are replaced.
 const MOVES_MAX: usize = 64;
 
-/// The names on the way to a place; an index of a list is empty.
+/// The names of the members that lead to a place; an index of a list is an empty name.
 type Way = Vec<Vec<u8>>;
 
-/// The pointers of a move or a copy. There is more than one if a member is repeated.
+/// The pointers of a move or copy operation. There are several if a member of it is repeated.
 struct Move<'t> {
     to: Vec<Cow<'t, [u8]>>,
     from: Vec<Cow<'t, [u8]>>,
 }
 
-/// The places from which a patch moves something to a place of the policy.
+/// The places from which a patch moves or copies values to a place of the policy.
 #[derive(Default)]
 pub(super) struct Moved(Vec<Way>);
 
 impl Moved {
-    /// Whether a value that is written to `pointer` may be moved.
+    /// Returns true if a value that is written to `pointer` may be moved to a place of the policy.
     pub(super) fn covers(&self, pointer: &[u8]) -> bool {
         !self.0.is_empty() && way(pointer).is_none_or(|way| self.meets(&way))
     }
@@ -42,7 +42,7 @@ impl Moved {
     }
 }
 
-/// The way that a pointer describes, if it is one.
+/// Returns the names in a pointer; `None` if the text is not a pointer.
 fn way(pointer: &[u8]) -> Option<Way> {
     if pointer.is_empty() {
         return Some(Way::new());
@@ -54,7 +54,8 @@ fn way(pointer: &[u8]) -> Option<Way> {
 }
 
 impl<'t> Walk<'t, '_> {
-    /// Reads which values of the patch at `at` are moved to a place of the policy.
+    /// Finds the places from which the patch at `at` moves or copies values to a place of the
+    /// policy.
     pub(super) fn moved(&mut self, at: usize, root: Span) -> Result<Moved, Broken> {
         let text = self.text;
         let mut moves: Vec<Move<'t>> = Vec::new();
@@ -73,7 +74,7 @@ impl<'t> Walk<'t, '_> {
                 } else {
                     return Ok(value_end);
                 };
-                // Anything but a string may stand for any place.
+                // A pointer that is not a string could mean any place, so it is read as the root.
                 let is_string = text.get(at) == Some(&b'"');
                 pointers.push(if is_string {
                     json::unescape(&text[at..value_end])
@@ -101,7 +102,8 @@ impl<'t> Walk<'t, '_> {
         Ok(moved)
     }
 
-    /// Whether a path of the policy ends at, above or below the place that `pointer` names.
+    /// Returns true if a path of the policy ends at the place that `pointer` names, or above or
+    /// below it.
     fn leads_to_policy(&mut self, root: Span, pointer: &[u8]) -> bool {
         let Some(rest) = pointer.strip_prefix(b"/") else { return !root.is_empty() };
         let start = self.states.len();

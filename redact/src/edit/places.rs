@@ -1,7 +1,7 @@
-//! What a value is by the API's rules, from what the value around it is.
+//! Finds the place of a value, its role in the API, from the place of the value around it.
 //!
-//! Invariant: a place that is not understood is [`Place::Plain`] or a hit, and never one that is not
-//! looked into. Nothing is written here.
+//! Invariant: a value whose role is not understood gets [`Place::Plain`] or a hit, and never a
+//! place that is skipped. This module writes nothing.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::implied::Implied;
 use crate::json::{self, Broken};
 use crate::target::Form;
 
-/// Members of an event that are never changed. The others are handled by name.
+/// Members of an event that are never changed. All other members have places of their own.
 const EVENT_MEMBERS: [&str; 15] = [
     "kind",
     "apiVersion",
@@ -31,15 +31,15 @@ const EVENT_MEMBERS: [&str; 15] = [
     "openshift_audit_level",
     "method",
 ];
-/// Members of objects in an event. Others are a collector's.
+/// Members that the API has in these objects of an event. A collector has added any others.
 const USER_MEMBERS: [&str; 4] = ["username", "uid", "groups", "extra"];
 const REFERENCE_MEMBERS: [&str; 8] =
     ["resource", "namespace", "name", "uid", "apiGroup", "apiVersion", "resourceVersion", "subresource"];
 const AUTHENTICATION_MEMBERS: [&str; 1] = ["impersonationConstraint"];
 const STATUS_MEMBERS: [&str; 8] =
     ["kind", "apiVersion", "metadata", "status", "message", "reason", "details", "code"];
-/// Members of the `metadata` that events of earlier versions have. A collector may use the name for
-/// members of its own.
+/// Members of the `metadata` that events of earlier API versions have. A collector may add members
+/// of its own under the same name.
 const META_MEMBERS: [&str; 8] = [
     "creationTimestamp",
     "generateName",
@@ -74,8 +74,8 @@ const PAYLOAD_MEMBERS: [&str; 9] = [
 ];
 
 impl<'t> Walk<'t, '_> {
-    /// Returns what a member is visited with, and the hit of the whole object, if the name has a
-    /// value in it.
+    /// Returns the states, the hit and the place of a member's value. If the name itself contains a
+    /// value, it also returns the hit of the whole object.
     pub(super) fn member(
         &mut self,
         states: Span,
@@ -152,7 +152,7 @@ impl<'t> Walk<'t, '_> {
             }
             Place::Metadata if is("annotations") => Place::Annotations,
             Place::Metadata if is("managedFields") => Place::ManagedFields,
-            // An annotation is a string; an object in its place may be anything.
+            // An annotation should be a string. If it is an object, it may be a copy of any object.
             Place::Annotations if is_object || is_array => {
                 self.add(inner.start, self.bodies);
                 inner.end = self.states.len();
@@ -182,7 +182,8 @@ impl<'t> Walk<'t, '_> {
             Place::Skip => Place::Skip,
             _ => Place::Plain,
         };
-        // What is read of such members is put together from several of them, or from a part of one.
+        // The decoder puts the meaning of such members together from several of them, or reads only
+        // a part of one, so they are always dropped.
         let is_spread = matches!((place, self.context.form), (Place::Record, Form::Event))
             && std::str::from_utf8(name).is_ok_and(strongroom_lines::is_spread);
         let poison = if is_spread { Some(dropped(Implied::Beside)) } else { self.named(place, name) };
@@ -215,7 +216,7 @@ impl<'t> Walk<'t, '_> {
         }
     }
 
-    /// Whether a value is the metadata of an event, and nothing else.
+    /// Returns true if a value contains only the metadata that an event can have.
     fn is_object_meta(&self, at: usize) -> bool {
         let text = self.text;
         let mut is_meta = true;
@@ -228,7 +229,7 @@ impl<'t> Walk<'t, '_> {
         is_meta && read.is_ok()
     }
 
-    /// Returns the hit of an object that has a member of this name.
+    /// Returns the hit of an object whose member name has a shape that a detector finds.
     pub(super) fn named(&self, place: Place, name: &[u8]) -> Option<Hit> {
         let is_seen = !matches!(
             place,
@@ -246,8 +247,8 @@ impl<'t> Walk<'t, '_> {
         first_in(self.context.detectors, name).map(|_| dropped(Implied::Name))
     }
 
-    /// A field of `managedFields`. Its names stand for members (`f:name`) or are values themselves:
-    /// of the element of a set (`v:…`), or of the keys of an element (`k:{…}`).
+    /// Handles a field of `managedFields`. A name there either stands for a member (`f:name`) or
+    /// contains a value itself: an element of a set (`v:…`), or the keys of an element (`k:{…}`).
     pub(super) fn field(
         &mut self,
         states: Span,
@@ -259,7 +260,8 @@ impl<'t> Walk<'t, '_> {
         let (inner, is_hit, whole) = match (name.first_chunk::<2>(), name.get(2..)) {
             (Some(b"f:"), Some(rest)) => {
                 let (inner, hit) = self.step(states, Some(rest));
-                // A member of what is replaced whole, with the names in it.
+                // Below a value that is replaced as a whole, the names of members are replaced with
+                // it.
                 (inner, is_hit || hit.is_some(), if is_hit { has_value } else { None })
             }
             (Some(b"v:"), _) => {
@@ -290,8 +292,8 @@ impl<'t> Walk<'t, '_> {
         (inner, None, Place::Fields { is_hit }, stronger(whole, named))
     }
 
-    /// Notes the names in managed fields that have values in them: those of the keys of elements, and
-    /// of elements of sets.
+    /// Adds those names in managed fields that contain values to the candidates: the keys of
+    /// elements, and the elements of sets.
     pub(super) fn note_names(&mut self, start: usize, end: usize) {
         if !self.has_bodies() {
             return;
@@ -306,7 +308,7 @@ impl<'t> Walk<'t, '_> {
         }
     }
 
-    /// Returns what an element of an array is visited with.
+    /// Returns the states, the hit and the place of an element of an array.
     pub(super) fn element(
         &mut self,
         states: Span,
@@ -342,7 +344,7 @@ impl<'t> Walk<'t, '_> {
             Place::User | Place::OfUser => Place::OfUser,
             Place::Known(_) => Place::Beside,
             Place::Skip => Place::Skip,
-            // A list of messages is not a message that is known.
+            // The elements of a list of messages are messages, too.
             Place::Message => Place::Message,
             Place::Reason | Place::Remarks | Place::Remark => place,
             Place::Annotation => Place::Annotation,
@@ -352,8 +354,9 @@ impl<'t> Walk<'t, '_> {
         Ok((inner, hit, inner_place))
     }
 
-    /// Reads the pointers of an operation of a JSON patch, and returns where its values go. Where
-    /// there are two pointers, both count. Returns `None` if the object is not an operation.
+    /// Reads the pointers of an operation of a JSON patch, and returns where its values are
+    /// written. If a pointer is repeated, all of its values count. Returns `None` if the object is
+    /// not an operation.
     pub(super) fn operation(&mut self, at: usize, root: Span) -> Result<Option<Target>, Broken> {
         let text = self.text;
         let mut pointers: Vec<Option<Cow<'t, [u8]>>> = Vec::new();
@@ -391,7 +394,7 @@ impl<'t> Walk<'t, '_> {
                     target.hit = stronger(target.hit, hit);
                     place
                 }
-                // No pointer: the value may be meant for any place.
+                // Without a pointer, the value may be meant for any place.
                 _ => {
                     target.hit = stronger(target.hit, self.scalar_hit(root, Place::Body(root)));
                     Place::Plain
@@ -405,8 +408,8 @@ impl<'t> Walk<'t, '_> {
         Ok(Some(target))
     }
 
-    /// Follows a pointer from the root of a body, and adds the states at its end to the newest span,
-    /// which begins at `start`.
+    /// Follows a pointer from the root of a body. Adds the states at the end of the pointer to the
+    /// newest span, which begins at `start`.
     pub(super) fn follow(&mut self, start: usize, root: Span, pointer: &[u8]) -> (Place, Option<Hit>) {
         let mut place = Place::Body(root);
         let mut hit = None;
@@ -455,7 +458,8 @@ impl<'t> Walk<'t, '_> {
             };
             states = Span { start: next, end: self.states.len() };
         }
-        // Only the last states count; they take the place of those on the way.
+        // Keep only the states at the end of the pointer, in place of those of the earlier
+        // segments.
         let last: Vec<State> = self.states[states.start..states.end].to_vec();
         self.states.truncate(base);
         last.into_iter().for_each(|state| self.push(start, state));
@@ -463,12 +467,13 @@ impl<'t> Walk<'t, '_> {
     }
 }
 
-/// Whether a segment of a JSON pointer may be the index of an element, or the place after the last.
+/// Returns true if a segment of a JSON pointer may be the index of an element, or `-`, the place
+/// after the last element.
 pub(super) fn is_index(segment: &[u8]) -> bool {
     segment == b"-" || (!segment.is_empty() && segment.iter().all(u8::is_ascii_digit))
 }
 
-/// Undoes the escapes of a JSON pointer.
+/// Decodes the escapes of a JSON pointer.
 pub(super) fn unescape_pointer(segment: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'~', segment).is_none() {
         return Cow::Borrowed(segment);

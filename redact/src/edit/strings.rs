@@ -1,7 +1,8 @@
-//! Strings that have more in them than a value: messages, annotations, URIs, copies of events.
+//! Edits strings that contain more than one value: messages, annotations, URIs, copies of events.
 //!
-//! Invariant: a string is kept only if it was read, searched, or is of a kind that has no value of a
-//! body. Texts in texts are read to a bounded depth.
+//! Invariant: a string is kept only if it was parsed or searched, or if it is of a kind that
+//! contains no value of a body. A text may contain other texts, which are parsed to a bounded
+//! depth.
 
 use std::collections::HashMap;
 
@@ -14,9 +15,10 @@ use crate::json::{self, Broken};
 use crate::pointers::Segment;
 use crate::policy::{FIELD_SELECTOR, LABEL_SELECTOR};
 
-/// What ends a parameter of a query.
+/// The bytes that separate the parameters of a query.
 pub(crate) const PARAMETERS_END: [u8; 2] = *b"&;";
-/// How deep texts in texts are read: an annotation that has an object with such an annotation.
+/// Maximum depth of texts inside texts, such as an annotation that contains an object with such an
+/// annotation.
 const TEXTS_MAX: usize = 4;
 
 impl Walk<'_, '_> {
@@ -86,8 +88,9 @@ impl Walk<'_, '_> {
         first_in(self.context.detectors, text).map(|label| Hit { action: Action::Tokenise, label })
     }
 
-    /// Returns the hit of a text that is JSON and has a value that would be replaced, or looks like
-    /// JSON and cannot be read, or is compressed. JSON may be in a JSON string, or in base64.
+    /// Returns the hit of a text if it is JSON with a value that would be replaced, if it looks
+    /// like JSON and cannot be parsed, or if it is compressed. The JSON may be inside a JSON string
+    /// or base64.
     pub(super) fn hit_in_text(&self, text: &[u8], is_webhook_patch: bool) -> Option<Hit> {
         if self.has_bodies() || !self.context.detectors.is_empty() {
             self.hit_in_layers(text, is_webhook_patch, self.context.texts + 1)
@@ -119,7 +122,7 @@ impl Walk<'_, '_> {
                 _ => opaque,
             },
             _ if text.starts_with(GZIP_IN_BASE64) => opaque,
-            // A text that has no JSON and is not base64 of it is not a copy of an object.
+            // A text that contains no JSON, and is not base64 of JSON, is not a copy of an object.
             _ => match from_base64(text) {
                 Some(decoded) => match json::bare(&decoded).first() {
                     Some(b'{' | b'[' | b'"') => self.hit_in_layers(&decoded, is_webhook_patch, texts + 1),
@@ -133,7 +136,8 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Replaces the names of users in messages and annotations, and returns what the string says then.
+    /// Replaces the names of users in a message or an annotation, and returns the new text of the
+    /// string.
     fn names_in(&mut self, at: usize, end: usize, text: &[u8], place: Place, hit: Hit) -> Option<Vec<u8>> {
         if !matches!(
             place,
@@ -161,12 +165,14 @@ impl Walk<'_, '_> {
         replaced
     }
 
-    /// A member that is not an event's: a collector's, perhaps with a copy of the event.
+    /// Handles a member that is not one of the event's own: a collector added it, perhaps with a
+    /// copy of the event.
     pub(super) fn beside(&mut self, at: usize) -> Result<(usize, Fate), Broken> {
         let end = json::value_end(self.text, at, self.depth)?;
         let value = &self.text[at..end];
         if matches!(value.first(), Some(b'"' | b'{' | b'[')) {
-            // Without the first letter, the names are found however they are put together.
+            // Only the first letter depends on the naming style (`requestObject`, `RequestObject`),
+            // so it is left out of the search.
             let is_copy = ["equestObject", "esponseObject", "equest_object", "esponse_object"]
                 .iter()
                 .any(|name| memchr::memmem::find(value, name.as_bytes()).is_some());
@@ -178,7 +184,7 @@ impl Walk<'_, '_> {
         Ok((end, Fate::Kept))
     }
 
-    /// The URI of a request: the values of parameters are replaced in it.
+    /// Handles the URI of a request, in which the values of query parameters are replaced.
     pub(super) fn request_uri(&mut self, at: usize, states: Span) -> Result<(usize, Fate), Broken> {
         let end = json::value_end(self.text, at, self.depth)?;
         let text = json::unescape(&self.text[at..end]);
@@ -189,7 +195,7 @@ impl Walk<'_, '_> {
         let Some(query) = query else { return Ok((end, Fate::Kept)) };
         let mut out = text[..query].to_vec();
         let (mut separator, mut is_changed, mut parameter_at) = (b'?', false, query + 1);
-        // API servers of early versions took a semicolon for a separator as well.
+        // Early versions of the API server accepted a semicolon as a separator, too.
         for parameter in text[query + 1..].split(|byte| PARAMETERS_END.contains(byte)) {
             parameter_at += parameter.len() + 1;
             let next = text.get(parameter_at - 1).copied().unwrap_or(b'&');
@@ -209,7 +215,7 @@ impl Walk<'_, '_> {
                     self.note(hit, at, end);
                     self.frames.pop();
                     is_changed = true;
-                    // The first parameter that is left has the question mark.
+                    // The question mark goes before the first parameter that is kept.
                     separator = if separator == b'?' { separator } else { next };
                     continue;
                 }
@@ -239,8 +245,8 @@ impl Walk<'_, '_> {
 }
 
 impl Walk<'_, '_> {
-    /// Returns the hit of a selector in a URI: `fieldSelector=spec.ssn=1` has a value of `spec.ssn`
-    /// in it, and a selector of labels those of `metadata.labels`.
+    /// Returns the hit of a selector in a URI. `fieldSelector=spec.ssn=1` contains a value of
+    /// `spec.ssn`, and a label selector contains values of `metadata.labels`.
     fn selected(&mut self, name: &[u8], value: &[u8]) -> Option<Hit> {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         let (is_of_fields, is_of_labels) = (is(FIELD_SELECTOR), is(LABEL_SELECTOR));
@@ -258,7 +264,8 @@ impl Walk<'_, '_> {
             let (metadata, _) = self.step(self.bodies, Some(b"metadata"));
             let (labels, hit) = self.step(metadata, Some(b"labels"));
             is_hit |= hit.is_some();
-            // There are several forms, and a value that is taken for a key does no harm.
+            // A label selector has several forms. If one of its values is mistaken for a key, no
+            // harm is done.
             for key in text.split(|byte| b",=!() \t".contains(byte)).filter(|key| !key.is_empty()) {
                 is_hit |= self.leads_to_value(labels, std::iter::once(key));
             }
@@ -267,7 +274,8 @@ impl Walk<'_, '_> {
         is_hit.then(|| dropped(Implied::Selector))
     }
 
-    /// Whether a path leads to a value at the end of a way, or to one on the way, or continues from it.
+    /// Returns true if a path ends at one of the values that the names of `way` lead to, one after
+    /// the other, or continues below the last of them.
     fn leads_to_value<'n>(&mut self, from: Span, way: impl Iterator<Item = &'n [u8]>) -> bool {
         let (base, mut states, mut is_hit) = (self.states.len(), from, false);
         for name in way {
@@ -280,7 +288,7 @@ impl Walk<'_, '_> {
     }
 }
 
-/// Returns the part of a text from what may be the beginning of an object of JSON to the last brace.
+/// Returns the part of a text from what may be the beginning of a JSON object to the last brace.
 fn object_in(text: &[u8]) -> Option<&[u8]> {
     let starts = |at: &usize| text.get(json::skip_white(text, at + 1)) == Some(&b'"');
     let start = memchr::memchr_iter(b'{', text).find(starts)?;
@@ -288,7 +296,7 @@ fn object_in(text: &[u8]) -> Option<&[u8]> {
     Some(&text[start..end.max(start + 1)])
 }
 
-/// Undoes the escapes of a query parameter.
+/// Decodes the escapes of a query parameter.
 fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut at = 0;

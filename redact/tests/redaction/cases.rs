@@ -1,4 +1,4 @@
-//! One case for each form in which a value is known to arrive.
+//! Tests of the redactor: one case for each form in which a value is known to arrive.
 
 use strongroom_redact::{Form, Key, Root, RuleSettings, Target};
 
@@ -6,7 +6,7 @@ use crate::{SECRET, edited, key, rule, with};
 
 const RULES: [&str; 2] = ["requestObject.data.*", "responseObject.data.*"];
 
-/// Drops `data.*`, and compares what is left, and the mark's dropped paths.
+/// Drops `data.*`, and compares the edited event and the dropped paths of its mark.
 fn dropped(event: &str, left: &str, paths: &[&str]) {
     let redactor = with(vec![rule("drop", &RULES)], &[], &[]);
     let (text, mark) = edited(&redactor, event);
@@ -61,16 +61,16 @@ fn values_are_found_however_they_are_written() {
     let path = "/requestObject/data/p";
     dropped(r#"{"requestObject":{"d\u0061ta":{"p":"x"}}}"#, r#"{"requestObject":{"d\u0061ta":{}}}"#, &[path]);
     dropped(r#"{"request\u004fbject":{"data":{"p":"x"}}}"#, r#"{"request\u004fbject":{"data":{}}}"#, &[path]);
-    // Go's decoder does not mind case everywhere, and a client may err.
+    // Go's decoder ignores case in some places, and a client may misspell a name.
     dropped(
         r#"{"requestObject":{"Data":{"p":"x"}}}"#,
         r#"{"requestObject":{"Data":{}}}"#,
         &["/requestObject/Data/p"],
     );
-    // All occurrences of a member.
+    // Every occurrence of a repeated member is dropped.
     dropped(r#"{"requestObject":{"data":{"p":"x"},"data":{"p":"y"}}}"#, r#"{}"#, &["/requestObject"]);
     dropped(r#"{"requestObject":{"data":{"p":"x","p":"y"}}}"#, r#"{"requestObject":{"data":{}}}"#, &[path]);
-    // Names that a pointer has to escape, and names that it cannot have.
+    // Names that a pointer has to escape, and names that cannot be in a pointer.
     dropped(
         r#"{"requestObject":{"data":{"a/b~c":"x"}}}"#,
         r#"{"requestObject":{"data":{}}}"#,
@@ -117,7 +117,7 @@ fn what_is_not_formed_as_expected_is_a_value() {
         r#"{"requestObject":{"data":[null,{},null]}}"#,
         &["/requestObject/data/0", "/requestObject/data/1/p"],
     );
-    // A merge patch that removes a member has no value.
+    // In a merge patch, null removes a member, so there is no value to drop.
     unchanged(r#"{"requestObject":{"data":null}}"#);
     dropped(
         r#"{"requestObject":{"data":{"p":null}}}"#,
@@ -223,7 +223,8 @@ fn json_patches_are_followed() {
     ] {
         unchanged(&format!(r#"{{"requestObject":[{other}]}}"#));
     }
-    // A value is written, and then moved to a place of the policy, perhaps in steps.
+    // A value is written to one place, and then moved to a place of the policy, in one or more
+    // moves.
     for (written, moves) in [
         ("/metadata/labels/t", r#"{"op":"move","from":"/metadata/labels/t","path":"/data/p"}"#),
         ("/metadata/labels/t", r#"{"op":"copy","path":"/data","from":"/metadata/labels"}"#),
@@ -254,7 +255,8 @@ fn json_patches_are_followed() {
     ] {
         unchanged(&format!(r#"{{"requestObject":[{{"op":"add","path":"/a","value":"x"}},{moves}]}}"#));
     }
-    // An array that is no patch: objects are bodies, and anything else may be a value.
+    // An array that is not a patch: each object in it is a body, and any other element may be a
+    // value.
     dropped(
         r#"{"requestObject":[{"data":{"p":"x"}},"y",["z"]]}"#,
         r#"{"requestObject":[{"data":{}},null,[null]]}"#,
@@ -295,7 +297,7 @@ fn annotations_that_repeat_an_object_are_dropped() {
     };
     let left = r#"{"requestObject":{"metadata":{"annotations":{"a":"b"}}}}"#;
     dropped(&event(inner), left, &[path]);
-    // In an annotation of the object in the annotation; cut; compressed; base64.
+    // The copy is inside an annotation of another copy, cut off, compressed, or in base64.
     let twice = inner.replace('\\', r"\\\");
     dropped(&event(&format!(r#"{{\"metadata\":{{\"annotations\":{{\"l\":\"{twice}\"}}}}}}"#)), left, &[path]);
     dropped(&event(r#"{\"kind\":\"Secret\",\"data"#), left, &[path]);
@@ -304,7 +306,7 @@ fn annotations_that_repeat_an_object_are_dropped() {
     dropped(&event(r#"[{\"op\":\"add\",\"path\":\"/data/p\",\"value\":\"x\"}]"#), left, &[path]);
     unchanged(&event(r#"{\"kind\":\"Secret\",\"metadata\":{}}"#));
     unchanged(&event("prose"));
-    // After what prints nothing, and in prose.
+    // The copy follows characters that print nothing, or prose.
     for before in ["\u{feff}", " \u{feff}\\n", "\\ufeff", "\u{200b}\u{a0}", "\\u0001", "was: ", ")]}'\\n"] {
         dropped(&event(&format!("{before}{inner}")), left, &[path]);
         dropped(&event(&format!("{before}{inner}\u{feff}")), left, &[path]);
@@ -314,7 +316,7 @@ fn annotations_that_repeat_an_object_are_dropped() {
     dropped(&event(r#"was: { \"data\":{\"p\":\"x\"}} and {\"a\":1}"#), left, &[path]);
     unchanged(&event(r#"was: {\"kind\":\"Secret\"}, now"#));
     unchanged(&event(r#"up{job=\"x\"} and {name} in {} of { 1 }"#));
-    // In lists as well, and as an object instead of a text.
+    // The object is in a list, or the annotation is an object and not a text.
     dropped(
         &format!(r#"{{"responseObject":{{"items":[{{"metadata":{{"annotations":{{"l":"{inner}"}}}}}}]}}}}"#),
         r#"{"responseObject":{"items":[{"metadata":{"annotations":{}}}]}}"#,
@@ -406,7 +408,7 @@ fn members_that_no_event_has_are_beside_it() {
         assert!(!left.contains("\"x\""), "{left}");
         unchanged(&event(member, "{}"));
     }
-    // A copy of the body goes whatever else is replaced.
+    // A copy of the body is dropped even if nothing else is replaced.
     dropped(
         r#"{"user":{"username":"u","copy":"{\"requestObject\":1}"},"verb":"get"}"#,
         r#"{"user":{"username":"u"},"verb":"get"}"#,
@@ -462,7 +464,7 @@ fn a_revision_has_a_part_of_another_object() {
                 .is_none()
         );
     }
-    // Another object's `data` is not a part of an object.
+    // Only in a ControllerRevision is `data` a part of an object.
     let redactor = about(&[], &path);
     let maps = Target { api_group: None, resource: Some("configmaps"), ..revisions };
     assert!(
@@ -509,7 +511,7 @@ fn a_reason_is_kept_only_if_it_is_one_of_the_api() {
     }
     unchanged(r#"{"responseStatus":{"status":"Failure","reason":"NotFound","code":404}}"#);
     unchanged(r#"{"responseObject":{"kind":"Secret","status":{"reason":"hunter2"}}}"#);
-    // The reason of an event of Kubernetes is a field.
+    // In an `Event` of Kubernetes, `reason` is an ordinary field.
     let redactor = with(vec![rule("drop", &RULES)], &[], &[]);
     let events = Target { resource: Some("events"), ..SECRET };
     let event = br#"{"requestObject":{"kind":"Event","reason":"FailedMount","message":"x"}}"#;
@@ -539,7 +541,7 @@ fn a_status_that_quotes_its_object_is_dropped_where_it_does() {
             "/responseObject/status/conditions/1/reason",
         ],
     );
-    // In a list, and in a JSON patch.
+    // The message is in an item of a list, or in a JSON patch.
     dropped(
         r#"{"responseObject":{"items":[{"data":{"p":"123-45-6789"},"status":{"message":"123-45-6789"}}]}}"#,
         r#"{"responseObject":{"items":[{"data":{},"status":{}}]}}"#,
@@ -595,7 +597,7 @@ fn selectors_with_values_go_from_the_uri() {
         assert!(!left(&labels, query).contains('?'), "{query}");
     }
     assert!(left(&labels, "labelSelector=app%3Dx").contains("app"));
-    // Any depth, any member.
+    // Paths with a `**` or a `*`, and a path that ends above the field.
     for path in ["requestObject.**.ssn", "requestObject.spec.*", "requestObject.**", "requestObject.spec"] {
         let redactor = with(vec![rule("drop", &[path])], &[], &[]);
         assert!(!left(&redactor, "fieldSelector=spec.ssn%3D1").contains('?'), "{path}");
@@ -621,7 +623,7 @@ fn what_repeats_a_replaced_value_is_dropped() {
         &["/host", "/message"],
     );
     unchanged(r#"{"host":"n1","verb":"get","requestObject":{"kind":"Secret"}}"#);
-    // A collector's members under a name that events once had.
+    // A collector's members are below `metadata`, which events of early API versions had.
     dropped(
         r#"{"metadata":{"name":"n","copy":"x"},"verb":"get","requestObject":{"data":{"p":"x"}}}"#,
         r#"{"verb":"get","requestObject":{"data":{}}}"#,
@@ -632,7 +634,7 @@ fn what_repeats_a_replaced_value_is_dropped() {
         r#"{"metadata":{"uid":"u","creationTimestamp":null},"verb":"get","requestObject":{"data":{}}}"#,
         &["/requestObject/data/p"],
     );
-    // Quoted and encoded in other ways.
+    // The copy is quoted or encoded in another way.
     for text in [
         "secret+%22correct-horse-battery%22",
         "a \\\"correct-horse-battery\\\"",
@@ -676,12 +678,12 @@ fn managed_fields_have_values_in_names() {
     ] {
         assert_eq!(edited(&redactor, &event(kept)).1, None, "{kept}");
     }
-    // Members of what goes whole.
+    // Members of a value that is dropped as a whole.
     let whole = with(vec![rule("drop", &["responseObject.data"])], &[], &[]);
     let (left, mark) = edited(&whole, &event(r#"{"f:data":{".":{},"f:jane-doe":{}},"f:n":{}}"#));
     assert_eq!(left, event(r#"{"f:n":{}}"#));
     assert!(!mark.expect("a mark").contains("jane"));
-    // Names that repeat what was replaced elsewhere.
+    // Names that repeat a value that was replaced elsewhere.
     let elsewhere = with(vec![rule("drop", &["responseObject.spec.ssn"])], &[], &[]);
     for fields in [
         r#"{"f:metadata":{"f:finalizers":{"v:\"123-45-6789\"":{}}}}"#,
@@ -694,7 +696,7 @@ fn managed_fields_have_values_in_names() {
         assert_eq!(left, r#"{"responseObject":{"spec":{},"metadata":{"managedFields":[{"manager":"m"}]}}}"#);
         crate::markers::assert_true(&mark.expect("a mark"), &left);
     }
-    // The same in a JSON patch, from any pointer into them.
+    // The same names in a JSON patch, with any pointer into managed fields.
     let redactor = with(vec![rule("drop", &["requestObject.spec.ids[]"])], &[], &[]);
     let patch = |path: &str, value: &str| {
         format!(
@@ -734,7 +736,7 @@ fn tokens_stand_for_values_of_any_type() {
     }
     assert_eq!(token(r#""x""#), token(r#""\u0078""#));
     assert_eq!(edited(&redactor, r#"{"requestObject":{"data":{"p":null}}}"#).1, None);
-    // The stronger action counts, and a token of another archive is a value like any other.
+    // The stronger action wins, and a token of another archive is replaced like any other value.
     let both = with(
         vec![rule("tokenise", &["requestObject.data.*"]), rule("drop", &["requestObject.data.p"])],
         &[],
@@ -819,14 +821,14 @@ fn the_name_of_a_user_is_replaced_wherever_it_is() {
         )
     );
     assert!(mark.expect("a mark").contains("/requestObject/spec/user"));
-    // What is left of such an annotation is searched, and not what it was.
+    // The annotation is searched for values after the name in it was replaced, not before.
     let rbac =
         r#"RBAC: allowed by ClusterRoleBinding \"b\" of ClusterRole \"r\" to User \"jane@example.org\""#;
     let event = format!(
         r#"{{"user":{{"username":"jane@example.org"}},"annotations":{{"authorization.k8s.io/reason":"{rbac}"}}}}"#
     );
     assert_eq!(edited(&redactor, &event).0, event.replace("jane@example.org", &token));
-    // The API server quotes names as Go's `%q` does.
+    // The API server quotes names of users as Go's `%q` does.
     let (text, _) = edited(
         &redactor,
         r#"{"user":{"username":"CORP\\jane"},"responseStatus":{"message":"User \"CORP\\\\jane\" cannot"},"annotations":{"authorization.k8s.io/reason":"allowed to User \"CORP\\\\jane\"","x/y":"{\"user\":\"CORP\\\\jane\"}"}}"#,
@@ -880,7 +882,7 @@ fn entries_of_google_have_the_same_members_elsewhere() {
             r#"{{"insertId":"1","labels":{{"authorization.k8s.io/reason":"to User \"{token}\""}},"protoPayload":{{"@type":"a","authenticationInfo":{{"principalEmail":"{token}"}},"request":{{"@type":"core.k8s.io/v1.Secret","data":{{}}}},"response":{{"data":{{}}}},"resourceOriginalState":{{"data":{{}}}},"status":{{"code":3}}}}}}"#
         )
     );
-    // Those on whose behalf a service account acts.
+    // The principals on whose behalf a service account acts.
     let entry = |names: [&str; 5]| {
         let [email, first, third, subject, claim] = names;
         format!(
@@ -896,7 +898,7 @@ fn entries_of_google_have_the_same_members_elsewhere() {
     let [a, b, c, d, e] = tokens.each_ref().map(String::as_str);
     assert_eq!(String::from_utf8_lossy(&redacted.event), entry([a, b, c, d, e]));
     crate::markers::assert_true(&redacted.mark.to_string(), &String::from_utf8_lossy(&redacted.event));
-    // A patch, in the object that Google puts around it.
+    // A patch inside the object that Google puts around it.
     let patch =
         br#"{"protoPayload":{"request":{"@type":"k","value":[{"op":"add","path":"/data/p","value":"x"}]}}}"#;
     let redacted =
@@ -926,7 +928,8 @@ fn detectors_look_into_every_body() {
             t(r#""no a@b.example""#)
         )
     );
-    // A name with a value in it costs the object, because the mark would repeat the name.
+    // If a member's name contains a value, the whole object is dropped, because the mark would
+    // repeat the name.
     let (text, mark) = edited(&redactor, r#"{"requestObject":{"byMail":{"a@b.example":1},"k":2}}"#);
     assert_eq!(text, r#"{"requestObject":{"k":2}}"#);
     assert!(!mark.expect("a mark").contains('@'));
@@ -968,12 +971,13 @@ fn rules_are_about_clusters_namespaces_and_resources() {
     assert!(!about(&[], &[], &["core/patients"]).may_change("prod", &patients));
     assert!(!about(&[], &[], &["secrets"]).may_change("prod", &patients));
     assert!(about(&[], &[], &["core/secrets"]).may_change("prod", &SECRET));
-    // A list over all namespaces, an object in none, and an event whose reference cannot be read.
+    // A list of all namespaces, an object without a namespace, and an event whose `objectRef`
+    // cannot be read.
     let some = about(&[], &["phi-*"], &["patients"]);
     assert!(some.may_change("prod", &Target { namespace: None, name: None, ..patients }));
     assert!(!some.may_change("prod", &Target { namespace: None, ..patients }));
     assert!(some.may_change("prod", &Target::default()));
-    // An empty member says as much as an absent one, in any combination.
+    // In any combination, an empty member has the same meaning as an absent one.
     let any = |text: Option<&'static str>| [text, None, Some("")];
     for namespace in any(patients.namespace) {
         for name in any(patients.name) {
@@ -1081,7 +1085,7 @@ fn a_mark_has_room_for_every_list() {
         "{mark}"
     );
     assert!(text.contains(r#"{"data":{},"n":499}"#));
-    // Too many names: the object that has them goes.
+    // If the names do not fit in a mark, the object that contains them is dropped.
     let data: Vec<String> = (0..300).map(|at| format!(r#""k{at}":"x""#)).collect();
     let (text, mark) = edited(
         &redactor,

@@ -1,4 +1,4 @@
-//! Events as they may be written, judged through the interface of the crate.
+//! Tests of the redactor through the interface of the crate.
 
 mod cases;
 mod markers;
@@ -13,7 +13,7 @@ pub fn key() -> Key {
     Key::parse(&"0123456789abcdef".repeat(4)).expect("a key")
 }
 
-/// A rule about everything.
+/// Returns a rule that applies to every event.
 pub fn rule(action: &str, paths: &[&str]) -> RuleSettings {
     RuleSettings {
         paths: paths.iter().map(|path| (*path).to_owned()).collect(),
@@ -22,7 +22,7 @@ pub fn rule(action: &str, paths: &[&str]) -> RuleSettings {
     }
 }
 
-/// A redactor with these rules.
+/// Returns a redactor with these rules.
 pub fn with(rules: Vec<RuleSettings>, presets: &[&str], detectors: &[&str]) -> Redactor {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let settings = Settings {
@@ -40,7 +40,7 @@ pub fn with(rules: Vec<RuleSettings>, presets: &[&str], detectors: &[&str]) -> R
 pub const SECRET: Target<'static> =
     Target { namespace: Some("phi"), name: Some("db"), api_group: None, resource: Some("secrets") };
 
-/// What is left of an event, with its mark. The text itself if nothing is changed.
+/// Returns the edited event, with its mark; the text itself if the policy changes nothing.
 pub fn edited(redactor: &Redactor, event: &str) -> (String, Option<String>) {
     match redactor.redact(event.as_bytes(), Form::Event, "prod", &SECRET) {
         Ok(None) => (event.to_owned(), None),
@@ -51,7 +51,7 @@ pub fn edited(redactor: &Redactor, event: &str) -> (String, Option<String>) {
     }
 }
 
-/// The counts and the error are part of the interface.
+/// An event that is not JSON is refused. The counts and the error are part of the interface.
 #[test]
 fn an_event_that_is_no_json_is_not_passed() {
     let redactor = with(vec![rule("drop", &["requestObject.data.*"])], &[], &[]);
@@ -74,7 +74,7 @@ fn an_event_that_is_no_json_is_not_passed() {
     assert!(matches!(redact(twice.as_bytes()), Err(Unreadable::Ambiguous)));
     let spaced = redact(format!(" \n{event}\t ").as_bytes()).expect("readable").expect("changed");
     assert_eq!(spaced.event, whole.event);
-    // What no rule is about is not even read.
+    // An event to which no rule applies is not even parsed.
     let other = with(
         vec![RuleSettings { resources: vec!["pods".to_owned()], ..rule("drop", &["requestObject"]) }],
         &[],

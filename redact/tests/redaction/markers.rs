@@ -1,5 +1,6 @@
-//! No marker survives: values at the places that a policy names, in every form in which they are
-//! known to arrive, and combinations of these, leave no trace in what is written.
+//! No marker survives: values at the places that a policy names leave no trace in the edited event.
+//! They are tried in every form in which they are known to arrive, and in combinations of these
+//! forms.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +14,8 @@ use crate::{SECRET, edited, rule, with};
 
 const MARKER: &str = "MARKER";
 
-/// Returns every text in a value: names and strings, and what they are the JSON or the base64 of.
+/// Adds every text in a value to `out`: names and strings, and the texts inside them, in JSON or
+/// base64.
 fn texts(value: &Value, out: &mut Vec<String>) {
     let push = |text: &str, out: &mut Vec<String>| {
         out.push(text.to_owned());
@@ -41,14 +43,14 @@ fn texts(value: &Value, out: &mut Vec<String>) {
     }
 }
 
-/// Panics if a marker is in the text, in a string, or in what a string has in it.
+/// Panics if a marker is in the text, in a string of it, or in a text inside a string.
 fn assert_no_marker(text: &str, event: &str) {
     let mut all = vec![text.to_owned()];
     texts(&serde_json::from_str(text).expect("an edited event is JSON"), &mut all);
     assert!(!all.iter().any(|text| text.contains(MARKER)), "a marker survives\n{event}\n{text}");
 }
 
-/// The values to which a pointer leads.
+/// Returns the values that a pointer leads to.
 fn values<'v>(value: &'v Value, steps: &[&str]) -> Vec<&'v Value> {
     let Some((step, rest)) = steps.split_first() else { return vec![value] };
     let name = step.replace("~1", "/").replace("~0", "~");
@@ -70,7 +72,7 @@ fn values<'v>(value: &'v Value, steps: &[&str]) -> Vec<&'v Value> {
 /// Panics if a mark is not true of an edited event.
 pub fn assert_true(mark: &str, event: &str) {
     let mark = Redaction::parse(mark).expect("a mark");
-    // What both verifiers ask of every redacted row.
+    // Both verifiers check this for every redacted row.
     assert_eq!(marked::compare(&mark, event.as_bytes()), Ok(()), "{mark} {event}");
     let event: Value = serde_json::from_str(event).expect("JSON");
     let find = |pointer: &String| {
@@ -91,7 +93,7 @@ pub fn assert_true(mark: &str, event: &str) {
     }
 }
 
-/// An object of the API with markers in `data`.
+/// Generates an object of the API with markers in `data`.
 fn secret() -> impl Strategy<Value = Value> {
     let name =
         proptest::sample::select(&["p", "tls.key", "a/b~c", "-", "0", "é", "data", "items", "value"][..]);
@@ -109,12 +111,12 @@ fn secret() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A body with an object in it, in one form or in one inside the other.
+/// Generates a body that contains an object, in one form or in several forms inside one another.
 fn body() -> impl Strategy<Value = Value> {
     secret().prop_recursive(4, 16, 3, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..3).prop_map(|items| {
-                // An API has objects in its lists; a text there is no object.
+                // Lists of the API contain only objects, so strings are left out.
                 let items: Vec<Value> = items.into_iter().filter(|item| !item.is_string()).collect();
                 json!({"kind": "List", "items": items})
             }),
@@ -173,7 +175,7 @@ fn event() -> impl Strategy<Value = String> {
         })
         .to_string();
         if escaped {
-            // Every marker, and every name that matters, in escapes.
+            // Writes every marker, and every name that a path depends on, with escapes.
             text.replace("MARKER", r"\u004dAR\u004bER").replace("\"data\"", r#""d\u0061ta""#).replace("\"op\"", r#""\u006fp""#)
         } else {
             text
@@ -195,7 +197,7 @@ proptest! {
                 assert_true(&mark, &left);
             }
         }
-        // Another way to say it, and members of any depth.
+        // Paths with `**` find the same values, and members at any depth.
         let redactor = with(vec![rule("drop", &["requestObject.**.data.**", "responseObject.**.data"])], &[], &[]);
         assert_no_marker(&edited(&redactor, &event).0, &event);
     }

@@ -1,12 +1,13 @@
-//! Bodies of any structure and spelling, edited as bytes, against bodies that are parsed and edited
-//! as values by code of its own: for each value, the whole way to it is compared with each path.
+//! Compares the editor, which edits bytes, with an oracle, which parses a body and edits its
+//! values. The oracle has code of its own: for each value, it compares all steps to the value with
+//! each path. The bodies have any structure and spelling.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 
 use crate::{edited, key, rule, with};
 
-/// A step of a path, as the test writes it.
+/// A step of a path, as the test writes paths.
 #[derive(Clone, Debug)]
 enum Step {
     Name(&'static str),
@@ -15,7 +16,7 @@ enum Step {
     AnyDepth,
 }
 
-/// A step of the way to a value.
+/// A step from a value to a value inside it.
 #[derive(Clone, Debug)]
 enum Key {
     Name(String),
@@ -49,7 +50,7 @@ fn takes(step: &Step, key: &Key) -> bool {
     }
 }
 
-/// Returns what can be left of a path at the end of a way.
+/// Returns what may remain of a path after the steps of `way`.
 fn rests<'s>(steps: &'s [Step], way: &[Key]) -> Vec<&'s [Step]> {
     let Some((key, way)) = way.split_first() else { return vec![steps] };
     match steps {
@@ -119,7 +120,7 @@ fn oracle(value: &Value, way: &mut Vec<Key>, rules: &[(Vec<Step>, bool)]) -> Out
     })
 }
 
-/// Writes a value with white space and escapes as `choices` says.
+/// Writes a value with white space and escapes, which `choices` selects.
 fn spelled(value: &Value, choices: &mut impl Iterator<Item = u8>, out: &mut String) {
     let white = |choices: &mut dyn Iterator<Item = u8>| {
         ["", "", " ", "\n\t"][usize::from(choices.next().unwrap_or(0) % 4)]
@@ -227,14 +228,14 @@ proptest! {
         let found: Value = serde_json::from_str(&left).expect("JSON");
         prop_assert_eq!(&found["requestObject"], &expected, "{}", text);
         prop_assert_eq!(mark.is_none(), left == text);
-        // Everything else is as it was.
+        // Everything outside the body is unchanged.
         let is_whole = left.starts_with(r#"{"kind":"Event","requestObject":"#)
             && left.ends_with(r#","stage":"ResponseComplete"}"#);
         prop_assert!(is_whole);
         if let Some(mark) = mark {
             crate::markers::assert_true(&mark, &left);
         }
-        // What is left has nothing to drop any more.
+        // A second run finds nothing more to drop.
         let only_drops = rules.iter().filter(|(_, drop)| *drop).map(|(steps, _)| rule("drop", &[&path_text(steps)]));
         let only_drops: Vec<_> = only_drops.collect();
         if only_drops.len() == rules.len() {

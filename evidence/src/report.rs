@@ -1,8 +1,8 @@
-//! The readable part of a pack: `report.html`.
+//! Writes `report.html`, the summary of a pack for people.
 //!
 //! Invariant: text from a log, an archive or the command line goes through [`escape`] before it is
-//! HTML. A report has no script and loads nothing, so it reads the same in ten years, and without a
-//! network.
+//! HTML. A report has no script and loads no other file, so it looks the same in ten years and
+//! without a network.
 
 use serde_json::Value;
 
@@ -15,10 +15,10 @@ use super::text::count;
 
 /// Maximum number of records that a report shows; all are in `records.jsonl`.
 const RECORDS_SHOWN: usize = 500;
-/// Maximum number of lines in each table of actors, verbs and so on.
+/// Maximum number of lines in each table of the most frequent values, such as actors or verbs.
 const LINES_SHOWN: usize = 20;
 /// Maximum number of gaps, and of findings of `verify`, that a report shows. `gaps.json` lists more
-/// gaps, `verification.json` all findings.
+/// gaps, and `verification.json` lists all findings.
 const GAPS_SHOWN: usize = 100;
 /// Maximum number of characters in a cell. A longer text is cut and ends with `…`.
 const CELL_CHARS: usize = 300;

@@ -138,6 +138,7 @@ pub struct Proven {
 pub struct ProvenHead {
     pub origin: String,
     pub size: u64,
+    /// The witnesses that have cosigned it, with the times of their clocks in seconds since 1970.
     pub cosigned: Vec<(WitnessKey, u64)>,
 }
 

@@ -132,8 +132,8 @@ impl Gaps {
             source: jump.source.clone(),
             count: u64::try_from(jump.messages - jump.records).unwrap_or(0),
             why: format!(
-                "{}: the broker advanced by {} messages and {} records arrived: compaction or a transaction took the other numbers, or the messages \
-                 were gone before they were read",
+                "{}: the broker's message numbers advanced by {}, but {} records arrived: compaction or a transaction used the other numbers, or the \
+                 messages were deleted before they were read",
                 jump.commit, jump.messages, jump.records
             ),
         });
@@ -208,7 +208,7 @@ impl Gaps {
             to: seen.last.and_then(time_text),
             source,
             count: seen.rows,
-            why: format!("{reason}: lines that arrived at these times, or stood between events of the period, and could not be read; they may be events"),
+            why: format!("{reason}: lines that could not be read, and that arrived at these times or are between events of the period; they may be events"),
         });
         self.add(gaps.collect(), "rejects", all);
         Ok(())
@@ -232,7 +232,7 @@ impl Gaps {
                 to: Some(question.to.clone()),
                 source: "all".to_owned(),
                 count: self.events_without_time,
-                why: "events without a time are stored under the day they arrived, and a question about a time cannot find them".to_owned(),
+                why: "events without a time are stored under the day on which they arrived, and a question about a period cannot find them".to_owned(),
             };
             self.add(vec![gap], "events_without_time", 1);
         }

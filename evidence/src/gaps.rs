@@ -132,8 +132,8 @@ impl Pauses {
             source: source.to_owned(),
             count: u64::try_from(length).unwrap_or(0),
             why: format!(
-                "{length} minutes without an event {what} of the period; {SILENCE_FACTOR} times the pause that 99 % of all pauses do not exceed are \
-                 {limit} minutes"
+                "{length} minutes without an event {what} of the period; 99 % of all pauses are not longer than the usual pause, and \
+                 {SILENCE_FACTOR} times the usual pause are {limit} minutes"
             ),
         });
         (gaps.collect(), all)
@@ -145,13 +145,13 @@ pub(crate) const CANNOT_KNOW: [&str; 8] = [
     "events that the API server never wrote: its audit policy leaves out whole classes (level None), and the policy is not in the archive",
     "events that the API server dropped before it wrote them, when its own buffer was full or its backend failed: compare its metric \
      apiserver_audit_error_total and the like for the period",
-    "log lines of a file that were rotated away or deleted before they were read: positions count what was read",
-    "clusters, nodes and sources that were never connected: a source that never brought an event has no silence",
-    "whether a silence is one of the source, of the path to the archive, or of the cluster: nothing to log and nothing logged look alike",
-    "alerts that Strongroom raised about itself (a silent source, a sum that does not hold) and that went to sinks only: they are in the \
-     archive only where hunt --store put them",
+    "log lines that were deleted, by rotation or otherwise, before they were read: positions count only bytes that were read",
+    "clusters, nodes and sources that were never connected: a source from which no event ever came has no silence",
+    "why there is a silence: the archive cannot distinguish a cluster with nothing to log from events that were lost on their way",
+    "alerts that Strongroom raised about itself (a silent source, a sum that is wrong) and that were sent only to sinks: the archive has \
+     such an alert only if hunt --store added it",
     "what was done inside databases and applications: Kubernetes audit events show access to objects of the API, not to records of patients",
-    "whether clocks of API servers were right: times of events are theirs, only times of commits are the archive's",
+    "whether the clocks of API servers were right: the times of events are from these clocks, and only the times of commits are from the archive's clock",
 ];
 
 #[cfg(test)]

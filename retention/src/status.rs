@@ -252,7 +252,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
                 issues.add(
                     IssueKind::HoldMissing,
                     &object.path,
-                    format!("hold \"{}\" is on it, but it is missing", hold.record.name),
+                    format!("it is under hold \"{}\", but it is missing", hold.record.name),
                 );
             }
         }
@@ -315,7 +315,7 @@ async fn locks(
             issues.add(
                 IssueKind::HoldMissing,
                 &object.path,
-                "a hold is on it, but the store does not hold it; run strongroom hold refresh",
+                "it is under a hold, but the store does not hold it; run strongroom hold refresh",
             );
         }
         let wanting = match (lock.mode, lock.until) {

@@ -246,7 +246,7 @@ pub(super) async fn objects(site: &Site, found: &Found, report: &mut Report) -> 
                     report.find(
                         FindingKind::HoldMissing,
                         path.as_str(),
-                        format!("hold \"{name}\" is on it, but it is missing"),
+                        format!("it is under hold \"{name}\", but it is missing"),
                     );
                 }
             }
@@ -273,7 +273,7 @@ async fn held(site: &Site, bucket: &Bucket, found: &Found, report: &mut Report) 
                 report.find(
                     FindingKind::HoldMissing,
                     path.as_str(),
-                    format!("hold \"{name}\" is on it, but the store does not hold it"),
+                    format!("it is under hold \"{name}\", but the store does not hold it"),
                 );
             }
             Condition::Unknown(_) => unknown += 1,

@@ -60,7 +60,7 @@ except ImportError:
 TABLES = ("events", "rejects", "alerts", "activity")
 TIME_COLUMN = {"events": "stage_timestamp", "rejects": "received_timestamp", "alerts": "time", "activity": "time"}  # format.md, Layout
 NOTE_BYTES_MAX = 1 << 20
-STRANGERS_MAX = 10_000  # files and folders that are looked at among those that are not the archive's
+STRANGERS_MAX = 10_000  # how many files and folders are examined that do not belong to the archive
 STRANGER = "a Parquet file where an archive has none; readers by pattern would read it"
 SIGNATURES_MAX = 100  # signed-note: "SHOULD apply a maximum limit", at least 16
 COMMIT_BYTES_MAX = 256 << 20
@@ -72,7 +72,7 @@ COMMITS_AHEAD_MAX = 1  # point 11: a killed run leaves alerts and rejects of one
 TIMESTAMP_MS_END = 253402300800000  # 10000-01-01, where years have five digits
 FINDINGS_MAX = 100_000
 BLOCK_BYTES = 1 << 20
-TOLD_MAX = 20  # for one Delta checkpoint: how many of the files that it leaves out are reported
+TOLD_MAX = 20  # how many files that a Delta checkpoint leaves out are reported
 ADD_MEMBERS = {"path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"}  # point 7
 DAY_US = 86_400_000_000
 PLAUSIBLE_FROM_US = 1_388_534_400_000_000  # 2014-01-01, format.md, Layout
@@ -3761,7 +3761,7 @@ EVENTS_FORMAT = 2  # the newest `eventsFormat` (in commitInfo) whose rules this 
 RECORD_BYTES_MAX = 64 << 20
 DEPTH_MAX = 128
 ROWS_TOLD_MAX = 10  # for one file: how many rows whose columns differ are reported
-REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 1 << 16, 4096  # how many parsed texts are remembered, and how long one may be
+REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 1 << 16, 4096  # how many parsed texts are remembered, and how many bytes such a text may have
 LEVELS = ("None", "Metadata", "Request", "RequestResponse")
 STAGES = ("RequestReceived", "ResponseStarted", "ResponseComplete", "Panic")
 SHAPE_GOOGLE = "google.cloud.audit.AuditLog"
@@ -3891,7 +3891,7 @@ class Object:
     type raises NoRecord."""
 
     def __init__(self, text, at, is_odd, values=None):
-        self.text, self.start, self.is_odd = text, at, is_odd  # odd: it has surrogate escapes, so each string is checked
+        self.text, self.start, self.is_odd = text, at, is_odd  # if it is odd, it has surrogate escapes, so each string is checked
         self.spans = None
         if values is None:
             self.list, self.end = members_at(text, at)
@@ -5493,7 +5493,7 @@ class Proof:
             self.report.finding("key_retired", where, "signed by a retired key, and not the tree of the `log` line in the record that retired it")
             return None
         cosigned = 0
-        for witness in (w for w in self.witnesses if w.key not in keys.all()):  # a signer is not a witness of its own signature
+        for witness in (w for w in self.witnesses if w.key not in keys.all()):  # a key cannot witness its own signature
             try:
                 cosigned += witness.cosigned(checkpoint.note) is not None
             except BadSignature as e:
@@ -6050,7 +6050,7 @@ def main(arguments=None):
     commands = parser.add_subparsers(dest="command", required=True)
     archive = commands.add_parser("archive", help="check an archive in a folder or a bucket")
     archive.add_argument("place", metavar="DIR", help="the folder that holds strongroom.json, or s3://BUCKET/PREFIX")
-    archive.add_argument("--endpoint", metavar="URL", help="of the store of s3://…, if it is not AWS (or AWS_ENDPOINT_URL)")
+    archive.add_argument("--endpoint", metavar="URL", help="address of the store of s3://…, if it is not AWS; by default AWS_ENDPOINT_URL")
     archive.add_argument("--remembered", metavar="FILE", action="append", default=[], help="a checkpoint kept elsewhere (repeatable)")
     archive.add_argument("--since", metavar="REPORT", help="an earlier report (--json), whose heads must still exist")
     archive.add_argument("--tsa-ca", metavar="FILE", help="PEM file of the authorities that timestamps must chain to; each log must then have one")

@@ -187,7 +187,7 @@ struct Source {
 ///
 /// # Errors
 /// [`ProofError::NotProvable`] if a record does not exist, is not under a checkpoint yet, or has an
-/// inclusion proof that does not lead to what was signed.
+/// inclusion proof that does not lead to a signed root.
 pub fn prove(
     archive: &Archive,
     wanted: &HashSet<(String, i64)>,

@@ -15,8 +15,8 @@
 //! <root>/_dropped/<table>-<period>[.state]      dropped volumes, and where they ended
 //! ```
 //!
-//! In a bucket there is neither `.lock` nor `_staging`, but there are objects
-//! `<root>/_probe/<nonce>`, which have no meaning.
+//! In a bucket there is neither `.lock` nor `_staging`. Instead there are objects
+//! `<root>/_probe/<nonce>`, which writers put to test the store and which have no meaning.
 //!
 //! Invariant: a file or folder whose name does not have one of these forms does not belong to the
 //! archive, and is never changed or removed. Delta readers skip names that start with `_` or `.`,

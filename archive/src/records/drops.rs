@@ -146,8 +146,8 @@ pub async fn periods(site: &Site, table: Table) -> Result<Vec<Period>, LogError>
     excluding_dropped(site, table, layout::periods_among(&names), Utc::now()).await
 }
 
-/// Volumes of all tables that exist and were not dropped. In a bucket those that are hidden are left
-/// out.
+/// Volumes of all tables that exist and were not dropped. In a bucket, volumes that delete markers
+/// hide are left out.
 pub async fn volumes(site: &Site) -> Result<Vec<VolumeId>, LogError> {
     let mut volumes = Vec::new();
     for table in Table::ALL {

@@ -33,7 +33,7 @@ impl Witnesses {
     /// if it is `None`, all must. A witness that is named twice counts once.
     ///
     /// # Errors
-    /// [`ProofError::Quorum`] for a quorum of zero or of more than there are witnesses,
+    /// [`ProofError::Quorum`] for a quorum that is zero or greater than the number of witnesses,
     /// [`ProofError::WitnessTwice`] for two names with one key: a cosignature does not say under
     /// which name it was made, so one witness would count as two.
     pub fn new(mut keys: Vec<WitnessKey>, quorum: Option<usize>) -> Result<Witnesses, ProofError> {

@@ -23,7 +23,8 @@ use crate::s3_error::{S3Error, repeat};
 
 /// Number of days for which the object of a probe is locked; the number has no meaning.
 const PROBE_LOCK_DAYS: u64 = 1;
-/// The region that must not be named when a bucket is created there.
+/// The region that a request to create a bucket must not name: a bucket without a named region is
+/// created in it.
 const REGION_UNNAMED: &str = "us-east-1";
 
 /// Whether a bucket's objects can be locked, and its default lock.
@@ -363,8 +364,8 @@ impl S3 {
         }
     }
 
-    /// How many seconds the store's clock is ahead of ours, with the one-second precision of its
-    /// answers' dates.
+    /// How many seconds the store's clock is ahead of ours. The dates in the store's answers have a
+    /// precision of one second.
     pub async fn clock_ahead(&self) -> Result<Option<i64>, S3Error> {
         repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).customize();

@@ -6,8 +6,8 @@
 //! of the store; and, in a process that has sealed before, the newest event and the time of the
 //! last seal plus the time that has passed since.
 //!
-//! Invariant: a clock is not doubted only because the newest commit or the newest event is old,
-//! because an archive may be idle and old logs may be ingested.
+//! Invariant: the age of the newest commit or of the newest event alone is no reason to doubt a
+//! clock, because an archive may be idle and old logs may be ingested.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};

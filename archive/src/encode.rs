@@ -6,7 +6,7 @@
 //! stored.
 //!
 //! Rows are sorted only inside a row group. Row groups follow the order of the source, so each row
-//! group spans a short time, which makes pruning by time effective. Inside a row group, rows are
+//! group spans a short time, which makes pruning by time effective. Inside a row group, events are
 //! sorted by resource, verb, user and namespace. So equal values are next to each other, which
 //! makes compression and pruning by user effective. The order of the source is not lost:
 //! `source_offset` is a column.

@@ -1,12 +1,12 @@
 //! Reads rows back in the order of their source.
 //!
-//! Terms. The row groups of one partition cover ranges of offsets. A *block* is the part of a
-//! source that was encoded in one batch. Row groups from different blocks never overlap. Row groups
-//! from one block overlap if its rows were split over several dates. Row groups that overlap form a
-//! *cluster*. A row group may have rows of many partitions, because short streams share a batch.
-//! Two such row groups may overlap although they have no partition in common. So before a row group
-//! with several sources is read for a partition, its column of sources is read to see whether the
-//! partition is among them.
+//! Terms. Each row group of a partition covers a range of offsets. A *block* is the part of a
+//! source that was encoded in one batch. The ranges of a partition's row groups overlap only if the
+//! row groups are from the same block, whose rows were split over several dates. Row groups that
+//! overlap form a *cluster*. A row group may have rows of many partitions, because short streams
+//! share a batch. The ranges of two such row groups may overlap although they have no partition in
+//! common. So before a row group with several sources is read for a partition, its column of
+//! sources is read to see whether the partition is among them.
 //!
 //! Invariant: a cluster is read whole, sorted, and returned before the next cluster is read. So
 //! every row is returned once, in order, and memory holds one cluster (the rows of a block),

@@ -1909,7 +1909,7 @@ class Archive:
             except NotPlain:
                 status = None
             if status is None or not stat.S_ISREG(status.st_mode):
-                self.report.finding("hold_missing", shown(path), "hold %s is on it, and it is missing" % shown(hold))
+                self.report.finding("hold_missing", shown(path), "it is under hold %s, but it is missing" % shown(hold))
 
     def point_13_bucket(self):
         """Point 13, the versions, delete markers and locks of every object in a bucket. Also point
@@ -2000,7 +2000,7 @@ class Archive:
             if isinstance(answer, Refused):
                 unknown += 1
             elif answer is None or answer.findtext("Status") != "ON":
-                self.report.finding("hold_missing", shown(path), "hold %s is on it, and the store does not hold it" % shown(hold))
+                self.report.finding("hold_missing", shown(path), "it is under hold %s, but the store does not hold it" % shown(hold))
         if unknown:
             self.report.skipped("legal holds of %d objects: the store did not give them" % unknown)
 

@@ -5,11 +5,12 @@
 //! is *closed* by a commit with the appId `#closed`. No commit may follow the closing commit, so
 //! all writers that read the log agree on the volume that comes next.
 //!
-//! Invariants. The rows of a seal and the positions that they lead to are in the same commit. A
-//! commit is one durable, conditional write. The write fails if another writer has written this
-//! version first; the caller then decides whether its own commit may follow that of the other
-//! writer. No commit or Delta checkpoint is ever removed (`enableExpiredLogCleanup` is off, so that
-//! no other program removes one either), and no file is ever removed from the table (`appendOnly`).
+//! Invariants. The rows that a seal adds to a table and the positions that they lead to are in one
+//! commit. A commit is one durable, conditional write. The write fails if another writer has
+//! written this version first; the caller then decides whether its own commit may follow that of
+//! the other writer. No commit or Delta checkpoint is ever removed (`enableExpiredLogCleanup` is
+//! off, so that no other program removes one either), and no file is ever removed from the table
+//! (`appendOnly`).
 //!
 //! A position consists of four or five `txn` actions, because the version of a `txn` is one 64-bit
 //! number. AppId `<partition>` has the next offset, `<partition>#records` has the number of

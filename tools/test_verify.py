@@ -3,8 +3,9 @@
 pyarrow, the rows of real Parquet files are tested too.
 
 `Writer` writes the logs of an archive as docs/proof.md describes them, with random bytes as data
-files. There are two ways to break an archive: the writer can be told to write something wrong, and
-files can be changed afterwards. Either must give the kind of finding that the document names."""
+files. The tests break archives in two ways: they make the writer write something wrong, or they
+change files afterwards. In both cases, the check must give the kind of finding that the document
+names."""
 
 import ast
 import base64
@@ -99,7 +100,7 @@ def witness_vkey(seed, name="witness.example/w1"):
 
 
 def cosignature(text, seed, time, name="witness.example/w1"):
-    """A cosignature line, as tlog-cosignature specifies it."""
+    """Returns a cosignature line as tlog-cosignature specifies it."""
     message = b"cosignature/v1\ntime %d\n%s" % (time, text.encode())
     return "\u2014 %s %s\n" % (name, b64(witness_id(name, seed) + time.to_bytes(8, "big") + sign(seed, message)))
 
@@ -108,7 +109,7 @@ def cosignature(text, seed, time, name="witness.example/w1"):
 
 
 def marked(mark, record):
-    """A record with a redaction mark, as a leaf of a tree."""
+    """Returns the leaf of a record with a redaction mark."""
     return (mark.encode(), record)
 
 
@@ -126,7 +127,7 @@ def mth(leaves):
 
 
 def inclusion(m, leaves):
-    """PATH(m, D[n]), section 2.1.1."""
+    """Returns the inclusion proof PATH(m, D[n]) of section 2.1.1."""
     if len(leaves) == 1:
         return []
     k = 1
@@ -180,9 +181,9 @@ class Writer:
         self.key = seed
 
     def add(self, volume, offsets, day="2026-03-02", tagged=True, data=None, **changes):
-        """Writes a data file and returns its `add` action. offsets: partition to [first, last,
-        rows]. changes: members of the action that get another value; with the prefix `tag_`,
-        tags."""
+        """Writes a data file and returns its `add` action. `offsets` maps a partition to [first,
+        last, rows]. `changes` has values of members of the action that replace the right ones; with
+        the prefix `tag_`, values of tags."""
         data = self.random.randbytes(200) if data is None else data
         path = "date=%s/%032x.parquet" % (day, self.random.getrandbits(128))
         put(self.root, "%s/%s" % (volume, path), data)
@@ -207,7 +208,7 @@ class Writer:
         return {"add": add}
 
     def commit(self, volume, actions=(), positions=None, counts=None, checkpoint=True, info=True, raw=None, volumes=None):
-        """Writes a commit. positions: partition to (next offset, records)."""
+        """Writes a commit. `positions` maps a partition to (next offset, records)."""
         commits = self.commits.setdefault(volume, [])
         if not commits and raw is None and not any("protocol" in a for a in actions):
             self.commits[volume] = commits
@@ -304,7 +305,7 @@ class InFolder(unittest.TestCase):
 
     def standard(self):
         """Writes an archive with two partitions, rejects and three seals, so that every check has
-        something to look at."""
+        something to examine."""
         w = self.writer()
         w.seal(events=10, rejects=2)
         w.seal(events=5, partition="kafka/t/0")
@@ -379,7 +380,7 @@ class Ed25519(unittest.TestCase):
 
     def test_points_that_are_not_canonical_are_rejected(self):
         # y = p + 1 is another encoding of the identity (y = 1). For y = 1, x is 0, which has no
-        # sign: with the sign bit it is not a point.
+        # sign, so the encoding with the sign bit is not valid.
         for y in (verify.P + 1, verify.P, 1 | 1 << 255, (1 << 256) - 1):
             self.assertIsNone(verify.point_decode(y.to_bytes(32, "little")))
         self.assertIsNone(verify.point_decode((2).to_bytes(32, "little")))  # no x for y = 2
@@ -457,7 +458,8 @@ class Trees(unittest.TestCase):
 
 class Source(unittest.TestCase):
     def test_each_name_of_the_module_has_one_value(self):
-        """The second of two values would be the one that is used everywhere, silently."""
+        """If a name were assigned twice, the second value would be used everywhere without
+        notice."""
         with open(verify.__file__, encoding="utf-8") as f:
             tree = ast.parse(f.read())
         names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
@@ -492,8 +494,8 @@ class Parsing(unittest.TestCase):
         for bad in (b"", b"\n", b"a\n", good[:-1], good + b"\n", good.replace(b"\n\n", b"\n"), good.replace(b"a", b"\x01"), good.replace(b"a", b"\xff")):
             with self.assertRaises(verify.Malformed, msg=bad):
                 verify.Note(bad)
-        # Any change must be noticed: only one spelling of base64 and one form of the line are
-        # valid.
+        # Every change must be noticed: the line has only one valid form, and its base64 only one
+        # valid spelling.
         for i in range(len(good)):
             for bit in range(8):
                 changed = bytearray(good)
@@ -597,7 +599,7 @@ class Untouched(InFolder):
         add = w.add("rejects/2026", {"file/a": [60, 60, 1]})
         w.commit("rejects/2026", [add], {"file/a": (100, 10)})
         self.clean(w)
-        # The file's offsets start before the position and end after it. How many of its rows lie
+        # The offsets of the file start before the position and end after it. The number of its rows
         # before the position is unknown, so nothing is reported.
         w.commit("rejects/2026", [w.add("rejects/2026", {"file/a": [40, 120, 2]})], {"file/a": (130, 13)})
         self.clean(w)
@@ -647,7 +649,7 @@ CHECKPOINT = "events/2026/_tlog/checkpoint/%020d-" + key_id(ORIGIN, SEEDS[0]).he
 
 
 class Tampered(InFolder):
-    """Somebody changes files of an archive, without the key."""
+    """Archives whose files were changed by somebody without the key."""
 
     def setUp(self):
         super().setUp()
@@ -939,8 +941,8 @@ class Witnessed(InFolder):
         self.clean(self.w, **self.asked(self.one, self.two))
 
     def test_lag(self):
-        """For an hour after a cosignature, by the clock of the witness, newer commits may still be
-        on their way to that witness."""
+        """For an hour after a cosignature, by the clock of the witness, newer commits need no
+        cosignature of that witness."""
         self.w.seal()
         report = self.clean(self.w, **self.asked())
         self.assertTrue(any("not cosigned by 1 of the witnesses yet" in text for text in report.not_checked))
@@ -974,8 +976,8 @@ class Witnessed(InFolder):
         self.finds("commits_cut", self.w, **self.asked())
 
     def test_forged(self):
-        """A line that the witness did not make: it is by another key, over another text, has
-        another time, or is a plain signature instead of a cosignature."""
+        """Cosignature lines that the witness did not make: by another key, over another text, with
+        another time, or a plain signature instead of a cosignature."""
         name, where = "witness.example/w1", self.kept[0]
         data = get(self.root, where).decode()
         text, line = data.partition("\n\n")[0] + "\n", data.splitlines(True)[-1]
@@ -1073,7 +1075,7 @@ class Stamped(InFolder):
                 verify.Der(bytes.fromhex(wrong)).oid()
 
     def stamp(self, data, kind):
-        """A token of `openssl ts` over the data, and its authority's certificate."""
+        """Returns a token of `openssl ts` over the data, and the certificate of its authority."""
         path = lambda name: os.path.join(self.folder.name, name)
 
         def openssl(*arguments):
@@ -1126,8 +1128,8 @@ class Stamped(InFolder):
             self.finds("timestamp_signature", w, authorities=other)
             w.seal()
             self.assertTrue(any("the newest timestamp is of size 4" in text for text in self.clean(w, authorities=authorities).not_checked))
-            # Few changed bytes may go unnoticed: only those that no signature covers, which are
-            # versions, a list of digests, and parameters.
+            # A changed byte may go unnoticed only if the signature does not cover it: versions, a
+            # list of digests, and parameters.
             if kind == "P-256":
                 loose = 0
                 for at in range(0, len(good), 3):
@@ -1396,7 +1398,8 @@ class Buckets(InFolder):
         self.assertEqual(self.kinds(self.check(store)), ["hold_missing"])
         of_file[0]["hold"] = "ON"
         self.assertEqual(self.kinds(self.check(store)), [])
-        # A hold on another version of the same object does not hide that the first hold is gone.
+        # If the hold on a version is gone, this must be found even if another version of the object
+        # is held.
         hold = kept.hold(2, "place two", "reason a case")
         held = held % (2, ID, hashlib.sha256(hold).hexdigest(), file, "v1")
         for name, data in (("00000002", hold), ("00000002-00000001", held.encode())):
@@ -1475,8 +1478,8 @@ class Buckets(InFolder):
 
 
 class WrittenWrong(InFolder):
-    """Wrong archives in which everything is signed correctly: by somebody who has the key, or by a
-    program with a bug."""
+    """Archives that are wrong although everything is signed correctly: by somebody who has the key,
+    or by a program with a bug."""
 
     def case(self, kind, actions=(), positions=None, counts=None, volume="events/2026", clock=0, **options):
         w = self.standard()
@@ -1609,7 +1612,8 @@ class WrittenWrong(InFolder):
     def test_activity(self):
         self.clean(self.activity())
         w = self.activity()
-        # A partition that `events` does not have: positions of activity are independent of events.
+        # This partition is not in `events`: positions of activity are independent of those of
+        # events.
         w.commit("activity/2026", [], {"activity/b": (0, 0)})
         self.clean(w)
 
@@ -1832,7 +1836,7 @@ class Kept(InFolder):
 
 
 class Fuzz(InFolder):
-    """Every flipped bit is found, and none causes a traceback."""
+    """Every flipped bit is found, and no flipped bit causes a traceback."""
 
     # Files in which a flipped bit may go unnoticed. .lock, what is in _staging, and files that do
     # not belong to an archive are not read.
@@ -2061,13 +2065,14 @@ class Proofs(InFolder):
             changed = bytearray(data)
             changed[rng.randrange(len(data))] = rng.randrange(256)
             proof = self.check(bytes(changed))
-            # A change may go unnoticed only in what is not part of the proof: claims, white space.
+            # A change may go unnoticed only in parts that are not proven: claims and white space.
             if not proof.check().findings:
                 self.assertEqual([r for _, r in proof.proven], [self.rows[7]])
 
 
 class Packs(InFolder):
-    """Evidence packs, written as the document describes them: ten events of one file, some of them chosen, and an alert."""
+    """Evidence packs, written as the document describes them. A pack has some of the ten events of
+    a file, and an alert."""
 
     PERIOD = "2026-03-02T10:00:02.000000Z", "2026-03-02T10:00:06.000000Z"
 
@@ -2121,7 +2126,8 @@ class Packs(InFolder):
         return get(folder, sorted(os.listdir(folder))[-1]).decode()
 
     def make(self, rows=(2, 3, 4, 5), alerts=(1,), complete=False, signer=None, counts=(), files=None, manifest=(), pieces=None):
-        """Writes the pack. counts, manifest: values to state instead of the true ones; files: additional or replaced files."""
+        """Writes the pack. `counts` and `manifest` have values that replace the true ones; `files`
+        has additional or replaced files."""
         shutil.rmtree(self.pack, ignore_errors=True)
         parts = [("events/2026", 1, self.rows, rows), ("alerts/2026", 1, self.alerts, alerts)]
         pieces = [self.proof([p for p in parts if p[3]])] if pieces is None else pieces
@@ -2219,7 +2225,7 @@ class Packs(InFolder):
         self.assertEqual(self.kinds(self.found(witnesses=[one, three], quorum=1)), [])
         # A key of the archive itself is not a witness.
         self.assertEqual(set(self.kinds(self.found(witnesses=[witness(SEEDS[0], "witness.example/w1")]))), {"witness_missing"})
-        # A line under the name of a witness, whose signature is over another text.
+        # A cosignature line under the name of a witness, over another text.
         other = cosignature("another text\n", SEEDS[2], 5, one.name)
         notes["alerts/2026"] = notes["alerts/2026"].partition("\u2014 witness")[0] + other
         self.make()
@@ -2330,7 +2336,7 @@ class Packs(InFolder):
             self.named_kinds(kind)
 
     def test_fuzz(self):
-        """Every changed byte of a signed pack is found, and none causes a traceback."""
+        """Every changed byte of a signed pack is found, and no changed byte causes a traceback."""
         self.make(signer=SEEDS[0])
         rng, names = random.Random(11), []
         for folder, _, files in os.walk(self.pack):
@@ -2360,7 +2366,7 @@ class CommandLine(InFolder):
         w = self.standard()
         report = os.path.join(self.folder.name, "report.json")
         arguments = ["archive", self.root, "--no-rows", "--public-key"]
-        # These commits are old, which is no finding, because a checkpoint covers all of them.
+        # These commits are old, but a checkpoint covers all of them, so there is no finding.
         self.assertEqual(self.run_main(*arguments, vkey(SEEDS[0]), "--json", report)[0], 0)
         with open(report) as file:
             self.assertEqual(json.load(file)["result"], "ok")
@@ -2387,8 +2393,8 @@ class CommandLine(InFolder):
 
 
 class Golden(unittest.TestCase):
-    """An archive that an earlier version of the program wrote (tests/data/format-1). A check must
-    find now what it found then."""
+    """An archive that an earlier version of the program wrote (tests/data/format-1). The result of
+    a check must be the same as at that time."""
 
     FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "data", "format-1")
 
@@ -2579,7 +2585,7 @@ class Forms(unittest.TestCase):
             self.assertEqual(verify.render_form(row, event_only=True).decode(), own)
 
     def test_random_forms(self):
-        """Whatever is in the columns, no exception but BadForm is raised."""
+        """For any content of the columns, no exception other than BadForm is raised."""
         r = random.Random(13)
         templates = [case["form"] for case in self.vectors["records"] + self.vectors["refused"] if len(case["form"]) < 2000]
         pieces = ["${", "}", "${}", "${>}", "${<json}", '"', "{", "[", ",", ":", "\\", "$", "$$", "null", "${verb}", '"verb":', "\ud7ff"]
@@ -2788,8 +2794,8 @@ class Rows(InFolder):
         return out.getvalue()
 
     def seal(self, w, table, rows):
-        """Writes a file of these rows, and returns an `add` that is correct for it. Somebody with
-        the key can do the same with rows of their own."""
+        """Writes a file of these rows, and returns an `add` that is correct for the file. Somebody
+        with the key can do the same with forged rows."""
         for i, row in enumerate(rows):
             row.update(source="file/a", source_offset=i)
         time = verify.TIME_COLUMN[table]
@@ -2834,7 +2840,7 @@ class Rows(InFolder):
         w.commit("events/2026", actions, {}, {"received": 0, "events": 0, "rejects": 0, "duplicates": 0})
         report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
         found = {f["where"]: f["detail"] for f in report.findings if f["kind"] == "columns_differ"}
-        # Without its path, the record of an event that is found by one says nothing.
+        # Without the path, an event that is found by a path cannot be read.
         lost = "its record is not one of the table"
         found = {where: "not what its record says: shape" if (detail, expected.get(where)) == (lost, "shape") else detail for where, detail in found.items()}
         self.assertEqual(found, {where: "not what its record says: %s" % column for where, column in expected.items()})
@@ -2909,17 +2915,18 @@ class Rows(InFolder):
         ):
             self.assertEqual(kinds(good, forged), ["record_changed"], forged)
         self.assertEqual(kinds((None, None, None), good), ["record_changed"])
-        # A mark that the owner of the key has sealed, and that is not what the record shows.
+        # Marks that contradict their records, although the owner of the key has sealed them.
         for wrong in (mark("/level"), mark("/requestObject/data", tokenised=["/level"]), mark(tokenised=["/user/username"]), "{}", mark("/a") + " ", ""):
             self.assertEqual(kinds((wrong, None, None), (wrong, None, None)), ["columns_differ"], wrong)
-        # The record of the second row has white space around it, so it is not an event alone.
+        # The record of the second row has white space around the event, so it is not the event
+        # alone.
         self.assertEqual(kinds((None, good[0], None), (None, good[0], None)), ["columns_differ"])
 
 
 RECORDS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/data/records")
 
 
-# Cases in which the rules of the first `eventsFormat` may say something else.
+# Cases in which the rules of `eventsFormat` 1 may have another result.
 LATER = re.compile(
     rb'audit_level|method\\*"|status\\*": *\{|user\\*": *\{\\*"name|methodName\\*": *\\*"[a-z0-9.]+\.v[0-9]|response\\*": *\{(\\*"@type\\*":null,)?\\*"status'
 )
@@ -3015,7 +3022,7 @@ class Records(unittest.TestCase):
                     for other in (changed(value), None):
                         row = dict(says, raw=record)
                         row[column] = other
-                        # Without its path, the record of an event that is found by one says nothing.
+                        # Without the path, an event that is found by a path cannot be read.
                         expected = None if column == "shape" and verify.path_of(shape) else [column]
                         self.assertEqual(events(row, record), expected, what)
                     seen.add(column)
@@ -3035,8 +3042,8 @@ class Records(unittest.TestCase):
             self.assertIsNone(verify.path_of(shape))
 
     def test_rows_that_render(self):
-        """The text of some columns becomes part of the record as it is. Whatever it is, the columns
-        are compared with what the whole record then says."""
+        """The text of some columns is copied into the record. For any such text, the columns are
+        compared with what the whole record says."""
         good = {
             "level": "Metadata", "audit_id": "a", "user_name": "\u2028\x01\"<é", "user_groups": ["", "g"], "user_extra": '{"k":["v"]}', "impersonated_user_name": "",
             "source_ips": [], "name": "n", "response_code": 0, "response_details": "{}", "request_object": "[1, 2]", "response_object": '"x"',
@@ -3098,7 +3105,8 @@ class Records(unittest.TestCase):
             ({"shape": "", "audit_id": None, "verb": "get", "request_uri": "/x", "stage": "Panic"}, []),
             ({"response_object": '"{x"'}, []),
         ]
-        # What format 2 puts together: an object that was written as text, and members beside the event.
+        # Members that format 2 puts together: an object that was written as text, and members of an
+        # object that are among those of the event.
         for change, column in (({"response_object": '" {}"'}, "response_object"), ({"shape": '"objectRef.name":"m",', "name": None}, "name")):
             for version, expected in ((1, []), (2, [column])):
                 row = dict(good, **change)
@@ -3142,7 +3150,7 @@ class Records(unittest.TestCase):
         self.assertEqual(differs(dict(bare, tactics=["TA0006"]), '{"finding_info":{"attacks":[{"tactic":{"name":"Impact","uid":"TA0006"}}]}}'), ["tactics"])
 
     def test_anything(self):
-        """Whatever the bytes of a record are, the check gives an answer and no exception."""
+        """For any bytes of a record, the check gives a result and raises no exception."""
         chance = random.Random(11)
         seeds = [record for _, record, _, says, _ in records(2) if says is not None] + [json.dumps(self.FINDING).encode()]
         pieces = [b"[" * 200, b"{", b"}", b'"', b"\\", b"\\ud800", b",", b":", b"null", b"\0", b"\xff", b"9" * 5000, b'"level":', b"NaN", b'{"a":' * 200]
@@ -3171,8 +3179,8 @@ class Records(unittest.TestCase):
     )
 
     def test_damage(self):
-        """A record that was cut or changed anywhere says less, or something else, and never raises
-        another exception. The short way of reading and the long way give the same."""
+        """A record that was cut or changed anywhere gives fewer or other columns, and never raises
+        an unexpected exception. The fast and the slow way of reading give the same result."""
         chance, event, quoted = random.Random(13), self.EVENT, json.dumps(self.EVENT)
         whole = [event, quoted, '{"log":%s}' % quoted, "2026-03-02T10:00:00Z stdout F " + event, '{"message":%s}' % event, '{"body":{"stringValue":%s}}' % json.dumps('{"log":%s}' % quoted)]
         for record in map(str.encode, whole):

@@ -1,27 +1,32 @@
 #!/usr/bin/env python3
 """Check a Strongroom archive, a proof of single records, or an evidence pack, without Strongroom.
 
-Written only from docs/proof.md, docs/format.md and the specifications they name. Needs Python 3.9 or later and only the standard
-library. If `pyarrow` is installed, the rows inside the Parquet files are checked, too; otherwise the report says that they were not.
+This program was written only from docs/proof.md, docs/format.md and the specifications that they
+name. It needs Python 3.9 or later and only the standard library. If `pyarrow` is installed, the
+rows inside the Parquet files are also checked; otherwise the report says that they were not.
 
     python3 verify.py archive DIR --public-key VKEY [--witness VKEY]... [--remembered FILE]... [--since REPORT] [--json FILE] [--no-rows]
     python3 verify.py archive s3://BUCKET/PREFIX --public-key VKEY [--endpoint URL] [as above]
     python3 verify.py proof FILE --public-key VKEY [--witness VKEY]... [--print]
     python3 verify.py pack DIR --public-key VKEY [--witness VKEY]... [--json FILE]
 
-Exit code 0: no finding; 1: findings; 2: the check could not be done. The program only reads (except for the file of --json), opens
-no connection except to the store named on the command line, and follows no symbolic link below DIR. If a path named in an archive
-does not have the one allowed form, the program does not open it.
+Exit code 0: no finding; 1: findings; 2: the check could not be done. The program writes only the
+file of --json, opens no connection except to the store that the command line names, and follows no
+symbolic link below DIR. If a path named in an archive does not have the one allowed form, the
+program does not open it.
 
-For an archive in a bucket it uses the credentials in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if set, AWS_SESSION_TOKEN, in the
-region of AWS_REGION (`aws configure export-credentials --format env` prints those of a profile). They need s3:GetObject,
-s3:GetObjectVersion, s3:ListBucket, s3:ListBucketVersions, s3:GetObjectRetention and s3:GetObjectLegalHold, and nothing that writes.
-What the store says of itself (versions, locks, holds) is only as true as the store: ask it over TLS, from your own machine
+For an archive in a bucket, the program uses the credentials in AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY and, if set, AWS_SESSION_TOKEN, and the region in AWS_REGION (`aws configure
+export-credentials --format env` prints the credentials of a profile). The credentials need the
+permissions s3:GetObject, s3:GetObjectVersion, s3:ListBucket, s3:ListBucketVersions,
+s3:GetObjectRetention and s3:GetObjectLegalHold, and none that allows writing. Versions, locks and
+holds are only as true as the answers of the store. So ask the store over TLS, from your own machine
 (SSL_CERT_FILE names the authorities to trust, if they are not the system's).
 
-From top to bottom: Ed25519, Merkle trees, strict JSON and base64, signed notes, keys, retention, stores (a folder, a bucket), the
-archive (points of "Checking an archive"), Parquet (points 8 and 16), single proofs, evidence packs (points of "Checking a pack"), the
-command line. Numbers such as "point 7" are those of docs/proof.md.
+The parts of this file, from top to bottom, are: Ed25519, Merkle trees, strict JSON and base64,
+signed notes, keys, retention, stores (a folder, a bucket), the archive (points of "Checking an
+archive"), Parquet (points 8 and 16), single proofs, evidence packs (points of "Checking a pack"),
+the command line. Numbers such as "point 7" are those of docs/proof.md.
 """
 import argparse
 import base64
@@ -55,7 +60,7 @@ except ImportError:
 TABLES = ("events", "rejects", "alerts", "activity")
 TIME_COLUMN = {"events": "stage_timestamp", "rejects": "received_timestamp", "alerts": "time", "activity": "time"}  # format.md, Layout
 NOTE_BYTES_MAX = 1 << 20
-STRANGERS_MAX = 10_000  # files and folders that are looked at among those that are not the archive's
+STRANGERS_MAX = 10_000  # how many files and folders are examined that do not belong to the archive
 STRANGER = "a Parquet file where an archive has none; readers by pattern would read it"
 SIGNATURES_MAX = 100  # signed-note: "SHOULD apply a maximum limit", at least 16
 COMMIT_BYTES_MAX = 256 << 20
@@ -67,7 +72,7 @@ COMMITS_AHEAD_MAX = 1  # point 11: a killed run leaves alerts and rejects of one
 TIMESTAMP_MS_END = 253402300800000  # 10000-01-01, where years have five digits
 FINDINGS_MAX = 100_000
 BLOCK_BYTES = 1 << 20
-TOLD_MAX = 20  # for one Delta checkpoint: how many of the files that it leaves out are reported
+TOLD_MAX = 20  # how many files that a Delta checkpoint leaves out are reported
 ADD_MEMBERS = {"path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"}  # point 7
 DAY_US = 86_400_000_000
 PLAUSIBLE_FROM_US = 1_388_534_400_000_000  # 2014-01-01, format.md, Layout
@@ -81,7 +86,7 @@ YEARS_DEFAULT, YEARS_MAX = 6, 100
 LINE_BYTES_MAX = 1000
 ANSWER_BYTES_MAX = 64 << 20  # maximum size of a store's answer, except one with the bytes of an object
 ASK_TRIES, ASK_PAUSE_S, ASK_TIMEOUT_S, ASKED_AT_ONCE = 5, 0.5, 60, 16
-# Error codes of stores that say nothing about the requested object.
+# Error codes of stores that do not depend on the requested object.
 NO_ANSWERS = {
     "NoSuchBucket", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed",
     "AuthorizationHeaderMalformed", "PermanentRedirect",
@@ -94,15 +99,16 @@ DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 
 class CannotCheck(Exception):
-    """Exit code 2: says in one sentence what could not be done."""
+    """The check could not be done, which gives exit code 2. The text says in one sentence why."""
 
 
 class Unreadable(CannotCheck):
-    """A file of the archive exists and cannot be read: exit code 2, or `file_unreadable` for a data file."""
+    """A file of the archive exists but cannot be read. This gives exit code 2, or the finding
+    `file_unreadable` for a data file."""
 
 
 class Malformed(Exception):
-    """The bytes are not as the document says; the text says why."""
+    """The bytes do not have the form that the document requires. The text says why."""
 
 
 class BadSignature(Exception):
@@ -119,7 +125,7 @@ IDENTITY = (0, 1, 1, 0)
 
 
 def point_add(a, b):
-    """RFC 8032 section 5.1.4. The formulas are complete: they hold for a = b, too."""
+    """RFC 8032 section 5.1.4. The formulas are complete: they are also valid for a = b."""
     u, v = (a[1] - a[0]) * (b[1] - b[0]) % P, (a[1] + a[0]) * (b[1] + b[0]) % P
     w, z = 2 * a[3] * b[3] * D % P, 2 * a[2] * b[2] % P
     e, f, g, h = v - u, z - w, z + w, v + u
@@ -200,7 +206,7 @@ def sha256(data):
 
 
 def record_hash(mark, record):
-    """proof.md, What a record is: the hash of the leaf of a record, with the mark of its row."""
+    """proof.md, What a record is: the leaf hash of a record, and of its mark if the row has one."""
     return leaf_hash(record) if mark is None else sha256(b"\x02" + mark.encode("utf-8", "surrogatepass") + b"\n" + record)
 
 
@@ -213,7 +219,8 @@ def node_hash(left, right):
 
 
 class MerkleTree:
-    """The tree over the leaf hashes added so far, kept as the roots of its perfect subtrees, the greatest first (k of RFC 6962)."""
+    """The tree over the leaf hashes that were added. It is kept as the roots of its perfect
+    subtrees, the greatest first (k of RFC 6962)."""
 
     def __init__(self):
         self.size, self.subtrees = 0, []
@@ -279,7 +286,8 @@ def tiles_of(size):
 
 
 def tile_levels(leaves):
-    """The hashes at each level of tiles: those of level L+1 are the roots of the full tiles of level L."""
+    """The hashes at each level of tiles. The hashes of level L+1 are the roots of the full tiles of
+    level L."""
     levels = [leaves]
     while len(levels[-1]) >= 256:
         below = levels[-1]
@@ -351,7 +359,8 @@ def parse_hash(text):
 
 
 def shown(text, limit=200):
-    """Text from an archive, safe for a terminal: no control character, no direction mark, no lone surrogate, no long text."""
+    """Makes text from an archive safe for a terminal: without control characters, direction marks
+    and lone surrogates, and cut to `limit` characters."""
     text = str(text)
     cut = text[:limit] + ("…" if len(text) > limit else "")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
@@ -361,7 +370,8 @@ def shown(text, limit=200):
 
 
 class Note:
-    """text (bytes, with its last newline) and signatures: list of (name, key id, signature)."""
+    """A signed note. `text` is bytes, with its last newline; `signatures` is a list of (name, key
+    id, signature)."""
 
     def __init__(self, data):
         if len(data) > NOTE_BYTES_MAX:
@@ -388,8 +398,8 @@ class Note:
             raise Malformed("more than %d signatures" % SIGNATURES_MAX)
 
     def signers(self, name, keys):
-        """Returns those of `keys` that signed the note under `name`. One invalid line of such a key
-        makes the whole note invalid, as the specification advises."""
+        """Returns the members of `keys` that signed the note under `name`. If a signature line of
+        one of the keys is invalid, the whole note is invalid, as the specification advises."""
         found = []
         for key in keys:
             for _, _, signature in (s for s in self.signatures if s[:2] == (name, key_id(name, key))):
@@ -429,7 +439,8 @@ def parse_public_key(text):
 
 
 class Witness:
-    """A party that cosigns checkpoints, C2SP tlog-cosignature (version 1, Ed25519); made of a vkey whose type is 0x04."""
+    """A witness, which cosigns checkpoints by C2SP tlog-cosignature (version 1, Ed25519). It is
+    given by a vkey whose type is 0x04."""
 
     def __init__(self, vkey):
         name, _, rest = vkey.partition("+")
@@ -448,7 +459,8 @@ class Witness:
             raise Malformed("the key id in the vkey of %s is not that of its key: mistyped?" % shown(name))
 
     def cosigned(self, note):
-        """When it cosigned the text, in seconds since 1970: the oldest time if it did so more than once; None if it did not."""
+        """Returns when the witness cosigned the text, in seconds since 1970: the oldest time if
+        there are several cosignatures, and None if there is none."""
         times = []
         for _, _, data in (s for s in note.signatures if s[:2] == (self.name, self.id)):
             seconds = int.from_bytes(data[:8], "big")
@@ -460,7 +472,8 @@ class Witness:
 
 
 class Checkpoint:
-    """A note whose text is origin, size, root: three lines (proof.md, Checkpoints)."""
+    """A checkpoint: a note whose text consists of three lines, which are origin, size and root
+    (proof.md, Checkpoints)."""
 
     def __init__(self, data):
         self.note = Note(data)
@@ -471,7 +484,8 @@ class Checkpoint:
 
 
 class KeyRecord:
-    """proof.md, Key records: the text, in one order of lines."""
+    """A key record (proof.md, Key records). The lines of its text must be in the one allowed
+    order."""
 
     def __init__(self, data):
         self.note = Note(data)
@@ -683,7 +697,8 @@ def der_time(der):
 
 
 class Certificate:
-    """The fields of an X.509 certificate (RFC 5280) that chains of timestamps need."""
+    """The fields of an X.509 certificate (RFC 5280) that are needed to check the chain of a
+    timestamp."""
 
     def __init__(self, der):
         self.der = der
@@ -924,7 +939,7 @@ class Timestamp:
 
 def statement_lines(data, name, keys):
     """Returns (lines of the text, signer). A text with an empty line is a signed note; if several
-    keys signed it, the signer is the one that comes last in `keys`. Any other text is unsigned, and
+    keys signed it, the signer is the key that comes last in `keys`. Any other text is unsigned, and
     the signer is None."""
     if b"\n\n" in data:
         note = Note(data)
@@ -960,8 +975,9 @@ def plain_line(text):
 
 
 def retention_end(at, years):
-    """Returns the time that is `years` calendar years and one day after `at`. If the later year has
-    no 29th of February, the 1st of March takes its place before the day is added."""
+    """Returns the time that is `years` calendar years and one day after `at`. If `at` is on a 29th
+    of February and the later year has no such day, the 1st of March is used instead, and the day is
+    added to it."""
     try:
         try:
             later = at.replace(year=at.year + years)
@@ -975,7 +991,7 @@ def retention_end(at, years):
 class Keeping:
     """Checks retention records (`policies`), holds and drops. `records` is a list of (name, where,
     bytes) for the files of one folder, sorted by name. The bytes are None if the file could not be
-    read; then it has a finding already."""
+    read; this has been reported already."""
 
     def __init__(self, root, report, keys, years, now):
         self.root, self.report, self.keys, self.now = root, report, keys, now
@@ -1289,11 +1305,12 @@ class Report:
 
 
 class NotPlain(Exception):
-    """Something other than a plain file (or folder) is there; the text says what."""
+    """A path leads to something other than a plain file (or folder). The text says to what."""
 
 
 class Root:
-    """Reads below the archive's folder. No component below it may be a symbolic link, and only plain files are opened."""
+    """Reads files below the archive's folder. No component of their paths below the folder may be a
+    symbolic link, and only plain files are opened."""
 
     is_bucket = False
 
@@ -1303,7 +1320,7 @@ class Root:
             raise CannotCheck("%s is not a folder: name the folder that holds strongroom.json" % path)
 
     def status(self, rel):
-        """lstat of the last component; None if it does not exist."""
+        """Returns lstat of the last component of a path; None if it does not exist."""
         path, status = self.path, None
         for part in rel.split("/"):
             path = os.path.join(path, part)
@@ -1370,7 +1387,7 @@ class Refused(Exception):
 
 
 class Version:
-    """A version of an object, or a delete marker; `modified` in UTC."""
+    """A version of an object, or a delete marker. `modified` is in UTC."""
 
     def __init__(self, element, is_marker):
         self.id, self.is_marker, self.modified = element.findtext("VersionId"), is_marker, store_time(element.findtext("LastModified"))
@@ -1379,8 +1396,8 @@ class Version:
 
 
 class Bucket:
-    """Reads below s3://bucket/prefix as Root does below a folder, by requests of the S3 interface,
-    signed with AWS Signature Version 4. It never writes.
+    """Reads objects below s3://bucket/prefix as Root reads files below a folder. It sends requests
+    of the S3 interface, signed with AWS Signature Version 4, and never writes.
 
     An object whose version no commit names is read at its newest version, as any reader would read
     it. Point 13 checks that the object has only one version."""
@@ -1402,8 +1419,8 @@ class Bucket:
             raise CannotCheck("the credentials or the region have invalid characters")
         endpoint = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
         self.start = "/" + self.bucket
-        # The store's wildcard certificate stands for a name without dots. So a bucket whose name
-        # has dots goes into the path instead of the host name.
+        # The store's wildcard certificate is not valid for a host name with further dots. So if the
+        # name of the bucket has dots, it goes into the path instead of the host name.
         if not endpoint and "." not in self.bucket:
             endpoint, self.start = "https://%s.s3.%s.amazonaws.com" % (self.bucket, self.region), ""
         elif not endpoint:
@@ -1446,7 +1463,7 @@ class Bucket:
     def ask(self, key, query, take):
         """Sends a GET, calls `take` with the answer, and returns what `take` returns. `take` must
         read the answer to its end. Raises Refused if the store refuses the request. Raises
-        CannotCheck if several attempts get no complete answer, or if the answer says nothing about
+        CannotCheck if several attempts get no complete answer, or if the error does not depend on
         the object (NO_ANSWERS)."""
         path = self.start + "/" + urllib.parse.quote(key, safe="/-_.~")
         query = "&".join(sorted("%s=%s" % tuple(urllib.parse.quote(text, safe="-_.~") for text in pair) for pair in query.items()))
@@ -1661,12 +1678,12 @@ def parse_xml(data, name):
 
 
 def decoder(page):
-    """Returns the function that decodes the keys of this page of a list."""
+    """Returns the function that decodes the keys on a page of a list."""
     return urllib.parse.unquote_plus if page.findtext("EncodingType") == "url" else str
 
 
 class Progress:
-    """One line on stderr if that is a terminal; otherwise nothing."""
+    """Shows the progress in one line on stderr, if that is a terminal."""
 
     def __init__(self):
         self.on, self.width = sys.stderr.isatty(), 0
@@ -1682,7 +1699,8 @@ class Progress:
 
 
 class Add:
-    """An `add` action and what its tags say: None for what they lack, which is a finding."""
+    """An `add` action and the values of its tags. A value is None if the tag is missing or
+    malformed, which is a finding."""
 
     def __init__(self, path, size, date, stats, tags):
         self.path, self.size, self.date, self.stats, self.tags = path, size, date, stats, tags
@@ -1708,7 +1726,8 @@ class Volume:
 
 
 class Archive:
-    """The points of "Checking an archive", one method each, in their order."""
+    """The check of an archive: one method for each point of "Checking an archive", in their
+    order."""
 
     def __init__(self, path, trusted, remembered=(), since=None, rows=True, now=None, witnesses=(), quorum=None, authorities=(), endpoint=None):
         self.authorities = authorities
@@ -1761,8 +1780,9 @@ class Archive:
 
     def find_volumes(self):
         """Finds the volumes. Also lists the data files and reads the checkpoints, *before* the
-        commits are read. A running writer may add to all of these; in this order, what it adds in
-        the meantime cannot lack its commits."""
+        commits are read. A running writer may add files, checkpoints and commits during the check.
+        In this order, each file and checkpoint that was listed has its commits among those that are
+        read later."""
         known = TABLES + ("strongroom.json", "_keys", "_probe" if self.root.is_bucket else ".lock") + RECORDS
         unknown = [n for n in self.names(".", "manifest_malformed") if n not in known]
         for table in TABLES:
@@ -1800,7 +1820,7 @@ class Archive:
             self.report.skipped("files that are not part of an archive: %s%s" % (", ".join(shown(u) for u in unknown[:10]), more))
 
     def stranger(self, rel):
-        """Reports Parquet files where an archive has none. No link is followed."""
+        """Reports Parquet files at places where an archive has none. Links are not followed."""
         self.strangers += 1
         if self.strangers == STRANGERS_MAX:
             self.report.skipped("%s: there are too many files that are not the archive's" % shown(rel))
@@ -1874,7 +1894,7 @@ class Archive:
         self.years, self.held = max([self.years] + [years for _, years in keeping.promised]), keeping.held
 
     def point_14_left_and_held(self):
-        """Point 14 on a disk: nothing is left of the dropped volumes, and every object on hold
+        """Point 14 on a disk: nothing remains of the dropped volumes, and every object under a hold
         exists."""
         for name in sorted(self.dropped):
             try:
@@ -1889,12 +1909,12 @@ class Archive:
             except NotPlain:
                 status = None
             if status is None or not stat.S_ISREG(status.st_mode):
-                self.report.finding("hold_missing", shown(path), "hold %s is on it, and it is missing" % shown(hold))
+                self.report.finding("hold_missing", shown(path), "it is under hold %s, but it is missing" % shown(hold))
 
     def point_13_bucket(self):
         """Point 13, the versions, delete markers and locks of every object in a bucket. Also point
-        14 in a bucket: nothing is left of the dropped volumes, and the store has a legal hold on
-        every object on hold."""
+        14 in a bucket: nothing remains of the dropped volumes, and the store has a legal hold on
+        every object under a hold."""
         try:
             listed = self.root.versions()
         except Refused as e:
@@ -1924,7 +1944,8 @@ class Archive:
                 chosen = next((v for v in objects if v.id == named[path]), None)
             else:
                 # The oldest version is the one that the writer wrote. S3 lists newer versions
-                # first, so of those with the same time the one listed last is the oldest.
+                # first, so among versions with the same time, the version that is listed last is
+                # the oldest.
                 chosen = min(reversed(objects), key=lambda v: v.modified, default=None)
             if chosen is None:
                 self.report.finding("file_missing", shown(path), "the version that was written is missing")
@@ -1979,7 +2000,7 @@ class Archive:
             if isinstance(answer, Refused):
                 unknown += 1
             elif answer is None or answer.findtext("Status") != "ON":
-                self.report.finding("hold_missing", shown(path), "hold %s is on it, and the store does not hold it" % shown(hold))
+                self.report.finding("hold_missing", shown(path), "it is under hold %s, but the store does not hold it" % shown(hold))
         if unknown:
             self.report.skipped("legal holds of %d objects: the store did not give them" % unknown)
 
@@ -2133,9 +2154,9 @@ class Archive:
                 roots[tree.size] = tree.root()
 
     def tile(self, volume, level, index, width):
-        """Returns (path, bytes) of a tile. If a partial tile is missing, its bytes are the start of
-        the full one. If neither exists, None is in place of the bytes; if the file is not a tile, a
-        string that says why."""
+        """Returns (path, bytes) of a tile. If a partial tile is missing, its bytes are taken from
+        the start of the full tile. Returns None instead of the bytes if neither exists, and a
+        string that says why if the file is not a tile."""
         for w in (width, 256) if width < 256 else (256,):
             where = "%s/_tlog/%s" % (volume.name, tile_path(level, index, w))
             try:
@@ -2149,8 +2170,8 @@ class Archive:
         return "%s/_tlog/%s" % (volume.name, tile_path(level, index, width)), None
 
     def name_changed_commits(self, volume, checkpoint):
-        """Reports which commits were changed, when the commits do not give the root of a
-        checkpoint: those whose leaf hash is not the one in the tiles of level 0. If the hashes in
+        """Reports which commits were changed, if the commits do not give the root of a checkpoint.
+        These are the commits whose leaf hash differs from the tiles of level 0. If the hashes in
         the tiles give the signed root, the tiles are right and the commits are not."""
         leaves = []
         for level, index, width in tiles_of(checkpoint.size):
@@ -2167,8 +2188,8 @@ class Archive:
                 self.report.finding("commit_changed", volume.commits[i].where, "its leaf hash is not that of %s" % source)
 
     def witnessed(self, volume):
-        """proof.md, Witnesses: every cosigned checkpoint is of this log, and enough of the given
-        witnesses have cosigned its current tree."""
+        """proof.md, Witnesses: every cosigned checkpoint belongs to this log, and enough of the
+        given witnesses have cosigned the log's current tree."""
         origin, seen, strangers, roots, good = "strongroom/%s/%s" % (self.report.archive_id, volume.name), {}, 0, {}, []
         for name, where, data in volume.cosigned:
             if data is None or name.startswith("."):
@@ -2218,8 +2239,8 @@ class Archive:
         if not self.quorum or size >= newest:
             return
         text = "%d of its %d signed commits are not cosigned by %d of the witnesses" % (newest - size, newest, self.quorum)
-        # The times are by the clocks of the witnesses. For an hour after a cosignature, newer
-        # commits may still be on their way to them.
+        # The times are by the clocks of the witnesses. For an hour after a cosignature, the witness
+        # may not have been asked to cosign the newer commits yet.
         if size and self.now - 1000 * min(when for _, when in enough) <= RECENT_MS_MAX:
             self.report.skipped("%s: %s yet" % (volume.name, text))
         else:
@@ -2260,12 +2281,12 @@ class Archive:
 
     def point_4_tiles(self, volume):
         # If the root differs, name_changed_commits has compared the tiles of level 0 with the
-        # commits. Nothing more is reported of the tiles.
+        # commits. No other difference of a tile is reported.
         if volume.root_differs:
             return
         levels, needed = tile_levels(volume.leaves), set()
-        # In a bucket each tile costs a request, so there only the tiles of the largest checkpoint
-        # are checked.
+        # In a bucket, each tile costs a request, so only the tiles of the largest checkpoint are
+        # checked.
         if not self.root.is_bucket:
             for size in {c.size for c, _ in volume.valid}:
                 needed.update(t for t in tiles_of(size) if t[2] < 256)
@@ -2293,21 +2314,21 @@ class Archive:
             self.report.skipped("%s: commits from %d on are after the newest checkpoint" % (volume.name, newest.size))
 
     def recent(self, ms):
-        """Returns True if the time is within the last hour, or ahead of our clock by at most the
-        tolerance for clocks."""
+        """Returns True if the time is within the last hour, or ahead of this machine's clock by at
+        most 10 minutes."""
         return self.now - RECENT_MS_MAX <= ms <= self.now + CLOCK_BACK_MS_MAX
 
     def log_lines(self):
-        """proof.md, Key records: the size and root in a `log` line must be those of the volume's
-        tree."""
+        """proof.md, Key records: the size and root in a `log` line must be those of a tree of the
+        volume."""
         for record in self.keys.records:
             for name, (size, root) in sorted(record.logs.items()):
                 self.compare("_keys/%08d" % record.number, name, size, root, "key_record", "key_record", newest=False)
 
     def named_volumes(self):
         """format.md, Commits: `volumes` in a commit names other volumes, each with a number of
-        commits that it had by then. Point 14: these commits must exist, unless their volume was
-        dropped."""
+        commits that the volume had at that time. Point 14: these commits must exist, unless their
+        volume was dropped."""
         named = {}
         for volume in self.volumes:
             for commit in volume.commits:
@@ -2323,8 +2344,9 @@ class Archive:
         for name, (size, where) in sorted(named.items()):
             if there.get(name, 0) >= size:
                 continue
-            # The named commit may have been made during this check, after the commits of its volume
-            # were read. If a commit before it is missing, that is a finding of its own.
+            # The last of these commits may have been made during this check, after the commits of
+            # its volume were read. If a commit before it is missing, that is a finding of another
+            # kind.
             try:
                 if self.root.read("%s/_delta_log/%020d.json" % (name, size - 1), COMMIT_BYTES_MAX) is not None:
                     continue
@@ -2336,9 +2358,10 @@ class Archive:
                 self.report.finding("volume_missing", name, "%s names %d commits of it; it is missing, and no record says that it was dropped" % (where, size))
 
     def compare(self, where, name, size, root, cut, differs, newest):
-        """Compares a size and root, which were signed or seen before, with a volume. The volume
-        must have that many commits; with `newest`, they must be proven by a valid checkpoint. `cut`
-        and `differs` are the kinds of findings for too few commits and another root."""
+        """Compares a size and root, which were signed or remembered earlier, with a volume. The
+        volume must have that many commits. If `newest` is given, the commits must be under a valid
+        checkpoint. `cut` and `differs` are the kinds of findings for too few commits and another
+        root."""
         if name in self.dropped:
             self.compare_dropped(where, name, size, root, newest)
             return
@@ -2372,8 +2395,9 @@ class Archive:
             self.report.skipped("whether %s, of size %d, is a prefix of %s, which was dropped" % (where, size, name))
 
     def with_dropped(self):
-        """Returns the volumes, dropped ones included, sorted by table and period. A dropped volume
-        has one commit here, with the positions and offsets of its state."""
+        """Returns the volumes, including dropped volumes, sorted by table and period. A dropped
+        volume is returned with a single commit, which has the positions and offsets of the volume's
+        state."""
         volumes = list(self.volumes)
         for name, (record, state) in self.dropped.items():
             volume, commit = Volume(*name.split("/")), Commit("_dropped/%s" % name.replace("/", "-"))
@@ -2426,7 +2450,7 @@ class Archive:
                 self.report.finding("wrong_year", commit.where, "it was made in %d" % year)
 
     def point_7_files(self, volume):
-        """Point 7; and points 8 and 16, if there is a Parquet reader."""
+        """Checks point 7 and, if there is a Parquet reader, points 8 and 16."""
         named, total = set(), sum(len(c.adds) for c in volume.commits)
         for commit in volume.commits:
             meaning = self.meaning(volume.table, commit)
@@ -2530,7 +2554,7 @@ class Archive:
 
     def point_15_delta_checkpoints(self, volume):
         """A reader of Delta that finds `<version>.checkpoint.parquet` does not read the commits up
-        to that version. So the file must say exactly what these commits say."""
+        to that version. So the file must state exactly what these commits state."""
         for name in volume.others:
             where = "%s/_delta_log/%s" % (volume.name, name)
             match = re.fullmatch(r"([0-9]{20})\.checkpoint\.parquet", name, re.ASCII)
@@ -2613,8 +2637,8 @@ class Archive:
                 differ("its `%s` is not that of commit 0" % kind)
 
     def point_9_and_10_positions(self):
-        """Checks the commits of `events` of all years. In each source partition, positions never go
-        back and no row is missing or extra. Checks `activity` in the same way. It has its own
+        """Checks the commits of `events` of all volumes: in each source partition, positions never
+        decrease, and no row is missing or extra. Checks `activity` in the same way; it has its own
         sources and no rejects."""
         volumes = self.with_dropped()
         untagged = self.untagged_sources(volumes)
@@ -2688,8 +2712,8 @@ class Archive:
             self.report.finding("counts", commit.where, "events is %d, and the files have %d rows" % (counts["events"], rows))
 
     def untagged_sources(self, volumes):
-        """Returns (low, high) for each file without (well-formed) offsets: its partitions are
-        between these names. The rows of such partitions cannot be counted."""
+        """Returns (low, high) for each file whose offsets are missing or malformed: the names of
+        its partitions are between these two. The rows of such partitions cannot be counted."""
         ranges = set()
         for volume in (v for v in volumes if v.table != "alerts"):
             for add in (a for c in volume.commits for a in c.adds if a.offsets is None):
@@ -2744,8 +2768,8 @@ class Archive:
 
 
 class RejectRanges:
-    """Gives the number J of point 10: how many rows of a partition the files of `rejects` have
-    before an offset."""
+    """Computes the number J of point 10: how many rows of a partition before an offset are in files
+    of `rejects`."""
 
     def __init__(self, volumes):
         self.ranges = defaultdict(list)
@@ -2761,13 +2785,13 @@ class RejectRanges:
                 sums.append(sums[-1] + rows)
             for _, first, _ in reversed(ranges):
                 least.append(min(first, least[-1]))
-            # At index i: the rows of the first i ranges, and the least `first` of the ranges after
-            # them.
+            # At index i: the number of rows of the first i ranges, and the least `first` of the
+            # ranges after them.
             self.sums[partition] = sums, least[::-1]
 
     def before(self, partition, offset):
         """Returns the number of rows before the offset. Returns None if a range starts before the
-        offset and does not end before it, because the number is then unknown."""
+        offset but does not end before it, because the number is unknown in that case."""
         if partition not in self.sums:
             return 0
         i = bisect.bisect_left(self.ranges[partition], (offset,))
@@ -2844,7 +2868,7 @@ EVENT_COLUMNS = [c for _, c, _ in HEAD + USER + IMPERSONATED + OBJECT_REF + STAT
 
 
 def members(row, fields):
-    """Rule 3: a null column is an absent key."""
+    """Rule 3: a member whose column is null is left out."""
     return ['"%s":%s' % (key, write(row[column])) for key, column, write in fields if row.get(column) is not None]
 
 
@@ -2866,7 +2890,7 @@ def render_event(row):
     return ("{" + shape + ",".join(out) + "}").encode()
 
 
-# Forms, and what a row says of its record. format.md, Forms, Redaction, Faults.
+# Forms and marks: format.md, Forms, Redaction, Faults.
 
 
 FORM_BYTES_MAX, FORM_HOLES_MAX, FORM_DEPTH_MAX, FORM_REGIONS_MAX = 16 << 10, 128, 32, 3
@@ -2910,7 +2934,7 @@ EVENT_NAMES = {
     "auditid", "apiversion", "requesturi", "verb", "impersonateduser", "sourceips", "objectref", "responsestatus", "requestobject", "responseobject",
     "requestreceivedtimestamp", "stagetimestamp",
 }  # fmt: skip
-# Where the level may also be, in an event that OpenShift's log forwarder has changed.
+# Other members that may have the level, in an event that OpenShift's log forwarder has changed.
 LEVEL_ELSEWHERE = ("k8s_audit_level", "openshift_audit_level")
 TIME_CODEC = re.compile(
     r"([0-9]|trim|threes|sixes)(Z|\+00:00|\+0000)|s\.([0-9]|trim|threes|sixes)", re.ASCII
@@ -3477,11 +3501,11 @@ REDACTION_TOKEN = re.compile("rt1:[0-9a-f]{8}:[0-9a-f]{32}")
 
 
 class Members(list):
-    """The members of an object as pairs: a name may be repeated."""
+    """The members of an object, as a list of (name, value). A name may be repeated."""
 
 
 class Place:
-    """What the pointers of a mark say of a place, and what was found there."""
+    """A place in a record: what the pointers of a mark say about it, and what was found there."""
 
     def __init__(self):
         self.said, self.holds, self.fails, self.is_folded, self.inside = None, False, False, False, {}
@@ -3493,9 +3517,9 @@ class Place:
         return place
 
     def judge(self, value, is_item=False, is_folded=False):
-        """Judges a value, or NOTHING, and everything in it. Where a member is repeated, all its
-        values count. An item of a list that was removed is null, and a step SOME_ITEMS means one
-        or more items of a list."""
+        """Compares a value, or NOTHING, and everything in it with the mark. If a member is
+        repeated, all its values count. An item of a list that was removed is null, and a step
+        SOME_ITEMS stands for one or more items of a list."""
         if self.said == "dropped":
             is_so = value is NOTHING or (is_item and value is None)
         elif self.said == "tokenised" and value is not NOTHING and value is not None:
@@ -3517,7 +3541,8 @@ class Place:
                 place.judge(NOTHING, False, is_folded)
 
     def differs(self, said):
-        """Returns True if a pointer that says so does not hold, here or further inside."""
+        """Returns True if the record contradicts a pointer to this place, or to a place inside it,
+        in the list `said` of the mark."""
         holds = self.holds if self.is_folded else not self.fails and (self.holds or said == "dropped")
         return (self.said == said and not holds) or any(place.differs(said) for place in self.inside.values())
 
@@ -3534,7 +3559,7 @@ def read_marked(text):
 
     if is_deeper(text, DEPTH_MAX):
         raise ValueError("nested too deep")
-    # Numbers mean nothing here, and may have any size.
+    # The values of numbers do not matter here, and numbers may have any length.
     return json.loads(text, object_pairs_hook=Members, parse_int=str.__len__, parse_float=str.__len__, parse_constant=constant)
 
 
@@ -3584,7 +3609,7 @@ RECORD_TEXT = {"alerts": "ocsf", "activity": "body"}
 
 
 def record_of(table, row):
-    """proof.md, What a record is."""
+    """Returns the record of a row: proof.md, What a record is."""
     if table in ("alerts", "activity"):
         return (row.get(RECORD_TEXT[table]) or "").encode()
     raw = row.get("raw")
@@ -3736,7 +3761,7 @@ EVENTS_FORMAT = 2  # the newest `eventsFormat` (in commitInfo) whose rules this 
 RECORD_BYTES_MAX = 64 << 20
 DEPTH_MAX = 128
 ROWS_TOLD_MAX = 10  # for one file: how many rows whose columns differ are reported
-REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 1 << 16, 4096  # how many parsed texts are remembered, and how long one may be
+REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 1 << 16, 4096  # how many parsed texts are remembered, and how many bytes such a text may have
 LEVELS = ("None", "Metadata", "Request", "RequestResponse")
 STAGES = ("RequestReceived", "ResponseStarted", "ResponseComplete", "Panic")
 SHAPE_GOOGLE = "google.cloud.audit.AuditLog"
@@ -3822,7 +3847,7 @@ def name_at(text, at):
 
 def is_deeper(text, most):
     """Returns True if more than `most` brackets outside strings are open at once. For text that is
-    not JSON, may return True even if they are not."""
+    not JSON, may return True even if fewer are open."""
     if text.count("{") + text.count("[") <= most:
         return False
     rest = NO_BRACKET.sub("", STRING.sub("", text.replace("\\\\", "").replace('\\"', "")))
@@ -3845,7 +3870,7 @@ def microseconds(text, pattern=RFC_3339):
     if hours > 23 or minutes > 59:
         raise NoRecord
     try:
-        # Python has no year 0. The year 400 takes its place here, because both are leap years.
+        # Python has no year 0. The year 400 is used instead, because both are leap years.
         at = datetime.datetime(year or 400, month, day, hour, minute, second) - datetime.datetime(1970, 1, 1)
     except ValueError:
         raise NoRecord
@@ -3866,7 +3891,7 @@ class Object:
     type raises NoRecord."""
 
     def __init__(self, text, at, is_odd, values=None):
-        self.text, self.start, self.is_odd = text, at, is_odd  # odd: it has surrogate escapes, so each string is checked
+        self.text, self.start, self.is_odd = text, at, is_odd  # if it is odd, it has surrogate escapes, so each string is checked
         self.spans = None
         if values is None:
             self.list, self.end = members_at(text, at)
@@ -4023,8 +4048,8 @@ def status_columns(status):
 
 
 def shape_of(event):
-    """Returns the text between `{` and the first member that has a column. Returns None if it is
-    DEFAULT_SHAPE, the text there in an event that kube-apiserver writes as one line."""
+    """Returns the text between `{` and the first member that has a column. Returns None if this
+    text is DEFAULT_SHAPE, which it is in an event that kube-apiserver writes as one line."""
     quotes = (quote for name, quote, *_ in event.list if name in EVENT_MEMBERS)
     start = next(quotes, None)
     shape = event.before(event.end - 1 if start is None else start)
@@ -4038,8 +4063,8 @@ def is_cloud(found):
 
 
 def is_google(entry):
-    """Decides about an object that is not an audit event. Returns True if it is an entry of Google
-    Cloud Logging, and False for anything else, such as another cloud's wrapper of events."""
+    """Returns True if an object that is not an audit event is an entry of Google Cloud Logging, and
+    False if it is another object, such as another cloud's wrapper of events."""
     has = entry.has
     if has("kind") or has("auditID") or is_cloud(entry):
         return False
@@ -4174,8 +4199,8 @@ def google_granted(payload):
     return None if not granted else "allow" if all(granted) else "forbid"
 
 
-# Reading what is not JSON throughout, on bytes. Nothing here is recursive, and each step takes time
-# in proportion to the bytes.
+# Reading bytes of which some are not JSON. No function here is recursive, and each step takes time
+# in proportion to the number of bytes.
 
 
 PARSED_BYTES_MAX = 1 << 20  # longest text that the json module parses at once
@@ -4287,8 +4312,9 @@ def is_json(data, mask, start, end, deepest):
 
 
 class Found:
-    """An object in bytes, in place of an Object. What cannot be read is None, and is told in
-    `faults`. The bytes after its end, or after a break, are not read.
+    """An object in bytes that need not be JSON, used instead of an Object. A value that cannot be
+    read is None, and `faults` says why. The bytes after the end of the object, or after a break,
+    are not read.
 
     - `values`: for each name in READ, where its last value starts and ends, and what is wrong with
       it; and `list`: (name, where its quoted name starts) of the first member of an event that
@@ -4299,8 +4325,8 @@ class Found:
       are that are not plain.
     - `spread`: (name, where its value starts and ends) of each member that can be read and is named
       like one of an object or list of an event.
-    - `within`: the object that this one is in. What that has read is JSON, so it is not judged
-      again.
+    - `within`: the object that contains this object. It has already checked that the bytes of this
+      object are JSON.
     - `version`: the `eventsFormat` whose rules apply. `also`: names that are kept beside READ."""
 
     def __init__(self, data, mask, start, within=None, name=None, version=EVENTS_FORMAT, also=frozenset()):
@@ -4390,8 +4416,8 @@ class Found:
             self.spread.append((name, start, end))
 
     def put_together(self):
-        """Reads objects and lists that were written as text, or whose members stand beside those
-        of the event."""
+        """Reads objects and lists that were written as text, or whose members are among those of
+        the event."""
         for name in NESTED:
             if name in self.values:
                 start, end, fault = self.values[name]
@@ -4416,7 +4442,8 @@ class Found:
                 self.put(name, joined(found))
 
     def put(self, name, text):
-        """Takes `text` as the value of a member, if it is not None. It is kept after the event."""
+        """Takes `text` as the value of a member, if it is not None. The text is appended to the
+        bytes of the event."""
         if text is not None:
             start = len(self.data)
             self.data, self.mask = self.data + text, self.mask + mask_of(text)
@@ -4435,7 +4462,7 @@ class Found:
         return name if b"\\u" not in quoted or is_unicode(name) else None
 
     def judge(self, start, end, deepest):
-        """Returns what is wrong with the value there; None if nothing is."""
+        """Returns the fault of the value from `start` to `end`; None if there is none."""
         if not is_json(self.data, self.mask, start, end, deepest):
             return "not_json"
         if not is_utf8(self.data[start:end]):
@@ -4449,8 +4476,8 @@ class Found:
         return name in self.values
 
     def first(self, name):
-        """Returns the first byte of a value, in which it differs from values of other types. Returns
-        an empty text if there is none, or null, and a space if it cannot be read."""
+        """Returns the first byte of a value, which shows the type of the value. Returns an empty
+        text if the value is absent or null, and a space if it cannot be read."""
         start, _, fault = self.values.get(name, (0, 0, None))
         if name not in self.values or not fault and self.data.startswith(b"null", start):
             return ""
@@ -4526,7 +4553,7 @@ class Found:
         return found
 
     def if_object(self, name):
-        """Like `object`, but tells nothing. Returns an object without members if a name in it is
+        """Like `object`, but reports no fault. Returns an object without members if a name in it is
         not readable."""
         if self.first(name) != "{":
             return NO_MEMBERS
@@ -4586,7 +4613,7 @@ class Found:
         return text
 
     def level(self):
-        """OpenShift's log collector has the level in another member."""
+        """Returns the level. OpenShift's log collector writes it in another member."""
         text = self.if_string("level")
         if self.version != 1 and text not in LEVELS and (text is not None or self.first("level") == ""):
             other = self.if_string("k8s_audit_level" if self.first("k8s_audit_level") else "openshift_audit_level")
@@ -4623,8 +4650,8 @@ NESTED = (*CONTAINERS, "annotations", "sourceIPs", "requestObject", "responseObj
 SPREAD = re.compile("(?:%s)[._]." % "|".join(NESTED), re.DOTALL)
 DIGITS = tuple("-0123456789")
 WHOLE_NUMBER = re.compile(rb"-?[0-9]+")
-# The names that are told if they are repeated, or if their value cannot be read, by the pointer to
-# their object; and all names that are read in any object.
+# TOLD maps the pointer to an object to the names that are reported if they are repeated or if their
+# value cannot be read. Next, all names that are read in any object.
 TOLD = {"/" + name: {key for key, _, _ in fields} for name, fields in CONTAINERS.items()}
 TOLD.update({"": EVENT_MEMBERS, "/annotations": {DECISION, REASON}})
 CARRIED = [
@@ -4696,8 +4723,8 @@ def is_nested_text(value):
 
 
 def plain_columns(text):
-    """The columns of an audit event without a fault, read in the shortest way. Returns None for
-    other text, and for some events, too."""
+    """Returns the columns of an audit event without faults, read in a fast way. Returns None for
+    all other text, and also for some events, which must be read in the slow way."""
     try:
         event = document(text)
         value = event.value
@@ -4719,7 +4746,7 @@ def plain_columns(text):
         return None
 
 
-# Where the event is in a record.
+# Finding the event in a record.
 
 
 LAYERS_MAX, PREFIX_BYTES_MAX = 4, 8 << 10
@@ -4807,8 +4834,8 @@ ESCAPED_BYTES = re.compile(rb"(?:\\u[0-9A-Fa-f]{4})+|\\.")
 
 
 def text_of(quoted):
-    """The text of one JSON string. Bytes that are not UTF-8 stay in it, and a surrogate that stands
-    alone becomes three such bytes."""
+    """Returns the text of a JSON string. Bytes that are not UTF-8 stay in the text, and a lone
+    surrogate becomes three such bytes."""
     mask = mask_of(quoted)
     end, _ = value_end(quoted, mask, 0)
     if end != len(quoted) or not is_json(quoted, mask, 0, end, 0):
@@ -4883,8 +4910,9 @@ LIST_OF_BYTES, BYTE_IN_LIST = re.compile(rb"\[[0-9, \t\r\n]*\]"), re.compile(rb"
 
 
 def text_in(holder, name):
-    """The text of a member, without white space around it. It is a string, or a list of the numbers
-    of its bytes, which is how journald writes a text that it would not print."""
+    """Returns the text of a member, without white space around it. The member is a string, or a
+    list of the numbers of the text's bytes, as journald writes a text with characters that cannot
+    be printed."""
     if holder.first(name) == '"':
         return (holder.if_string(name) or "").strip(WHITE).encode()
     quoted = holder.bytes(name)
@@ -4897,7 +4925,8 @@ def text_in(holder, name):
 
 
 def path_of(shape):
-    """Returns the names on the path that an event was found by, if the shape of its row has one."""
+    """Returns the names on the path by which an event was found, if the shape of its row has such a
+    path."""
     if shape is None or not shape.startswith(UNWRAP):
         return None
     text = shape[len(UNWRAP) :]
@@ -4941,8 +4970,8 @@ def holds_event(found):
 
 
 def is_part_of_line(found):
-    """Returns True if an object says that its text is a part of a line. Who wrote the text was judged
-    when it arrived, by what the source's operator believed."""
+    """Returns True if an object says that its text is a part of a line. Who wrote the text was
+    judged when it arrived, by the configuration of its source, and is not judged here."""
     try:
         return is_part(pairs_of(found.data[found.start : found.end]))
     except (ValueError, RecursionError):
@@ -5052,13 +5081,13 @@ class Events:
         self.compared = EVENT_COMPARED if version == 1 else EVENT_COMPARED[:-1] + ["faults"] + EVENT_COMPARED[-1:]
 
     def __call__(self, row, record):
-        """Returns the columns that are not what the record says, in order; None if the record is
-        not one of events."""
+        """Returns the columns that differ from the record, in order; None if the record is not one
+        of events."""
         if len(record) > RECORD_BYTES_MAX:
             return None
         try:
             if row.get("form") is not None:
-                # Only the event: the text around it belongs to the form.
+                # Compare only with the event: the text around it is part of the form.
                 said = self.event(render_form(row, event_only=True))[1]
             elif row.get("raw") is None and self.says_itself(row):
                 said = {column: row.get(column) for column in EVENT_COMPARED}
@@ -5073,7 +5102,7 @@ class Events:
         return [column for column in self.compared if row.get(column) != said.get(column)]
 
     def event(self, data):
-        """Returns the audit event that a text is, and its columns."""
+        """Parses a text as an audit event. Returns the event and its columns."""
         event = read_event(data, self.version)
         if event is None or not is_audit_event(event):
             raise NoRecord
@@ -5092,10 +5121,10 @@ class Events:
         return dict(at_path(record, path, self.version), shape=shape)
 
     def says_itself(self, row):
-        """Returns True if the record rendered from a row certainly says what the columns say, so
-        that it need not be parsed. The reason: each value in the row is exactly one JSON value, of
-        the right type. Then the record consists of keys and whole values from its first byte to its
-        last, and can be read in only one way. False means that the record must be parsed."""
+        """Returns True if it is certain, without parsing, that the record rendered from a row
+        agrees with the columns. This is so if each value in the row is exactly one JSON value of
+        the right type: then the record consists of keys and whole values from its first byte to its
+        last, and can be read in only one way. If the result is False, the record must be parsed."""
         code, times = row.get("response_code"), (row.get("request_received_timestamp"), row.get("stage_timestamp"))
         needs_id = self.once(self.head, "shape", row.get("shape"))
         return (
@@ -5178,15 +5207,15 @@ EVENT_COMPARED = [column for _, column, _ in HEAD] + ["user_agent"] + [column fo
 
 
 class Differing:
-    """Collects the rows of a file whose columns are not what their records say. Reports the first
-    ROWS_TOLD_MAX rows, and the number of all."""
+    """Collects the rows of a file whose columns differ from their records. Reports the first
+    ROWS_TOLD_MAX of these rows, and their total number."""
 
     def __init__(self, where, report):
         self.where, self.report, self.first, self.count = where, report, [], 0
 
     def row(self, row, columns):
-        """columns: those of the row that differ; None if there is no record to compare the row
-        with."""
+        """Adds a row. `columns` are the columns of the row that differ, or None if there is no
+        record with which the row could be compared."""
         if columns is None:
             self.add(row, "its record is not one of the table")
         elif columns:
@@ -5225,8 +5254,8 @@ SEVERITIES = {name: name.lower() for name in ("Informational", "Low", "Medium", 
 
 
 class Said:
-    """What a finding says. A value is named by its path of member names and list positions. If a
-    value is absent or of another type than asked for, the answer is None."""
+    """Reads values from a finding. A value is named by its path of member names and list positions.
+    If a value is absent or does not have the requested type, the result is None."""
 
     def __init__(self, text):
         found = document(text)
@@ -5333,7 +5362,7 @@ def is_source_ip(said, value):
 
 
 def is_actor(said, value):
-    """The actor is the impersonated user, if the finding names one, else the user."""
+    """The actor is the impersonated user if the finding names one, otherwise the user."""
     impersonated = said.text(("unmapped", "impersonated_user"))
     user = said.text(("evidences", 0, "actor", "user", "name"))
     return value == (user if impersonated is None else impersonated)
@@ -5354,8 +5383,8 @@ def is_name(said, name, subresource):
     return "%s%s" % (name or "", "" if subresource is None else "/" + subresource) == said.text(("resources", 0, "name"))
 
 
-# Each entry: (name in reports, columns, function that returns True if these columns are what the
-# finding says).
+# Each entry is (name in reports, columns, function that returns True if these columns agree with
+# the finding).
 ALERT_COLUMNS = (
     ("alert_id", ("alert_id",), text_at("finding_info", "uid")),
     ("rule_id", ("rule_id",), text_at("finding_info", "analytic", "uid")),
@@ -5389,7 +5418,7 @@ ALERT_COLUMNS = (
 
 
 def alert_differs(row, record):
-    """Returns the columns that are not what the finding says, in order; None if the record is not a
+    """Returns the columns that differ from the finding, in order; None if the record is not a
     finding."""
     if len(record) > RECORD_BYTES_MAX:
         return None
@@ -5507,7 +5536,7 @@ class Proof:
             self.report.finding("key_retired", where, "signed by a retired key, and not the tree of the `log` line in the record that retired it")
             return None
         cosigned = 0
-        for witness in (w for w in self.witnesses if w.key not in keys.all()):  # a signer is not a witness of its own signature
+        for witness in (w for w in self.witnesses if w.key not in keys.all()):  # a key cannot witness its own signature
             try:
                 cosigned += witness.cosigned(checkpoint.note) is not None
             except BadSignature as e:
@@ -5544,7 +5573,7 @@ class Proof:
 
     @staticmethod
     def mark_fault(table, mark, record):
-        """Says what is wrong with the mark of a record. Returns None if nothing is."""
+        """Returns, in words, what is wrong with the mark of a record; None if the mark is right."""
         if table != "events":
             return "only events are redacted"
         if not is_redaction(mark):
@@ -5674,7 +5703,8 @@ class Pack:
         return self.report
 
     def whole(self, name, limit=PROOF_BYTES_MAX):
-        """All bytes of a file of the pack, or Malformed."""
+        """Returns all bytes of a file of the pack. Raises Malformed if it is missing or too
+        large."""
         try:
             data = self.root.read(name, limit)
         except NotPlain as e:
@@ -5745,7 +5775,7 @@ class Pack:
                 raise Malformed("`%s` is not a list of names" % name)
         for name in ("events_query", "alerts_query"):
             fields(value[name], "`%s`" % name, QUERY_FIELDS)
-        # `redacted` is there only if there are any.
+        # `redacted` is present only if the pack has redacted records.
         counted = PACK_COUNTS + (("redacted",) if isinstance(value["counts"], dict) and "redacted" in value["counts"] else ())
         counts = fields(value["counts"], "`counts`", dict({n: int for n in counted}, received=dict))
         fields(counts["received"], "`received`", dict.fromkeys(("received", "events", "rejects", "duplicates"), int))
@@ -5906,7 +5936,7 @@ class Pack:
 
     @staticmethod
     def same(f, add):
-        """Returns True if an entry says the same of a file as the commit does."""
+        """Returns True if an entry states the same about a file as the commit."""
         tags = add.tags if isinstance(add.tags, dict) else {}
         try:
             stats, offsets = stats_of(add), parse_json(tags["offsets"]) if isinstance(tags.get("offsets"), str) else {}
@@ -6063,7 +6093,7 @@ def main(arguments=None):
     commands = parser.add_subparsers(dest="command", required=True)
     archive = commands.add_parser("archive", help="check an archive in a folder or a bucket")
     archive.add_argument("place", metavar="DIR", help="the folder that holds strongroom.json, or s3://BUCKET/PREFIX")
-    archive.add_argument("--endpoint", metavar="URL", help="of the store of s3://…, if it is not AWS (or AWS_ENDPOINT_URL)")
+    archive.add_argument("--endpoint", metavar="URL", help="address of the store of s3://…, if it is not AWS; by default AWS_ENDPOINT_URL")
     archive.add_argument("--remembered", metavar="FILE", action="append", default=[], help="a checkpoint kept elsewhere (repeatable)")
     archive.add_argument("--since", metavar="REPORT", help="an earlier report (--json), whose heads must still exist")
     archive.add_argument("--tsa-ca", metavar="FILE", help="PEM file of the authorities that timestamps must chain to; each log must then have one")

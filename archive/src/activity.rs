@@ -1,9 +1,9 @@
 //! Appends activity records: records of what this program and its users did, sealed and proven like
 //! events.
 //!
-//! In a crash, records that were not sealed are lost. [`ActivityLog::open`] continues at the
-//! position after the last sealed record. A caller that must not lose a record keeps it elsewhere
-//! until [`ActivityLog::seal`] returns.
+//! Records that were not sealed are lost in a crash: [`ActivityLog::open`] continues after the last
+//! sealed record. A caller that must not lose a record keeps a copy of the record until
+//! [`ActivityLog::seal`] returns.
 
 use std::sync::Arc;
 
@@ -26,7 +26,8 @@ pub const RECORDS_MAX: usize = 4096;
 /// Maximum total length of the bodies in one [`ActivityLog::append`], in bytes.
 pub const BATCH_BYTES_MAX: usize = 64 << 20;
 
-/// One writer's activity records, which go to its source partition in order.
+/// The activity records of one writer, which are appended to the writer's source partition in
+/// order.
 #[derive(Debug)]
 pub struct ActivityLog {
     partition: String,
@@ -35,8 +36,8 @@ pub struct ActivityLog {
 }
 
 impl ActivityLog {
-    /// Continues where the records of `writer_id` end in the archive. If two processes use one id
-    /// at once, one of them is refused at its next seal.
+    /// Continues after the last record of `writer_id` in the archive. If two processes use one id
+    /// at once, the next seal of one of them is refused.
     ///
     /// # Errors
     /// [`ArchiveError::Activity`] for an id that cannot be part of a source's name.
@@ -64,8 +65,8 @@ impl ActivityLog {
     /// Adds records to the next seal of the writer.
     ///
     /// # Errors
-    /// [`ArchiveError::Activity`] if they are too many at once; otherwise those of
-    /// [`Writer::append`].
+    /// [`ArchiveError::Activity`] if there are too many records or bytes for one call; otherwise
+    /// those of [`Writer::append`].
     pub fn append(&mut self, writer: &mut Writer, records: &[ActivityRecord]) -> Result<(), ArchiveError> {
         let bytes: usize = records.iter().map(|record| record.body().len()).sum();
         if records.len() > RECORDS_MAX || bytes > BATCH_BYTES_MAX {
@@ -105,7 +106,7 @@ impl ActivityLog {
         }
     }
 
-    /// Seals the added records, with a writer that has no rows of other sources. All of it is on
+    /// Seals the added records, with a writer that has no rows of other sources. The records are on
     /// disk when this returns.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
-//! Records of the product's own activity: questions, judgements and decisions, with their authors
-//! and times, sealed and proven like events.
+//! Activity records: the questions, judgements and decisions of this program and its users, with
+//! their authors and times. They are sealed and proven like events.
 //!
-//! Invariants. A record is one JSON object, its *body*. The bytes of the body are what is proven:
-//! they are written once, here, and the other columns repeat members of the body. Each writer of
-//! activity records has its own source partition, `activity/<writer id>`. The offset of a record in
-//! it is its number, counted from 0. So the position of the partition is the number of its records,
-//! and a missing record is noticed.
+//! Invariants. A record is one JSON object, its *body*. Proofs are over the bytes of the body.
+//! These bytes are written once, by this module; the other columns of a row repeat members of the
+//! body. Each writer of activity records has its own source partition, `activity/<writer id>`. The
+//! offset of a record in the partition is the record's number, counted from 0. So the position of
+//! the partition is the number of its records, and a missing record is noticed.
 //!
 //! `docs/format.md` has the grammar.
 
@@ -40,7 +40,7 @@ pub enum ActivityKind {
     Review,
     /// A use of emergency access.
     BreakGlass,
-    /// Sums over earlier records, so that those records may be dropped.
+    /// Sums over earlier records, which remain when the earlier records are dropped.
     Rollup,
     /// A statement by an outside clock.
     Clock,
@@ -93,7 +93,7 @@ pub enum ActivityError {
     TooMany { records: usize, bytes: usize },
 }
 
-/// An activity record: its body, and those of its members that are columns.
+/// An activity record: its body, and those members of the body that are also columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActivityRecord {
     kind: ActivityKind,
@@ -129,7 +129,7 @@ impl ActivityRecord {
         ActivityRecord::parse(Value::Object(members).to_string())
     }
 
-    /// The record with the given body, which is kept unchanged.
+    /// Parses a body. The record keeps the body's bytes unchanged.
     ///
     /// # Errors
     /// [`ActivityError`] if the body is not a record.
@@ -193,8 +193,8 @@ fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// Whether a text may be a principal or a subject. The rule is the same as for names in holds: a
-/// value in a column cannot be mistaken for another name, or for no name.
+/// Whether a text may be a principal or a subject. The rule is the same as for names in holds, so
+/// that a value in a column cannot be mistaken for another name or for a missing one.
 fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.trim().len() == name.len()

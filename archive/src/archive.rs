@@ -1,10 +1,9 @@
-//! An archive's root: what makes a folder an archive, and the entry points to its writer and
-//! tables.
+//! Opens and creates archives, and gives access to an archive's writer, tables and rows.
 //!
 //! Invariant: a folder (or a prefix of a bucket) is an archive if and only if it has a complete
-//! `strongroom.json` of a format this program knows. The file is written once and appears whole, so
+//! `strongroom.json` of a format this program knows. The file is written once and appears whole. So
 //! two programs that create an archive at the same time agree on one identity, and a crash leaves
-//! either all of the file or none of it.
+//! either the whole file or no file.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -50,14 +49,14 @@ pub struct Archive {
     site: Site,
 }
 
-/// The content of `strongroom.json`. Unknown fields are ignored, because an archive of a later
+/// The content of `strongroom.json`. Unknown fields can be ignored, because an archive of a later
 /// format is refused by its format number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Manifest {
     format: u32,
     archive_id: String,
     created: String,
-    /// In a bucket: the minimum lock of every object.
+    /// In a bucket: the minimum number of years for which every object is locked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retention_years: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,7 +117,7 @@ impl Archive {
         })
     }
 
-    /// Whether a text can be a location. Nothing is looked for there.
+    /// Whether a text has the form of a location. Does not access the location.
     pub fn is_location(location: &str) -> bool {
         if S3::is_location(location) { S3::is_valid_location(location) } else { local_path(location).is_ok() }
     }
@@ -166,7 +165,7 @@ impl Archive {
         }
     }
 
-    /// The archive as its lower layers see it.
+    /// The store, root, identity and signer of the archive, for the functions of lower layers.
     pub fn site(&self) -> &Site {
         &self.site
     }
@@ -188,21 +187,22 @@ impl Archive {
     ///
     /// # Errors
     /// [`LogError::NoKey`] without a signer; [`LogError::KeyNotCurrent`] if the signer's key is not
-    /// the archive's current one; [`LogError::Forked`] if the commits are not those that were
-    /// signed. When one log fails, the logs before it have been extended.
+    /// the archive's current key; [`LogError::Forked`] if the commits differ from those that were
+    /// signed. If a log fails, the logs before it have been extended, and the logs after it have
+    /// not.
     pub fn sign_logs(&self) -> Result<Vec<TreeHead>, LogError> {
         let log_signer = self.log_signer()?;
         background::wait(async move { log_signer.all().await })
     }
 
-    /// The archive's keys, each checked against the one before it.
+    /// The archive's keys. The record of each key is checked against the record before it.
     pub fn keys(&self) -> Result<Keys, LogError> {
         let site = self.site.clone();
         background::wait(async move { keys::load(&site).await })
     }
 
-    /// Makes `new` the archive's key. The current key first signs everything committed so far. No
-    /// other process should sign at the same time.
+    /// Makes `new` the archive's current key. Before that, the old key signs everything committed
+    /// so far. No other process should sign at the same time.
     ///
     /// # Errors
     /// Those of [`Archive::sign_logs`], and [`LogError::KeyUsed`] for a key that the archive has
@@ -221,14 +221,15 @@ impl Archive {
         })
     }
 
-    /// A writer. On a local disk there is one writer at a time, and this call waits while another
-    /// process (or thread) has it. In a bucket there may be several writers, and each first checks
-    /// that the store keeps them apart; see [`Writer`].
+    /// Opens a writer. On a local disk there is one writer at a time, and this call waits while
+    /// another process (or thread) has an open writer. In a bucket there may be several writers;
+    /// each of them first tests that the store refuses to replace an object. See [`Writer`].
     pub fn writer(&self) -> Result<Writer> {
         self.writer_with(WriterOptions::default(), || {})
     }
 
-    /// A writer. If another process has the only writer, calls `on_wait` once, then waits.
+    /// Like [`Archive::writer`], but with options. If another process has the only writer, calls
+    /// `on_wait` once, then waits.
     pub fn writer_with(&self, options: WriterOptions, on_wait: impl FnOnce()) -> Result<Writer> {
         let guard = match &self.site.store {
             Store::Local => WriterGuard::LockFile(Lock::acquire(&self.site.root, on_wait)?),
@@ -237,7 +238,7 @@ impl Archive {
         Writer::open(&self.site, options, guard)
     }
 
-    /// A writer, or `None` if another process has the only writer.
+    /// Like [`Archive::writer`], but returns `None` if another process has the only writer.
     pub fn try_writer(&self, options: WriterOptions) -> Result<Option<Writer>> {
         let guard = match &self.site.store {
             Store::Local => match Lock::try_acquire(&self.site.root)? {
@@ -255,8 +256,8 @@ impl Archive {
         background::wait(snapshot::load(self.site.clone(), table))
     }
 
-    /// True if nothing was committed to the table since `snapshot` was taken of it. Costs the
-    /// listing of a few names.
+    /// True if nothing was committed to the table of `snapshot` since the snapshot was taken. Costs
+    /// the listing of a few names.
     pub async fn is_current(&self, snapshot: &Snapshot) -> bool {
         match &self.site.store {
             Store::Local => {
@@ -285,14 +286,15 @@ impl Archive {
         self.site.store.contents(&file.path, file.size, file.version.as_deref())
     }
 
-    /// Like [`Archive::contents`], but for callers that know a file's name, length and version from
-    /// elsewhere.
+    /// Like [`Archive::contents`], but for callers that have a file's path, length and version from
+    /// another place than a snapshot.
     pub fn contents_of(&self, path: &Path, bytes: u64, version: Option<&str>) -> Contents {
         self.site.store.contents(path, bytes, version)
     }
 
-    /// Source partitions in the order of their first commit, with the label and the position of
-    /// their last commit. Reads every commit of `events`; meant for export, not for queries.
+    /// Source partitions in the order of their first commit, each with its newest label and its
+    /// current position. Reads every commit of `events`, which is affordable for an export but not
+    /// for a query.
     pub fn sources(&self) -> Result<Vec<Source>> {
         let site = self.site.clone();
         background::wait(async move { read::sources(&site).await })
@@ -304,9 +306,10 @@ impl Archive {
         Rows::of_partition(self.site.store.clone(), self.snapshot(table)?, partition)
     }
 
-    /// Like [`Archive::read_rows`], for several of these partitions, one after the other: each is
-    /// begun with [`Rows::begin`]. Files are opened once, and partitions that share row groups share
-    /// the work, if they are read in the order of [`Archive::sources`] or nearly so.
+    /// Like [`Archive::read_rows`], but for several partitions, one after the other. The caller
+    /// starts each partition with [`Rows::begin`]. If the partitions are read in the order of
+    /// [`Archive::sources`] or nearly so, each file is opened once, and a row group that several
+    /// partitions share is read once.
     pub fn read_partitions(&self, table: Table, partitions: &[&str]) -> Result<Rows> {
         Rows::of_partitions(self.site.store.clone(), self.snapshot(table)?, partitions)
     }
@@ -332,8 +335,8 @@ impl Archive {
     }
 
     /// Rows that commits of `table` added after `after` and up to `to`, both as returned by
-    /// [`Archive::ends`], in `table.file_schema()`. The order is always the same: by partition,
-    /// then by `source_offset`. A volume that is not in `after` is read from its first commit.
+    /// [`Archive::ends`], in `table.file_schema()`. The rows are ordered by partition, then by
+    /// `source_offset`. A volume that is not in `after` is read from its first commit.
     pub fn rows_between(
         &self,
         table: Table,
@@ -361,7 +364,7 @@ impl Archive {
 /// Name of the file that makes a folder an archive.
 pub const MANIFEST: &str = layout::MANIFEST;
 
-/// Whether a name in the folder of an archive is one of the archive's own.
+/// Whether a name in the root folder of an archive belongs to the archive.
 pub fn is_of_archive(name: &str) -> bool {
     name == MANIFEST || name.starts_with('_') || Table::ALL.iter().any(|table| table.name() == name)
 }

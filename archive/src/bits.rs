@@ -1,7 +1,7 @@
 //! Parquet's integer encodings, appended to a byte vector: RLE/bit-packed hybrid and
 //! DELTA_BINARY_PACKED.
 //!
-//! They are written here because the `parquet` crate keeps its encoders private and gives them one
+//! This module has its own encoders, because those of the `parquet` crate are private and take one
 //! value at a time. The encoders here take a whole page. They are tested against the decoders of
 //! that crate and of DuckDB.
 
@@ -9,7 +9,8 @@
 const GROUP: usize = 8;
 /// Equal values in a row are stored as a run if there are at least this many.
 const RUN_MIN: usize = 16;
-/// Maximum number of groups in one bit-packed run. Up to this number, its header is a single byte.
+/// Maximum number of groups in one bit-packed run. Up to this number, the header of a run is a
+/// single byte.
 const GROUPS_MAX: usize = 63;
 const DELTA_BLOCK: usize = 128;
 const DELTA_MINIBLOCKS: usize = 4;
@@ -36,7 +37,8 @@ fn put_zigzag(value: i64, out: &mut Vec<u8>) {
 /// `1 << width`.
 pub(crate) fn put_hybrid(values: &[u32], width: u8, out: &mut Vec<u8>) {
     if width == 0 {
-        // With a single possible value, one run is enough, and its value takes no bytes.
+        // If only one value is possible, one run is enough, and the value of the run takes no
+        // bytes.
         if !values.is_empty() {
             put_varint((values.len() as u64) << 1, out);
         }
@@ -47,8 +49,8 @@ pub(crate) fn put_hybrid(values: &[u32], width: u8, out: &mut Vec<u8>) {
     while at < values.len() {
         let value = values[at];
         let run = 1 + values[at + 1..].iter().take_while(|next| **next == value).count();
-        // A bit-packed run has whole groups, so it takes the missing values of its last group from
-        // the run of equal values.
+        // A bit-packed run consists of whole groups. So if its last group is not full, the group is
+        // filled with values from the start of the run of equal values.
         let lent = (GROUP - (at - literals_from) % GROUP) % GROUP;
         if run >= RUN_MIN + lent {
             put_literals(&values[literals_from..at + lent], width, out);

@@ -1,9 +1,10 @@
-//! Creates the location of an archive, and checks whether it keeps what it promises.
+//! Creates an archive with its folder or bucket (`init`), and checks whether a store protects an
+//! archive as it should (`check`).
 //!
-//! Invariants: `init` creates what is missing and changes nothing that exists; `check` puts one
-//! object without meaning, with a lock of a day, and otherwise only reads. It never tries a
-//! deletion: if the lock did not work, the test itself would do the damage. An item for which the
-//! store refuses an answer is reported as not checked, never as in order.
+//! Invariants: `init` creates missing parts and changes no existing ones. `check` puts one object
+//! that has no meaning, locked for a day, and otherwise only reads. `check` never tries to delete
+//! an object: if the lock did not work, the test itself would remove the object. An item that the
+//! store refuses to report on is reported as not checked, never as in order.
 
 use std::path::{Path, PathBuf};
 
@@ -131,7 +132,7 @@ async fn unfit(s3: &S3) -> Result<()> {
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Ok,
-    /// Not as good as it could be, or unknown.
+    /// Not as safe as it could be, or not known.
     Warn,
     /// The archive does not keep what it promises.
     Fail,
@@ -173,7 +174,8 @@ impl Finding {
 /// Checks the archive at `location`, item by item.
 ///
 /// # Errors
-/// If the location cannot be used at all. Whatever the store answers is a finding, not an error.
+/// If the location cannot be used at all. An answer of the store, even a refusal, is a finding and
+/// not an error.
 pub fn check(location: &str, options: &StoreOptions) -> Result<Vec<Finding>> {
     let place = Place::of(location, options)?;
     match place.store.clone() {
@@ -235,8 +237,8 @@ fn sample(archive: &Archive) -> Result<Vec<(PathBuf, Option<String>)>> {
     Ok(files.into_iter().rev().step_by(step).collect())
 }
 
-/// The newest commits of all volumes, newest volumes first. They are not sampled: one commit without
-/// a lock is enough to take away what it names.
+/// The newest commits of all volumes, newest volumes first. They are not sampled, because the loss
+/// of a single unlocked commit makes all files that it names invisible.
 fn commits(archive: &Archive) -> Result<Vec<(PathBuf, Option<String>)>> {
     let mut volumes = Vec::new();
     for table in Table::ALL {
@@ -421,7 +423,8 @@ fn policy_finding(text: &str) -> Finding {
     }
 }
 
-/// The locks of objects. The first object that is not locked as it should be is the finding.
+/// Checks the locks of objects. The finding is about the first object whose lock is missing or too
+/// weak.
 async fn locks(
     item: &'static str,
     s3: &S3,
@@ -446,7 +449,8 @@ async fn locks(
     Finding::ok(item, format!("{count} checked, all locked for {left} days or more"))
 }
 
-/// Returns until when an object is locked, or the finding about its lock.
+/// Returns the time until which an object is locked, or the finding about its lock if that is
+/// missing or too weak.
 fn locked_until(
     item: &'static str,
     retention: Retention,
@@ -475,7 +479,7 @@ fn locked_until(
     if mode != retention.mode && retention.mode == LockMode::Compliance {
         return Err(fail("is locked in mode GOVERNANCE only", REMEDY));
     }
-    // The added day allows for clocks that differ.
+    // The day that is added to every retention is not required, because the clocks may differ.
     let owed = retention.until(put).and_then(|owed| owed.checked_sub_days(Days::new(1)));
     if owed.is_none_or(|owed| until < owed) {
         let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);

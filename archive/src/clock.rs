@@ -1,12 +1,13 @@
-//! Whether the clock that dates commits can be right.
+//! Decides whether the clock that dates commits can be right.
 //!
-//! A commit's time chooses the volume that rows are sealed in for good and the day until which they
-//! are locked, and no later act can change it. So a clock is compared with what else shows the time
-//! before anything is dated by it: the newest commit, the clock of the store, and, in a process that
-//! has sealed before, the time that has passed since and the newest event.
+//! A commit's time determines the volume in which its rows are sealed and the day until which they
+//! are locked, and a wrong choice cannot be undone later. So before a commit is dated by a clock,
+//! the clock is compared with everything else that shows the time: the newest commit and the clock
+//! of the store; and, in a process that has sealed before, the newest event and the time of the
+//! last seal plus the time that has passed since.
 //!
-//! Invariant: that an archive has had no commit for long, or that events are old, is no evidence by
-//! itself, because archives are idle and old logs are ingested.
+//! Invariant: the age of the newest commit or of the newest event alone is no reason to doubt a
+//! clock, because an archive may be idle and old logs may be ingested.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,13 +19,14 @@ use crate::clock_doubt::ClockDoubt;
 use crate::error::ArchiveError;
 
 /// How far a clock may be ahead of everything else that shows the time: a day, and a minute for the
-/// time that passes between two looks.
+/// time that passes between two readings.
 const AHEAD_MAX: TimeDelta = TimeDelta::minutes(24 * 60 + 1);
 /// How far a clock may be behind the newest commit. Several machines may write to one archive, and
-/// their clocks differ slightly; `verify` reports what is more than this.
+/// their clocks differ slightly. `verify` reports a commit that is further behind the commit before
+/// it.
 const BEHIND_MAX: TimeDelta = TimeDelta::minutes(10);
 
-/// What a clock said at a moment of a process.
+/// What a clock said at a certain moment of this process.
 #[derive(Clone, Copy, Debug)]
 pub struct ClockSeen {
     said: DateTime<Utc>,
@@ -43,7 +45,7 @@ impl ClockSeen {
     }
 }
 
-/// What shows the time besides the clock.
+/// What shows the time, apart from the clock that is judged.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Evidence {
     /// Time of the newest commit.
@@ -55,8 +57,9 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// Returns why a clock that says `now` cannot be right. `store` returns the clock of the store,
-    /// if it has one that can be read; it is asked only if the newest commit does not decide.
+    /// Returns the reason why a clock that says `now` cannot be right, or `None` if there is none.
+    /// `store` returns the time by the store's clock, if that can be read. It is called only if the
+    /// newest commit does not decide.
     pub(crate) fn doubt(
         &self,
         now: DateTime<Utc>,
@@ -77,8 +80,9 @@ impl Evidence {
     }
 }
 
-/// Returns the time by the clock of the store; `None` if it does not say. On a disk that is the time
-/// that the file system gives a new file, which is another clock if a server has the disk.
+/// Returns the time by the clock of the store; `None` if the store does not report one. On a disk,
+/// this is the modification time that the file system gives to a new file. If the disk is on a file
+/// server, that time is from the server's clock.
 pub(crate) fn of_store(
     store: &Store,
     root: &Path,
@@ -95,11 +99,13 @@ pub(crate) fn of_store(
         }
         Store::S3(bucket) => {
             let s3 = bucket.s3.clone();
-            // A store that does not answer is not taken for one that agrees: the caller tries again.
+            // A store that does not answer is an error, because it has not confirmed the clock: the
+            // caller tries again.
             let ahead = background::wait(async move {
                 s3.clock_ahead().await.map_err(|source| ArchiveError::StoreClock { source })
             })?;
-            // The difference is to the clock of the process, which is `now` except in tests.
+            // `clock_ahead` compares the store's clock with the clock of the process. Except in
+            // tests, that clock says `now`.
             Ok(ahead.and_then(|seconds| now.checked_add_signed(TimeDelta::try_seconds(seconds)?)))
         }
     }
@@ -124,7 +130,7 @@ mod tests {
         // An archive in use; its store is not even asked.
         assert_eq!(judge(Some(now - minute), Some(now - year)), None);
         assert_eq!(judge(Some(now - day), Some(now - year)), None);
-        // Idle archives, new archives, and stores that say no time.
+        // Idle archives, new archives, and stores that do not report a time.
         for newest in [None, Some(now - year)] {
             for store in [None, Some(now), Some(now + year), Some(now - day)] {
                 assert_eq!(judge(newest, store), None, "{newest:?} {store:?}");
@@ -148,12 +154,13 @@ mod tests {
         let before = at("2026-11-30T12:00:00Z");
         let judge = |seen: Option<DateTime<Utc>>, event: Option<DateTime<Utc>>| {
             let evidence = Evidence { newest: Some(before), seen: seen.map(ClockSeen::now), event };
-            // The clock of the disk is the machine's, and has jumped, too.
+            // The disk has the clock of the machine, so its clock has jumped too.
             evidence.doubt(now, || Ok(Some(now))).expect("a judgement")
         };
         let jumped = judge(Some(before), Some(before));
         assert!(matches!(jumped, Some(ClockDoubt::Jumped { event, .. }) if event == before), "{jumped:?}");
-        // Events from elsewhere agree with the clock; or there is nothing to compare it with.
+        // Events from another machine agree with the clock, or there is no event to compare the
+        // clock with.
         assert_eq!(judge(Some(before), Some(now - TimeDelta::hours(2))), None);
         assert_eq!(judge(Some(before), None), None);
         assert_eq!(judge(None, Some(before)), None);

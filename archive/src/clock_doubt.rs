@@ -1,4 +1,4 @@
-//! What contradicts a clock, for messages.
+//! The reasons why a clock cannot be right, with their texts for messages.
 //!
 //! No IO, no state.
 
@@ -11,8 +11,8 @@ pub enum ClockDoubt {
     Behind { newest: DateTime<Utc> },
     /// Ahead of the newest commit, if there is one, and of the store's clock.
     Ahead { newest: Option<DateTime<Utc>>, store: DateTime<Utc> },
-    /// Ahead of what it said at the last seal of this process and the time that has passed since,
-    /// and ahead of the newest event.
+    /// Ahead of the time that it should show according to the last seal of this process and the
+    /// time that has passed since, and ahead of the newest event.
     Jumped { expected: DateTime<Utc>, event: DateTime<Utc> },
 }
 

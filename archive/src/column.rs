@@ -1,11 +1,11 @@
-//! One column chunk: from levels and values to Parquet pages, compressed, with their statistics.
+//! Encodes one column chunk: turns levels and values into compressed Parquet pages with statistics.
 //!
 //! Invariant: [`encode_column`] returns a whole column chunk whose metadata agrees with its bytes,
 //! so a file writer only copies it.
 //!
-//! The pages are not written by `parquet`'s `ArrowColumnWriter`, because it hashes every value of
-//! every row again to build its dictionary, and compares every value for its statistics, even if
-//! the rows arrive as dictionary codes. This module reads a distinct value once.
+//! `parquet`'s `ArrowColumnWriter` is not used. It hashes the value of every row to build a
+//! dictionary and compares the value of every row for statistics, even if the rows arrive as
+//! dictionary codes. This module reads each distinct value once.
 
 use std::ops::Range;
 
@@ -30,22 +30,22 @@ use crate::bits::{bit_width, put_delta, put_hybrid, put_varint};
 const STATISTICS_BYTES_MAX: usize = 64;
 /// A data page is closed when its values reach this many bytes before compression.
 const PAGE_BYTES_MAX: usize = 1 << 20;
-/// A page is compressed only if that saves at least one part in this many. A smaller gain is not
-/// worth decompressing the page on every read.
+/// A page is stored compressed only if compression saves at least one byte in this many. A smaller
+/// gain is not worth decompressing the page on every read.
 const COMPRESSION_GAIN_MIN: usize = 32;
-/// Approximate bytes of a page header.
+/// Approximate number of bytes of a page header.
 const PAGE_HEADER_BYTES: usize = 64;
-/// Memory that a worker keeps for the next column, in each of three buffers.
+/// Maximum number of bytes of each of three buffers that a worker keeps for the next column.
 const SCRATCH_BYTES_MAX: usize = 16 << 20;
 
-/// For which parts of a column the least and the greatest value are kept.
+/// The parts of a column whose least and greatest values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bounds {
-    /// No part: the values have no order, or must not be repeated in a footer.
+    /// None: the values have no useful order, or must not be repeated in a footer.
     Off,
-    /// Those of the column chunk.
+    /// The column chunk.
     Chunk,
-    /// Those of each page too.
+    /// The column chunk, and each page.
     Pages,
 }
 
@@ -54,7 +54,8 @@ pub(crate) enum Bounds {
 pub(crate) enum ByteEncoding {
     /// All lengths, then all bytes.
     DeltaLength,
-    /// Each value as the part that it does not share with the one before it.
+    /// For each value, the length of the prefix that it shares with the value before it, and the
+    /// rest of the value.
     DeltaPrefix,
 }
 
@@ -71,17 +72,17 @@ pub(crate) enum IntEncoding {
 /// Width of dictionary codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CodeWidth {
-    /// The number of bits that the dictionary needs.
+    /// The least number of bits in which every code of the dictionary fits.
     Least,
-    /// Whole bytes, in which a compressor finds repetitions.
+    /// Whole bytes, because a compressor finds repetitions in whole bytes.
     Bytes,
 }
 
-/// The choices made for one column.
+/// How one column is encoded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ColumnSpec {
     pub(crate) bounds: Bounds,
-    /// Bits of bloom filter for each distinct value.
+    /// Number of bits of the bloom filter for each distinct value; `None` for no filter.
     pub(crate) bloom_bits: Option<u32>,
     pub(crate) zstd_level: i32,
     pub(crate) code_width: CodeWidth,
@@ -97,7 +98,7 @@ pub(crate) enum Values<'a> {
 
 /// A dictionary.
 pub(crate) enum Entries<'a> {
-    /// `sorted`: the order of codes is the order of values.
+    /// If `sorted` is true, the order of the codes is the order of the values.
     Bytes { entries: Vec<&'a [u8]>, sorted: bool },
     /// In ascending order.
     Int32(Vec<i32>),
@@ -105,7 +106,7 @@ pub(crate) enum Entries<'a> {
 
 /// Definition levels of a column or a part of it.
 pub(crate) enum Definition {
-    /// The same for all.
+    /// All levels have this value.
     All(u32),
     Each(Vec<u32>),
 }
@@ -114,10 +115,10 @@ pub(crate) enum Definition {
 pub(crate) enum Repetition {
     /// The column is not a list.
     Flat,
-    /// A list with one level in each row, because no row has more than one item.
+    /// A list in which no row has more than one item, so each row has exactly one level.
     OnePerRow,
-    /// A list. `levels` has its repetition levels. `starts` has the index of the first level of
-    /// each row and, at its end, the number of levels.
+    /// Any other list. `levels` contains its repetition levels. `starts` contains the index of the
+    /// first level of each row, followed by the number of levels.
     Each { levels: Vec<u32>, starts: Vec<u32> },
 }
 
@@ -129,17 +130,17 @@ pub(crate) struct Column<'a> {
     pub(crate) values: Values<'a>,
 }
 
-/// An encoded column chunk; `close` describes `bytes`, with offsets relative to them.
+/// An encoded column chunk. `close` has the metadata of `bytes`, with offsets that start at 0.
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedColumn {
     pub(crate) bytes: Bytes,
     pub(crate) close: ColumnCloseResult,
 }
 
-/// A value's bytes for statistics.
+/// The least or greatest value of a page or chunk, as bytes for statistics.
 type Bound = Vec<u8>;
 
-/// A page, before and after compression, as ranges of [`Scratch`].
+/// A page: the ranges of its bytes in the buffers of [`Scratch`], before and after compression.
 struct RawPage {
     raw: Range<usize>,
     small: Range<usize>,
@@ -504,7 +505,8 @@ impl Values<'_> {
             Values::Codes { codes, entries: Entries::Bytes { entries, sorted: false } }
                 if codes.len() == count =>
             {
-                // Every entry of a dictionary is used, so the codes need not be read.
+                // Every entry of a dictionary is used by some row, so the bounds of the entries are
+                // the bounds of the rows.
                 let least = entries.iter().min()?;
                 let greatest = entries.iter().max()?;
                 Some((least.to_vec(), greatest.to_vec()))
@@ -534,8 +536,8 @@ impl Values<'_> {
         }
     }
 
-    /// Ascending if neither the least nor the greatest values of the pages ever decrease; otherwise
-    /// unordered.
+    /// Ascending if neither the least nor the greatest value decreases from one page to the next;
+    /// otherwise unordered.
     fn boundary_order(&self, pages: &[RawPage]) -> BoundaryOrder {
         let bounds: Vec<_> = pages.iter().filter_map(|page| page.bounds.as_ref()).collect();
         let rises = bounds.windows(2).all(|pair| {
@@ -598,8 +600,8 @@ impl Values<'_> {
         if values.is_empty() {
             return None;
         }
-        // Any whole number of 32-byte blocks is allowed; the next power of two would waste up to
-        // half.
+        // Any whole number of 32-byte blocks is allowed. Rounding up to a power of two would waste
+        // up to half of the filter.
         let blocks = (values.len() * bits as usize).div_ceil(256);
         let mut filter = Sbbf::new(&vec![0; blocks * 32]);
         for value in values {
@@ -642,13 +644,15 @@ fn put_delta_prefix(values: &[&[u8]], out: &mut Vec<u8>) {
     put_delta_length(values.iter().zip(&prefixes).map(|(value, prefix)| &value[*prefix as usize..]), out);
 }
 
-/// The value, or a shorter one that is not greater.
+/// Returns the value, or a prefix of it if it is too long for statistics. A prefix is never greater
+/// than its value.
 fn lower(mut value: Bound) -> Bound {
     value.truncate(prefix_len(&value));
     value
 }
 
-/// The value, or a shorter one that is not less if there is one.
+/// Returns the value. If it is too long for statistics, returns a shorter value that is not less,
+/// or the whole value if there is no such shorter value.
 fn upper(value: Bound) -> Bound {
     let cut = prefix_len(&value);
     if cut == value.len() {

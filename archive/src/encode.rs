@@ -1,13 +1,15 @@
 //! Turns rows into encoded row groups, on any thread: grouped by date, sorted, encoded, compressed.
 //!
 //! Invariant: the row groups of one call contain each row of the batch exactly once, under the date
-//! of its event time (or of its arrival, if it has no plausible time), and state which offsets of
-//! which source they contain, so that the writer can refuse a row that is already stored.
+//! of its event time (or of its arrival, if it has no plausible time). Each row group states which
+//! offsets of which sources it contains, so that the writer can refuse a row that is already
+//! stored.
 //!
 //! Rows are sorted only inside a row group. Row groups follow the order of the source, so each row
-//! group spans a short time, which pruning by time needs. Sorting by who did what to which kind of
-//! object puts equal values next to each other. Compression needs that, and so does pruning by user
-//! inside a row group. The order of the source is not lost: `source_offset` is a column.
+//! group spans a short time, which makes pruning by time effective. Inside a row group, events are
+//! sorted by resource, verb, user and namespace. So equal values are next to each other, which
+//! makes compression and pruning by user effective. The order of the source is not lost:
+//! `source_offset` is a column.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -32,16 +34,16 @@ use crate::column::{
 };
 use crate::error::{ArchiveError, Result};
 
-/// A dictionary of up to this many values is written in value order, so that codes compare as
-/// values do.
+/// A dictionary of up to this many values is written in the order of its values, so that comparing
+/// two codes gives the same result as comparing their values.
 const SORTED_ENTRIES_MAX: usize = 4096;
-/// The code of null.
+/// The code that stands for null.
 const NULL: u32 = u32::MAX;
-/// Earliest plausible event time: the first release of Kubernetes is from this year.
+/// Year of the earliest plausible event time: Kubernetes was first released in this year.
 pub const EARLIEST_YEAR: i32 = 2014;
 
-/// A row group of one table and date, sorted, encoded and compressed; what
-/// [`crate::Writer::append`] takes.
+/// A row group of one table and date, sorted, encoded and compressed; the argument of
+/// [`crate::Writer::append`].
 #[derive(Clone, Debug)]
 pub struct EncodedRowGroup {
     pub(crate) table: Table,
@@ -77,13 +79,13 @@ impl EncodedRowGroup {
         self.rows
     }
 
-    /// Bytes of its columns in a file.
+    /// Number of bytes that its columns take in a file.
     pub fn bytes(&self) -> u64 {
         self.columns.iter().map(|column| column.bytes.len() as u64).sum()
     }
 
-    /// Column names with their bytes in a file, for measuring. A list counts under the name of its
-    /// column.
+    /// The name of each column and the number of bytes that it takes in a file, for measuring. The
+    /// items of a list count under the name of the list's column.
     pub fn column_bytes(&self) -> impl Iterator<Item = (&str, u64)> {
         self.columns.iter().map(|column| {
             let path = column.close.metadata.column_path().parts();
@@ -99,34 +101,38 @@ impl EncodedRowGroup {
 pub enum RowOrder {
     /// The order of the source.
     Source,
-    /// By these columns; rows with equal values in them keep the order of the source.
+    /// Sorted by these columns. Rows that have equal values in all of them keep the order of the
+    /// source.
     By(&'static [&'static str]),
 }
 
-/// Choices of encoding. Archives are written with [`Layout::default`]; other values are for
+/// Options of the encoding. Archives are written with [`Layout::default`]; other values are for
 /// measuring.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     pub row_order: RowOrder,
-    /// Reverses every second group of rows that are equal in the columns of `row_order`.
+    /// If true, every second group of rows with equal values in the columns of `row_order` is
+    /// reversed.
     pub turns: bool,
     pub zstd_level: i32,
-    /// Rows in a data page.
+    /// Number of rows in a data page.
     pub page_rows: usize,
-    /// Stores dictionary codes in whole bytes.
+    /// If true, dictionary codes are stored in whole bytes.
     pub byte_codes: bool,
-    /// A column with fewer rows than this for each distinct value is not written as a dictionary.
+    /// A column is written as a dictionary only if it has at least this many rows for each distinct
+    /// value.
     pub rows_per_entry_min: usize,
-    /// A value outside a dictionary is stored without the prefix that it shares with the value
-    /// before it.
+    /// If true, a value outside a dictionary is stored without the prefix that it shares with the
+    /// value before it.
     pub shared_prefixes: bool,
-    /// Times and offsets are stored as differences; otherwise as split bytes.
+    /// If true, times and offsets are stored as differences; otherwise as split bytes.
     pub deltas: bool,
-    /// Bloom filters on columns in which single values are looked up.
+    /// If true, columns in which single values are looked up have bloom filters.
     pub bloom_filters: bool,
 }
 
-/// The columns that investigators filter by. They determine most of the other columns.
+/// The columns that investigators filter by. Rows with equal values in these columns are similar in
+/// most other columns too.
 const EVENT_ORDER: &[&str] = &[events::RESOURCE, events::VERB, events::USER_NAME, events::NAMESPACE];
 
 impl Default for Layout {
@@ -149,9 +155,9 @@ impl Default for Layout {
 /// date of their time; a row whose time is absent or implausible gets the date of `arrived`. A
 /// batch without rows gives no row groups.
 ///
-/// In every table except `events`, one column has the record of a row. The record of an event is
-/// the bytes received, which this function does not see, so it encodes events without a proof of
-/// their records; see [`encode_records`].
+/// In every table except `events`, one column has the record of a row. The record of an event
+/// consists of the bytes received, which this function does not see. So events that it encodes have
+/// no hashes of their records, and their records cannot be proven; see [`encode_records`].
 ///
 /// # Errors
 /// [`ArchiveError::EncodeSchema`] if the batch has other columns, [`ArchiveError::EncodeColumn`] if
@@ -178,7 +184,7 @@ pub fn encode_records(
     encode_all(Table::Events, &batch, Some(record_hashes), arrived, &Layout::default())
 }
 
-/// Like [`encode`], but with choices other than those made for archives.
+/// Like [`encode`], but with a given layout.
 pub fn encode_with(
     table: Table,
     batch: RecordBatch,
@@ -268,8 +274,8 @@ fn file_by_date(
         .timestamp_micros();
     let latest = arrived.timestamp_micros().saturating_add(DAY_US);
     let times = column(batch, table.time_column()).as_primitive::<TimestampMicrosecondType>();
-    // Most batches have rows of a single date. So rows are collected in one list as long as their
-    // day stays the same, and the map is changed only when the day changes.
+    // Most batches have rows of a single date. So rows are collected in one list as long as they
+    // have the same day, and the list is added to the map only when the day changes.
     let mut current: Option<(i64, Vec<u32>)> = None;
     let epoch = NaiveDate::default();
     let date_of = |day: i64| match u64::try_from(day) {
@@ -302,8 +308,8 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a ArrayRef {
     batch.column_by_name(name).expect("the schema was checked")
 }
 
-/// The Parquet schema of a table's files. List elements have the names that the format requires, so
-/// that every reader finds them.
+/// The Parquet schema of a table's files. The items of lists have the name that the Parquet format
+/// requires, so that every reader finds them.
 pub(crate) fn parquet_schema(table: Table) -> &'static SchemaDescPtr {
     static SCHEMAS: LazyLock<HashMap<Table, SchemaDescPtr>> = LazyLock::new(|| {
         let convert = |table: Table| {
@@ -319,7 +325,7 @@ pub(crate) fn parquet_schema(table: Table) -> &'static SchemaDescPtr {
 }
 
 thread_local! {
-    /// Compression state and buffers are large, so each worker sets them up once.
+    /// The compression state and the buffers are large, so each worker thread allocates them once.
     static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
 }
 
@@ -372,7 +378,7 @@ struct ValuePlan {
     ints: IntEncoding,
 }
 
-/// The choices for a column. `benches/layout.rs` has the comparison that led to them.
+/// How a column is encoded. The choices were made with the measurements of `benches/layout.rs`.
 fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
     let bytes = if layout.shared_prefixes { ByteEncoding::DeltaPrefix } else { ByteEncoding::DeltaLength };
     let ints = if layout.deltas { IntEncoding::Delta } else { IntEncoding::SplitBytes };
@@ -442,15 +448,16 @@ fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
             spec.bounds = Bounds::Off;
             values.bytes = ByteEncoding::DeltaLength;
         }
-        // Times and numbers, most of which begin like the one before.
+        // The values are times and numbers, most of which share a prefix with the value before
+        // them.
         events::FORM_VALUES => spec.bounds = Bounds::Off,
         _ => {}
     }
     (spec, values)
 }
 
-/// The offsets of each source among `rows`. Rows without a source are not part of any position; the
-/// caller accounts for them.
+/// Returns the least offset, the greatest offset and the number of rows of each source among
+/// `rows`. Rows without a source belong to no position, so they are in no span.
 fn spans(batch: &RecordBatch, rows: &[u32]) -> Vec<Span> {
     let offsets = column(batch, events::SOURCE_OFFSET).as_primitive::<Int64Type>();
     let sources = column(batch, events::SOURCE);
@@ -496,8 +503,8 @@ fn spans(batch: &RecordBatch, rows: &[u32]) -> Vec<Span> {
         .collect()
 }
 
-/// Sorts `rows` by the dictionary columns `names`; rows that are equal in all of them keep their
-/// order.
+/// Sorts `rows` by the dictionary columns `names`. Rows that are equal in all of these columns keep
+/// their order.
 fn sort_rows(batch: &RecordBatch, names: &[&str], turns: bool, rows: &mut [u32]) {
     let mut keys: Vec<u128> = (0..rows.len() as u128).collect();
     let mut free = u128::BITS - u32::BITS;
@@ -534,7 +541,7 @@ fn sort_rows(batch: &RecordBatch, names: &[&str], turns: bool, rows: &mut [u32])
     rows.copy_from_slice(&sorted);
 }
 
-/// The code of each row, [`NULL`] where it has no value.
+/// Returns the code of each row, or [`NULL`] for a row without a value.
 fn row_codes(
     keys: &[i32],
     nulls: Option<&NullBuffer>,
@@ -545,7 +552,7 @@ fn row_codes(
         None => rows.map(|row| keys[row as usize] as u32).collect(),
         Some(nulls) => {
             let is_valid = validity(nulls);
-            // All ones, which is [`NULL`], where the row has no value.
+            // For a row without a value, the result has all bits set, which is [`NULL`].
             rows.map(|row| keys[row as usize] as u32 | is_valid(row).wrapping_sub(1)).collect()
         }
     };
@@ -568,15 +575,16 @@ fn validity(nulls: &NullBuffer) -> impl Fn(u32) -> u32 {
     }
 }
 
-/// Renumbers codes to the entries in use, in value order if they are few enough, otherwise in order
-/// of appearance. Returns the number of entries in use.
+/// Renumbers the codes of the entries in use from 0, in the order of the values if there are few
+/// enough entries, otherwise in the order of appearance. Returns the number of entries in use.
 fn rank(codes: &mut [u32], entries: &StringArray) -> usize {
     compact(codes, entries).0.len()
 }
 
-/// Like [`rank`], but returns the old codes of the entries and whether they are in value order.
+/// Like [`rank`], but returns the old codes of the entries in use, and whether these are in the
+/// order of their values.
 fn compact(codes: &mut [u32], entries: &StringArray) -> (Vec<u32>, bool) {
-    // One place more than there are entries, for null.
+    // The last place, after those of the entries, is for null.
     let place = |code: u32| (code as usize).min(entries.len());
     let mut seen = vec![false; entries.len() + 1];
     for code in codes.iter() {

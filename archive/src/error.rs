@@ -1,7 +1,8 @@
 //! What can go wrong with an archive: one variant for each operation, with the object it failed on.
 //!
-//! Invariant: a message never contains bytes of a record (they may be Secrets), only names, paths,
-//! positions and counts. [`ArchiveError::hint`] says what to do, if the user can do something.
+//! Invariant: a message contains only names, paths, positions and counts, and never bytes of a
+//! record, because a record may contain Secrets. [`ArchiveError::hint`] says what to do, if the
+//! user can do something.
 
 use std::io;
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ use crate::record_fault::RecordFault;
 /// The result of an operation on an archive.
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
 
-/// An operation on an archive that failed.
+/// Why an operation on an archive failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
@@ -387,7 +388,8 @@ impl From<LogError> for ArchiveError {
     }
 }
 
-/// An error and its causes in one line, for warnings that do not keep the error.
+/// Returns the text of an error and of its causes in one line, for warnings, which are stored as
+/// text.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -398,14 +400,15 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The offset of a position, or 0 if there is none. Errors box positions, because otherwise every
-/// `Result` would be large.
+/// The offset of a position, or 0 if there is no position. Errors contain positions in boxes,
+/// because every `Result` is as large as its largest error.
 fn offset_of(position: &Option<Box<Position>>) -> i64 {
     position.as_ref().map_or(0, |position| position.next_offset)
 }
 
 impl ArchiveError {
-    /// True if the location that the user gave is at fault; false if a disk or an archive is.
+    /// True if the error is in the location that the user gave; false if a disk or an archive
+    /// failed.
     pub fn is_location(&self) -> bool {
         match self {
             ArchiveError::Store(error) => error.is_location(),

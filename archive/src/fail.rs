@@ -1,5 +1,5 @@
-//! Named moments of a seal at which tests make a run fail or die. Only a test arms one; a run of
-//! the program passes them all.
+//! Fail points: named moments of a seal at which a test can make a run fail or die. Only tests arm
+//! fail points, so in production a run passes all of them.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,8 +17,8 @@ pub enum Step {
     FilePublished,
     /// Before a tile or a checkpoint is written.
     Proof,
-    /// Before a retention record is written, an object's lock is extended, or an object is held,
-    /// released or removed.
+    /// Before a retention record is written, before an object's lock is extended, and before an
+    /// object is held, released or removed.
     Retention,
     /// A table's commit was made.
     Committed(Table),
@@ -39,7 +39,7 @@ impl FailPoints {
     /// Called when a run reaches `step`. Returns `Ok` unless a failure is due now.
     ///
     /// # Errors
-    /// The error that is armed for it.
+    /// The error that is armed for `step`, if it is due now.
     pub fn pass(&self, step: Step) -> io::Result<()> {
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *armed {

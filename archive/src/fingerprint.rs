@@ -1,12 +1,12 @@
-//! Fingerprints of streams.
+//! Fingerprints of streams: hashes by which a run recognises that a source has the same content
+//! before a position as an earlier run has stored.
 //!
 //! The position of a file contains the hash of all bytes before it. A run reads the file from its
 //! start to compute that hash again. Streams of brokers and of the webhook cannot be read again
 //! from their start: a broker deletes old messages, and the webhook's write-ahead log deletes old
-//! segments. Their fingerprints form a *chain* instead. To get the fingerprint after a line, the
-//! fingerprint before the line and the line itself (with its newline) are hashed together, and the
-//! first half of that BLAKE3 hash is taken. So the fingerprint in a position is enough to continue
-//! the chain.
+//! segments. Their fingerprints form a *chain* instead. The fingerprint after a line is the first
+//! half of the BLAKE3 hash over the fingerprint before the line and the line itself (with its
+//! newline). So the fingerprint in a position is enough to continue the chain.
 //!
 //! Invariant: the fingerprint after a line depends only on the lines up to it, not on how the bytes
 //! were cut into chunks. Nothing is stored here; the archive's positions contain the fingerprints.
@@ -24,8 +24,8 @@ pub fn fingerprint(hasher: &blake3::Hasher) -> Fingerprint {
 /// Kinds of partitions whose fingerprint is a chain.
 const CHAINED: [&str; 2] = ["kafka/", "webhook/"];
 
-/// True if the fingerprints of a partition are a chain over its lines; false if they hash all
-/// bytes.
+/// True if the fingerprints of a partition are a chain over its lines; false if a fingerprint is
+/// the hash of all bytes.
 pub fn is_chained(partition: &str) -> bool {
     CHAINED.iter().any(|kind| partition.starts_with(kind))
 }
@@ -34,7 +34,7 @@ pub fn is_chained(partition: &str) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct LineChain {
     value: Fingerprint,
-    /// The hash that will become the next value, if the bytes end inside a line.
+    /// If the bytes so far end inside a line: the hasher of that line.
     open: Option<blake3::Hasher>,
 }
 

@@ -16,14 +16,16 @@
 //! Invariants, in order of importance:
 //! 1. Everything that a commit names exists: files are complete, synced and read-only before the
 //!    commit is written, and the commit is synced before [`Writer::seal`] returns.
-//! 2. A row is committed exactly once: each commit carries the position of each source that it
-//!    stores, and is refused unless each source continues where its last commit ended.
+//! 2. A row is committed exactly once: each commit contains the position of each source whose rows
+//!    it adds, and is refused unless each source continues at the position that its last commit
+//!    stated.
 //! 3. Nothing that a commit names is changed. Only whole volumes past their retention are removed,
 //!    by an explicit command that leaves a signed record. Files that no commit names (left by a
 //!    killed run) are removed by the next writer, under the writer lock.
 //! 4. Any reader of Parquet and Delta can read an archive without this crate.
 //!
-//! On a disk, one process writes at a time; readers need no lock and see whole commits.
+//! On a disk, one process writes at a time. Readers need no lock, and see each commit whole or not
+//! at all.
 
 /// Lets the tests here call this crate `strongroom_archive`: the tests of other crates include the
 /// same file `tests/rows.rs`, which uses that name.

@@ -1,9 +1,9 @@
-//! Who may write. On a local disk there is one writer at a time, over all processes. In a bucket
-//! there may be several, if the store keeps them apart.
+//! The permission to write to an archive. On a local disk there is one writer at a time, over all
+//! processes. In a bucket there may be several writers, if the store refuses to replace objects.
 //!
 //! Invariant: the holder of a [`Lock`] is the only writer. The lock belongs to the open file, so
-//! the system releases it when the process dies, however it dies; the file itself stays and has no
-//! meaning.
+//! the system releases it however the process ends. The file itself stays in the archive, and its
+//! existence has no meaning.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
@@ -17,11 +17,11 @@ use crate::error::{ArchiveError, Result};
 pub(crate) enum WriterGuard {
     /// On a local disk: no one else writes.
     LockFile(#[expect(dead_code, reason = "it is held, never read")] Lock),
-    /// In a bucket: others may write too, because the store was seen to refuse a second object with
-    /// the same name.
+    /// In a bucket: other processes may write too, because a test has shown that the store refuses
+    /// a second object with the same name.
     Fenced,
-    /// In a bucket whose store does not refuse such an object: the operator has promised that no
-    /// one else writes.
+    /// In a bucket whose store does not refuse a second object: the operator has promised that no
+    /// other process writes.
     SingleWriter,
 }
 

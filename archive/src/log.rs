@@ -32,7 +32,8 @@ use crate::records::drops;
 use crate::records::keys::{self, NewKey};
 use crate::site::Site;
 
-/// Maximum number of commits that are compared at the same time. In a bucket, each is a request.
+/// Maximum number of commits that are compared at the same time. In a bucket, each comparison is a
+/// request.
 const COMMITS_AT_ONCE: usize = 16;
 
 /// The folder of the signed log of a volume.
@@ -40,7 +41,7 @@ pub fn folder(root: &Path, log: VolumeId) -> PathBuf {
     layout::volume(root, log).join(layout::TLOG)
 }
 
-/// The folder of the checkpoints of that log.
+/// The folder of the checkpoints of the signed log of a volume.
 pub fn checkpoint_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("checkpoint")
 }
@@ -63,7 +64,7 @@ pub struct LogSigner {
     seen: Seen,
 }
 
-/// The size of the newest checkpoint that this process has seen of each log. Smaller checkpoints
+/// For each log, the size of the newest checkpoint that this process has seen. Smaller checkpoints
 /// need not be listed again.
 #[derive(Clone, Debug, Default)]
 struct Seen(Arc<Mutex<HashMap<VolumeId, u64>>>);
@@ -84,8 +85,8 @@ impl LogSigner {
         LogSigner { site, signer, seen: Seen::default() }
     }
 
-    /// Checks that the signer's key is the archive's current key, and returns all keys. An archive
-    /// without a key gets this one as its first.
+    /// Checks that the signer's key is the archive's current key, and returns all keys. If the
+    /// archive has no key, the signer's key becomes its first.
     pub async fn keys(&self) -> Result<Keys, LogError> {
         let mut keys = keys::load(&self.site).await?;
         match keys.current() {
@@ -120,8 +121,8 @@ impl LogSigner {
         let LogSigner { site, signer, seen } = self;
         let origin = log.origin(&site.archive_id);
         // Names sort by size, so it is enough to list the names from the last checkpoint seen.
-        // Checkpoints are never removed: if that list is empty, something is wrong, and all are
-        // listed.
+        // Checkpoints are never removed: if that list is empty, something is wrong, so all names
+        // are listed.
         let newest = match newest(site, log, seen.of(log), keys).await? {
             None if seen.of(log) > 0 => newest(site, log, 0, keys).await?,
             newest => newest,
@@ -169,9 +170,10 @@ impl LogSigner {
         Ok(Some(head))
     }
 
-    /// Compares the commits before a signed head with its log, before anything is signed after them:
-    /// the last one, and, the first time in this process, all that the last tile covers and whether
-    /// anything in the log is hidden or was replaced in a bucket.
+    /// Compares the commits under a signed head with the log, before anything more is signed.
+    /// Always compares the last of these commits. The first time in this process, compares all
+    /// commits that the last tile covers, and in a bucket also checks that nothing in the Delta log
+    /// is hidden or was replaced.
     async fn compare(&self, head: &TreeHead, is_first: bool) -> Result<(), LogError> {
         let site = &self.site;
         let Some(last) = head.size.checked_sub(1) else { return Ok(()) };
@@ -182,7 +184,8 @@ impl LogSigner {
         let (number, width) = (last / TILE_WIDTH, last % TILE_WIDTH + 1);
         let signed =
             tile_hashes(site, &folder(&site.root, head.log), Tile { level: 0, number, width }).await?;
-        // A tile that is missing can be computed; whether it leads to the signed root was checked.
+        // If the tile is missing, nothing is compared here: in that case `edge` has computed the
+        // tree from the commits and compared it with the signed root.
         let first = if is_first { 0 } else { width - 1 };
         let signed: Vec<Hash> = signed.into_iter().skip(first as usize).collect();
         // Owned, so that the future can move to another thread.
@@ -199,8 +202,8 @@ impl LogSigner {
         Ok(())
     }
 
-    /// The edge of the tree at a signed head. It is read from the tiles or, if these do not lead to
-    /// the signed root, computed from the commits.
+    /// The right edge of the tree at a signed head. It is read from the tiles or, if these do not
+    /// lead to the signed root, computed from the commits.
     async fn edge(&self, head: &TreeHead) -> Result<Edge, LogError> {
         let site = &self.site;
         let folder = folder(&site.root, head.log);

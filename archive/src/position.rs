@@ -1,13 +1,15 @@
-//! How far a source has been stored: all that the archive records about its sources.
+//! Positions: how far each source has been stored.
 //!
-//! Invariant: a position is written in the same commit as the rows before it, or not at all. So the
-//! rows before `next_offset` are in the table, exactly once, and the rows after it are not.
+//! Invariant: a position is written in the same commit as the rows between it and the previous
+//! position, or not at all. So every row before `next_offset` is in the table exactly once, and no
+//! row after it is in the table.
 
 /// The first byte (or broker offset) of a source partition that is not stored yet, and a
 /// fingerprint of everything before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Offset in the uncompressed stream, or the broker's next offset.
+    /// The offset in the uncompressed stream of the first byte that is not stored yet, or the
+    /// broker's next offset.
     pub next_offset: i64,
     /// Records (lines) before `next_offset`.
     pub records: i64,
@@ -33,7 +35,7 @@ pub struct SourcePosition {
     pub previous: Option<Position>,
 }
 
-/// The counts of one commit. They are conserved: `received = events + rejects + duplicates`.
+/// The counts of one commit. In every commit, `received = events + rejects + duplicates`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub received: u64,
@@ -46,7 +48,7 @@ pub struct Counts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub partition: String,
-    /// The label of its newest commit.
+    /// The label in the newest commit that names the partition.
     pub label: String,
     pub position: Position,
     /// Records before this offset were in volumes that have been dropped; 0 if none were.

@@ -1,16 +1,17 @@
-//! Rows, read back in the order of their source.
+//! Reads rows back in the order of their source.
 //!
-//! Terms. The row groups of one partition cover ranges of offsets. A *block* is the part of a
-//! source that was encoded in one batch. Row groups from different blocks never overlap. Row groups
-//! from one block overlap if its rows were split over several dates. Row groups that overlap form a
-//! *cluster*. A row group may have rows of many partitions, because short streams share a batch.
-//! Such row groups may overlap although they have no partition in common, so before one is read for
-//! a partition, its sources are read.
+//! Terms. Each row group of a partition covers a range of offsets. A *block* is the part of a
+//! source that was encoded in one batch. The ranges of a partition's row groups overlap only if the
+//! row groups are from the same block, whose rows were split over several dates. Row groups that
+//! overlap form a *cluster*. A row group may have rows of many partitions, because short streams
+//! share a batch. The ranges of two such row groups may overlap although they have no partition in
+//! common. So before a row group with several sources is read for a partition, its column of
+//! sources is read to see whether the partition is among them.
 //!
 //! Invariant: a cluster is read whole, sorted, and returned before the next cluster is read. So
 //! every row is returned once, in order, and memory holds one cluster (the rows of a block),
-//! whatever the size of the archive. Beside it, memory holds the names of the sources of the row
-//! groups that have several.
+//! whatever the size of the archive. Memory also holds the names of the sources of each row group
+//! that has several.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -43,32 +44,34 @@ use crate::records::drops;
 use crate::sealed_rows::{Offsets, SealedBatch, columns_of};
 use crate::site::Site;
 
-/// Number of bytes that are fetched from the end of a file in a bucket, before the length of its
-/// footer is known.
+/// Number of bytes that are fetched from the end of a file in a bucket, because the length of the
+/// file's footer is not known yet.
 const FOOTER_BYTES_LIKELY: u64 = 128 << 10;
 
 /// Number of rows of a returned batch.
 const BATCH_ROWS: usize = 8192;
 
-/// A chooser: decides from some columns which rows are worth reading whole.
+/// A function that decides, from the values of some columns, whether the other columns of a row are
+/// read too.
 pub type Choose = dyn FnMut(&RecordBatch) -> std::result::Result<BooleanArray, ArrowError> + Send;
 
 /// Which events to read, and which of their columns.
 #[derive(Clone, Default)]
 pub struct EventSelection {
-    /// Only events with `stage_timestamp` at or after this, in microseconds; events without a time
-    /// are left out.
+    /// Only events with `stage_timestamp` at or after this time, in microseconds; events without a
+    /// time are left out.
     pub since_us: Option<i64>,
-    /// Only events with `stage_timestamp` before this; events without a time are left out.
+    /// Only events with `stage_timestamp` before this time; events without a time are left out.
     pub until_us: Option<i64>,
     /// Only row groups in which this column may have a value.
     pub having: Option<String>,
     /// Names of the wanted columns, including `source`, `source_offset` and `stage_timestamp`; all
     /// columns if empty.
     pub columns: Vec<String>,
-    /// The columns that the chooser needs, and the chooser. If it leaves a row out, no other column
-    /// of the row is read. All rows are read if events without a time are wanted and there may be
-    /// some, because the events before them tell when they happened.
+    /// The names of the columns that a [`Choose`] function needs, and the function. If it leaves a
+    /// row out, no other column of the row is read. The function is not used if events without a
+    /// time are wanted and there may be such events: they are dated by the events before them, so
+    /// every row is read.
     pub choose: Option<(Vec<String>, Arc<Mutex<Choose>>)>,
 }
 
@@ -93,7 +96,8 @@ impl EventSelection {
     }
 }
 
-/// Batches of rows, read while iterated. The iterator ends after an error.
+/// An iterator over batches of rows, which are read while it advances. The iterator ends after an
+/// error.
 pub struct Rows {
     store: Store,
     table: Table,
@@ -109,7 +113,7 @@ pub struct Rows {
     footer: Option<(usize, ArrowReaderMetadata)>,
     /// The sources of the row groups that have several.
     sources: HashMap<Place, BTreeSet<String>>,
-    /// The rows that were read last, if the next partition may have some of them too.
+    /// The rows that were read last, if the next partition may also have rows among them.
     shared: Option<(Vec<Place>, Arc<Vec<SealedBatch>>)>,
 }
 
@@ -150,7 +154,8 @@ impl Rows {
         Rows::new(store, snapshot.table, files, VecDeque::new(), EventSelection::default())
     }
 
-    /// Gives the rows of this partition from now on. What was left of another one is not given.
+    /// Makes the iterator return the rows of `partition` next. Rows of the previous partition that
+    /// it has not returned yet are skipped.
     pub fn begin(&mut self, partition: &str) {
         self.cluster = None;
         self.clusters.clear();
@@ -208,7 +213,8 @@ impl Rows {
             if self.selection.having.as_ref().is_some_and(|column| has_none(metadata, column)) {
                 continue;
             }
-            // The events without a time are dated by the events before them, chosen or not.
+            // An event without a time is dated by the event before it, so that event must be read
+            // even if it is not chosen.
             if self.selection.is_unbounded() && may_lack(metadata, self.table.time_column()) {
                 self.selection.choose = None;
             }
@@ -308,7 +314,8 @@ impl Rows {
         }
     }
 
-    /// Whether a row group that [may hold](RowGroup::may_hold) rows of a partition does.
+    /// Whether a row group really has rows of a partition, if [`RowGroup::may_hold`] says that it
+    /// may.
     fn holds(&mut self, row_group: &RowGroup, partition: &str) -> Result<bool> {
         if !row_group.has_several_sources() {
             return Ok(true);
@@ -350,8 +357,8 @@ impl Rows {
                 row_group_of(File::open(path).map_err(unreadable)?, footer, row_group.index, selection)
             }
             Store::S3(_) => {
-                // The wanted columns are adjacent, or nearly so, so one read for each row group
-                // fetches them all.
+                // The wanted columns are next to each other or nearly so, so all of them are
+                // fetched with one read for each row group.
                 let columns = footer.metadata().row_group(row_group.index).columns().iter();
                 let chosen = selection.choose.iter().flat_map(|(names, _)| names);
                 let chosen: Vec<&str> = chosen.map(String::as_str).collect();
@@ -460,7 +467,8 @@ impl RowGroup {
     }
 }
 
-/// Groups row groups, given in order of their first offset, by overlap.
+/// Groups overlapping row groups into clusters. The row groups must be in the order of their first
+/// offsets.
 fn clusters(row_groups: impl Iterator<Item = RowGroup>) -> VecDeque<Vec<RowGroup>> {
     let mut clusters: VecDeque<Vec<RowGroup>> = VecDeque::new();
     let mut last = i64::MIN;
@@ -479,7 +487,7 @@ fn clusters(row_groups: impl Iterator<Item = RowGroup>) -> VecDeque<Vec<RowGroup
     clusters
 }
 
-/// Offset and row number of each row that is of the partition and has a selected time.
+/// Offset and row number of each row that belongs to the partition and has a selected time.
 fn wanted(
     rows: &SealedBatch,
     partition: &str,
@@ -519,8 +527,8 @@ impl Cluster {
     }
 }
 
-/// Returns the same values with the type of our schema. In files, list items have the name that
-/// Parquet requires, which differs from the name in our schema.
+/// Returns the same values with the type that our schema has for the column. In files, the items of
+/// lists have the name that Parquet requires, which differs from the name in our schema.
 fn as_type(array: ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
     match (array.as_list_opt::<i32>(), wanted) {
         (Some(list), DataType::List(item)) if array.data_type() != wanted => {
@@ -557,7 +565,7 @@ fn int64_bounds(row_group: &RowGroupMetaData, name: &str) -> Option<(i64, i64)> 
     }
 }
 
-/// Files that commits added, and the partitions whose positions they moved.
+/// The files that some commits added, and the partitions whose positions these commits moved.
 pub(crate) struct Added {
     pub(crate) paths: HashSet<PathBuf>,
     pub(crate) partitions: BTreeSet<String>,

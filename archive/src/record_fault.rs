@@ -1,4 +1,4 @@
-//! Why a signed statement of an archive does not count.
+//! The reasons why a retention record is refused.
 //!
 //! Invariant: a fault repeats names, numbers and times of a record, never its reason or any other
 //! text that a person wrote.

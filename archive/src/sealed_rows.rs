@@ -1,17 +1,17 @@
-//! The rows of a sealed file: its batches, their columns by name and type, and their records.
+//! Reads the rows of a sealed file: batches, columns by name and type, and records.
 //!
 //! Invariants:
-//! 1. The schema of a file is not trusted to be that of its table: a column that is missing or has
-//!    another type is an error that names it, never a panic.
+//! 1. A file may have another schema than its table. A column that is missing or has another type
+//!    is an error that names the column, never a panic.
 //! 2. [`SealedRows`] holds the bytes of one file and one batch of its rows in memory.
 //!
-//! Nothing is written here, so a crash loses nothing.
+//! This module does not write, so a crash loses nothing.
 //!
-//! Two readers open files themselves and take only the typed columns from here. `read` keeps
-//! footers, chooses row groups by their statistics, and leaves out rows while it decodes.
-//! `retention` fetches ranges without blocking a thread, and only the columns that a hold asks for.
-//! `proof::verify` reads rows here, and opens a changed file again to find the damage, one column
-//! chunk after the other.
+//! Two readers open files themselves and use only [`SealedBatch`] of this module: `read`, because
+//! it keeps footers, chooses row groups by their statistics and leaves out rows while it decodes;
+//! and `retention`, because it fetches ranges without blocking a thread, and only the columns that
+//! a hold needs. `proof::verify` reads rows with [`SealedRows`]. It opens a changed file once more
+//! by itself, to find the first damaged column chunk.
 
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use crate::encode::{record_column, record_value};
 use crate::error::{ColumnError, RowsError};
 use crate::render::Records;
 
-/// The rows of one sealed file with all columns, read while iterated.
+/// An iterator over the rows of one sealed file, with all columns. Rows are read while it advances.
 pub struct SealedRows {
     table: Table,
     reader: ParquetRecordBatchReader,
@@ -51,7 +51,7 @@ impl Iterator for SealedRows {
     }
 }
 
-/// Rows of a sealed file of `table`, with the columns that were read.
+/// A batch of rows of a sealed file of `table`, with the columns that were read.
 pub struct SealedBatch {
     pub table: Table,
     pub batch: RecordBatch,
@@ -75,7 +75,7 @@ impl SealedBatch {
         array.ok_or_else(|| ColumnError::Mistyped { column: name.to_owned() })
     }
 
-    /// The partition of the source that each row is from, and its offset there.
+    /// The source partition of each row, and the offset of the row in it.
     ///
     /// # Errors
     /// [`ColumnError`] if one of the columns is missing or has another type.
@@ -94,8 +94,9 @@ impl SealedBatch {
     /// The marks of the rows whose records were redacted before they were written.
     ///
     /// # Errors
-    /// [`ColumnError::Mistyped`] if the column has another type than in the table's schema. Tables
-    /// other than events lack the column, and so do files that are older than it.
+    /// [`ColumnError::Mistyped`] if the column has another type than in the table's schema. A
+    /// missing column is not an error: only events have it, and events that were written before it
+    /// was introduced do not.
     pub fn marks(&self) -> Result<Marks<'_>, ColumnError> {
         let is_there = self.table == Table::Events && self.batch.column_by_name(events::REDACTION).is_some();
         Ok(Marks { column: is_there.then(|| self.column(events::REDACTION)).transpose()? })
@@ -113,8 +114,8 @@ impl SealedBatch {
         if is_typed { Ok(Some(array)) } else { Err(ColumnError::Mistyped { column: name.to_owned() }) }
     }
 
-    /// Calls `each` with the number of every row in the batch and its record, in order. A record
-    /// that is null counts as an empty one.
+    /// Calls `each` for every row, in order, with the row's number in the batch and its record. A
+    /// record that is null counts as an empty record.
     ///
     /// # Errors
     /// [`RowsError::Column`] if the column of the records is missing or has another type,
@@ -155,7 +156,7 @@ impl<'b> Marks<'b> {
     }
 }
 
-/// The columns that state the source of each row and its offset there.
+/// The columns that state the source of each row and the offset of the row in it.
 #[derive(Clone, Copy)]
 pub struct Offsets<'b> {
     pub source: &'b StringArray,
@@ -170,10 +171,10 @@ impl<'b> Offsets<'b> {
     }
 }
 
-/// Selects the columns of a Parquet file whose names are `wanted`, each with everything nested in
-/// it.
+/// Selects the columns of a Parquet file whose names are `wanted`. Columns that are nested in a
+/// wanted column are selected too.
 pub fn columns_of(file: &SchemaDescriptor, wanted: &dyn Fn(&str) -> bool) -> ProjectionMask {
-    // A list has the name of its column, whatever its items are called.
+    // A list is selected by the name of its column, whatever name its items have.
     let root = |leaf: &usize| file.column(*leaf).path().parts().first().is_some_and(|name| wanted(name));
     ProjectionMask::leaves(file, (0..file.num_columns()).filter(root))
 }

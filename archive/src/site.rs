@@ -1,4 +1,5 @@
-//! One archive as its lower layers see it: where it is, which one it is, and who signs for it.
+//! The identity of an archive for the functions of lower layers: its store, its root, its id and
+//! its signer.
 //!
 //! Invariant: the parts of a [`Site`] belong to one archive. `root` is in `store`, and `archive_id`
 //! is the id in the `strongroom.json` of `root`. So whatever is signed or checked for a site is
@@ -20,10 +21,10 @@ pub struct Site {
     pub store: Store,
     pub root: PathBuf,
     pub archive_id: String,
-    /// Years for which everything is kept at least, as set when the archive was created. On a local
-    /// disk, where nothing is locked, data younger than this is never dropped.
+    /// Minimum number of years for which everything is kept, as set when the archive was created. A
+    /// local disk has no locks, but even there data that is younger than this is never dropped.
     pub made_with_years: u32,
-    /// Who signs for the archive, if this process can.
+    /// The signer of the archive's key, if this process has one.
     pub signer: Option<Arc<Signer>>,
 }
 

@@ -3,7 +3,8 @@
 //! If a name is repeated, some readers take its first value and others its last. So a commit with a
 //! repeated name would show different archives to different readers.
 //!
-//! Invariant: every reader of RFC 8259 reads a [`Strict`] value as the same value.
+//! Invariant: every reader that follows RFC 8259 reads the text of a [`Strict`] value as the same
+//! value.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Whole-archive tests: everything that is sealed can be read back, wherever a run dies.
+//! Tests of whole archives: everything that is sealed can be read back, at whatever step a run
+//! dies.
 
 #![expect(
     clippy::disallowed_methods,
@@ -66,7 +67,7 @@ fn every_table_comes_back_as_it_went_in() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// For all rows and choices of encoding, arrow reads back what was encoded.
+    /// For any rows and any layout, arrow reads back the rows that were encoded.
     #[test]
     fn any_batch_round_trips(
         seed in any::<u64>(),
@@ -204,8 +205,8 @@ fn sealing_nothing_commits_nothing() {
     assert_eq!(writer.position(Table::Alerts, PARTITION).expect("usable"), None);
 }
 
-/// Kills a run once at every step of every seal, continues with seals of another length, and checks
-/// that each row is stored once.
+/// Kills a run at each step of each seal in turn, continues with seals of another length, and
+/// checks that each row is stored once.
 #[test]
 fn a_run_killed_anywhere_is_made_good_by_the_next() {
     let steps = [
@@ -238,7 +239,7 @@ fn a_run_killed_anywhere_is_made_good_by_the_next() {
             {
                 assert_eq!(&offsets(&archive, table), expected, "{} after {at:?} {nth}", table.name());
             }
-            // Every file that is left is named by a commit.
+            // Every file that remains is named by a commit.
             drop(archive.writer().expect("cleans up"));
             let named: HashSet<PathBuf> = Table::ALL
                 .iter()
@@ -334,7 +335,7 @@ fn positions_survive_checkpoints() {
     let folder = folder();
     let archive = create(folder.path());
     let mut writer = archive.writer().expect("the lock is free");
-    // A second source that never moves again has its position only in the checkpoint.
+    // A second source has no further rows, so its position is in no commit after the checkpoint.
     let mut quiet = step("file/quiet", None, 77);
     quiet.position.prefix_blake3 = [0xff; 16];
     writer.seal(std::slice::from_ref(&quiet), counts(0)).expect("sealed");
@@ -356,7 +357,7 @@ fn positions_survive_checkpoints() {
     assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), previous);
     assert_eq!(writer.position(Table::Events, "file/quiet").expect("usable"), Some(quiet.position));
     drop(writer);
-    // The same is true if only the checkpoint has that position, and no commit does.
+    // The position is also found if the commits before the checkpoint are gone.
     for version in 0..=159 {
         std::fs::remove_file(log.join(format!("{version:020}.json"))).expect("removed");
     }
@@ -582,7 +583,8 @@ fn bodies_stay_out_of_footers() {
     }
 }
 
-/// A reader can tell which lists are null, which are empty, and which contain a null.
+/// A reader can distinguish lists that are null, lists that are empty, and lists that contain a
+/// null.
 #[test]
 fn lists_keep_null_and_empty_apart() {
     let schema = Table::Alerts.batch_schema();

@@ -1,40 +1,40 @@
-//! The one writer of an archive: row groups become files, and files become commits.
+//! The writer of an archive: collects row groups in files, and seals files with commits.
 //!
-//! On disk, in the order of creation (below, these are called states 1 to 3):
-//! 1. `_staging/<n>.parquet`: an open file, one for each table and date, which grows by whole row
-//!    groups.
-//! 2. The same file complete: synced, read-only, linked as `date=…/<hash>.parquet`, with that
-//!    folder synced.
-//! 3. The commit that names it, together with the positions of its sources.
+//! On disk, data passes through these states (called states 1 to 3 below):
+//! 1. `_staging/<n>.parquet`: an open file, one for each table and date, to which whole row groups
+//!    are appended.
+//! 2. The complete file: synced, read-only, and linked as `date=…/<hash>.parquet` in a folder that
+//!    was then synced.
+//! 3. The commit that names the file and states the positions of its sources.
 //!
-//! Invariants. A commit names only files in state 2. The positions in `events` are the truth about
-//! a source. A seal commits `rejects` and `alerts` before `events`, so they never lack a row from
-//! before the position in `events`. If a run dies between the commits, they are ahead. The next run
-//! then reads the source from the position in `events` and leaves out what the other two tables
-//! already have: rejects that are stored according to [`Writer::position`], and alerts whose ids
-//! are stored. [`Writer::seal`] refuses an event or a reject that is already stored, and a source
-//! that does not continue where it ended.
+//! Invariants. A commit names only files in state 2. The positions in `events` decide how far a
+//! source has been stored. A seal commits `rejects` and `alerts` before `events`, so these two
+//! tables never lack a row from before the position in `events`. If a run dies between the commits,
+//! the two tables are ahead of `events`. The next run then reads the source from the position in
+//! `events` and leaves out the rows that the two tables already have: rejects that are stored
+//! according to [`Writer::position`], and alerts whose ids are stored. [`Writer::seal`] refuses an
+//! event or a reject that is already stored, and a source that does not continue where it ended.
 //!
-//! `rejects` and `alerts` are committed only by seals that have rows for them, so an ordinary seal
-//! needs only one commit. That loses nothing: a table that is not ahead of `events` is complete for
-//! every offset before the position in `events`.
+//! A seal commits to `rejects` and `alerts` only if it has rows for them, so an ordinary seal needs
+//! only one commit. Their positions may then be behind that of `events`, but no row is missing:
+//! each of the two tables has all of its rows from before the position in `events`.
 //!
-//! `activity` has its own sources and is the truth about them: their positions are only in the
-//! commits of `activity`, and these commits have no positions of the sources of `events`. A seal
-//! may move the positions in one of the two tables and not those in the other. `activity` is
-//! committed first, so that the commit of `events` that follows records how many commits `activity`
-//! has.
+//! `activity` has its own sources. Their positions are only in the commits of `activity`, and these
+//! commits have no positions of the sources of `events`. A seal may move the positions in
+//! `activity`, those in `events`, or both. `activity` is committed first, so that the commit of
+//! `events` that follows records how many commits `activity` has.
 //!
 //! In a bucket, state 1 is an unnamed file on a local disk, and state 2 is an object, put once and
-//! locked. There may be several writers: the store keeps their commits apart. If the name of a
-//! writer's next commit is taken, the writer reads the commit that has this name. If that commit
-//! does not mention the writer's sources, the writer commits after it. If it does, another process
-//! writes the same source, and this writer stops with [`ArchiveError::PositionAhead`]. Newer
-//! volumes are checked in the same way before each commit.
+//! locked. There may be several writers, because the store refuses to put a commit whose name is
+//! taken. If the name of a writer's next commit is taken, the writer reads the commit that has this
+//! name. If that commit does not mention the writer's sources, the writer commits after it. If it
+//! does, another process writes the same source, and this writer stops with
+//! [`ArchiveError::PositionAhead`]. Newer volumes are checked in the same way before each commit.
 //!
-//! After a crash at any moment, state 1 and uncommitted files in state 2 are invisible to readers.
-//! The next writer removes them; in a bucket they stay, because nothing is removed there. After an
-//! error, a writer refuses further work; a new one starts from what is stored.
+//! After a crash at any moment, files in state 1 and uncommitted files in state 2 are invisible to
+//! readers. On a disk, the next writer removes them. In a bucket, uncommitted objects stay, because
+//! nothing is removed there. After an error, a writer refuses further work; a new writer starts
+//! from what is stored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
@@ -79,14 +79,15 @@ use crate::position::{Counts, Position, SourcePosition};
 use crate::records::{drops, policy};
 use crate::site::Site;
 
-/// Order of the commits of a seal. `events`, whose positions are the truth about most sources,
-/// comes last.
+/// Order of the commits of a seal. `events` comes last, because its positions decide how far a
+/// source has been stored.
 const COMMIT_ORDER: [Table; 4] = [Table::Activity, Table::Rejects, Table::Alerts, Table::Events];
 /// Parquet readers refuse files with more row groups than this.
 const ROW_GROUPS_MAX: usize = 1 << 14;
-/// Maximum number of objects being put at the same time; appending waits while there are this many.
+/// Maximum number of objects that are put at the same time. Appending waits while this many are
+/// being put.
 const UPLOADS_MAX: usize = 4;
-/// How many times a commit is tried when other writers are faster.
+/// Maximum number of tries of a commit whose name other writers keep taking.
 const COMMIT_TRIES_MAX: u32 = 50;
 /// Number of commits of a volume before the next volume starts. More commits cost space: the total
 /// size of a volume's Delta checkpoints grows with the square of its commits. Fewer commits cost
@@ -104,13 +105,15 @@ const _: () = assert!(CHECKPOINT_INTERVAL + VOLUME_COMMITS_MAX / LIST_NAMES_MAX 
 pub struct WriterOptions {
     /// A file that has at least this many bytes is closed.
     pub file_bytes_max: u64,
-    /// Files open at once; the one unused for longest is closed when another is needed.
+    /// Maximum number of open files. When another file is needed, the file that was not used for
+    /// longest is closed.
     pub open_files_max: usize,
-    /// After this many commits, a volume is followed by the next part of its year.
+    /// Maximum number of commits of a volume. After them, the next part of the year begins as a new
+    /// volume.
     pub volume_commits_max: u64,
     /// The clock that dates commits and so chooses the volume.
     pub clock: fn() -> DateTime<Utc>,
-    /// True if an operator has confirmed that the clock is right, whatever contradicts it.
+    /// True if an operator has confirmed that the clock is right. The clock is then not doubted.
     pub clock_is_right: bool,
     /// What the clock said when an earlier writer of this process sealed last.
     pub clock_seen: Option<ClockSeen>,
@@ -139,8 +142,8 @@ pub struct SealReport {
     pub rows: u64,
     /// Bytes of Parquet committed, over all tables.
     pub bytes: u64,
-    /// Failures without loss: a Delta checkpoint that could not be written only makes reading
-    /// slower.
+    /// Failures that lose no data. For example, a Delta checkpoint that could not be written only
+    /// makes reading slower.
     pub warnings: Vec<String>,
 }
 
@@ -155,7 +158,7 @@ pub struct Commit {
 #[derive(Debug)]
 pub struct Writer {
     site: Site,
-    /// Signs after the commits. Without it, the logs are left for another process to sign.
+    /// Extends the signed logs after the commits. Without it, another process must sign them.
     log_signer: Option<LogSigner>,
     /// Warnings for the next report.
     warnings: Vec<String>,
@@ -164,13 +167,13 @@ pub struct Writer {
     positions: HashMap<Table, HashMap<String, Position>>,
     /// The last commit of each volume that `positions` covers.
     seen: HashMap<VolumeId, u64>,
-    /// Number of commits of each volume in which no commit is missing. Commits of `events` state
-    /// these numbers.
+    /// For each volume in which no commit is missing: its number of commits. Commits of `events`
+    /// state these numbers.
     lengths: HashMap<VolumeId, u64>,
-    /// The current volume of `events`, and the `lengths` that this writer's commits to it have
-    /// stated.
+    /// The current volume of `events`, and those of `lengths` that this writer has stated in
+    /// commits to it.
     said: (Option<VolumeId>, HashMap<VolumeId, u64>),
-    /// Volumes that no commit may be added to.
+    /// Volumes that have been closed, so that no commit may be added.
     closed: HashSet<VolumeId>,
     /// Year of the newest volume of any table. New rows are never put into a volume of an earlier
     /// year, even if the clock is set back.
@@ -179,7 +182,8 @@ pub struct Writer {
     newest: Option<DateTime<Utc>>,
     /// Time of the newest event since the last seal.
     newest_event: Option<DateTime<Utc>>,
-    /// Year whose volumes take the rows appended since the last seal. `current` has these volumes.
+    /// Year of the volumes that get the rows appended since the last seal. `current` has these
+    /// volumes.
     year: Option<i32>,
     current: HashMap<Table, VolumeId>,
     volumes: HashMap<VolumeId, VolumeLog>,
@@ -212,8 +216,8 @@ struct OpenFile {
     row_groups: usize,
     times: Option<(i64, i64)>,
     spans: BTreeMap<String, (i64, i64, u64)>,
-    /// Merkle tree over the records so far; `None` once a row group came without hashes of its
-    /// records.
+    /// Merkle tree over the records so far; `None` after a row group without hashes of its records
+    /// was appended.
     records: Option<CompactRange>,
     last_use: u64,
 }
@@ -232,7 +236,8 @@ struct HashedFile {
     file: File,
     /// Its hash becomes the file's name.
     hasher: blake3::Hasher,
-    /// The hash with which other programs check the bytes, and a store checks an upload.
+    /// The hash with which other programs check the bytes of the file, and with which a store
+    /// checks an upload.
     sha256: Sha256,
     bytes: u64,
     fail_points: FailPoints,
@@ -312,10 +317,10 @@ impl Writer {
         })
     }
 
-    /// How far `partition` is stored in `table`; `None` if it never was.
+    /// How far `partition` is stored in `table`; `None` if `table` has no position of it.
     ///
-    /// A run reads its source from the position in `events`, and leaves out rows of another table
-    /// that are before that table's position.
+    /// A run reads its source from the position in `events`. It leaves out rows for another table
+    /// that are before the position in that table.
     pub fn position(&mut self, table: Table, partition: &str) -> Result<Option<Position>> {
         self.check_usable()?;
         Ok(self.positions[&table].get(partition).copied())
@@ -328,7 +333,7 @@ impl Writer {
     }
 
     /// Reads the positions again, because other writers may have moved them. Appended rows are
-    /// kept, and are sealed if they still continue where their sources end.
+    /// kept. The next seal is refused if they no longer continue where their sources end.
     ///
     /// # Errors
     /// If the archive cannot be read; the writer can still be used.
@@ -348,7 +353,8 @@ impl Writer {
         self.options.clock_seen
     }
 
-    /// Fails if commits cannot be dated now. `event` is the time of the newest event that waits.
+    /// Checks that commits can be dated now. `event` is the time of the newest event that waits to
+    /// be appended.
     ///
     /// # Errors
     /// [`ArchiveError::ClockDoubted`] if the clock cannot be right, unless an operator has confirmed
@@ -384,16 +390,16 @@ impl Writer {
     }
 
     /// Commits everything appended since the last seal, together with the new position of each
-    /// source. When it returns, all of it is on disk and visible to readers. A seal with neither
-    /// rows nor a new position makes no commit.
+    /// source. When this returns, the rows and positions are on disk and visible to readers. A seal
+    /// with neither rows nor a new position makes no commit.
     ///
     /// # Errors
     /// [`ArchiveError::PositionAhead`], [`ArchiveError::PositionBehind`] and
     /// [`ArchiveError::PositionDiffers`] if a source does not continue where it ended;
     /// [`ArchiveError::RowsRepeated`], [`ArchiveError::RowsBeyondPosition`] and
     /// [`ArchiveError::RowsWithoutPosition`] if the rows do not fit the positions. In these cases
-    /// nothing is committed. After an error of a file or a commit, some tables may have been
-    /// committed; the positions of a new writer show which.
+    /// nothing is committed. After an error of a file or a commit, the rows of some tables may have
+    /// been committed; the positions that a new writer returns show which.
     pub fn seal(&mut self, positions: &[SourcePosition], counts: Counts) -> Result<SealReport> {
         self.check_usable()?;
         self.failed = Some("seal");
@@ -446,8 +452,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The volume for new rows of `table`. It does not change before the next seal, so that all
-    /// rows of a seal are in one volume.
+    /// The volume for new rows of `table`. The choice does not change before the next seal, so that
+    /// all rows of a table in one seal are in one volume.
     fn current_volume(&mut self, table: Table) -> Result<VolumeId> {
         if let Some(volume) = self.current.get(&table) {
             return Ok(*volume);
@@ -616,15 +622,15 @@ impl Writer {
         read_only(staging).map_err(protect)?;
         // The new permission is in the inode, which must be on disk before the name is.
         file.sync_all().map_err(protect)?;
-        // A link does not replace an existing file, so this fails if an equal file is already
-        // committed, which would be a bug of ours.
+        // A link does not replace an existing file, so this fails if a file with the same content
+        // is already committed. That can only be the result of a bug in this program.
         let published = std::fs::hard_link(staging, path).and_then(|()| std::fs::remove_file(staging));
         published.map_err(|source| ArchiveError::PublishFile { path: path.to_owned(), source })?;
         durable::sync_folder(folder)?;
         self.step(Step::FilePublished, path)
     }
 
-    /// Refuses positions and rows that do not continue what is stored.
+    /// Returns an error if the positions and the rows do not continue what is stored.
     fn check_positions(&self, positions: &[SourcePosition]) -> Result<()> {
         let mut seen = HashSet::new();
         for SourcePosition { partition, previous, .. } in positions {
@@ -665,9 +671,10 @@ impl Writer {
                 let next_offset = given.position.next_offset;
                 return Err(ArchiveError::RowsBeyondPosition { table, partition, last, next_offset });
             }
-            // Alerts may be raised for events that were sealed long ago: that too little happened
-            // in a window is known only when the window ends. So offsets do not show that an alert
-            // is repeated. Its id does, and the producer of alerts keeps ids unique.
+            // An alert may be raised for an event that was sealed long ago. For example, a rule for
+            // too few events in a window can raise its alert only when the window ends. So an
+            // offset does not show whether an alert is repeated. Its id does, and the producer of
+            // alerts keeps ids unique.
             if table == Table::Alerts {
                 continue;
             }
@@ -709,8 +716,8 @@ impl Writer {
                 continue;
             }
             let stored = &self.positions[&table];
-            // After a crash between the commits of a seal, this table's position may be ahead of
-            // this seal's. Then it is not moved back.
+            // After a crash between the commits of a seal, the stored position of this table may be
+            // ahead of the position of this seal. It is not moved back.
             let not_ahead = |given: &&SourcePosition| {
                 stored
                     .get(&given.partition)
@@ -756,15 +763,15 @@ impl Writer {
         reached: &[&SourcePosition],
         counts: Counts,
     ) -> Map<String, Value> {
-        // A source whose position did not move may come from a caller that does not know its label;
-        // skip it.
+        // Skip a source whose position did not move: its caller may not know its label.
         let moved = reached.iter().filter(|given| Some(given.position) != given.previous);
         let labels: Map<String, Value> =
             moved.map(|given| (given.partition.clone(), given.label.clone().into())).collect();
         let Counts { received, events, rejects, duplicates } = counts;
-        // State the lengths of the other volumes, so that none of them can disappear or lose
-        // commits without this volume showing it. What an earlier commit of this volume stated is
-        // not repeated: there may be hundreds of volumes, and nearly all are closed.
+        // State the numbers of commits of the other volumes. So if another volume disappears or
+        // loses commits, this volume shows it. A number that an earlier commit of this volume has
+        // stated is not repeated: there may be hundreds of volumes, and nearly all of them are
+        // closed.
         if self.said.0 != Some(volume) {
             self.said = (Some(volume), HashMap::new());
         }
@@ -783,8 +790,9 @@ impl Writer {
         Map::from_iter([(METADATA.to_owned(), said)])
     }
 
-    /// Extends the signed logs after the commits of a seal. The commits are durable already: a
-    /// failure here becomes a warning, and the next seal or another holder of the key catches up.
+    /// Extends the signed logs after the commits of a seal. The commits are durable already, so a
+    /// failure to sign becomes a warning, and the next seal or another holder of the key signs
+    /// these commits.
     fn prove(&mut self, report: &mut SealReport) -> Result<()> {
         report.warnings.append(&mut self.warnings);
         let Some(log_signer) = self.log_signer.clone() else { return Ok(()) };
@@ -805,8 +813,8 @@ impl Writer {
         Ok(())
     }
 
-    /// In a bucket, returns a random field that makes each commit differ from every other; on a
-    /// disk, nothing.
+    /// In a bucket, returns a field with a random value, so that no two commits are equal; on a
+    /// disk, returns no field.
     fn commit_id(&self) -> Result<Map<String, Value>> {
         match self.site.store {
             Store::Local => Ok(Map::new()),
@@ -814,8 +822,9 @@ impl Writer {
         }
     }
 
-    /// Makes one commit. If other writers have committed in the meantime, it follows their commits,
-    /// unless these moved the positions of `partitions`, which are this writer's sources.
+    /// Makes one commit. If other writers have committed in the meantime, the new commit follows
+    /// theirs. Fails if one of their commits has moved a position of `partitions`, which are the
+    /// sources of this writer.
     fn commit(
         &mut self,
         table: Table,
@@ -847,8 +856,8 @@ impl Writer {
                 self.closed.insert(id);
                 self.seen.entry(id).or_insert(volume.version());
                 if !addition.files.is_empty() {
-                    // The files are in the closed volume, and a commit names only files of its own
-                    // volume.
+                    // A commit names only files of its own volume, and the files of this seal are
+                    // in the closed volume.
                     return Err(ArchiveError::VolumeClosed { path });
                 }
                 self.current.remove(&table);
@@ -894,10 +903,10 @@ impl Writer {
         }
     }
 
-    /// Called before `volume` is created: closes the table's last volume before it, unless another
-    /// writer has done so. No writer commits to a closed volume, so the positions in the new volume
-    /// are the newest. A disk has no other writer, so there the last volume of a year is not closed
-    /// when the next year begins.
+    /// Called before `volume` is created. Closes the volume of the table that precedes it, unless
+    /// another writer has done so. No writer commits to a closed volume, so the positions in the
+    /// new volume are the newest. A disk has no other writer, so there the last volume of a year is
+    /// not closed when the next year begins.
     fn close_before(
         &mut self,
         volume: VolumeId,
@@ -975,7 +984,8 @@ impl Writer {
             if after.is_none_or(|after| after < version) {
                 let path = site.volume(volume);
                 let transactions = commit::transactions_between(&site.store, &path, after, version).await?;
-                // Every commit was read.
+                // `transactions_between` fails if a commit is missing, so the volume is whole up to
+                // `version` if it was whole before.
                 let was_whole = after.is_none_or(|after| length == Some(after + 1));
                 let length = was_whole.then_some(version + 1);
                 found.push((volume, Some(version), length, commit::positions(&path, &transactions)?));
@@ -1020,15 +1030,16 @@ impl Writer {
     }
 }
 
-/// The table whose positions are the truth about `partition`.
+/// The table whose positions decide how far `partition` has been stored.
 fn truth_of(partition: &str) -> Table {
     if is_activity(partition) { Table::Activity } else { Table::Events }
 }
 
-/// A warning: the commits are safe, but not signed yet.
+/// Returns the warning for commits that are durable, but could not be signed.
 ///
 /// # Errors
-/// If what was signed is no longer what the archive shows: a writer does not build on that.
+/// [`ArchiveError::HistoryChanged`] if the archive no longer has the commits that were signed: a
+/// writer does not add to such an archive.
 fn unproven(error: LogError) -> Result<String> {
     match error {
         LogError::Forked { .. } | LogError::Store(StoreError::Changed { .. }) => {
@@ -1090,8 +1101,9 @@ impl Known {
                     known.lengths.extend(length.filter(|length| *length > 0).map(|length| (volume, length)));
                 }
             }
-            // The commit that was made last, not the one with the latest time: after a clock was
-            // wrong once, the commits that were made since show the time.
+            // The newest commit is the one that was made last, even if an earlier commit has a
+            // later time: if the clock was wrong once, the commits made since then show the right
+            // time.
             let of_events = known.seen.iter().filter(|(volume, _)| volume.table == Table::Events);
             if let Some((volume, version)) = of_events.max() {
                 known.newest = commit::time_of(&site.store, &site.volume(*volume), *version).await?;
@@ -1133,8 +1145,8 @@ impl OpenFile {
 
 /// Removes what killed runs left: files being written, and sealed files that no commit names.
 ///
-/// Only the newest volume of a table that has a commit, and folders of newer volumes, can contain
-/// such files, because a writer never goes back to an older volume. Called under the writer lock.
+/// Such files can be only in the newest volume of a table that has a commit and in folders of newer
+/// volumes, because a writer never returns to an older volume. Called under the writer lock.
 fn remove_leftovers(site: &Site) -> Result<()> {
     let root = &site.root;
     for name in durable::names(root)? {
@@ -1165,7 +1177,7 @@ fn remove_leftovers(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// Volumes that a table has a folder for on a local disk, oldest first.
+/// The periods for which a table has a folder on a local disk, oldest first.
 fn periods_on_disk(root: &Path, table: Table) -> Result<Vec<Period>> {
     let names = durable::names(&layout::table(root, table))?;
     let names: Vec<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
@@ -1193,8 +1205,8 @@ fn remove_unnamed(site: &Site, table: Table, volume: &Path) -> Result<()> {
             unnamed.remove(&*relative.to_string_lossy());
         }
     }
-    // A snapshot leaves out files that another program has replaced since. A file that any commit
-    // ever named must stay, so every commit is read before a file is removed.
+    // A snapshot does not include files that another program has removed from the table since. A
+    // file that any commit ever named must stay, so every commit is read before a file is removed.
     if !unnamed.is_empty() {
         let volume = volume.to_owned();
         let commits = background::wait(async move {

@@ -1,8 +1,8 @@
-//! The SQL statements that choose the records of a pack, and their answers as a stream.
+//! Makes the SQL statements that choose the records of a pack, and reads their answers as a stream.
 //!
-//! Invariant: the question alone determines the statements, so anyone who has a pack can
-//! reconstruct them. An answer is processed line by line and never held in memory. The caller
-//! supplies the function that runs SQL, so this crate is built without a query engine.
+//! Invariant: the statements are determined by the question alone, so anyone who has a pack can
+//! reconstruct them. An answer is processed line by line, and is never in memory as a whole. The
+//! caller supplies the function that runs SQL, so this crate does not depend on a query engine.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -34,7 +34,7 @@ pub(crate) struct Asker<'a> {
     pub(crate) run: &'a RunSql<'a>,
 }
 
-/// The rows that a question chose, and the statements that chose them.
+/// The rows that a question chose, and the statements that were run for it.
 pub(crate) struct Answers {
     pub(crate) events: Query,
     pub(crate) alerts: Query,
@@ -43,7 +43,7 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// Returns the wanted rows of events, and the wanted rows of alerts.
+    /// Returns the selection of events and the selection of alerts.
     pub(crate) fn selections(&mut self, question: &Question) -> (Selection<'_>, Selection<'_>) {
         if question.complete {
             (Selection::Whole, Selection::Whole)
@@ -77,8 +77,8 @@ impl Asker<'_> {
         Ok(Answers { events, alerts, chosen, alert_ids })
     }
 
-    /// Calls `each` with every row of the answer, a JSON object. Returns the statement with the
-    /// number of rows and the hash of the answer.
+    /// Runs `sql` and calls `each` with every row of the answer, which is a JSON object. Returns
+    /// the statement with the number of rows and the hash of the answer.
     pub(crate) fn rows(
         &self,
         sql: &str,
@@ -159,9 +159,10 @@ pub(crate) fn alerts_condition(question: &Question) -> String {
     condition
 }
 
-/// Returns the condition that one of an alert's events has, or may have, one of the names. The
-/// column `of_all` has the names of all events of an alert. Alerts that are older than this column
-/// are judged by `of_one`, the name of the event that completed them.
+/// Returns the condition that an event of an alert has, or may have, one of the names. The column
+/// `of_all` has the names of all events of an alert. For alerts that were written before this
+/// column was introduced, the column `of_one` is used, which has the name of the event that
+/// completed the alert.
 fn touches((of_all, of_one): (&str, &str), names: &[String]) -> String {
     let any = [ANY.to_owned()];
     let has = names.iter().chain(&any).map(|name| format!("array_has({of_all}, {})", literal(name)));

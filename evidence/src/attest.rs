@@ -1,4 +1,4 @@
-//! The store's answers about the objects that evidence depends on: versions, locks, holds.
+//! Records the store's answers about the objects that evidence depends on: versions, locks, holds.
 //!
 //! Invariant: if the store refuses an answer, the refusal is recorded.
 
@@ -56,7 +56,8 @@ fn objects(archive: &Archive, ledger: &Ledger) -> BTreeMap<String, Option<String
 /// on. `docs/proof.md` describes the format, `strongroom-store-1`.
 ///
 /// # Errors
-/// If no query is possible at all. If the store refuses a single answer, the document says so.
+/// If no request to the store is possible at all. If the store refuses a single answer, the
+/// document says so.
 pub fn attest(archive: &Archive, ledger: &Ledger) -> Result<Value, EvidenceError> {
     let begun = Utc::now();
     let objects = objects(archive, ledger);
@@ -95,7 +96,7 @@ fn local(root: &Path, objects: &BTreeMap<String, Option<String>>) -> Vec<Value> 
     said.collect()
 }
 
-/// Returns the value of a setting, `null` if it is not set, or why it is unknown.
+/// Returns the value of a setting, `null` if it is not set, or the reason why it is unknown.
 fn said<T>(condition: Condition<T>, value: impl FnOnce(T) -> Value) -> Value {
     match condition {
         Condition::Known(known) => value(known),
@@ -130,7 +131,7 @@ async fn in_bucket(bucket: &Bucket, root: &Path, objects: BTreeMap<String, Optio
         let versions = listed.remove(&name).unwrap_or_default();
         let (s3, path, unlisted) = (s3.clone(), root.join(&name), unlisted.clone());
         async move {
-            // If no commit names a version, the oldest version is the one that the archive wrote.
+            // If no commit names a version, the version that the archive wrote is the oldest one.
             let oldest = versions.iter().rev().filter(|version| !version.is_delete_marker);
             let oldest =
                 oldest.min_by_key(|version| version.modified).and_then(|version| version.version.clone());

@@ -1,10 +1,10 @@
-//! Assembles a pack, from the question to the folder with its final name.
+//! Makes a pack, from the question to the folder with its final name.
 //!
 //! Invariants:
 //! 1. A pack gets its name only when it is complete, synced, and has been checked as a stranger
 //!    would check it. A run that dies before that leaves a folder that [`PackFolder`] describes.
 //! 2. The commits are read before the SQL runs. So a chosen row that is in none of these commits
-//!    was sealed later, which is an error.
+//!    was sealed in the meantime, which is an error.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ use super::report::Report;
 use super::select::{Selected, write_pack_records};
 use super::verify_md::verify_md;
 
-/// An archive, what renders its records, and what runs SQL over it.
+/// An archive, the renderer of its records, and the function that runs SQL over it.
 pub struct Sources<'s> {
     pub archive: &'s Archive,
     pub records: &'s dyn Records,
@@ -43,11 +43,11 @@ pub struct Sources<'s> {
 pub struct PackOptions<'o> {
     /// Signs the manifest.
     pub signer: Option<&'o Signer>,
-    /// Keys that the caller obtained out of band, to verify the period with.
+    /// Keys that the caller obtained out of band, and with which the period is verified.
     pub public_keys: &'o [PublicKey],
     /// Ids of the rules whose alerts mean that events may be missing.
     pub gap_rules: &'o [&'o str],
-    /// Threads that verify files; at least one.
+    /// Number of threads that verify files; at least one is used.
     pub threads: usize,
     /// Name and version of the program that makes the pack.
     pub program: &'o str,
@@ -66,7 +66,7 @@ pub struct Pack {
 /// Makes the pack that answers `question`, and gives `folder` its name.
 ///
 /// # Errors
-/// [`EvidenceError`] has all cases. After an error there is no pack.
+/// Those of [`EvidenceError`]. After an error there is no pack.
 pub fn build(
     sources: &Sources<'_>,
     question: Question,
@@ -80,7 +80,7 @@ pub fn build(
 
     progress.step(Step::ReadCommits);
     let ledger = Ledger::load(archive, span, None)?;
-    // Report a wrong key before the work, not after it.
+    // Report a wrong key now, before the long work of choosing and proving records.
     if let (Some(signer), Some(current)) = (options.signer, ledger.keys().current())
         && current != signer.public()
     {

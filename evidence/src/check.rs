@@ -1,9 +1,9 @@
 //! Checks a pack without any other data: the checks that `docs/proof.md` lists, under the same
 //! names.
 //!
-//! Invariants: no statement of a pack is believed before it is proven. Whatever cannot be proven
-//! from the pack alone is reported in words. Only files below the pack's folder are read. Of the
-//! paths that the pack names, only those with one of the allowed forms are opened.
+//! Invariants: no statement of a pack is believed before it is proven. Everything that cannot be
+//! proven from the pack alone is reported in words. Only files below the pack's folder are read. A
+//! path that the pack names is opened only if it has one of the allowed forms.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -28,9 +28,9 @@ use super::manifest::{ALERTS, FILES, MANIFEST, MANIFEST_NOTE, Manifest, RECORDS,
 
 /// Maximum size of a pack file that is read whole.
 const WHOLE_BYTES_MAX: u64 = 1 << 30;
-/// Maximum number of findings kept.
+/// Maximum number of findings that are kept.
 const FINDINGS_MAX: usize = 1000;
-/// Files that every pack has besides its manifest.
+/// Files that every pack has in addition to its manifest.
 const ALWAYS: [&str; 8] =
     [RECORDS, ALERTS, FILES, "gaps.json", "store.json", "verification.json", "report.html", "VERIFY.md"];
 
@@ -46,7 +46,7 @@ pub struct PackReport {
     pub alerts: u64,
     /// Events that were redacted before they were written.
     pub redacted: u64,
-    /// Heads with valid signatures.
+    /// The heads whose signatures are valid.
     pub heads: Vec<TreeHead>,
     /// The newest archive key named in the pack.
     pub key: Option<PublicKey>,
@@ -101,7 +101,7 @@ struct CommitLine {
 /// Checks the pack in `folder`. Each of its heads must be cosigned by a quorum of the witnesses.
 ///
 /// # Errors
-/// If the folder cannot be read. This says nothing about the pack.
+/// If the folder cannot be read. Such an error does not mean that the pack is damaged.
 pub fn check_pack(
     folder: &Path,
     public_keys: &[PublicKey],
@@ -171,7 +171,7 @@ pub fn check_pack(
 }
 
 /// Returns the names of the plain files below the folder, such as `proofs/00000001.json`. Reports
-/// everything else that is there.
+/// everything else below the folder.
 fn names(folder: &Path, report: &mut PackReport) -> std::io::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
@@ -211,7 +211,7 @@ fn is_name_of_pack(name: &str) -> bool {
 }
 
 fn open(folder: &Path, name: &str, names: &BTreeSet<String>) -> Result<File, String> {
-    // Links are not among the names.
+    // Links are not among `names`, so none is opened.
     if !names.contains(name) {
         return Err("it is missing".to_owned());
     }
@@ -386,11 +386,11 @@ fn named_files(folder: &Path, names: &BTreeSet<String>) -> Result<Vec<ListedFile
     }
 }
 
-/// For each file, by its log, its commit and its position in the commit: what the commit says of
-/// it, and the number of its proven records.
+/// Maps a file (its log, its commit and its position in the commit) to the facts that the commit
+/// states about it and the number of its proven records.
 type ProvenFiles = BTreeMap<(String, u64, usize), (AddFacts, u64)>;
 
-/// A file of records. It is compared with the records in the proofs while the proofs are read.
+/// A file of records, which is compared with the records in the proofs while the proofs are read.
 struct Lines {
     reader: Option<BufReader<File>>,
     name: &'static str,
@@ -520,7 +520,7 @@ fn check_records(
     Ok(given)
 }
 
-/// Returns the `stageTimestamp` in the bytes of an event, truncated to microseconds.
+/// Returns the `stageTimestamp` in the bytes of an event, truncated to whole microseconds.
 fn stage_time(record: &[u8]) -> Option<i64> {
     #[derive(Deserialize)]
     struct Timed {
@@ -531,7 +531,7 @@ fn stage_time(record: &[u8]) -> Option<i64> {
     micros(&timed.stage_timestamp?)
 }
 
-/// Checks the pack's list of the archive's files against the proven commits.
+/// Checks the list of the archive's files that is in the pack against the proven commits.
 fn check_named(named: &[ListedFile], given: &ProvenFiles, report: &mut PackReport) {
     let mut unknown: BTreeMap<(&str, &str), (&AddFacts, u64)> = given
         .iter()

@@ -1,8 +1,8 @@
 //! The rows that a question chose, kept on disk.
 //!
-//! Invariant: the rows of a source are added together, with ascending offsets, and are taken in
-//! that order. So memory does not grow with the number of rows, and a row that is never taken is
-//! noticed.
+//! Invariant: the rows of a source are added one after another, without rows of other sources
+//! between them, with ascending offsets; and they are taken in that order. So memory does not grow
+//! with the number of rows, and a row that is never taken is noticed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,15 +18,16 @@ const OFFSET_BYTES: u64 = 8;
 #[derive(Debug)]
 pub struct Chosen {
     out: BufWriter<File>,
-    /// For each source: the position of the next offset to take and the end of the source's
-    /// offsets, both counted in offsets from the start of the file.
+    /// For each source: the place in the file of the next offset to take, and the end of the
+    /// source's offsets. Both are counted in offsets from the start of the file.
     sources: HashMap<String, (u64, u64)>,
     last: Option<(String, i64)>,
     rows: u64,
 }
 
 impl Chosen {
-    /// Returns an empty choice. Its rows are kept in a file without a name in `folder`.
+    /// Returns a value without rows. Rows that are added are kept in a file without a name in
+    /// `folder`.
     ///
     /// # Errors
     /// If no file can be created there.
@@ -38,8 +39,8 @@ impl Chosen {
     /// Adds a row.
     ///
     /// # Errors
-    /// Of kind `InvalidData` for a row that is not after the previous one: two rows of one source
-    /// never have the same offset.
+    /// Of kind `InvalidData` for a row that is not after the previous row in the order of the
+    /// invariant: two rows of one source never have the same offset.
     pub fn push(&mut self, source: &str, offset: i64) -> io::Result<()> {
         let follows = match &mut self.last {
             Some((last, at)) if last == source => {

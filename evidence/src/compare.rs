@@ -1,7 +1,7 @@
 //! Compares a pack with the archive that it was made from.
 //!
-//! Invariant: a statement of a pack is believed only if the pack's bytes show it. The archive is
-//! asked the question of the pack, with its logs as they were at the heads of the pack.
+//! Invariant: a statement of a pack is believed only if the pack's bytes prove it. The question of
+//! the pack is asked of the archive again, with its logs as they were at the heads of the pack.
 
 use strongroom_archive::error::LogError;
 use strongroom_proof::verify::FindingKind;
@@ -18,11 +18,11 @@ use super::question::Span;
 use super::select::fingerprint;
 use super::text::count;
 
-/// Asks the archive the question of the pack that `report` is about, and adds what differs to the
-/// report. A report without a manifest stays as it is.
+/// Asks the archive the question of the pack that `report` is about, and adds the differences to
+/// the report. A report without a manifest is not changed.
 ///
 /// # Errors
-/// If the archive cannot be read. This says nothing about the pack.
+/// If the archive cannot be read. Such an error does not mean that the pack is damaged.
 pub fn compare_with_archive(
     sources: &Sources<'_>,
     report: &mut PackReport,
@@ -66,8 +66,7 @@ fn valid_period(sources: &Sources<'_>, manifest: &Manifest, report: &mut PackRep
     Some(span)
 }
 
-/// Compares the records and the answers of the pack with the records and answers that the archive
-/// gives now.
+/// Compares the records and answers in the pack with those that the archive gives now.
 fn compare_answers(
     sources: &Sources<'_>,
     manifest: &Manifest,

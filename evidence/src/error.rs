@@ -1,7 +1,7 @@
-//! Why there is no evidence pack.
+//! Why an evidence pack cannot be made.
 //!
-//! Invariant: an error in the archive itself keeps its own type, so the caller can tell it from an
-//! output folder that cannot be written.
+//! Invariant: an error in the archive itself keeps its own type, so the caller can distinguish it
+//! from an error in the output folder.
 
 use std::error::Error;
 use std::io;
@@ -21,7 +21,7 @@ pub enum EvidenceError {
     Proof(#[from] ProofError),
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The caller's own error, from running a statement.
+    /// The error that the caller's function returned for a statement.
     #[error(transparent)]
     Sql(Box<dyn Error + Send + Sync>),
     #[error("cannot write {}", path.display())]
@@ -110,7 +110,7 @@ impl From<StoreError> for EvidenceError {
 }
 
 impl EvidenceError {
-    /// Whether the output folder or the period that the caller chose is at fault.
+    /// True if the error is in the output folder or the period that the caller chose.
     pub fn is_input(&self) -> bool {
         matches!(
             self,

@@ -1,8 +1,8 @@
-//! Looks for the gaps of a period (what is known to be missing, late or unread): in the records, in
-//! the commits, and in the report of `verify`.
+//! Finds the gaps of a period, which are records that are known to be missing, late or unread. It
+//! searches the records, the commits, and the report of `verify`.
 //!
-//! Invariant: a pack lists at most [`GAPS_MAX`] gaps and counts all of them. Nothing here is proven;
-//! it is the statement of the pack's maker.
+//! Invariant: a pack lists at most [`GAPS_MAX`] gaps, but counts all of them. Gaps are not proven;
+//! they are statements of the pack's maker.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use super::ledger::Ledger;
 use super::question::Question;
 use super::text::time_text;
 
-/// Maximum number of gaps that are listed; further ones are only counted.
+/// Maximum number of gaps that are listed; further gaps are only counted.
 const GAPS_MAX: usize = 5000;
 
-/// What was found to be missing, late or unread.
+/// The gaps that were found.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
     /// At most [`GAPS_MAX`].
@@ -30,15 +30,15 @@ pub(crate) struct Gaps {
     limits: Vec<Value>,
     pub(crate) rejects_at_positions: u64,
     pub(crate) rejects_received: u64,
-    /// Number of rejects by reason. A reject counts if it stands between the positions of the
-    /// period's files or was received in the period.
+    /// Number of rejects by reason. A reject counts if its offset is among the offsets of the
+    /// period's files, or if it was received in the period.
     pub(crate) rejects: BTreeMap<String, u64>,
     pub(crate) events_without_time: u64,
 }
 
 impl Gaps {
-    /// Looks for gaps of the period. An alert of a rule in `own_rules` says that events may be
-    /// missing, so it is a gap too.
+    /// Finds the gaps of the period. An alert of a rule in `own_rules` says that events may be
+    /// missing, so such an alert is a gap too.
     pub(crate) fn find(
         asker: &Asker<'_>,
         question: &Question,
@@ -122,8 +122,8 @@ impl Gaps {
         Ok(())
     }
 
-    /// Adds what the commits show: jumps of a broker's numbers, late seals, and commits without a
-    /// signature.
+    /// Adds the gaps that the commits show: jumps of a broker's message numbers, late seals, and
+    /// commits without a signature.
     fn commits(&mut self, ledger: &Ledger) {
         let jumps = ledger.jumps.iter().map(|jump| Gap {
             kind: "broker_numbers_missing",
@@ -132,8 +132,8 @@ impl Gaps {
             source: jump.source.clone(),
             count: u64::try_from(jump.messages - jump.records).unwrap_or(0),
             why: format!(
-                "{}: the broker advanced by {} messages and {} records arrived: compaction or a transaction took the other numbers, or the messages \
-                 were gone before they were read",
+                "{}: the broker's message numbers advanced by {}, but {} records arrived: compaction or a transaction used the other numbers, or the \
+                 messages were deleted before they were read",
                 jump.commit, jump.messages, jump.records
             ),
         });
@@ -165,7 +165,7 @@ impl Gaps {
         }
     }
 
-    /// Adds the rejects that arrived in the period or stood between its events, by source and
+    /// Adds the rejects that arrived in the period or are between its events, grouped by source and
     /// reason.
     fn rejects(&mut self, asker: &Asker<'_>, ledger: &Ledger) -> Result<(), EvidenceError> {
         struct Seen {
@@ -208,14 +208,14 @@ impl Gaps {
             to: seen.last.and_then(time_text),
             source,
             count: seen.rows,
-            why: format!("{reason}: lines that arrived at these times, or stood between events of the period, and could not be read; they may be events"),
+            why: format!("{reason}: lines that could not be read, and that arrived at these times or are between events of the period; they may be events"),
         });
         self.add(gaps.collect(), "rejects", all);
         Ok(())
     }
 
-    /// Counts the events without a time in files of the period's days. A question about a time
-    /// cannot find them.
+    /// Counts the events without a time in files of the period's days. A question about a period
+    /// cannot find such events.
     fn without_time(
         &mut self,
         asker: &Asker<'_>,
@@ -232,7 +232,7 @@ impl Gaps {
                 to: Some(question.to.clone()),
                 source: "all".to_owned(),
                 count: self.events_without_time,
-                why: "events without a time are stored under the day they arrived, and a question about a time cannot find them".to_owned(),
+                why: "events without a time are stored under the day on which they arrived, and a question about a period cannot find them".to_owned(),
             };
             self.add(vec![gap], "events_without_time", 1);
         }

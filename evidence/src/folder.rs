@@ -1,7 +1,7 @@
 //! The folder of a pack while the pack is made.
 //!
-//! Invariant: the folder gets its name only when all of it is on disk. A run that dies leaves a
-//! folder whose name says that it is not a pack.
+//! Invariant: the folder gets its final name only when all of its files are on disk. A run that
+//! dies leaves a folder whose name says that it is not a pack.
 
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Write as _};
@@ -22,7 +22,8 @@ pub struct PackFolder {
 }
 
 impl PackFolder {
-    /// Creates a folder beside `out`. `out` must not exist, or must be an empty folder.
+    /// Creates a temporary folder beside `out`, the folder of the future pack. `out` must not
+    /// exist, or must be an empty folder.
     ///
     /// # Errors
     /// If `out` cannot become a pack, or if the folder cannot be made.
@@ -43,7 +44,8 @@ impl PackFolder {
         let folder = parent(out);
         let partial = tempfile::Builder::new()
             .prefix(&prefix)
-            // Audit events name people and contain what they sent, so only the owner may read them.
+            // Audit events name people and contain what these people sent, so only the owner may
+            // read them.
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(folder)
             .map_err(|source| EvidenceError::MakeFolder { path: folder.to_owned(), source })?;
@@ -75,10 +77,10 @@ impl PackFolder {
             }
         }
         let PackFolder { partial, out } = self;
-        // An empty folder of that name is replaced; anything else is not.
+        // A rename replaces an empty folder with this name, and fails for anything else.
         std::fs::rename(partial.path(), &out)
             .map_err(|source| EvidenceError::Write { path: out.clone(), source })?;
-        // Its old name is gone, so nothing is left to remove.
+        // The folder no longer exists under its temporary name, so it must not be removed on drop.
         let _ = partial.keep();
         sync(parent(&out))
     }

@@ -1,8 +1,8 @@
-//! What an archive can say about records that it may not have (silences, jumps, late seals,
-//! rejects), and what it cannot say.
+//! Gaps: what an archive knows about records that it may lack (silences, jumps, late seals,
+//! rejects), and what no archive can know.
 //!
-//! Invariant: a gap states its start and end if they are known, its source, and how it is known.
-//! The total is stated even if not all gaps are listed.
+//! Invariant: a gap states its source, how it is known, and, if they are known, its start and end.
+//! The total number is stated even if not all gaps are listed.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -15,17 +15,17 @@ use super::text::time_text;
 const SILENCE_MINUTES_MIN: i64 = 5;
 /// A pause is a silence if it is longer than this many times the usual pause.
 const SILENCE_FACTOR: i64 = 10;
-/// The usual pause is the shortest length that at least this many thousandths of all pauses do not
-/// exceed.
+/// The usual pause is this quantile of all pauses, in thousandths: 990 means that at least 99 % of
+/// all pauses are not longer than the usual one.
 const USUAL: u64 = 990;
-/// Minimum number of minutes with an event from which the usual pause is computed.
+/// The usual pause is computed only if there are at least this many minutes with an event.
 const MINUTES_MIN: u64 = 30;
-/// Maximum number of silences between events that are listed for one source. The longest are
-/// listed.
+/// Maximum number of silences between events that are listed for one source. The longest silences
+/// are listed.
 const LISTED_MAX: usize = 50;
 pub(crate) const MINUTE_US: i64 = 60_000_000;
 
-/// One thing that is known to be missing, late or unread.
+/// Records that are known to be missing, late or unread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gap {
     pub(crate) kind: &'static str,
@@ -78,8 +78,8 @@ impl Pauses {
         }
     }
 
-    /// Returns the longest pause in minutes that is not a silence, or `None` if there are fewer
-    /// than `MINUTES_MIN` minutes to judge from.
+    /// Returns the longest pause in minutes that is not a silence, or `None` if fewer than
+    /// `MINUTES_MIN` minutes with an event were added.
     pub(crate) fn limit(&self) -> Option<i64> {
         if self.minutes < MINUTES_MIN {
             return None;
@@ -132,26 +132,26 @@ impl Pauses {
             source: source.to_owned(),
             count: u64::try_from(length).unwrap_or(0),
             why: format!(
-                "{length} minutes without an event {what} of the period; {SILENCE_FACTOR} times the pause that 99 % of all pauses do not exceed are \
-                 {limit} minutes"
+                "{length} minutes without an event {what} of the period; 99 % of all pauses are not longer than the usual pause, and \
+                 {SILENCE_FACTOR} times the usual pause are {limit} minutes"
             ),
         });
         (gaps.collect(), all)
     }
 }
 
-/// What an archive cannot show, however honest it is.
+/// What no archive can show, even if it is complete and unchanged.
 pub(crate) const CANNOT_KNOW: [&str; 8] = [
     "events that the API server never wrote: its audit policy leaves out whole classes (level None), and the policy is not in the archive",
     "events that the API server dropped before it wrote them, when its own buffer was full or its backend failed: compare its metric \
      apiserver_audit_error_total and the like for the period",
-    "log lines of a file that were rotated away or deleted before they were read: positions count what was read",
-    "clusters, nodes and sources that were never connected: a source that never brought an event has no silence",
-    "whether a silence is one of the source, of the path to the archive, or of the cluster: nothing to log and nothing logged look alike",
-    "alerts that Strongroom raised about itself (a silent source, a sum that does not hold) and that went to sinks only: they are in the \
-     archive only where hunt --store put them",
+    "log lines that were deleted, by rotation or otherwise, before they were read: positions count only bytes that were read",
+    "clusters, nodes and sources that were never connected: a source from which no event ever came has no silence",
+    "why there is a silence: the archive cannot distinguish a cluster with nothing to log from events that were lost on their way",
+    "alerts that Strongroom raised about itself (a silent source, a sum that is wrong) and that were sent only to sinks: the archive has \
+     such an alert only if hunt --store added it",
     "what was done inside databases and applications: Kubernetes audit events show access to objects of the API, not to records of patients",
-    "whether clocks of API servers were right: times of events are theirs, only times of commits are the archive's",
+    "whether the clocks of API servers were right: the times of events are from these clocks, and only the times of commits are from the archive's clock",
 ];
 
 #[cfg(test)]

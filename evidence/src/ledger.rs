@@ -1,8 +1,8 @@
-//! What an archive's signed commits state about a period: its files, its positions, and how late it
-//! was sealed.
+//! Reads what the signed commits of an archive state about a period: files, positions, counts and
+//! late seals.
 //!
 //! Invariant: a ledger contains only commits under a checkpoint that was signed by a key of the
-//! archive, and the root of these commits is that of the checkpoint.
+//! archive, and the root over these commits equals the root in the checkpoint.
 
 use std::collections::BTreeMap;
 
@@ -29,9 +29,9 @@ use super::question::Span;
 
 /// Number of commits that are read at the same time.
 const READS_AT_ONCE: usize = 16;
-/// Maximum number of jumps, and of lags, that are kept; all are counted.
+/// Maximum number of jumps, and of lags, that are kept. All jumps and lags are counted.
 const TOLD_MAX: usize = 1000;
-/// Maximum time between a commit's newest event and the commit, above which the commit is reported.
+/// A commit is reported as late if it was made longer than this after its newest event.
 const LAG_MAX_US: i64 = 3_600_000_000;
 const RECORDS: &str = "#records";
 const BROKER: &str = "#broker";
@@ -45,7 +45,7 @@ pub(super) struct Entry {
     pub(super) adds: Vec<AddFacts>,
 }
 
-/// One volume, up to its checkpoint.
+/// The commits of one volume up to its newest checkpoint.
 #[derive(Debug)]
 pub(super) struct VolumeLedger {
     pub(super) head: TreeHead,
@@ -56,7 +56,7 @@ pub(super) struct VolumeLedger {
     pub(super) entries: Vec<Entry>,
 }
 
-/// A sum that is true at every commit: received = events + rejects + duplicates.
+/// The counts of commits. In every commit, received = events + rejects + duplicates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CommitCounts {
@@ -74,7 +74,8 @@ pub struct Jump {
     pub commit: String,
     pub messages: i64,
     pub records: i64,
-    /// The newest event time before the commit with the jump, and the newest one in this commit.
+    /// The newest event time in earlier commits, and the newest event time in the commit with the
+    /// jump.
     pub from_us: Option<i64>,
     pub to_us: Option<i64>,
 }
@@ -98,7 +99,7 @@ pub struct ListedFile {
     pub file: String,
     pub bytes: u64,
     pub rows: u64,
-    /// Number of its records in the pack.
+    /// Number of records of the file that are in the pack.
     pub chosen: u64,
     pub sha256: String,
     pub record_root: String,
@@ -151,8 +152,8 @@ impl Ledger {
     /// commits must match the checkpoint or the head.
     ///
     /// # Errors
-    /// [`LogError::NoKey`] for an archive without a key, [`LogError::Forked`] if the commits
-    /// are not those that were signed.
+    /// [`LogError::NoKey`] for an archive without a key, [`LogError::Forked`] if the commits differ
+    /// from those that were signed.
     pub fn load(archive: &Archive, span: Span, at: Option<&[TreeHead]>) -> Result<Ledger, EvidenceError> {
         let (site, at) = (archive.site().clone(), at.map(<[TreeHead]>::to_vec));
         let loaded = background::wait(async move { load(&site, span, at.as_deref()).await });
@@ -298,7 +299,7 @@ async fn load(site: &Site, span: Span, at: Option<&[TreeHead]>) -> Result<Ledger
                 if behind > 0 {
                     ledger.unsigned.push((log.name(), behind));
                 }
-                // Use the cosigned note of this checkpoint, if witnesses have cosigned it.
+                // Use the note with the cosignatures if witnesses have cosigned this checkpoint.
                 let seen = cosigned(site, &head, key).await?;
                 let seen = seen.filter(|(size, ..)| *size == head.size).map(|(_, note, _)| note);
                 let note = seen.unwrap_or_else(|| String::from_utf8_lossy(&note).into_owned());
@@ -320,7 +321,7 @@ async fn load(site: &Site, span: Span, at: Option<&[TreeHead]>) -> Result<Ledger
         if root(&leaves) != head.root {
             return Err(LogError::Forked { log: log.name(), size: head.size });
         }
-        // The tree of a volume without files of the period is not needed.
+        // Inclusion proofs are needed only for a volume that has files of the period.
         let paths = Paths::over(if entries.is_empty() { Vec::new() } else { leaves });
         ledger.volumes.insert(log, VolumeLedger { head, note, note_name, paths, entries });
     }

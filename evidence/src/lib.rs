@@ -4,10 +4,10 @@
 //! Invariants:
 //! 1. Every record in a pack is proven up to a checkpoint that was signed before the pack was
 //!    started; otherwise there is no pack.
-//! 2. Memory holds one file of the archive and one piece of proof (a file in `proofs/`), however
-//!    many records are chosen.
+//! 2. Memory holds at most one file of the archive and one piece of proof (a file in `proofs/`),
+//!    however many records are chosen.
 //! 3. Everything in a pack other than its records (counts, gaps, answers of the store) is presented
-//!    as the statement of its maker.
+//!    as a statement of the pack's maker.
 
 mod ask;
 mod attest;

@@ -1,4 +1,4 @@
-//! `manifest.json` of a pack, and its signature.
+//! The manifest of a pack, `manifest.json`, and the signed note over it, `manifest.note`.
 //!
 //! Invariant: the manifest has the hash of every other file of the pack, and the note has the hash
 //! of the manifest. So a change of any byte of a signed pack is detected.
@@ -30,7 +30,7 @@ pub struct Query {
     pub sha256: String,
 }
 
-/// Size and root in a signed checkpoint.
+/// The head of a log: the size and the root in a signed checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadEntry {
@@ -65,14 +65,15 @@ pub struct Asked {
     /// Records in the pack.
     pub events: u64,
     pub alerts: u64,
-    /// Those of the events that were redacted before they were written.
+    /// Number of events in the pack that were redacted before they were written.
     #[serde(default, skip_serializing_if = "is_none")]
     pub redacted: u64,
     /// Files of `events` and `alerts` that may contain rows of the period, and the number of rows
     /// in such files of `events`.
     pub files: u64,
     pub rows_examined: u64,
-    /// Commits that add these files of `events`, and the sums of their counts.
+    /// Number of commits that add these files of `events`, and the sums of the counts in these
+    /// commits.
     pub commits: u64,
     pub received: CommitCounts,
     /// Rejects between the first and the last position of these files, and rejects that arrived in
@@ -156,7 +157,7 @@ pub fn sign_manifest(
     Ok(format!("{text}\n{}", signer.sign(&origin(archive_id), &text)?))
 }
 
-/// Checks the note; returns what is wrong with it.
+/// Checks the note. The error says what is wrong with it.
 pub(super) fn check_note(
     note: &[u8],
     archive_id: &str,

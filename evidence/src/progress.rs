@@ -1,4 +1,4 @@
-//! How the caller learns what is being done.
+//! Reports progress to the caller: the current step, and how much of it is done.
 //!
 //! Invariant: a step is reported before its work starts.
 

@@ -1,4 +1,4 @@
-//! What a pack is about: the question that was asked, and the period in it.
+//! The question that a pack answers, and the period of the question.
 //!
 //! Invariant: a period includes its start and excludes its end, so two consecutive periods have no
 //! time in common.

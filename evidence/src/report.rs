@@ -1,8 +1,8 @@
-//! The readable part of a pack: `report.html`.
+//! Writes `report.html`, the summary of a pack for people.
 //!
 //! Invariant: text from a log, an archive or the command line goes through [`escape`] before it is
-//! HTML. A report has no script and loads nothing, so it reads the same in ten years, and without a
-//! network.
+//! HTML. A report has no script and loads no other file, so it looks the same in ten years and
+//! without a network.
 
 use serde_json::Value;
 
@@ -15,10 +15,10 @@ use super::text::count;
 
 /// Maximum number of records that a report shows; all are in `records.jsonl`.
 const RECORDS_SHOWN: usize = 500;
-/// Maximum number of lines in each table of actors, verbs and so on.
+/// Maximum number of lines in each table of the most frequent values, such as actors or verbs.
 const LINES_SHOWN: usize = 20;
 /// Maximum number of gaps, and of findings of `verify`, that a report shows. `gaps.json` lists more
-/// gaps, `verification.json` all findings.
+/// gaps, and `verification.json` lists all findings.
 const GAPS_SHOWN: usize = 100;
 /// Maximum number of characters in a cell. A longer text is cut and ends with `…`.
 const CELL_CHARS: usize = 300;
@@ -100,8 +100,8 @@ impl<'r> Report<'r> {
         paragraph(
             &mut out,
             "Kubernetes audit records of a period, with proofs. This page is a summary for people: the records are in records.jsonl and \
-            alerts.jsonl, the proofs in proofs/, and VERIFY.md says how to check them without the program that wrote this. Nothing here certifies \
-            compliance with any rule; each part names what it can support.",
+            alerts.jsonl, the proofs are in proofs/, and VERIFY.md says how to check them without the program that wrote this page. Nothing here certifies \
+            compliance with any rule; each part names the rules that it can support.",
         );
         question(&mut out, self.manifest);
         counts(&mut out, self);
@@ -139,7 +139,7 @@ fn question(out: &mut String, manifest: &Manifest) {
             (
                 "Complete files",
                 if question.complete {
-                    "yes: every record of every file that may hold one of the period".to_owned()
+                    "yes: every record of every file that may have records of the period".to_owned()
                 } else {
                     "no".to_owned()
                 },
@@ -181,8 +181,8 @@ fn counts(out: &mut String, report: &Report<'_>) {
         paragraph(
             out,
             &format!(
-                "{} of the events were redacted by a policy before they were written. Their records are what was written, not what was \
-                received; each proof names the policy and the places that were changed, and covers both.",
+                "{} of the events were redacted by a policy before they were written. Their records are the bytes that were written, not \
+                those that were received. Each proof names the policy and the changed places, and both are part of what is proven.",
                 count(counts.redacted)
             ),
         );
@@ -194,10 +194,10 @@ fn counts(out: &mut String, report: &Report<'_>) {
             ("Events that the question chose", count(counts.events_in_question)),
             ("Alerts in this pack", count(counts.alerts)),
             (
-                "Events examined: rows of the files that may hold one of the period",
+                "Events examined: rows of the files that may have events of the period",
                 count(counts.rows_examined),
             ),
-            ("Files that may hold events or alerts of the period", count(counts.files)),
+            ("Files that may have events or alerts of the period", count(counts.files)),
             ("Commits that sealed those events", count(counts.commits)),
             (
                 "Received in these commits = events + rejects + duplicates",
@@ -228,7 +228,7 @@ fn counts(out: &mut String, report: &Report<'_>) {
     if !report.gaps.rejects.is_empty() {
         paragraph(
             out,
-            "A reject may be an event that could not be read. Its bytes are in the table rejects of the archive. By reason:",
+            "A reject may be an event that could not be read. Its bytes are in the table rejects of the archive. Rejects by reason:",
         );
         let rows: Vec<Value> = report
             .gaps
@@ -327,7 +327,7 @@ fn gaps(out: &mut String, gaps: &Gaps) {
     let in_all: u64 = gaps.in_all.values().sum();
     let more = in_all.saturating_sub(gaps.listed.len().min(GAPS_SHOWN) as u64);
     if more > 0 {
-        paragraph(out, &format!("and {} more; gaps.json lists those that are known", count(more)));
+        paragraph(out, &format!("and {} more; gaps.json lists more of them", count(more)));
     }
     paragraph(out, "What cannot be known from an archive:");
     out.push_str("<ul>\n");
@@ -380,11 +380,11 @@ fn proof(out: &mut String, report: &Report<'_>) {
         out,
         if manifest.question.complete {
             "This pack has all commits up to these checkpoints and every record of every file whose signed times overlap the period, so a missing \
-                 file or record is noticed even without the archive. What was never sealed is in no commit."
+                 file or record is noticed even without the archive. Events that were never sealed are in no commit."
         } else {
-            "A proof shows that a record was sealed in the archive and was not changed. It does not show that these are all records: that \
-                  is shown by asking the archive again (strongroom evidence check with --archive), which needs access to it, or by a complete pack \
-                  (--complete), which holds whole files and so shows more than was asked."
+            "A proof shows that a record was sealed in the archive and was not changed. It does not show that these are all records. To \
+                  show this, ask the archive again (strongroom evidence check with --archive), which needs access to the archive, or make a \
+                  complete pack (--complete), which has whole files and so more records than the question chose."
         },
     );
     if manifest.signed_by.is_none() {
@@ -406,8 +406,8 @@ fn retention(out: &mut String, store: &Value) {
         paragraph(
             out,
             &format!(
-                "The archive is on a local disk, which locks nothing. It has {} objects of the period. Whoever may write to that disk can remove \
-             them; that would be noticed, but not prevented.",
+                "The archive is on a local disk, which has no locks. It has {} objects of the period. Anyone who may write to the disk can remove \
+             these objects; this would be noticed, but is not prevented.",
                 objects.len()
             ),
         );
@@ -435,8 +435,8 @@ fn retention(out: &mut String, store: &Value) {
         );
         paragraph(
             out,
-            "store.json has what the store said of each object. It is the store's answer as this program received it; only those who can ask the \
-            store can see whether it is still true.",
+            "store.json has the store's answers about each object, as this program received them. Only those who can ask the store can see whether \
+            the answers are still true.",
         );
     }
     serves(

@@ -1,8 +1,8 @@
-//! Turns the rows that a question chose into records and proofs, file by file.
+//! Writes the records of the rows that a question chose, and their proofs, file by file.
 //!
-//! Invariant: every chosen row is found in a file of a signed commit and proven, or there is an
-//! error. Files are read in commit order and their records in row order, and memory holds one file
-//! at a time.
+//! Invariant: every chosen row is found in a file of a signed commit and is proven; otherwise there
+//! is an error. Files are read in commit order and their records in row order. Memory holds one
+//! file at a time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -36,7 +36,7 @@ use super::question::Span;
 
 /// Maximum number of records in one piece of proof, which is one file in `proofs/`.
 pub const PROOF_RECORDS_MAX: usize = 4096;
-/// Number of bytes of records and commits after which a piece of proof is ended.
+/// A piece of proof is closed when its records and commits have this many bytes.
 pub const PROOF_RECORD_BYTES: usize = 8 << 20;
 /// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
@@ -44,7 +44,7 @@ const ALERT_ID: &str = "alert_id";
 /// Columns that are shown next to an alert so that it can be found again.
 const ALERT_CLAIMS: [&str; 1] = [ALERT_ID];
 
-/// The wanted rows of the files of a period.
+/// The rows that are wanted from the files of a period.
 #[derive(Debug)]
 pub enum Selection<'s> {
     /// All rows.
@@ -54,7 +54,7 @@ pub enum Selection<'s> {
     Alerts(&'s HashSet<String>),
 }
 
-/// Counts and files of what was written.
+/// The counts of a pack and the files that were written for it.
 #[derive(Debug, Default)]
 pub struct Selected {
     pub events: u64,
@@ -77,7 +77,7 @@ fn cannot_write(path: &Path) -> impl Fn(io::Error) -> EvidenceError {
     move |source| EvidenceError::Write { path: path.clone(), source }
 }
 
-/// Receives the records of files as they are read.
+/// Receives the records of files while the files are read.
 trait Sink {
     fn begin(&mut self, log: VolumeId, entry: &Entry, add: &AddFacts) -> Result<(), EvidenceError>;
     fn record(&mut self, record: Selectable<'_>, claims: &mut dyn FnMut() -> Value) -> io::Result<()>;
@@ -100,8 +100,8 @@ struct Selectable<'r> {
     mark: Option<&'r str>,
 }
 
-/// Passes the wanted rows of a table to `sink`. Returns how many chosen events are not in a commit
-/// of the ledger.
+/// Passes the wanted rows of a table to `sink`. Returns the number of chosen events that are in no
+/// commit of the ledger.
 fn read_table(
     (archive, ledger): (&Archive, &Ledger),
     table: Table,
@@ -324,7 +324,7 @@ impl<'w> PackWriter<'w> {
         })
     }
 
-    /// Changes from events to alerts.
+    /// Ends the file of events and starts that of alerts.
     fn go_on(&mut self, table: Table) -> Result<(), EvidenceError> {
         let out = std::mem::replace(&mut self.out, Hashed::create(self.folder, ALERTS)?);
         self.written.files.push(out.finish()?);
@@ -376,7 +376,7 @@ impl<'w> PackWriter<'w> {
         }
         let piece = std::mem::replace(&mut self.piece, Self::empty_piece(self.ledger));
         self.piece_bytes = 0;
-        // Find here any error that a stranger would find.
+        // Check the piece as a stranger would, so that an invalid proof is never written.
         check_each(&piece, &[], &Witnesses::default(), &mut |_| Ok(())).map_err(refuse)?;
         self.written.proofs += 1;
         let name = format!("proofs/{:08}.json", self.written.proofs);
@@ -453,7 +453,7 @@ impl Sink for PackWriter<'_> {
                 self.end_piece()?;
             }
         }
-        // The spool is written again from its start.
+        // The spool is overwritten from its start for the next file.
         self.spool.seek(SeekFrom::Start(0)).map_err(&failed)?;
         Ok(())
     }
@@ -555,7 +555,7 @@ impl Ledger {
     }
 }
 
-/// Hashes the records of a pack without writing them.
+/// A [`Sink`] that hashes the records of a pack without writing them.
 struct Fingerprint {
     sha256: Sha256,
     rows: u64,
@@ -587,9 +587,9 @@ impl Sink for Fingerprint {
     }
 }
 
-/// Returns the SHA-256 that the records of a table would have in a pack made now from the same
-/// commits, the files that they are in, and the number of wanted events that are skipped because
-/// they are in later commits.
+/// Computes what a pack made now from the same commits would have for a table. Returns the SHA-256
+/// of the records, the files that the records are in, and the number of wanted events that are
+/// skipped because they are in later commits.
 ///
 /// # Errors
 /// Those of [`write_pack_records`].

@@ -1,7 +1,7 @@
-//! Times and numbers as the texts of a pack have them.
+//! Formats times and numbers for the texts of a pack.
 //!
-//! Invariant: a time is in UTC and has six digits after the second, so texts of times sort as the
-//! times do.
+//! Invariant: a time is in UTC and has six digits after the second, so the order of two texts is
+//! the order of their times.
 
 use chrono::{DateTime, SecondsFormat};
 

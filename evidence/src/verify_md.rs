@@ -1,8 +1,9 @@
-//! `VERIFY.md` of a pack: how to check it with Python and none of our programs.
+//! Writes `VERIFY.md` of a pack, which says how to check the pack with Python and without this
+//! program.
 //!
-//! Invariant: the text depends only on the manifest and the verifier's hash. It tells readers to
-//! get the verifier and the key from somewhere else than the pack, because a checker that comes
-//! with what it checks proves nothing.
+//! Invariant: the text depends only on the manifest and the verifier's hash. It asks readers to get
+//! the verifier and the key from another place than the pack, because a verifier that was supplied
+//! with the pack could accept a forged pack.
 
 use super::manifest::Manifest;
 

@@ -1,6 +1,6 @@
 //! The clock that stamps records.
 //!
-//! Invariant: a time before 1970 reads as 0, so a wrong clock never stops a log. No state.
+//! Invariant: a time before 1970 is returned as 0, so a wrong clock never stops a log. No state.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,10 +1,10 @@
-//! The folder of a log: created durably, locked by one process, with files that are replaced as a
-//! whole.
+//! The folder of a log: it is created durably and locked by one process, and its small files are
+//! replaced as a whole.
 //!
-//! Invariants: a folder and its parents are synced into their parents before anything is stored in
-//! them; files and folders are readable by their owner only. A process that writes to the folder
-//! without the lock breaks the log. A crash leaves at most a staging file `*.new`, which the next
-//! write replaces.
+//! Invariants: the names of a folder and of its parents are durable before anything is stored in
+//! the folder, and files and folders are readable by their owner only. Only the process that holds
+//! the lock may write to the folder: another writer would break the log. A crash leaves at most a
+//! staging file `*.new`, which the next write replaces.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -27,8 +27,8 @@ impl Folder {
     /// Opens a folder, creating it and its parents if they are missing, and locks it.
     ///
     /// # Errors
-    /// [`JournalError::InUse`] if another process has it open, other errors if it cannot be created
-    /// or written.
+    /// [`JournalError::InUse`] if another process has the folder open, other errors if the folder
+    /// cannot be created or written.
     pub fn open(path: &Path) -> Result<Folder, JournalError> {
         create_folder(path)?;
         let lock_path = path.join("lock");
@@ -69,7 +69,7 @@ pub fn numbered(folder: &Path, extension: &str) -> Result<Vec<(u64, PathBuf)>, J
     Ok(files)
 }
 
-/// Opens an empty file for reading and writing, replacing what was there.
+/// Opens an empty file for reading and writing. The content of an existing file is lost.
 ///
 /// # Errors
 /// When the file cannot be created.

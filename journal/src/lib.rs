@@ -1,5 +1,5 @@
-//! What logs on disk are built on: a locked folder of numbered segment files that contain checked
-//! records.
+//! The base of the logs on disk: a locked folder of numbered segment files, which contain records
+//! with checksums.
 //!
 //! ```
 //! use strongroom_journal::{Folder, numbered, write_whole};
@@ -15,16 +15,17 @@
 //! # }
 //! ```
 //!
-//! The outbox of the sinks and the write-ahead log of the webhook use this crate. It has what these
-//! two logs have in common: folders, locks, durable small files, and finding the records of a
-//! segment after a crash or a disk failure. Each log decides what a record contains, how segments
+//! The outbox of the sinks and the write-ahead log of the webhook use this crate. It contains the
+//! code that these two logs share: folders, locks, durable small files, and finding the records of
+//! a segment after a crash or a disk failure. Each log decides what a record contains, how segments
 //! are numbered, and when a segment is deleted.
 //!
 //! Invariants:
 //! - One process at a time writes to a folder: [`Folder`] holds its lock.
-//! - [`write_whole`] leaves the old file or the new file, never a part of one.
-//! - [`scan`] never takes damage for the end of a log. Bytes are a torn tail only if no later
-//!   record proves that they were durable.
+//! - After a crash in [`write_whole`], the file has its old content or its new content, never a
+//!   part of either.
+//! - [`scan`] never mistakes damage for the end of a log. Bytes are a torn tail only if no later
+//!   record proves that the bytes were durable.
 //!
 //! Crashes: a function here may be interrupted between any two writes. A lock is released by the
 //! system, a staging file `*.new` is overwritten by the next [`write_whole`], and a torn tail stays

@@ -1,17 +1,17 @@
-//! The records of a segment: they are read in order, found again after damage, and cut off where a
-//! crash tore a write.
+//! Reads the records of a segment in order, finds the next record after damage, and cuts off a
+//! write that a crash left incomplete.
 //!
 //! Terms: a *record* begins with magic bytes and has checksums. Bytes that are not a record are
 //! *damage* if a later record proves that they were durable, and a *torn tail* at the end of the
 //! segment otherwise.
 //!
-//! Why damage differs from a torn tail: a log syncs each group of records before it writes the next
-//! one. So a torn tail was never acknowledged and may be cut off. Damage was durable once: it must
-//! be reported, and no byte of it may be thrown away. The log decides which later records prove
-//! that the bytes before them were durable.
+//! Damage and a torn tail are treated differently, because a log syncs each group of records before
+//! it writes the next group. So a torn tail was never acknowledged and may be cut off. Damage was
+//! durable once: it must be reported, and no byte of it may be discarded. The log decides which
+//! later records prove that the bytes before them were durable.
 //!
-//! Only [`end_at`] writes. After a crash in it the tail may still be there, and recovery runs
-//! again.
+//! Only [`end_at`] writes. After a crash in [`end_at`] the torn tail may still be there; the next
+//! start finds it and cuts it off.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -95,7 +95,7 @@ impl Reader {
     }
 }
 
-/// What a scan comes across.
+/// What a scan has found: a record, or damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found<R> {
     Record(R),

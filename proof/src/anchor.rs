@@ -1,15 +1,14 @@
-//! Requests to outside parties for statements about the signed logs: the client side of C2SP
-//! tlog-witness, and of RFC 3161.
+//! Asks outside parties for statements about the signed logs: cosignatures of witnesses (the client
+//! side of C2SP tlog-witness), and timestamps of authorities (RFC 3161).
 //!
 //! Invariants:
-//! 1. Anchoring follows signing and never delays it: a later round catches up with a witness that
-//!    was unreachable, with one cosignature for everything signed in the meantime.
+//! 1. Anchoring follows signing and never delays it. If a witness was unreachable, a later round
+//!    asks it for one cosignature of everything that was signed in the meantime.
 //! 2. An answer is stored only after it was checked with the key or the authorities in the
-//!    configuration. It becomes a separate object, so a checkpoint is never written again.
-//! 3. A contradiction by a witness is reported as a contradiction, never as a failure that may go
-//!    away.
+//!    configuration. It is stored as a separate object, so a checkpoint is never written again.
+//! 3. A contradiction by a witness is reported as a contradiction, never as a temporary failure.
 //!
-//! A restart loses nothing: the names in the archive show what was anchored.
+//! A restart loses nothing: the names of the stored answers show what was anchored.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -36,16 +35,16 @@ use strongroom_tlog::timestamp::{self, TimestampAuthorities};
 use super::error::ProofError;
 use super::witness::{Submission, split_key};
 
-/// Maximum number of requests to one witness for one log in one round: a witness may reply once or
-/// twice with the size from which it wants a proof.
+/// Maximum number of requests to one witness for one log in one round. More than one is needed if
+/// the witness replies with the size from which it wants a proof.
 const ATTEMPTS_MAX: usize = 4;
-/// Maximum number of seconds by which a witness's clock may be ahead of this machine's, or by which
-/// a timestamp authority's clock may differ from it.
+/// Maximum number of seconds by which the clock of a witness may be ahead of this machine's clock,
+/// and by which the clock of a timestamp authority may differ from this machine's clock.
 const CLOCK_AHEAD_SECONDS_MAX: u64 = 600;
 /// Maximum number of characters of an answer that are shown.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// Carries requests to one server and its answers back.
+/// Sends requests to one server and returns its answers.
 pub trait AnchorTransport: Send + Sync {
     /// POSTs `body` to a path below the server's address, and waits. Reads a limited number of
     /// bytes of the answer.
@@ -109,7 +108,7 @@ pub struct TimestampOptions {
     /// which distinguishes them from the timestamps of other authorities.
     pub url: String,
     pub transport: Arc<dyn AnchorTransport>,
-    /// The certificate authorities that its certificates must lead to.
+    /// The certificate authorities to which the certificates of the timestamp authority must lead.
     pub authorities: TimestampAuthorities,
     /// Minimum time between two timestamps of one log.
     pub interval: Duration,
@@ -171,7 +170,7 @@ pub struct Anchored {
     /// Its kind: `witness`, or `timestamp authority`.
     pub kind: &'static str,
     pub name: String,
-    /// Checkpoints that it cosigned or stamped in this round.
+    /// Number of checkpoints that it cosigned or stamped in this round.
     pub made: u64,
     /// Number of commits, in the logs of `errors`, that are under no checkpoint that it has
     /// cosigned or stamped.
@@ -185,8 +184,8 @@ pub struct Anchored {
 pub struct Anchors {
     witnesses: Vec<WitnessOptions>,
     authorities: Vec<TimestampOptions>,
-    /// Logs of past years that are completely anchored. A commit that is added to one of them later
-    /// is anchored after the next start.
+    /// Logs that need no further rounds: completely anchored logs of volumes that have a successor.
+    /// A commit that is added to such a volume later is anchored after the next start.
     settled: Mutex<HashSet<VolumeId>>,
 }
 
@@ -213,9 +212,10 @@ impl Anchors {
         self.witnesses.is_empty() && self.authorities.is_empty()
     }
 
-    /// Asks each witness to cosign the newest checkpoint of each log, unless it has done so. Asks
-    /// each authority to stamp it, unless it has done so or its interval is not over. Blocks while
-    /// the servers work. For one archive, only one thread at a time may call this.
+    /// Asks each witness to cosign the newest checkpoint of each log, unless the witness has done
+    /// so already. Asks each authority to stamp the checkpoint, unless the authority has done so
+    /// already or its interval is not over. Blocks until the servers have answered. For one
+    /// archive, only one thread at a time may call this.
     ///
     /// # Errors
     /// If the archive's logs cannot be read. Failures of a witness or an authority are in the
@@ -420,7 +420,7 @@ impl Anchors {
         if put.map_err(|source| ProofError::Write { path, source })? {
             return Ok(());
         }
-        // Another process was faster, and the witness gave it a cosignature with another time.
+        // Another process has stored a cosignature of this checkpoint first, with another time.
         kept(archive, witness, current)
     }
 }
@@ -438,7 +438,7 @@ impl Anchored {
         is_away: &mut Option<AnchorError>,
     ) {
         self.lag += current.head.size - seen;
-        // A server that is unreachable for one log is unreachable for the next.
+        // A server that is unreachable for one log is not asked about the other logs of this round.
         if matches!(error, AnchorError::Away(_)) {
             *is_away = Some(error.clone());
         }

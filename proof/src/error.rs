@@ -1,7 +1,7 @@
 //! What can go wrong with proofs, witnesses and timestamps.
 //!
-//! Invariant: an error in an archive's own log is always a [`LogError`], so callers find it in one
-//! place.
+//! Invariant: an error in an archive's own log is always a [`LogError`], so that callers have to
+//! match only that type.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use strongroom_store::error::StoreError;
 use strongroom_tlog::error::TlogError;
 use thiserror::Error;
 
-/// A proof, a witness or an authority that failed.
+/// Why a proof, a witness or an authority failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ProofError {

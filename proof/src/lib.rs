@@ -1,5 +1,6 @@
-//! How a stranger can check an archive: the verification, proofs of single records, and outside
-//! witnesses and clocks. `docs/proof.md` has the formats.
+//! What a stranger needs to check an archive: the verification of an archive, proofs of single
+//! records, and statements of outside witnesses and timestamp authorities. `docs/proof.md` has the
+//! formats.
 //!
 //! Invariants:
 //! 1. Nothing that an archive says of itself is believed before it has been recomputed.

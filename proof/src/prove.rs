@@ -1,8 +1,8 @@
-//! Proofs of single records: made from an archive, checked without it.
+//! Proofs of single records. They are made from an archive, and checked without the archive.
 //!
-//! Invariant: a proof contains the requested records and, for each, the inclusion proof that leads
-//! to a signed checkpoint. Of other records it contains only hashes. Before a proof is returned, it
-//! is checked as a stranger would check it.
+//! Invariant: a proof contains the requested records and, for each of them, the inclusion proof
+//! that leads to a signed checkpoint. It contains no other record, only hashes of other records.
+//! Before a proof is returned, it is checked as a stranger would check it.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -31,14 +31,15 @@ use strongroom_tlog::tree::{Paths, root, root_of_inclusion};
 use super::error::ProofError;
 use super::verify::Witnesses;
 
-/// Maximum number of records in one proof: it is meant to be small.
+/// Maximum number of records in one proof. Proofs are meant to be small.
 pub const RECORDS_MAX: usize = 10_000;
 /// Format of the file of a proof.
 pub const FORMAT: &str = "strongroom-proof-1";
-/// Limits on the cosignatures copied into a note: their number, and the length of one line.
+/// Limits on the cosignatures that are copied into a note: their number, and the length of the line
+/// of each.
 const COSIGNATURES_MAX: usize = 16;
 const COSIGNATURE_BYTES_MAX: usize = 1024;
-/// Rows decoded at once.
+/// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 1024;
 /// Columns that are shown next to an event so that it can be found again.
 pub const EVENT_CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
@@ -56,7 +57,7 @@ pub struct Proof {
     pub records: Vec<RecordPart>,
 }
 
-/// A checkpoint of a volume, as a proof has it.
+/// A checkpoint of a volume, in the form that proof files have.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointPart {
@@ -113,7 +114,7 @@ pub struct RecordPart {
 /// A record whose proof is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvenRecord {
-    /// The bytes that were written: those received, unless there is a mark.
+    /// The bytes that were written. They are the bytes that were received, unless there is a mark.
     pub record: Vec<u8>,
     /// The mark of a record that was redacted before it was written.
     pub redaction: Option<Redaction>,
@@ -128,8 +129,7 @@ pub struct Proven {
     pub records: Vec<ProvenRecord>,
     /// The key that signed the last of the checkpoints.
     pub key: PublicKey,
-    /// The checkpoints that the proof leads to. Each has its origin, its size, and the witnesses
-    /// that have cosigned it, with the times of their clocks in seconds since 1970.
+    /// The checkpoints that the proof leads to, each with the witnesses that have cosigned it.
     pub heads: Vec<ProvenHead>,
 }
 
@@ -138,6 +138,7 @@ pub struct Proven {
 pub struct ProvenHead {
     pub origin: String,
     pub size: u64,
+    /// The witnesses that have cosigned it, with the times of their clocks in seconds since 1970.
     pub cosigned: Vec<(WitnessKey, u64)>,
 }
 
@@ -145,8 +146,8 @@ pub struct ProvenHead {
 struct Volume {
     log: VolumeId,
     leaves: Vec<Hash>,
-    /// Sizes and notes of checkpoints: the newest, followed by the newest cosigned one if witnesses
-    /// have not cosigned the newest.
+    /// Sizes and notes of checkpoints: the newest checkpoint and, if witnesses have not cosigned
+    /// it, the newest checkpoint that they have cosigned.
     trees: Vec<(u64, String)>,
 }
 
@@ -186,7 +187,7 @@ struct Source {
 ///
 /// # Errors
 /// [`ProofError::NotProvable`] if a record does not exist, is not under a checkpoint yet, or has an
-/// inclusion proof that does not lead to what was signed.
+/// inclusion proof that does not lead to a signed root.
 pub fn prove(
     archive: &Archive,
     wanted: &HashSet<(String, i64)>,
@@ -235,7 +236,7 @@ pub fn prove(
         let of_volume = || found.iter().filter(|(source, _)| source.log == volume.log);
         let Some(last) = of_volume().map(|(source, _)| source.index).max() else { continue };
         // Take the newest cosigned checkpoint if it covers all requested commits, otherwise the
-        // newest one.
+        // newest checkpoint.
         let tree = volume.trees.iter().rev().find(|(size, _)| *size > last);
         let (size, note) = tree.ok_or_else(|| refuse("a commit is not under its checkpoint".to_owned()))?;
         proof.checkpoints.push(CheckpointPart::of(volume.log, note.clone()));
@@ -253,12 +254,12 @@ pub fn prove(
         let missing = wanted.len() - proof.records.len();
         return Err(refuse(format!("{missing} of the records are not in a signed commit yet")));
     }
-    // Find here any error that a stranger would find.
+    // Check the proof as a stranger would, so that an invalid proof is never returned.
     check(&proof, &[], &Witnesses::default()).map_err(refuse)?;
     Ok(proof)
 }
 
-/// What a proof is made of.
+/// The data from which a proof is made.
 struct Gathered {
     chain: Keys,
     /// The key records, as they were signed.
@@ -298,8 +299,9 @@ async fn gather(site: &Site, asked: &HashSet<String>) -> Result<Gathered, ProofE
         }
         let trees = match cosigned {
             Some((size, cosigned, _)) if size == head.size => vec![(size, cosigned)],
-            // A checkpoint by a retired key is valid only if the next key record names it, so a
-            // smaller one by such a key would prove nothing.
+            // A checkpoint by a retired key is valid only if the record of the next key names it.
+            // That record names only the newest checkpoint, so a smaller checkpoint by the retired
+            // key would prove nothing.
             Some((size, cosigned, tree))
                 if chain.current() == Some(key) && root(&hashes[..size as usize]) == tree =>
             {
@@ -313,8 +315,8 @@ async fn gather(site: &Site, asked: &HashSet<String>) -> Result<Gathered, ProofE
 }
 
 /// Returns the largest checkpoint of a log that is both cosigned by witnesses and signed by `key`,
-/// the key that signed the newest checkpoint. The result is its size, its note with the
-/// cosignatures (unchecked, up to a limit), and its root.
+/// the key that signed the newest checkpoint. Returns its size, its note with the cosignatures
+/// (unchecked, up to a limit), and its root.
 pub async fn cosigned(
     site: &Site,
     newest: &TreeHead,
@@ -376,7 +378,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Returns the wanted records of one file, with their inclusion proofs. Memory holds the file and
-/// the hashes of its records, 32 bytes per row.
+/// the hashes of its records, which take 32 bytes for each row.
 fn of_file(
     archive: &Archive,
     log: VolumeId,
@@ -433,8 +435,8 @@ pub fn claims(batch: &SealedBatch, offsets: Offsets<'_>, row: usize, names: &[&s
     claims
 }
 
-/// Checks a proof file without any other data. Without `public_keys` this shows only that the proof
-/// is consistent, not who signed it.
+/// Checks a proof file without any other data. If `public_keys` is empty, this shows only that the
+/// proof is consistent, not who signed it.
 ///
 /// # Errors
 /// A description of what is wrong.
@@ -442,7 +444,7 @@ pub fn verify_proof(file: &[u8], public_keys: &[PublicKey]) -> Result<Proven, St
     verify_proof_with(file, public_keys, &Witnesses::default())
 }
 
-/// Like [`verify_proof`], but the checkpoints must be cosigned by a quorum of the witnesses.
+/// Like [`verify_proof`], but each checkpoint must be cosigned by a quorum of the witnesses.
 ///
 /// # Errors
 /// A description of what is wrong. An invalid cosignature under the name of one of the witnesses is
@@ -506,8 +508,8 @@ pub fn check_each(
         let origin = log.origin(&proof.archive_id);
         let checked = check_note(part.note.as_bytes(), &origin, &keys);
         let (size, root, key) = checked.map_err(|fault| format!("checkpoint {at}: {fault}"))?;
-        // The holder of a stolen retired key can sign any tree. Only a head that the next key's
-        // record names is known to have been signed before the key was retired.
+        // The holder of a stolen retired key can sign any tree. So a head that is signed by a
+        // retired key counts only if the record of the next key names it.
         if let Some(next) = chain.get(key + 1)
             && !next.heads.contains(&TreeHead { log, size, root })
         {
@@ -579,7 +581,7 @@ pub fn check_each(
     Ok(Signed { chain, heads: trees, cosigned: cosigners, signer })
 }
 
-/// Checks what the redaction mark of a proven record says of it.
+/// Checks that the redaction mark of a proven record is valid and fits the record.
 fn check_mark(table: Table, mark: &str, record: &[u8]) -> Result<Redaction, String> {
     if table != Table::Events {
         return Err("only events are redacted".to_owned());

@@ -1,5 +1,5 @@
-//! Signed logs: wherever a run dies, and even if another process signs, a log continues and never
-//! forks.
+//! Tests of signed logs: at whatever step a run dies, and even if another process signs too, a log
+//! continues and never forks.
 
 #[path = "../../archive/src/tests/rows.rs"]
 mod rows;
@@ -23,7 +23,7 @@ use strongroom_tlog::{PrivateKey, Signer};
 use self::rows::{PARTITION, counts, create, fixed_2026, fixed_2027, folder, ingest, options, step};
 use crate::verify::{self, FindingKind, Watch, verify};
 
-/// The rows are made up, so each stands for an empty record.
+/// A renderer for rows that were never received: each row has an empty record.
 struct NoRecords;
 
 impl Records for NoRecords {
@@ -59,7 +59,8 @@ fn signed(folder: &Path, signer: &Arc<Signer>) -> Archive {
         .expect("an archive")
 }
 
-/// Returns the report on an archive, without the findings that made-up rows and counts cause.
+/// Returns the report on an archive, without the findings that are caused by the made-up rows and
+/// counts of these tests.
 fn findings(archive: &Archive) -> verify::Report {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     let mut report = verify(archive, &options, &NoRecords, &NoRecords).expect("readable");
@@ -96,7 +97,7 @@ fn a_log_that_died_anywhere_is_made_good() {
             let fail = FailPoints::default();
             fail.arm(at, nth, io::ErrorKind::StorageFull);
             let died = ingest(&archive, &fail, 5, 20);
-            // What is committed stays valid: only the signature is missing.
+            // The commits are valid in any case: only the signature may be missing.
             assert!(died.is_err() || at == Step::Proof || nth >= 4, "{at:?} {nth}");
             assert_eq!(findings(&archive).findings, [], "{at:?} {nth}, before the next run");
             ingest(&archive, &FailPoints::default(), 3, 24).expect("the next run");

@@ -1,19 +1,20 @@
-//! A witness: an independent party that makes sure that no one is shown another history of a log.
-//! The server side of C2SP tlog-witness, without HTTP.
+//! A witness: an independent party that makes sure that everyone is shown the same history of a
+//! log. This is the server side of C2SP tlog-witness, without HTTP.
 //!
-//! What it promises: a tree is cosigned only after a proof that it continues the largest cosigned
-//! tree of the same log. The cosignature is on disk before anyone receives it.
+//! Invariants: a tree is cosigned only after a proof that it continues the largest tree of the same
+//! log that the witness has cosigned. A cosignature is on disk before anyone receives it.
 //!
-//! What is stored where: the state folder has one file for each log (that is, for each origin),
-//! `logs/<hex SHA-256 of the origin>`. The file has the newest cosigned checkpoint, as a note with
-//! the log's signature and our own. It is always replaced as a whole. The file `vkey` names the
+//! State: the state folder has one file for each log (that is, for each origin), `logs/<hex SHA-256
+//! of the origin>`. It contains the newest cosigned checkpoint, as a note with the signature of the
+//! log and the cosignature. The file is always replaced as a whole. The file `vkey` names the
 //! witness to which the folder belongs. It is written once, when a witness starts for the first
 //! time, so that a lost or exchanged folder is noticed.
 //!
-//! Why it is hard: every request reads the log's file and then replaces it. If two requests for one
-//! log did this at the same time, an older tree could replace a newer one. So reading and replacing
-//! are one critical section. A single one for all logs is enough: it takes one sync, and a log
-//! sends a request every few minutes. A lock on the folder keeps two processes apart.
+//! Locking: every request reads the file of its log and then replaces the file. If two requests for
+//! one log did this at the same time, an older tree could replace a newer one. So reading and
+//! replacing are one critical section. One critical section for all logs is enough, because it
+//! takes only the time of a sync, and a log sends a request every few minutes. A lock on the folder
+//! refuses a second process.
 //!
 //! After a crash before the replacement, nothing was cosigned. After a crash between the
 //! replacement and the answer, the log asks again, receives the size that is on disk, and gets its
@@ -42,13 +43,13 @@ pub const REQUEST_BYTES_MAX: usize = 128 << 10;
 /// Maximum number of logs with stored state. An archive adds only a few logs a year. Without this
 /// limit, the holder of a log's key could fill the disk.
 const LOGS_MAX: usize = 100_000;
-/// Maximum number of notes that are kept as evidence that a log contradicts itself.
+/// Maximum number of notes that are kept as evidence that a log may have contradicted itself.
 const EVIDENCE_MAX: usize = 1000;
 const LOCK: &str = "lock";
 const STATES: &str = "logs";
 const EVIDENCE: &str = "evidence";
 const VKEY: &str = "vkey";
-/// Maximum number of characters that are shown of a vkey that is not ours.
+/// Maximum number of characters of another witness's vkey that an error shows.
 const NAME_SHOWN_MAX: usize = 200;
 
 /// The body of a request to `add-checkpoint`.
@@ -93,7 +94,8 @@ impl<'b> Submission<'b> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedLog {
     pub key: PublicKey,
-    /// With a trailing slash it stands for every origin with that prefix.
+    /// An origin, or a prefix that ends with a slash and stands for every origin that starts with
+    /// it.
     pub origin: String,
 }
 
@@ -159,7 +161,7 @@ impl WitnessAnswer {
     }
 }
 
-/// What a witness has seen of its logs, and its key.
+/// A witness: its key, its logs, and its state.
 #[derive(Debug)]
 pub struct Witness {
     key: PrivateKey,
@@ -171,7 +173,7 @@ pub struct Witness {
     _lock: File,
 }
 
-/// Returns the names of the states, without half-written ones.
+/// Returns the names of the states, without files that are only half written.
 fn state_names(folder: &Path) -> Result<HashSet<String>, ProofError> {
     let path = folder.join(STATES);
     let names = std::fs::read_dir(&path).and_then(|entries| {
@@ -209,9 +211,9 @@ impl Witness {
     /// Opens a witness that continues from its state in `folder`.
     ///
     /// # Errors
-    /// [`ProofError::WitnessForgot`] if there is no state, [`ProofError::WitnessOther`] if it
-    /// belongs to another witness, [`ProofError::WitnessBusy`] if another process uses the folder,
-    /// [`ProofError::Read`] and [`ProofError::Write`].
+    /// [`ProofError::WitnessForgot`] if there is no state, [`ProofError::WitnessOther`] if the
+    /// state belongs to another witness, [`ProofError::WitnessBusy`] if another process uses the
+    /// folder, [`ProofError::Read`] and [`ProofError::Write`].
     pub fn open(key: PrivateKey, logs: Vec<TrustedLog>, folder: &Path) -> Result<Witness, ProofError> {
         let path = folder.join(VKEY);
         let of = match std::fs::read_to_string(&path) {
@@ -258,8 +260,8 @@ impl Witness {
         if keys.is_empty() {
             return WitnessAnswer::refusal(404, "unknown log");
         }
-        // A false signature line under a known key makes the note worthless, whatever other
-        // signatures it has.
+        // If a signature under a known key is invalid, the note is refused, even if its other
+        // signatures are valid.
         let is_tried = |log: &&&TrustedLog| note.signatures_of(origin, log.key.id(origin)).next().is_some();
         let mut tried = keys.iter().filter(is_tried).peekable();
         if tried.peek().is_none() || !tried.all(|log| note.is_signed(origin, &log.key)) {
@@ -275,8 +277,8 @@ impl Witness {
         WitnessAnswer { origin: Some(origin.to_owned()), ..answer }
     }
 
-    /// Cosigns a checkpoint if it continues the state of its log, and replaces that state. This is
-    /// the critical section.
+    /// Cosigns a checkpoint if it continues the state of its log, and replaces the state. This
+    /// function is the critical section.
     fn cosign(
         &self,
         submission: &Submission<'_>,
@@ -291,9 +293,9 @@ impl Witness {
         let is_known = states.contains(&name);
         let (latest, latest_root) = match state(&path, origin) {
             Ok(Some(state)) => state,
-            // The state existed and is missing, although no program removes it. It is not taken for
-            // the state of a new log: preventing a log from starting again is what a witness is
-            // for.
+            // The state existed and is missing, although no program removes it. The log is not
+            // treated as a new one, because then it could start again with another history, which a
+            // witness must prevent.
             Ok(None) if is_known => return failed("the state of this log is missing"),
             Ok(None) if states.len() >= LOGS_MAX => return failed("this witness has too many logs"),
             Ok(None) => (0, Hash::of(b"")),
@@ -341,15 +343,15 @@ impl Witness {
         std::fs::read(self.folder.join(STATES).join(log)).ok()
     }
 
-    /// Stores a note with which a log may have contradicted itself, unless there are `EVIDENCE_MAX`
-    /// of them. The submitter may also have sent a bad proof for a good tree, so a person must
-    /// examine the note.
+    /// Stores a note with which a log may have contradicted itself, unless `EVIDENCE_MAX` notes are
+    /// stored already. The submitter may also have sent a bad proof for a good tree, so a person
+    /// must examine the note.
     fn keep_evidence(&self, note: &[u8]) {
         let folder = self.folder.join(EVIDENCE);
         let Ok(entries) = std::fs::read_dir(&folder) else { return };
         if entries.count() < EVIDENCE_MAX {
             let path = folder.join(Hash::of(note).to_string());
-            // The answer does not depend on whether the note could be kept.
+            // An error is ignored: the answer is the same, whether or not the note could be stored.
             let _ = durable::replace_file(&path, &path.with_extension("new"), &[note]);
         }
     }
@@ -435,8 +437,8 @@ mod tests {
         let witness = site.open();
         assert_eq!(witness.add_checkpoint(&body(&site.log, 0, &leaves(3)), 1).status, 200);
         drop(witness);
-        // A folder that has lost its `vkey` is not a state, and no new state may start on top of
-        // its remainder.
+        // A folder without its `vkey` is not accepted as a state, and a new witness cannot be
+        // started in it while it still has states of logs.
         std::fs::remove_file(site.folder.path().join(VKEY)).expect("removed");
         let open = || Witness::open(key(), Vec::new(), site.folder.path());
         assert!(matches!(open(), Err(ProofError::WitnessForgot { .. })));
@@ -535,8 +537,8 @@ mod tests {
         let many = |count: usize| good.replacen("old 0\n", &format!("old 0\n{}", hash.repeat(count)), 1);
         assert_eq!(ask(many(64).as_bytes()), 400);
         assert_eq!(ask(many(63).as_bytes()), 422, "from an empty tree there is nothing to prove");
-        // A false signature line under a known key makes the note worthless; a stranger's line is
-        // ignored.
+        // A note with an invalid signature under a known key is refused. A signature line of an
+        // unknown signer is ignored.
         let line = good.lines().last().expect("a signature").to_owned();
         let text = good.split("\n\n").nth(1).expect("a checkpoint");
         let theirs = signature_line(ORIGIN, &stranger.public(), &stranger.sign(text.as_bytes()));

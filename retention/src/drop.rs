@@ -1,18 +1,19 @@
 //! Drops a volume whose retention is over.
 //!
-//! Terms. A *drop record* (`_dropped/events-2019`) is a note signed with the archive's key: which
-//! volume, its last tree, its files and rows, why, when. Its *state* (`_dropped/events-2019.state`)
-//! has the final positions of the volume and the offsets of its files. Writers and checks of totals
-//! continue from these in later years.
+//! Terms. A *drop record* (`_dropped/events-2019`) is a note signed with the archive's key. It
+//! states the volume, the volume's last tree, its number of files and rows, the reason and the time
+//! of the drop. The *state* of the volume (`_dropped/events-2019.state`) has the final positions of
+//! its sources and the offsets of its files. Writers, and checks of totals, continue from these
+//! positions in later volumes.
 //!
-//! Order: everything is checked, the state is written, the record is written, the objects are
-//! removed. The volume is dropped when its record is written: from then on readers leave the volume
-//! out. After a crash the same command removes the remaining objects.
+//! A drop checks everything, writes the state, writes the record, and removes the objects, in this
+//! order. The volume counts as dropped when its record is written: from then on, readers leave the
+//! volume out. After a crash, the same command removes the remaining objects.
 //!
-//! Invariants: a record is written only if every object was under no legal hold and past its
-//! retention. If a store reports its own clock, retention is judged by the earlier of that clock
-//! and this machine's. Nothing outside the volume's folder is removed and no link is followed. On a
-//! disk, files whose names an archive does not use stay.
+//! Invariants: a record is written only if every object of the volume was past its retention and
+//! under no legal hold. If a store reports the time by its own clock, retention is judged by the
+//! earlier of that time and this machine's. Nothing outside the volume's folder is removed, and no
+//! link is followed. On a disk, files whose names an archive does not use are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -39,22 +40,22 @@ use super::{
     Failures, NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, objects, text_of,
 };
 
-/// How far a clock may be ahead of the newest time in an archive on a disk before an operator must
-/// confirm that it is right.
+/// For an archive on a disk: by how many days this machine's clock may be ahead of the newest time
+/// in the archive before an operator must confirm that the clock is right.
 const CLOCK_DAYS_AHEAD_MAX: i64 = 31;
 
-/// The time to use, and why.
+/// The time by which retention is judged, where the time is from, and whether it can be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClockTrust {
     pub now: DateTime<Utc>,
-    /// The source of the time, for people.
+    /// Where the time is from, as a text for people.
     pub says: String,
-    /// Why the clock may be too far ahead, if it may be.
+    /// The reason to think that the clock is too far ahead, if there is one.
     pub doubt: Option<String>,
 }
 
-/// Returns the time to use: in a bucket, the earlier of this machine's clock and the store's; on a
-/// disk, this machine's clock.
+/// Returns the time by which retention is judged: in a bucket, the earlier of the times of this
+/// machine's and the store's clock; on a disk, the time of this machine's clock.
 pub(super) async fn clock(
     work: &Work,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -97,8 +98,8 @@ pub(super) async fn clock(
     }
 }
 
-/// Returns the time of the latest write to an archive on a disk: the newest of the times in its
-/// commits and of the modification times of its commit files.
+/// Returns the time of the latest write to an archive on a disk: the latest of the times in its
+/// commits and the modification times of its commit files.
 fn newest(
     work: &Work,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -142,20 +143,20 @@ pub struct DropRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropOutcome {
     pub record: DropRecord,
-    /// Whether this run wrote the record; otherwise an earlier run did.
+    /// True if this run wrote the record; false if an earlier run did.
     pub is_new: bool,
     /// Objects removed by this run.
     pub removed: u64,
-    /// Names below the volume's folder that do not belong to an archive, and stay.
+    /// Names below the volume's folder that do not belong to an archive, and are kept.
     pub left: Vec<String>,
 }
 
-/// Drops a volume whose retention is over and that is under no legal hold, or removes what an
-/// earlier run left of it.
+/// Drops a volume whose retention is over and that is under no legal hold. If an earlier run has
+/// dropped it already, removes the remaining objects.
 ///
 /// # Errors
-/// [`RetentionError::NotDropped`] with all reasons; [`RetentionError::Objects`] if the record is
-/// written but some objects could not be removed.
+/// [`RetentionError::NotDropped`] with all reasons why the volume may not be dropped;
+/// [`RetentionError::Objects`] if the record is written but some objects could not be removed.
 pub fn drop_volume(
     archive: &Archive,
     drop: &DropRequest,
@@ -241,11 +242,11 @@ async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, Retenti
             volume: volume.clone(),
             reasons: vec!["its commits have a gap, so its content is unknown".to_owned()],
         })?;
-    // Strings and numbers: serialization cannot fail.
+    // The state has only strings and numbers, so serialization cannot fail.
     let state = serde_json::to_vec(&final_positions(commits)).unwrap_or_default();
     let adds = || commits.iter().flat_map(|commit| &commit.adds);
-    // Records have whole seconds. Times are rounded up, because no time in the record may be before
-    // the end of the retention.
+    // Times in records have whole seconds. They are rounded up, because the time of the drop in the
+    // record must not be before the end of the retention.
     let whole = |time: DateTime<Utc>| DateTime::from_timestamp(time.timestamp(), 0).unwrap_or(time);
     let up = |time: DateTime<Utc>| whole(time + chrono::Duration::milliseconds(999));
     let last = up(last);
@@ -324,8 +325,8 @@ async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec
     Ok(reasons)
 }
 
-/// Returns the latest retention date of a volume's objects, and a reason for each object that must
-/// stay.
+/// Returns the latest end of a lock among a volume's objects, and a reason for each object that
+/// must be kept.
 async fn locks(
     work: &Work,
     bucket: &Bucket,
@@ -408,7 +409,7 @@ async fn remove_versions(work: &Work, bucket: &Bucket, log: VolumeId) -> Result<
 }
 
 /// Removes a volume's files: the data first, the commits last. Returns the number of files removed,
-/// and the names that stay.
+/// and the names that are kept.
 fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), RetentionError> {
     let volume = layout::volume(&work.site.root, log);
     let failed = |path: &Path| {
@@ -435,7 +436,8 @@ fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), Retent
     let mut removed = 0;
     for (file, is_folder) in files {
         if is_folder {
-            // A folder that is not empty contains files that are not the archive's, and stays.
+            // A folder that is not empty is kept, because it contains files that do not belong to
+            // the archive.
             let _ = std::fs::remove_dir(&file);
             continue;
         }
@@ -454,7 +456,7 @@ fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), Retent
 }
 
 /// Appends to `files` the plain files below a folder whose names `is_ours` accepts, and each folder
-/// after its content. The flag is true for a folder.
+/// after its content. The flag next to each path is true for a folder.
 fn files_below(
     folder: &Path,
     is_ours: &dyn Fn(&str) -> bool,

@@ -1,10 +1,11 @@
-//! Extends the promise: the number of calendar years for which an archive keeps its objects.
+//! Extends the retention of an archive: the promised number of calendar years for which it keeps
+//! its objects.
 //!
-//! An extension is recorded first (see `records/policy`). Writers read this record at the latest at
-//! their next seal. From then on, they lock every object they write for the new number of years.
-//! After the record, the command moves the retain-until date of every existing object, at the
-//! version that belongs to the archive. If a run dies, the same command finishes what it left
-//! undone. No date is moved back.
+//! An extension is recorded first (see `records/policy`). Writers read the new record at their next
+//! seal at the latest. From then on, they lock every object that they write for the new number of
+//! years. After writing the record, the command moves the retain-until date of every existing
+//! object, at the version that belongs to the archive. If a run dies, the same command finishes the
+//! extension. No date is moved back.
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub fn policy(archive: &Archive) -> Result<Policy, RetentionError> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extended {
     pub years: u32,
-    /// Whether this run made the promise; otherwise an earlier run did.
+    /// True if this run recorded the promise; false if an earlier run did.
     pub is_new: bool,
     /// Objects of the archive.
     pub objects: u64,
@@ -43,11 +44,13 @@ pub struct Extended {
 }
 
 /// Promises `years` calendar years, and moves the retain-until date of every object that is locked
-/// for less. If the archive already promises `years`, this finishes what an earlier run started.
+/// for a shorter time. If the archive already promises `years`, this finishes what an earlier run
+/// started.
 ///
 /// # Errors
 /// [`RetentionError::Shorter`], [`RetentionError::KeyNeeded`] in an archive with a key,
-/// [`RetentionError::Objects`] if some objects could not be extended; all other objects were.
+/// [`RetentionError::Objects`] if the dates of some objects could not be moved; those of all other
+/// objects were moved.
 pub fn extend(
     archive: &Archive,
     years: u32,
@@ -80,7 +83,7 @@ pub(crate) async fn extend_with(work: &Work, years: u32, reason: &str) -> Result
         let record = PolicyRecord { number, time: Utc::now(), years, reason: reason.to_owned() };
         let text = record.text(&work.site.archive_id);
         let bytes = work.signed(&text, &Statement::Retention.signed_as(&work.site.archive_id), &keys)?;
-        // If another process took this number, the next round reads its promise.
+        // If another process has taken this number, the next round of the loop reads its record.
         if work.put(&path(&work.site, number), bytes).await? {
             extended.is_new = true;
         }
@@ -135,9 +138,9 @@ async fn move_date(
         retention_end(object.modified, years).and_then(|end| DateTime::from_timestamp(end.timestamp(), 0));
     let wanted = wanted.ok_or("its retention would end beyond the calendar")?;
     let lock = bucket.s3.protection(&path, version).await.map_err(|failure| failure.to_string())?;
-    // `retention_end` adds a day to the promised years, and a date may be short by that day. This
-    // allows for differences between clocks, and for stores that change an object's time when its
-    // lock is moved.
+    // `retention_end` adds a day to the promised years. A date may be earlier by that day, because
+    // clocks may differ, and because some stores change the time of an object when its lock is
+    // moved.
     let owed = wanted - chrono::Days::new(1);
     if lock.until.is_some_and(|until| until >= owed) {
         return Ok(false);

@@ -3,15 +3,15 @@
 //!
 //! A hold has three parts: a file that states its scope (`_holds/00000001`); lists of the objects
 //! that it covers (`_holds/00000001-00000001` and so on); and, in a bucket, the store's own legal
-//! hold on each of these objects, on the file and on the lists. The objects are the data files with
-//! audit records in the scope, the commits that name them, the proofs of these commits, and the
-//! archive's manifest and key records.
+//! hold on each of these objects, on the file and on the lists. The covered objects are the data
+//! files with audit records in the scope, the commits that name these files, the proofs of these
+//! commits, and the archive's manifest and key records.
 //!
 //! The parts are written in that order, so after a crash the same command finishes the rest. A
 //! refresh adds files in the scope of a hold that were sealed later. Writers do not place holds
 //! themselves: in a bucket, a principal that may place a hold may also release it, and a writer
-//! must not have that right. There is time for a refresh, because a file has years of retention
-//! before it needs the hold.
+//! must not have that right. A refresh is not urgent, because a new file is protected by its
+//! retention for years.
 //!
 //! Invariant: an object is released only if no active hold has it on a list.
 
@@ -38,18 +38,18 @@ use strongroom_tlog::tree::{TILE_WIDTH, Tile};
 use super::objects::{self, Object};
 use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, text_of};
 
-/// A legal hold, for people.
+/// The description of a legal hold for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldState {
     pub name: String,
     pub reason: String,
     pub scope: Scope,
     pub placed: DateTime<Utc>,
-    /// When it was released, and why.
+    /// The time and the reason of its release.
     pub released: Option<(DateTime<Utc>, String)>,
-    /// Objects on its lists.
+    /// Number of objects on its lists.
     pub objects: u64,
-    /// Data files among them.
+    /// Number of data files on its lists.
     pub files: u64,
 }
 
@@ -82,13 +82,13 @@ pub fn holds(archive: &Archive) -> Result<Vec<HoldState>, RetentionError> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Covered {
     pub name: String,
-    /// Data files with records in its scope.
+    /// Number of data files with records in its scope.
     pub files: u64,
-    /// Objects on its lists.
+    /// Number of objects on its lists.
     pub objects: u64,
-    /// Objects that this run added to the lists.
+    /// Number of objects that this run added to the lists.
     pub listed: u64,
-    /// In a bucket: objects that the store was asked to hold or to release in this run.
+    /// In a bucket: number of objects that the store was asked to hold or to release in this run.
     pub told: u64,
 }
 
@@ -97,7 +97,7 @@ pub struct Covered {
 ///
 /// # Errors
 /// [`RetentionError::HoldDiffers`] and [`RetentionError::HoldReleased`] for a name that is taken,
-/// [`RetentionError::Objects`] if some objects could not be held; all other objects are.
+/// [`RetentionError::Objects`] if some objects could not be held; all other objects are held.
 pub fn place_hold(
     archive: &Archive,
     name: &str,
@@ -109,8 +109,8 @@ pub fn place_hold(
     Work::of(archive, progress).run(move |work| async move { place(&work, &name, &reason, &scope).await })
 }
 
-/// Extends every active hold to the files in its scope that were sealed since it was placed or last
-/// refreshed, and finishes what an earlier run left undone.
+/// Extends every active hold to the files in its scope that were sealed since the hold was placed
+/// or last refreshed, and finishes what an earlier run left undone.
 ///
 /// # Errors
 /// Those of [`place_hold`].
@@ -341,7 +341,7 @@ async fn proofs(
     Ok(paths)
 }
 
-/// Tiles that make up a proof of leaf `index` in a tree of `size`.
+/// The tiles that contain the inclusion proof of leaf `index` in a tree of `size` leaves.
 fn tiles_on_the_way(index: u64, size: u64) -> BTreeSet<Tile> {
     let mut tiles = BTreeSet::new();
     for level in 0..8u32 {
@@ -376,8 +376,8 @@ async fn cover(work: &Work, hold: &Hold, targets: &HoldTargets) -> Result<Covere
         let (number, hash) = (hold.record.number, hold.hash);
         let list = HeldList { number, part, hold: hash, objects: objects.to_vec() };
         let name = list_name(number, part);
-        // If the name is taken, another process covers the same hold and lists the same objects or
-        // more. The next refresh reads its list.
+        // If the name is taken, another process is extending the same hold, and its list has the
+        // same objects or more. The next refresh reads that list.
         if !work.put(&path(&work.site, &name), list.text(&work.site.archive_id).into()).await? {
             let fault = RecordFault::ListedMeanwhile;
             return Err(RecordError { path: path(&work.site, &name), fault }.into());

@@ -1,9 +1,10 @@
-//! How long things are kept: the promise in years, legal holds that outlast it, what expires, and
-//! dropping a volume. `docs/proof.md` has the formats of the records.
+//! Commands on the retention of an archive: extending the promised years, placing and releasing
+//! legal holds, reporting what expires, and dropping volumes. `docs/proof.md` has the formats of
+//! the records.
 //!
 //! Invariants:
-//! 1. A promise only grows. An object's retain-until date is never replaced with an earlier one,
-//!    and the store would refuse an earlier one.
+//! 1. The promised years only grow. An object's retain-until date is never replaced with an earlier
+//!    date, which the store would also refuse.
 //! 2. Every action is recorded before it is done, under a name that is written once: a policy, a
 //!    hold with the list of its objects, a drop. After a crash at any moment, the same command
 //!    finishes the action.
@@ -157,7 +158,7 @@ impl RetentionError {
         }
     }
 
-    /// Whether the request is at fault, and not the archive, the store or its data.
+    /// True if the error is in the request of the user; false if the archive or the store failed.
     pub fn is_input(&self) -> bool {
         match self {
             RetentionError::Store(error) => error.is_location(),
@@ -183,7 +184,8 @@ fn list(first: &[(String, String)], failed: usize) -> String {
     named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
 }
 
-/// Receives the number of objects done and the total, from any thread.
+/// Receives the number of objects that are done and the total number. May be called from any
+/// thread.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// One command on an archive's retention: the archive, and where its progress is reported.
@@ -225,8 +227,8 @@ impl Work {
         self.fail_points.pass(Step::Retention).map_err(failed)
     }
 
-    /// Returns the bytes of a statement, signed if there is a signer. A key that is not the
-    /// archive's is refused.
+    /// Returns the bytes of a statement, signed if there is a signer. Returns an error if the
+    /// signer's key is not the archive's current key.
     fn signed(&self, text: &str, signed_as: &str, keys: &Keys) -> Result<Bytes, RetentionError> {
         match (&self.site.signer, keys.current()) {
             (Some(signer), Some(current)) if signer.public() == current => {
@@ -238,8 +240,8 @@ impl Work {
         }
     }
 
-    /// Writes `bytes` under a name, and never replaces content. Returns `true` if the name has
-    /// these bytes now, `false` if it has other content.
+    /// Writes a file, but never replaces one. Returns `true` if the file has `bytes` as its content
+    /// now, `false` if it has other content.
     async fn put(&self, path: &Path, bytes: Bytes) -> Result<bool, RetentionError> {
         self.pass(path)?;
         let put = self.site.store.put_proof(path, bytes.clone()).await;

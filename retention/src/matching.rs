@@ -1,11 +1,12 @@
 //! Finds the sealed files that contain records in the scope of a legal hold.
 //!
-//! Invariant: every file with such a record is found. A doubtful file counts as found: keeping too
-//! much does less harm than keeping too little. If a row has no time, the date that it is filed
-//! under is compared with the hold's period. If its time is not on that date, both are compared,
-//! and one in the period is enough. Rejects have neither namespace nor user, and records of
-//! activity may be about anyone: for both, and for files that cannot be read, only the time
-//! decides. For an alert, the namespaces and actors of all its events decide, if it states them.
+//! Invariant: every file with a record in the scope is found. A doubtful file counts as found,
+//! because keeping too much does less harm than keeping too little. If a row has no time, the date
+//! of its file is compared with the period of the hold. If the time of a row is not on that date,
+//! the time and the date are compared, and the row matches if either of them is in the period.
+//! Rejects have neither namespace nor user, and activity records may be about anyone. So for both
+//! kinds, and for files that cannot be read, only the time decides. For an alert, the namespaces
+//! and actors of all of its events decide, if the alert states them.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -33,12 +34,12 @@ use strongroom_store::{Contents, layout};
 
 use super::{RetentionError, Work};
 
-/// Number of files that are read at the same time: each holds the columns of one batch, and the
-/// fetched part of a row group, in memory.
+/// Maximum number of files that are read at the same time. For each, memory holds the columns of
+/// one batch and the fetched part of a row group.
 const FILES_AT_ONCE: usize = 4;
 const BATCH_ROWS: usize = 8192;
-/// Number of bytes that are fetched from the end of a file, before the length of its footer is
-/// known.
+/// Number of bytes that are fetched from the end of a file, because the length of its footer is not
+/// known yet.
 const FOOTER_BYTES_LIKELY: usize = 64 << 10;
 const DAY_US: i64 = 86_400_000_000;
 /// Days from the year 1 to the 1st of January 1970.
@@ -46,8 +47,8 @@ const EPOCH_DAYS: i64 = 719_163;
 const NAMESPACE: &str = "namespace";
 const ACTOR: &str = "actor";
 
-/// Returns the files of a volume that have, or may have, records within `scope`. A file is given by
-/// the index of its commit and its index in that commit.
+/// Returns the files of a volume that have, or may have, records within `scope`. Each file is
+/// returned as the index of its commit and its index in that commit.
 pub(super) async fn files(
     work: &Work,
     log: VolumeId,
@@ -143,7 +144,7 @@ async fn holds(
     let names: &[&str] = match table {
         Table::Events => &[events::NAMESPACE, events::USER_NAME, events::IMPERSONATED_USER_NAME],
         Table::Rejects | Table::Activity => &[],
-        // Files that are older than the last two columns do not have them.
+        // Files that were written before the last two columns were introduced do not have them.
         Table::Alerts => &[NAMESPACE, ACTOR, alerts::NAMESPACES, alerts::ACTORS],
     };
     let builder = ParquetRecordBatchStreamBuilder::new(Pinned(contents)).await?;
@@ -191,8 +192,9 @@ fn any(rows: &SealedBatch, day: Option<NaiveDate>, scope: &Scope) -> Result<bool
 /// Columns with the names (namespaces or users) of each row.
 enum Names<'b> {
     One(&'b StringArray),
-    /// For alerts: the list has the names of all events of an alert. Where it is missing or null,
-    /// the other column has the name of the event that completed the alert.
+    /// For alerts: the list has the names of all events of an alert. If the list is missing or
+    /// null, the name in the other column is used, which is that of the event that completed the
+    /// alert.
     OfAlert(Option<&'b ListArray>, &'b StringArray),
 }
 
@@ -205,17 +207,18 @@ impl Names<'_> {
                 let names = lists.value(row);
                 let Some(names) = names.as_string_opt::<i32>() else { return true };
                 // An empty list means that the alert is about no event, or that its events do not
-                // state names: they may have the wanted one.
+                // state names. Such events may be about the wanted name.
                 names.is_empty()
                     || names.iter().any(|name| name.is_none_or(|name| name == wanted || name == ANY))
             }
-            // An alert without a namespace, or without an actor, may be about several.
+            // An alert without a name may be about several namespaces or actors.
             Names::OfAlert(_, column) => column.is_null(row) || column.value(row) == wanted,
         }
     }
 }
 
-/// A sealed file as the Parquet library reads it: in ranges, at the version that its commit names.
+/// Adapts a sealed file to the interface through which the Parquet library reads ranges of it, at
+/// the version that its commit names.
 struct Pinned(Contents);
 
 impl AsyncFileReader for Pinned {

@@ -1,6 +1,6 @@
-//! The objects of an archive in a bucket. An object that a commit names with a version is listed at
-//! that version; every other object below the root is listed at its oldest version, which is the
-//! one that the archive's writer wrote.
+//! Lists the objects of an archive in a bucket. An object that a commit names with a version is
+//! listed at that version. Every other object below the root is listed at its oldest version, which
+//! is the version that the archive's writer wrote.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,7 +17,7 @@ use super::{RetentionError, Work};
 /// One object, at the version that belongs to the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Object {
-    /// Relative to the root.
+    /// Path relative to the root.
     pub(super) path: String,
     pub(super) version: Option<String>,
     pub(super) modified: DateTime<Utc>,
@@ -27,13 +27,13 @@ pub(super) struct Object {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) objects: Vec<Object>,
-    /// Data files that are missing, or missing at the version that their commit names, and other
-    /// objects of which only delete markers exist.
+    /// Paths of the data files that do not exist, or not at the version that their commit names;
+    /// and of other objects of which only delete markers exist.
     pub(super) missing: Vec<String>,
-    /// Number of data files that no commit names; a killed run left them.
+    /// Number of data files that no commit names, such as a killed run leaves.
     pub(super) unnamed: u64,
-    /// Number of object versions in each volume that is not in `volumes`: it was dropped, or delete
-    /// markers hide it.
+    /// For each volume that is not in `volumes`, because it was dropped or is hidden by delete
+    /// markers: the number of object versions in it.
     pub(super) left: BTreeMap<String, u64>,
     pub(super) volumes: BTreeMap<VolumeId, Vec<CommitFacts>>,
 }

@@ -1,8 +1,8 @@
-//! How long each volume is protected, what expires next, what is under a legal hold, and what is
-//! wrong.
+//! Reports until when each volume is protected, which volume expires next, what is under a legal
+//! hold, and which objects lack their protection.
 //!
-//! Invariant: reads only. In a bucket, the lock of each object is requested; if the store does not
-//! report a lock, that is an issue.
+//! Invariant: this module only reads. In a bucket, the lock of each object is requested; if the
+//! store does not report a lock, that is an issue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -37,7 +37,7 @@ pub struct Issue {
     pub detail: String,
 }
 
-/// The kind of an issue. A kind that `verify` reports too has the same name there.
+/// The kind of an issue. A kind that `verify` also reports has the same name in its reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssueKind {
     LockMissing,
@@ -84,7 +84,7 @@ impl Serialize for IssueKind {
     }
 }
 
-/// How one volume is kept.
+/// The protection of one volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeStatus {
     /// `<table>/<year>`; empty for objects outside volumes: keys and records.
@@ -93,7 +93,7 @@ pub struct VolumeStatus {
     pub files: u64,
     pub rows: u64,
     pub bytes: u64,
-    /// In a bucket: number of objects. The lock of each was requested.
+    /// In a bucket: number of objects, all of whose locks were requested.
     pub objects: u64,
     /// The earliest date on which the retention of one of its objects ends.
     pub first: Option<DateTime<Utc>>,
@@ -111,7 +111,7 @@ pub struct VolumeStatus {
 #[derive(Clone, Debug)]
 pub struct Status {
     pub policy: Policy,
-    /// In a bucket.
+    /// In a bucket: the lock mode of new objects.
     pub mode: Option<LockMode>,
     pub clock: ClockTrust,
     /// In order of table and year; in a bucket, objects outside volumes come last.
@@ -215,7 +215,8 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
             status.rows += add.rows.unwrap_or(0);
             status.bytes += add.size;
         }
-        // Even if the locks end earlier, the promise does not permit a drop before its end.
+        // A volume may not be dropped before the promised years are over, even if its locks end
+        // earlier.
         let promised = drop::last(commits).and_then(|last| retention_end(last, policy.years));
         status.until = status.until.max(promised);
         if mode.is_none() {
@@ -251,7 +252,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
                 issues.add(
                     IssueKind::HoldMissing,
                     &object.path,
-                    format!("hold \"{}\" is on it, but it is missing", hold.record.name),
+                    format!("it is under hold \"{}\", but it is missing", hold.record.name),
                 );
             }
         }
@@ -273,8 +274,8 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
     })
 }
 
-/// Requests the lock of every object and records what is wrong in `issues`. Returns the state of
-/// the locks by volume; the key `None` has the objects outside volumes.
+/// Requests the lock of every object, and adds missing or weak locks to `issues`. Returns the state
+/// of the locks of each volume. The entry under the key `None` is for the objects outside volumes.
 async fn locks(
     work: &Work,
     bucket: &Bucket,
@@ -314,7 +315,7 @@ async fn locks(
             issues.add(
                 IssueKind::HoldMissing,
                 &object.path,
-                "a hold is on it, but the store does not hold it; run strongroom hold refresh",
+                "it is under a hold, but the store does not hold it; run strongroom hold refresh",
             );
         }
         let wanting = match (lock.mode, lock.until) {
@@ -323,8 +324,8 @@ async fn locks(
                 Some((IssueKind::LockMode, "its mode is GOVERNANCE, not COMPLIANCE".to_owned()))
             }
             (Some(_), Some(until)) => {
-                // `retention_end` adds a day to the promised years. A lock may be short by that
-                // day, which allows for differences between clocks.
+                // `retention_end` adds a day to the promised years. A lock may be shorter by that
+                // day, because clocks may differ.
                 let owed = retention_end(object.modified, policy.years)
                     .and_then(|end| end.checked_sub_days(chrono::Days::new(1)));
                 let short = owed.is_none_or(|owed| until < owed);

@@ -1,5 +1,5 @@
-//! Retention and drops: wherever a command dies, the same command finishes it, and nothing is
-//! removed that must stay.
+//! Tests of retention and drops: at whatever step a command dies, the same command finishes the
+//! work, and nothing is removed that must be kept.
 
 mod activity;
 #[path = "../../archive/src/tests/rows.rs"]
@@ -66,7 +66,8 @@ fn signer() -> Arc<Signer> {
     Arc::new(Signer::Key(PrivateKey::generate("test").expect("randomness")))
 }
 
-/// Returns the kinds of the findings, without those that made-up rows cause.
+/// Returns the kinds of the findings, without those that are caused by the made-up rows of these
+/// tests.
 fn kinds(archive: &Archive) -> Vec<&'static str> {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     let report = verify(archive, &options, &NoRecords, &NoRecords).expect("readable");
@@ -136,7 +137,8 @@ fn rows_of(
     writer.seal(&[step(partition, previous, from + 20_000)], counts(20)).expect("sealed");
 }
 
-/// Sets the times in the commits of a table's volume (the one of the year of `time`) to `time`.
+/// Sets the times in the commits of one volume of a table to `time`: the volume of the year of
+/// `time`.
 fn dated(archive: &Archive, table: Table, time: DateTime<Utc>) {
     let volume = layout::volume(archive.root(), VolumeId { table, period: Period::of_year(time.year()) });
     for name in durable::names(&layout::delta_log(&volume)).expect("names") {
@@ -309,8 +311,8 @@ fn holds_outlast_retention_overlap_and_take_in_what_comes_later() {
     assert!(held(&archive).contains("\"first\"") && held(&archive).contains("\"second\""));
     assert_eq!((kinds(&archive), look(&archive).issues), (vec![], vec![]));
 
-    // The hold without an end also covers files that are sealed now: `status` reports them, and a
-    // refresh adds them.
+    // The hold whose period has no end also covers files that are sealed now: `status` reports
+    // them, and a refresh adds them.
     rows_of(&archive, Utc::now, OTHER, 20_000, Utc::now());
     let issues = look(&archive).issues;
     assert_eq!(issues.iter().map(|issue| issue.kind).collect::<Vec<_>>(), [IssueKind::HoldOpen]);
@@ -469,7 +471,7 @@ fn a_drop_record_that_is_forged_hides_nothing() {
         std::fs::remove_file(path).expect("removed");
     }
     assert_eq!(kinds(&archive), [""; 0]);
-    // A change in the state, or in a word of the record.
+    // Change the state, and then a word of the record.
     write(&state, &[&good_state[..], b" "].concat());
     assert_eq!(kinds(&archive), ["drop_record", "volume_missing"]);
     write(&state, &good_state);

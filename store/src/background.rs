@@ -1,11 +1,11 @@
-//! Where asynchronous code and all requests to object stores run.
+//! The runtime on which asynchronous code and all requests to object stores run.
 //!
-//! Invariant: such code runs on this module's threads, never on the caller's. So the archive can be
-//! used from plain threads and inside any async runtime; it never blocks a caller's runtime, and
-//! never starts a second one inside it.
+//! Invariant: a future passed to this module runs on this module's threads, never on the caller's.
+//! So an archive can be used from plain threads and inside any async runtime: no request runs on
+//! the caller's runtime, and no second runtime is started inside it.
 //!
-//! Futures are boxed: otherwise the runtime's task and the channel would be compiled for the future
-//! type of each of some forty callers, which was a quarter of the crate's code.
+//! Futures are boxed. Without the box, the compiler would generate the runtime's task and the
+//! channel once for each of some forty callers, which was a quarter of the crate's code.
 
 use std::future::Future;
 use std::io;
@@ -18,12 +18,12 @@ use tokio::task::JoinHandle;
 
 use super::error::{Result, StoreError};
 
-/// Two threads are enough for the few small files of a log, even if one read waits for another. Two
-/// more transfer objects.
+/// Two threads are enough to read the few small files of a log, even if one read waits for another
+/// read. The other two threads transfer objects.
 const THREADS: usize = 4;
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
-/// Where a job puts its outcome.
+/// The place in which a job leaves its outcome.
 type Slot<T> = Arc<Mutex<Option<T>>>;
 
 fn spawn(job: Job) -> Result<JoinHandle<()>> {
@@ -39,7 +39,8 @@ fn spawn(job: Job) -> Result<JoinHandle<()>> {
     runtime.as_ref().map(|runtime| runtime.spawn(job)).ok_or(StoreError::Background)
 }
 
-/// Like [`spawn`], but with a signal for callers that are not asynchronous.
+/// Like [`spawn`], but the returned receiver gets a message when the job is done, for callers that
+/// are not asynchronous.
 fn spawn_signalled(job: Job) -> Result<Receiver<()>> {
     let (sender, receiver) = sync_channel(1);
     let job: Job = Box::pin(async move {

@@ -29,8 +29,9 @@ pub fn create_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// Creates `folder` and its missing parents below `root`, durably. A missing root is an error: its
-/// disk may not be mounted, and the files would go to the disk under the mount point instead.
+/// Creates `folder` and its missing parents below `root`, durably. A missing `root` is an error,
+/// because its disk may not be mounted: a new folder would then be created on the disk that has the
+/// mount point.
 pub fn create_folder_in(root: &Path, folder: &Path) -> Result<()> {
     match std::fs::metadata(root) {
         Ok(_) => create_folder(folder),
@@ -45,7 +46,7 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
         .map_err(|source| StoreError::SyncFolder { path: folder.to_owned(), source })
 }
 
-/// Writes a new file whole. If `path` exists already, returns an error of kind `AlreadyExists`.
+/// Writes a whole new file. If `path` exists already, returns an error of kind `AlreadyExists`.
 pub fn create_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
     write_synced(staging, parts)?;
     // A link, unlike a rename, does not replace an existing file.
@@ -55,7 +56,7 @@ pub fn create_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<(
     sync_parent(path)
 }
 
-/// Writes a file whole, and replaces an existing file at `path`.
+/// Writes a whole file, and replaces a file that exists at `path`.
 pub fn replace_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
     write_synced(staging, parts)?;
     std::fs::rename(staging, path)?;
@@ -97,8 +98,8 @@ pub fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
     entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
 }
 
-/// Name for a log file while it is written, before it is given the name `path`. No two calls return
-/// the same name.
+/// A temporary name for a file that is written first and then given the name `path`. No two calls
+/// return the same name.
 pub fn staging_of(path: &Path) -> PathBuf {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let mut name = path.as_os_str().to_owned();

@@ -31,7 +31,7 @@ impl std::fmt::Display for Changed {
     }
 }
 
-/// An operation on a store that failed.
+/// Why an operation on a store failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -93,8 +93,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// True if the location or the settings that the user gave are at fault; false if a disk or a
-    /// bucket is.
+    /// True if the error is in the location or the settings that the user gave; false if a disk or
+    /// a bucket failed.
     pub fn is_location(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! Random ids: of archives, and the nonces of commits and probes.
+//! Random ids, which identify archives and serve as nonces of commits and probes.
 //!
 //! Invariant: an id comes from the system's random number generator, or the call fails.
 
@@ -7,7 +7,7 @@ use super::error::{Result, StoreError};
 /// A random UUID.
 ///
 /// # Errors
-/// [`StoreError::Randomness`] when the system has none to give.
+/// [`StoreError::Randomness`] when the system cannot supply random bytes.
 pub fn random_id() -> Result<String> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::Randomness)?;

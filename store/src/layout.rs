@@ -1,4 +1,4 @@
-//! Names and folders of an archive, and nothing else.
+//! The names of an archive's folders and files.
 //!
 //! ```text
 //! <root>/strongroom.json                        written once: makes the folder an archive
@@ -15,11 +15,12 @@
 //! <root>/_dropped/<table>-<period>[.state]      dropped volumes, and where they ended
 //! ```
 //!
-//! In a bucket there is neither `.lock` nor `_staging`, but there are objects
-//! `<root>/_probe/<nonce>`, which have no meaning.
+//! In a bucket there is neither `.lock` nor `_staging`. Instead there are objects
+//! `<root>/_probe/<nonce>`, which writers put to test the store and which have no meaning.
 //!
-//! Invariant: a name that is not of this form is not ours, and is never changed or removed. Delta
-//! readers skip names that start with `_` or `.`, so nothing unsealed is visible to them.
+//! Invariant: a file or folder whose name does not have one of these forms does not belong to the
+//! archive, and is never changed or removed. Delta readers skip names that start with `_` or `.`,
+//! so they never see a file that is not sealed.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ pub const MANIFEST: &str = "strongroom.json";
 pub const LOCK: &str = ".lock";
 /// Folder of a volume for files that are being written.
 pub const STAGING: &str = "_staging";
-/// In a bucket: objects with which writers tested the store.
+/// Folder of the objects that writers put into a bucket to test its store.
 pub const PROBE: &str = "_probe";
 /// Folder of a volume for its Delta log.
 pub const DELTA_LOG: &str = "_delta_log";
@@ -56,7 +57,7 @@ pub const STATE_SUFFIX: &str = ".state";
 const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
 /// Maximum size of a commit, or of a dropped volume's final positions.
 const COMMIT_BYTES_MAX: u64 = 256 << 20;
-/// Maximum size of anything else that is read whole: the manifest, records, notes and tiles.
+/// Maximum size of every other file that is read whole: the manifest, records, notes and tiles.
 const NOTE_BYTES_MAX: u64 = 1 << 20;
 /// Number of hex digits of a file's name: 16 bytes of its hash.
 const NAME_DIGITS: usize = 32;
@@ -113,8 +114,8 @@ pub fn staging_name(number: u64) -> String {
     format!("{number}{PARQUET}")
 }
 
-/// Splits the path of a file in a commit, which is relative to the volume, into date and name.
-/// `None` if it points anywhere else.
+/// Splits the path by which a commit names a file, which is relative to the volume, into date and
+/// name. `None` if the path is not that of a sealed file of the volume.
 pub fn split_data_path(path: &str) -> Option<(NaiveDate, &str)> {
     let (folder, name) = path.split_once('/')?;
     let plain = name.ends_with(PARQUET) && !name.contains(['/', '\\', '\0']) && !name.starts_with('.');
@@ -151,7 +152,8 @@ fn version_digits(digits: &str) -> Option<u64> {
     all.then(|| digits.parse().ok()).flatten()
 }
 
-/// Maximum size of the file at `path`, if it is one that is read whole. Files of rows are not.
+/// Maximum size of the file at `path`, which must be of a kind that is read whole. Files of rows
+/// are read in parts instead.
 pub fn bytes_max(path: &Path) -> u64 {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_in = |folder: &str| path.parent().and_then(Path::file_name) == Some(OsStr::new(folder));

@@ -1,13 +1,14 @@
-//! Where an archive is stored: a folder of a local disk or a prefix of a bucket, with the same
+//! The store of an archive: a folder on a local disk or a prefix of a bucket, with the same
 //! operations for both.
 //!
-//! Invariant, for both: a name appears whole or not at all, a name that exists is durable, and a
-//! name that is taken is never given other content. A [`Store`] cannot remove or replace anything.
+//! Invariant, for both: a file appears under its name whole or not at all, a file that has appeared
+//! is durable, and a name that is taken never gets other content. A [`Store`] cannot remove or
+//! replace anything.
 //!
-//! Names are paths below the archive's root; in a bucket the root is written `s3://bucket/prefix`,
-//! so messages show names in the form that other tools accept. The two kinds of store are an enum,
-//! not a trait, because callers must see the difference between them: a disk has a lock file for
-//! its one writer, and a bucket has a lock on every object.
+//! Names are paths below the archive's root. The root of a bucket is written `s3://bucket/prefix`,
+//! so messages show names in the form that other tools accept. [`Store`] is an enum and not a
+//! trait, because callers must see the difference between the two kinds: a disk has a lock file for
+//! its one writer, and a bucket has a retention lock on every object.
 
 pub mod background;
 pub mod durable;
@@ -62,12 +63,13 @@ impl Store {
         }
     }
 
-    /// Like [`Store::names`], but for a folder from which nothing may disappear. A bucket is asked for
-    /// all versions, because one plain DELETE or PUT hides what was sealed from an ordinary listing.
+    /// Like [`Store::names`], but for a folder from which nothing may disappear. In a bucket, this
+    /// lists all versions of the objects, because a single plain DELETE or PUT hides a sealed
+    /// object from an ordinary listing.
     ///
     /// # Errors
-    /// [`StoreError::Changed`] if an object that `is_ours` accepts has a delete marker, or other
-    /// versions than the one that was put.
+    /// [`StoreError::Changed`] if an object whose name `is_ours` accepts has a delete marker, or
+    /// has versions with other content than the one that was put.
     pub async fn names_unchanged(&self, folder: &Path, is_ours: fn(&str) -> bool) -> Result<Vec<String>> {
         let Store::S3(bucket) = self else { return self.names(folder).await };
         let listed = bucket.s3.names_and_changes(folder, is_ours).await;
@@ -79,9 +81,9 @@ impl Store {
         }
     }
 
-    /// Like [`Store::names`], but without the names before `from` in byte order. A bucket does not
-    /// even list those. `from` must be a prefix and not a whole name, because a bucket leaves out
-    /// the name that equals it.
+    /// Like [`Store::names`], but without the names before `from` in byte order, which a bucket
+    /// does not even list. `from` must be a prefix of the first wanted name and not the whole name,
+    /// because a bucket leaves out a name that is equal to `from`.
     pub async fn names_from(&self, folder: &Path, from: &str) -> Result<Vec<String>> {
         match self {
             Store::Local => {
@@ -95,8 +97,8 @@ impl Store {
         }
     }
 
-    /// Reads a small file whole; `None` if it does not exist. A file that is larger than its kind
-    /// can be is refused before it costs memory.
+    /// Reads a small file whole; `None` if it does not exist. A file that exceeds the maximum size
+    /// of its kind is refused before memory is allocated for it.
     pub async fn read(&self, path: &Path) -> io::Result<Option<Bytes>> {
         let bytes_max = layout::bytes_max(path);
         match self {
@@ -133,7 +135,7 @@ impl Store {
         }
     }
 
-    /// Creates a small file, whole; `false` if the name is taken.
+    /// Creates a small file with all of its bytes; `false` if the name is taken.
     pub async fn put_once(&self, path: &Path, bytes: Bytes) -> io::Result<bool> {
         match self {
             Store::Local => {
@@ -143,8 +145,8 @@ impl Store {
                 match durable::create_file(path, &staging, &[&bytes]) {
                     Ok(()) => read_only(path).map(|()| true),
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-                    // The winner of a race has already started its writer, which removed our
-                    // staging file.
+                    // Another process has created the file first and has already started its
+                    // writer, which removed our staging file.
                     Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(false),
                     Err(error) => Err(error),
                 }
@@ -214,7 +216,7 @@ impl Contents {
         self.bytes
     }
 
-    /// The path, if the file is on a local disk, so that the caller can open it itself; `None` in a
+    /// The path of a file on a local disk, for callers that open the file themselves; `None` in a
     /// bucket.
     pub fn local(&self) -> Option<&Path> {
         matches!(self.place, Place::Local).then_some(self.path.as_path())
@@ -228,7 +230,7 @@ impl Contents {
     /// requested.
     pub async fn read_ranges(&self, ranges: Vec<Range<u64>>) -> io::Result<Vec<Bytes>> {
         // A damaged footer may name any range. A range that ends after the end of the file is
-        // refused before it costs memory or a request.
+        // refused before memory is allocated or a request is made for it.
         if ranges.iter().any(|range| range.start > range.end || range.end > self.bytes) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -1,14 +1,15 @@
-//! For how long new objects are locked.
+//! The term for which new objects are locked: their mode and their number of years.
 //!
-//! Invariant: a term only grows, and all its clones grow together. So once one clone includes a
-//! policy of the archive, every writer that has another clone locks its new objects accordingly.
+//! Invariant: a term only grows, and all its clones share one value. So when one clone has been
+//! raised to the years of a policy record, every writer that has another clone locks its new
+//! objects for that number of years.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::options::{LockMode, Retention};
 
-/// The lock of new objects. When one clone is raised, all are.
+/// The lock of new objects. Raising one clone raises all of them.
 #[derive(Clone, Debug)]
 pub struct LockTerm {
     mode: LockMode,

@@ -1,4 +1,4 @@
-//! How an archive's store is reached, and what it must promise.
+//! The options for a store: how to connect to it, and which protection every object must have.
 //!
 //! Invariant: nothing here contains a secret. Credentials come from the places where AWS tools look
 //! for them (environment, shared files, web identity, container and instance metadata) and never
@@ -19,14 +19,14 @@ pub const RETENTION_YEARS_MAX: u32 = 100;
 /// Default limit on the time of one request, not counting the time to transfer its bytes.
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
-/// How stores are reached. An archive on a local disk needs none of it.
+/// The options for all kinds of stores. An archive on a local disk needs none of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// For locations that start with `s3://`.
+    /// The options for locations that start with `s3://`.
     pub s3: S3Options,
 }
 
-/// How an object store with the S3 interface is reached, and what it must promise.
+/// The options for an object store with the S3 interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3Options {
     /// URL of the service, for stores other than AWS.
@@ -41,17 +41,18 @@ pub struct S3Options {
     pub ca_file: Option<PathBuf>,
     /// Key for SSE-KMS; by default the bucket's own setting applies.
     pub kms_key_id: Option<String>,
-    /// Lock mode of every object. In an archive created with `Compliance`, every object gets that
-    /// mode, whatever is set here.
+    /// Lock mode of every object. An archive that was created with `Compliance` keeps that mode for
+    /// every object, even if `Governance` is set here.
     pub mode: LockMode,
     /// Calendar years for which every object is kept, counted from its PUT, plus a day. An archive
-    /// created with more years keeps its objects for that number, whatever is set here.
+    /// that was created with more years keeps its objects for the larger number.
     pub retention_years: u32,
     /// Permits writing to a store that does not refuse to replace an object. No other writer may
     /// run at the same time.
     pub single_writer: bool,
-    /// Folder for files that are being written, on a local disk; by default `$STRONGROOM_STAGING`,
-    /// else the system's temporary folder. The files have no name, and vanish with the process.
+    /// Folder on a local disk for files that are being written; by default `$STRONGROOM_STAGING`,
+    /// or the system's temporary folder if that variable is not set. The files have no name, and
+    /// disappear when the process ends.
     pub staging: Option<PathBuf>,
     /// Limit on the time of one request, not counting the time to transfer its bytes.
     pub request_timeout: Duration,
@@ -169,8 +170,8 @@ impl StoreOptions {
     }
 }
 
-/// Names of the variables that [`StoreOptions::from_env`] reads; of several, the first that is set
-/// is used.
+/// Names of the variables that [`StoreOptions::from_env`] reads. If there are several names for an
+/// option, the first variable that is set is used.
 pub mod variables {
     /// [`super::S3Options::endpoint`]
     pub const ENDPOINT: [&str; 3] = ["STRONGROOM_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
@@ -190,7 +191,7 @@ pub mod variables {
     pub const SINGLE_WRITER: &str = "STRONGROOM_S3_SINGLE_WRITER";
     /// [`super::S3Options::request_timeout`], in seconds.
     pub const TIMEOUT: &str = "STRONGROOM_S3_TIMEOUT";
-    /// Used for [`super::S3Options::staging`] if that is `None`.
+    /// The folder that is used if [`super::S3Options::staging`] is `None`.
     pub const STAGING: &str = "STRONGROOM_STAGING";
 }
 

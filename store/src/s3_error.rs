@@ -14,11 +14,11 @@ use thiserror::Error;
 
 /// Maximum number of tries of one request, the first included.
 const TRIES_MAX: u32 = 10;
-/// Pause after the first try; it doubles with each further one.
+/// Pause after the first try; the pause doubles after each further try.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two tries. All pauses together are some twenty seconds.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Maximum characters of the store's own message that are repeated.
+/// Maximum number of characters of the store's own message that an error repeats.
 const MESSAGE_CHARS_MAX: usize = 300;
 
 /// Why a request to a store failed.
@@ -73,7 +73,7 @@ impl S3Error {
         }
     }
 
-    /// The [`S3Error`] that an I/O error was made from; `None` if it has another cause.
+    /// The [`S3Error`] that an I/O error was made from; `None` if the I/O error has another cause.
     pub fn within(error: &std::io::Error) -> Option<&S3Error> {
         error.get_ref()?.downcast_ref()
     }
@@ -174,7 +174,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     error.to_string().chars().take(MESSAGE_CHARS_MAX).collect()
 }
 
-/// Tries of one request.
+/// Counts the tries of one request.
 #[derive(Debug)]
 pub struct Tries {
     timeout: Duration,

@@ -1,8 +1,8 @@
-//! Checkpoints of a volume's log: their text, their names, and the edge of the tree, from which the
-//! next checkpoint continues.
+//! Checkpoints of a volume's log: their text, their names, and the right edge of the tree, from
+//! which the tree of the next checkpoint is computed.
 //!
-//! Invariant: a checkpoint is accepted only in the exact form in which it would be written, with
-//! the origin of its own log and a valid signature by a known key.
+//! Invariant: a checkpoint is accepted only in the exact form in which this program writes
+//! checkpoints, with the origin of its own log and a valid signature by a known key.
 
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
@@ -14,7 +14,7 @@ use super::tree::{self, TILE_WIDTH, Tile};
 /// Number of digits of a size in a checkpoint's name.
 const SIZE_DIGITS: usize = 20;
 
-/// A log at one size, with its root.
+/// A log, a size of its tree, and the root of the tree of that size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TreeHead {
     pub log: VolumeId,
@@ -22,13 +22,13 @@ pub struct TreeHead {
     pub root: Hash,
 }
 
-/// Name of the checkpoint of `size` that the key with this id signed. Names sort by size.
+/// Name of the checkpoint of `size` that was signed by the key with this id. Names sort by size.
 pub fn checkpoint_name(size: u64, id: KeyId) -> String {
     format!("{size:0SIZE_DIGITS$}-{id}")
 }
 
 /// The prefix of the names of all checkpoints of `size`. The names of larger checkpoints sort after
-/// it.
+/// this prefix.
 pub fn name_prefix(size: u64) -> String {
     format!("{size:0SIZE_DIGITS$}")
 }
@@ -138,8 +138,8 @@ impl Edge {
 
     /// The root of the tree.
     pub fn root(&self) -> Hash {
-        // Joins the full subtrees from the smallest to the largest: level by level upwards, and in
-        // each level from its last hash to its first.
+        // The full subtrees are joined from the smallest to the largest: from the lowest level
+        // upwards, and within a level from the last hash to the first.
         let mut root = None;
         for hashes in &self.levels {
             let mut rest = hashes.as_slice();

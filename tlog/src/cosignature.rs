@@ -1,8 +1,9 @@
 //! Cosignatures of witnesses: C2SP tlog-cosignature, version 1 with Ed25519.
 //!
-//! Invariant: a cosignature counts only for the witness whose name and key it was checked with, and
-//! for the text it was made over. It states that at the given time, this tree was the largest tree
-//! of the log that the witness had seen, and that it continued every tree seen before it.
+//! Invariant: a cosignature counts only for the text that it was made over, and for the witness
+//! with whose name and key it was checked. The cosignature states that at its time the tree in the
+//! text was the largest tree of the log that the witness had seen, and that this tree continued
+//! every tree of the log that the witness had seen before.
 
 use std::fmt;
 
@@ -11,7 +12,8 @@ use super::note::{KeyId, Note, PrivateKey, PublicKey, line};
 
 /// Signature type of timestamped Ed25519 cosignatures in key ids and key texts.
 const COSIGNATURE_TYPE: u8 = 4;
-/// Separates a cosigned text from a signed one.
+/// The first line of what a witness signs. With it, the signature of a text is never a valid
+/// cosignature of the text.
 const HEADER: &str = "cosignature/v1";
 /// Number of bytes of the time, which precedes the signature.
 const TIME_BYTES: usize = 8;
@@ -24,7 +26,8 @@ pub struct WitnessKey {
 }
 
 impl WitnessKey {
-    /// A witness with this name and key. The name was checked when the key was made or read.
+    /// The witness that has this private key, with the name of the key. The name was checked when
+    /// the key was made or read.
     pub fn of(key: &PrivateKey) -> WitnessKey {
         WitnessKey { name: key.name().to_owned(), key: key.public() }
     }
@@ -32,7 +35,7 @@ impl WitnessKey {
     /// Reads the vkey of a witness, whose signature type is 4.
     ///
     /// # Errors
-    /// [`TlogError::WitnessKey`] for anything else; also for the key of a log, whose type is 1.
+    /// [`TlogError::WitnessKey`] for any other text, including the vkey of a log, whose type is 1.
     pub fn parse(text: &str) -> Result<WitnessKey, TlogError> {
         let parsed = PublicKey::parse_vkey(text.trim(), COSIGNATURE_TYPE);
         let (name, key) = parsed.ok_or(TlogError::WitnessKey)?;
@@ -55,7 +58,7 @@ impl WitnessKey {
     }
 
     /// When the witness cosigned the text of `note`, in seconds since 1970; `None` if it did not.
-    /// Of several cosignatures the oldest counts.
+    /// If there are several cosignatures, the oldest counts.
     ///
     /// # Errors
     /// If a cosignature with the name and the id of this witness is invalid.
@@ -89,8 +92,8 @@ fn message(time: u64, text: &str) -> Vec<u8> {
     format!("{HEADER}\ntime {time}\n{text}").into_bytes()
 }
 
-/// Cosigns the text of a checkpoint as a witness, at `time` in seconds since 1970. Returns the line
-/// for the note.
+/// Cosigns the text of a checkpoint as a witness, at `time` in seconds since 1970. Returns the
+/// signature line for the note.
 pub fn cosign(key: &PrivateKey, text: &str, time: u64) -> String {
     let mut signature = time.to_be_bytes().to_vec();
     signature.extend(key.sign(&message(time, text)));
@@ -123,8 +126,8 @@ mod tests {
         let changed = Note::parse(changed.as_bytes()).expect("a note");
         assert_eq!(witness.cosigned(&changed), Err(BadCosignature));
 
-        // A signature of the text alone, as logs make it, is not a cosignature, whatever its name
-        // and id.
+        // A signature of the text alone, as logs make it, is not a cosignature, even if it has the
+        // name and the id of a witness.
         let plain = super::line(witness.name(), witness.id(), &key.sign(TEXT.as_bytes()));
         let plain = format!("{TEXT}\n{plain}");
         assert_eq!(witness.cosigned(&Note::parse(plain.as_bytes()).expect("a note")), Err(BadCosignature));

@@ -1,7 +1,7 @@
-//! What can go wrong with keys, signatures and timestamps. No message holds a private key.
+//! What can go wrong with keys, signatures and timestamps. No message contains a private key.
 //!
-//! Invariant: nothing here knows a store. A caller that reads a key or a note from a store adds
-//! where it was stored.
+//! Invariant: these errors do not say where a key or a note was stored. The caller that read it
+//! from a store adds that.
 
 use std::io;
 use std::path::PathBuf;

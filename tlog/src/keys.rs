@@ -1,8 +1,9 @@
 //! The archive's keys in order: one record for the first key, and one for each rotation.
 //!
 //! Invariant: a record is signed by the previous key and by the new one, and names the head of
-//! every log at that moment. So a proof made under an old key stays valid, an old key that is
-//! stolen later cannot sign anything new, and trust in any key of the chain extends to all of them.
+//! every log at the moment of the rotation. So a proof that was made under an old key stays valid,
+//! an old key that is stolen later cannot sign anything new, and who trusts one key of the chain
+//! can trust all of them.
 
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash;
@@ -14,7 +15,7 @@ use super::note::{Note, PublicKey, base64, from_base64};
 /// A key of the archive, and the time from which it is the current key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
-    /// From 1 on.
+    /// Counted from 1.
     pub number: u64,
     pub archive_id: String,
     /// SHA-256 of `strongroom.json`.

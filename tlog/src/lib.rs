@@ -11,8 +11,8 @@
 //! assert_ne!(root_of_inclusion(leaves[0], 1, 3, &proof), Some(root(&leaves)));
 //! ```
 //!
-//! Invariants: nothing here reads or writes an archive. Signatures, consistency proofs and
-//! timestamps count only after they were checked here.
+//! Invariants: this crate does not read or write an archive. Signatures, consistency proofs and
+//! timestamps count only after this crate has checked them.
 
 pub mod checkpoint;
 pub mod cosignature;

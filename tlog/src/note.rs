@@ -19,8 +19,8 @@ const ED25519_TYPE: u8 = 1;
 const DASH: &str = "\u{2014} ";
 /// Prefix of a private key's text.
 const PRIVATE: &str = "PRIVATE+KEY+";
-/// Maximum size of a note. It is enough for sixteen signatures, even if those of witnesses are
-/// long.
+/// Maximum size of a note. A note with sixteen signatures fits, even if the signatures of witnesses
+/// are long.
 const NOTE_BYTES_MAX: usize = 1 << 20;
 /// Maximum number of signatures of a note.
 const SIGNATURES_MAX: usize = 100;
@@ -31,7 +31,8 @@ pub const NAME_DEFAULT: &str = "strongroom";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicKey(pub [u8; 32]);
 
-/// The first bytes of a hash over a key and the name under which it signs.
+/// The id of a key: the first four bytes of a hash over the name under which it signs, the type of
+/// its signatures, and the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(pub [u8; 4]);
 
@@ -63,7 +64,7 @@ impl PublicKey {
         KeyId([hash[0], hash[1], hash[2], hash[3]])
     }
 
-    /// The *vkey* for a name: the form for tools that read signed notes.
+    /// The *vkey* of this key and a name: the form in which tools for signed notes expect a key.
     pub fn vkey(&self, name: &str) -> String {
         self.vkey_as(name, ED25519_TYPE)
     }
@@ -87,7 +88,8 @@ impl PublicKey {
     /// Reads a vkey, or the bare base64 of 32 bytes.
     ///
     /// # Errors
-    /// [`TlogError::PublicKey`] for anything else, also for a vkey with the id of another key.
+    /// [`TlogError::PublicKey`] for any other text, including a vkey that has the id of another
+    /// key.
     pub fn parse(text: &str) -> Result<PublicKey, TlogError> {
         let text = text.trim();
         let bare = |text: &str| BASE64.decode(text).ok()?.try_into().ok().map(PublicKey);
@@ -157,7 +159,7 @@ impl PrivateKey {
         read().ok_or(TlogError::PrivateKey)
     }
 
-    /// The line for the key's file. It is the secret itself.
+    /// The line for the key's file. The line contains the secret.
     pub fn to_text(&self) -> String {
         let mut data = vec![ED25519_TYPE];
         data.extend(self.seed);
@@ -180,7 +182,7 @@ impl PrivateKey {
     }
 }
 
-/// A note, split into text and signatures; nothing is checked yet.
+/// A note, split into text and signatures. The signatures are not checked yet.
 #[derive(Clone, Debug)]
 pub struct Note<'n> {
     /// Includes its last newline.
@@ -213,8 +215,8 @@ impl<'n> Note<'n> {
         Some(Note { text, signatures })
     }
 
-    /// True if `key` has signed the text as `name`. False if there is no signature with this name
-    /// and the key's id, or if any such signature is invalid.
+    /// True if `key` has signed the text as `name`: there is a signature with this name and the
+    /// key's id, and every such signature is valid.
     pub fn is_signed(&self, name: &str, key: &PublicKey) -> bool {
         let id = key.id(name);
         let mut ours = self.signatures.iter().filter(|(by, known, _)| *by == name && *known == id).peekable();
@@ -232,8 +234,7 @@ impl<'n> Note<'n> {
         self.signatures.iter().map(|(name, id, _)| (*name, *id))
     }
 
-    /// The index in `keys` of the key that has signed the text as `name`. Later keys are tried
-    /// first.
+    /// The index in `keys` of the last key that has signed the text as `name`.
     pub fn signer(&self, name: &str, keys: &[PublicKey]) -> Option<usize> {
         keys.iter().rposition(|key| self.is_signed(name, key))
     }

@@ -1,4 +1,4 @@
-//! Signing with a key in memory, or with a program that has the key.
+//! Signs with a key in memory, or through a program that has the key.
 //!
 //! Invariant: every signature returned has been checked with the public key, so no wrong signature
 //! is ever stored.
@@ -31,7 +31,7 @@ impl Signer {
     pub fn from_file(path: &Path) -> Result<Signer, TlogError> {
         let failed = |source| TlogError::ReadKey { path: path.to_owned(), source };
         let metadata = std::fs::metadata(path).map_err(failed)?;
-        // To open a pipe is to wait for its writer.
+        // Opening a pipe would block until another process writes to it.
         if !metadata.is_file() {
             return Err(failed(std::io::Error::other("it is not a regular file")));
         }

@@ -2,18 +2,19 @@
 //!
 //! Invariant: a timestamp token is valid only if all of this is true:
 //! - It is over the expected bytes.
-//! - It has one signature. The signature covers the token's attributes, which contain the hash of
-//!   its content.
+//! - It has exactly one signature. The signature covers the token's attributes, which contain the
+//!   hash of the token's content.
 //! - The signature was made with the certificate that the attributes name by hash (ESSCertID).
-//! - That certificate is for timestamps only. At the time stated in the token, it leads to an
-//!   authority given by the caller.
+//! - That certificate is for timestamps only. At the time stated in the token, the certificate's
+//!   chain leads to an authority given by the caller.
 //!
 //! Revocation is not checked, because it must be possible to check a token offline and years later.
 //!
 //! `webpki` checks signatures and certificate chains. This module parses the CMS structures that a
-//! token has, and the two fields of a certificate that `webpki` does not expose. It uses no parser
-//! of another crate: no CMS crate has been released for today's DER crates, and every certificate
-//! parser would add a tree of macro crates to save thirty lines. Anything but DER is refused.
+//! token has, and the two fields of a certificate that `webpki` does not expose. Parsers of other
+//! crates are not used: no CMS crate has been released for today's DER crates, and every
+//! certificate parser would add a tree of macro crates to save thirty lines. Encodings other than
+//! DER are refused.
 
 use std::time::Duration;
 
@@ -97,12 +98,12 @@ pub struct Timestamp {
     pub time: DateTime<Utc>,
     /// SHA-256 of the stamped bytes.
     pub imprint: Hash,
-    /// The encoded bytes, two's complement.
+    /// The nonce as it was encoded: the bytes of an integer in two's complement.
     nonce: Option<Vec<u8>>,
 }
 
-/// Returns a request for a timestamp over a hash. It asks for the authority's certificate in the
-/// answer.
+/// Returns a request for a timestamp over a hash. The request asks the authority to include its
+/// certificate in the answer.
 pub fn query(imprint: &Hash, nonce: u64) -> Vec<u8> {
     // Version 1, AlgorithmIdentifier of SHA-256 with its NULL, the hash, a nonce of eight bytes,
     // certReq TRUE.
@@ -130,7 +131,7 @@ impl Timestamp {
     }
 }
 
-/// The token in an authority's answer, or the reason why it has none.
+/// The token in an authority's answer, or the reason why the answer has none.
 pub fn token_of_response(response: &[u8]) -> Result<&[u8], String> {
     let malformed = || "its answer is not a TimeStampResp".to_owned();
     let read = || {
@@ -142,14 +143,15 @@ pub fn token_of_response(response: &[u8]) -> Result<&[u8], String> {
     };
     let (code, token) = read().ok_or_else(malformed)?;
     match (code.as_slice(), token) {
-        // `granted`, and `grantedWithMods`, which is checked like any other answer.
+        // The status is `granted` or `grantedWithMods`. In both cases the token is checked before
+        // it counts.
         ([0 | 1], token) if !token.is_empty() => Ok(token),
         _ => Err(format!("timestamp not granted (PKIStatus {})", code.first().copied().unwrap_or(0))),
     }
 }
 
-/// Checks a token over bytes whose SHA-256 is `imprint`, and returns what it states. If
-/// `authorities` is empty, it does not check who issued the certificate in the token.
+/// Checks a token over bytes whose SHA-256 is `imprint`, and returns what the token states. If
+/// `authorities` is empty, this does not check who issued the certificate in the token.
 pub fn verify(
     token: &[u8],
     imprint: &Hash,
@@ -221,7 +223,7 @@ pub fn time_of(token: &[u8]) -> Option<DateTime<Utc>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenError {
     Malformed(String),
-    /// It is over other bytes.
+    /// The token is over other bytes.
     Imprint,
     Signature(String),
 }
@@ -295,12 +297,13 @@ fn digest_of(oid: &[u8]) -> Option<&'static digest::Algorithm> {
     }
 }
 
-/// What is needed of a certificate besides what `webpki` checks.
+/// The fields of a certificate that this module needs and that `webpki` does not expose.
 struct Certificate<'d> {
     der: &'d [u8],
     /// Encoded issuer, and serial number.
     name: (&'d [u8], &'d [u8]),
-    /// RFC 3161, section 2.3: its extended key usage is this purpose only, and critical.
+    /// True if the extended key usage is timestamping only and is marked critical: RFC 3161,
+    /// section 2.3.
     is_for_time: bool,
 }
 
@@ -342,8 +345,8 @@ struct SignedToken<'d> {
     signer: (&'d [u8], &'d [u8]),
     digest: Option<&'static digest::Algorithm>,
     attributes: Vec<(&'d [u8], Der<'d>)>,
-    /// The attributes in the form that is signed: with the tag SET instead of the tag that they
-    /// have in the token.
+    /// The attributes in the encoding that is signed, which has the tag SET instead of the tag that
+    /// the attributes have in the token.
     signed_bytes: Vec<u8>,
     algorithm: &'d [u8],
     signature: &'d [u8],
@@ -368,7 +371,7 @@ impl<'d> SignedToken<'d> {
         if let Some(mut set) = signed.inside(CONTEXT_0) {
             while !set.is_at_end() && certificates.len() < CERTIFICATES_MAX {
                 let (tag, _, whole) = set.value()?;
-                // Attribute certificates and the like have other tags.
+                // Values with other tags, such as attribute certificates, are skipped.
                 if tag == SEQUENCE {
                     certificates.push(Certificate::parse(whole)?);
                 }
@@ -378,7 +381,7 @@ impl<'d> SignedToken<'d> {
         signed.content(CONTEXT_1);
         let mut signers = signed.inside(SET)?;
         let mut signer = signers.inside(SEQUENCE)?;
-        // RFC 3161, section 2.4.2: a token has no signature except the authority's.
+        // A token has only the signature of the authority: RFC 3161, section 2.4.2.
         if !signers.is_at_end() || !signed.is_at_end() {
             return None;
         }
@@ -449,8 +452,8 @@ impl<'d> SignedToken<'d> {
         Some(Timestamp { time, imprint, nonce })
     }
 
-    /// Whether the attributes name the certificate by its hash: RFC 5035, or RFC 2634 for older
-    /// tokens.
+    /// Whether the attributes name the certificate by its hash. RFC 5035 defines the attribute, and
+    /// RFC 2634 defines the one of older tokens.
     fn names(&self, certificate: &[u8]) -> bool {
         let read = || {
             let (value, is_v2) = match self.attribute(SIGNING_CERTIFICATE_V2, SEQUENCE) {
@@ -459,7 +462,7 @@ impl<'d> SignedToken<'d> {
             };
             let mut first = Der(value).inside(SEQUENCE)?.inside(SEQUENCE)?;
             let algorithm = match is_v2 {
-                // The default is SHA-256.
+                // The hash algorithm is SHA-256 if the attribute does not name one.
                 true => first.algorithm().map_or(Some(&digest::SHA256), digest_of)?,
                 false => &digest::SHA1_FOR_LEGACY_USE_ONLY,
             };
@@ -468,7 +471,8 @@ impl<'d> SignedToken<'d> {
         read() == Some(true)
     }
 
-    /// The signature algorithms that match the named algorithm and digest.
+    /// The signature algorithms of `webpki` that match the algorithm and the digest that the token
+    /// names.
     fn algorithms(&self) -> Vec<&'static dyn SignatureVerificationAlgorithm> {
         use algorithms as a;
         let by_digest = |of: [&'static dyn SignatureVerificationAlgorithm; 3]| {

@@ -1,7 +1,8 @@
 //! The Merkle tree of RFC 6962, section 2.1, over SHA-256: roots, tiles, inclusion proofs.
 //!
-//! Invariant: every hash here is the one that the RFC defines, for any number of leaves. A leaf and
-//! an inner node never have the same input, so an inner node cannot be presented as a leaf.
+//! Invariant: every hash is the one that the RFC defines, for any number of leaves. The bytes that
+//! are hashed for a leaf and for an inner node start differently, so an inner node cannot be
+//! presented as a leaf.
 
 use std::ops::Range;
 
@@ -68,7 +69,8 @@ pub fn root(leaves: &[Hash]) -> Hash {
     range.root()
 }
 
-/// All nodes of a tree, for the inclusion proofs of many of its leaves. Takes 64 bytes per leaf.
+/// All nodes of a tree, from which inclusion proofs of many of its leaves are made. Takes 64 bytes
+/// of memory for each leaf.
 #[derive(Debug)]
 pub struct Paths {
     /// From the leaves upwards. A last node without a sibling is copied to the level above.
@@ -105,8 +107,8 @@ impl Paths {
     }
 }
 
-/// The root that an inclusion proof leads to; `None` if the length of `path` is wrong for this leaf
-/// and size. RFC 9162, section 2.1.3.2.
+/// The root that an inclusion proof leads to, as in RFC 9162, section 2.1.3.2; `None` if the length
+/// of `path` is wrong for this index and size.
 pub fn root_of_inclusion(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
     if index >= size {
         return None;
@@ -160,11 +162,11 @@ pub fn consistency_ranges(old: u64, new: u64) -> Vec<Range<u64>> {
     ranges
 }
 
-/// Returns the full subtrees that make up a range, from the left. Each is a height and the position
-/// of the subtree among those of that height.
+/// Returns the full subtrees that make up a range, from left to right: for each, its height and its
+/// position among the subtrees of that height.
 ///
-/// The range must start at a multiple of the least power of two that is not less than its length,
-/// as do the ranges of [`consistency_ranges`] and of whole trees.
+/// The start of the range must be a multiple of the least power of two that is not less than its
+/// length. This is so for the ranges of [`consistency_ranges`] and of whole trees.
 pub fn subtrees(range: &Range<u64>) -> Vec<(u32, u64)> {
     let mut subtrees = Vec::new();
     let mut start = range.start;
@@ -184,8 +186,9 @@ pub fn root_of_subtrees(roots: &[Hash]) -> Hash {
 }
 
 /// Whether `proof` shows that the tree of `new` leaves starts with the tree of `old` leaves: RFC
-/// 9162, section 2.1.4.2. If the sizes are equal, the roots must be equal. The empty tree is a part
-/// of every tree. In both cases the proof must be empty.
+/// 9162, section 2.1.4.2. If the sizes are equal, the roots must be equal and the proof must be
+/// empty. The proof must also be empty if `old` is 0, because every tree starts with the empty
+/// tree.
 pub fn is_consistent((old, old_root): (u64, &Hash), (new, new_root): (u64, &Hash), proof: &[Hash]) -> bool {
     if old > new {
         return false;
@@ -198,7 +201,8 @@ pub fn is_consistent((old, old_root): (u64, &Hash), (new, new_root): (u64, &Hash
     let (mut at, mut last) = (old - 1, new - 1);
     let shift = at.trailing_ones();
     (at, last) = (at >> shift, last >> shift);
-    // If the old tree is full, its root is the first node, and the proof leaves it out.
+    // If the size of the old tree is a power of two, the first node of the proof would be the old
+    // root, so the proof leaves that node out.
     let mut proof = proof.iter();
     let first = if old.is_power_of_two() { Some(old_root) } else { proof.next() };
     let Some(first) = first else { return false };
@@ -297,7 +301,7 @@ mod tests {
 
     use super::*;
 
-    /// The definition in the RFC, word by word.
+    /// The definition of the root in the RFC, word by word.
     fn mth(leaves: &[Vec<u8>]) -> Hash {
         match leaves {
             [] => Hash(Sha256::digest([]).into()),

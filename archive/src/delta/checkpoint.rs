@@ -1,12 +1,12 @@
-//! Delta checkpoints: classic ones of one part, in Parquet.
+//! Writes and reads Delta checkpoints: classic checkpoints, each in one Parquet file.
 //!
-//! Invariants. A checkpoint contains its [`State`] and nothing else. Its columns are those that
-//! delta-rs 1.1 writes, including those that are always null here (`remove`, `sidecar`), because
-//! readers differ in what they expect to find. The tags of a file are kept: in a bucket they pin
-//! the version of the object.
+//! Invariants. A checkpoint contains its [`State`] and nothing else. It has the same columns as a
+//! checkpoint of delta-rs 1.1, including columns that are always null here (`remove`, `sidecar`),
+//! because some readers require them. The tags of a file are kept: in a bucket they pin the version
+//! of the object.
 //!
-//! Checkpoints are compressed with zstd and have no dictionaries for values. So they take a third
-//! of the bytes of those that delta-rs writes, and most of these bytes are hashes.
+//! Checkpoints are compressed with zstd, and their values are not stored as dictionaries. So they
+//! take a third of the bytes of checkpoints by delta-rs, and most of these bytes are hashes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,8 @@ use parquet::schema::types::ColumnPath;
 
 use super::{Add, DeltaError, Format, Metadata, Protocol, State};
 
-/// Compression level. It is high, because a checkpoint is written once and kept for years.
+/// Compression level. A high level is worth its time, because a checkpoint is written once and kept
+/// for years.
 const ZSTD_LEVEL: i32 = 9;
 
 /// The action in one row of a checkpoint.
@@ -95,7 +96,7 @@ fn batch(state: &State) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(Arc::new(schema), columns)
 }
 
-/// Values of one member, over all rows; null in the rows of other actions.
+/// Returns the values of one member, for all rows; null in the rows of other actions.
 fn texts<'s>(rows: &[Action<'s>], of: impl Fn(Action<'s>) -> Option<&'s str>) -> ArrayRef {
     Arc::new(rows.iter().map(|row| of(*row)).collect::<StringArray>())
 }

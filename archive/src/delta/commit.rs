@@ -2,21 +2,22 @@
 //!
 //! Terms. A *volume* is one Delta table: the commits of one calendar year, or of a part of it. A
 //! commit is a JSON file of actions: `add` names a sealed file, `txn` records a position. A volume
-//! is *closed* by a commit with the appId `#closed`. No commit may follow that commit, so all
-//! writers that read the log agree on which volume comes next.
+//! is *closed* by a commit with the appId `#closed`. No commit may follow the closing commit, so
+//! all writers that read the log agree on the volume that comes next.
 //!
-//! Invariants. A commit contains both the rows of a seal and the positions they lead to, or
-//! neither. A commit is one durable, conditional write. It fails if another writer has written that
-//! version first, and the caller then decides whether its commit may follow the other one. No
-//! commit or Delta checkpoint is ever removed (`enableExpiredLogCleanup` is off, so that no other
-//! program removes one either), and no file is ever removed from the table (`appendOnly`).
+//! Invariants. The rows that a seal adds to a table and the positions that they lead to are in one
+//! commit. A commit is one durable, conditional write. The write fails if another writer has
+//! written this version first; the caller then decides whether its own commit may follow that of
+//! the other writer. No commit or Delta checkpoint is ever removed (`enableExpiredLogCleanup` is
+//! off, so that no other program removes one either), and no file is ever removed from the table
+//! (`appendOnly`).
 //!
-//! A position is four or five `txn` actions, because the version of a `txn` is one 64-bit number:
-//! appId `<partition>` has the next offset, `<partition>#records` has the number of records, and
-//! `<partition>#blake3.hi` and `<partition>#blake3.lo` have the halves of the fingerprint,
-//! big-endian, as signed numbers. These four are always written together; a partition of a broker
-//! also has `<partition>#broker`, the number that the broker gives the next message. Partition
-//! names cannot contain a `#`.
+//! A position consists of four or five `txn` actions, because the version of a `txn` is one 64-bit
+//! number. AppId `<partition>` has the next offset, `<partition>#records` has the number of
+//! records, and `<partition>#blake3.hi` and `<partition>#blake3.lo` have the halves of the
+//! fingerprint, big-endian, as signed numbers. These four are always written together. A partition
+//! of a broker has a fifth one, `<partition>#broker`, which is the number that the broker gives to
+//! the next message. Partition names cannot contain a `#`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -46,25 +47,26 @@ use crate::delta;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::position::Position;
 
-/// Number of commits between Delta checkpoints. More checkpoints cost space: each repeats the whole
-/// volume, so the sum of their sizes grows with the square of the number of commits. Fewer
-/// checkpoints cost time: a reader reads every commit after the newest checkpoint, with one request
-/// each.
+/// Number of commits between Delta checkpoints. More checkpoints cost space: each checkpoint
+/// repeats the state of the whole volume, so the sum of their sizes grows with the square of the
+/// number of commits. Fewer checkpoints cost time: a reader makes one request for every commit
+/// after the newest checkpoint.
 pub const CHECKPOINT_INTERVAL: u64 = 160;
 
-/// Maximum number of commits that are read at the same time. In a bucket, each is a request.
+/// Maximum number of commits that are read at the same time. In a bucket, each read is a request.
 const COMMITS_AT_ONCE: usize = 16;
 
-/// The file that hints at the newest checkpoint, on a local disk.
+/// On a local disk: the file that names the newest checkpoint, as a hint for readers.
 const LAST_CHECKPOINT: &str = "_last_checkpoint";
-/// In a bucket, a field of `commitInfo` that is random, so that no two commits have the same bytes.
+/// In a bucket: a field of `commitInfo` with a random value, so that no two commits have the same
+/// bytes.
 pub(crate) const COMMIT_ID: &str = "strongroomCommit";
 
 const RECORDS: &str = "#records";
 const HASH_HIGH: &str = "#blake3.hi";
 const HASH_LOW: &str = "#blake3.lo";
 const BROKER: &str = "#broker";
-/// Longest partition name; it is written up to five times in every commit.
+/// Maximum length of a partition name. The name is written up to five times in every commit.
 const PARTITION_BYTES_MAX: usize = 512;
 
 /// A file that a seal made.
@@ -98,7 +100,7 @@ pub(crate) struct FileFacts {
     pub(crate) sha256: Sha256Hash,
     /// Merkle root over the records; `None` if their hashes were not given.
     pub(crate) record_root: Option<Sha256Hash>,
-    /// In a bucket with versions: the version that the lock protects.
+    /// In a bucket with versions: the version of the object that the lock protects.
     pub(crate) version: Option<String>,
 }
 
@@ -106,7 +108,8 @@ pub(crate) struct FileFacts {
 #[derive(Debug)]
 pub(crate) struct Committed {
     pub(crate) version: u64,
-    /// Why a due Delta checkpoint is missing. The commit is valid without it.
+    /// Why a Delta checkpoint that was due could not be written. The commit is valid without the
+    /// checkpoint.
     pub(crate) checkpoint_failed: Option<String>,
 }
 
@@ -125,7 +128,7 @@ pub(crate) struct VolumeLog {
     path: PathBuf,
     store: Store,
     state: State,
-    /// True if a Delta checkpoint was due but missing when the volume was opened, and none was
+    /// True if a Delta checkpoint that was due was missing when the volume was opened, and none was
     /// written since.
     is_uncovered: bool,
 }
@@ -137,7 +140,8 @@ pub(crate) async fn exists(store: &Store, path: &Path) -> Result<bool> {
             let names = store.names(&layout::delta_log(path)).await?;
             Ok(names.iter().any(|name| layout::commit_version(name).is_some()))
         }
-        // Commits are never removed, so the first one answers this without listing all.
+        // Commits are never removed, so a request for the first commit is enough, and the log is
+        // not listed.
         Store::S3(_) => {
             let first = layout::commit(path, 0);
             store.exists(&first).await.map_err(|source| ArchiveError::ReadCommit { path: first, source })
@@ -147,7 +151,8 @@ pub(crate) async fn exists(store: &Store, path: &Path) -> Result<bool> {
 
 /// Loads the newest version of a volume; `None` if it has no commit.
 pub(crate) async fn load(store: &Store, path: &Path) -> Result<Option<State>> {
-    // In a bucket the listing of the log answers this, and shows whether something hides a commit.
+    // In a bucket, the listing of the log shows whether there is a commit, and also whether
+    // something hides a commit.
     if let Store::Local = store
         && !exists(store, path).await?
     {
@@ -168,7 +173,7 @@ impl VolumeLog {
             return Ok(VolumeLog::of(store, table, path, state));
         }
         create(store, table, &path, time).await?;
-        // Another writer may have created it in the meantime, and written to it.
+        // Another writer may have created the table in the meantime, and may have committed to it.
         VolumeLog::open(store, table, path).await
     }
 
@@ -281,9 +286,10 @@ impl VolumeLog {
             "numOfAddFiles": self.state.files.len(),
         });
         let Store::Local = self.store else { return Ok(()) };
-        // A hint for readers that do not list the folder. A bucket has none, because a lock would
-        // keep every version of the file. And readers expect this file to change, so anyone who may
-        // put objects could write one that points to another checkpoint.
+        // This file is a hint for readers that do not list the folder. In a bucket it is not
+        // written, because the lock would keep every version of it. Also, readers expect this file
+        // to change, so anyone who may put objects could write a version that points to another
+        // checkpoint.
         let path = layout::delta_log(&self.path).join(LAST_CHECKPOINT);
         durable::replace_file(&path, &durable::staging_of(&path), &[hint.to_string().as_bytes()])
             .map_err(|source| DeltaError::Write { name: LAST_CHECKPOINT.to_owned(), source })
@@ -322,7 +328,8 @@ async fn create(store: &Store, table: Table, path: &Path, time: DateTime<Utc>) -
         ("delta.appendOnly", "true"),
         ("delta.enableExpiredLogCleanup", "false"),
         ("delta.checkpointInterval", interval.as_str()),
-        // By default only the first 32 columns have statistics, and time is not among them.
+        // By default, Delta has statistics only for the first 32 columns, and the column of the
+        // time comes later.
         ("delta.dataSkippingStatsColumns", statistics.as_str()),
     ];
     let mut info = Map::new();
@@ -440,7 +447,7 @@ pub(crate) fn positions(
     Ok(positions)
 }
 
-/// What the log of a volume says about each appId.
+/// The `txn` actions of a volume's log.
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
     /// The newest `txn` version of every appId, from the newest checkpoint and the commits after
@@ -448,7 +455,7 @@ pub(crate) struct Transactions {
     pub(crate) newest: HashMap<String, i64>,
     /// Version of the last commit.
     pub(crate) last: Option<u64>,
-    /// The number of commits, if none before the last one is missing.
+    /// The number of commits; `None` if a commit before the last one is missing.
     pub(crate) length: Option<u64>,
 }
 
@@ -481,7 +488,7 @@ pub(crate) async fn transactions_of(store: &Store, volume: &Path) -> Result<Tran
     Ok(Transactions { newest: transactions, last, length })
 }
 
-/// The time of a commit of a volume; `None` if it does not say.
+/// The time of a commit of a volume; `None` if the commit does not state one.
 pub(crate) async fn time_of(store: &Store, volume: &Path, version: u64) -> Result<Option<DateTime<Utc>>> {
     let path = layout::commit(volume, version);
     let text = store.read(&path).await;

@@ -1,10 +1,10 @@
-//! What a commit of an archive says about its files and positions. All checks of commits use this
-//! parser. Readers of the table use `delta::actions` instead, because they also accept commits by
-//! other programs.
+//! Parses what a commit of an archive says about its files and positions. All checks of commits use
+//! this parser. Readers of the table use `delta::actions` instead, because they also accept commits
+//! by other programs.
 //!
-//! Invariant: nothing that a commit says is used before its line was parsed strictly. Anything
-//! wrong is returned as a fault, next to the facts, and parsing continues. So a damaged commit
-//! still shows all that can be read of it.
+//! Invariant: every line of a commit is parsed strictly before anything in the line is used. A line
+//! with a fault is reported next to the facts, and parsing continues. So everything readable in a
+//! damaged commit is still returned.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ pub const STATISTICS_SOURCE: &str = "source";
 /// The column of the offset in the source. Commits state its bounds for each file.
 pub const STATISTICS_OFFSET: &str = "source_offset";
 
-/// The first of our tags of an `add`; `docs/proof.md` describes them. In a bucket: the version of
-/// the object that the lock protects.
+/// Tag of an `add`, in a bucket: the version of the object that the lock protects. `docs/proof.md`
+/// describes this tag and the next four.
 pub const TAG_VERSION: &str = "version_id";
 /// Tag: hash of the file's bytes.
 pub const TAG_SHA256: &str = "sha256";
@@ -33,17 +33,17 @@ pub const TAG_ROWS: &str = "rows";
 /// Tag: map from source partition to least offset, greatest offset and number of rows, as JSON.
 pub const TAG_OFFSETS: &str = "offsets";
 
-/// appId of the one `txn` of a commit that closes its volume.
+/// AppId of the only `txn` in a commit that closes its volume.
 pub const CLOSED: &str = "#closed";
-/// Our field of `commitInfo`.
+/// Name of the field of `commitInfo` that contains what an archive adds to it.
 pub const METADATA: &str = "strongroom";
-/// All members that an `add` of an archive has. Other members that Delta defines (a deletion
-/// vector, for example) would change what readers see of a file.
+/// All members that an `add` of an archive may have. Other members that Delta defines, such as a
+/// deletion vector, could change which rows of a file readers see.
 pub const ADD_MEMBERS: [&str; 7] =
     ["path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"];
-/// Longest name of an object's version.
+/// Maximum length of the id of an object's version.
 const VERSION_BYTES_MAX: usize = 1024;
-/// Actions that only the first commit has.
+/// Actions that only the first commit of a volume may have.
 const FIRST_ACTIONS: [&str; 2] = ["protocol", "metaData"];
 
 /// The checked facts of a commit.
@@ -53,10 +53,10 @@ pub struct CommitFacts {
     pub time_ms: Option<i64>,
     pub adds: Vec<AddFacts>,
     pub txns: BTreeMap<String, i64>,
-    /// `counts` of our part of `commitInfo`: received, events, rejects, duplicates.
+    /// The `counts` in [`METADATA`]: received, events, rejects, duplicates.
     pub counts: Option<[u64; 4]>,
-    /// Other volumes, each with the minimum number of commits that it had when this commit was
-    /// made.
+    /// Other volumes, each with a number of commits that it had when this commit was made. The
+    /// volume must have at least that many.
     pub volumes: BTreeMap<VolumeId, u64>,
     /// Version of the columns of the commit's files, if stated.
     pub events_format: Option<i64>,
@@ -67,7 +67,7 @@ pub struct CommitFacts {
 /// A file as its commit describes it.
 #[derive(Clone, Debug, Default)]
 pub struct AddFacts {
-    /// Relative to the volume.
+    /// Path relative to the folder of the volume.
     pub path: String,
     pub date: Option<NaiveDate>,
     pub size: u64,
@@ -77,7 +77,7 @@ pub struct AddFacts {
     pub sha256: Option<Hash>,
     pub record_root: Option<Hash>,
     /// Map from partition to least offset, greatest offset and number of rows; `None` for a file
-    /// that is older than this tag.
+    /// that was written before this tag was introduced.
     pub offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
     pub version: Option<String>,
 }
@@ -94,9 +94,9 @@ pub struct CommitFault {
 /// In which way a commit is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// It is not JSON of the form that commits have.
+    /// A line is not JSON of the form that commits have.
     Malformed,
-    /// It has an action that an append-only table never has.
+    /// The commit has an action that an append-only table never has.
     NotAppendOnly,
     /// The statistics of a file contradict its path.
     Statistics,
@@ -131,9 +131,9 @@ pub fn parse_with_all_files(bytes: &[u8]) -> CommitFacts {
     commit
 }
 
-/// Returns what a commit says, and what is wrong with it. A part that cannot be read becomes a
-/// fault, and the rest is used. `first` is true for the first commit of a volume, the only one that
-/// may describe the table.
+/// Returns the facts of a commit and its faults. A part that cannot be read becomes a fault, and
+/// the rest is used. `first` is true for the first commit of a volume, the only commit that may
+/// describe the table.
 pub fn parse(bytes: &[u8], first: bool) -> (CommitFacts, Vec<CommitFault>) {
     let mut faults = Vec::new();
     let mut commit = CommitFacts {
@@ -257,7 +257,7 @@ fn add(value: &Value) -> Result<AddFacts, (FaultKind, String)> {
         None => Ok(None),
     };
     (facts.sha256, facts.record_root) = (hash(TAG_SHA256)?, hash(TAG_RECORD_ROOT)?);
-    // A file that is older than these tags has none of them.
+    // A file that was written before these tags were introduced has none of them.
     let ours = [TAG_RECORD_ROOT, TAG_ROWS, TAG_OFFSETS];
     if ours.iter().any(|name| !tags[*name].is_null())
         && ours.iter().chain([&TAG_SHA256]).any(|name| tag(name).is_none())
@@ -282,8 +282,9 @@ fn add(value: &Value) -> Result<AddFacts, (FaultKind, String)> {
     Ok(facts)
 }
 
-/// A time in the format of Delta statistics; `None` if its year does not have four digits. The file
-/// then has no bounds for its times, and readers never skip it by time.
+/// A time in the format of Delta statistics; `None` if its year does not have four digits. A file
+/// with such a time has no bounds for its times, so readers never skip the file because of its
+/// times.
 pub fn timestamp(micros: i64) -> Option<String> {
     let time = DateTime::from_timestamp_micros(micros)?;
     let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);

@@ -6,16 +6,16 @@
 //! of commits 0 … *n*, so that a reader need not read them. The *state* is the sum of checkpoint
 //! and commits: files, positions, the table's metadata.
 //!
-//! Invariants. A state leaves out no commit: those after the checkpoint are read one by one, and if
-//! one of them is missing although a later one exists, that is an error, never a gap that is
-//! skipped. Anything this program does not understand (a newer reader version, a deletion vector)
-//! is an error as well, because ignoring it would show rows that do not exist, or hide some that
-//! do.
+//! Invariants. A state includes every commit: the commits after the checkpoint are read one by one,
+//! and if a commit is missing although a later commit exists, that is an error and the gap is not
+//! skipped. Anything that this program does not understand (a newer reader version, a deletion
+//! vector) is also an error, because ignoring it could show rows that were removed, or hide rows
+//! that exist.
 //!
 //! A Delta library is not used: it would add as many crates as a second query engine, and it writes
-//! through its own object store interface, which can neither lock an object nor sync a folder. The
-//! part of the protocol that an append-only table needs is in these files, and seven other readers
-//! check what they write (`tests/it/outsiders.rs`).
+//! through its own object store interface, which can neither lock an object nor sync a folder. This
+//! module implements the part of the protocol that an append-only table needs. Seven other readers
+//! of Delta check what it writes (`tests/it/outsiders.rs`).
 
 pub(crate) mod checkpoint;
 pub mod commit;
@@ -41,7 +41,7 @@ const READER_VERSION: u32 = 1;
 const WRITER_VERSION: u32 = 2;
 /// Maximum number of commits that are read at the same time. In a bucket, each is a request.
 const COMMITS_AT_ONCE: usize = 16;
-/// How `commitInfo` names the program that wrote a commit.
+/// The name in `commitInfo` of the program that wrote a commit.
 const ENGINE: &str = concat!("strongroom/", env!("CARGO_PKG_VERSION"));
 
 /// A file of the table.
@@ -60,12 +60,13 @@ pub(crate) struct Add {
     pub(crate) stats: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tags: Option<BTreeMap<String, Option<String>>>,
-    /// Never written; read so that it can be refused.
+    /// Never written. It is read so that a table that has deletion vectors can be refused.
     #[serde(skip_serializing)]
     pub(crate) deletion_vector: Option<serde::de::IgnoredAny>,
 }
 
-/// In Delta, the progress of an application. An archive uses it for the positions of its sources.
+/// A `txn` action: in Delta, it records the progress of an application. An archive uses it for the
+/// positions of its sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Txn {
@@ -145,7 +146,7 @@ pub(crate) struct Listing {
     pub(crate) commits: Vec<u64>,
 }
 
-/// Whether a name in a log is one that an archive gives.
+/// Whether a name in the folder of a log is that of a commit or a checkpoint of an archive.
 pub(crate) fn is_of_log(name: &str) -> bool {
     layout::commit_version(name).is_some() || layout::checkpoint_version(name).is_some()
 }
@@ -239,7 +240,7 @@ impl State {
         Ok(())
     }
 
-    /// Refuses a table that this program would misread.
+    /// Returns an error for a table that this program would misread.
     fn check(&self) -> Result<(), DeltaError> {
         let protocol = self.protocol.as_ref().ok_or(DeltaError::Incomplete { what: "protocol" })?;
         if protocol.min_reader_version > READER_VERSION {

@@ -1,7 +1,8 @@
 //! The content of a table at one moment: the files that its commits name.
 //!
-//! Invariant: a snapshot is made of whole commits, and names only files below its own table. It is
-//! read without a lock: sealed files never change, so it stays valid as long as it is used.
+//! Invariant: a snapshot consists of whole commits, and names only files below its own table.
+//! Reading a snapshot needs no lock. Sealed files never change, so a snapshot stays valid as long
+//! as it is used.
 
 use std::path::PathBuf;
 
@@ -76,9 +77,9 @@ impl Snapshot {
     }
 }
 
-/// True if no commit follows `snapshot`. Versions have no gaps, so checking one name for each
-/// volume is enough. False if the folders cannot be listed: the caller then reads the table again,
-/// and that read reports why.
+/// True if nothing was committed after `snapshot` was taken. Versions have no gaps, so it is enough
+/// to check for one name in each volume. Returns false if the folders cannot be listed: the caller
+/// then reads the table again, and the error of that read says why.
 pub(crate) async fn is_current(site: &Site, snapshot: &Snapshot) -> bool {
     let Ok(periods) = drops::periods(site, snapshot.table).await else { return false };
     let next = |period| {
@@ -107,7 +108,7 @@ impl FileEntry {
     }
 }
 
-/// The statistics in the `add` of a commit, as we write them.
+/// The statistics in an `add`, in the form in which an archive writes them.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Statistics {

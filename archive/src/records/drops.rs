@@ -1,10 +1,10 @@
-//! Which volumes were dropped, and where they ended.
+//! Reads the drop records: which volumes were dropped, and where they ended.
 //!
 //! Terms. A *drop record* (`_dropped/events-2019`) is a note signed with the archive's key. It
 //! states which volume was dropped, when and why, its last tree, and how many files and rows it
-//! had. The volume's *final positions* (`_dropped/events-2019.state`) are where its sources ended
-//! and which offsets its files had. Writers continue from them in later volumes, and sums over all
-//! volumes include them.
+//! had. The volume's *final positions* (`_dropped/events-2019.state`) state where its sources ended
+//! and which offsets its files had. Writers continue from these positions in later volumes, and
+//! sums over all volumes include them.
 //!
 //! Invariant: readers leave out a volume that has a valid drop record, even if some of its files
 //! still exist. A forged record hides nothing.
@@ -37,7 +37,7 @@ pub struct FinalPositions {
     /// The newest version of each appId in the volume.
     pub txns: BTreeMap<String, i64>,
     /// Map from partition to least offset, greatest offset and number of rows, over all files of
-    /// the volume; null if a file is older than the tag with these numbers.
+    /// the volume; null if a file of the volume was written before these numbers were recorded.
     pub offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
 }
 
@@ -60,7 +60,7 @@ pub fn positions_path(root: &Path, log: VolumeId) -> PathBuf {
 #[derive(Clone, Debug, Default)]
 pub struct Drops {
     pub good: BTreeMap<VolumeId, (DropRecord, FinalPositions)>,
-    /// The path below the root of each invalid record, and what is wrong with it.
+    /// For each invalid record: its path below the root, and what is wrong with it.
     pub wrong: Vec<(String, RecordFault)>,
 }
 
@@ -81,7 +81,8 @@ pub async fn load(site: &Site) -> Result<Drops, LogError> {
             all.wrong.push((place, RecordFault::NoVolume));
             continue;
         };
-        // A state without a record was left by a drop that died before it took effect.
+        // A file of final positions without a record was left by a drop that died before it took
+        // effect.
         if stem != name {
             continue;
         }
@@ -121,7 +122,7 @@ pub async fn of_table(site: &Site, table: Table) -> Result<BTreeMap<Period, Fina
     Ok(of_table.map(|(log, (_, positions))| (log.period, positions)).collect())
 }
 
-/// Returns those of `periods` whose volumes were not dropped. Leftovers of a dropped volume are
+/// Returns the periods whose volumes were not dropped. What may be left of a dropped volume is
 /// never read.
 async fn excluding_dropped(
     site: &Site,
@@ -129,7 +130,8 @@ async fn excluding_dropped(
     mut periods: Vec<Period>,
     now: DateTime<Utc>,
 ) -> Result<Vec<Period>, LogError> {
-    // A volume of the present year is never dropped, so for most archives the check ends here.
+    // A volume of the present year is never dropped, so the drop records are needed only if there
+    // is an older volume.
     if periods.iter().any(|period| period.year < now.year()) {
         let dropped = Box::pin(of_table(site, table)).await?;
         periods.retain(|period| !dropped.contains_key(period));
@@ -139,13 +141,13 @@ async fn excluding_dropped(
 
 /// Volumes for which a table has a folder and that were not dropped, oldest first.
 pub async fn periods(site: &Site, table: Table) -> Result<Vec<Period>, LogError> {
-    // A volume of which everything is hidden must not look like one that never was.
+    // A volume whose objects are all hidden by delete markers must still be found.
     let names = site.store.names_unchanged(&layout::table(&site.root, table), |_| false).await?;
     excluding_dropped(site, table, layout::periods_among(&names), Utc::now()).await
 }
 
-/// Volumes of all tables that exist and were not dropped. In a bucket those that are hidden are left
-/// out.
+/// Volumes of all tables that exist and were not dropped. In a bucket, volumes that delete markers
+/// hide are left out.
 pub async fn volumes(site: &Site) -> Result<Vec<VolumeId>, LogError> {
     let mut volumes = Vec::new();
     for table in Table::ALL {

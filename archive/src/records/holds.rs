@@ -1,10 +1,10 @@
-//! The legal holds of an archive, as its records state them.
+//! Reads the legal holds of an archive from their records.
 //!
 //! A hold consists of a record (`_holds/00000001`), which states the scope of the hold, and of
 //! lists (`_holds/00000001-00000001` and so on), which name the objects with rows in that scope.
 //!
-//! Invariant: records are read in their order, and none is read after an invalid one. A hold with a
-//! given name is placed once and released once.
+//! Invariant: records are read in order, and reading stops at the first invalid record. A name is
+//! used for one hold only, which is placed once and released once.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -30,8 +30,8 @@ pub struct Hold {
     pub hash: Hash,
     pub released: Option<HoldRecord>,
     pub lists: Vec<HeldList>,
-    /// How many records are not signed, out of the record that places the hold and the record that
-    /// releases it.
+    /// How many of the two records of the hold (the one that places it and the one that releases
+    /// it) are not signed.
     pub unsigned: u64,
 }
 
@@ -60,7 +60,8 @@ pub fn list_name(number: u64, part: u64) -> String {
 }
 
 impl Hold {
-    /// Whether the record that places it is signed. Then only a signed record releases it.
+    /// Whether the record that places the hold is signed. If so, only a signed record can release
+    /// the hold.
     pub fn is_signed(&self) -> bool {
         self.unsigned == 0
     }
@@ -165,7 +166,8 @@ impl Holds {
                 self.all.push(Hold { record, scope, hash, released: None, lists: Vec::new(), unsigned });
                 Ok(())
             }
-            // Who can write here without the key must not end what the key's owner began.
+            // A party that can write to the archive without having the key must not be able to
+            // release a hold that the owner of the key placed.
             (Deed::Release, Some(hold)) if hold.is_active() && is_unsigned && hold.is_signed() => {
                 Err(RecordFault::ReleaseUnsigned)
             }

@@ -1,8 +1,8 @@
-//! The records of an archive's keys, in the store.
+//! Reads and appends the records of an archive's keys.
 //!
 //! Invariant: a record is written once, under the number after the last record. If two processes
-//! append at once, one of them finds its number taken and reads the records again. On a crash there
-//! is either the whole record or none.
+//! append at once, one of them finds its number taken and reads the records again. After a crash, a
+//! record exists whole or not at all.
 
 use std::path::{Path, PathBuf};
 
@@ -53,8 +53,8 @@ pub struct NewKey<'s> {
     pub time: DateTime<Utc>,
 }
 
-/// Appends a record for a new key. It is signed by the new key and, if the archive has a key
-/// already, by that key too.
+/// Appends a record for a new key. The record is signed by the new key and, if the archive has a
+/// key already, by the current key too.
 pub async fn append(site: &Site, keys: &mut Keys, added: NewKey<'_>) -> Result<(), LogError> {
     let NewKey { old, new, mut heads, time } = added;
     heads.sort_by_key(|head| head.log.name());
@@ -78,7 +78,8 @@ pub async fn append(site: &Site, keys: &mut Keys, added: NewKey<'_>) -> Result<(
         keys.records.push(record);
         return Ok(());
     }
-    // Another process was faster. If it gave the archive the same key, this call succeeds.
+    // Another process has appended a record first. If that record gave the archive the same key,
+    // this call succeeds.
     *keys = load(site).await?;
     match keys.current() {
         Some(current) if current == new.public() => Ok(()),

@@ -1,9 +1,10 @@
-//! For how many years an archive promises to keep everything, as its records state it.
+//! Reads the retention policy of an archive from its records: for how many years it promises to
+//! keep everything.
 //!
-//! `strongroom.json` is written once, so promises of more years are a chain of records,
+//! `strongroom.json` is written once, so promises of more years are in a chain of records,
 //! `_retention/00000001` and so on, each with more years than the record before it. If the archive
-//! has a key, a record counts only if one of the archive's keys signed it: otherwise, anyone who
-//! may put objects could have everything kept, and paid for, for a hundred years.
+//! has a key, a record counts only if one of the archive's keys signed it. Otherwise, anyone who
+//! may put objects could force the owner to keep and pay for everything for a hundred years.
 //!
 //! Invariant: a record counts only if all records before it are valid.
 
@@ -24,11 +25,12 @@ use crate::site::Site;
 /// Maximum number of policy records: each adds at least a year.
 pub const RECORDS_MAX: u64 = RETENTION_YEARS_MAX as u64;
 
-/// The promise of an archive: its years, and the records that promise them.
+/// The retention policy of an archive: the promised number of years, and the records that promise
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The promise when the archive was created; on a local disk, which locks nothing, data younger
-    /// than this is never dropped.
+    /// The years promised when the archive was created. A local disk has no locks, but even there
+    /// data that is younger than this is never dropped.
     pub made_with: u32,
     pub years: u32,
     pub records: Vec<PolicyRecord>,
@@ -92,9 +94,9 @@ pub async fn load_valid(site: &Site, keys: &Keys) -> Result<Policy, LogError> {
     wrong.map_or(Ok(policy), |wrong| Err(wrong.into()))
 }
 
-/// Raises `term` by the promises that it does not include yet. If there are none, the store is
-/// asked for one name only. Invalid records are ignored: `verify` reports them, and they must not
-/// make anyone keep objects for longer.
+/// Raises `term` to the years of policy records that it does not include yet. If there is no new
+/// record, this costs a request for a single name. Invalid records are ignored: they must not cause
+/// objects to be locked for longer, and `verify` reports them.
 pub async fn refresh(site: &Site, term: &LockTerm) -> Result<(), LogError> {
     let next = path(site, term.records() + 1);
     let there = site.store.exists(&next).await;
@@ -106,9 +108,8 @@ pub async fn refresh(site: &Site, term: &LockTerm) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Like [`refresh`], but blocks, and does nothing on a local disk. Called when an archive is
-/// opened, and by a writer before a seal, so that promises made in the meantime apply to new
-/// objects.
+/// Like [`refresh`], but blocks, and does nothing on a local disk. Called when an archive is opened
+/// and before each seal of a writer, so that promises made in the meantime apply to new objects.
 pub fn refresh_blocking(site: &Site) -> Result<(), LogError> {
     let Store::S3(bucket) = site.store.clone() else { return Ok(()) };
     let site = site.clone();

@@ -1,8 +1,8 @@
 //! The texts of retention records: policies, holds, their objects, and drops.
 //!
 //! Invariants: a text is accepted only in the exact form in which this program writes it, so that
-//! no two readers can read it differently. A text that has a signature is refused unless a known
-//! key made the signature. `docs/proof.md` has the formats.
+//! all readers read it alike. A text that has a signature is refused unless a known key made the
+//! signature. `docs/proof.md` has the formats.
 
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use strongroom_schemas::VolumeId;
@@ -15,11 +15,12 @@ use crate::record_fault::RecordFault;
 
 /// Longest reason, name, namespace or user, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1000;
-/// Maximum number of objects in one list. It keeps the size of a record well below the limit of
-/// readers of notes.
+/// Maximum number of objects in one list. With this limit, the size of a list stays well below the
+/// maximum size of a note.
 pub const LIST_OBJECTS_MAX: usize = 4000;
 
-/// How many milliseconds the time in a record may be ahead of our clock before it is not believed.
+/// Maximum number of milliseconds by which the time in a record may be ahead of our clock. A record
+/// with a later time is refused.
 pub const CLOCK_AHEAD_MS_MAX: i64 = 600_000;
 
 /// The end of the retention of an object that was put at `time`.
@@ -47,7 +48,7 @@ impl Statement {
     }
 }
 
-/// Whether `text` may be written on one line of a record.
+/// Whether `text` is allowed as the value of a line of a record.
 pub fn is_line(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= TEXT_BYTES_MAX
@@ -161,8 +162,8 @@ impl PolicyRecord {
     }
 }
 
-/// The scope of a hold. A row is in it if every field admits the row; a field that is `None` admits
-/// every row.
+/// The scope of a hold. A row is in the scope if it matches every field; a field that is `None`
+/// matches every row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Records at this time and later.
@@ -217,8 +218,8 @@ impl HoldRecord {
         text + &format!("reason {reason}\n")
     }
 
-    /// Parses the text that [`open`] returned for a record. It is an error if the record is not
-    /// about the archive and the item that the arguments name.
+    /// Parses the text that [`open`] returned for a record. Returns an error if the record is about
+    /// another archive or item than the arguments name.
     pub fn parse(text: &str, archive_id: &str, number: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom hold")? != number {
@@ -282,8 +283,8 @@ impl HeldList {
         text
     }
 
-    /// Parses the text that [`open`] returned for a record. It is an error if the record is not
-    /// about the archive and the item that the arguments name.
+    /// Parses the text that [`open`] returned for a record. Returns an error if the record is about
+    /// another archive or item than the arguments name.
     pub fn parse(text: &str, archive_id: &str, number: u64, part: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom held")? != format!("{number} {part}") {
@@ -318,7 +319,7 @@ pub struct DropRecord {
     pub root: Hash,
     pub files: u64,
     pub rows: u64,
-    /// Time of the volume's newest commit, or the end of the date of its newest file if that is
+    /// Time of the volume's newest commit, or the end of the date of its newest file, whichever is
     /// later.
     pub last: DateTime<Utc>,
     /// Years that were promised when the volume was dropped.
@@ -345,8 +346,8 @@ impl DropRecord {
         )
     }
 
-    /// Parses the text that [`open`] returned for a record. It is an error if the record is not
-    /// about the archive and the item that the arguments name.
+    /// Parses the text that [`open`] returned for a record. Returns an error if the record is about
+    /// another archive or item than the arguments name.
     pub fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom dropped")? != log.name() {
@@ -372,8 +373,8 @@ impl DropRecord {
         Ok(record)
     }
 
-    /// Checks that the volume could be dropped at the stated time, and by the key that signed the
-    /// record.
+    /// Checks that the volume's retention had ended at the stated time, and that the key that
+    /// signed the record may drop it.
     pub fn check(
         &self,
         signer: Option<usize>,
@@ -382,7 +383,8 @@ impl DropRecord {
         now: DateTime<Utc>,
     ) -> Result<(), RecordFault> {
         let signer = signer.ok_or(RecordFault::Unsigned)?;
-        // The holder of a stolen retired key could drop what existed when it was retired.
+        // Otherwise, the holder of a stolen retired key could drop a volume that existed when the
+        // key was retired.
         if let Some(next) = keys.records.get(signer + 1)
             && next.heads.iter().any(|head| head.log == self.log)
         {

@@ -1,4 +1,4 @@
-//! Makes rows, positions and seals for the tests of this crate and of crates that use it.
+//! Makes rows, positions and seals for the tests of this crate and of the crates that use it.
 
 #![allow(dead_code, reason = "each crate that includes this file uses a part of it")]
 
@@ -87,7 +87,7 @@ pub(crate) fn batch(table: Table, shape: &Shape) -> RecordBatch {
     let schema = table.batch_schema();
     let columns = schema.fields().iter().map(|field| match field.name().as_str() {
         "source" => constant(field.data_type(), shape.partition, shape.rows),
-        // These made-up alerts name no event except the one in the other columns.
+        // The alerts of these tests name a single event, in columns other than the later ones.
         name if table == Table::Alerts && table.later_columns().contains(&name) => {
             new_null_array(field.data_type(), shape.rows)
         }
@@ -194,7 +194,7 @@ pub(crate) fn strings(data_type: &DataType, rows: usize, shape: &Shape, random: 
     }
 }
 
-/// The same rows with the types of files.
+/// The same rows, with the column types that files have.
 pub(crate) fn plain(table: Table, batch: &RecordBatch) -> RecordBatch {
     let schema = table.file_schema();
     let columns = batch
@@ -243,7 +243,7 @@ pub(crate) fn create(folder: &Path) -> Archive {
     Archive::open_or_create(folder.join("archive").to_str().expect("text")).expect("a new archive")
 }
 
-/// These rows were never received: each has a record of no bytes, and perhaps a mark.
+/// The rows of these tests were never received, so each has an empty record. Some have a mark.
 fn hashes(batch: &RecordBatch) -> Vec<Sha256Hash> {
     let marks = batch.column_by_name(events::REDACTION).expect("a column");
     let marks = cast(marks, &DataType::Utf8).expect("text");
@@ -291,9 +291,10 @@ pub(crate) fn tree(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Continues an ingest from what the archive has, up to block number `blocks`, and seals every
-/// `blocks_per_seal` blocks. A block covers 10,000 offsets. Each block has ten events; every second
-/// block also has ten rejects, and every third has ten alerts. Returns the first error.
+/// Continues an ingest from the archive's position, up to block number `blocks`, and seals after
+/// every `blocks_per_seal` blocks. A block covers 10,000 offsets. Each block has ten events; every
+/// second block also has ten rejects, and every third block has ten alerts. Returns the first
+/// error.
 pub(crate) fn ingest(archive: &Archive, fail: &FailPoints, blocks_per_seal: i64, blocks: i64) -> Result<()> {
     let mut writer = archive.writer()?;
     writer.fail_points = fail.clone();

@@ -1,5 +1,4 @@
-//! What every store promises, on a disk and in a real bucket, and what several writers of one
-//! bucket may do.
+//! Tests the promises of a store on a disk and in a real bucket, and several writers of one bucket.
 //!
 //! Credentials come only from the environment, and a test cannot change its own environment. So the
 //! part with a bucket runs in a second process of the same binary.
@@ -22,7 +21,8 @@ mod seaweed;
 
 use ports::free_port;
 
-/// Marks the second process, and gives it the location of the store.
+/// The environment variable that is set only in the second process, and gives it the location of
+/// the store.
 const ENDPOINT: &str = "STRONGROOM_TEST_ENDPOINT";
 
 /// The suite that every kind of store passes.
@@ -101,8 +101,8 @@ fn inside_a_bucket() {
     assert_eq!(weaker.retention(), Some(Retention { mode: LockMode::Compliance, years: 6 }));
 }
 
-/// When more years are promised, an existing writer locks new objects for them from its next seal
-/// on.
+/// When more years are promised, an existing writer locks new objects for that number of years from
+/// its next seal on.
 fn a_promise_grows_under_a_writer(archive: &Archive, opened: impl Fn() -> Archive) {
     let mut writer = archive.writer().expect("a writer");
     seal(&mut writer, "file/promise", None).expect("sealed");
@@ -154,13 +154,14 @@ fn writers_are_kept_apart(archive: &Archive) {
     known.sort_by_key(|(partition, _)| (*partition).to_owned());
     assert_eq!(known, [(PARTITION, position(4000)), (OTHER, position(4000))]);
 
-    // The same source from two writers: the second is refused, and nothing of it is committed.
+    // The same source from two writers: the seal of the second writer is refused, and nothing of it
+    // is committed.
     let mut late = archive.writer().expect("a third");
     seal(&mut first, PARTITION, Some(4000)).expect("sealed");
     let error = seal(&mut late, PARTITION, Some(4000)).expect_err("fenced");
     assert!(matches!(error, ArchiveError::PositionAhead { .. }), "{error}");
     assert!(matches!(late.refresh(), Err(ArchiveError::WriterFailed { .. })));
-    // The same happens to a writer that has committed before and has the volume open.
+    // A writer that has committed before and has the volume open is refused in the same way.
     seal(&mut second, PARTITION, None).expect_err("it knows of the first one's commits");
     let snapshot = archive.snapshot(Table::Events).expect("a snapshot");
     assert_eq!(snapshot.rows(), 10);
@@ -172,8 +173,8 @@ fn a_new_year_fences_too(archive: &Archive) {
     seal(&mut old, PARTITION, None).expect("sealed");
     let mut new = archive.writer_with(options(fixed_2027), || {}).expect("another");
     seal(&mut new, PARTITION, Some(2000)).expect("sealed");
-    // The volume of the old year has not changed since; the volume of the new year has the
-    // position.
+    // The volume of the old year has not changed since its last commit. The new position is in the
+    // volume of the new year.
     let error = seal(&mut old, PARTITION, Some(2000)).expect_err("fenced");
     assert!(matches!(error, ArchiveError::PositionAhead { .. }), "{error}");
     assert_eq!(archive.snapshot(Table::Events).expect("a snapshot").rows(), 4);
@@ -201,7 +202,8 @@ fn a_full_volume_fences(archive: &Archive) {
     let error = late.seal(&[step("file/late", None, 2000)], counts(2)).expect_err("closed");
     assert!(matches!(error, ArchiveError::VolumeClosed { .. }), "{error}");
     assert!(error.hint().is_some_and(|hint| hint.contains("nothing was lost")));
-    // A new writer commits after the content of the archive, and the next year closes this volume.
+    // A new writer continues after the newest commits, and the first commit of the next year closes
+    // this volume.
     let mut again = archive.writer_with(options(fixed_2026), || {}).expect("a third");
     assert_eq!(
         seal(&mut again, "file/late", None).expect("sealed").commits[0].volume.name(),

@@ -1,4 +1,5 @@
-//! Consecutive volumes: full ones, closed ones, and how readers, writers and `verify` handle them.
+//! Tests consecutive volumes: how volumes are filled and closed, and how readers, writers and
+//! `verify` handle them.
 
 use strongroom_store::durable;
 use strongroom_store::{Store, background, layout};
@@ -49,7 +50,7 @@ fn a_full_volume_is_closed_and_the_next_part_follows() {
     let mut next = 0;
     let commits = seal(&archive, 4, &mut next, 3);
     assert_eq!(names(&commits), ["events/2026:1", "events/2026:2", "events/2026:3"]);
-    // Another process: it finds the volume full.
+    // Another process finds the volume full.
     let commits = seal(&archive, 4, &mut next, 5);
     let wanted = [
         "events/2026:4",
@@ -143,7 +144,7 @@ fn writers_that_make_a_volume_at_once_share_it() {
             .filter(|(_, outcome)| matches!(outcome, Err(ArchiveError::CommitConflict { .. })))
             .count();
         assert_eq!(conflicts, 3, "one of them was first");
-        // The other writers read the new commit, and commit after it.
+        // The three writers whose commits conflicted read the new commit, and commit after it.
         let mut version = 1;
         for (mut log, outcome) in outcomes {
             if outcome.is_ok() {

@@ -248,9 +248,9 @@ pub(super) fn standard_error() -> Other {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::names::compact;
     use super::walk::LEVELS_MAX;
+    use super::*;
     use crate::wrapper::{Reading, Writer, decode_alone_of};
 
     const EVENT: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get"}"#;

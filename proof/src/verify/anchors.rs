@@ -1,8 +1,9 @@
 //! Checks the statements of witnesses and timestamp authorities against the log.
 //!
 //! Invariant: a cosignature counts only if the caller gave the key of its witness, and only if its
-//! tree matches the commits. The archive's own statements about time do not excuse a missing
-//! cosignature. Only recent cosignatures by enough witnesses do.
+//! tree matches the commits. The newest commits may lack cosignatures only if enough witnesses have
+//! cosigned the log recently by their own clocks. The times that the archive itself states do not
+//! matter for this.
 
 use chrono::DateTime;
 use strongroom_archive::delta::facts::CommitFacts;
@@ -27,12 +28,12 @@ pub struct Witnesses {
 }
 
 impl Witnesses {
-    /// Takes the keys that the caller got from the witnesses or their operators. `quorum` is the
-    /// number of witnesses that must have cosigned; without it, all must. A witness that is named
-    /// twice counts once.
+    /// Requires cosignatures of the witnesses with these keys, which the caller got from the
+    /// witnesses or their operators. `quorum` is the number of witnesses that must have cosigned;
+    /// if it is `None`, all must. A witness that is named twice counts once.
     ///
     /// # Errors
-    /// [`ProofError::Quorum`] for a quorum of zero or of more than there are witnesses,
+    /// [`ProofError::Quorum`] for a quorum that is zero or greater than the number of witnesses,
     /// [`ProofError::WitnessTwice`] for two names with one key: a cosignature does not say under
     /// which name it was made, so one witness would count as two.
     pub fn new(mut keys: Vec<WitnessKey>, quorum: Option<usize>) -> Result<Witnesses, ProofError> {
@@ -93,8 +94,8 @@ pub(super) async fn check(
     let all = keys.all();
     let mut range = CompactRange::default();
     let mut strangers = 0u64;
-    // For each of `counted`: the size of the largest tree of the log that it has cosigned, and
-    // when.
+    // For each witness in `counted`: the size of the largest tree of the log that it has cosigned,
+    // and the time of that cosignature.
     let counted: Vec<&WitnessKey> = witnesses.besides(&all).collect();
     let mut seen: Vec<Option<(u64, u64)>> = vec![None; counted.len()];
     for name in names {
@@ -222,7 +223,7 @@ pub(super) async fn check_timestamps(
     Ok(())
 }
 
-/// Reports it if too few witnesses have cosigned the newest signed tree.
+/// Adds a finding if too few witnesses have cosigned the newest signed tree.
 fn quorum(log: VolumeId, witnesses: &Witnesses, seen: Vec<Option<(u64, u64)>>, report: &mut Report) {
     let newest = report.heads.iter().find(|head| head.log == log).map_or(0, |head| head.size);
     if witnesses.quorum == 0 || newest == 0 {
@@ -243,8 +244,8 @@ fn quorum(log: VolumeId, witnesses: &Witnesses, seen: Vec<Option<(u64, u64)>>, r
             witnesses.quorum
         ),
     };
-    // The witnesses' clocks say when they last saw the log. Newer commits may still be on their way
-    // to them.
+    // If the witnesses have last seen the log a short time ago by their own clocks, they may soon
+    // be asked to cosign the newer commits.
     let looked = enough.and_then(|seen| seen.iter().map(|(_, time)| *time).min());
     let looked = looked.and_then(|time| DateTime::from_timestamp(i64::try_from(time).ok()?, 0));
     let is_young = looked.is_some_and(|looked| (report.time - looked).num_seconds() <= UNPROVEN_SECONDS_MAX);

@@ -1,5 +1,5 @@
-//! Checks what commits do not say about the store: unnamed files, newer versions, deletions and
-//! locks.
+//! Checks the files or objects of the store that the commits do not describe, and the versions,
+//! delete markers and locks of objects.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -14,9 +14,10 @@ use strongroom_store::{Bucket, durable, layout};
 
 use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX};
 
-/// Maximum number of files and folders that are looked at among those that are not the archive's.
+/// Maximum number of files and folders that are examined although they do not belong to the
+/// archive.
 const STRANGERS_MAX: usize = 10_000;
-/// What an archive has in a volume beside the folders of dates.
+/// The folders that an archive has in a volume, apart from those of dates.
 const OWN_FOLDERS: [&str; 3] = ["_delta_log", "_tlog", layout::STAGING];
 const STRANGER: &str = "a Parquet file where an archive has none; readers by pattern would read it";
 
@@ -24,8 +25,8 @@ const STRANGER: &str = "a Parquet file where an archive has none; readers by pat
 const LOCKS_AT_ONCE: usize = 16;
 
 /// Reports files of a local archive that no commit names. A file that is younger than the last
-/// commit and less than an hour old is not a finding: a killed run left it, and the next run
-/// removes it.
+/// commit and less than an hour old is not a finding, because a killed run may have left it for the
+/// next run to remove.
 pub(super) fn unnamed_files(
     root: &Path,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -73,8 +74,8 @@ pub(super) fn unnamed_files(
     Ok(())
 }
 
-/// Reports Parquet files where an archive has none: a reader that is given a pattern instead of the
-/// tables would read them.
+/// Reports Parquet files at places where an archive has none. A reader that is given a pattern of
+/// paths, and not the tables, would read these files.
 fn strangers(root: &Path, report: &mut Report) -> Result<(), ArchiveError> {
     let mut looked = 0;
     for table in Table::ALL {
@@ -98,8 +99,8 @@ fn strangers(root: &Path, report: &mut Report) -> Result<(), ArchiveError> {
     Ok(())
 }
 
-/// Reports `path` if it is a Parquet file, and the Parquet files below it if it is a folder. No link
-/// is followed.
+/// Reports `path` if it is a Parquet file, and the Parquet files below `path` if it is a folder.
+/// Links are not followed.
 fn stranger(path: &Path, place: &str, looked: &mut usize, report: &mut Report) -> Result<(), ArchiveError> {
     *looked += 1;
     if *looked == STRANGERS_MAX {
@@ -155,7 +156,7 @@ pub(super) async fn check(
             continue;
         }
         if is_file(place) && !named.contains_key(place) {
-            // Left by a killed run; nothing is removed in a bucket.
+            // A killed run has left this object. Writers remove nothing in a bucket.
             unnamed += 1;
             continue;
         }
@@ -182,8 +183,8 @@ pub(super) async fn check(
             // The oldest version is the one that was written; stores list it last.
             None => objects.iter().rev().min_by_key(|object| object.modified),
         };
-        // A read requests as many bytes as the commit says, so it would not notice additional
-        // bytes.
+        // A read requests as many bytes as the commit states, so additional bytes would not be
+        // noticed by reading.
         if let (Some((_, size)), Some(bytes)) = (said, chosen.and_then(|object| object.bytes))
             && bytes > size
         {
@@ -239,8 +240,8 @@ pub(super) async fn check(
             let mode = lock.mode.map_or("none", LockMode::as_str);
             report.find(FindingKind::LockMode, place.as_str(), format!("its mode is {mode}, not COMPLIANCE"));
         }
-        // `until` adds a day to the promised years. A lock may be short by that day, which allows
-        // for differences between clocks.
+        // `until` adds a day to the promised years. A lock may be shorter by that day, because
+        // clocks may differ.
         let wanted = Retention { mode: LockMode::Compliance, years }.until(object.modified);
         let wanted = wanted.and_then(|until| until.checked_sub_days(chrono::Days::new(1)));
         match (lock.until, wanted) {

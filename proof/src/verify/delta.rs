@@ -1,11 +1,11 @@
-//! Delta checkpoints, checked against the commits.
+//! Checks Delta checkpoints against the commits.
 //!
-//! Delta checkpoints are not leaves of the signed log, because they only repeat what the commits
-//! say. But every reader of Delta starts from them. So a changed Delta checkpoint shows readers
-//! another archive, even if every commit is as it was signed.
+//! Delta checkpoints are not leaves of the signed log, because they only repeat the commits. But
+//! every reader of Delta starts from a checkpoint. So a changed checkpoint would show readers
+//! another content of the archive, even if every commit is as it was signed.
 //!
-//! Invariant: if a checkpoint gives its readers other files or positions than the commits up to its
-//! version do, there is a finding.
+//! Invariant: if a checkpoint states other files or positions than the commits up to its version,
+//! there is a finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,7 +49,8 @@ struct Checkpoint {
     removed: usize,
     /// `protocol` and `metaData` in the form of a commit, once for each occurrence.
     table: Vec<(&'static str, Value)>,
-    /// Names of columns that have values here, and that never have values in an archive's commits.
+    /// Names of columns that have values in this checkpoint, although an archive never has values
+    /// for them.
     strange: BTreeSet<String>,
 }
 
@@ -86,7 +87,8 @@ pub(super) async fn check(
         let Some(version) = version else {
             let last = serde_json::from_slice::<Value>(&bytes).ok();
             let version = last.and_then(|last| last["version"].as_u64());
-            // Other readers of Delta follow it, and fail if there is no such checkpoint.
+            // Other readers of Delta read the checkpoint that this file names, and fail if it does
+            // not exist.
             let is_there = match version {
                 Some(version) => {
                     !super::read(site, &folder.join(layout::checkpoint_name(version))).await?.is_empty()

@@ -1,4 +1,4 @@
-//! Checks data files: their bytes and rows against what the commits say of them.
+//! Checks the bytes and rows of data files against the statements of the commits.
 //!
 //! A file is read once, as a whole, and is hashed and decoded in memory. A thread holds one file at
 //! a time.
@@ -33,10 +33,10 @@ use strongroom_tlog::tree::CompactRange;
 
 use super::{Checked, Finding, FindingKind, LINKED, Options, Report, Watch, is_linked};
 
-/// Maximum size of a sealed file: what a store accepts in one PUT.
+/// Maximum size of a sealed file: the maximum size of one PUT.
 const FILE_BYTES_MAX: u64 = 5 << 30;
-/// Maximum number of rows of one file that are named because their columns differ from their
-/// records. All such rows are counted.
+/// Maximum number of rows of one file that are reported one by one because their columns differ
+/// from their records. All such rows are counted.
 const ROWS_TOLD_MAX: usize = 10;
 /// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
@@ -53,8 +53,8 @@ struct Job<'a> {
     place: String,
     path: PathBuf,
     add: &'a AddFacts,
-    /// True if its commit was made close enough to its date that rows without a plausible time may
-    /// have arrived on that date.
+    /// True if the time of its commit is so close to its date that rows without a plausible time
+    /// may have arrived on that date.
     is_day_of_arrival: bool,
     /// True if its columns are compared with its records.
     is_compared: bool,
@@ -250,7 +250,7 @@ fn first_undecodable(bytes: &Bytes) -> Option<(u64, u64)> {
     None
 }
 
-/// What the rows of a file show, in the form in which the file's commit states the same.
+/// The facts that a file's commit states, computed from the rows of the file.
 #[derive(Default)]
 struct Seen {
     rows: u64,
@@ -263,7 +263,7 @@ struct Seen {
     differing: Differing,
 }
 
-/// Rows whose columns do not match their records: the first ones, and their total number.
+/// Rows whose columns do not match their records: the first of these rows, and their total number.
 #[derive(Default)]
 struct Differing {
     first: Vec<(u64, String)>,
@@ -374,7 +374,7 @@ fn take(rows: &SealedBatch, job: &Job<'_>, records: &dyn Records, seen: &mut See
     }
     seen.redacted += marks.count();
     let (times, offsets) = (rows.times()?, rows.offsets()?);
-    // Most rows have the same source as the row before. So the span of such a run of rows is merged
+    // Most rows have the same source as the row before them. So the span of a run of rows is merged
     // into the map only when the source changes.
     let mut run: Option<(&str, (i64, i64, u64))> = None;
     for row in 0..batch.num_rows() {

@@ -1,7 +1,7 @@
 //! Findings and their kinds.
 //!
 //! Invariant: the kinds are those of the table *Kinds of findings* in `docs/proof.md`. Their names
-//! never change, because other programs read stored reports. Does no IO.
+//! never change, because other programs read stored reports.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub kind: FindingKind,
-    /// Path below the root, and the bytes or the row if they are known.
+    /// Path below the root, followed by the range of bytes or the row if it is known.
     #[serde(rename = "where")]
     pub place: String,
     pub detail: String,

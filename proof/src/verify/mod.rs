@@ -1,8 +1,8 @@
 //! Checks an archive from its bytes: the checks that `docs/proof.md` lists, under the same names.
 //!
-//! Invariants: no statement in an archive is believed before it has been recomputed. Whatever is
-//! wrong becomes a finding, and the rest is still checked. Whatever was not checked is reported in
-//! words. Reads only.
+//! Invariants: no statement in an archive is believed before it has been recomputed. Every fault
+//! becomes a finding, and the rest is still checked. Everything that was not checked is reported in
+//! words. The archive is only read.
 
 mod anchors;
 mod bucket;
@@ -37,20 +37,22 @@ pub use self::anchors::Witnesses;
 pub use self::finding::{Finding, FindingKind};
 use super::error::ProofError;
 
-/// How long commits may wait for a signature before this is a finding.
+/// Number of seconds for which commits may wait for a signature. After that, a missing signature is
+/// a finding.
 const UNPROVEN_SECONDS_MAX: i64 = 3600;
-/// Maximum number of findings kept; one fault can show in very many places.
+/// Maximum number of findings that are kept. A single fault can cause findings in very many places.
 const FINDINGS_MAX: usize = 10_000;
 
 /// What to check.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Read only files from this date on. Logs, signatures and positions are always checked whole.
+    /// Read only files of this date and later. Logs, signatures and positions are always checked
+    /// for all dates.
     pub from: Option<NaiveDate>,
-    /// Read only files up to this date.
+    /// Read only files of this date and earlier.
     pub to: Option<NaiveDate>,
-    /// Heads that an earlier check found valid. Files that commits under these heads name are not
-    /// read again, and the logs must continue these heads.
+    /// Heads that an earlier check found valid. The logs must continue these heads. Files that are
+    /// named by commits under these heads are not read again.
     pub since: Vec<TreeHead>,
     /// Keys that the caller obtained out of band.
     pub public_keys: Vec<PublicKey>,
@@ -61,7 +63,7 @@ pub struct Options {
     /// The certificate authorities that timestamps must lead to. If any are given, each signed log
     /// must have a timestamp.
     pub timestamp_authorities: TimestampAuthorities,
-    /// Threads that read files; at least one.
+    /// Number of threads that read files; at least one is used.
     pub threads: usize,
 }
 
@@ -158,7 +160,8 @@ impl Report {
     }
 }
 
-/// Returns the heads in a JSON report, or `None` if it is not a valid report about this archive.
+/// Returns the heads in a JSON report, or `None` if `report` is not a valid report about this
+/// archive.
 pub fn heads_of_report(report: &[u8], archive_id: &str) -> Option<Vec<TreeHead>> {
     let report: serde_json::Value = serde_json::from_slice(report).ok()?;
     if report["archive_id"].as_str()? != archive_id {
@@ -177,10 +180,10 @@ pub trait Watch: Sync {
     fn read(&self, _done: u64, _total: u64) {}
 }
 
-/// Checks `archive`. Damage is in the report.
+/// Checks `archive`. Damage is not an error but a finding in the report.
 ///
 /// # Errors
-/// If the store cannot be read. This says nothing about the archive.
+/// If the store cannot be read. Such an error does not mean that the archive is damaged.
 pub fn verify(
     archive: &Archive,
     options: &Options,
@@ -254,16 +257,16 @@ pub fn verify(
 
 const LINKED: &str = "a symbolic link is in its path, and an archive has none";
 
-/// Whether a part of a path below the root is a symbolic link, which an archive never has. What it
-/// leads to may be changed without the archive being touched.
+/// Whether a part of a path below the root is a symbolic link, which an archive never has. The
+/// target of a link could be changed without any change below the root.
 fn is_linked(site: &Site, path: &Path) -> bool {
     let Store::Local = site.store else { return false };
     let below = path.ancestors().take_while(|part| *part != site.root);
     below.into_iter().any(|part| std::fs::symlink_metadata(part).is_ok_and(|found| found.is_symlink()))
 }
 
-/// Names in a folder of an archive, sorted. If the folder is a link or below one, that is a finding of
-/// `kind`, and it has no names.
+/// Names in a folder of an archive, sorted. If the folder is a link or below a link, adds a finding
+/// of `kind` and returns no names.
 async fn names_in(
     site: &Site,
     folder: &Path,
@@ -280,8 +283,8 @@ async fn names_in(
     Ok(names)
 }
 
-/// Reads the bytes of a listed name. There are none if the name is not a file, is a link or below
-/// one, or is of a file that is larger than its kind can be.
+/// Reads the bytes of a file that was listed. Returns no bytes if it is not a file, is a link or
+/// below a link, or is larger than the maximum size of its kind.
 async fn read(site: &Site, path: &Path) -> Result<Bytes, ProofError> {
     if is_linked(site, path) {
         return Ok(Bytes::new());

@@ -8,7 +8,8 @@ use strongroom_schemas::{Table, VolumeId};
 
 use super::{FindingKind, Report, volumes_of};
 
-/// Suffix of the `appId` that has a partition's number of records, next to its offset.
+/// Suffix of the `appId` under which a partition's number of records is stated. The `appId` without
+/// the suffix has its offset.
 const RECORDS: &str = "#records";
 
 /// The position of a partition after a commit.
@@ -24,17 +25,17 @@ struct Reached {
 /// of rows.
 type Ranges = HashMap<String, Vec<(i64, i64, u64)>>;
 
-/// A killed run leaves alerts and rejects of one seal without their events. If more commits than
-/// this are without their events, events are gone.
+/// A killed run may leave the alerts and rejects of one seal without the events of that seal. If
+/// more commits than this lack their events, events were removed.
 const COMMITS_AHEAD_MAX: usize = 1;
-/// Younger commits are not counted: their events may be sealed after the commits of `events` were
-/// read.
+/// Commits that are younger than this are not counted, because their events may have been sealed
+/// after this check read the commits of `events`.
 const AHEAD_MS_MIN: i64 = 60 * 60 * 1000;
 
 pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut Report) {
     let rejects = others(volumes, Table::Rejects, report);
     others(volumes, Table::Alerts, report);
-    // Every activity record is a row of the table, so there are no rejects to add.
+    // Activity records have no rejects: every record is a row of the table.
     let own = truth(volumes, Table::Activity, &Ranges::new(), report).len();
     let events = truth(volumes, Table::Events, &rejects, report);
     check_ahead(Table::Rejects, volumes, &events, report);
@@ -42,8 +43,8 @@ pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut
     report.checked.partitions = (events.len() + own) as u64;
 }
 
-/// Checks that `events` are not far behind `table`, whose rows are committed before the events that
-/// they belong to.
+/// Checks that `events` is not far behind `table`. A seal commits rows of `table` before its
+/// events.
 fn check_ahead(
     table: Table,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -78,7 +79,7 @@ fn check_ahead(
     }
 }
 
-/// Checks a table whose positions state how many records its sources had. Returns its sources.
+/// Checks a table whose positions decide how far its sources have been stored. Returns its sources.
 fn truth(
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     table: Table,
@@ -205,8 +206,8 @@ fn check_sums(
     }
 }
 
-/// Returns the ranges of the rows of a table that is not checked by `truth`. Checks that each range
-/// is before the position of its partition, and that positions do not move back.
+/// Returns the ranges of the rows of a table that `truth` does not check. Checks that each range is
+/// before the position of its partition, and that positions do not move back.
 fn others(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, table: Table, report: &mut Report) -> Ranges {
     let (mut ranges, mut reached): (Ranges, HashMap<String, i64>) = Default::default();
     for (log, commits) in volumes_of(volumes, table) {

@@ -83,7 +83,7 @@ pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Re
     Ok(Found { policy, dropped: dropped.good, held })
 }
 
-/// Reports each volume that a key record names, but that does not exist and was not dropped.
+/// Reports each volume that a key record names and that neither exists nor was dropped.
 pub(super) fn missing(keys: &Keys, there: &[VolumeId], found: &Found, report: &mut Report) {
     let mut told = HashSet::new();
     for record in &keys.records {
@@ -100,16 +100,16 @@ pub(super) fn missing(keys: &Keys, there: &[VolumeId], found: &Found, report: &m
     }
 }
 
-/// A volume that is missing, or has fewer commits than a commit of another volume says.
+/// A volume that is missing, or has fewer commits than a commit of another volume states.
 pub(super) struct TruncatedVolume {
     log: VolumeId,
     size: u64,
     there: Option<u64>,
-    /// Path of the commit that says so.
+    /// Path of the commit that states a larger number.
     place: String,
 }
 
-/// Returns the volumes that have fewer commits than a commit of another volume says. A dropped
+/// Returns the volumes that have fewer commits than a commit of another volume states. A dropped
 /// volume counts with the number of commits in its drop record.
 pub(super) fn truncated(
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -141,10 +141,10 @@ pub(super) async fn report_truncated(
     report: &mut Report,
 ) -> Result<(), ProofError> {
     for TruncatedVolume { log, size, there, place } in truncated {
-        // If the last commit that is named exists now, it was made during this check. Missing
-        // commits before it are a finding of another kind.
+        // If the last of the stated commits exists now, it was made during this check. If a commit
+        // before it is missing, that is a finding of another kind.
         let path = layout::commit(&site.volume(log), size - 1);
-        // What a link leads to is not the archive's.
+        // The target of a link does not belong to the archive.
         let is_elsewhere = there.is_none() && is_linked(site, &path);
         let exists = site.store.exists(&path).await;
         if exists.map_err(|source| ProofError::Read { path, source })? && !is_elsewhere {
@@ -225,7 +225,8 @@ pub(super) fn remembered(name: &str, head: &TreeHead, found: &Found, report: &mu
     true
 }
 
-/// Checks that nothing is left of dropped volumes, and that every held object exists and is held.
+/// Checks that nothing remains of dropped volumes, that every object under a legal hold exists, and
+/// that in a bucket the store holds it.
 pub(super) async fn objects(site: &Site, found: &Found, report: &mut Report) -> Result<(), ProofError> {
     match &site.store {
         Store::Local => {
@@ -245,7 +246,7 @@ pub(super) async fn objects(site: &Site, found: &Found, report: &mut Report) -> 
                     report.find(
                         FindingKind::HoldMissing,
                         path.as_str(),
-                        format!("hold \"{name}\" is on it, but it is missing"),
+                        format!("it is under hold \"{name}\", but it is missing"),
                     );
                 }
             }
@@ -272,7 +273,7 @@ async fn held(site: &Site, bucket: &Bucket, found: &Found, report: &mut Report) 
                 report.find(
                     FindingKind::HoldMissing,
                     path.as_str(),
-                    format!("hold \"{name}\" is on it, but the store does not hold it"),
+                    format!("it is under hold \"{name}\", but the store does not hold it"),
                 );
             }
             Condition::Unknown(_) => unknown += 1,

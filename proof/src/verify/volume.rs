@@ -19,8 +19,8 @@ use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, delta, names_
 
 /// Number of small files that are read at the same time.
 const READS_AT_ONCE: usize = 16;
-/// How much earlier than the previous commit's time the time of a commit may be. Two writers have
-/// two clocks.
+/// By how many milliseconds the time of a commit may be earlier than that of the commit before it.
+/// Two writers may have clocks that differ.
 const CLOCK_BACK_MS_MAX: i64 = 600_000;
 /// Reads the volume's commits and checks its log.
 pub(crate) async fn check(
@@ -208,7 +208,7 @@ async fn check_log(
     Ok(())
 }
 
-/// Reports commits that are not under a valid checkpoint.
+/// Reports the commits from `size` on, which are not under a valid checkpoint.
 fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, report: &mut Report) {
     let behind = &commits[size as usize..];
     if behind.is_empty() || keys.records.is_empty() {
@@ -216,8 +216,8 @@ fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, repo
     }
     let detail = format!("{} commits from {size} on are not signed yet", behind.len());
     let now = Utc::now().timestamp_millis();
-    // A commit dated far in the future would count as young forever, so its time is limited too.
-    // The clocks of other machines may be slightly ahead.
+    // A commit with a time far in the future would count as young forever, so its time may be ahead
+    // of our clock only by a little, as the clocks of other machines may be.
     let young = now - UNPROVEN_SECONDS_MAX * 1000..=now + CLOCK_AHEAD_MS_MAX;
     if behind.iter().all(|commit| commit.time_ms.is_some_and(|time| young.contains(&time))) {
         report.not_checked.push(format!("{}: {detail}", log.name()));
@@ -226,9 +226,9 @@ fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, repo
     }
 }
 
-/// Checks tiles against the commits. If the root of a checkpoint was wrong, a commit was changed
-/// and the tiles are not reported. In that case this returns the first commit that differs from its
-/// tile, if any.
+/// Checks tiles against the commits. If the root of a checkpoint was wrong, a commit was changed;
+/// then tiles are not reported, and this returns the first commit that differs from its tile, if
+/// any.
 async fn tiles(
     site: &Site,
     log: VolumeId,
@@ -242,8 +242,8 @@ async fn tiles(
     let mut before = from;
     let newest = sizes.last().copied().unwrap_or(0);
     for size in sizes.iter().copied().filter(|size| *size > from) {
-        // In a bucket each tile is a request, so partial tiles of older checkpoints are not checked
-        // there.
+        // In a bucket, each tile is a request, so the partial tiles of older checkpoints are not
+        // checked.
         let all = tree::tiles(if size == newest { from } else { before }, size).into_iter();
         wanted.extend(all.filter(|tile| {
             tile.width == tree::TILE_WIDTH || size == newest || matches!(site.store, Store::Local)

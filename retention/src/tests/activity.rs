@@ -1,5 +1,5 @@
-//! Activity records: they are sealed with or without events, survive a run that dies at any step,
-//! and are checked as strictly as events.
+//! Tests of activity records: they are sealed with or without events, survive a run that dies at
+//! any step, and are checked as strictly as events.
 
 use std::fmt::Display;
 use std::io;
@@ -28,7 +28,7 @@ use crate::drop::drop_with;
 use crate::hold::{place, release};
 use crate::{DropRequest, Scope, Work};
 
-/// The rows are made up, so each stands for an empty record.
+/// A renderer for rows that were never received: each row has an empty record.
 struct NoRecords;
 
 impl Records for NoRecords {
@@ -68,7 +68,7 @@ fn records(from: i64, to: i64) -> Vec<ActivityRecord> {
     (from..to).map(record).collect()
 }
 
-/// Sealed bodies, in order, after their columns were compared with them.
+/// Returns the sealed bodies, in order. Checks first that their columns match them.
 fn sealed(archive: &Archive, partition: &str) -> Vec<String> {
     let Some(rows) = read_all(archive, Table::Activity, partition) else { return Vec::new() };
     let text = |name: &str| rows.column_by_name(name).expect("a column").as_string::<i32>().clone();

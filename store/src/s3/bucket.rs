@@ -1,7 +1,8 @@
-//! What a bucket as a whole promises: its lock, its versions, its rules, and whether a name can be
-//! taken twice.
+//! The settings of a bucket: object lock, versioning, lifecycle rules, its policy, and whether it
+//! refuses a second object under one name.
 //!
-//! Invariant: reads settings and creates buckets; never changes an existing bucket.
+//! Invariant: this module reads settings and creates buckets. It never changes the settings of an
+//! existing bucket.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +23,8 @@ use crate::s3_error::{S3Error, repeat};
 
 /// Number of days for which the object of a probe is locked; the number has no meaning.
 const PROBE_LOCK_DAYS: u64 = 1;
-/// The region that must not be named when a bucket is created there.
+/// The region that a request to create a bucket must not name: a bucket without a named region is
+/// created in it.
 const REGION_UNNAMED: &str = "us-east-1";
 
 /// Whether a bucket's objects can be locked, and its default lock.
@@ -91,14 +93,15 @@ impl S3 {
             // The store says that a random name is taken, which cannot be true.
             Put::Present => return Ok(false),
         }
-        // The content differs from the first object's: if the answer to this PUT is lost, `put`
-        // compares the object with its content and takes equality for success, which would hide
-        // that the store refused.
+        // The content must differ from that of the first object. If the answer to this PUT is lost,
+        // `put` compares the stored object with the content of this PUT and counts equal content as
+        // success, which would hide that the store refused the PUT.
         let second = Content::Bytes(Bytes::from_static(b"second"));
         Ok(self.put(&path, &second, locked).await.map_err(failed)? == Put::Present)
     }
 
-    /// True if the bucket exists, false if it does not. A refusal by the store is an error.
+    /// True if the bucket exists, false if it does not. If the store refuses to say, that is an
+    /// error.
     pub async fn bucket_exists(&self) -> Result<bool> {
         let head = repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).send().await;
@@ -244,8 +247,9 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// Names directly below a folder, of objects and of folders, whether or not something hides
-    /// them; and the first object that `is_ours` accepts and that is not as it was put.
+    /// Names of the objects and folders directly below a folder, including those that a delete
+    /// marker hides; and the first object that `is_ours` accepts and that was hidden or replaced
+    /// after it was put.
     pub async fn names_and_changes(
         &self,
         folder: &std::path::Path,
@@ -283,7 +287,8 @@ impl S3 {
         }
         let change = |versions: &[Option<Listed>]| match versions {
             versions if versions.iter().any(Option::is_none) => Some(Changed::Hidden),
-            // A PUT that was repeated because its answer was lost has the same content.
+            // Versions with equal content are allowed: a PUT may be repeated because its answer was
+            // lost.
             versions if versions.windows(2).any(|pair| pair[0] != pair[1]) => Some(Changed::Replaced),
             _ => None,
         };
@@ -296,8 +301,8 @@ impl S3 {
         Ok((names.into_iter().collect(), changed))
     }
 
-    /// The id of the oldest version of an object, whether or not something hides it; `None` if the
-    /// object never existed.
+    /// The id of the oldest version of an object, even if a newer version or a delete marker hides
+    /// it; `None` if the object never existed.
     pub async fn oldest_version(&self, name: &std::path::Path) -> Result<Option<String>, S3Error> {
         let key = self.key(name);
         let page = repeat(self.timeout(0), || async {
@@ -359,8 +364,8 @@ impl S3 {
         }
     }
 
-    /// How many seconds the store's clock is ahead of ours, with the one-second precision of its
-    /// answers' dates.
+    /// How many seconds the store's clock is ahead of ours. The dates in the store's answers have a
+    /// precision of one second.
     pub async fn clock_ahead(&self) -> Result<Option<i64>, S3Error> {
         repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).customize();

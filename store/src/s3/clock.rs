@@ -1,5 +1,6 @@
-//! The difference between the store's clock and ours. It matters because we compute the end of a
-//! retention with our clock, and the store decides with its own when that end has come.
+//! The difference between the store's clock and ours. The difference matters because we compute the
+//! end of a retention with our clock, and the store decides with its own clock when the retention
+//! has ended.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,9 +1,9 @@
-//! Our identity at the store, looked up again while the process runs.
+//! The credentials for the store, which are looked up again while the process runs.
 //!
 //! Invariant: a change by the operator (rotated keys in a file, a renewed token) takes effect
-//! within [`AGE_MAX`], without a restart. The SDK's own chain reads files once and keeps the result
-//! for the life of the client; this one builds a new chain whenever credentials are requested. It
-//! keeps none itself.
+//! within [`AGE_MAX`], without a restart. The SDK's own chain of providers reads files once and
+//! keeps the result for the life of the client; [`Lookup`] builds a new chain whenever credentials
+//! are requested, and keeps no credentials itself.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

@@ -1,8 +1,8 @@
-//! The permissions that each role needs and those that no one should have, as policies to be
-//! installed by hand.
+//! IAM policies for an administrator to install: the permissions that each role needs, and those
+//! that no one should have.
 //!
-//! Invariant: policies are printed, never applied. Whoever can change the policy of a bucket can
-//! also undo it, and this program must not be able to.
+//! Invariant: policies are printed, never applied. An identity that can install a bucket's policy
+//! can also remove it, and this program must not have that permission.
 
 use serde_json::{Value, json};
 use strongroom_schemas::Table;
@@ -22,8 +22,9 @@ const DENIED: [&str; 7] = [
     "s3:PutBucketPolicy",
 ];
 
-/// Minimum number of days that a retention must still run at the time of a PUT. The day that is
-/// added to every retention is not counted, which allows for clocks that differ.
+/// The minimum remaining retention, in days, that the bucket policy demands at the time of a PUT.
+/// The day that is added to every retention is not part of this minimum, so a PUT passes even if
+/// the clocks differ by some hours.
 fn days_min(retention: Retention) -> i64 {
     i64::from(retention.years) * 365 + i64::from(retention.years / 4)
 }
@@ -172,8 +173,8 @@ pub fn remover_policy(s3: &S3) -> Value {
 /// The actions that the bucket itself refuses to everyone.
 pub fn bucket_policy(s3: &S3, retention: Retention) -> Value {
     let (bucket, objects) = arns(s3);
-    // `sealed` leaves out the folder of the objects with which a writer tests the store, because
-    // these objects are locked for only a day.
+    // `sealed` does not include the folder of the objects that a writer puts to test the store,
+    // because these objects are locked for only a day.
     let below = objects.trim_end_matches('*');
     let tables = Table::ALL.iter().map(|table| format!("{below}{}/*", table.name()));
     let records = [layout::KEYS, layout::RETENTION, layout::HOLDS, layout::DROPPED];

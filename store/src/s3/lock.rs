@@ -2,8 +2,9 @@
 //! holds, and removing versions without a lock.
 //!
 //! Invariants: a version is always named, except for an object that this process has just put. The
-//! end of a lock is only ever moved to a later date, and the store allows nothing else. A version
-//! is removed only for `retention::dropped`, without any header that would bypass a lock.
+//! end of a lock is only ever moved to a later date. A version is removed only for
+//! `retention::drop`. No request has a header that bypasses a lock, so the store refuses to shorten
+//! a lock or to remove a locked version.
 
 use std::path::Path;
 
@@ -27,8 +28,9 @@ pub struct Protection {
 }
 
 impl S3 {
-    /// What protects a version. Takes one request, and another for each part that the answer omits:
-    /// a store omits both what is not set and what it refuses to show.
+    /// What protects a version. Takes one request for the object's head, and one more for each of
+    /// lock and hold that the answer omits, because a store omits both a value that is not set and
+    /// a value that it refuses to show.
     pub async fn protection(&self, name: &Path, version: Option<&str>) -> Result<Protection, S3Error> {
         let key = self.key(name);
         let mut found = repeat(self.timeout(0), || async {

@@ -8,16 +8,16 @@
 //! Invariants:
 //! 1. An object is one PUT with `If-None-Match: *`, its SHA-256, a lock mode and an explicit
 //!    retain-until date. There is no multipart upload, so half an object never exists.
-//! 2. Nothing is ever replaced or copied; there is no code for it. A version is deleted only for a
-//!    volume that was dropped, and only if no lock protects it.
+//! 2. No object is ever replaced or copied: there is no code that could do so. A version is deleted
+//!    only if it belongs to a volume that was dropped and no lock protects it.
 //! 3. A PUT that may have succeeded although its answer was lost is confirmed by comparing the
 //!    object with the content of the PUT: if they are equal, the PUT was done. So a lost answer
 //!    neither duplicates an object nor fails a run.
 //! 4. All requests run on the threads of `background`, which live as long as the process, so
 //!    connections do not die with the runtime of the first caller.
 //!
-//! On a crash at any moment, an object exists whole or not at all. Objects that no commit names
-//! stay where they are, locked like all other objects; readers never see them.
+//! After a crash at any moment, an object exists whole or not at all. Objects that no commit names
+//! stay in the bucket, locked like all other objects; readers never see them.
 
 mod body;
 mod bucket;
@@ -59,19 +59,19 @@ use crate::options::{LockMode, Retention, S3Options};
 pub const SCHEME: &str = "s3";
 /// Time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Slowest transfer that the time limit of a request allows for: the limit grows with the number of
-/// bytes.
+/// Slowest transfer that does not run into the time limit of a request: the limit is extended by
+/// the time that the request's bytes take at this speed.
 const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 /// Limit of S3 for one PUT.
 const PUT_BYTES_MAX: u64 = 5 << 30;
-/// Ranges closer to each other than this are read as one: reading this many unneeded bytes costs
-/// less than another request.
+/// Two ranges with a smaller gap than this are read with one request: reading this many unneeded
+/// bytes costs less than a second request.
 const GAP_BYTES_MAX: u64 = 256 << 10;
 /// Maximum size of one ranged request; a longer range becomes several parallel requests.
 const RANGE_BYTES_MAX: u64 = 8 << 20;
 /// Maximum number of parallel requests of one read.
 const READS_MAX: usize = 8;
-/// Region for stores without regions.
+/// Region that is named to stores that have no regions.
 const REGION_ELSEWHERE: &str = "us-east-1";
 
 /// A prefix of a bucket. Cheap to clone.
@@ -205,7 +205,7 @@ impl S3 {
 
     /// Prepares access to `location`, without a request to the store.
     pub async fn connect(location: &str, options: &S3Options) -> Result<S3> {
-        // What is before an @ may be a key.
+        // The part of a location before an @ may be a secret key.
         let shown = location.rsplit('@').next().unwrap_or(location);
         let shown = if shown.len() < location.len() {
             format!("{SCHEME}://…@{shown}")
@@ -457,8 +457,8 @@ impl S3 {
         }
     }
 
-    /// Reads a range, in the form of the HTTP header, or the whole object if `range` is `None`. An
-    /// answer of more than `bytes_max` bytes is an error.
+    /// Reads the range of bytes that `range` states in the form of the HTTP header `Range`, or the
+    /// whole object if `range` is `None`. An answer of more than `bytes_max` bytes is an error.
     pub async fn get_part(
         &self,
         name: &Path,
@@ -533,7 +533,7 @@ impl S3 {
         Ok(ranges.iter().map(|range| cut(&requests, &parts, range)).collect())
     }
 
-    /// Names directly below a folder, of objects and of folders; empty if the folder does not
+    /// Names of the objects and folders directly below a folder; empty if the folder does not
     /// exist.
     pub async fn names(&self, folder: &Path) -> Result<Vec<String>, S3Error> {
         self.names_from(folder, None).await
@@ -570,7 +570,7 @@ impl S3 {
 /// Whether another page of a listing follows, at the place that the last page named.
 ///
 /// # Errors
-/// If the page is not the last one and names no place.
+/// If the page says that another page follows, but not from where.
 fn continues(is_truncated: Option<bool>, next: Option<&str>) -> Result<bool, S3Error> {
     match (is_truncated, next) {
         (Some(true), None) => {

@@ -272,6 +272,7 @@ fn paths_of(field: &Field) -> Vec<String> {
     let one = |path: &str| vec![path.to_owned()];
     match field {
         Field::Actor | Field::Column(index::USER_NAME) => one("user.username"),
+        Field::Column(index::IMPERSONATED_USER_NAME) => one("impersonatedUser.username"),
         Field::Column(index::REQUEST_URI) => one(URI),
         Field::Column(index::RESPONSE_MESSAGE) => one("responseStatus.message"),
         Field::Column(index::AUTHZ_DECISION) => one("annotations.authorization.k8s.io/decision"),
@@ -364,6 +365,13 @@ detection:
   a: {user.username: eve}
   condition: a
 ---
+title: Borrowed
+name: borrowed
+logsource: {product: kubernetes, service: audit}
+detection:
+  a: {impersonatedUser.username: eve}
+  condition: a
+---
 title: Plain
 name: plain
 logsource: {product: kubernetes, service: audit}
@@ -441,6 +449,9 @@ correlation:
         // From a token, it cannot be seen whether the name is the one that the rule asks for, so
         // the event counts.
         assert_eq!(hidden(&[mark(&[], &["/user/username"])], "secrets"), [one("name", "user.username", 1)]);
+        let borrowed = [mark(&[], &["/impersonatedUser/username"])];
+        let field = "impersonatedUser.username";
+        assert_eq!(hidden(&borrowed, "secrets"), [one("borrowed", field, 1)]);
         let dropped = [mark(&["/requestURI/a"], &[])];
         assert_eq!(hidden(&dropped, "secrets"), [one("many", "requestURI", 1)]);
         assert_eq!(hidden(&[mark(&[], &["/requestURI"])], "secrets"), []);

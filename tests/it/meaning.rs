@@ -117,7 +117,7 @@ use Kept::{Escaped, Finding, Mapped, Raw, Rendered};
 
 /// Logs of at most [`LOG_ROWS`] events. Each log becomes a data file of its own.
 fn logs() -> Vec<String> {
-    let mut logs = vec![String::new(); 9];
+    let mut logs = vec![String::new(); 12];
     for (number, log) in logs.iter_mut().enumerate() {
         for row in 0..LOG_ROWS {
             let at = number * LOG_ROWS + row;
@@ -132,7 +132,18 @@ fn logs() -> Vec<String> {
                         json!({ "records": [{ "category": "kube-audit", "properties": properties }] })
                     )
                 }
-                _ => writeln!(log, "{}", entry(at)),
+                8 => writeln!(log, "{}", entry(at)),
+                9 => {
+                    let list =
+                        json!({ "kind": "EventList", "apiVersion": "audit.k8s.io/v1", "items": [event(at)] });
+                    writeln!(log, "{}", json!({ "@timestamp": "t", "message": list.to_string() }))
+                }
+                10 => writeln!(log, "2026-03-02T10:00:00.1Z stdout F [{}]", event(at)),
+                _ => {
+                    let mut deep = entry(at);
+                    deep["protoPayload"]["request"] = (0..200).fold(json!(1), |inner, _| json!([inner]));
+                    writeln!(log, "{}", json!({ "message": json!([deep]).to_string() }))
+                }
             }
             .expect("text");
         }

@@ -760,7 +760,7 @@ impl Decoder {
         records_left: &mut usize,
     ) -> bool {
         let bytes = &whole.line[start..end];
-        let list = wrapper::inner_list(bytes, self.config.depth_max, &self.reading.writers);
+        let list = wrapper::inner_list(bytes, self.config.depth_max, &self.reading);
         let Some(Opened { event: elements, dialect }) = list else { return false };
         let Some(left) = records_left.checked_sub(elements.len()) else { return false };
         *records_left = left;

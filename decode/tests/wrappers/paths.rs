@@ -54,6 +54,21 @@ fn an_event_at_the_path_is_found() {
 }
 
 #[test]
+fn a_list_at_the_path_is_its_elements() {
+    let events = lines(69, 3);
+    let items = events.join(",");
+    let list = format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[{items}]}}"#);
+    let array = format!("[{items}]");
+    for value in [list.clone(), array.clone(), quoted(&list), quoted(&format!(" {array} "))] {
+        let line = format!(r#"{{"id":1,"detail":{{"audit": {value}}}}}"#);
+        same_events(&decoded(&line, "detail.audit"), &events);
+        assert_eq!(check(line.as_bytes()).events.num_rows(), 0, "not without the path");
+        let other = line.replace(r#""id":1"#, r#""container_name":"web""#);
+        assert_eq!(decoded(&other, "detail.audit").events.num_rows(), 0, "{other}");
+    }
+}
+
+#[test]
 fn what_is_recognised_needs_no_path() {
     let events = lines(62, 3);
     let text: String = events.iter().map(|event| format!("{event}\n")).collect();

@@ -20,7 +20,7 @@ use strongroom_schemas::format::EVENTS_FORMAT;
 use super::layers::{self, Around, Opened};
 use super::trail::{self, Located, Trail};
 use super::writers::Writers;
-use super::{Beside, Content, bare_event, is_array, records, short_items};
+use super::{Beside, Content, Reading, bare_event, is_array, records, short_items};
 use crate::dialect::Dialect;
 use crate::json;
 use crate::plain::PlainEvent;
@@ -47,9 +47,11 @@ pub enum ElementContent {
     Refused(Refusal),
 }
 
-/// Returns the elements of the list of events inside the layers of `line`, which is neither an event
-/// nor a list of events itself. `None` if there is no such list.
-pub fn inner_list(line: &[u8], depth_max: usize, writers: &Writers) -> Option<Opened<Vec<Element>>> {
+/// Returns the elements of the list of events inside the layers of `line`, or at the path that is
+/// configured. The caller knows that `line` is neither an event nor a list of events itself. `None` if
+/// there is no such list.
+pub fn inner_list(line: &[u8], depth_max: usize, reading: &Reading) -> Option<Opened<Vec<Element>>> {
+    let writers = &reading.writers;
     // No line is opened again that cannot have an element.
     if !super::says_event(line) && memchr::memmem::find(line, b"protoPayload").is_none() {
         return None;
@@ -61,7 +63,15 @@ pub fn inner_list(line: &[u8], depth_max: usize, writers: &Writers) -> Option<Op
     let mut judge = |text: &[u8], _, trail: &Trail<'_>| {
         list(text, depth_max, writers, trail).ok_or_else(|| why_not(text, depth_max, writers))
     };
-    layers::open_lists(line, why_not(line, depth_max, writers), writers, &mut judge).ok()
+    let refusal = why_not(line, depth_max, writers);
+    match (layers::open_lists(line, refusal.clone(), writers, &mut judge), &reading.unwrap) {
+        (Ok(opened), _) => Some(opened),
+        (Err(refused), Some(path)) if refused.reason != Reason::UntrustedOrigin => {
+            let event = layers::open_lists_at(line, &refusal, path, writers, &mut judge).ok()?;
+            Some(Opened { event, dialect: Dialect::OtherWrapper })
+        }
+        (Err(_), _) => None,
+    }
 }
 
 /// Returns the event of a line whose layers have a list with nothing but this event.
@@ -72,9 +82,10 @@ pub(super) fn only_inner(
     line: &[u8],
     refusal: Refusal,
     depth_max: usize,
-    writers: &Writers,
+    reading: &Reading,
 ) -> Result<PlainEvent, Refusal> {
-    let list = inner_list(line, depth_max, writers).map(|opened| opened.event);
+    let writers = &reading.writers;
+    let list = inner_list(line, depth_max, reading).map(|opened| opened.event);
     let Some([Element { record, content, .. }]) = list.as_deref() else { return Err(refusal) };
     let text = line.get(record.clone()).unwrap_or_default();
     match content {
@@ -198,7 +209,7 @@ mod tests {
     const EVENT: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get"}"#;
 
     fn found(line: &str) -> Option<Vec<String>> {
-        let list = inner_list(line.as_bytes(), 128, &Writers::SERVERS)?.event;
+        let list = inner_list(line.as_bytes(), 128, &Reading::default())?.event;
         let texts = list.into_iter().map(|element| match element.content {
             ElementContent::Refused(refusal) => refusal.to_string(),
             ElementContent::Mapped(_) => "mapped".to_owned(),

@@ -159,6 +159,12 @@ impl<'w> Layers<'w> {
         Layers { left: self.left - 1, ..self }
     }
 
+    /// Whether `text`, which is in a string, may be an event or have layers.
+    fn may_open(self, text: &[u8]) -> bool {
+        let is_list = self.has_lists && text.starts_with(b"[");
+        text.starts_with(b"{") || is_list || prefix::find(text, self.has_lists).is_some()
+    }
+
     /// Judges the text that `step` leads to, and opens its layers if it is not an event itself.
     fn inside<T>(
         self,
@@ -340,28 +346,53 @@ pub fn open_at<T>(
     writers: &Writers,
     judge: &mut Judge<'_, T>,
 ) -> Result<T, AtPath> {
+    let judge = &mut |text: &[u8], around, _: &Trail<'_>| judge(text, around);
+    value_at(text, refusal, path, Layers::of(writers), judge)
+}
+
+/// Like [`open_at`], for a list of events. `judge` is also called with arrays.
+pub(super) fn open_lists_at<T>(
+    text: &[u8],
+    refusal: &Refusal,
+    path: &EventPath,
+    writers: &Writers,
+    judge: &mut JudgeInside<'_, T>,
+) -> Result<T, AtPath> {
+    value_at(text, refusal, path, Layers { has_lists: true, ..Layers::of(writers) }, judge)
+}
+
+fn value_at<T>(
+    text: &[u8],
+    refusal: &Refusal,
+    path: &EventPath,
+    layers: Layers<'_>,
+    judge: &mut JudgeInside<'_, T>,
+) -> Result<T, AtPath> {
     let object = carrier(text, refusal).ok_or(AtPath::Closed)?;
     let names: Vec<&str> = path.names().collect();
     let found = value(&object, &names);
-    if let Some(other) = other_source(&object, found.as_slice(), writers) {
+    if let Some(other) = other_source(&object, found.as_slice(), layers.writers) {
         return Err(AtPath::OtherSource(other.refusal(says_event(text))));
     }
     if let Some(part) = parts::unjoined(&object) {
         return Err(AtPath::OtherSource(part));
     }
     let found = found.ok_or(AtPath::Absent)?;
-    if found.get().starts_with('{') {
-        return judge(found.get().as_bytes(), Around::Carrier).map_err(AtPath::Refused);
+    let literal = found.get().as_bytes();
+    if literal.starts_with(b"{") || layers.has_lists && literal.starts_with(b"[") {
+        let step = Step::Part(trail::offset(text, literal));
+        return judge(literal, Around::Carrier, &Trail::after(layers.trail, step)).map_err(AtPath::Refused);
     }
     let not_event =
         || AtPath::Refused(Refusal::new(Reason::NotAnAuditEvent, "neither an object nor its text"));
-    let text = spelt(found, true).ok_or_else(not_event)?;
-    let text = json::trim(&text);
-    if !text.starts_with(b"{") && prefix::find(text, false).is_none() {
-        return Err(other_line(text, writers).map_or_else(not_event, AtPath::Refused));
+    let spelt = spelt(found, !layers.has_lists).ok_or_else(not_event)?;
+    let inner = json::trim_start(&spelt);
+    let step = Step::string(text, literal, spelt.len() - inner.len());
+    let inner = json::trim_end(inner);
+    if !layers.may_open(inner) {
+        return Err(other_line(inner, layers.writers).map_or_else(not_event, AtPath::Refused));
     }
-    let judge = &mut |text: &[u8], around, _: &Trail<'_>| judge(text, around);
-    inside(text, Around::Carrier, Layers::of(writers), judge).map_err(AtPath::Refused)
+    layers.inside(inner, Around::Carrier, step, judge).map_err(AtPath::Refused)
 }
 
 /// Returns the dialect of a carrier that has its event in the member `name`, judged by its other
@@ -412,14 +443,14 @@ fn held<'t>(name: &str, value: &'t RawValue, layers: Layers<'_>) -> Option<Held<
     if text.starts_with('[') && layers.has_lists && name != MESSAGE {
         return Some(Held::Object(text));
     }
-    let mut text = spelt(value, name == MESSAGE)?;
+    // The places of bytes that are written as numbers are not known.
+    let mut text = spelt(value, name == MESSAGE && !layers.has_lists)?;
     text.truncate(json::trim_end(&text).len());
     let skipped = text.len() - json::trim_start(&text).len();
     if skipped > 0 {
         text.drain(..skipped);
     }
-    let is_list = layers.has_lists && text.starts_with(b"[");
-    if text.starts_with(b"{") || is_list || prefix::find(&text, layers.has_lists).is_some() {
+    if layers.may_open(&text) {
         return Some(Held::Text { text, skipped });
     }
     other_line(&text, layers.writers).map(Held::Other)

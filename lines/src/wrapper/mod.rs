@@ -408,8 +408,7 @@ pub fn decode_alone_of(bytes: &[u8], reading: &Reading, depth_max: usize) -> Res
         Ok(event) => return Ok(event),
         Err(refusal) => refusal,
     };
-    let only = only_event(bytes, refusal.clone(), depth_max, writers);
-    only.or_else(|refused| inner::only_inner(bytes, refused, depth_max, writers)).or_else(|refused| {
+    let only = only_event(bytes, refusal.clone(), depth_max, writers).or_else(|refused| {
         if refused.reason == Reason::UntrustedOrigin {
             return Err(refused);
         }
@@ -417,7 +416,8 @@ pub fn decode_alone_of(bytes: &[u8], reading: &Reading, depth_max: usize) -> Res
         let at_path =
             reading.unwrap.as_ref().and_then(|path| open_at(bytes, &refusal, path, writers, &mut judge).ok());
         at_path.ok_or(refused)
-    })
+    });
+    only.or_else(|refused| inner::only_inner(bytes, refused, depth_max, reading))
 }
 
 /// Like [`decode_alone_of`], for the record of a row. Such a record may also be a spelling: an element

@@ -1,8 +1,8 @@
 //! An HTTP client with bounds: for sinks, and for other callers that post to a configured address.
 //!
 //! Invariants:
-//! - Redirects are not followed, and link-local addresses are refused: a request goes to the
-//!   configured address only.
+//! - Redirects are not followed, so a request goes to the configured address only. An address that
+//!   is written as a link-local IP address is refused. A name is not resolved for this check.
 //! - A request takes at most [`HTTP_TIMEOUT`], and at most `ANSWER_BYTES_MAX` of an answer are
 //!   read.
 //! - Text of an answer that is shown is shortened, and contains neither control characters nor
@@ -59,7 +59,10 @@ impl HttpOptions {
                 return Err(SinkError::Url { what: "is link-local, where clouds keep credentials" });
             }
             Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) if address.is_unicast_link_local() => {
+            Some(Host::Ipv6(address))
+                if address.is_unicast_link_local()
+                    || address.to_ipv4_mapped().is_some_and(|mapped| mapped.is_link_local()) =>
+            {
                 return Err(SinkError::Url { what: "is link-local, where clouds keep credentials" });
             }
             Some(Host::Ipv6(address)) => address.is_loopback(),
@@ -249,10 +252,15 @@ mod tests {
         assert!(new("https://siem.example/x", true).is_ok());
         assert!(new("http://127.0.0.1:9/x", true).is_ok());
         assert!(new("http://alertmanager.monitoring.svc:9093", false).is_ok());
+        assert!(new("https://[::ffff:10.0.0.7]/", true).is_ok());
+        assert!(new("https://[2001:db8::1]/", true).is_ok());
         for url in [
             "http://siem.example/x",
             "http://169.254.169.254/",
             "https://[fe80::1]/",
+            "https://[febf::1]/",
+            "https://[::ffff:169.254.169.254]/",
+            "https://[::ffff:a9fe:a9fe]/",
             "ftp://x/",
             "x",
             "https://u:p@x/",

@@ -1,6 +1,6 @@
-//! What users see of redaction: a preview gives the same counts as the run, exports and proofs say
-//! what was redacted, tokens of one key join like their values, and each use of a key is recorded
-//! before the answer is given.
+//! What users see of redaction: a preview gives the same counts as the run; exports and proofs say
+//! what was redacted; a join of two columns gives the same rows with tokens of one key as with the
+//! values; and each use of a key is recorded before the answer is given.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use crate::run::{expect_code, export, number, output, strongroom, write};
 
-/// What every value that the policy names begins with.
+/// The beginning of every password and of every patient number, which the policy hides.
 const MARK: &str = "zQpW";
 const EVENTS: usize = 240;
-/// Numbers of different patients and of different passwords.
+/// Number of different patients. Each patient has one patient number, which is in several events.
 const PATIENTS: usize = 17;
 
 fn patient(number: usize) -> String {
@@ -171,7 +171,8 @@ fn a_preview_has_the_counts_of_the_run_and_no_values() {
     let (out, err) = expect_code(of_logs.args(["--cluster", "test"]).arg(&log), 0);
     assert!(!out.contains(MARK) && !err.contains(MARK), "{out}{err}");
     let logs = json_of(&out);
-    // A Secret has two members of data, which are dropped. A patient has one number.
+    // A Secret has two members of data, which are dropped. A patient's record has one number,
+    // which is tokenised. A pod has one security context, which is dropped.
     let (quarter, events) = (EVENTS as u64 / 4, EVENTS as u64);
     assert_eq!((&logs["events"], &logs["changed"]), (&json!(events), &json!(events)));
     assert_eq!(
@@ -358,8 +359,8 @@ fn tokens_join_like_values_until_the_key_is_changed() {
     assert_eq!(number(&archive, &across), 0);
     assert!(number(&archive, pairs) < number(&clear, pairs) && number(&archive, pairs) > 0);
 
-    // A statement that reads columns with tokens prints one note about the two keys. Other
-    // statements print none.
+    // A statement that reads columns which may contain tokens prints one note about the two keys.
+    // Other statements print none.
     let said = |archive: &Path, sql: &str, more: &[&str]| {
         let mut command = strongroom();
         command.args(["query", "--format", "csv", "--archive"]).arg(archive).args(more).arg(sql);
@@ -379,7 +380,7 @@ fn tokens_join_like_values_until_the_key_is_changed() {
     assert!(String::from_utf8_lossy(&told.stderr).contains("tokens of different keys"), "the shell says it");
 }
 
-/// The text of the records of uses, oldest first.
+/// Returns the records of the uses of a key, oldest first.
 fn uses(archive: &Path) -> Vec<Value> {
     let mut query = strongroom();
     query.args(["query", "--format", "json", "--archive"]).arg(archive);
@@ -428,8 +429,8 @@ fn a_token_is_revealed_with_the_key_and_a_record() {
         assert!(!record.to_string().contains(MARK));
     }
     assert_eq!(uses(&redacted).len(), 4);
-    // With another key there is no answer, and the error names the key that is needed. With that
-    // key as an old key there is one.
+    // With another key there is no answer, and the error names the key that is needed. With
+    // a policy that has that key among its old keys, there is an answer.
     let other = site.policy("b.toml", "b.key", &[]);
     let unknown = with_input(&mut reveal(&token, &["--redact", other.to_str().expect("text")]), &patient(1));
     let err = String::from_utf8_lossy(&unknown.stderr).into_owned();
@@ -581,7 +582,7 @@ fn keys_are_made_once_and_never_printed() {
     let again = output(strongroom().args(["redact", "key", "new"]).arg(&path));
     assert_eq!(again.status.code(), Some(2), "an existing key is never replaced");
     assert_eq!(std::fs::read_to_string(&path).expect("a key"), text);
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("ours");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("permissions");
     let open = output(strongroom().args(["redact", "key", "id", &source]));
     assert_eq!(open.status.code(), Some(1), "others may read it");
     for wrong in ["redact.key", "files:x", "file:", "env:"] {
@@ -621,7 +622,7 @@ fn a_hunt_and_the_coverage_say_what_they_cannot_see() {
     );
     let policy = site.at("policy.toml");
     let chosen = coverage(&clear, &["--redact", policy.to_str().expect("text")]);
-    assert_eq!(chosen["in_clear"]["events"], EVENTS, "and what the policy names");
+    assert_eq!(chosen["in_clear"]["events"], EVENTS, "Secrets, and the values that the policy names");
     let kept = coverage(&redacted, &[]);
     assert_eq!(kept["in_clear"]["events"], 0);
     assert!(kept["hidden"]["privileged-container"].is_object());

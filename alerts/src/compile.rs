@@ -39,8 +39,8 @@ const GATES: [Field; 16] = [
     Field::DryRun,
 ];
 
-/// Pairs of gates that are also combined into one gate, because a rule may need a value in either
-/// of the two columns.
+/// Pairs of gates from which a combined gate is made as well. It is for a rule that needs a value
+/// in the first or the second column, so neither column alone excludes the rule.
 pub(crate) const PAIRS: [(Field, Field); 1] =
     [(Field::Column(index::IMPERSONATED_USER_NAME), Field::List(index::IMPERSONATED_USER_GROUPS))];
 
@@ -189,8 +189,7 @@ pub(crate) struct Program {
     /// position among the base rules of that correlation. The key is the position of the base
     /// rule's [`crate::RuleInfo`].
     pub(crate) feeds: HashMap<usize, Vec<(usize, usize)>>,
-    /// Columns that are read by leaves and correlations, besides the columns that every alert
-    /// needs.
+    /// Columns that leaves and correlations read. Columns that only alerts need are not among them.
     pub(crate) columns: Vec<usize>,
     /// Columns that are read by leaves that need no body.
     pub(crate) cheap_columns: Vec<usize>,

@@ -1,9 +1,9 @@
 //! Finds the fields that rules ask for and that a kind of log does not have.
 //!
 //! Invariant: every field of a rule is counted, whatever its part in the condition, and so is every
-//! field by which a correlation groups or counts. Conditions on `stage` and `dry_run` that are
-//! added to a rule which does not name these fields are not counted, because the absence of these
-//! fields is harmless. No state.
+//! field by which a correlation groups or counts. Three fields are exceptions, because a rule can
+//! do its work without their columns: `dry_run` and `outcome` are never counted, and a test of the
+//! response code is counted only if it accepts a code of success. No state.
 
 use std::collections::BTreeSet;
 
@@ -63,8 +63,9 @@ impl LogKind {
 /// Response codes of requests that succeeded.
 const SUCCESSES: [&str; 5] = ["101", "200", "201", "202", "302"];
 
-/// Adds the columns of the fields in an expression to `out`. A line about the response code counts
-/// only if it asks for the code of a success, which is the code that some logs lack.
+/// Adds the columns of the fields in an expression to `out`. The column of the response code is
+/// added only if a test accepts a code of success, because logs that lack codes lack only those of
+/// successes.
 pub(crate) fn columns_in(expr: &Expr, out: &mut BTreeSet<usize>) {
     expr.leaves(&mut |leaf, _| match leaf {
         Expr::Field(Field::Column(index::RESPONSE_CODE), test)
@@ -73,8 +74,9 @@ pub(crate) fn columns_in(expr: &Expr, out: &mut BTreeSet<usize>) {
     });
 }
 
-/// Adds the columns that a field cannot do without to `out`. Without an impersonated user, `actor`
-/// is the user, and without a URI, `dry_run` is false. `outcome` is known in every log.
+/// Adds to `out` the columns without which a field has no value. Columns that only refine the value
+/// are not added: without an impersonated user, `actor` is the user; without a URI, `dry_run` is
+/// false; and `outcome` is known in every log.
 pub(crate) fn columns_in_field(field: &Field, out: &mut BTreeSet<usize>) {
     let mut columns = Vec::new();
     match field {

@@ -65,7 +65,7 @@ pub(crate) enum Comparison {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Quantifier {
     Any,
-    /// Every element, of at least one.
+    /// Every element; an empty array does not match.
     All,
     /// Every element; an empty array matches as well.
     AllOrEmpty,

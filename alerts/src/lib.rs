@@ -1,5 +1,5 @@
-//! Sigma rules over Kubernetes audit events: compiled once, matched on record batches, counted in
-//! event time, each finding alerted once.
+//! Sigma rules over Kubernetes audit events. Rules are compiled once and matched on record batches;
+//! correlations count in event time; and each finding raises one alert.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -29,7 +29,7 @@
 //! ```text
 //! YAML ─parse─▶ documents ─link─▶ rules ─compile─▶ program      once, RuleSet
 //! RecordBatch ─gates─▶ candidates ─conditions─▶ BatchMatches    any thread, Matcher
-//! BatchMatches ─once a request─▶ windows ─▶ Alert               in source order, Detector
+//! BatchMatches ─once per request─▶ windows ─▶ Alert             in source order, Detector
 //! ```
 //!
 //! Invariants: there is no IO except the reading of rule files, no clock (all times come from
@@ -38,9 +38,10 @@
 //!
 //! Where Sigma leaves room, this crate decides:
 //! - Fields have the audit event's JSON names. There are also virtual fields: `actor`, `source_ip`,
-//!   `outcome`, `dry_run`, `creates`, `authz.decision`, `authz.reason`, `exec.command`,
-//!   `exec.container`, `client`, `cluster`, `faults`, `request_examined`, `request_removes`, and
-//!   `pod.…` for the pod spec of a pod or of any workload's template. `pod.containers` joins all
+//!   `outcome`, `dry_run`, `creates`, `authz.decision`, `authz.reason`, `binds_itself`,
+//!   `exec.command`, `exec.container`, `client`, `cluster`, `faults`, `request_examined`,
+//!   `request_partial`, `request_removes`, and `pod.…` for the pod spec of a pod or of any
+//!   workload's template. `pod.containers` joins all
 //!   kinds of containers, and `pod.metadata` is the metadata of the pod or of the template.
 //! - A path through an array matches if any element does; each line of a rule may match a different
 //!   element. To make several lines apply to the same element, write a scope:
@@ -50,8 +51,9 @@
 //!   per request ([`Detector`]). A rule that asks for `outcome: success` matches no dry run, unless
 //!   it names `dry_run`. If its severity is high or critical, it also matches an unknown outcome,
 //!   and the alert then says that it is unconfirmed.
-//! - `message` (with `{field}` for the fields that an alert carries), `next_steps` and `common` are
-//!   our own keys.
+//! - Sigma does not have these keys: `message` (with `{field}` for the fields that an alert carries),
+//!   `next_steps`, `runbook` and `common`, and in a correlation `lateness`, `learning`,
+//!   `learning_level` and `across_clusters`.
 
 mod batch;
 mod builtin;

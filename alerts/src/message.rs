@@ -1,8 +1,8 @@
 //! Renders the texts of an alert: its message, from the rule's template or a default made from the
 //! request, and its next steps.
 //!
-//! Invariant: a text is made only from an alert's listed fields, so it never contains a part of a
-//! body. Attackers choose names, agents and URIs, so control characters are replaced and lengths
+//! Invariant: a text is made only from an alert's listed fields. So it never contains a part of a
+//! body, except the command and the container of an exec, which an alert may contain. Attackers choose names, agents and URIs, so control characters are replaced and lengths
 //! are bounded. In next steps, values are inside quotes of SQL queries, so a quote in a value is
 //! doubled. No state.
 
@@ -137,7 +137,8 @@ impl Template {
     }
 
     /// Renders the next steps of an alert. Values keep their full length, so that a query searches
-    /// for the whole value. A value cannot end the quotes around it.
+    /// for the whole value; but in `{object}` and `{request}`, which are for people, each part is
+    /// cut at [`VALUE_CHARS_MAX`]. A value cannot end the quotes around it.
     pub(crate) fn render_next_steps(&self, subject: &Subject<'_>) -> String {
         let mut text = String::new();
         for piece in &self.0 {
@@ -161,7 +162,7 @@ impl Template {
 
     /// Renders an SQL query. Outside quotes, a value becomes an SQL literal. Inside quotes, it
     /// becomes a part of the quoted literal, and can never end it. A missing value is the empty
-    /// text, and a missing number is 0.
+    /// text, and a missing number is 0; `{object}` and `{request}` are as in next steps.
     pub(crate) fn render_sql(&self, subject: &Subject<'_>) -> String {
         let mut text = String::new();
         let mut quoted = false;
@@ -195,7 +196,9 @@ impl Template {
 }
 
 impl Placeholder {
-    /// Returns a value in full; an empty text if the event does not have the value.
+    /// Returns a value in full; an empty text if the event does not have the value. `{object}`,
+    /// `{request}` and `{responseStatus.code}` are the exceptions: they are as in messages, with
+    /// parts that are cut at [`VALUE_CHARS_MAX`], and with `-` for a missing part.
     fn text(self, subject: &Subject<'_>) -> String {
         let event = subject.event;
         let optional = |field: &Option<String>| field.clone().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Traces: the names of events that windows keep, so that an alert can say what it touches. Events
-//! with the same names share a trace.
+//! Traces. A trace has the names (namespace, users, cluster, source) that windows keep of an event,
+//! so that an alert can say what its events touch.
 //!
 //! Invariant: events with the same namespace, users, cluster and source share one [`Trace`], so an
 //! event in a window costs a pointer and an offset; a trace is removed some time after the last
@@ -93,8 +93,8 @@ impl Traces {
     }
 }
 
-/// Returns a touch in which names that are too long for an alert are replaced by [`ANY`]. Such
-/// names count as any name, so they need not be kept.
+/// Returns a touch in which names that are too long for an alert are replaced by the wildcard
+/// [`ANY`]. In an alert such a name becomes the wildcard anyway, so it need not be kept.
 fn shortened(touch: Touch<'_>) -> Touch<'_> {
     fn name(name: &str) -> &str {
         if name.len() > NAME_BYTES_MAX { ANY } else { name }

@@ -108,7 +108,7 @@ impl QueryError {
                 Some("--memory-limit, --threads and --temp-dir set what a session may use".to_owned())
             }
             QueryError::Refused { .. } => Some(
-                "SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES and DESCRIBE are answered; only `strongroom ingest` adds rows"
+                "SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES and DESCRIBE are answered; `strongroom ingest` and `strongroom run` add rows"
                     .to_owned(),
             ),
             QueryError::FileRelation { .. } => Some("SHOW TABLES lists what can be queried".to_owned()),
@@ -132,7 +132,7 @@ impl QueryError {
                 Some("`name IN ('a', 'b', …)` compares with a list of any length".to_owned())
             }
             QueryError::Value { message } if message.contains(HIDDEN) => Some(
-                "… stands for what may be a value of a row; try_cast(… AS …) gives null where a cast fails".to_owned(),
+                "… hides what may be a value of a row; if a cast failed, try_cast gives null instead of an error".to_owned(),
             ),
             QueryError::Execute(error) if is_disk_full(error) => {
                 Some("spilled data goes to the temporary folder; choose another one with --temp-dir".to_owned())
@@ -181,7 +181,7 @@ impl QueryError {
     }
 
     /// Turns an error of planning into a `QueryError`. If the statement names a table that does not
-    /// exist, the hint is one of `tables`.
+    /// exist, the hint lists `tables`.
     pub(crate) fn from_plan(error: DataFusionError, tables: &[String]) -> QueryError {
         match error.find_root() {
             DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
@@ -241,7 +241,7 @@ impl QueryError {
     }
 }
 
-/// The character that replaces whatever may be a value of a row in a message.
+/// Stands in a message where a text was left out because it may be a value of a row.
 const HIDDEN: char = '…';
 /// Longest end of a message that is shown after a hidden value.
 const END_BYTES_MAX: usize = 80;
@@ -265,8 +265,8 @@ fn about_a_value(root: &DataFusionError) -> Option<String> {
 /// Returns the beginning and the end of an error text, without what may be a value between them.
 /// Libraries put a value between quotes, in brackets or after a colon, unless it is a number. So
 /// the text is cut before the first quote, bracket, number or colon; a colon after the kind of the
-/// error does not count. The end after the last quote is kept if it can only be words of the
-/// program.
+/// error does not count. What follows the last quote is kept if it is short, begins with a word such
+/// as `to`, and has only characters of names, so that it can only be the library's own words.
 fn without_values(text: &str) -> String {
     let line = first_line(text);
     let text =

@@ -1,7 +1,8 @@
 //! A session: the archive's tables and views, the functions, the limits.
 //!
-//! Invariants: a session knows one object store, the archive's folder, opened for reading. Its
-//! memory pool is bounded, so larger data spills to the temporary folder. Every statement is
+//! Invariants: a session knows one object store: the archive's folder, opened for reading or, for an
+//! archive in a bucket, an empty store in memory, because only `reader` reads buckets. Its memory
+//! pool is bounded, so larger data spills to the temporary folder. Every statement is
 //! checked by `gate` before it is planned, and the plan is checked again before it runs. A crash
 //! leaves only spilled files in the temporary folder.
 
@@ -57,8 +58,9 @@ const MERGE_SHARE: usize = 16;
 const MERGE_BYTES_MAX: usize = 10 << 20;
 /// Maximum memory for parsed footers and page indexes, which are kept between queries.
 const METADATA_CACHE_BYTES: usize = 64 << 20;
-/// Name of the one catalog and schema.
+/// Name of the only catalog.
 const CATALOG: &str = "strongroom";
+/// Name of the schema with the tables and views. The only other schema is `information_schema`.
 const SCHEMA: &str = "archive";
 
 /// Resources that a session may use.
@@ -91,7 +93,7 @@ pub struct Answer {
     pub rows: Fuse<SendableRecordBatchStream>,
     plan: Arc<dyn ExecutionPlan>,
     marked: Arc<Marked>,
-    /// Reads marks.
+    /// Reads the redaction marks of the files that the plan reads.
     reader: InPlace,
     memory_limit: usize,
     /// When the statement was received.
@@ -99,7 +101,8 @@ pub struct Answer {
 }
 
 impl Session {
-    /// A session over `archive`. Opens no file; each query takes its own snapshot.
+    /// Opens a session over `archive`. This reads no file of the archive, because each query takes
+    /// its own snapshot. The temporary folder of the options is created if it does not exist.
     ///
     /// # Errors
     /// [`QueryError::Session`] when the limits cannot be set up, [`QueryError::SpillFolder`] when the
@@ -221,7 +224,8 @@ impl Session {
         })
     }
 
-    /// Plans the views that `statement` names, or all of them if it asks for a list.
+    /// Plans the views that `statement` names, or all views if it reads `information_schema`, where
+    /// they are listed.
     async fn plan_views(&self, statement: &Statement) -> Result<(), DataFusionError> {
         let references = self.context.state().resolve_table_references(statement)?;
         if references.iter().any(|name| name.schema() == Some(INFORMATION_SCHEMA)) {
@@ -310,7 +314,7 @@ impl Answer {
     }
 }
 
-/// What answering a statement took.
+/// The files and bytes that were read, and the bytes that were spilled, for an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueryStats {
     pub files: ScanSummary,
@@ -341,7 +345,8 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// A registry that holds the archive's folder and accepts nothing else.
+/// A registry that holds the one store of the session (for a bucket, an empty one) and ignores
+/// every other.
 #[derive(Debug)]
 struct ArchiveOnly {
     store: Arc<dyn ObjectStore>,

@@ -7,7 +7,8 @@
 
 /// Number of values in a group of the bit-packed form.
 const GROUP: usize = 8;
-/// Equal values in a row are stored as a run if there are at least this many.
+/// Minimum number of equal values that are stored as a run, apart from those that fill the last
+/// bit-packed group before the run.
 const RUN_MIN: usize = 16;
 /// Maximum number of groups in one bit-packed run. Up to this number, the header of a run is a
 /// single byte.

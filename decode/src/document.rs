@@ -1,9 +1,10 @@
 //! Reads a line that simd-json has parsed, member by member.
 //!
 //! Invariant: this reader and [`strongroom_lines::plain`] read the same from the same bytes. Where
-//! that is not certain, [`Stop`] leaves the line to the plain decoder. The text of a value is
-//! checked together with the value: `raw` can be left out only if the text is what
-//! [`crate::render`] will write. No state.
+//! that is not certain, [`Stop`] leaves the line to the plain decoder. While a
+//! value is read, its text is compared with what [`crate::render`] would write. Only if the texts of
+//! all values are equal to that can the row do without the column `raw`, which has the original
+//! line. No state.
 
 use simd_json::{Node, StaticNode};
 use strongroom_lines::{Refusal, time};
@@ -115,8 +116,8 @@ pub(crate) fn is_compact(line: &[u8], members: &[Member], names: &[&str], open: 
     at == close
 }
 
-/// Stops if a member that is read occurs twice in an object, so that the plain decoder reads the
-/// line. `seen` has a bit for each such member.
+/// Returns [`Stop`] if the member number `at` was seen before in the same object, so that the plain
+/// decoder reads the line. `seen` has a bit for each member whose value is read.
 pub(crate) fn no_duplicate(seen: &mut u8, at: usize) -> Result<(), Stop> {
     let bit = 1 << (at & 7);
     if *seen & bit != 0 {

@@ -293,7 +293,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_borne(mut body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_tolerated(mut body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let lines = into_lines(&mut body, LINE_BYTES_MAX);
             prop_assert!(lines.is_ok_and(|lines| lines.count <= 1) || lines.is_err());
         }

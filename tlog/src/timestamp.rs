@@ -552,7 +552,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_borne(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        fn any_bytes_are_tolerated(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let _ = verify(&bytes, &Hash::of(b""), &TimestampAuthorities::default());
             let _ = token_of_response(&bytes);
         }

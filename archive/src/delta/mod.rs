@@ -140,9 +140,9 @@ pub(crate) struct State {
 /// The names in a table's log, grouped by kind.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
-    /// Versions of the classic checkpoints of one part, in order.
+    /// Versions of the checkpoints that are one file with a classic name, in ascending order.
     pub(crate) checkpoints: Vec<u64>,
-    /// Versions of the commits, in order.
+    /// Versions of the commits, in ascending order.
     pub(crate) commits: Vec<u64>,
 }
 

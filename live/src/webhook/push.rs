@@ -173,7 +173,9 @@ impl Growing<'_> {
         Ok(())
     }
 
-    /// Appends what `packed` unpacks to. If it cannot be unpacked, nothing is appended.
+    /// Unpacks `packed` and appends the result. If `packed` is broken, nothing is appended. If the
+    /// result is too long, or there is no memory for it, a part of it stays; the caller then
+    /// refuses the whole delivery.
     fn gunzip(&mut self, packed: &[u8]) -> Result<(), Gunzip> {
         let from = self.text.len();
         let mut reader = MultiGzDecoder::new(packed);
@@ -191,7 +193,8 @@ impl Growing<'_> {
     }
 }
 
-/// Reads a delivery record by record, so that a list of many tiny records takes no memory.
+/// Reads a delivery. Each record is appended to `out` as soon as it is parsed, so that a list of
+/// many tiny records is never held in memory as a list.
 struct Delivery<'r> {
     out: Growing<'r>,
     is_odd: bool,
@@ -428,7 +431,7 @@ pub mod tests {
     }
 
     #[test]
-    fn any_bytes_are_borne() {
+    fn any_bytes_are_tolerated() {
         proptest::proptest!(|(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), packed: bool)| {
             let _ = pubsub(body.clone(), 100);
             let _ = firehose(body, packed, 100, &mut |_| true);

@@ -3,26 +3,28 @@
 //! ```text
 //! segment = head, record*
 //! head    = "\nSRWAL\0", version u8, id [16], start u64, directory_bytes u32, partition*, checksum [16]
-//! partition = name_bytes u16, name, end
-//! end     = offset u64, lines u64, chain [16]          position of the partition's stream
+//! partition = name_bytes u16, name, position
+//! position  = offset u64, lines u64, chain [16]        in the partition's stream
 //! record  = "\n\xffSW", name_bytes u16, 0 u16, text_bytes u32, lines u32,
-//!           group u64, received u64, end, key [32], text_checksum [16], head_checksum [16],
-//!           name, text
+//!           group u64, received u64, position, key [32], text_checksum [16],
+//!           head_checksum [16], name, text
 //! ```
-//! Numbers are little-endian; checksums are the first half of a BLAKE3 hash. `start` and `group`
-//! are offsets that count bytes of records over all segments: `start` is where the segment's first
-//! record begins, and `group` is where the first record of the record's group begins. `received` is
-//! milliseconds since 1970. The `end` of a record is the position of its partition's stream before
-//! the record. `text` is lines. In a segment of version 2 it is encrypted under the key of a
-//! redaction policy. `text_bytes` and `text_checksum` are then those of the encrypted bytes, while
-//! an `end` counts bytes and lines of the clear text. Each record begins with a newline, which ends
-//! the last line before it, so that the log can be read as text in an emergency.
+//! Numbers are little-endian; checksums are the first half of a BLAKE3 hash. A *group* is the
+//! records that were written and synced together. `start` and `group` are offsets that count bytes
+//! of records over all segments: `start` is where the segment's first record begins, and `group` is
+//! where the first record of the record's group begins. `received` is milliseconds since 1970. The
+//! `position` in the head of a segment is where the partition's stream ends when the segment
+//! begins. The `position` of a record is where the record begins in the stream. `text` is lines. In
+//! a segment of version 2 it is encrypted under the key of a redaction policy. `text_bytes` and
+//! `text_checksum` are then those of the encrypted bytes, while a `position` counts bytes and lines
+//! of the clear text. Each record begins with a newline, which ends the last line before it, so
+//! that the log can be read as text in an emergency.
 //!
-//! Invariant: the two bytes with which a record begins occur nowhere inside a text. A text of
+//! Invariant: whatever clients send, a search for the beginning of a record finds only records that
+//! this program wrote. A text in clear never contains the first two bytes of a record: a text of
 //! several lines is UTF-8, which has no `\xff`, and a text of one line has a newline at its end
-//! only. The two bytes may occur in an encrypted text, but no client can choose the bytes that
-//! follow them there, and the head of a record has a checksum. So, whatever clients send, a search
-//! for these bytes finds only records that this program wrote.
+//! only. An encrypted text may contain the two bytes, but no client can choose the bytes that
+//! follow them there, and those would have to match the checksum of a head.
 
 use strongroom_archive::fingerprint::{Fingerprint, fingerprint};
 use strongroom_journal::checksum;

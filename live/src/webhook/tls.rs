@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_are_borne() {
+    fn any_bytes_are_tolerated() {
         proptest::proptest!(|(bytes in proptest::collection::vec(0_u8..0x84, 0..40))| {
             names_of(&bytes);
         });

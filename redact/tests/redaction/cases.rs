@@ -86,7 +86,7 @@ fn values_are_found_however_they_are_written() {
 }
 
 #[test]
-fn a_lone_surrogate_beside_a_value_is_borne() {
+fn a_lone_surrogate_beside_a_value_is_tolerated() {
     let redactor = with(vec![rule("drop", &RULES)], &[], &[]);
     let event = r#"{"requestObject":{"\ud800":"\udc00","data":{"p":"x"},"n":1e999}}"#;
     let redacted = redactor.redact(event.as_bytes(), Form::Event, "prod", &SECRET).expect("readable");

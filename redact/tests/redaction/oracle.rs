@@ -1,6 +1,7 @@
-//! Compares the editor, which edits bytes, with an oracle, which parses a body and edits its
-//! values. The oracle has code of its own: for each value, it compares all steps to the value with
-//! each path. The bodies have any structure and spelling.
+//! Compares the editor, which edits the bytes of a body, with an oracle, which parses the body and
+//! edits the parsed values. The oracle shares no code with the editor: for each value in the body,
+//! it compares the way from the body to that value with each path of the policy. The bodies have
+//! random structures and spellings.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value};
@@ -223,7 +224,7 @@ proptest! {
         let (left, mark) = edited(&redactor, &text);
 
         let Outcome::Value(expected) = oracle(&body, &mut Vec::new(), &rules) else {
-            return Err(TestCaseError::fail("a path has a step"));
+            return Err(TestCaseError::fail("the whole body was dropped, although every path has a step"));
         };
         let found: Value = serde_json::from_str(&left).expect("JSON");
         prop_assert_eq!(&found["requestObject"], &expected, "{}", text);

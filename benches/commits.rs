@@ -54,7 +54,7 @@ fn bytes(folder: &Path, part: &str) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let sizes = entries.map(|entry| {
         let path = entry.expect("listed").path();
-        let metadata = std::fs::symlink_metadata(&path).expect("there");
+        let metadata = std::fs::symlink_metadata(&path).expect("a file of the archive");
         match metadata.is_dir() {
             true => bytes(&path, part),
             false if path.to_string_lossy().contains(part) => metadata.len(),

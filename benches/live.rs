@@ -282,13 +282,14 @@ fn throughput(events: u64) {
     let path = run::write(rig.folder.path(), "audit.log", &log);
     let script = "import resource,subprocess,sys\nsubprocess.run(sys.argv[1:],check=True)\n\
                   u=resource.getrusage(resource.RUSAGE_CHILDREN)\nprint(u.ru_utime+u.ru_stime)";
-    let ingest = std::process::Command::new(std::env::var_os("STRONGROOM_PYTHON").expect("set"))
-        .args(["-c", script, env!("CARGO_BIN_EXE_strongroom"), "ingest", "--quiet", "--cluster", "bench"])
-        .args(["--print-alerts", "critical", "--alerts-out", "/dev/null", "--archive"])
-        .arg(rig.folder.path().join("archive"))
-        .arg(&path)
-        .output()
-        .expect("it starts");
+    let ingest =
+        std::process::Command::new(std::env::var_os("STRONGROOM_PYTHON").expect("the variable is set"))
+            .args(["-c", script, env!("CARGO_BIN_EXE_strongroom"), "ingest", "--quiet", "--cluster", "bench"])
+            .args(["--print-alerts", "critical", "--alerts-out", "/dev/null", "--archive"])
+            .arg(rig.folder.path().join("archive"))
+            .arg(&path)
+            .output()
+            .expect("it starts");
     let out = String::from_utf8_lossy(&ingest.stdout).into_owned();
     let seconds = out.lines().last().and_then(|line| line.parse::<f64>().ok());
     let seconds = seconds.unwrap_or_else(|| panic!("{out}{}", String::from_utf8_lossy(&ingest.stderr)));

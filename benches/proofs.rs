@@ -92,7 +92,8 @@ fn files_below(folder: &Path, all: &mut Vec<PathBuf>) {
 fn proof_bytes(archive: &Path, files: &[PathBuf]) -> (u64, u64) {
     let (mut tags, mut log) = (0, 0);
     for path in files {
-        let below = path.strip_prefix(archive).expect("below").to_string_lossy().into_owned();
+        let below =
+            path.strip_prefix(archive).expect("the file is below the archive").to_string_lossy().into_owned();
         let bytes = std::fs::read(path).expect("readable");
         if below.contains("/_tlog/") || below.starts_with("_keys/") {
             log += bytes.len() as u64;

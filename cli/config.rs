@@ -817,14 +817,14 @@ mod tests {
         let redact_key = folder.path().join("redact.key");
         std::fs::write(&redact_key, "5a".repeat(32)).expect("written");
         std::fs::set_permissions(&redact_key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-            .expect("ours");
+            .expect("the file belongs to this user");
         let shown = shown.replace("/etc/strongroom/redact.key", &redact_key.display().to_string());
         let shown = shown.replace("/etc/strongroom/sinks", &folder.path().display().to_string());
         let shown =
             shown.replace("/etc/strongroom/firehose", &folder.path().join("firehose").display().to_string());
         let lines: Vec<&str> = shown.lines().filter(|line| !left_out(line)).collect();
         let config = Config::parse(&lines.join("\n"), None).map_err(|found| format!("{found:?}"));
-        let config = config.expect("no mistake");
+        let config = config.expect("a configuration without mistakes");
         assert!(config.signer.is_some() && config.redact.is_some());
         assert_eq!((config.witnesses.len(), config.timestamps.len()), (1, 1));
         let sources = [config.tails.len(), config.webhooks.len(), config.kafkas.len()];
@@ -895,7 +895,9 @@ mod tests {
                     [[kafka]]\nname = 'b'\ncluster = 'c'\nbrokers = ['b:1']\ntopics = ['t']\nwriters = ['*']\n\
                     [[webhook]]\nname = 'd'\nlisten = '127.0.0.1:0'\nwal = 'w'\ncert_file = 'c'\nkey_file = 'k'\nclient_ca_file = 'ca'\n\
                     [[webhook.route]]\npath = '/a'\ncluster = 'c'\nwriters = ['/g']\n";
-        let config = Config::parse(text, None).map_err(|found| format!("{found:?}")).expect("no mistake");
+        let config = Config::parse(text, None)
+            .map_err(|found| format!("{found:?}"))
+            .expect("a configuration without mistakes");
         let found = [
             &config.tails[0].reading.writers,
             &config.kafkas[0].reading.writers,
@@ -923,7 +925,9 @@ mod tests {
                     [[kafka]]\nname = 'b'\ncluster = 'c'\nbrokers = ['b:1']\ntopics = ['t']\nunwrap = 'x\\.y'\n\
                     [[webhook]]\nname = 'd'\nlisten = '127.0.0.1:0'\nwal = 'w'\ncert_file = 'c'\nkey_file = 'k'\nclient_ca_file = 'ca'\n\
                     [[webhook.route]]\npath = '/a'\ncluster = 'c'\nunwrap = 'z'\n";
-        let config = Config::parse(text, None).map_err(|found| format!("{found:?}")).expect("no mistake");
+        let config = Config::parse(text, None)
+            .map_err(|found| format!("{found:?}"))
+            .expect("a configuration without mistakes");
         let found = [
             &config.tails[0].reading.unwrap,
             &config.kafkas[0].reading.unwrap,
@@ -956,7 +960,8 @@ mod tests {
     fn secret_file(folder: &Path, name: &str, text: &str) -> PathBuf {
         let path = folder.join(name);
         std::fs::write(&path, text).expect("written");
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).expect("ours");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640))
+            .expect("the file belongs to this user");
         path
     }
 
@@ -964,7 +969,8 @@ mod tests {
     fn secrets_that_others_know_are_mistakes() {
         let folder = tempfile::tempdir().expect("a folder");
         let open = secret_file(folder.path(), "open", TOKEN);
-        std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("ours");
+        std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .expect("the file belongs to this user");
         let short = secret_file(folder.path(), "short", "x");
         std::fs::create_dir(folder.path().join("wal")).expect("made");
         std::os::unix::fs::symlink(folder.path().join("wal"), folder.path().join("link")).expect("linked");

@@ -342,7 +342,7 @@ fn the_two_entries_of_an_operation_alert_once() {
     };
     assert_eq!(count(&[start(1), end(5)]), (1, 0));
     assert_eq!(count(&[end(5), start(1)]), (1, 0));
-    assert_eq!(count(&[start(1), end(5), start(1), end(5)]), (1, 0), "and when they are delivered again");
+    assert_eq!(count(&[start(1), end(5), start(1), end(5)]), (1, 0), "the same events, delivered twice");
     assert_eq!(
         count(&[start(1), end(5), start(6), end(8)]),
         (2, 1),

@@ -427,8 +427,8 @@ mod tests {
         assert_eq!(with(&[(48, 200)]), [(48, 20)], "3 × (5 and a deviation of 1)");
         assert_eq!(with(&[(48, 19)]), []);
         assert_eq!(with(&[(48, 200), (49, 200)]), [(48, 20), (49, 20)], "one outlier moves nothing");
-        assert_eq!(spikes(&[&usual[..20], &[(48, 200)]].concat()), [], "too little is known");
-        assert_eq!(with(&[(48 + 15 * 24, 200)]), [], "too long ago");
+        assert_eq!(spikes(&[&usual[..20], &[(48, 200)]].concat()), [], "the history is too short");
+        assert_eq!(with(&[(48 + 15 * 24, 200)]), [], "the history is too old");
         let nightly: Vec<(i64, usize)> =
             (0..240).map(|hour| (hour, if hour % 24 == 2 { 300 } else { 5 })).collect();
         assert_eq!(

@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(times(reorder.advance("s", 14)), [8]);
         assert!(reorder.advance("other", 100).is_empty());
         reorder.hold("s", 5, held(1));
-        assert_eq!(times(reorder.advance("s", 14)), [1], "too late to wait");
+        assert_eq!(times(reorder.advance("s", 14)), [1], "an event that is too late does not wait");
         assert_eq!(times(reorder.advance("s", 16)), [9, 10]);
         assert_eq!(times(reorder.settle()), [12]);
         assert!(reorder.is_empty());

@@ -623,8 +623,16 @@ mod tests {
         assert_eq!(found(IN_ORDER, &[(1, 2), (2, 0), (3, 0), (5, 1)]), []);
         assert_eq!(found(IN_ORDER, &[(1, 0), (2, 0), (3, 1), (4, 0), (5, 2)]), text(2, 5, "1 2 4"));
         assert_eq!(found(IN_ORDER, &[(1, 0), (2, 1), (12, 2)]), [], "11 exceeds the timespan");
-        assert_eq!(found(IN_ORDER, &[(5, 2), (1, 0), (3, 1)]), text(1, 5, "1 2 0"), "late ones complete it");
-        assert_eq!(found(IN_ORDER, &[(3, 2), (3, 1), (3, 0)]), text(3, 3, "2 1 0"), "at one time");
+        assert_eq!(
+            found(IN_ORDER, &[(5, 2), (1, 0), (3, 1)]),
+            text(1, 5, "1 2 0"),
+            "late events complete the sequence"
+        );
+        assert_eq!(
+            found(IN_ORDER, &[(3, 2), (3, 1), (3, 0)]),
+            text(3, 3, "2 1 0"),
+            "events with the same time"
+        );
         assert_eq!(found(IN_ORDER, &[(1, 0), (2, 1), (3, 2), (4, 0), (5, 1), (6, 2)]).len(), 1, "one burst");
     }
 

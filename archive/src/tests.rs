@@ -141,10 +141,10 @@ fn a_source_goes_on_where_it_ended_or_not_at_all() {
     let archive = create(folder.path());
     let rows = |first_offset| batch(Table::Events, &Shape { rows: 10, first_offset, ..Shape::default() });
     let mut writer = archive.writer().expect("the lock is free");
-    assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), None);
+    assert_eq!(writer.position(Table::Events, PARTITION).expect("a usable writer"), None);
     append(&mut writer, Table::Events, rows(0)).expect("appended");
     writer.seal(&[step(PARTITION, None, 10_000)], counts(10)).expect("sealed");
-    assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), Some(position(10_000)));
+    assert_eq!(writer.position(Table::Events, PARTITION).expect("a usable writer"), Some(position(10_000)));
     append(&mut writer, Table::Events, rows(10_000)).expect("appended");
     writer.seal(&[step(PARTITION, Some(position(10_000)), 20_000)], counts(10)).expect("sealed");
     drop(writer);
@@ -201,8 +201,8 @@ fn sealing_nothing_commits_nothing() {
     );
     drop(writer);
     let mut writer = archive.writer().expect("the lock is free");
-    assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), Some(position(105_000)));
-    assert_eq!(writer.position(Table::Alerts, PARTITION).expect("usable"), None);
+    assert_eq!(writer.position(Table::Events, PARTITION).expect("a usable writer"), Some(position(105_000)));
+    assert_eq!(writer.position(Table::Alerts, PARTITION).expect("a usable writer"), None);
 }
 
 /// Kills a run at each step of each seal in turn, continues with seals of another length, and
@@ -312,14 +312,14 @@ fn a_new_year_starts_a_volume_and_positions_go_on() {
     );
     drop(writer);
     let mut writer = archive.writer_with(options(fixed_2027), || {}).expect("the lock is free");
-    assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), Some(position(10_000)));
+    assert_eq!(writer.position(Table::Events, PARTITION).expect("a usable writer"), Some(position(10_000)));
     append(&mut writer, Table::Events, rows(10_000)).expect("appended");
     let report = writer.seal(&[step(PARTITION, Some(position(10_000)), 20_000)], counts(10)).expect("sealed");
     assert_eq!(report.commits[0].volume.period.year, 2027);
     drop(writer);
     // A clock that is set back stays in the newest volume.
     let mut writer = archive.writer_with(options(fixed_2026), || {}).expect("the lock is free");
-    assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), Some(position(20_000)));
+    assert_eq!(writer.position(Table::Events, PARTITION).expect("a usable writer"), Some(position(20_000)));
     append(&mut writer, Table::Events, rows(20_000)).expect("appended");
     let report = writer.seal(&[step(PARTITION, Some(position(20_000)), 30_000)], counts(10)).expect("sealed");
     assert_eq!((report.commits[0].volume.period.year, report.commits[0].version), (2027, 2));
@@ -354,16 +354,16 @@ fn positions_survive_checkpoints() {
     let log = volume.path.join("_delta_log");
     assert!(log.join("00000000000000000159.checkpoint.parquet").exists(), "{:?}", tree(&log));
     let mut writer = archive.writer().expect("the lock is free");
-    assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), previous);
-    assert_eq!(writer.position(Table::Events, "file/quiet").expect("usable"), Some(quiet.position));
+    assert_eq!(writer.position(Table::Events, PARTITION).expect("a usable writer"), previous);
+    assert_eq!(writer.position(Table::Events, "file/quiet").expect("a usable writer"), Some(quiet.position));
     drop(writer);
     // The position is also found if the commits before the checkpoint are gone.
     for version in 0..=159 {
         std::fs::remove_file(log.join(format!("{version:020}.json"))).expect("removed");
     }
     let mut writer = archive.writer().expect("the lock is free");
-    assert_eq!(writer.position(Table::Events, "file/quiet").expect("usable"), Some(quiet.position));
-    assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), previous);
+    assert_eq!(writer.position(Table::Events, "file/quiet").expect("a usable writer"), Some(quiet.position));
+    assert_eq!(writer.position(Table::Events, PARTITION).expect("a usable writer"), previous);
     assert_eq!(archive.snapshot(Table::Events).expect("a snapshot").rows(), 380);
 }
 
@@ -419,7 +419,7 @@ fn what_is_no_archive_is_refused() {
     let archive = create(folder.path());
     let manifest = archive.root().join("strongroom.json");
     let url = url::Url::from_directory_path(archive.root()).expect("a URL");
-    assert_eq!(Archive::open(url.as_str()).expect("the same").id(), archive.id());
+    assert_eq!(Archive::open(url.as_str()).expect("the same archive").id(), archive.id());
     let overwrite = |bytes: &[u8]| {
         std::fs::remove_file(&manifest).expect("removed");
         std::fs::write(&manifest, bytes).expect("written");
@@ -467,7 +467,10 @@ fn hostile_names_do_no_harm() {
     assert_eq!(found, partitions.into_iter().zip(labels).collect::<Vec<_>>());
     let mut writer = archive.writer().expect("the lock is free");
     for partition in partitions {
-        assert_eq!(writer.position(Table::Events, partition).expect("usable"), Some(position(100_000)));
+        assert_eq!(
+            writer.position(Table::Events, partition).expect("a usable writer"),
+            Some(position(100_000))
+        );
         assert_eq!(read_all(&archive, Table::Events, partition).expect("rows").num_rows(), 100);
     }
     assert_eq!(

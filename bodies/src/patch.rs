@@ -274,7 +274,7 @@ mod tests {
         assert!(whole(&body.replace("OP", "test")).1, "a test changes nothing");
         let from_list = r#"[{"op":"add","path":"/a/7","value":"x"},{"op":"copy","from":"/a/7","path":"/b"}]"#;
         assert_eq!(whole(from_list), (json!({"a": ["x"], "b": "x"}), true));
-        assert!(!whole(r#"[{"op":"copy","path":"/spec/hostPID"}]"#).1, "without a source");
+        assert!(!whole(r#"[{"op":"copy","path":"/spec/hostPID"}]"#).1, "a copy without a source");
         let object = r#"{"@type":"k8s.io/Patch","value":[{"op":"move","from":"/x","path":"/y"}]}"#;
         assert!(!whole(object).1);
     }

@@ -154,8 +154,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("key");
         std::fs::write(&path, "00".repeat(32)).expect("written");
-        std::os::unix::fs::chown(&path, None, None).expect("ours");
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
+        std::os::unix::fs::chown(&path, None, None).expect("the file belongs to this user");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("the file belongs to this user");
         let key = format!("[redact]\nkey = \"file:{}\"\n", path.display());
         let rule = "[[redact.rules]]\npaths = ['requestObject.data.*']\naction = 'drop'\n";
         assert!(parse_policy(&format!("{key}{rule}")).is_ok());

@@ -481,7 +481,7 @@ fn a_cut_event_says_nothing_of_what_a_client_put_into_it() {
     let outer = format!(
         r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"outer","verb":"get","user":{{"username":"u"}},"userAgent":"\",\"verb\":\"list\"","requestObject":[{forged},{forged}],"x":[{forged}{forged}]}}"#
     );
-    let first = outer.find(r#","userAgent""#).expect("it is there");
+    let first = outer.find(r#","userAgent""#).expect("the member is there");
     let ids = |decoded: &DecodedBlock| -> Vec<String> {
         let ids = decoded.events.column(index::AUDIT_ID);
         ids.as_string::<i32>().iter().flatten().map(str::to_owned).collect()
@@ -502,7 +502,7 @@ fn a_cut_event_says_nothing_of_what_a_client_put_into_it() {
         }
         let glued = check(format!("{}{real}\n", &outer[..cut]).as_bytes());
         // The colons in the user agent are in a string.
-        let in_string = cut < outer.find(r#","requestObject""#).expect("it is there")
+        let in_string = cut < outer.find(r#","requestObject""#).expect("the member is there")
             && !outer[..cut].ends_with(r#""userAgent":"#);
         let takes_a_value = !in_string && takes_a_value(&outer[..cut], forged);
         let both: &[&str] = if takes_a_value { &["outer"] } else { &["outer", "real"] };

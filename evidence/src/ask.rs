@@ -249,7 +249,10 @@ mod tests {
         assert_eq!(query.sha256, Sha256Hash::of(b"{\"n\":1}\n{\"n\":2}\n").to_string());
         assert_eq!(asker.number("SELECT n").expect("a number"), 1);
         let refused = asker.rows("SELECT n", &mut |_| Err(EvidenceError::EventWithoutPosition));
-        assert!(matches!(refused, Err(EvidenceError::EventWithoutPosition)), "not the error of the writer");
+        assert!(
+            matches!(refused, Err(EvidenceError::EventWithoutPosition)),
+            "the error of the caller is returned"
+        );
     }
 
     #[test]

@@ -184,7 +184,7 @@ mod tests {
         let edges = Some((0, 300 * MINUTE_US));
         assert_eq!(steady.silences("cluster_silent", "prod", edges).1, 2);
         assert_eq!(steady.silences("cluster_silent", "prod", None).1, 0);
-        assert_eq!(pauses(0..29).limit(), None, "too little to tell");
+        assert_eq!(pauses(0..29).limit(), None, "too few events for a limit");
         assert_eq!(pauses([]).silences("cluster_silent", "prod", edges), (Vec::new(), 0));
     }
 

@@ -375,8 +375,8 @@ fn anonymous_probing(story: &mut Story<'_>) {
 /// Returns the `auditID` of a rendered line.
 fn line_audit_id(line: &[u8]) -> [u8; 36] {
     const KEY: &[u8] = b"\"auditID\":\"";
-    let at =
-        line.windows(KEY.len()).position(|window| window == KEY).expect("every line has one") + KEY.len();
+    let at = line.windows(KEY.len()).position(|window| window == KEY).expect("every line has this member")
+        + KEY.len();
     line[at..at + 36].try_into().expect("a UUID has 36 characters")
 }
 

@@ -301,7 +301,7 @@ fn attacks_are_lines_among_an_unchanged_background() {
         .flat_map(|attack| attack.audit_ids.iter().map(String::as_str))
         .collect();
     let id_of = |line: &str| {
-        let at = line.find(r#""auditID":""#).expect("every line has one") + 11;
+        let at = line.find(r#""auditID":""#).expect("every line has this member") + 11;
         line[at..at + 36].to_owned()
     };
     let rate = GeneratorOptions::default().rate.min(30_000.0 / 14_400.0);
@@ -361,7 +361,7 @@ fn size_and_pace_are_as_said() {
         bytes += line.len() as u64;
         if generator.emitted() == 1_000_000 {
             let text = std::str::from_utf8(&line).expect("UTF-8");
-            let at = text.find(r#""stageTimestamp":""#).expect("every line has one") + 18;
+            let at = text.find(r#""stageTimestamp":""#).expect("every line has this member") + 18;
             let time = chrono::DateTime::parse_from_rfc3339(&text[at..at + 27]).expect("a time");
             last = (time.timestamp() - crate::START_DEFAULT_SECONDS) as f64;
         }

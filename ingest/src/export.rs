@@ -255,8 +255,8 @@ mod tests {
         let rows = |batch: &RecordBatch| [Ok::<_, ExportError>(batch.clone())].into_iter();
         let begins = [0, 18, 25, 41];
         for length in 0..=log.len() {
-            let (hash, records) =
-                prefix(rows(&decoded.events), rows(&decoded.rejects), length as i64).expect("whole");
+            let (hash, records) = prefix(rows(&decoded.events), rows(&decoded.rejects), length as i64)
+                .expect("the whole stream");
             assert_eq!(hash[..], blake3::hash(&log.as_bytes()[..length]).as_bytes()[..16], "{length}");
             assert_eq!(records, begins.iter().filter(|begin| **begin < length).count() as u64, "{length}");
         }
@@ -280,7 +280,7 @@ mod tests {
                 .map(|records| (records, out))
         };
         let (events, rejects) = (&decoded.events, &decoded.rejects);
-        let (records, out) = export(&[events.clone()], &[rejects.clone()]).expect("whole");
+        let (records, out) = export(&[events.clone()], &[rejects.clone()]).expect("the whole stream");
         assert_eq!((records, out.as_slice()), (4, log.as_bytes()));
         let without_the_middle = [events.slice(0, 1), events.slice(2, 1)];
         for outcome in [export(&without_the_middle, &[rejects.clone()]), export(&[events.clone()], &[])] {

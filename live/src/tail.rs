@@ -751,7 +751,8 @@ mod tests {
 
     fn set_old(path: &Path) {
         let file = File::options().write(true).open(path).expect("opened");
-        file.set_modified(SystemTime::now() - Duration::from_secs(3_600)).expect("set");
+        file.set_modified(SystemTime::now() - Duration::from_secs(3_600))
+            .expect("the time or the permissions are set");
     }
 
     #[test]
@@ -801,7 +802,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit.log");
         std::fs::write(&path, lines()).expect("written");
-        let metadata = path.metadata().expect("it is there");
+        let metadata = path.metadata().expect("the file is there");
         let closed = |trouble: &str| Closed::Failed {
             state: FileState::of(&metadata),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
@@ -811,8 +812,9 @@ mod tests {
         assert!(closed("no").waits(&metadata));
         // A file system's clock may be coarse.
         std::thread::sleep(Duration::from_millis(30));
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("set");
-        let now = path.metadata().expect("it is there");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640))
+            .expect("the time or the permissions are set");
+        let now = path.metadata().expect("the file is there");
         assert!(!closed("no").waits(&now));
         assert!(Closed::Read(FileState::of(&metadata)).waits(&now), "a file that was read is not read again");
     }
@@ -822,7 +824,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit.log");
         std::fs::write(&path, lines()).expect("written");
-        let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+        let set = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+                .expect("the time or the permissions are set")
+        };
         set(0);
         if File::open(&path).is_ok() {
             // Root may read everything.

@@ -288,7 +288,7 @@ mod tests {
         assert!(may_hold(&scope, None, day) && may_hold(&scope, Some(0), day), "it arrived on that day");
         let before = NaiveDate::from_ymd_opt(2026, 3, 1);
         assert!(!may_hold(&scope, None, before) && !may_hold(&scope, Some(0), before));
-        assert!(may_hold(&scope, micros(2, 11), before), "and its own time counts as well");
+        assert!(may_hold(&scope, micros(2, 11), before), "the time of the record itself counts as well");
         let open = Scope { from: Some(at(2, 10)), ..Scope::default() };
         assert!(may_hold(&open, micros(31, 1), NaiveDate::from_ymd_opt(2026, 3, 31)));
         assert!(may_hold(&Scope::default(), None, None));

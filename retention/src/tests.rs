@@ -145,7 +145,7 @@ fn dated(archive: &Archive, table: Table, time: DateTime<Utc>) {
         let path = layout::delta_log(&volume).join(name);
         let text = std::fs::read_to_string(&path).expect("text");
         let start = text.find("\"timestamp\":").expect("a time") + "\"timestamp\":".len();
-        let end = start + text[start..].find([',', '}']).expect("its end");
+        let end = start + text[start..].find([',', '}']).expect("the end of the value");
         let text = format!("{}{}{}", &text[..start], time.timestamp_millis(), &text[end..]);
         std::fs::remove_file(&path).expect("removed");
         std::fs::write(&path, text).expect("written");
@@ -296,12 +296,15 @@ fn holds_outlast_retention_overlap_and_take_in_what_comes_later() {
         ..Scope::default()
     };
     let elsewhere = Scope { to: Some(long_ago() - Duration::days(400)), ..Scope::default() };
-    assert_eq!(place_it(&archive, "elsewhere", elsewhere).expect("placed"), 0);
+    assert_eq!(place_it(&archive, "elsewhere", elsewhere).expect("the hold is placed"), 0);
     assert!(look(&archive).volumes.iter().any(|volume| volume.is_past), "nothing holds it yet");
     // Two files of events and two of alerts are from that period.
-    assert_eq!(place_it(&archive, "first", during.clone()).expect("placed"), 4);
-    assert_eq!(place_it(&archive, "first", during.clone()).expect("again"), 4);
-    assert_eq!(place_it(&archive, "second", Scope { to: None, ..during.clone() }).expect("placed"), 6);
+    assert_eq!(place_it(&archive, "first", during.clone()).expect("the hold is placed"), 4);
+    assert_eq!(place_it(&archive, "first", during.clone()).expect("the second time"), 4);
+    assert_eq!(
+        place_it(&archive, "second", Scope { to: None, ..during.clone() }).expect("the hold is placed"),
+        6
+    );
     let other = place_it(&archive, "first", Scope::default());
     assert!(matches!(other, Err(RetentionError::HoldDiffers { .. })));
     let held = |archive: &Archive| match drop_it(archive, old_year(), None) {
@@ -326,7 +329,7 @@ fn holds_outlast_retention_overlap_and_take_in_what_comes_later() {
     let_go("first").expect("released");
     assert!(!held(&archive).contains("\"first\"") && held(&archive).contains("\"second\""));
     let_go("second").expect("released");
-    let_go("second").expect("again");
+    let_go("second").expect("the second time");
     assert!(matches!(let_go("third"), Err(RetentionError::HoldUnknown { .. })));
     let used = place_it(&archive, "first", during);
     assert!(matches!(used, Err(RetentionError::HoldReleased { .. })));
@@ -380,15 +383,21 @@ fn a_hold_finds_the_rows_it_is_about() {
         namespace: namespace.map(str::to_owned),
         ..Scope::default()
     };
-    assert!(place_it(&archive, "user", scope(Some(&user), None)).expect("placed") >= 1);
-    assert_eq!(place_it(&archive, "nobody", scope(Some("nobody at all"), None)).expect("placed"), 0);
-    assert_eq!(place_it(&archive, "nowhere", scope(None, Some("no such"))).expect("placed"), 0);
+    assert!(place_it(&archive, "user", scope(Some(&user), None)).expect("the hold is placed") >= 1);
+    assert_eq!(
+        place_it(&archive, "nobody", scope(Some("nobody at all"), None)).expect("the hold is placed"),
+        0
+    );
+    assert_eq!(place_it(&archive, "nowhere", scope(None, Some("no such"))).expect("the hold is placed"), 0);
     // A file that cannot be read is held: it may have records in scope.
     let file = archive.snapshot(Table::Events).expect("readable").files[0].path.clone();
-    let bytes = std::fs::metadata(&file).expect("there").len();
+    let bytes = std::fs::metadata(&file).expect("the file is there").len();
     std::fs::remove_file(&file).expect("removed");
     std::fs::write(&file, vec![0; bytes as usize]).expect("written");
-    assert_eq!(place_it(&archive, "damaged", scope(Some("nobody at all"), None)).expect("placed"), 1);
+    assert_eq!(
+        place_it(&archive, "damaged", scope(Some("nobody at all"), None)).expect("the hold is placed"),
+        1
+    );
     assert!(matches!(place_it(&archive, "a\nb", Scope::default()), Err(RetentionError::Text { .. })));
     let back = Scope { from: Some(Utc::now()), to: Some(long_ago()), ..Scope::default() };
     assert!(matches!(place_it(&archive, "back", back), Err(RetentionError::Span)));
@@ -406,7 +415,7 @@ fn a_promise_only_grows_and_only_under_the_key() {
     assert!(matches!(to(&archive, 101), Err(RetentionError::Years { asked: 101 })));
     assert!(matches!(to(&create(folder.path()), 7), Err(RetentionError::KeyNeeded)));
     assert!(to(&archive, 7).expect("extended").is_new);
-    assert!(!to(&archive, 7).expect("again").is_new);
+    assert!(!to(&archive, 7).expect("the second time").is_new);
     assert!(to(&archive, 9).expect("extended").is_new);
     assert!(matches!(to(&archive, 8), Err(RetentionError::Shorter { .. })));
     let known = policy(&archive).expect("readable");
@@ -419,7 +428,7 @@ fn a_promise_only_grows_and_only_under_the_key() {
     let forged = text
         .split("\n\n")
         .next()
-        .expect("its text")
+        .expect("the text of the record")
         .replace("retention 2", "retention 3")
         .replace("years 9", "years 100");
     std::fs::write(&record, forged + "\n").expect("written");
@@ -459,7 +468,7 @@ fn a_drop_record_that_is_forged_hides_nothing() {
     let early = text
         .split("\n\n")
         .next()
-        .expect("its text")
+        .expect("the text of the record")
         .replace(&format!("events/{}", old_year()), &format!("events/{year}"))
         + "\n";
     let name = format!("strongroom/{}/dropped", archive.id());

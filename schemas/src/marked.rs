@@ -272,7 +272,8 @@ mod tests {
         for end in 0..record.len() {
             assert_eq!(compare(&mark, &record.as_bytes()[..end]), Err(MarkDiffers::Unreadable), "{end}");
         }
-        for at in record.find(&token).expect("the token")..record.find("\",{").expect("its end") {
+        for at in record.find(&token).expect("the token")..record.find("\",{").expect("the end of the object")
+        {
             let mut changed = record.clone().into_bytes();
             changed[at] = b'x';
             assert_eq!(compare(&mark, &changed), Err(MarkDiffers::NotTokenised), "{at}");

@@ -136,6 +136,6 @@ mod tests {
         assert_eq!(document["event"]["outcome"], "success");
         assert!(!document.to_string().contains("null"), "{document}");
         let document = ecs(&hostile());
-        assert_eq!(document.pointer("/source/ip"), None, "not an address");
+        assert_eq!(document.pointer("/source/ip"), None, "a text that is no address is left out");
     }
 }

@@ -325,12 +325,13 @@ mod tests {
     #[test]
     fn a_message_has_a_head_and_no_control_character() {
         for format in [SyslogFormat::Json, SyslogFormat::Cef] {
-            let message = rfc5424(&hostile(), format, "gate way\n", 8192).expect("short enough");
+            let message =
+                rfc5424(&hostile(), format, "gate way\n", 8192).expect("the message is short enough");
             let text = String::from_utf8(message).expect("UTF-8");
             assert!(text.starts_with("<107>1 2026-03-02T10:00:00.000Z gateway strongroom "), "{text}");
             assert!(!text.chars().any(char::is_control), "{text:?}");
         }
-        let text = rfc5424(&alert(1), SyslogFormat::Json, "", 8192).expect("short enough");
+        let text = rfc5424(&alert(1), SyslogFormat::Json, "", 8192).expect("the message is short enough");
         let text = String::from_utf8(text).expect("UTF-8");
         let json = text.split_once(" alert - ").expect("a head").1;
         let finding: serde_json::Value = serde_json::from_str(json).expect("JSON");
@@ -342,7 +343,7 @@ mod tests {
         let mut long = alert(1);
         long.audit_ids = (0..32).map(|n| format!("{n:064}")).collect();
         long.event.request_uri = Some("/x".repeat(4000));
-        let message = rfc5424(&long, SyslogFormat::Json, "h", 4096).expect("short enough");
+        let message = rfc5424(&long, SyslogFormat::Json, "h", 4096).expect("the message is short enough");
         assert!(message.len() <= 4096);
         let text = String::from_utf8(message).expect("UTF-8");
         let json = text.split_once(" alert - ").expect("a head").1;

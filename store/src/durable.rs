@@ -121,7 +121,7 @@ mod tests {
     fn create_refuses_what_exists() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, staging) = (folder.path().join("a"), folder.path().join("a#1"));
-        create_file(&path, &staging, &[b"first"]).expect("new");
+        create_file(&path, &staging, &[b"first"]).expect("the file is new");
         let error = create_file(&path, &staging, &[b"second"]).expect_err("exists");
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&path).expect("readable"), b"first");

@@ -224,10 +224,10 @@ fn rewrite(volume: &Path) {
     let at = text.find("\"timestamp\":").expect("a time") + "\"timestamp\":".len();
     let digits = text[at..].find(|c: char| !c.is_ascii_digit()).expect("an end");
     let time: u64 = text[at..at + digits].parse().expect("a number");
-    std::fs::remove_file(commit).expect("it was there");
+    std::fs::remove_file(commit).expect("the file or folder was there");
     std::fs::write(commit, format!("{}{}{}", &text[..at], time - 1, &text[at + digits..])).expect("written");
     for part in ["checkpoint", "tile"] {
-        std::fs::remove_dir_all(volume.join("_tlog").join(part)).expect("it was there");
+        std::fs::remove_dir_all(volume.join("_tlog").join(part)).expect("the file or folder was there");
     }
 }
 
@@ -261,7 +261,11 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
     for path in &cosigned {
         std::fs::remove_file(path).expect("removed");
     }
-    assert_eq!(site.kinds(&[], &[]), kinds(&[]), "nothing in the archive tells");
+    assert_eq!(
+        site.kinds(&[], &[]),
+        kinds(&[]),
+        "nothing in the archive shows that its history was replaced"
+    );
     assert_eq!(site.kinds(&[&witness.vkey], &[]), kinds(&["witness_missing"]));
     let said = site.anchor(&[&witness.url()], 1);
     assert!(said.contains("another history"), "{said}");
@@ -270,7 +274,7 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
     let said = site.anchor(&[&witness.url()], 1);
     assert!(said.contains("another history") && said.contains("events/"), "{said}");
     assert_eq!(site.kinds(&[&witness.vkey], &[]), kinds(&["witness_missing"]));
-    assert!(site.cosigned("events").is_empty(), "nothing of it was cosigned");
+    assert!(site.cosigned("events").is_empty(), "nothing of the second history was cosigned");
     assert_eq!(site.cosigned("rejects").len(), 3, "the other logs go on");
     let log = witness.daemon.log();
     assert!(log.contains("a log contradicts itself"), "{log}");
@@ -282,7 +286,8 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
         std::fs::remove_file(path).expect("removed");
     }
     for part in ["checkpoint", "tile"] {
-        std::fs::remove_dir_all(site.volume("rejects").join("_tlog").join(part)).expect("it was there");
+        std::fs::remove_dir_all(site.volume("rejects").join("_tlog").join(part))
+            .expect("the file or folder was there");
     }
     let said = site.anchor(&[&witness.url()], 1);
     assert!(said.contains("the newest checkpoint has"), "{said}");
@@ -1008,7 +1013,10 @@ fn answers_that_are_wrong_are_never_kept() {
     );
     let changed = |line: &str| line.replacen("w1 ", "w1  ", 1);
     assert!(ask(of(open("spaces"), now, changed)).errors.iter().all(|(_, trouble)| is_refused(trouble)));
-    assert!(TABLES.iter().all(|table| site.cosigned(table).is_empty()), "nothing of all that was kept");
+    assert!(
+        TABLES.iter().all(|table| site.cosigned(table).is_empty()),
+        "no cosignature of these answers was kept"
+    );
     // Lines that strangers add to a good answer are left out.
     let more = |line: &str| format!("\u{2014} stranger AAAAAAAAAAAA\n{line}");
     let anchored = ask(of(open("good"), now, more));
@@ -1133,7 +1141,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
         let [one, other] = [stamps("events")[1].clone(), stamps("rejects")[1].clone()];
         let good = std::fs::read(&one).expect("a token");
         let put = |bytes: &[u8]| {
-            std::fs::remove_file(&one).expect("it was there");
+            std::fs::remove_file(&one).expect("the file or folder was there");
             std::fs::write(&one, bytes).expect("written");
         };
         put(&std::fs::read(other).expect("a token"));

@@ -154,7 +154,7 @@ impl Daemon {
     /// Sends SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().expect("killed");
-        self.child.wait().expect("dead");
+        self.child.wait().expect("the process ends");
     }
 }
 

@@ -94,7 +94,10 @@ fn generate_writes_the_same_log_to_a_file_a_pipe_and_as_lists() {
 
     let named = path("truth");
     expect_code(generate(&["--ground-truth"]).arg(&named), 0);
-    assert_eq!(fs::read(&named).expect("the truth"), fs::read(&beside).expect("the truth"));
+    assert_eq!(
+        fs::read(&named).expect("the file with the truth"),
+        fs::read(&beside).expect("the file with the truth")
+    );
 
     // The same events in the form of lists, in an archive of their own: queries have the same
     // answers.
@@ -127,7 +130,7 @@ fn the_ground_truth_names_existing_rules() {
     expect_code(command.args(["generate", "--events", "2000", "--attacks", "--ground-truth"]).arg(&truth), 0);
     let rules = RuleSet::builtin().expect("the built-in rules compile");
     let names: BTreeSet<&str> = rules.rules().iter().map(|rule| rule.name.as_str()).collect();
-    let text = fs::read_to_string(&truth).expect("the truth");
+    let text = fs::read_to_string(&truth).expect("the file with the truth");
     for line in text.lines() {
         let attack: PlantedAttack = serde_json::from_str(line).expect("one JSON object per line");
         assert!(!attack.rules.is_empty(), "{}", attack.story);

@@ -37,7 +37,7 @@ fn the_image_and_the_composition_are_well_formed() {
 #[test]
 fn pods_are_restricted() {
     let text =
-        std::fs::read_to_string(root().join("deploy/kubernetes/strongroom.yaml")).expect("it is there");
+        std::fs::read_to_string(root().join("deploy/kubernetes/strongroom.yaml")).expect("the file is there");
     let mut pods = 0;
     for document in text.split("\n---\n") {
         let value: serde_json::Value = yaml_serde::from_str(document).expect("YAML");
@@ -75,7 +75,7 @@ fn shipped_configurations_are_checked_by_the_binary() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let secret = write_secret(folder.path(), "token", b"0123456789abcdef0123456789abcdee\n");
     let manifest =
-        std::fs::read_to_string(root().join("deploy/kubernetes/strongroom.yaml")).expect("it is there");
+        std::fs::read_to_string(root().join("deploy/kubernetes/strongroom.yaml")).expect("the file is there");
     let map: serde_json::Value = manifest
         .split("\n---\n")
         .map(|document| yaml_serde::from_str::<serde_json::Value>(document).expect("YAML"))
@@ -83,7 +83,7 @@ fn shipped_configurations_are_checked_by_the_binary() {
         .expect("a config map");
     let in_manifest = map["data"]["strongroom.toml"].as_str().expect("a configuration").to_owned();
     let composed =
-        std::fs::read_to_string(root().join("deploy/compose/strongroom.toml")).expect("it is there");
+        std::fs::read_to_string(root().join("deploy/compose/strongroom.toml")).expect("the file is there");
     for text in [in_manifest, composed] {
         let secret = secret.display().to_string();
         let text = text.replace("/etc/strongroom/secrets/metrics.token", &secret);
@@ -100,7 +100,7 @@ fn shipped_configurations_are_checked_by_the_binary() {
 /// cluster also issues certificates to others than API servers.
 #[test]
 fn an_api_server_reaches_the_webhook_and_nobody_else_may_post() {
-    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("it is there");
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("the file is there");
     let kubeconfig: serde_json::Value =
         yaml_serde::from_str(&read("deploy/kubernetes/audit-webhook-kubeconfig.yaml")).expect("YAML");
     let cluster = &kubeconfig["clusters"][0]["cluster"];
@@ -110,7 +110,10 @@ fn an_api_server_reaches_the_webhook_and_nobody_else_may_post() {
     assert_eq!(cluster["tls-server-name"], "strongroom-webhook.strongroom.svc");
     let manifest = read("deploy/kubernetes/strongroom.yaml");
     assert!(manifest.contains(&format!("path = \"/{path}\"")));
-    let names = manifest.lines().find(|line| line.trim().starts_with("client_names = [\"")).expect("names");
+    let names = manifest
+        .lines()
+        .find(|line| line.trim().starts_with("client_names = [\""))
+        .expect("the line with the names");
     assert!(!names.contains("[]"), "{names}");
 }
 
@@ -118,8 +121,8 @@ fn an_api_server_reaches_the_webhook_and_nobody_else_may_post() {
 /// first matching rule counts.
 #[test]
 fn the_audit_policy_keeps_bodies_of_secrets_out() {
-    let text =
-        std::fs::read_to_string(root().join("deploy/kubernetes/audit-policy.yaml")).expect("it is there");
+    let text = std::fs::read_to_string(root().join("deploy/kubernetes/audit-policy.yaml"))
+        .expect("the file is there");
     let policy: serde_json::Value = yaml_serde::from_str(&text).expect("YAML");
     assert_eq!((&policy["apiVersion"], &policy["kind"]), (&"audit.k8s.io/v1".into(), &"Policy".into()));
     let rules = policy["rules"].as_array().expect("rules");
@@ -143,8 +146,8 @@ fn the_audit_policy_keeps_bodies_of_secrets_out() {
 /// the policy keeps the stage RequestReceived of patches with a body, and of nothing else.
 #[test]
 fn the_audit_policy_keeps_the_arrival_of_patches_with_a_body() {
-    let text =
-        std::fs::read_to_string(root().join("deploy/kubernetes/audit-policy.yaml")).expect("it is there");
+    let text = std::fs::read_to_string(root().join("deploy/kubernetes/audit-policy.yaml"))
+        .expect("the file is there");
     let policy: serde_json::Value = yaml_serde::from_str(&text).expect("YAML");
     assert!(policy["omitStages"].is_null(), "stages are left out rule by rule");
     let rules = policy["rules"].as_array().expect("rules");

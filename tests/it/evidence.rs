@@ -283,7 +283,7 @@ fn a_pack_is_the_answer_and_proves_it() {
     assert!(read(&again, "records.jsonl") == read(pack, "records.jsonl"));
     assert!(read(&again, "alerts.jsonl") == read(pack, "alerts.jsonl"));
     let mode = std::fs::metadata(&again).expect("a folder").permissions().mode();
-    assert_eq!(mode & 0o777, 0o700, "for its owner only");
+    assert_eq!(mode & 0o777, 0o700, "only the owner can open a pack");
     let (kinds, report) = ours(&again, &site.public, None);
     assert!(kinds.is_empty());
     let unchecked = report["not_checked"].to_string();
@@ -345,7 +345,7 @@ fn alerts_name_what_all_of_their_events_touch() {
                    AND (array_has(a.clusters, e.cluster) OR array_has(a.clusters, '*')))";
     assert_eq!(answer(&site.archive(), strangers), ["0"]);
     let several = "SELECT count(*) FROM alerts WHERE array_length(namespaces) > 1";
-    assert_ne!(answer(&site.archive(), several), ["0"], "or the test shows nothing");
+    assert_ne!(answer(&site.archive(), several), ["0"], "some alerts must name several namespaces");
     let rows = |sql: &str| -> Vec<Value> {
         let mut query = strongroom();
         query.args(["query", "--quiet", "--format", "json", "--archive"]).arg(site.archive()).arg(sql);

@@ -34,8 +34,8 @@ fn an_object_longer_than_any_line_is_read_whole() {
     let object = object(EVENTS);
     assert!(object.len() > 2 * (5 << 20), "{}", object.len());
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packed.write_all(&object).expect("memory");
-    let packed = packed.finish().expect("memory");
+    packed.write_all(&object).expect("in memory");
+    let packed = packed.finish().expect("in memory");
 
     let archive = folder.path().join("packed");
     let path = write(folder.path(), "object.gz", &packed);

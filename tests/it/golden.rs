@@ -285,7 +285,7 @@ fn streams_come_back(fixture: &Fixture, archive: &Path, except: &[&str]) {
         let exported = export(archive, stream["partition"].as_str());
         assert_eq!(sha256(&exported), stream["sha256"].as_str().expect("a hash"), "{name}");
         if name != "webhook" {
-            let from = usize::try_from(stream["from"].as_u64().expect("an offset")).expect("small");
+            let from = usize::try_from(stream["from"].as_u64().expect("an offset")).expect("a small number");
             assert!(exported == fixture.log(&name)[from..], "{name}");
         }
     }
@@ -706,8 +706,8 @@ fn an_archive_of_then_grows() {
 
     let stream = |name: &str| fixture.expected["exports"][name].clone();
     assert!(export(&archive, stream("trickle.log")["partition"].as_str()) == trickle);
-    let from =
-        usize::try_from(stream("control-plane.log")["from"].as_u64().expect("an offset")).expect("small");
+    let from = usize::try_from(stream("control-plane.log")["from"].as_u64().expect("an offset"))
+        .expect("a small number");
     assert!(export(&archive, stream("control-plane.log")["partition"].as_str()) == grown[from..]);
     assert!(export(&archive, Some("new.log")) == new);
     streams_come_back(&fixture, &archive, &["trickle.log", "control-plane.log"]);
@@ -878,7 +878,7 @@ fn constants_are_those_of_format_1() {
     let note = std::fs::read_to_string(pack.join("manifest.note")).expect("a note");
     let manifest = std::fs::read(pack.join("manifest.json")).expect("a manifest");
     assert!(note.starts_with(&format!("strongroom/{id}/evidence\n{}\n\n", sha256(&manifest))), "{note}");
-    assert!(!fixture.part("complete-pack/manifest.note").exists(), "nobody signed that one");
+    assert!(!fixture.part("complete-pack/manifest.note").exists(), "the complete pack is not signed");
     // Reports of this version.
     let ours = fixture.ours(&["verify", "--archive"], &archive, &fixture.public_key());
     assert_eq!(ours["format"], "strongroom-verify-1");

@@ -312,7 +312,10 @@ fn any_number_of_files_may_begin_alike() {
         };
         ingested(&paths, code);
         let stored: usize = texts.iter().map(|text| text.matches("auditID").count()).sum();
-        assert_eq!(number(&archive, "SELECT count(*) FROM events"), i64::try_from(stored).expect("few"));
+        assert_eq!(
+            number(&archive, "SELECT count(*) FROM events"),
+            i64::try_from(stored).expect("a small number")
+        );
         let mut exported: Vec<u8> = export(&archive);
         assert_eq!(exported.len(), texts.concat().len());
         let err = ingested(&paths, 0);
@@ -337,7 +340,7 @@ fn any_number_of_files_may_begin_alike() {
         let grown = (0..FILES).filter(|at| at % 4 == 2).count();
         assert_eq!(
             number(&archive, "SELECT count(*) FROM events"),
-            i64::try_from(stored + grown).expect("few")
+            i64::try_from(stored + grown).expect("a small number")
         );
         exported = export(&archive);
         let more: usize = (0..FILES).filter(|at| at % 4 == 2).map(|at| event(at + 9 * FILES).len() + 1).sum();
@@ -443,10 +446,10 @@ fn a_pipe_is_read_once_and_a_second_look_is_refused() {
     let fed = feed(other.clone());
     let (_, err) = expect_code(&mut ingest(&archive, &[&fifo]), 2);
     assert!(err.contains("must be read a second time") && err.contains("save"), "{err}");
-    fed.join().expect("fed");
+    fed.join().expect("the input was written");
     let fed = feed([bytes.as_slice(), &log(20, 29)].concat());
     expect_code(&mut ingest(&archive, &[&fifo]), 0);
-    fed.join().expect("fed");
+    fed.join().expect("the input was written");
     assert_eq!(number(&archive, "SELECT count(*) FROM events"), 320);
 }
 

@@ -279,7 +279,7 @@ fn two_members_share_and_hand_over() {
         for (number, log) in (0..).zip(&logs) {
             assert_sealed(&archive, &partition("audit", number), &stream(log));
         }
-        assert_eq!(archive.fenced(), 0, "nobody sealed what was another's");
+        assert_eq!(archive.fenced(), 0, "no consumer sealed a partition of the other one");
         second.stop().expect("a stop is not a failure");
     }
 }

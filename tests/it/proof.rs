@@ -236,7 +236,7 @@ fn copy() -> Site {
 
 /// Replaces the content of a read-only file.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) {
-    std::fs::remove_file(path).expect("it was there");
+    std::fs::remove_file(path).expect("the file was there");
     std::fs::write(path, bytes).expect("written");
 }
 
@@ -334,7 +334,7 @@ fn retag(site: &Site, file: &Path, rows: &RecordBatch) {
     let column = |name: &str| rows.column_by_name(name).expect("a column");
     let offsets = column("source_offset").as_any().downcast_ref::<Int64Array>().expect("offsets");
     let (least, most) = (offsets.iter().flatten().min(), offsets.iter().flatten().max());
-    let sources = column("source").as_any().downcast_ref::<StringArray>().expect("names");
+    let sources = column("source").as_any().downcast_ref::<StringArray>().expect("a column of names");
     let tag = json!({ sources.value(0): [least, most, rows.num_rows()] }).to_string();
     let root = root_of(rows);
     edit_add(site, "events", file, |add| {
@@ -423,7 +423,7 @@ const TAMPERINGS: &[Tampering] = &[
         let file = &site.files("events")[0];
         let rows = rows_of(file);
         let at = rows.schema().index_of("user_name").expect("a column");
-        let names = rows.column(at).as_any().downcast_ref::<StringArray>().expect("names");
+        let names = rows.column(at).as_any().downcast_ref::<StringArray>().expect("a column of names");
         let names = StringArray::from_iter((0..names.len()).map(|row| {
             if row == 7 { Some("nobody") } else { names.is_valid(row).then(|| names.value(row)) }
         }));
@@ -1285,7 +1285,7 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
     assert!(lines.iter().all(|line| all.lines().any(|received| received == *line)));
     let document: Value = serde_json::from_slice(&std::fs::read(&proof).expect("readable")).expect("JSON");
     assert_eq!(document["records"].as_array().map(Vec::len), Some(lines.len()));
-    assert!(std::fs::metadata(&proof).expect("there").len() < 64 << 10, "it is one small file");
+    assert!(std::fs::metadata(&proof).expect("the proof is there").len() < 64 << 10, "it is one small file");
 
     let stranger = public_of(&site.other_key());
     expect_code(strongroom().args(["verify-proof", "--public-key", &stranger]).arg(&proof), 1);

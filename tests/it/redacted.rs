@@ -238,7 +238,11 @@ fn an_export_says_that_it_is_redacted_and_can_be_read_again() {
     for line in lines.lines() {
         ids.push(json_of(line)["auditID"].as_str().expect("an id").to_owned());
     }
-    assert_eq!(ids, (0..EVENTS).map(|number| format!("id-{number}")).collect::<Vec<_>>(), "in source order");
+    assert_eq!(
+        ids,
+        (0..EVENTS).map(|number| format!("id-{number}")).collect::<Vec<_>>(),
+        "the export is in source order"
+    );
     // `--quiet` does not suppress this message.
     let quiet = output(strongroom().args(["export", "--quiet", "--archive"]).arg(&redacted));
     assert!(String::from_utf8_lossy(&quiet.stderr).contains("redacted before they were stored"));

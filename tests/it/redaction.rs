@@ -176,7 +176,8 @@ pub fn policy(folder: &Path, key: &str) -> String {
     let path = folder.join("redact.key");
     if !path.exists() {
         write(folder, "redact.key", key.repeat(32).as_bytes());
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("ours");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+            .expect("the file belongs to this user");
     }
     format!(
         "[redact]\nkey = 'file:{}'\npresets = ['secrets']\n\
@@ -286,7 +287,7 @@ fn no_marker_of_a_file_is_on_disk_and_nothing_is_lost() {
         std::thread::sleep(Duration::from_millis(wait));
         // The process may have ended.
         let _ = child.kill();
-        child.wait().expect("dead");
+        child.wait().expect("the process ends");
         assert_eq!(files_with_markers(folder.path()), Vec::<PathBuf>::new());
     }
     let last = output(&mut run());
@@ -477,7 +478,7 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
     assert!(in_force.is_some_and(|line| line.ends_with("\"} 1")), "{metrics}");
     assert!(daemon.metric("redacted_values_total{action=\"drop\"}") > 0.0);
     let alerts = number(&archive, "SELECT count(*) FROM alerts");
-    assert!(alerts >= i64::try_from(events).expect("small"), "{alerts}");
+    assert!(alerts >= i64::try_from(events).expect("a small number"), "{alerts}");
     let stdout = daemon
         .alerts
         .lock()

@@ -295,7 +295,7 @@ fn an_event_that_only_the_new_policy_encrypts_is_not_lost() {
     assert_eq!(run(&narrow).0, Some(1));
     assert_eq!(number(&archive, "SELECT count(*) FROM events"), first);
     assert_eq!(
-        usize::try_from(first).expect("small") + count(&archive, "SELECT count(*) FROM rejects"),
+        usize::try_from(first).expect("a small number") + count(&archive, "SELECT count(*) FROM rejects"),
         records
     );
 }
@@ -341,7 +341,7 @@ fn a_bucket_has_no_marker_whatever_is_killed() {
         std::thread::sleep(Duration::from_millis(wait));
         // The process may have ended.
         let _ = child.kill();
-        child.wait().expect("dead");
+        child.wait().expect("the process ends");
         assert_eq!(found_in(bucket), NOTHING);
         assert_eq!(files_with_markers(folder.path()), NOTHING);
     }

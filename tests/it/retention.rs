@@ -220,7 +220,7 @@ fn expired_volumes_are_reported_and_dropped_only_by_name() {
     refused(keyless.args(["--confirm", &old("events")]), "a signing key is required");
     refused(&mut aged.drop(&present("events")), "it is from the present year");
     refused(&mut aged.drop("events/2011"), "volume events/2011 does not exist");
-    let days = i64::try_from(AGO_DAYS).expect("small");
+    let days = i64::try_from(AGO_DAYS).expect("a small number");
     let mut ahead = aged.drop(&present("events"));
     refused(at_days(&mut ahead, aged.folder.path(), days), "days ahead of the newest commit");
     let mut back = aged.drop(&old("events"));
@@ -306,12 +306,16 @@ fn invalid_drops_are_named_by_both_verifiers() {
     taken(&state);
     assert_eq!(aged.kinds(), set(&["rows_missing", "volume_missing"]));
     replace(&record, good.as_bytes());
-    assert_eq!(aged.kinds(), set(&["drop_record", "rows_missing", "volume_missing"]), "without its state");
+    assert_eq!(
+        aged.kinds(),
+        set(&["drop_record", "rows_missing", "volume_missing"]),
+        "the state that the record names is missing"
+    );
     replace(&state, &good_state);
     assert_eq!(aged.kinds(), BTreeSet::new());
     // Forged drop records: changed, unsigned, signed by another key, from before the retention
     // ended, or of another volume.
-    let text = good.split("\n\n").next().expect("its text").to_owned() + "\n";
+    let text = good.split("\n\n").next().expect("the text before the signatures").to_owned() + "\n";
     let other = aged.folder.path().join("other");
     expect_code(strongroom().args(["key", "new"]).arg(&other), 0);
     let (this, that) = (old("events"), present("events"));
@@ -371,7 +375,7 @@ fn protections(outsider: &Outsider, bucket: &str) -> BTreeMap<String, (String, i
     let kept = versions.into_iter().filter(|(key, _)| !key.contains("/_probe/"));
     kept.map(|(key, version)| {
         let head = outsider.client.head_object().bucket(bucket).key(&key).version_id(version).send();
-        let head = outsider.runtime.block_on(head).expect("it is there");
+        let head = outsider.runtime.block_on(head).expect("the object is there");
         let mode = head.object_lock_mode().map_or(String::new(), |mode| mode.as_str().to_owned());
         let until = head.object_lock_retain_until_date().map_or(0, SdkTime::secs);
         let held = head.object_lock_legal_hold_status().map(|status| status.as_str()) == Some("ON");
@@ -419,7 +423,7 @@ fn a_promise_in_a_bucket_grows_and_never_shrinks() {
         let policies = made["policies"].as_object().expect("policies");
         for role in ["writer", "keeper"] {
             let refused =
-                policies[role]["Statement"].as_array().expect("a list").last().expect("one").clone();
+                policies[role]["Statement"].as_array().expect("a list").last().expect("a statement").clone();
             assert_eq!(
                 (&refused["Effect"], &refused["Action"][0]),
                 (&"Deny".into(), &"s3:DeleteObject*".into())
@@ -584,7 +588,11 @@ fn a_volume_in_a_bucket_is_dropped_only_when_the_store_allows_it() {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
-            let below = path.strip_prefix(aged.archive()).expect("below").to_string_lossy().into_owned();
+            let below = path
+                .strip_prefix(aged.archive())
+                .expect("the file is below the archive")
+                .to_string_lossy()
+                .into_owned();
             if path.is_dir() {
                 folders.push(path);
             } else if !below.starts_with('.') && !below.contains("_last_checkpoint") {
@@ -593,7 +601,10 @@ fn a_volume_in_a_bucket_is_dropped_only_when_the_store_allows_it() {
                 let put = put.object_lock_retain_until_date(SdkTime::from_secs(until.timestamp()));
                 let put = put.checksum_algorithm(ChecksumAlgorithm::Sha256);
                 let bytes = std::fs::read(&path).expect("read");
-                outsider.runtime.block_on(put.body(ByteStream::from(bytes)).send()).expect("put");
+                outsider
+                    .runtime
+                    .block_on(put.body(ByteStream::from(bytes)).send())
+                    .expect("the object is stored");
                 objects += usize::from(below.starts_with(&old("events")));
             }
         }

@@ -79,7 +79,8 @@ pub fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 /// Like [`write`], but only its owner can read it.
 pub fn write_secret(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let path = write(folder, name, bytes);
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("the file belongs to this user");
     path
 }
 

@@ -43,7 +43,7 @@ fn files_of_one_event_take_little_room_and_come_back() {
     expect_code(&mut ingest(&archive, &[&logs]), 0);
     let whole = folder.path().join("whole");
     expect_code(&mut ingest(&whole, &[&write(folder.path(), "whole.log", &bytes)]), 0);
-    assert!(export(&archive) == bytes, "in the order of their names");
+    assert!(export(&archive) == bytes, "the files are exported in the order of their names");
     let (apart, together) = (archive_bytes(&archive.join("events")), archive_bytes(&whole.join("events")));
     // Each stream has its own name, hash and position, so the files take somewhat more room.
     assert!(apart < bytes.len() as u64 * 3 / 2, "{apart} of {}", bytes.len());

@@ -506,7 +506,7 @@ fn rsyslog_gets_every_byte_over_tls() {
         }
         sink.finish();
         let message = |alert: &Arc<Alert>| {
-            let message = rfc5424(alert, format, "gate", 8192).expect("short enough");
+            let message = rfc5424(alert, format, "gate", 8192).expect("the message is short enough");
             String::from_utf8(message).expect("UTF-8")
         };
         expected.extend(alerts.iter().map(message));

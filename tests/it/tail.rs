@@ -244,7 +244,10 @@ fn a_path_without_a_file_is_reported_and_a_file_is_read_after_chmod() {
         missing.display()
     );
     let config = config(folder.path(), &archive.display().to_string(), &rest);
-    let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+    let set = |mode| {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+            .expect("the permissions are set")
+    };
     set(0);
     // Root may read every file. So if the tests run as root, the daemon runs without that
     // capability.

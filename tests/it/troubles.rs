@@ -50,9 +50,10 @@ fn append(path: &Path, bytes: &[u8]) {
 /// True if the tests run as a user whom no file permission stops.
 fn is_root(folder: &Path) -> bool {
     let path = write(folder, "probe", b"");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).expect("ours");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000))
+        .expect("the file belongs to this user");
     let may = std::fs::File::open(&path).is_ok();
-    std::fs::remove_file(path).expect("ours");
+    std::fs::remove_file(path).expect("the file belongs to this user");
     may
 }
 

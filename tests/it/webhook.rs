@@ -103,8 +103,8 @@ fn every_batch_answered_with_200_is_in_the_archive_once_whatever_is_killed() {
             let sender = std::thread::Builder::new().name("sender".to_owned());
             let send = move || {
                 let mut tries = 0_u64;
-                while let Some((body, _)) =
-                    batches.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).expect("small"))
+                while let Some((body, _)) = batches
+                    .get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).expect("a small number"))
                 {
                     loop {
                         let to = address.lock().expect("no panic holds it").clone();

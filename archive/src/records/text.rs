@@ -490,7 +490,7 @@ mod tests {
         let (record, keys, now) = (dropped(), Keys::default(), at(2026, 3, 3));
         let check = |record: &DropRecord, years| record.check(Some(0), &keys, years, now);
         assert_eq!(check(&record, 6), Ok(()));
-        assert!(record.check(None, &keys, 6, now).is_err(), "not signed");
+        assert!(record.check(None, &keys, 6, now).is_err(), "a record that is not signed");
         assert!(check(&record, 7).is_err(), "seven years were promised");
         for early in [
             DropRecord { time: at(2025, 12, 30), ..record.clone() },

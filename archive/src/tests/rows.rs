@@ -283,7 +283,7 @@ pub(crate) fn tree(folder: &Path) -> Vec<PathBuf> {
             if path.is_dir() {
                 todo.push(path)
             } else {
-                found.push(path.strip_prefix(folder).expect("below").to_owned())
+                found.push(path.strip_prefix(folder).expect("the file is below the folder").to_owned())
             }
         }
     }

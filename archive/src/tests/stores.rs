@@ -38,7 +38,7 @@ fn conforms(place: Place) {
         }
 
         // A taken name keeps its content.
-        assert!(store.put_once(&path, Bytes::from_static(b"first")).await.expect("put"));
+        assert!(store.put_once(&path, Bytes::from_static(b"first")).await.expect("the object is stored"));
         assert!(!store.put_once(&path, Bytes::from_static(b"second")).await.expect("an answer"));
         assert!(!store.put_once(&path, Bytes::from_static(b"first")).await.expect("an answer"));
         assert_eq!(store.read(&path).await.expect("an answer").expect("content"), "first");
@@ -93,11 +93,11 @@ fn inside_a_bucket() {
     a_full_volume_fences(&new("s3://stores/volumes"));
     versions_survive_checkpoints(&new("s3://stores/checkpoints"));
     a_promise_grows_under_a_writer(&new("s3://stores/promise"), || {
-        Archive::open_with("s3://stores/promise", &options).expect("it exists")
+        Archive::open_with("s3://stores/promise", &options).expect("the archive exists")
     });
     // The settings with which an archive was created are the minimum for every write.
     let s3 = S3Options { mode: LockMode::Governance, retention_years: 1, ..options.s3.clone() };
-    let weaker = Archive::open_with("s3://stores/made", &StoreOptions { s3 }).expect("it exists");
+    let weaker = Archive::open_with("s3://stores/made", &StoreOptions { s3 }).expect("the archive exists");
     assert_eq!(weaker.retention(), Some(Retention { mode: LockMode::Compliance, years: 6 }));
 }
 
@@ -139,7 +139,8 @@ fn seal(writer: &mut Writer, partition: &'static str, from: Option<i64>) -> Resu
 
 fn writers_are_kept_apart(archive: &Archive) {
     const OTHER: &str = "file/other";
-    let (mut first, mut second) = (archive.writer().expect("one"), archive.writer().expect("another"));
+    let (mut first, mut second) =
+        (archive.writer().expect("a writer"), archive.writer().expect("another writer"));
     assert!(first.is_shared());
     // Both start with an empty archive; the second then finds a table that it did not know.
     seal(&mut first, PARTITION, None).expect("sealed");
@@ -149,7 +150,7 @@ fn writers_are_kept_apart(archive: &Archive) {
     let report = seal(&mut second, OTHER, Some(2000)).expect("sealed after the other");
     assert_eq!(report.commits[0].version, 4);
     first.refresh().expect("read again");
-    assert_eq!(first.position(Table::Events, OTHER).expect("usable"), Some(position(4000)));
+    assert_eq!(first.position(Table::Events, OTHER).expect("a usable writer"), Some(position(4000)));
     let mut known: Vec<_> = first.positions(Table::Events).collect();
     known.sort_by_key(|(partition, _)| (*partition).to_owned());
     assert_eq!(known, [(PARTITION, position(4000)), (OTHER, position(4000))]);
@@ -169,9 +170,9 @@ fn writers_are_kept_apart(archive: &Archive) {
 }
 
 fn a_new_year_fences_too(archive: &Archive) {
-    let mut old = archive.writer_with(options(fixed_2026), || {}).expect("one");
+    let mut old = archive.writer_with(options(fixed_2026), || {}).expect("a writer");
     seal(&mut old, PARTITION, None).expect("sealed");
-    let mut new = archive.writer_with(options(fixed_2027), || {}).expect("another");
+    let mut new = archive.writer_with(options(fixed_2027), || {}).expect("another writer");
     seal(&mut new, PARTITION, Some(2000)).expect("sealed");
     // The volume of the old year has not changed since its last commit. The new position is in the
     // volume of the new year.
@@ -184,8 +185,8 @@ fn a_new_year_fences_too(archive: &Archive) {
 /// the closed one stops.
 fn a_full_volume_fences(archive: &Archive) {
     let full = WriterOptions { volume_commits_max: 3, ..options(fixed_2026) };
-    let mut first = archive.writer_with(full.clone(), || {}).expect("one");
-    let mut late = archive.writer_with(full, || {}).expect("another");
+    let mut first = archive.writer_with(full.clone(), || {}).expect("a writer");
+    let mut late = archive.writer_with(full, || {}).expect("another writer");
     // The volume is chosen with the first row.
     let shape = Shape { rows: 2, partition: "file/late", ..Shape::default() };
     append(&mut late, Table::Events, batch(Table::Events, &shape)).expect("appended");
@@ -238,7 +239,7 @@ fn versions_survive_checkpoints(archive: &Archive) {
     assert!(names.iter().any(|name| name.ends_with(".checkpoint.parquet")), "{names:?}");
     assert!(!names.contains(&"_last_checkpoint".to_owned()), "{names:?}");
     let mut writer = archive.writer().expect("a writer");
-    assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), previous.map(position));
+    assert_eq!(writer.position(Table::Events, PARTITION).expect("a usable writer"), previous.map(position));
     let snapshot = archive.snapshot(Table::Events).expect("a snapshot");
     assert_eq!((snapshot.rows(), snapshot.files.len()), (328, 164));
     assert!(snapshot.files.iter().all(|file| file.version.is_some()));

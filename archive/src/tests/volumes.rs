@@ -34,7 +34,7 @@ fn state(archive: &Archive, name: &str) -> State {
     let path = layout::volume(archive.root(), VolumeId::parse(name).expect("a name"));
     background::wait(async move { commit::load(&Store::Local, &path).await })
         .expect("readable")
-        .expect("there")
+        .expect("the volume is there")
 }
 
 fn is_current(archive: &Archive, snapshot: &Snapshot) -> bool {
@@ -78,7 +78,7 @@ fn a_full_volume_is_closed_and_the_next_part_follows() {
     );
     assert_eq!(offsets(&archive, Table::Events), (0..80).map(|row| row * 1000).collect::<Vec<_>>());
     assert_eq!(archive.sources().expect("sources")[0].position, position(80_000));
-    assert!(is_current(&archive, &snapshot), "nothing was committed since");
+    assert!(is_current(&archive, &snapshot), "nothing was committed after the snapshot");
     seal(&archive, 4, &mut next, 1);
     assert!(!is_current(&archive, &snapshot));
 }
@@ -182,7 +182,7 @@ fn a_checkpoint_that_is_missing_is_made_up_for() {
     drop(log);
     log = commit_to(open(folder.path()), CHECKPOINT_INTERVAL);
     assert_eq!(checkpoints(folder.path()), [CHECKPOINT_INTERVAL], "the first commit after it writes one");
-    let state = wait(async move { commit::load(&Store::Local, &path).await }).expect("there");
+    let state = wait(async move { commit::load(&Store::Local, &path).await }).expect("the volume is there");
     assert_eq!((state.version, state.txns[PARTITION]), (log.version(), offset));
 }
 

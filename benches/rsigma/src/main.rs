@@ -90,7 +90,7 @@ fn rules() -> (BTreeMap<String, String>, BTreeMap<&'static str, usize>) {
     let (mut rules, mut left) = (BTreeMap::new(), BTreeMap::new());
     for rule in ours.rules().iter().filter(|rule| rule.kind == strongroom_alerts::RuleKind::Event) {
         let document: Value = yaml_serde::from_str(&rule.text).expect("it was read before");
-        let detection = yaml_serde::to_string(document.get("detection").expect("it has one")).expect("YAML");
+        let detection = yaml_serde::to_string(document.get("detection").expect("a rule has a detection")).expect("YAML");
         if let Some(reason) = left_out(&detection) {
             *left.entry(reason).or_insert(0) += 1;
             continue;
@@ -102,7 +102,7 @@ fn rules() -> (BTreeMap<String, String>, BTreeMap<&'static str, usize>) {
 
 /// A document of title, name, logsource and detection alone; `tenant` derives another rule from it.
 fn bare(name: &str, document: &Value, tenant: Option<usize>) -> String {
-    let mut detection = document.get("detection").and_then(Value::as_mapping).expect("it has one").clone();
+    let mut detection = document.get("detection").and_then(Value::as_mapping).expect("a rule has a detection").clone();
     let mut name = name.to_owned();
     if let Some(tenant) = tenant {
         name = format!("{name}-{tenant}");
@@ -139,10 +139,10 @@ fn ours(documents: &[String]) -> Arc<RuleSet> {
 }
 
 fn theirs(documents: &[String]) -> Engine {
-    let collection = rsigma_parser::parse_sigma_yaml(&documents.join("---\n")).expect("they read it");
+    let collection = rsigma_parser::parse_sigma_yaml(&documents.join("---\n")).expect("rsigma reads the rules");
     assert_eq!(collection.rules.len(), documents.len(), "{:?}", collection.errors);
     let mut engine = Engine::new();
-    engine.add_collection(&collection).expect("they compile it");
+    engine.add_collection(&collection).expect("rsigma compiles the rules");
     engine
 }
 
@@ -280,14 +280,14 @@ fn told([rules, theirs]: &[String; 2], lines: &[String]) -> [BTreeSet<(String, S
     alerts.append(&mut detector.settle());
     let ours = alerts.into_iter().map(|alert| (alert.rule_name, alert.group_key)).collect();
 
-    let collection = rsigma_parser::parse_sigma_yaml(theirs).expect("they read it");
+    let collection = rsigma_parser::parse_sigma_yaml(theirs).expect("rsigma reads the rules");
     assert!(collection.errors.is_empty(), "{:?}\n{theirs}", collection.errors);
     let mut engine = CorrelationEngine::new(CorrelationConfig {
         timestamp_fields: vec!["stageTimestamp".to_owned()],
         timestamp_fallback: TimestampFallback::Skip,
         ..CorrelationConfig::default()
     });
-    engine.add_collection(&collection).expect("they compile it");
+    engine.add_collection(&collection).expect("rsigma compiles the rules");
     let mut theirs = BTreeSet::new();
     for line in lines {
         for result in engine.process_event(&JsonEvent::borrow(&for_them(line))) {

@@ -106,7 +106,7 @@ impl Writer {
                 out.push(character);
             } else {
                 for unit in character.encode_utf16(&mut [0; 2]) {
-                    write!(out, "\\u{unit:04x}").expect("memory");
+                    write!(out, "\\u{unit:04x}").expect("writing to a String");
                 }
             }
         }
@@ -340,7 +340,7 @@ impl Odd {
             let escaped = |upper: bool| -> String {
                 character.encode_utf16(&mut [0; 2]).iter().fold(String::new(), |mut text, unit| {
                     if upper { write!(text, "\\u{unit:04X}") } else { write!(text, "\\u{unit:04x}") }
-                        .expect("memory");
+                        .expect("writing to a String");
                     text
                 })
             };

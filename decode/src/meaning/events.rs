@@ -350,7 +350,7 @@ mod tests {
 
     fn other(value: &Json) -> Json {
         match value {
-            Json::Number(number) => json!(number.as_i64().expect("whole") ^ 1),
+            Json::Number(number) => json!(number.as_i64().expect("a whole number") ^ 1),
             Json::Array(items) => items.iter().cloned().rev().chain([json!("x")]).collect(),
             Json::String(text) => json!(format!("{text}x")),
             _ => json!("x"),

@@ -466,7 +466,7 @@ fn patch_with_event() -> (String, usize, usize) {
     let patch = format!(
         r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Request","auditID":"real","stage":"Panic","requestURI":"/x","verb":"patch","user":{{"username":"eve"}},"requestObject":["PAD",{forged}],"annotations":{{}}}}"#
     );
-    let start = patch.find(forged).expect("it is there");
+    let start = patch.find(forged).expect("the forged event is in the patch");
     (patch, start, start + forged.len())
 }
 

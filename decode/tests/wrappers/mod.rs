@@ -49,7 +49,7 @@ const CONTROL: &str = r#"{"messageType":"CONTROL_MESSAGE","owner":"CloudwatchLog
 
 fn export_lines(messages: &[String]) -> String {
     messages.iter().fold(String::new(), |mut text, message| {
-        writeln!(text, "2026-01-01T00:00:00.000Z {message}").expect("memory");
+        writeln!(text, "2026-01-01T00:00:00.000Z {message}").expect("writing to a String");
         text
     })
 }

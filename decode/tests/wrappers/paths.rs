@@ -49,7 +49,11 @@ fn an_event_at_the_path_is_found() {
         assert!(shapes(&found).iter().all(|shape| shape.as_deref() == Some("unwrap:detail.audit")));
         let counts: Vec<_> = found.dialects.iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counts, [(Dialect::OtherWrapper, events.len() as u64)]);
-        assert_eq!(check(text.as_bytes()).events.num_rows(), 0, "not without the path");
+        assert_eq!(
+            check(text.as_bytes()).events.num_rows(),
+            0,
+            "without the configured path nothing is an event"
+        );
     }
 }
 
@@ -62,7 +66,11 @@ fn a_list_at_the_path_is_its_elements() {
     for value in [list.clone(), array.clone(), quoted(&list), quoted(&format!(" {array} "))] {
         let line = format!(r#"{{"id":1,"detail":{{"audit": {value}}}}}"#);
         same_events(&decoded(&line, "detail.audit"), &events);
-        assert_eq!(check(line.as_bytes()).events.num_rows(), 0, "not without the path");
+        assert_eq!(
+            check(line.as_bytes()).events.num_rows(),
+            0,
+            "without the configured path nothing is an event"
+        );
         let other = line.replace(r#""id":1"#, r#""container_name":"web""#);
         assert_eq!(decoded(&other, "detail.audit").events.num_rows(), 0, "{other}");
     }

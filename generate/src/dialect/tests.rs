@@ -176,7 +176,7 @@ fn names_are_distinct_and_every_dialect_is_listed() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), Dialect::ALL.len());
-    assert!(Dialect::ALL.is_sorted(), "in the order of the declaration");
+    assert!(Dialect::ALL.is_sorted(), "the list has the order of the declaration");
 }
 
 #[test]

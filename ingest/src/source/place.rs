@@ -472,7 +472,7 @@ mod tests {
         let mut archive = Archive::default();
         let log = |number: usize| format!("[\n{{\"auditID\":\"{number}\"}}\n]\n");
         archive.store(&path, log(0).as_bytes());
-        let first = archive.streams.keys().next().expect("one").clone();
+        let first = archive.streams.keys().next().expect("a stream").clone();
         for number in 1..ALIKE_MAX {
             archive.streams.insert(format!("{first}.{number}"), log(number).into_bytes());
         }

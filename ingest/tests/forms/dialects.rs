@@ -205,7 +205,7 @@ fn instant(micros: &Json) -> DateTime<Utc> {
 
 /// Returns the value of a member. A time is written as `time` returns it.
 fn with_time(event: &Event, at: usize, time: impl Fn(DateTime<Utc>) -> String) -> Json {
-    let value = event.0[at].clone().expect("it is there");
+    let value = event.0[at].clone().expect("the value is there");
     if MAPPED[at].kind == Kind::Time { time(instant(&value)).into() } else { value }
 }
 

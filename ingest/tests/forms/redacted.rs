@@ -137,7 +137,7 @@ fn redacted_records_are_verified_and_exported_as_lines() {
     }
     let mut out = Vec::new();
     let lines = redacted_stream(as_rows(&events), as_rows(&rejects), 0, &position(&rows), &mut out);
-    let lines = lines.expect("whole");
+    let lines = lines.expect("the whole stream");
     let expected: String = rows.iter().map(|(record, ..)| format!("{record}\n")).collect();
     assert_eq!(String::from_utf8_lossy(&out), expected);
     assert_eq!((lines.records, lines.redacted, lines.kept_back), (4, 2, 0));

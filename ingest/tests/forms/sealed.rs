@@ -162,7 +162,7 @@ fn rows_of_forms_are_exported_byte_for_byte_and_verified() {
     let (rows, records, stream) = stream();
     let folder = tempfile::tempdir().expect("a folder");
     let archive = sealed(folder.path(), &rows, &records, &stream);
-    assert!(export(&archive, &stream).expect("whole") == stream);
+    assert!(export(&archive, &stream).expect("the whole stream") == stream);
     let report = judged(&archive);
     assert_eq!(report.findings, []);
     assert_eq!((report.checked.records, report.checked.redacted), (ROWS as u64, 0));

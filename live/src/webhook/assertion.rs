@@ -383,7 +383,7 @@ pub mod tests {
         let assertions = Assertions::load(options(&path)).expect("keys");
         let check = |issuer: &Issuer| assertions.check(issuer.valid(NOW).as_bytes(), NOW);
         assert_eq!((check(&old), check(&new)), (Ok(()), Err(AssertionError::UnknownKey)));
-        assert!(!assertions.reload().expect("the same"));
+        assert!(!assertions.reload().expect("the keys are the same"));
         write_keys(&path, &[&old, &new]);
         assert!(assertions.reload().expect("changed"));
         assert_eq!((check(&old), check(&new)), (Ok(()), Ok(())));

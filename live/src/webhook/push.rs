@@ -411,7 +411,7 @@ pub mod tests {
         let take = |body: &str| pubsub(body.as_bytes().to_vec(), 1_000);
         let pushed = |text: &str, id: Option<&str>| Pushed {
             text: text.as_bytes().to_vec(),
-            lines: u32::try_from(text.matches('\n').count()).expect("few"),
+            lines: u32::try_from(text.matches('\n').count()).expect("a small number"),
             is_odd: false,
             id: id.map(str::to_owned),
         };

@@ -473,9 +473,15 @@ mod tests {
         assert!(!is_misfiled(noon, day, true));
         assert!(is_misfiled(noon - DAY_US, day, true));
         assert!(is_misfiled(noon + DAY_US / 2, day, true), "midnight belongs to the next day");
-        assert!(!is_misfiled(noon + 3 * DAY_US, day, true), "implausible on arrival");
-        assert!(!is_misfiled(0, day, true), "before Kubernetes");
-        assert!(is_misfiled(noon + 3 * DAY_US, day, false), "and did not arrive on that day");
+        assert!(
+            !is_misfiled(noon + 3 * DAY_US, day, true),
+            "a time that is implausible on the day of arrival"
+        );
+        assert!(!is_misfiled(0, day, true), "a time before there was Kubernetes");
+        assert!(
+            is_misfiled(noon + 3 * DAY_US, day, false),
+            "its time is implausible, and it did not arrive on that day"
+        );
         assert_eq!(record_column(Table::Events), None);
     }
 }

@@ -131,8 +131,11 @@ fn records_are_sealed_without_events_and_go_on() {
     // The records of both logs, and events, are in one seal: each table has its own positions.
     append(&mut writer, Table::Events, batch(Table::Events, &Shape { rows: 10, ..Shape::default() }))
         .expect("appended");
-    let positions =
-        [step(PARTITION, None, 10_000), log.position().expect("new"), other.position().expect("new")];
+    let positions = [
+        step(PARTITION, None, 10_000),
+        log.position().expect("a position"),
+        other.position().expect("a position"),
+    ];
     let report = writer.seal(&positions, counts(10)).expect("sealed");
     let tables: Vec<Table> = report.commits.iter().map(|commit| commit.volume.table).collect();
     assert_eq!(tables, [Table::Activity, Table::Events]);
@@ -286,7 +289,9 @@ fn records_are_held_and_dropped_like_events_and_their_writer_goes_on() {
         user: Some("nobody at all".to_owned()),
         ..Scope::default()
     };
-    let held = work().run(|work| async move { place(&work, "case", "r", &scope).await }).expect("placed");
+    let held = work()
+        .run(|work| async move { place(&work, "case", "r", &scope).await })
+        .expect("the hold is placed");
     assert_eq!(held.files, 1);
     let drop_it = || {
         work().run(|work| async move {

@@ -25,7 +25,11 @@ fn wait_for(port: u16, child: &mut Child, said: &Path) {
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         let text = || std::fs::read_to_string(said).unwrap_or_default();
         assert!(Instant::now() < until, "no answer within {READY_WAIT:?}: {}", text());
-        assert!(child.try_wait().expect("its state").is_none(), "it ended by itself: {}", text());
+        assert!(
+            child.try_wait().expect("the state of the process").is_none(),
+            "it ended by itself: {}",
+            text()
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

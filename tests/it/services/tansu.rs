@@ -186,7 +186,7 @@ fn wait_for(port: u16, child: &mut Child) {
     let until = Instant::now() + READY_WAIT;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(Instant::now() < until, "no answer within {READY_WAIT:?}");
-        assert!(child.try_wait().expect("its state").is_none(), "it ended by itself");
+        assert!(child.try_wait().expect("the state of the process").is_none(), "it ended by itself");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

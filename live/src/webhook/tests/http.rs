@@ -328,7 +328,7 @@ fn both_versions_of_http_are_spoken_over_tls_to_those_with_a_certificate() {
     runtime().block_on(async {
         for (number, alpn) in [&["h2", "http/1.1"][..], &["http/1.1"], &[]].into_iter().enumerate() {
             let config = authority.client(Some(authority.sign("kube-prod")), alpn);
-            let mut sender = Sender::tls(address, config).await.expect("is let in");
+            let mut sender = Sender::tls(address, config).await.expect("the sender is let in");
             assert_eq!(matches!(sender, Sender::Two(_)), alpn.contains(&"h2"));
             assert_eq!(sender.post("/prod?timeout=30s", &body(number, 1)).await, Some(200));
             assert_eq!(sender.post("/any", &body(number, 1)).await, Some(200));
@@ -336,7 +336,7 @@ fn both_versions_of_http_are_spoken_over_tls_to_those_with_a_certificate() {
             assert_eq!(sender.post("/any", &long).await, Some(200), "longer than any window");
 
             let config = authority.client(Some(authority.sign("kube-test")), alpn);
-            let mut sender = Sender::tls(address, config).await.expect("is let in");
+            let mut sender = Sender::tls(address, config).await.expect("the sender is let in");
             assert_eq!(sender.post("/prod", &body(7, 1)).await, Some(403));
 
             let nobody = authority.client(None, alpn);
@@ -394,7 +394,7 @@ fn the_log_says_who_is_turned_away_and_shows_no_secret() {
     runtime().block_on(async {
         let sign = |name| authority.client(Some(authority.sign(name)), &[]);
         let send = async |config, request| {
-            Sender::tls(address, config).await.expect("is let in").send(request).await
+            Sender::tls(address, config).await.expect("the sender is let in").send(request).await
         };
         send(sign("kube-test"), request("POST", "/prod", "hunter2")).await;
         send(sign("kube-prod"), request("POST", "/prod", &"hunter2".repeat(1_000))).await;
@@ -708,7 +708,7 @@ fn strangers_keep_nobody_out() {
     let within = Duration::from_secs(5);
     runtime().block_on(async {
         let config = authority.client(None, &["h2"]);
-        let mut before = Sender::tls(address, Arc::clone(&config)).await.expect("is let in");
+        let mut before = Sender::tls(address, Arc::clone(&config)).await.expect("the sender is let in");
         assert_eq!(before.post("/audit/prod", &body(0, 1)).await, Some(200));
         let mut silent = Vec::new();
         for round in 1..=5 {
@@ -723,7 +723,7 @@ fn strangers_keep_nobody_out() {
             }
             let begun = Instant::now();
             let new = async {
-                let mut new = Sender::tls(address, Arc::clone(&config)).await.expect("is let in");
+                let mut new = Sender::tls(address, Arc::clone(&config)).await.expect("the sender is let in");
                 new.post("/audit/prod", &body(round, 1)).await
             };
             assert_eq!(tokio::time::timeout(within, new).await, Ok(Some(200)), "round {round}");

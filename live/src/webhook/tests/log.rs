@@ -60,7 +60,12 @@ fn send(queue: &Sender<Batch>, batch: Batch) -> Result<(), Refused> {
     let mut done = batch.outcome.subscribe();
     queue.send(batch).expect("the writer runs");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(async { done.wait_for(Option::is_some).await.expect("told").expect("told") })
+    runtime.block_on(async {
+        done.wait_for(Option::is_some)
+            .await
+            .expect("the outcome is reported")
+            .expect("the outcome is reported")
+    })
 }
 
 /// Writes texts, each as its own group, and closes the log as a process does when it ends.

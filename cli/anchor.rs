@@ -65,7 +65,7 @@ fn address(text: &str) -> Result<Address, String> {
     Ok(Address { key, url: url.to_owned() })
 }
 
-/// Reads the vkey of a witness.
+/// Parses the verifier key (vkey) of a witness; for clap.
 pub fn witness_key(text: &str) -> Result<WitnessKey, String> {
     WitnessKey::parse(text).map_err(|error| error.to_string())
 }
@@ -97,7 +97,7 @@ impl WitnessArgs {
     }
 }
 
-/// Reads the certificate authorities of timestamps.
+/// Reads a PEM file of the certificate authorities that are trusted to issue timestamps.
 pub fn timestamp_authorities(path: &Path) -> Result<TimestampAuthorities, CliError> {
     let cannot = || format!("cannot use {}", path.display());
     let pem = std::fs::read(path).with_context(cannot).map_err(CliError::input)?;

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Each text has its own key: HMAC-SHA-256 of its random salt under the encryption key. So no two
-//! texts share a key and a nonce, whatever the number of texts. Besides the text, the bytes before
-//! the ciphertext and the caller's context are authenticated.
+//! texts share a key and a nonce, whatever the number of texts. The text, the bytes before the
+//! ciphertext and the caller's context are authenticated.
 //!
 //! Invariant: a text is returned only if each of its bytes, and its context, are authentic.
 

@@ -9,7 +9,7 @@
 //! apply.
 //!
 //! Invariant: the results are the same as if each path were compared alone; a test compares the
-//! two. The functions keep no state besides what the caller passes in.
+//! two. The functions keep no state of their own.
 
 use crate::path::Step;
 

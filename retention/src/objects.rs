@@ -45,7 +45,7 @@ pub(super) fn volume_of(path: &str) -> Option<VolumeId> {
     VolumeId::parse(&format!("{table}/{period}"))
 }
 
-/// Reads the commits of a volume.
+/// Reads and parses all commits of a volume. A commit that is not there has no facts.
 pub(super) async fn commits(work: &Work, log: VolumeId) -> Result<Vec<CommitFacts>, RetentionError> {
     let volume = layout::volume(&work.site.root, log);
     let mut commits = Vec::new();

@@ -129,7 +129,7 @@ impl Status {
     }
 }
 
-/// Reads the retention of an archive.
+/// Returns which volumes an archive has, until when each must be kept, and what is wrong.
 ///
 /// # Errors
 /// If the archive cannot be read. Anything else that is wrong is an issue.

@@ -156,8 +156,8 @@ const EVENT_NAMES: [&str; 12] = [
     "stagetimestamp",
 ];
 
-/// The characters of a string that are written as an escape, besides `"`, `\` and the characters
-/// below U+0020; and the format of escapes.
+/// The characters of a string that are written as an escape in addition to `"`, `\` and the
+/// characters below U+0020; and the format of escapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Escapes {
     /// `<`, `>` and `&`, as `\u003c` and so on.

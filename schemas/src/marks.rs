@@ -18,7 +18,7 @@ pub const REDACTION_BYTES_MAX: usize = 64 << 10;
 pub const PATH_BYTES_MAX: usize = 512;
 /// Maximum number of faults in one row.
 pub const FAULTS_MAX: usize = 64;
-/// Maximum number of bytes that a mark has besides its paths.
+/// Maximum number of bytes of a mark that are not paths.
 const MARK_HEAD_BYTES: usize = 128;
 /// Number of hex digits of a policy's id.
 const POLICY_DIGITS: usize = 16;

@@ -217,7 +217,7 @@ impl VolumeLog {
         self.write(&[], &txns, metadata, time).await
     }
 
-    /// Reads what other writers have committed.
+    /// Brings the state up to date by reading the commits that other writers have made since.
     pub(crate) async fn reload(&mut self) -> Result<()> {
         let followed = self.state.follow(&self.store, &self.path).await;
         followed

@@ -25,7 +25,7 @@ pub fn path(root: &Path, number: u64) -> PathBuf {
     root.join(layout::KEYS).join(format!("{number:08}"))
 }
 
-/// Reads and checks the key records of an archive.
+/// Reads the key records of an archive in order, and checks that each continues the ones before it.
 pub async fn load(site: &Site) -> Result<Keys, LogError> {
     let mut keys = Keys::default();
     for number in 1..=KEYS_MAX {

@@ -59,7 +59,7 @@ pub struct FoundPolicy {
     pub wrong: Option<RecordError>,
 }
 
-/// Reads the records of an archive up to the first invalid one.
+/// Reads the retention records of an archive, in order, up to the first invalid one.
 pub async fn load(site: &Site, keys: &Keys) -> Result<FoundPolicy, LogError> {
     let made_with = site.made_with_years;
     let mut policy = Policy { made_with, years: made_with, records: Vec::new() };

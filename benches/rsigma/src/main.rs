@@ -10,9 +10,8 @@
 //! Correlations are compared as well, where both engines give them the same meaning: counts, counts
 //! of values, sequences. What is compared is which rule reports which group, not how often: rsigma
 //! reports again for each further event, ours once per burst. Both get each request once (ours
-//! counts a request once, rsigma each of its stages), in order of time. Besides the generated
-//! events, both engines get each rule's own fixtures: both must find the hits, and neither may find
-//! the near misses.
+//! counts a request once, rsigma each of its stages), in order of time. Both engines also get each
+//! rule's own fixtures: both must find the hits, and neither may find the near misses.
 //!
 //! Run with `cargo run --release --manifest-path benches/rsigma/Cargo.toml` from the root.
 

@@ -192,7 +192,8 @@ impl Reader<'_> {
         Ok(None)
     }
 
-    /// Reads one input.
+    /// Reads one input and sends its blocks to the workers. The inner error is about the input; the
+    /// run goes on without it.
     fn read(&mut self, input: &Input) -> Result<Result<(), FileError>, CoordinatorGone> {
         let limits = &self.options.limits;
         let bounds = BlockBounds {

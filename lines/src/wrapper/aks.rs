@@ -23,7 +23,7 @@ use crate::reject::{Reason, Refusal};
 /// The category of all lines of the API server.
 const SERVER: &str = "kube-apiserver";
 
-/// Categories that Azure is known to have besides the two of the audit log. The name of any other
+/// The categories that Azure is known to have, apart from the two of the audit log. The name of any other
 /// category is repeated in a refusal only if the record seems to have an audit event.
 const OTHERS: [&str; 9] = [
     SERVER,

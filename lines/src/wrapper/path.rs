@@ -43,7 +43,7 @@ pub enum PathError {
 }
 
 impl EventPath {
-    /// Reads a path as it is configured.
+    /// Parses the text by which a path is configured.
     ///
     /// # Errors
     /// [`PathError`] if `text` is not a path, or one that is not allowed.

@@ -113,7 +113,7 @@ pub enum WriterError {
 }
 
 impl Writer {
-    /// Reads a writer as it is configured.
+    /// Parses the text by which a writer is configured.
     ///
     /// # Errors
     /// [`WriterError`] if `text` is not a writer.

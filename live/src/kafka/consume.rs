@@ -69,7 +69,7 @@ const BEYOND_ASKED: u32 = 4;
 /// Maximum number of troubled partitions that are named in full.
 const NAMED_MAX: usize = 3;
 
-/// Reads messages and hands them over until the run is over.
+/// Reads messages and hands them to the driver until the driver ends the run.
 ///
 /// # Errors
 /// Failures that only a restart can recover from.

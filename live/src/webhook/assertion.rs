@@ -130,7 +130,7 @@ pub struct Assertions {
 }
 
 impl Assertions {
-    /// Reads the keys.
+    /// Reads the keys of the issuer from the file in `options`.
     ///
     /// # Errors
     /// If the file cannot be read, or has no usable key.

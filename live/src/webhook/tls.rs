@@ -74,7 +74,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads the files.
+    /// Reads the certificate, its key and the authorities from `files`.
     ///
     /// # Errors
     /// [`TlsError`] for files that cannot be read or used.

@@ -32,7 +32,7 @@ pub(super) struct Found {
     held: Vec<(String, Option<String>, String)>,
 }
 
-/// Reads the records and reports the invalid ones.
+/// Reads the records of retention and holds, and reports the invalid ones.
 pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Result<Found, ProofError> {
     let below = |path: &Path| path.strip_prefix(&site.root).unwrap_or(path).to_string_lossy().into_owned();
     let FoundPolicy { policy, read: count, wrong } = policy::load(site, keys).await?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::run::strongroom;
 
-/// How long a test waits for something that should come at once.
+/// How long a test waits for an event that should happen at once.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `ready` returns true.
@@ -22,7 +22,7 @@ pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     }
 }
 
-/// A daemon, killed when the test ends.
+/// A running daemon. It is killed when this is dropped.
 pub struct Daemon {
     child: Child,
     /// Lines of its log so far.
@@ -33,12 +33,12 @@ pub struct Daemon {
     pub alerts: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
-/// A thread that ends with the daemon's pipe.
+/// Starts a thread that reads one of the daemon's pipes until the pipe ends.
 fn reader(name: &str, read: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     std::thread::Builder::new().name(name.to_owned()).spawn(read).expect("a thread")
 }
 
-/// A configuration: `[archive]` and `[observe]`, then `rest`.
+/// Writes a configuration with `[archive]`, `[observe]` and then `rest`, and returns its path.
 pub fn config(folder: &Path, archive: &str, rest: &str) -> PathBuf {
     let path = folder.join("strongroom.toml");
     let text = format!("[archive]\nlocation = '{archive}'\n[observe]\nlisten = '127.0.0.1:0'\n{rest}");
@@ -79,7 +79,7 @@ impl Daemon {
         self.log.lock().expect("no panic holds it").join("\n")
     }
 
-    /// The address of its metrics, once it has logged it.
+    /// Waits until the daemon has logged the address of its metrics, and returns the address.
     pub fn address(&mut self) -> String {
         let mut address = None;
         wait_until("the daemon tells its address", || {
@@ -102,7 +102,7 @@ impl Daemon {
         get(&address, path, "")
     }
 
-    /// A metric by its name and labels.
+    /// Returns the value of the metric whose name and labels are `name`.
     pub fn metric(&mut self, name: &str) -> f64 {
         let (_, text) = self.get("/metrics");
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("strongroom_{name} ")));
@@ -170,7 +170,7 @@ impl Drop for Daemon {
     }
 }
 
-/// A GET of HTTP/1.1: status and body.
+/// Sends a GET request by HTTP/1.1, and returns the status and the body of the answer.
 pub fn get(address: &str, path: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");

@@ -68,7 +68,7 @@ fn answer(archive: &Path, sql: &str) -> Vec<String> {
     out.lines().skip(1).map(str::to_owned).collect()
 }
 
-/// Three sources, sealed in three runs, with attacks and rejects.
+/// Makes the archive once. It has three sources, sealed in three runs, with attacks and rejects.
 fn site() -> &'static Site {
     static SITE: OnceLock<Site> = OnceLock::new();
     SITE.get_or_init(|| {
@@ -94,7 +94,7 @@ fn site() -> &'static Site {
     })
 }
 
-/// A signed pack of the middle half of the site's events.
+/// Makes, once, a signed pack of the middle half of the site's events.
 fn pack() -> &'static Path {
     static PACK: OnceLock<PathBuf> = OnceLock::new();
     PACK.get_or_init(|| {
@@ -142,7 +142,7 @@ fn ours(pack: &Path, public: &str, archive: Option<&Path>) -> (BTreeSet<String>,
     (kinds, report)
 }
 
-/// The report of the verifier for auditors.
+/// Runs the verifier for auditors on a pack, and returns the kinds of its findings and its report.
 fn theirs(pack: &Path, public: &str) -> (BTreeSet<String>, Value) {
     let python = std::env::var_os("STRONGROOM_PYTHON").unwrap_or_else(|| "python3".into());
     let folder = tempfile::tempdir().expect("a folder");
@@ -220,13 +220,17 @@ fn forge(pack: &Path) {
 fn a_pack_is_the_answer_and_proves_it() {
     let (site, pack) = (site(), pack());
     let report = nobody_finds_anything(pack, &site.public, Some(&site.archive()));
-    assert_eq!(report["not_checked"], json!([]), "signed, trusted, and asked again");
+    assert_eq!(
+        report["not_checked"],
+        json!([]),
+        "the pack is signed, its key is trusted, and the query was repeated"
+    );
     let manifest = read_json(pack, "manifest.json");
     let period = format!("stage_timestamp >= '{}' AND stage_timestamp < '{}'", site.times[0], site.times[2]);
     let events = answer(&site.archive(), &format!("SELECT count(*) FROM events WHERE {period}"))[0].clone();
     assert_eq!(manifest["counts"]["events"].to_string(), events);
     assert!(manifest["counts"]["alerts"].as_u64() > Some(0), "{manifest:#}");
-    assert!(manifest["counts"]["proofs"].as_u64() > Some(1), "more than one piece");
+    assert!(manifest["counts"]["proofs"].as_u64() > Some(1), "the proofs are in more than one file");
     assert!(manifest["counts"]["rejects_at_positions"].as_u64() >= Some(4), "{manifest:#}");
     // The records are the original bytes: each is a line of a log, and none occurs twice.
     let logs: String = ["a.log", "b.log", "c.log"]
@@ -445,7 +449,7 @@ fn leave_out_last_event(pack: &Path) {
     let taken = taken.expect("an event");
     let record = BASE64.decode(taken["record"].as_str().expect("base64")).expect("base64");
     let mut records = read(pack, "records.jsonl");
-    assert!(records.ends_with(&[&record[..], b"\n"].concat()), "the last one");
+    assert!(records.ends_with(&[&record[..], b"\n"].concat()), "the record to hide is the last one");
     records.truncate(records.len() - record.len() - 1);
     put(pack, "records.jsonl", &records);
     edit(pack, "archive-files.json", |files| {
@@ -645,7 +649,7 @@ fn a_record_that_was_left_out_is_found_by_asking_again() {
     );
     let (kinds, report) = ours(folder.path(), &site.public, Some(&site.archive()));
     assert!(kinds.contains("pack_incomplete"), "{report:#}");
-    // A pack whose SQL asks for less than its question.
+    // In this pack the SQL asks for less than the question does.
     let folder = copy(pack());
     edit(folder.path(), "manifest.json", |manifest| {
         let sql = manifest["events_query"]["sql"].as_str().expect("SQL").replace("WHERE", "WHERE false AND");
@@ -707,9 +711,9 @@ fn later_changes_of_the_archive_are_reported_but_not_as_findings() {
     }
     assert!(
         ours(&path("after"), &second, None).0.contains("key_untrusted"),
-        "it was made before there was that key"
+        "the pack is older than that key"
     );
-    // A pack of another archive.
+    // The pack is checked against another archive.
     assert!(ours(&path("after"), &public, Some(&site().archive())).0.contains("pack_archive"));
     // The archive is rolled back to a state before the pack was made.
     let volumes = std::fs::read_dir(path("archive").join("events")).expect("volumes");

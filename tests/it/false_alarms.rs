@@ -47,9 +47,9 @@ fn helm_installs_raise_nothing_urgent() {
 
 #[test]
 fn generated_background_raises_nothing_urgent() {
-    /// Fourteen hours: a night and most of a working day.
+    /// Events of fourteen hours: a night and most of a working day.
     const EVENTS: u64 = 600_000;
-    /// Ten days and nights.
+    /// Events of ten days.
     const EVENTS_LONG: u64 = 10_000_000;
     let rules = corpus::builtin();
     let runs: &[(u64, u64)] = match is_long() {
@@ -62,7 +62,7 @@ fn generated_background_raises_nothing_urgent() {
     }
 }
 
-/// The rules that were made for a story of the generator. Each of them must find it.
+/// Returns the rules that were made for a story of the generator. Each of them must find the story.
 fn made_for(story: &str) -> &'static [&'static str] {
     match story {
         "anonymous-probing" => &["anonymous-probing", "authentication-failures"],

@@ -13,7 +13,7 @@ use strongroom_schemas::{Alert, AlertEvent, ocsf};
 
 use crate::corpus;
 
-/// Alerts of all rules' fixtures and of a generated log.
+/// Returns the alerts that the fixtures of all rules and a generated log raise.
 fn alerts() -> Vec<Alert> {
     let rules = corpus::builtin();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts/rules/fixtures");
@@ -30,9 +30,9 @@ fn alerts() -> Vec<Alert> {
     alerts
 }
 
-/// The exit code and output of the validator; `None` if it is not installed.
+/// Returns the exit code and the output of the validator; `None` if it is not installed.
 fn judged(findings: &str) -> Option<(Option<i32>, String)> {
-    // ./tests/run installs the judge and sets the variable; without it there is no judge to ask.
+    // ./tests/run installs the validator and sets this variable. Without it nothing is validated.
     let python = std::env::var_os("STRONGROOM_PYTHON")?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/ocsf_validate.py");
     let mut child = Command::new(python)

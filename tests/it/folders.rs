@@ -151,7 +151,8 @@ fn a_folder_without_a_log_says_what_is_in_it() {
     assert!(!archive.exists());
 }
 
-/// A file that may be a log and cannot be read is an error, as if it had been named.
+/// In a folder, a file that may be a log but cannot be read is an error, as it would be if it were
+/// named on the command line.
 #[test]
 fn a_packed_log_of_any_name_is_refused_and_not_passed_over() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -200,7 +201,7 @@ fn an_archive_in_the_folder_is_never_read() {
     assert!(err.contains("events 40 + rejects 0 + duplicates 6,000"), "{err}");
     assert_eq!(number(&archive, "SELECT count(*) FROM rejects"), 0);
     expect_code(strongroom().args(["verify", "--archive"]).arg(&archive), 0);
-    // A Delta table of somebody else.
+    // The Delta table of another program is not read either.
     put(&logs, "lake/_delta_log/00000000000000000000.json", b"{\"protocol\":{}}\n");
     put(&logs, "lake/part-0.json", b"{}\n");
     let (_, err) = expect_code(&mut run(), 0);
@@ -247,7 +248,7 @@ fn a_daemon_does_not_follow_what_it_writes() {
     let archive = logs.join("archive");
     assert_eq!(number(&archive, "SELECT count(*) FROM rejects"), 0);
     assert_eq!(number(&archive, "SELECT count(*) FROM events"), 6_000);
-    // The same folder, read once.
+    // `ingest` reads the same folder.
     let (_, err) = expect_code(&mut ingest(&archive, &[&logs]), 0);
     assert!(err.contains("2 an outbox or a write-ahead log of Strongroom"), "{err}");
     assert!(err.contains("rejects 0"), "{err}");

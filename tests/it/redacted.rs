@@ -113,7 +113,7 @@ impl Site {
         (String::from_utf8_lossy(&output.stderr).into_owned(), output.status.code().unwrap_or(-1))
     }
 
-    /// An archive of all events, redacted or not.
+    /// Makes an archive of all events, redacted or not, and returns its folder.
     fn archive(&self, name: &str, is_redacted: bool) -> PathBuf {
         let log = write(self.folder.path(), "audit.log", log(0..EVENTS).as_bytes());
         let policy = self.at("policy.toml");
@@ -131,7 +131,7 @@ impl Site {
     }
 }
 
-/// The verifier that shares no code with the program.
+/// A command that runs the second verifier, which shares no code with the program.
 fn verifier(arguments: &[&str]) -> Command {
     let python = std::env::var_os("STRONGROOM_PYTHON").unwrap_or_else(|| "python3".into());
     let mut command = Command::new(python);
@@ -215,7 +215,7 @@ fn a_preview_has_the_counts_of_the_run_and_no_values() {
     let (out, _) = expect_code(dry_run(&other).arg("--archive").arg(&redacted), 0);
     let left = json_of(&out);
     assert_eq!((&left["changed"], &left["others"]), (&json!(0), &json!(events)), "{left:#}");
-    // The preview as text, for people.
+    // The same preview, printed as text.
     let mut text = strongroom();
     text.args(["redact", "--dry-run", "--redact"]).arg(&policy).arg("--archive").arg(&clear);
     let (out, err) = expect_code(&mut text, 1);
@@ -249,7 +249,11 @@ fn an_export_says_that_it_is_redacted_and_can_be_read_again() {
     let log = write(site.folder.path(), "exported.log", lines.as_bytes());
     let (err, code) = site.ingest("second", None, &log);
     assert_eq!(code, 0, "{err}");
-    assert_eq!(export(&site.at("second")), lines.as_bytes(), "what was read is what is given back");
+    assert_eq!(
+        export(&site.at("second")),
+        lines.as_bytes(),
+        "the export of the second archive is the text that it was made of"
+    );
 }
 
 #[test]
@@ -276,7 +280,7 @@ fn proofs_and_packs_of_redacted_records_hold_for_both_verifiers() {
     assert!(
         checked(&proof, 0).contains("redacted before they were stored: 60 of the records, by the policy ")
     );
-    // A mark that was changed or left out.
+    // Both verifiers find a mark that was changed or left out.
     let text = std::fs::read_to_string(&proof).expect("a proof");
     for (from, to) in
         [("/requestObject/data/password", "/requestObject/data/passwort"), ("\"redaction\"", "\"claims2\"")]
@@ -315,7 +319,7 @@ fn proofs_and_packs_of_redacted_records_hold_for_both_verifiers() {
     }
     let report = std::fs::read_to_string(pack.join("report.html")).expect("a report");
     assert!(report.contains("were redacted by a policy"));
-    // A pack that says that less was redacted.
+    // A manifest that says that fewer records were redacted is found.
     let text = manifest.to_string().replace("\"redacted\":240", "\"redacted\":239");
     std::fs::write(pack.join("manifest.json"), text).expect("written");
     for said in check(1) {
@@ -381,7 +385,10 @@ fn tokens_join_like_values_until_the_key_is_changed() {
     }
     let mut shell = strongroom();
     let told = with_input(shell.args(["sql", "--archive"]).arg(&archive), &format!("{pairs};\n"));
-    assert!(String::from_utf8_lossy(&told.stderr).contains("tokens of different keys"), "the shell says it");
+    assert!(
+        String::from_utf8_lossy(&told.stderr).contains("tokens of different keys"),
+        "the shell prints the note as well"
+    );
 }
 
 /// Returns the records of the uses of a key, oldest first.
@@ -414,7 +421,7 @@ fn a_token_is_revealed_with_the_key_and_a_record() {
     let yes = with_input(&mut reveal(&token, &of_policy), &patient(1));
     assert_eq!(yes.status.code(), Some(0), "{}", String::from_utf8_lossy(&yes.stderr));
     let line = with_input(&mut reveal(&token, &of_policy), &format!("{}\n", patient(1)));
-    assert_eq!(line.status.code(), Some(0), "a typed line");
+    assert_eq!(line.status.code(), Some(0), "a newline after the value does not count");
     let as_json =
         with_input(&mut reveal(&token, &["--redact", policy, "--json"]), &format!("\"{}\"", patient(1)));
     assert_eq!(as_json.status.code(), Some(0));
@@ -433,8 +440,8 @@ fn a_token_is_revealed_with_the_key_and_a_record() {
         assert!(!record.to_string().contains(MARK));
     }
     assert_eq!(uses(&redacted).len(), 4);
-    // With another key there is no answer, and the error names the key that is needed. With
-    // a policy that has that key among its old keys, there is an answer.
+    // With another key there is no answer, and the error names the key that is needed. With a
+    // policy that has that key among its old keys, there is an answer.
     let other = site.policy("b.toml", "b.key", &[]);
     let unknown = with_input(&mut reveal(&token, &["--redact", other.to_str().expect("text")]), &patient(1));
     let err = String::from_utf8_lossy(&unknown.stderr).into_owned();
@@ -588,7 +595,7 @@ fn keys_are_made_once_and_never_printed() {
     assert_eq!(std::fs::read_to_string(&path).expect("a key"), text);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("permissions");
     let open = output(strongroom().args(["redact", "key", "id", &source]));
-    assert_eq!(open.status.code(), Some(1), "others may read it");
+    assert_eq!(open.status.code(), Some(1), "a key that others may read is refused");
     for wrong in ["redact.key", "files:x", "file:", "env:"] {
         expect_code(strongroom().args(["redact", "key", "id", wrong]), 64);
     }

@@ -24,7 +24,7 @@ use crate::services::receiver::Receiver;
 use crate::services::tansu::Tansu;
 
 pub const TOKEN: &str = "a-token-of-the-test-that-is-long";
-/// What every marker begins with. It is in no log, path or name of the tests.
+/// The beginning of every marker. Nothing else in these tests contains this text.
 const MARK: &str = "zQmK";
 
 /// A rule that fires on every request, and whose message contains everything that may be redacted.
@@ -144,10 +144,10 @@ pub fn lines(numbers: std::ops::Range<usize>, wrapped: bool) -> (Vec<u8>, usize)
                     "logStream": "kube-apiserver-audit-1", "subscriptionFilters": ["f"], "logEvents": [event]})
                 .to_string()
             }
-            // Not an event: a reject.
+            // This line is not an event, so it becomes a reject.
             6 => format!("not JSON {}", marker(number * 10)),
             7 => json!({"kind": "Pod", "password": marker(number * 10)}).to_string(),
-            // Cut in a body: an event with a fault.
+            // This line ends inside a body, so it becomes an event with a fault.
             8 => text[..text.find("requestObject").map_or(text.len() / 2, |at| at + 60)].to_owned(),
             // A body that is not JSON, and one that is nested deeply.
             9 => text.replacen(r#"{"kind":"Secret""#, r#"{"kind":"Secret","x":tru"#, 1),
@@ -159,7 +159,7 @@ pub fn lines(numbers: std::ops::Range<usize>, wrapped: bool) -> (Vec<u8>, usize)
                     1,
                 )
             }
-            // Written again by another program.
+            // Another program has parsed this event and written it again.
             11 => serde_json::from_str::<Value>(&text).expect("JSON").to_string(),
             _ => text,
         };
@@ -171,7 +171,7 @@ pub fn lines(numbers: std::ops::Range<usize>, wrapped: bool) -> (Vec<u8>, usize)
     (log, records)
 }
 
-/// A policy that names every place of a marker.
+/// A policy that names every place where an event has a marker.
 pub fn policy(folder: &Path, key: &str) -> String {
     let path = folder.join("redact.key");
     if !path.exists() {
@@ -195,7 +195,7 @@ pub fn has_marker(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, MARK.as_bytes()).is_some()
 }
 
-/// The files below a folder that have a marker, without the inputs of the run.
+/// Returns the files below a folder that contain a marker, without the inputs of the run.
 pub fn files_with_markers(folder: &Path) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
@@ -217,7 +217,7 @@ pub fn files_with_markers(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// All pages of a Parquet file, dictionaries among them.
+/// Returns all pages of a Parquet file, including pages of dictionaries.
 fn pages(path: &Path) -> Vec<Vec<u8>> {
     let reader = SerializedFileReader::new(std::fs::File::open(path).expect("a file"));
     // A file that was being written when the process was killed has no footer.
@@ -393,7 +393,7 @@ pub fn batch(numbers: std::ops::Range<usize>) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The address of the webhook, once it is logged.
+/// Waits until the daemon has logged the address of its webhook, and returns the address.
 pub fn listener(daemon: &Daemon) -> String {
     let mut address = None;
     wait_until("the webhook listens", || {
@@ -495,7 +495,7 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
     assert!(!posted.is_empty() && !posted.iter().any(|posted| has_marker(&posted.body)));
     drop(posted);
     assert_eq!(number(&archive, "SELECT count(*) FROM events WHERE redaction IS NULL"), 0);
-    // A statement that spills, and a pack.
+    // A statement that spills to disk, and the making of a pack, leave no marker either.
     let spill = at("spill");
     std::fs::create_dir(&spill).expect("made");
     let mut query = strongroom();
@@ -542,7 +542,7 @@ fn the_write_ahead_log_is_encrypted_and_read_with_its_key_only() {
         let (_, err) = expect_code(strongroom().args(["run", "--config"]).arg(config), 2);
         assert!(err.contains(says), "{err}");
     }
-    // The old key is enough to read the log.
+    // To read the log, it is enough that its key is among the old keys.
     let old = ours.lines().find_map(|line| line.strip_prefix("key = ")).expect("a key");
     let rotated = other.replacen("presets", &format!("old_keys = [{old}]\npresets"), 1);
     let daemon = Daemon::start(&config(folder.path(), &location, &rest("300ms", &rotated)));

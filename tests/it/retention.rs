@@ -4,8 +4,8 @@
 //! requests.
 //!
 //! The tests set the clock of programs (`tests/tools/clock.c`). The clock of the store cannot be
-//! set. So an old volume in the store is one that was made on a disk, with the clock set, and then
-//! put with a retention of seconds.
+//! set. So an old volume is first made on a disk by programs whose clock is set back, and then put
+//! into the store with a retention of seconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ fn present(table: &str) -> String {
     format!("{table}/{}", Utc::now().year())
 }
 
-/// A log with this many events, the first of which is at `start`.
+/// Returns a generated log of `events` events. The time of the first one is `start`.
 fn log_from(events: u64, seed: u64, start: DateTime<Utc>) -> Vec<u8> {
     let options = GeneratorOptions { seed, events, start, ..GeneratorOptions::default() };
     let mut generator = Generator::new(options).expect("valid options");
@@ -50,7 +50,7 @@ fn log_from(events: u64, seed: u64, start: DateTime<Utc>) -> Vec<u8> {
     log
 }
 
-/// The library that moves a program's clock.
+/// Returns the path of the library that shifts the clock of a program.
 pub fn clock_library() -> &'static Path {
     static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     &LIBRARY
@@ -129,7 +129,7 @@ impl Aged {
         document(&mut self.command(&["retention", "status", "--json"]))
     }
 
-    /// The kinds of findings. The second verifier, if there is one, must find the same; it runs
+    /// Returns the kinds of findings of `verify`. The second verifier, if there is one, must find the same; it runs
     /// without a Parquet reader, which these tests do not need.
     fn kinds(&self) -> BTreeSet<String> {
         let mut command = self.command(&["verify", "--json", "-", "--public-key", &self.public]);
@@ -154,7 +154,7 @@ impl Aged {
     }
 }
 
-/// Exit code and JSON of a command.
+/// Runs a command, and returns its exit code and its output as JSON.
 fn document(command: &mut Command) -> (Option<i32>, Value) {
     let output = output(command);
     let document = serde_json::from_slice(&output.stdout);
@@ -270,8 +270,8 @@ fn expired_volumes_are_reported_and_dropped_only_by_name() {
     assert_eq!(crate::run::number(&aged.archive(), sql), 1_500);
     assert_eq!(aged.kinds(), BTreeSet::new());
 
-    // The same for the other tables of that year. Rejects have no user, so a hold about a user
-    // covers all of them.
+    // The volumes of the other tables of that year are dropped in the same way. Rejects have no
+    // user, so a hold about a user covers all of them.
     refused(&mut aged.drop(&old("rejects")), "hold \"case 7\" lists");
     expect_code(&mut aged.command(&["hold", "release", "case 7", "--reason", "closed"]), 0);
     expect_code(&mut aged.drop(&old("rejects")), 0);
@@ -340,7 +340,7 @@ fn invalid_drops_are_named_by_both_verifiers() {
     assert!(err.contains("it is not signed"), "{err}");
     taken(&aged.dropped(&that));
     taken(&aged.dropped(&that).with_extension("state"));
-    // The same for records of holds and policies.
+    // Missing and forged records of holds and policies are findings, too.
     expect_code(&mut aged.command(&["hold", "place", "--reason", "case 7", "case 7"]), 0);
     assert_eq!(aged.kinds(), BTreeSet::new());
     let list = aged.archive().join("_holds/00000001-00000001");
@@ -368,8 +368,8 @@ fn invalid_drops_are_named_by_both_verifiers() {
     assert!(aged.kinds().contains("volume_missing"));
 }
 
-/// For every object except the probes: the mode and end of its lock, and true if it has a legal
-/// hold.
+/// Returns, for every object except the probes, the mode and the end of its lock, and true if it has
+/// a legal hold.
 fn protections(outsider: &Outsider, bucket: &str) -> BTreeMap<String, (String, i64, bool)> {
     let versions = outsider.versions(bucket);
     let kept = versions.into_iter().filter(|(key, _)| !key.contains("/_probe/"));
@@ -476,7 +476,7 @@ fn a_promise_in_a_bucket_grows_and_never_shrinks() {
         let shorten = shorten.bypass_governance_retention(true).retention(shorter.build()).send();
         outsider.runtime.block_on(shorten).expect("GOVERNANCE allows this to an administrator");
         let (found, _) = s3::findings(&endpoint, &location, public.trim());
-        assert!(found.contains("retention_short"), "against what is promised now: {found:?}");
+        assert!(found.contains("retention_short"), "a lock is shorter than the promise: {found:?}");
         let (code, status) = document(&mut run(&["retention", "status", "--json"]));
         assert_eq!((code, issues(&status)), (Some(1), BTreeSet::from(["retention_short".to_owned()])));
         let (out, _) = expect_code(&mut extend("8"), 0);
@@ -562,7 +562,10 @@ fn holds_in_a_bucket_are_the_stores_legal_holds() {
     killed_until_it_ends("release", || run(&["hold", "release", "all", "--reason", "closed"]));
     let rest = held();
     assert!(rest.iter().any(|key| key.contains("/date=")), "{rest:#?}");
-    assert!(!rest.iter().any(|key| key.ends_with("_holds/00000003")), "its own record is let go: {rest:#?}");
+    assert!(
+        !rest.iter().any(|key| key.ends_with("_holds/00000003")),
+        "the hold's own record is still locked: {rest:#?}"
+    );
     assert_eq!(s3::findings(&endpoint, location, public.trim()).0, BTreeSet::new());
     expect_code(&mut run(&["hold", "release", "again", "--reason", "closed"]), 0);
     assert_eq!(held(), BTreeSet::new());
@@ -634,7 +637,7 @@ fn a_volume_in_a_bucket_is_dropped_only_when_the_store_allows_it() {
     };
     hold(ObjectLockLegalHoldStatus::On);
     let (_, err) = expect_code(&mut drop(), 1);
-    assert!(err.contains("is under a legal hold"), "somebody else's: {err}");
+    assert!(err.contains("is under a legal hold"), "somebody else has placed this hold: {err}");
     hold(ObjectLockLegalHoldStatus::Off);
     assert_eq!(left(), objects, "nothing was touched");
     let (_, status) = document(&mut run(&["retention", "status", "--json"]));

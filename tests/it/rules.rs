@@ -59,7 +59,11 @@ fn a_hunt_finds_what_the_stream_raised() {
     };
     let (found, _) = hunt(&["--store"]);
     assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<_>>(), raised);
-    assert_eq!(number(&archive, "SELECT count(*) FROM alerts"), raised.len() as i64, "none is stored twice");
+    assert_eq!(
+        number(&archive, "SELECT count(*) FROM alerts"),
+        raised.len() as i64,
+        "the hunt stores no alert a second time"
+    );
 
     // A hunt over a shorter period finds the alerts that ended in it, even if they started before
     // it.
@@ -251,7 +255,7 @@ fn rules_are_replaced_while_the_daemon_runs() {
     };
     append(0..3);
     daemon.wait_for_metric("received_records_total", 3.0);
-    // Another rule is added beside the counting one; the count continues.
+    // Another rule is added, and the rule that counts stays. Its count continues.
     let more = format!("{}---\n{}", counts(5), rule("lists", "list", "pods"));
     std::fs::write(&rules, more).expect("written");
     daemon.signal("-HUP");
@@ -259,7 +263,10 @@ fn rules_are_replaced_while_the_daemon_runs() {
     assert_eq!(daemon.metric("rules"), 3.0);
     append(3..4);
     daemon.wait_for_metric("received_records_total", 4.0);
-    assert!(daemon.alerts.lock().expect("no panic").is_empty(), "four are not five");
+    assert!(
+        daemon.alerts.lock().expect("no panic").is_empty(),
+        "four events do not reach the threshold of five"
+    );
     // A broken file is refused by name and line, and the rules in use stay.
     std::fs::write(&rules, "title: x\nname: x\ndetection: {a: {verb: get}, condition: a}\n")
         .expect("written");

@@ -5,8 +5,8 @@ use std::process::{Command, Output, Stdio};
 
 use strongroom_generate::{Generator, GeneratorOptions};
 
-/// A command that runs the binary under test, without the settings that may be in the environment
-/// of the tests.
+/// A command that runs the binary under test. Settings of Strongroom in the environment of the tests
+/// are removed.
 pub fn strongroom() -> Command {
     strongroom_at(Path::new(env!("CARGO_BIN_EXE_strongroom")))
 }
@@ -27,7 +27,7 @@ pub fn output(command: &mut Command) -> Output {
     command.output().expect("the binary starts")
 }
 
-/// Standard output and standard error of a run that must end with `code`.
+/// Runs a command that must end with `code`, and returns its standard output and standard error.
 pub fn expect_code(command: &mut Command, code: i32) -> (String, String) {
     let output = output(command);
     let (out, err) = (
@@ -47,21 +47,21 @@ pub fn ingest(archive: &Path, logs: &[&Path]) -> Command {
     command
 }
 
-/// Bytes of all sources of an archive, as exported.
+/// Exports all sources of an archive, and returns the bytes.
 pub fn export(archive: &Path) -> Vec<u8> {
     let output = output(strongroom().args(["export", "--archive"]).arg(archive));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
-/// The answer to a statement that gives one number.
+/// Runs a statement whose answer is one number, and returns the number.
 pub fn number(archive: &Path, sql: &str) -> i64 {
     let (out, _) =
         expect_code(strongroom().args(["query", "--format", "csv", "--archive"]).arg(archive).arg(sql), 0);
     out.lines().nth(1).unwrap_or_default().parse().unwrap_or_else(|_| panic!("{sql}: {out}"))
 }
 
-/// A generated log, with attacks when there is room for them.
+/// Returns a generated log. It has attacks if there are enough events for them.
 pub fn log(events: u64, seed: u64) -> Vec<u8> {
     let options = GeneratorOptions { seed, events, attacks: events >= 5_000, ..GeneratorOptions::default() };
     let mut generator = Generator::new(options).expect("valid options");
@@ -76,7 +76,7 @@ pub fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// Like [`write`], but only its owner can read it.
+/// Like [`write`], but only the owner of the file can read it.
 pub fn write_secret(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let path = write(folder, name, bytes);
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))

@@ -21,7 +21,7 @@ use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY, Seaweed};
 /// How long a request may take while answers are lost on purpose.
 const TIMEOUT_SECONDS: u64 = 2;
 
-/// The binary, configured for the store.
+/// A command that runs the binary with the settings of the store at `endpoint`.
 pub fn at(endpoint: &str) -> Command {
     let mut command = strongroom();
     command
@@ -75,7 +75,7 @@ pub fn verdict<'d>(document: &'d Value, item: &str) -> &'d str {
     found.and_then(|found| found["verdict"].as_str()).unwrap_or_else(|| panic!("{item}: {document:#}"))
 }
 
-/// An outsider's client, with all rights.
+/// A client of the store that is not Strongroom and has all rights.
 pub struct Outsider {
     pub client: Client,
     pub runtime: tokio::runtime::Runtime,
@@ -95,7 +95,7 @@ impl Outsider {
         Outsider { client: Client::from_conf(config), runtime }
     }
 
-    /// Key and version of everything in a bucket.
+    /// Returns the key and the version of every object in a bucket.
     pub fn versions(&self, bucket: &str) -> Vec<(String, String)> {
         let listed = self.runtime.block_on(self.client.list_object_versions().bucket(bucket).send());
         let listed = listed.expect("a listing");
@@ -110,7 +110,7 @@ impl Outsider {
     }
 }
 
-/// Asserts that every key has one version, so nothing was put twice.
+/// Asserts that every key has one version, which means that no object was put twice.
 fn assert_each_once(versions: &[(String, String)]) {
     let mut keys: Vec<&str> = versions.iter().map(|(key, _)| key.as_str()).collect();
     keys.sort_unstable();
@@ -250,7 +250,7 @@ fn lost_answers_neither_lose_nor_duplicate_data() {
     assert!(err.contains("received 12,000 = events 12,000 + rejects 0 + duplicates 0"), "{err}");
     assert!(faults.lost() > 0, "no answer was lost");
     assert!(export(&direct, location) == bytes);
-    assert!(export(&faulty, location) == bytes, "reading through the same network");
+    assert!(export(&faulty, location) == bytes, "the export is read through the same proxy");
     assert_eq!(number(&direct, location, "SELECT count(*) FROM events"), 12_000);
     assert_each_once(&Outsider::of(&seaweed).versions("faults"));
     // Two commits with the same content would mean that a seal was made twice.
@@ -328,7 +328,7 @@ fn a_run_killed_at_any_moment_is_completed_by_the_next() {
     println!("{killed} runs were killed in {:?}", started.elapsed());
 }
 
-/// The kinds of findings of `verify`. The second verifier, which asks the store itself, must find
+/// Returns the kinds of findings of `verify`, and its report. The second verifier, which asks the store itself, must find
 /// the same.
 pub fn findings(endpoint: &str, location: &str, public: &str) -> (BTreeSet<String>, Value) {
     findings_with(endpoint, location, public, &[])
@@ -380,7 +380,7 @@ fn kinds_of(report: &[u8], run: &Output) -> (BTreeSet<String>, Value) {
     (kinds, report)
 }
 
-/// Puts an object that is not from Strongroom to the place of the next commit.
+/// Puts an object that Strongroom has not written in the place of the next commit.
 pub fn append_commit(outsider: &Outsider, bucket: &str, key: &str, lock: Option<Duration>) {
     let number = |key: &str| key.rsplit('/').next()?.strip_suffix(".json")?.parse::<u64>().ok();
     let (folder, _) = key.rsplit_once('/').expect("a folder");

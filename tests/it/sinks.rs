@@ -39,12 +39,12 @@ use crate::services::tansu::Tansu;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Fires on every request.
+/// A rule that fires on every request.
 const RULE: &str = "title: Every request\nid: 6d1f0d0a-52b1-4a39-9a0e-6a3f0d6f7c11\nstatus: test\nlevel: high\n\
                     description: Fires on every request.\nlogsource:\n  product: kubernetes\n  service: audit\n\
                     detection:\n  all:\n    verb|re: '.+'\n  condition: all\n";
 
-/// Alerts of a generated log, and one of a hostile client.
+/// Returns alerts of a generated log, and one alert of a hostile client.
 fn alerts(count: usize) -> Vec<Arc<Alert>> {
     let text = corpus::generated(5, 20_000, true).0;
     let decoded = corpus::decode(&corpus::lines(&text)).0;
@@ -85,8 +85,8 @@ fn plain_http(url: &str) -> HttpOptions {
     HttpOptions::new(url, TlsOptions::default(), false).expect("a URL")
 }
 
-/// The output for `input` of a script in `tests/tools` that uses an independent checker (a
-/// *judge*); `None` if it is not installed.
+/// Gives `input` to a script in `tests/tools` that uses an independent checker (a *judge*), and
+/// returns the output; `None` if the judge is not installed.
 fn judged(tool: &str, input: &str) -> Option<String> {
     let python = std::env::var_os("STRONGROOM_PYTHON")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(tool);
@@ -136,12 +136,12 @@ impl Setting {
         file.write_all(bytes).expect("written");
     }
 
-    /// Events in the archive.
+    /// Returns the number of events in the archive.
     fn events(&self) -> usize {
         usize::try_from(number(&self.path("archive"), "SELECT count(*) FROM events")).unwrap_or(0)
     }
 
-    /// Ids of the alerts in the archive.
+    /// Returns the ids of the alerts in the archive.
     fn sealed(&self) -> BTreeSet<String> {
         let mut command = strongroom();
         command.args(["query", "--format", "csv", "--archive"]).arg(self.path("archive"));
@@ -154,7 +154,7 @@ fn file_sink(set: &str) -> String {
     format!("[[sink]]\nname = 'lines'\ntype = 'file'\npath = '{set}'\n")
 }
 
-/// Ids of findings, in their order.
+/// Returns the ids of findings, in their order.
 fn found(text: &str) -> Vec<String> {
     let id = |line: &str| {
         let finding: Value = serde_json::from_str(line).expect("a finding");
@@ -176,7 +176,7 @@ fn hook(receiver: &Receiver, folder: &Path) -> String {
     )
 }
 
-/// Every body that arrived, by its `webhook-id`.
+/// Returns every different body that arrived, by its `webhook-id`.
 fn bodies(posted: &Mutex<Vec<Posted>>) -> BTreeMap<String, BTreeSet<Vec<u8>>> {
     let mut bodies: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
     for one in posted.lock().expect("no panic holds it").iter() {
@@ -256,12 +256,15 @@ fn a_sink_that_is_down_gets_every_alert_though_the_process_is_killed() {
     println!("{} alerts, {repeats} repeated, {kills} kills, down {down:?}", sealed.len());
     assert!(sealed.len() as u64 > events / 2, "{} alerts of {events} events", sealed.len());
     assert_eq!(arrived.keys().cloned().collect::<BTreeSet<_>>(), sealed);
-    assert!(!arrived.values().any(|(_, _, differs)| *differs), "what comes again is the same");
+    assert!(
+        !arrived.values().any(|(_, _, differs)| *differs),
+        "an alert that is sent again has the same body"
+    );
     let (status, log) = daemon.terminate();
     assert!(status.success(), "{log}");
 }
 
-/// The signatures of posted bodies, judged by the library that receivers use.
+/// The library that receivers use accepts the signatures of posted bodies.
 #[test]
 fn webhooks_are_signed_as_the_standard_wants() {
     let receiver = Receiver::that_takes_all();
@@ -527,7 +530,7 @@ fn rsyslog_gets_every_byte_over_tls() {
 fn another_parser_reads_the_same_from_our_cef() {
     let alerts = alerts(40);
     let lines: String = alerts.iter().map(|alert| cef(alert) + "\n").collect();
-    assert_eq!(lines.lines().count(), alerts.len(), "a line each");
+    assert_eq!(lines.lines().count(), alerts.len(), "each alert is one line");
     let Some(said) = judged("cef_parse.py", &lines) else { return };
     for (alert, line) in alerts.iter().zip(said.lines()) {
         let parsed: Value = serde_json::from_str(line).expect("JSON");
@@ -641,7 +644,7 @@ fn a_kafka_that_is_gone_is_waited_for() {
     });
 }
 
-/// A mock of Elasticsearch's `_bulk`, strict about what it is sent.
+/// Alerts are sent to a mock of Elasticsearch's `_bulk`, which refuses whatever is not exactly right.
 #[test]
 fn a_mock_of_elastic_takes_what_its_contract_says() {
     let known = Arc::new(Mutex::new(BTreeMap::<String, Value>::new()));
@@ -717,7 +720,8 @@ fn a_mock_of_elastic_takes_what_its_contract_says() {
     );
 }
 
-/// A mock of Splunk's collector with acknowledgements, strict about what it is sent.
+/// Alerts are sent to a mock of Splunk's collector with acknowledgements, which refuses whatever is
+/// not exactly right.
 #[test]
 fn a_mock_of_splunk_acknowledges_what_its_contract_says() {
     #[derive(Default)]
@@ -785,7 +789,7 @@ fn a_mock_of_splunk_acknowledges_what_its_contract_says() {
     );
 }
 
-/// Mocks of Slack and PagerDuty.
+/// Alerts are sent to mocks of Slack and PagerDuty.
 #[test]
 fn mocks_of_slack_and_pagerduty_take_what_their_contracts_say() {
     let slow = Arc::new(Mutex::new(true));

@@ -202,7 +202,7 @@ fn copies_truncation_and_files_that_vanish() {
     std::fs::copy(&live, set.logs.join("audit.log.1")).expect("copied");
     std::fs::write(&live, &second).expect("written");
     daemon.wait_for_metric("sealed_events_total", 500.0);
-    // A folder that appears later. A file in it is removed as soon as it was read.
+    // A folder appears later. A file in it is removed as soon as it has been read.
     let passing = deep.join("audit.log");
     append(&passing, &third);
     daemon.wait_for_metric("sealed_events_total", 600.0);
@@ -210,7 +210,7 @@ fn copies_truncation_and_files_that_vanish() {
     // A writer dies in the middle of a line. The part that it has written is kept as a reject.
     append(&live, b"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"lev");
     daemon.wait_for_metric("sealed_rejects_total", 1.0);
-    // A shorter copy of a known file, and the complete file compressed.
+    // A shorter copy of a known file, and a compressed copy of the whole file, add nothing.
     write(&set.logs, "old.log", &first[..first.len() / 2]);
     write(&set.logs, "whole.log.zst", &zstd::encode_all(&first[..], 1).expect("in memory"));
     // A file that is not a log is not read, and the log says so once; an empty one may become a log.
@@ -264,7 +264,10 @@ fn a_path_without_a_file_is_reported_and_a_file_is_read_after_chmod() {
     set(0o600);
     let changed = Instant::now();
     daemon.wait_for_metric("sealed_events_total", 200.0);
-    assert!(changed.elapsed() < Duration::from_secs(25), "it is not the wait before another try that ended");
+    assert!(
+        changed.elapsed() < Duration::from_secs(25),
+        "the daemon notices the change, and does not wait for its next try"
+    );
     wait_until("ready", || daemon.get("/readyz").0 == 200);
     write(folder.path(), "typo.log", &log(100, 45));
     daemon.wait_for_metric("sealed_events_total", 300.0);

@@ -31,7 +31,7 @@ pub fn batches(count: usize, size: usize, seed: u64) -> Vec<(Vec<u8>, Vec<Vec<u8
     items.chunks(size).map(|items| (body(items), items.to_vec())).collect()
 }
 
-/// Status of a POST; 0 when no answer came.
+/// Posts a body, and returns the status of the answer, or 0 if none came.
 pub fn post(address: &str, path: &str, token: &str, body: &[u8]) -> u16 {
     let send = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
@@ -51,7 +51,7 @@ pub fn post(address: &str, path: &str, token: &str, body: &[u8]) -> u16 {
     answer.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
-/// The address of its listener, once it has logged it.
+/// Waits until the daemon has logged the address of its listener, and returns the address.
 pub fn listener(daemon: &Daemon) -> String {
     let mut address = None;
     wait_until("the webhook listens", || {
@@ -140,20 +140,20 @@ fn every_batch_answered_with_200_is_in_the_archive_once_whatever_is_killed() {
     });
     println!("{} batches in {tries} posts, {kills} kills", batches.len());
 
-    // The same batch again: answered, counted, not stored.
+    // The same batch, sent again, is answered and counted, but not stored.
     let to = listener(&daemon);
     let before = daemon.metric("source_duplicates_total{source=\"api\"}");
     assert_eq!(post(&to, "/prod", TOKEN, &batches[0].0), 200);
     wait_until("the repetition is counted", || {
         daemon.metric("source_duplicates_total{source=\"api\"}") == before + 40.0
     });
-    // The same auditID with other bytes: kept, because a client can choose it.
+    // Another event with the same auditID is stored, because a client can choose the auditID.
     let other = batches[0].1[0].clone();
     let other = String::from_utf8(other).expect("text").replacen("\"verb\":\"", "\"verb\":\"x-", 1);
     let list =
         format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{}},"items":[{other}]}}"#);
     assert_eq!(post(&to, "/prod", TOKEN, list.as_bytes()), 200);
-    // Refused: no token, a wrong token, an unknown path.
+    // Requests without a token, with a wrong token, or to an unknown path are refused.
     assert_eq!(post(&to, "/prod", "a-token-of-the-test-that-is-lonh", b"{}"), 401);
     assert_eq!(post(&to, "/staging", TOKEN, b"{}"), 404);
     // Each of them is counted, and is in the log once.

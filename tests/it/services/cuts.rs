@@ -27,9 +27,9 @@ use std::thread::JoinHandle;
 
 /// Longest request or answer.
 const FRAME_BYTES_MAX: usize = 128 << 20;
-/// The client name of our clients.
+/// The name that our clients send as their client name.
 const OURS: &[u8] = b"strongroom";
-/// An upper bound on a fetch that brings nothing: 4 partitions have some 60 bytes each.
+/// Longest answer to a fetch that has no messages: some 60 bytes for each of 4 partitions.
 const EMPTY_FETCH_BYTES_MAX: usize = 512;
 
 /// Numbers of requests in Kafka's protocol.
@@ -96,7 +96,7 @@ enum Fate {
 }
 
 impl Cuts {
-    /// Listens for clients of a broker that will be on `upstream`.
+    /// Listens for clients of the broker that will listen on the port `upstream`.
     pub fn before(upstream: u16) -> Cuts {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("an address").port();
@@ -120,13 +120,13 @@ impl Cuts {
         Cuts { port, shared, thread: Some(thread) }
     }
 
-    /// The broker is away from here on.
+    /// Makes the broker seem to be away from now on.
     pub fn away(&self) {
         self.shared.is_away.store(true, Ordering::SeqCst);
         self.shared.cut(|connection| connection.is_ours);
     }
 
-    /// The broker is back.
+    /// Makes the broker reachable again.
     pub fn back(&self) {
         self.shared.is_away.store(false, Ordering::SeqCst);
     }
@@ -227,13 +227,13 @@ fn serve(client: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     ended
 }
 
-/// The client name in a request. It comes after the request's length, kind, version and number.
+/// Returns the client name in a request. It comes after the request's length, kind, version and number.
 fn client_of(frame: &[u8]) -> Option<&[u8]> {
     let (length, rest) = frame.get(12..)?.split_first_chunk::<2>()?;
     rest.get(..usize::try_from(i16::from_be_bytes(*length)).ok()?)
 }
 
-/// A frame with its length before it.
+/// Reads a frame, and returns it with the length that precedes it.
 fn read_frame(mut from: &TcpStream) -> io::Result<Vec<u8>> {
     let mut length = [0; 4];
     from.read_exact(&mut length)?;
@@ -262,7 +262,7 @@ fn pass_requests(
     }
 }
 
-/// Passes answers on, or applies the action that is due.
+/// Passes answers on, or cuts the connection where that is due.
 fn pass_answers(
     from: &TcpStream,
     mut to: &TcpStream,

@@ -11,7 +11,7 @@ use super::free_port;
 
 const READY_WAIT: Duration = Duration::from_secs(120);
 
-/// The folder in which they are unpacked. If the variable is not set, they are not installed.
+/// Returns the folder in which the programs are unpacked; `None` if they are not installed.
 fn root() -> Option<PathBuf> {
     std::env::var_os("STRONGROOM_DEBIAN").map(PathBuf::from)
 }
@@ -50,8 +50,8 @@ impl Drop for Service {
     }
 }
 
-/// rsyslog, which accepts syslog over TLS and writes each message that it got, raw and on its own
-/// line, to `out`.
+/// Starts rsyslog. It accepts syslog over TLS, and writes each message unchanged, on a line of its
+/// own, to the file `out`.
 pub fn rsyslog() -> Option<Service> {
     let root = root()?;
     let folder = tempfile::tempdir().expect("a folder");
@@ -94,7 +94,7 @@ ruleset(name="keep") {{ action(type="omfile" file="{out}" template="raw") }}
     Some(Service { child, port, _folder: folder, out })
 }
 
-/// A copy of Alertmanager that reads its templates from the folder where it is started. Debian's
+/// Makes a copy of Alertmanager that reads its templates from the folder where it is started. Debian's
 /// program reads them below `/usr/share`, where nothing was installed, so in the copy that path is
 /// replaced with another of the same length.
 fn relocated(root: &Path, folder: &Path) -> PathBuf {
@@ -113,7 +113,7 @@ fn relocated(root: &Path, folder: &Path) -> PathBuf {
     path
 }
 
-/// Alertmanager, which groups by rule and forwards to a webhook at `forward`.
+/// Starts Alertmanager. It groups alerts by rule, and forwards them to a webhook at `forward`.
 pub fn alertmanager(forward: &str) -> Option<Service> {
     let root = root()?;
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! SeaweedFS, an object store with object lock, for as long as a test needs it.
+//! Starts SeaweedFS, an object store with object lock, and stops it when no test needs it any more.
 //!
 //! Invariants: it listens only on 127.0.0.1, on ports of its own; it keeps everything in a
 //! temporary folder; and it is stopped when the last test that shares it drops it. Like the other
@@ -15,7 +15,7 @@ use super::free_port;
 
 pub const ACCESS_KEY: &str = "strongroom-test";
 pub const SECRET_KEY: &str = "strongroom-test-secret";
-/// How long it may take until it answers.
+/// How long the store may take to answer after its start.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub struct Seaweed {
@@ -24,7 +24,7 @@ pub struct Seaweed {
     folder: tempfile::TempDir,
 }
 
-/// The store that tests share; `None` when this machine has none.
+/// Returns the store that tests share; `None` if SeaweedFS is not installed.
 pub fn shared() -> Option<Arc<Seaweed>> {
     static SHARED: Mutex<Weak<Seaweed>> = Mutex::new(Weak::new());
     let python = PathBuf::from(std::env::var_os("STRONGROOM_PYTHON")?);
@@ -38,7 +38,7 @@ pub fn shared() -> Option<Arc<Seaweed>> {
     Some(started)
 }
 
-/// A store that is not shared; `None` when this machine has none.
+/// Starts a store for one test alone; `None` if SeaweedFS is not installed.
 pub fn own() -> Option<Seaweed> {
     let python = PathBuf::from(std::env::var_os("STRONGROOM_PYTHON")?);
     Some(Seaweed::start(&python.with_file_name("weed")))

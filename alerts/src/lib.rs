@@ -41,8 +41,8 @@
 //!   `outcome`, `dry_run`, `creates`, `authz.decision`, `authz.reason`, `binds_itself`,
 //!   `exec.command`, `exec.container`, `client`, `cluster`, `faults`, `request_examined`,
 //!   `request_partial`, `request_removes`, and `pod.…` for the pod spec of a pod or of any
-//!   workload's template. `pod.containers` joins all
-//!   kinds of containers, and `pod.metadata` is the metadata of the pod or of the template.
+//!   workload's template. `pod.containers` joins all kinds of containers, and `pod.metadata` is the
+//!   metadata of the pod or of the template.
 //! - A path through an array matches if any element does; each line of a rule may match a different
 //!   element. To make several lines apply to the same element, write a scope:
 //!   `requestObject.rules[any]:` with a map below it. Other scopes are `[all]` (which needs at
@@ -51,8 +51,8 @@
 //!   per request ([`Detector`]). A rule that asks for `outcome: success` matches no dry run, unless
 //!   it names `dry_run`. If its severity is high or critical, it also matches an unknown outcome,
 //!   and the alert then says that it is unconfirmed.
-//! - Sigma does not have these keys: `message` (with `{field}` for the fields that an alert carries),
-//!   `next_steps`, `runbook` and `common`, and in a correlation `lateness`, `learning`,
+//! - Sigma does not have these keys: `message` (with `{field}` for the fields that an alert
+//!   carries), `next_steps`, `runbook` and `common`, and in a correlation `lateness`, `learning`,
 //!   `learning_level` and `across_clusters`.
 
 mod batch;

@@ -2,9 +2,9 @@
 //! request, and its next steps.
 //!
 //! Invariant: a text is made only from an alert's listed fields. So it never contains a part of a
-//! body, except the command and the container of an exec, which an alert may contain. Attackers choose names, agents and URIs, so control characters are replaced and lengths
-//! are bounded. In next steps, values are inside quotes of SQL queries, so a quote in a value is
-//! doubled. No state.
+//! body, except the command and the container of an exec, which an alert may contain. Attackers
+//! choose names, agents and URIs, so control characters are replaced and lengths are bounded. In
+//! next steps, values are inside quotes of SQL queries, so a quote in a value is doubled. No state.
 
 use std::fmt::Write;
 

@@ -1,10 +1,9 @@
 //! Reads a line that simd-json has parsed, member by member.
 //!
 //! Invariant: this reader and [`strongroom_lines::plain`] read the same from the same bytes. Where
-//! that is not certain, [`Stop`] leaves the line to the plain decoder. While a
-//! value is read, its text is compared with what [`crate::render`] would write. Only if the texts of
-//! all values are equal to that can the row do without the column `raw`, which has the original
-//! line. No state.
+//! that is not certain, [`Stop`] leaves the line to the plain decoder. While a value is read, its
+//! text is compared with what [`crate::render`] would write. Only if the texts of all values are
+//! equal to that can the row do without the column `raw`, which has the original line. No state.
 
 use simd_json::{Node, StaticNode};
 use strongroom_lines::{Refusal, time};

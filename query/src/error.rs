@@ -265,8 +265,8 @@ fn about_a_value(root: &DataFusionError) -> Option<String> {
 /// Returns the beginning and the end of an error text, without what may be a value between them.
 /// Libraries put a value between quotes, in brackets or after a colon, unless it is a number. So
 /// the text is cut before the first quote, bracket, number or colon; a colon after the kind of the
-/// error does not count. What follows the last quote is kept if it is short, begins with a word such
-/// as `to`, and has only characters of names, so that it can only be the library's own words.
+/// error does not count. What follows the last quote is kept if it is short, begins with a word
+/// such as `to`, and has only characters of names, so that it can only be the library's own words.
 fn without_values(text: &str) -> String {
     let line = first_line(text);
     let text =

@@ -1,8 +1,8 @@
 //! A session: the archive's tables and views, the functions, the limits.
 //!
-//! Invariants: a session knows one object store: the archive's folder, opened for reading or, for an
-//! archive in a bucket, an empty store in memory, because only `reader` reads buckets. Its memory
-//! pool is bounded, so larger data spills to the temporary folder. Every statement is
+//! Invariants: a session knows one object store: the archive's folder, opened for reading or, for
+//! an archive in a bucket, an empty store in memory, because only `reader` reads buckets. Its
+//! memory pool is bounded, so larger data spills to the temporary folder. Every statement is
 //! checked by `gate` before it is planned, and the plan is checked again before it runs. A crash
 //! leaves only spilled files in the temporary folder.
 

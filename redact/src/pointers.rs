@@ -19,8 +19,9 @@ use crate::json;
 const ANY_ELEMENT: &str = "-";
 /// Maximum number of bytes of a mark that are not paths.
 const MARK_HEAD_BYTES: usize = 128;
-/// Bytes that a mark has for each path in addition to the path itself: two quotes and a comma. A pointer has no
-/// control characters, so escaping a byte adds at most one byte, which [`fits`] counts.
+/// Bytes that a mark has for each path in addition to the path itself: two quotes and a comma. A
+/// pointer has no control characters, so escaping a byte adds at most one byte, which [`fits`]
+/// counts.
 const PATH_BYTES_MORE: usize = 3;
 
 /// The index of a value that was replaced, or that contains a replaced value, in [`Nodes`].

@@ -171,8 +171,8 @@ fn a_preview_has_the_counts_of_the_run_and_no_values() {
     let (out, err) = expect_code(of_logs.args(["--cluster", "test"]).arg(&log), 0);
     assert!(!out.contains(MARK) && !err.contains(MARK), "{out}{err}");
     let logs = json_of(&out);
-    // A Secret has two members of data, which are dropped. A patient's record has one number,
-    // which is tokenised. A pod has one security context, which is dropped.
+    // A Secret has two members of data, which are dropped. A patient's record has one number, which
+    // is tokenised. A pod has one security context, which is dropped.
     let (quarter, events) = (EVENTS as u64 / 4, EVENTS as u64);
     assert_eq!((&logs["events"], &logs["changed"]), (&json!(events), &json!(events)));
     assert_eq!(

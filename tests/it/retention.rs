@@ -129,8 +129,8 @@ impl Aged {
         document(&mut self.command(&["retention", "status", "--json"]))
     }
 
-    /// Returns the kinds of findings of `verify`. The second verifier, if there is one, must find the same; it runs
-    /// without a Parquet reader, which these tests do not need.
+    /// Returns the kinds of findings of `verify`. The second verifier, if there is one, must find
+    /// the same; it runs without a Parquet reader, which these tests do not need.
     fn kinds(&self) -> BTreeSet<String> {
         let mut command = self.command(&["verify", "--json", "-", "--public-key", &self.public]);
         let (_, report) = document(&mut command);
@@ -368,8 +368,8 @@ fn invalid_drops_are_named_by_both_verifiers() {
     assert!(aged.kinds().contains("volume_missing"));
 }
 
-/// Returns, for every object except the probes, the mode and the end of its lock, and true if it has
-/// a legal hold.
+/// Returns, for every object except the probes, the mode and the end of its lock, and true if it
+/// has a legal hold.
 fn protections(outsider: &Outsider, bucket: &str) -> BTreeMap<String, (String, i64, bool)> {
     let versions = outsider.versions(bucket);
     let kept = versions.into_iter().filter(|(key, _)| !key.contains("/_probe/"));

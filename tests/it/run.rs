@@ -5,8 +5,8 @@ use std::process::{Command, Output, Stdio};
 
 use strongroom_generate::{Generator, GeneratorOptions};
 
-/// A command that runs the binary under test. Settings of Strongroom in the environment of the tests
-/// are removed.
+/// A command that runs the binary under test. Settings of Strongroom in the environment of the
+/// tests are removed.
 pub fn strongroom() -> Command {
     strongroom_at(Path::new(env!("CARGO_BIN_EXE_strongroom")))
 }

@@ -328,8 +328,8 @@ fn a_run_killed_at_any_moment_is_completed_by_the_next() {
     println!("{killed} runs were killed in {:?}", started.elapsed());
 }
 
-/// Returns the kinds of findings of `verify`, and its report. The second verifier, which asks the store itself, must find
-/// the same.
+/// Returns the kinds of findings of `verify`, and its report. The second verifier, which asks the
+/// store itself, must find the same.
 pub fn findings(endpoint: &str, location: &str, public: &str) -> (BTreeSet<String>, Value) {
     findings_with(endpoint, location, public, &[])
 }

@@ -644,7 +644,8 @@ fn a_kafka_that_is_gone_is_waited_for() {
     });
 }
 
-/// Alerts are sent to a mock of Elasticsearch's `_bulk`, which refuses whatever is not exactly right.
+/// Alerts are sent to a mock of Elasticsearch's `_bulk`, which refuses whatever is not exactly
+/// right.
 #[test]
 fn a_mock_of_elastic_takes_what_its_contract_says() {
     let known = Arc::new(Mutex::new(BTreeMap::<String, Value>::new()));

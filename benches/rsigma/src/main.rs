@@ -89,7 +89,8 @@ fn rules() -> (BTreeMap<String, String>, BTreeMap<&'static str, usize>) {
     let (mut rules, mut left) = (BTreeMap::new(), BTreeMap::new());
     for rule in ours.rules().iter().filter(|rule| rule.kind == strongroom_alerts::RuleKind::Event) {
         let document: Value = yaml_serde::from_str(&rule.text).expect("it was read before");
-        let detection = yaml_serde::to_string(document.get("detection").expect("a rule has a detection")).expect("YAML");
+        let detection =
+            yaml_serde::to_string(document.get("detection").expect("a rule has a detection")).expect("YAML");
         if let Some(reason) = left_out(&detection) {
             *left.entry(reason).or_insert(0) += 1;
             continue;
@@ -101,7 +102,8 @@ fn rules() -> (BTreeMap<String, String>, BTreeMap<&'static str, usize>) {
 
 /// A document of title, name, logsource and detection alone; `tenant` derives another rule from it.
 fn bare(name: &str, document: &Value, tenant: Option<usize>) -> String {
-    let mut detection = document.get("detection").and_then(Value::as_mapping).expect("a rule has a detection").clone();
+    let mut detection =
+        document.get("detection").and_then(Value::as_mapping).expect("a rule has a detection").clone();
     let mut name = name.to_owned();
     if let Some(tenant) = tenant {
         name = format!("{name}-{tenant}");
@@ -138,7 +140,8 @@ fn ours(documents: &[String]) -> Arc<RuleSet> {
 }
 
 fn theirs(documents: &[String]) -> Engine {
-    let collection = rsigma_parser::parse_sigma_yaml(&documents.join("---\n")).expect("rsigma reads the rules");
+    let collection =
+        rsigma_parser::parse_sigma_yaml(&documents.join("---\n")).expect("rsigma reads the rules");
     assert_eq!(collection.rules.len(), documents.len(), "{:?}", collection.errors);
     let mut engine = Engine::new();
     engine.add_collection(&collection).expect("rsigma compiles the rules");
@@ -189,7 +192,10 @@ fn main() {
     let our_time = each(best(|| matcher.match_batch(&batch).expect("a batch of events").matched().count()));
     let their_time =
         each(best(|| json.iter().map(|event| engine.evaluate(&JsonEvent::borrow(event)).len()).sum()));
-    println!("ours {our_time:.0} ns per event, rsigma {their_time:.0} ns; ratio {:.1}", their_time / our_time);
+    println!(
+        "ours {our_time:.0} ns per event, rsigma {their_time:.0} ns; ratio {:.1}",
+        their_time / our_time
+    );
 
     // What do more rules cost?
     let all = RuleSet::builtin().expect("built-in rules load");

@@ -186,7 +186,7 @@ proptest! {
         // A row that is not changed is what it was, and the others are the same events.
         let offsets = offsets(&redacted.events, index::SOURCE_OFFSET);
         for (row, offset) in offsets.iter().enumerate() {
-            let was = clear_offsets.iter().position(|clear| clear == offset).expect("an offset of the clear rows");
+            let was = clear_offsets.iter().position(|clear| clear == offset).expect("a clear row has it");
             if marks.is_null(row) {
                 prop_assert_eq!(redacted.record_hashes[row], clear_hashes[was]);
                 continue;

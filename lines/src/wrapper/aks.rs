@@ -23,8 +23,8 @@ use crate::reject::{Reason, Refusal};
 /// The category of all lines of the API server.
 const SERVER: &str = "kube-apiserver";
 
-/// The categories that Azure is known to have, apart from the two of the audit log. The name of any other
-/// category is repeated in a refusal only if the record seems to have an audit event.
+/// The categories that Azure is known to have, apart from the two of the audit log. The name of any
+/// other category is repeated in a refusal only if the record seems to have an audit event.
 const OTHERS: [&str; 9] = [
     SERVER,
     "kube-controller-manager",

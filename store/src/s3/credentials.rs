@@ -2,9 +2,9 @@
 //!
 //! Invariant: a change by the operator (rotated keys in a file, a renewed token) takes effect
 //! without a restart: when the credentials in use expire or, if they have no expiry time, within
-//! [`AGE_MAX`]. The SDK's own chain of providers reads files once and
-//! keeps the result for the life of the client; [`Lookup`] builds a new chain whenever credentials
-//! are requested, and keeps no credentials itself.
+//! [`AGE_MAX`]. The SDK's own chain of providers reads files once and keeps the result for the life
+//! of the client; [`Lookup`] builds a new chain whenever credentials are requested, and keeps no
+//! credentials itself.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

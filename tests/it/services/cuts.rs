@@ -227,7 +227,8 @@ fn serve(client: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     ended
 }
 
-/// Returns the client name in a request. It comes after the request's length, kind, version and number.
+/// Returns the client name in a request. It comes after the request's length, kind, version and
+/// number.
 fn client_of(frame: &[u8]) -> Option<&[u8]> {
     let (length, rest) = frame.get(12..)?.split_first_chunk::<2>()?;
     rest.get(..usize::try_from(i16::from_be_bytes(*length)).ok()?)

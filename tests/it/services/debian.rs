@@ -94,9 +94,9 @@ ruleset(name="keep") {{ action(type="omfile" file="{out}" template="raw") }}
     Some(Service { child, port, _folder: folder, out })
 }
 
-/// Makes a copy of Alertmanager that reads its templates from the folder where it is started. Debian's
-/// program reads them below `/usr/share`, where nothing was installed, so in the copy that path is
-/// replaced with another of the same length.
+/// Makes a copy of Alertmanager that reads its templates from the folder where it is started.
+/// Debian's program reads them below `/usr/share`, where nothing was installed, so in the copy that
+/// path is replaced with another of the same length.
 fn relocated(root: &Path, folder: &Path) -> PathBuf {
     const INSTALLED: &[u8] = b"/usr/share/prometheus/alertmanager";
     const HERE: &[u8] = b"/proc/self/cwd////////////////////";

@@ -23,7 +23,7 @@ pub struct PrintableReport<'r> {
     pub document: &'r dyn Fn() -> Value,
 }
 
-/// A document as it is written: indented, with a newline at its end.
+/// Renders a document as it is written to files: indented, with a newline at its end.
 pub fn json_text(document: &Value) -> String {
     format!("{document:#}\n")
 }

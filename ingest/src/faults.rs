@@ -9,7 +9,7 @@ use strongroom_schemas::events;
 
 use crate::kinds::KindCounts;
 
-/// Numbers of events with faults.
+/// How many events have faults, in all and by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultCounts {
     /// Events with at least one fault.
@@ -37,7 +37,7 @@ impl FaultCounts {
         self.kinds.add_all(&others.kinds);
     }
 
-    /// The kinds, the most frequent first.
+    /// Returns the kinds with their counts, the most frequent first.
     pub fn kinds(&self) -> Vec<(&str, u64)> {
         self.kinds.kinds()
     }

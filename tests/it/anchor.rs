@@ -38,7 +38,7 @@ struct Site {
 }
 
 impl Site {
-    /// One seal, of events, rejects and alerts.
+    /// Makes an archive with one seal, which has events, rejects and alerts.
     fn new() -> Site {
         let folder = tempfile::tempdir().expect("a folder");
         let public = new_key(&folder.path().join("key"), "strongroom");
@@ -95,7 +95,8 @@ impl Site {
         expect_code(&mut command, code).1
     }
 
-    /// The kinds of findings. The second verifier, if there is one, must find the same kinds.
+    /// Returns the kinds of findings of `verify`. The second verifier, if there is one, must find
+    /// the same kinds.
     fn kinds(&self, witnesses: &[&str], more: &[&str]) -> BTreeSet<String> {
         let asked = |command: &mut Command| {
             command.args(["--public-key", &self.public]).args(more);
@@ -117,7 +118,7 @@ impl Site {
             let run = output(&mut theirs);
             let said = String::from_utf8_lossy(&run.stderr).into_owned();
             let second = kinds_of(&std::fs::read(&report).unwrap_or_default(), &said);
-            assert_eq!(second, kinds, "the second verifier finds other things: {said}");
+            assert_eq!(second, kinds, "the second verifier has other findings: {said}");
         }
         kinds
     }
@@ -154,7 +155,7 @@ struct Witness {
 }
 
 impl Witness {
-    /// A witness of all logs of the archive; its key and state are in the site's folder.
+    /// Starts a witness of all logs of the archive. Its key and state are in the site's folder.
     fn start(site: &Site, name: &str) -> Witness {
         Witness::watching(site, name, &[format!("{}@strongroom/{}/", site.public, site.id())])
     }
@@ -183,7 +184,7 @@ impl Witness {
     }
 }
 
-/// The address and the vkey of a witness, once it has printed both.
+/// Waits until a witness has printed its address and its vkey, and returns both.
 fn listens(daemon: &Daemon) -> (String, String) {
     let mut said = None;
     wait_until("the witness listens", || {
@@ -197,7 +198,8 @@ fn listens(daemon: &Daemon) -> (String, String) {
     said.expect("waited for")
 }
 
-/// A POST: status, head and body; `None` when the connection broke.
+/// Sends a POST request, and returns the status, head and body of the answer; `None` if the
+/// connection broke.
 fn post(address: &str, path: &str, body: &[u8]) -> Option<(u16, String, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
@@ -220,7 +222,7 @@ fn rewrite(volume: &Path) {
     let commit = commits.iter().rev().find(|path| path.extension().is_some_and(|kind| kind == "json"));
     let commit = commit.expect("a commit");
     let text = std::fs::read_to_string(commit).expect("text");
-    // With another time, and everything else unchanged.
+    // The commit gets another time, and everything else in it stays.
     let at = text.find("\"timestamp\":").expect("a time") + "\"timestamp\":".len();
     let digits = text[at..].find(|c: char| !c.is_ascii_digit()).expect("an end");
     let time: u64 = text[at..at + digits].parse().expect("a number");
@@ -275,10 +277,13 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
     assert!(said.contains("another history") && said.contains("events/"), "{said}");
     assert_eq!(site.kinds(&[&witness.vkey], &[]), kinds(&["witness_missing"]));
     assert!(site.cosigned("events").is_empty(), "nothing of the second history was cosigned");
-    assert_eq!(site.cosigned("rejects").len(), 3, "the other logs go on");
+    assert_eq!(site.cosigned("rejects").len(), 3, "the other logs are still cosigned");
     let log = witness.daemon.log();
     assert!(log.contains("a log contradicts itself"), "{log}");
-    assert!(!names(&site.path("w1.state/evidence")).is_empty(), "what was signed against itself is kept");
+    assert!(
+        !names(&site.path("w1.state/evidence")).is_empty(),
+        "the contradicting checkpoints are kept as evidence"
+    );
 
     // The end of a log is cut off, and the rest is signed again. The witness has seen more commits
     // than are left.
@@ -310,7 +315,7 @@ fn an_absent_witness_holds_nothing_up_and_catches_up() {
     assert_eq!(site.kinds(&[&vkeys[0]], &[]), kinds(&[]));
     assert_eq!(site.kinds(&[&vkeys[0], &vkeys[1]], &["--witness-quorum", "1"]), kinds(&[]));
     assert_eq!(site.kinds(&[&vkeys[0], &vkeys[1]], &[]), kinds(&["witness_missing"]));
-    // The witness returns at another address, and is asked only for the newest checkpoint.
+    // The witness is started again at another address, and is asked only for the newest checkpoint.
     let second = Witness::start(&site, "w2");
     assert_ne!(second.address, dead);
     assert_eq!(site.anchor(&[&one, &second.url()], 0), "");
@@ -407,8 +412,7 @@ fn proofs_carry_cosignatures() {
     let mut command = ingest(&site.archive(), &[&site.path("small.log")]);
     expect_code(command.arg("--key").arg(site.path("key")).args(["--complete", "--quiet"]), 0);
     verify(&prove("again.json"), &[one, two], &[], 0);
-    // A proof from which one of its two cosignatures was removed, and one with a changed
-    // cosignature.
+    // A proof is refused if one of its two cosignatures was removed or changed.
     let value: Value = serde_json::from_str(&before).expect("JSON");
     let note = value["checkpoints"][0]["note"].as_str().expect("a note").to_owned();
     let line = note.lines().find(|line| line.contains("witness.example/w1")).expect("a line");
@@ -715,7 +719,7 @@ fn requests_are_answered_as_specified() {
     long.write_all(b"POST /add-checkpoint HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n")
         .expect("sent");
     let mut answer = [0; 12];
-    long.read_exact(&mut answer).expect("answered before it is sent");
+    long.read_exact(&mut answer).expect("the answer comes before the request is complete");
     assert_eq!(&answer, b"HTTP/1.1 413");
     assert_eq!(status(&good), 200);
     assert_eq!(status(&good), 409);
@@ -917,7 +921,7 @@ fn mistakes_about_keys_and_witnesses_are_reported() {
     }
 }
 
-/// Gives the answer to a request, from the request's body.
+/// A function from the body of a request to the answer.
 type Answer = Box<dyn Fn(&[u8]) -> Result<AnchorResponse, String> + Send + Sync>;
 
 /// Takes the place of an anchor's server: the answers come from a function.
@@ -995,7 +999,7 @@ fn answers_that_are_wrong_are_never_kept() {
     };
     let anchored = ask(Box::new(fickle));
     assert!(anchored.errors.iter().all(|(_, trouble)| is_away(trouble)), "{anchored:?}");
-    assert!(asked.load(Ordering::Relaxed) < 6, "it is not asked for other logs after that");
+    assert!(asked.load(Ordering::Relaxed) < 6, "the anchor is not asked about other logs after that");
     // The next answers have cosignatures by the right key, but with a time in the future, or over
     // another text.
     let now = chrono::Utc::now().timestamp().unsigned_abs();
@@ -1028,7 +1032,7 @@ fn answers_that_are_wrong_are_never_kept() {
     assert_eq!(site.kinds(&[&WitnessKey::of(&key()).to_string()], &[]), kinds(&[]));
 }
 
-/// OpenSSL's timestamp authority, behind HTTP.
+/// OpenSSL's timestamp authority, which answers over HTTP.
 struct Tsa {
     child: Child,
     port: u16,
@@ -1036,7 +1040,7 @@ struct Tsa {
 }
 
 impl Tsa {
-    /// `None` where there is no OpenSSL or no Python to serve it.
+    /// Starts the authority; `None` if OpenSSL or the Python that serves it is not installed.
     fn start(folder: &Path, kind: &str) -> Option<Tsa> {
         let python = std::env::var_os("STRONGROOM_PYTHON")?;
         let found = Command::new("openssl").arg("version").stdout(Stdio::null()).status();
@@ -1130,7 +1134,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
             openssl.args(["ts", "-verify", "-token_in", "-in"]).arg(token).arg("-data").arg(&checkpoint);
             expect_code(openssl.args(["-CAfile", &tsa.ca("ca.pem")]), 0);
         }
-        // A second run asks for nothing.
+        // A second run requests no timestamp.
         assert_eq!(stamp("good", "ca.pem", 0), "");
         assert_eq!(stamps("events").len(), 1);
         site.seal(2);
@@ -1152,7 +1156,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
         *changed.last_mut().expect("not empty") ^= 1;
         put(&changed);
         assert_eq!(site.kinds(&[], &asked), kinds(&["timestamp_signature"]));
-        // A token that was changed to an earlier time.
+        // The time in a token is changed to an earlier one.
         let at = good.windows(4).position(|four| four == b"\x18\x0f20").expect("genTime") + 4;
         let mut earlier = good.clone();
         earlier[at] = b'0';
@@ -1199,7 +1203,7 @@ fn the_daemon_has_its_seals_stamped() {
     assert!(out.contains("no finding") && out.contains("the newest timestamp is of size"), "{out}");
 }
 
-/// The tiles of a volume's log, in the form in which `tlog_tiles` reads tiles.
+/// Gives `tlog_tiles` the tiles of a volume's log.
 struct Tiles(PathBuf);
 
 impl TileReader for Tiles {
@@ -1265,7 +1269,8 @@ fn crates_of_others_read_the_log() {
 
 #[test]
 fn programs_of_others_read_the_log_and_cosign_it() {
-    // ./tests/run installs them and sets the variable; without it there is no outsider to ask.
+    // ./tests/run installs the independent programs and sets this variable. Without it, this test
+    // does nothing.
     let Some(python) = std::env::var_os("STRONGROOM_PYTHON") else { return };
     let site = Site::new();
     let ours = Witness::start(&site, "w1");

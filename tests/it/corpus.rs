@@ -36,7 +36,7 @@ pub fn folder(test: &str) -> Option<PathBuf> {
     None
 }
 
-/// Bytes of a file, decompressed when it is gzip.
+/// Reads a file, and decompresses it if it is gzip.
 pub fn read(path: &Path) -> Vec<u8> {
     let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     if !bytes.starts_with(&[0x1f, 0x8b]) {
@@ -49,7 +49,7 @@ pub fn read(path: &Path) -> Vec<u8> {
     text
 }
 
-/// Every file of the corpus that holds events, in order of names.
+/// Returns the files of the corpus that have events, in the order of their names.
 pub fn event_files(corpus: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![corpus.to_owned()];
@@ -67,12 +67,12 @@ pub fn event_files(corpus: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Lines of a text, without empty ones.
+/// Returns the lines of a text, without empty ones.
 pub fn lines(text: &[u8]) -> Vec<&[u8]> {
     text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect()
 }
 
-/// Our decoder's output for lines: batches of events, and how many lines were rejected.
+/// Decodes lines, and returns the batches of events and the number of rejected lines.
 ///
 /// `source_offset` counts through all lines, not from the start of each batch.
 pub fn decode(lines: &[&[u8]]) -> (Vec<RecordBatch>, usize) {
@@ -107,7 +107,7 @@ pub fn decode(lines: &[&[u8]]) -> (Vec<RecordBatch>, usize) {
     (batches, rejects)
 }
 
-/// Rules applied to batches that come one after the other.
+/// Applies rules to batches, one after the other.
 pub struct Watch {
     matcher: Matcher,
     detector: Detector,
@@ -130,7 +130,7 @@ impl Watch {
     }
 }
 
-/// Alerts of `rules` over batches in order.
+/// Returns the alerts of `rules` over batches, which are in order.
 pub fn alerts(rules: &Arc<RuleSet>, batches: &[RecordBatch]) -> Vec<Alert> {
     Watch::new(rules).observe(batches)
 }
@@ -139,7 +139,7 @@ pub fn builtin() -> Arc<RuleSet> {
     Arc::new(RuleSet::builtin().unwrap_or_else(|error| panic!("built-in rules: {error}")))
 }
 
-/// A generated log, and the attacks planted in it.
+/// Returns a generated log, and the attacks that are planted in it.
 pub fn generated(seed: u64, events: u64, attacks: bool) -> (Vec<u8>, Vec<PlantedAttack>) {
     let options = GeneratorOptions { seed, events, attacks, ..GeneratorOptions::default() };
     let mut generator = Generator::new(options).expect("options within bounds");
@@ -148,8 +148,8 @@ pub fn generated(seed: u64, events: u64, attacks: bool) -> (Vec<u8>, Vec<Planted
     (text, generator.ground_truth().to_vec())
 }
 
-/// Alerts of `rules` over a generated log without attacks. The log is read in pieces, so that it
-/// never has to fit into memory.
+/// Returns the alerts of `rules` over a generated log without attacks. The log is read in pieces,
+/// so that it never has to fit into memory.
 pub fn alerts_of_background(rules: &Arc<RuleSet>, seed: u64, events: u64) -> Vec<Alert> {
     let options = GeneratorOptions { seed, events, ..GeneratorOptions::default() };
     let mut generator = Generator::new(options).expect("options within bounds");

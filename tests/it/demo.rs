@@ -9,7 +9,8 @@ use strongroom_generate::PlantedAttack;
 
 use crate::run::{expect_code, export, ingest, number, strongroom};
 
-/// Enough events for all attacks among everyday activity of some people. Takes a second or two.
+/// Number of events: enough for all attacks and for some everyday activity. They take a second or
+/// two.
 const EVENTS: &str = "20000";
 
 #[test]
@@ -25,7 +26,7 @@ fn demo_finds_all_attacks_keeps_all_bytes_and_answers() {
     assert!(first.contains("18 of 18 attacks found."), "{first}");
     assert!(!first.contains('✗'), "{first}");
     assert!(first.contains("20,000 records were restored to the original"), "{first}");
-    assert_eq!(first.matches(" rows in ").count(), 3, "three questions with answers: {first}");
+    assert_eq!(first.matches(" rows in ").count(), 3, "three questions are answered: {first}");
     let next = first.split_once("Now try it yourself").expect("the next commands are printed").1;
     for command in ["sql", "query", "export", "ingest"] {
         assert!(next.contains(&format!(" {command} ")), "{command} is not among {next}");
@@ -86,7 +87,7 @@ fn generate_writes_the_same_log_to_a_file_a_pipe_and_as_lists() {
     let (out, told) = expect_code(generate(&["--output"]).arg(&file), 0);
     assert_eq!(out, "");
     let beside = path("audit.log.truth.jsonl");
-    assert!(told.contains(&*beside.to_string_lossy()), "the place of the truth is not named: {told}");
+    assert!(told.contains(&*beside.to_string_lossy()), "the output does not say where the truth is: {told}");
     let (piped, told) = expect_code(&mut generate(&[]), 0);
     assert!(told.contains("--ground-truth"), "{told}");
     assert!(piped.as_bytes() == fs::read(&file).expect("the log"), "file and pipe differ");
@@ -99,8 +100,8 @@ fn generate_writes_the_same_log_to_a_file_a_pipe_and_as_lists() {
         fs::read(&beside).expect("the file with the truth")
     );
 
-    // The same events in the form of lists, in an archive of their own: queries have the same
-    // answers.
+    // The same events are written as lists and ingested into another archive. Queries have the same
+    // answers there.
     let lists = path("lists.log");
     expect_code(generate(&["--shape", "list", "--output"]).arg(&lists), 0);
     let (from_lines, from_lists) = (path("a"), path("b"));

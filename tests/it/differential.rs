@@ -26,7 +26,7 @@ use yaml_serde::{Mapping, Value};
 
 use crate::corpus;
 
-/// Fields of ours whose values sigma-rust does not get.
+/// Fields of our engine that sigma-rust does not get.
 const OURS_ALONE: &[&str] = &[
     "binds_itself",
     "creates",

@@ -133,7 +133,7 @@ fn produce(
     produced
 }
 
-/// A producer at work, on its own thread.
+/// Starts a producer on its own thread.
 fn producer(
     tansu: &Tansu,
     lines: &Arc<Vec<Vec<u8>>>,
@@ -147,8 +147,8 @@ fn producer(
     producer.spawn(move || produce(&address, &lines, batches, &stop, &sent)).expect("a thread")
 }
 
-/// Events as an API server sends them, with lines between them that are not events. All lines
-/// differ.
+/// Returns events as an API server sends them, and between them lines that are not events. All
+/// lines differ.
 fn lines(events: u64, seed: u64) -> Vec<Vec<u8>> {
     let text = log(events, seed);
     let mut lines: Vec<Vec<u8>> =
@@ -188,7 +188,7 @@ fn client(seaweed: &Seaweed) -> (tokio::runtime::Runtime, aws_sdk_s3::Client) {
     (runtime, aws_sdk_s3::Client::from_conf(config))
 }
 
-/// The number of versions of each key in the archive.
+/// Returns the number of versions of each key in the archive.
 fn versions(seaweed: &Seaweed) -> BTreeMap<String, usize> {
     let (runtime, client) = client(seaweed);
     let mut found = BTreeMap::new();
@@ -283,7 +283,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_duplicate_an_event
                 freeze(tansu.pid(), Duration::from_secs(1 + random.below(4)));
                 broker_outages += 1;
             }
-            // Nothing breaks for a while, so that the daemons can make progress.
+            // For a second nothing is killed or frozen, so that the daemons can make progress.
             _ => std::thread::sleep(Duration::from_secs(1)),
         }
         for daemon in &mut daemons {
@@ -347,7 +347,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_duplicate_an_event
     }
 }
 
-/// All that a topic holds, read by an independent consumer.
+/// Reads all messages of a topic with an independent consumer.
 fn topic(address: &str) -> Vec<Vec<u8>> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", address)

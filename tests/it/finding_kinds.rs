@@ -41,8 +41,8 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The Rust files below the crates' folders and `tests/it`, except this one, which names kinds in
-/// its lists.
+/// Returns the Rust files below the crates' folders and `tests/it`. This file is left out, because
+/// it names kinds in its lists.
 fn rust_files() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let entries = std::fs::read_dir(ROOT).expect("the root is readable");
@@ -70,7 +70,7 @@ fn is_test(path: &Path) -> bool {
     parts.iter().any(|part| part == "tests" || part == "tests.rs" || part.ends_with("_test.rs"))
 }
 
-/// Kinds with the verifiers that report them, from the table in docs/proof.md.
+/// Returns the kinds in the table of docs/proof.md, each with the verifiers that report it.
 fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let text = read("docs/proof.md");
     let (_, section) = text.split_once("\n## Kinds of findings\n").expect("docs/proof.md has the section");
@@ -92,7 +92,8 @@ fn documented_of(verifiers: &[&str]) -> BTreeSet<String> {
     of.map(|(kind, _)| kind).collect()
 }
 
-/// tools/verify.py: the names in `FINDING_KINDS`, and its text without that list.
+/// Returns the names in `FINDING_KINDS` of tools/verify.py, and the text of that file without the
+/// list.
 fn of_verify_py() -> (BTreeSet<String>, String) {
     let text = read("tools/verify.py");
     let (before, list) = text.split_once("\nFINDING_KINDS = (\n").expect("tools/verify.py has the list");
@@ -118,7 +119,8 @@ fn quotes(text: &str, name: &str) -> bool {
     })
 }
 
-/// The kinds of `all` that occur in `texts`, either quoted or as a variant of `FindingKind`.
+/// Returns the kinds of `all` that occur in `texts`, either quoted or as a variant of
+/// `FindingKind`.
 fn named<'t>(all: &BTreeSet<String>, texts: impl IntoIterator<Item = &'t str>) -> BTreeSet<String> {
     let texts: Vec<&str> = texts.into_iter().collect();
     let variants: BTreeMap<&str, String> =
@@ -190,7 +192,9 @@ fn every_kind_is_provoked_by_a_tampering() {
             .collect();
         for kind in &kinds {
             match (tested.contains(kind), excepted.contains(kind)) {
-                (true, true) => wrong.push(format!("{program}: {kind} has a test: NOT_TAMPERED is stale")),
+                (true, true) => {
+                    wrong.push(format!("{program}: {kind} has a test, so its entry in NOT_TAMPERED is stale"))
+                }
                 (false, false) => wrong.push(format!("{program}: no test tampers for {kind}")),
                 _ => {}
             }

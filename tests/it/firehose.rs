@@ -7,7 +7,8 @@ use std::process::Stdio;
 use crate::run::{expect_code, export, ingest, log, number, output, write};
 
 const EVENTS: usize = 9_000;
-/// Smaller than the object, so that its only line is divided into several blocks.
+/// Arguments for blocks that are smaller than the object, so that its only line is divided into
+/// several blocks.
 const BLOCK: [&str; 2] = ["--block-bytes", "5MiB"];
 const COUNT: &str = "SELECT count(*) FROM events WHERE stage IS NOT NULL";
 

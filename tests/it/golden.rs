@@ -24,7 +24,7 @@ use crate::daemon::{Daemon, config, wait_until};
 use crate::retention::clock_library;
 use crate::run::{expect_code, output, strongroom, write, write_secret};
 
-/// Files in the fixture that are not data: they explain the data, or were used to make it.
+/// Names in the fixture that are not data. These files explain the data, or were used to make it.
 const BESIDE: [&str; 3] = [".gitattributes", "README.md", "make"];
 
 /// A fixture, with the test that opens each of its parts.
@@ -89,7 +89,7 @@ impl Fixture {
         Fixture { folder, scratch: tempfile::tempdir().expect("a folder"), expected }
     }
 
-    /// A part as it was made; tests never write there.
+    /// Returns the path of a part as it was made. Tests never write there.
     fn part(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -102,7 +102,7 @@ impl Fixture {
         self.expected[name].as_str().unwrap_or_else(|| panic!("{name} in expected.json")).to_owned()
     }
 
-    /// The archive, unpacked with its file modes; to be called once per test.
+    /// Unpacks the archive with its file modes, and returns its folder. A test may call this once.
     fn archive(&self) -> PathBuf {
         let archive = self.path("archive");
         if !archive.exists() {
@@ -113,14 +113,14 @@ impl Fixture {
         archive
     }
 
-    /// A copy of a part that is a folder.
+    /// Makes a copy of a part that is a folder.
     fn copy(&self, name: &str) -> PathBuf {
         let target = self.path(name);
         copy(&self.part(name), &target);
         target
     }
 
-    /// A copy of a key that only its owner can read. (Git does not store such permissions.)
+    /// Makes a copy of a key that only its owner can read. (Git does not store such permissions.)
     fn key(&self, name: &str) -> PathBuf {
         let key = std::fs::read(self.part("keys").join(name)).expect("the fixture");
         let path = write(self.scratch.path(), name, &key);
@@ -170,15 +170,15 @@ impl Fixture {
         vec!["--public-key".to_owned(), self.expected["keys"]["audit-1"].as_str().expect("a key").to_owned()]
     }
 
-    /// Arguments that trust the witness and the first key. The first key vouches for all later
-    /// keys.
+    /// Returns the arguments that trust the witness and the first key. The first key vouches for
+    /// all later keys.
     fn trusted(&self) -> Vec<String> {
         let mut words = self.public_key();
         words.extend(["--witness".to_owned(), self.text("witness")]);
         words
     }
 
-    /// The report of a verifier that must find nothing.
+    /// Runs a verifier that must find nothing, and returns its report.
     fn report(&self, mut command: Command, path: &Path) -> Value {
         self.then(command.arg("--json").arg(path));
         let (out, err) = expect_code(&mut command, 0);
@@ -221,7 +221,7 @@ impl Fixture {
     }
 }
 
-/// The verifier that shares no code with this program.
+/// A command that runs the second verifier, which shares no code with this program.
 fn second() -> Command {
     let python = std::env::var_os("STRONGROOM_PYTHON").unwrap_or_else(|| "python3".into());
     let mut command = Command::new(python);
@@ -270,7 +270,7 @@ fn export(archive: &Path, source: Option<&str>) -> Vec<u8> {
     exported.stdout
 }
 
-/// For each exported stream, its name and what is expected of it.
+/// Returns the exported streams by name, each with what is expected of it.
 fn streams(fixture: &Fixture) -> BTreeMap<String, Value> {
     let exports = fixture.expected["exports"].as_object().expect("streams");
     exports.iter().map(|(name, stream)| (name.clone(), stream.clone())).collect()
@@ -309,7 +309,7 @@ fn start(fixture: &Fixture, archive: &Path, outbox: &Path, wal: &Path) -> Daemon
     Daemon::start(&config(fixture.scratch.path(), &archive.display().to_string(), &rest))
 }
 
-/// The ids of the findings in `lines`, which has one finding on each line.
+/// Returns the ids of the findings in `lines`, which has one finding on each line.
 fn ids(lines: &str) -> Vec<String> {
     let id = |line: &str| {
         let finding: Value = serde_json::from_str(line).expect("a finding");
@@ -318,7 +318,7 @@ fn ids(lines: &str) -> Vec<String> {
     lines.lines().map(id).collect()
 }
 
-/// Ids of the findings that the file sink has.
+/// Returns the ids of the findings that the file sink has received.
 fn delivered(fixture: &Fixture) -> Vec<String> {
     let text = std::fs::read_to_string(fixture.path("alerts.jsonl")).unwrap_or_default();
     ids(text.rsplit_once('\n').map_or("", |(whole, _)| whole))
@@ -329,7 +329,7 @@ fn outbox_ids(fixture: &Fixture) -> BTreeSet<String> {
     ids.map(|id| id.as_str().expect("an id").to_owned()).collect()
 }
 
-/// One function for each part.
+/// Functions that open the parts of the fixture, one for each part.
 mod open {
     use super::*;
 
@@ -427,7 +427,7 @@ mod open {
         fixture.agrees(&theirs, "proof, second");
     }
 
-    /// Nothing of the fixture was changed since, and nothing was added to it.
+    /// Since the fixture was made, no file in it was changed and none was added.
     pub fn expected(fixture: &Fixture) {
         let files = fixture.expected["files"].as_object().expect("files");
         let mut found = BTreeMap::new();
@@ -587,7 +587,7 @@ mod open {
         daemon.wait_for_metric(&lag, 0.0);
         let (status, log) = daemon.terminate();
         assert!(status.success(), "{log}");
-        assert_eq!(delivered(fixture).len(), ids.len(), "each of them once");
+        assert_eq!(delivered(fixture).len(), ids.len(), "each alert is delivered once");
     }
 
     /// The old rule, used for a hunt, finds the old alerts in the old events.
@@ -610,7 +610,7 @@ mod open {
     }
 }
 
-/// Actions of all commits, each with the name of its volume.
+/// Returns the actions of all commits, each with the name of its volume.
 fn actions(archive: &Path) -> Vec<(String, Value)> {
     let commits = files_below(archive).into_iter().filter(|path| {
         let text = path.to_string_lossy();
@@ -736,7 +736,7 @@ fn an_archive_of_then_grows() {
     expect_code(&mut theirs, 0);
 }
 
-/// Merkle tree hash, as RFC 6962 defines it.
+/// Returns the Merkle tree hash, as RFC 6962 defines it.
 fn tree(leaves: &[Vec<u8>]) -> [u8; 32] {
     match leaves {
         [] => Sha256::digest([]).into(),

@@ -17,9 +17,9 @@ use strongroom_live::{Secret, Source as _};
 
 use crate::services::tansu::Tansu;
 
-/// How long anything may take; the first rebalance of a group alone takes seconds.
+/// Maximum time of one step. The first rebalance of a group alone takes seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// The number of messages that are sent one at a time, to see that none waits for others.
+/// Number of messages that are sent one at a time, to show that none waits for others.
 const SINGLE_MESSAGES: usize = 5;
 const UNDER_WAY_MAX: u64 = 64 << 20;
 
@@ -42,7 +42,7 @@ fn options_at(address: &str, topic: &str) -> KafkaOptions {
         start: Start::Earliest,
         on_gap: OnGap::Stop,
         assignor: Assignor::default(),
-        // This broker makes a group wait half of this time for other members.
+        // In a rebalance, this broker waits half of this time for other members of the group.
         session_timeout: Duration::from_secs(6),
     }
 }
@@ -64,7 +64,7 @@ impl Running {
 
     fn with(options: KafkaOptions, archive: &Archive, policy: SealPolicy, under_way_max: u64) -> Running {
         let driver = Driver::start(archive, policy, under_way_max);
-        let mut source = KafkaSource::new(options).expect("options that can work");
+        let mut source = KafkaSource::new(options).expect("valid options");
         let feed = driver.feed.clone();
         let run = move || source.run(&feed).map_err(|error| error.to_string());
         let thread = std::thread::Builder::new().name("source".to_owned()).spawn(run).expect("a thread");
@@ -73,7 +73,7 @@ impl Running {
 
     fn stop(mut self) -> Result<(), String> {
         self.driver.stop();
-        self.thread.take().expect("is running").join().expect("does not panic")
+        self.thread.take().expect("the source is running").join().expect("the source does not panic")
     }
 
     fn trouble_with(&self, text: &str) -> String {
@@ -150,7 +150,7 @@ fn values(lines: &[Vec<u8>]) -> impl Iterator<Item = Option<&[u8]>> {
     lines.iter().map(|line| Some(line.as_slice()))
 }
 
-/// The bytes that the archive must have for these messages: each with a newline after it.
+/// Returns the bytes that the archive must have for these messages: each message and a newline.
 fn stream(lines: &[Vec<u8>]) -> Vec<u8> {
     lines.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect()
 }
@@ -466,7 +466,10 @@ fn what_retention_takes_from_a_slow_reader_is_seen() {
     running.trouble_with("messages are lost");
     let sealed = archive.bytes(archive.positions().keys().next().expect("a partition"));
     let whole = stream(&log);
-    assert!(sealed.len() < whole.len() && whole.starts_with(&sealed), "nothing is passed over");
+    assert!(
+        sealed.len() < whole.len() && whole.starts_with(&sealed),
+        "what is sealed is the beginning of the log, without gaps"
+    );
     assert_eq!(archive.problems(), Vec::<String>::new());
     running.stop().expect("a stop is not a failure");
 }
@@ -487,9 +490,12 @@ fn a_new_partition_can_begin_with_the_next_message() {
         !archive.bytes(&partition("audit", 0)).is_empty()
     });
     let sealed = archive.bytes(&partition("audit", 0));
-    assert!(!sealed.windows(3).any(|three| three == b"old"), "the old ones are left");
+    assert!(!sealed.windows(3).any(|three| three == b"old"), "no old message is read");
     let sent = stream(&new).repeat(400);
-    assert!(sent.windows(sealed.len()).any(|piece| piece == sealed), "nothing is missing after the first");
+    assert!(
+        sent.windows(sealed.len()).any(|piece| piece == sealed),
+        "no message is missing after the first one that was read"
+    );
     assert_eq!(archive.problems(), Vec::<String>::new());
     running.stop().expect("a stop is not a failure");
 }
@@ -685,8 +691,8 @@ fn a_spare_member_of_a_group_is_neither_silent_nor_well() {
     }
     assert!(busy.metric(&of("source_well")) == 1.0 && busy.metric(&of("source_silent_seconds")) < 4.0);
     assert!(!told(spare_folder) && !told(busy_folder), "{}", spare.log());
-    // From now on, no message arrives.
-    wait_until("silence is noticed where it can be", || told(busy_folder));
+    // No message arrives any more.
+    wait_until("the daemon with the partition reports the silence", || told(busy_folder));
     std::thread::sleep(Duration::from_secs(2));
     assert!(!told(spare_folder), "{}", spare.log());
 }

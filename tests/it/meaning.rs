@@ -64,7 +64,7 @@ fn event(number: usize) -> Value {
     })
 }
 
-/// A line as kube-apiserver writes it.
+/// Returns an event as a line of kube-apiserver.
 fn line(number: usize) -> String {
     format!(
         concat!(
@@ -79,7 +79,7 @@ fn line(number: usize) -> String {
     )
 }
 
-/// An entry of Google Cloud Logging.
+/// Returns an entry of Google Cloud Logging.
 fn entry(number: usize) -> Value {
     json!({
         "insertId": format!("entry-{number}"),
@@ -101,21 +101,21 @@ fn entry(number: usize) -> Value {
 /// How a row keeps its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
-    /// An event in `raw`.
+    /// As an event in `raw`.
     Raw,
-    /// Rendered from its columns.
+    /// Nowhere: the record is rendered from the columns.
     Rendered,
-    /// A string that holds an event, in `raw`.
+    /// As a string in `raw` that contains an event.
     Escaped,
-    /// An entry of Google Cloud Logging, in `raw`.
+    /// As an entry of Google Cloud Logging in `raw`.
     Mapped,
-    /// A finding, of an alert.
+    /// As the OCSF finding of an alert.
     Finding,
 }
 
 use Kept::{Escaped, Finding, Mapped, Raw, Rendered};
 
-/// Logs of at most [`LOG_ROWS`] events. Each log becomes a data file of its own.
+/// Returns logs of at most [`LOG_ROWS`] events. Each log becomes a data file of its own.
 fn logs() -> Vec<String> {
     let mut logs = vec![String::new(); 12];
     for (number, log) in logs.iter_mut().enumerate() {
@@ -169,7 +169,7 @@ fn cases() -> Vec<Case> {
     let time = |text: &str| json!(time::parse(text).expect("a time"));
     let raw = event(900).to_string();
     vec![
-        // Each column that is compared, with another value.
+        // Each column that is compared gets another value.
         one(Raw, "audit_id", json!("00000000-0000-4000-8000-999999999999")),
         one(Raw, "stage", json!("Panic")),
         one(Raw, "level", json!("Metadata")),
@@ -205,7 +205,7 @@ fn cases() -> Vec<Case> {
         one(Raw, "request_received_timestamp", time("2026-03-02T10:00:00.000001Z")),
         one(Raw, "stage_timestamp", time("2026-03-02T09:59:59.999999Z")),
         one(Raw, "shape", json!("")),
-        // Null where the record has a value, and the reverse.
+        // A column is null although the record has a value, or has a value that the record lacks.
         one(Raw, "verb", Value::Null),
         one(Raw, "user_groups", Value::Null),
         one(Raw, "source_ips", json!([])),
@@ -213,7 +213,7 @@ fn cases() -> Vec<Case> {
         one(Raw, "response_code", Value::Null),
         one(Raw, "request_object", Value::Null),
         one(Raw, "stage_timestamp", Value::Null),
-        // Another record.
+        // The record is replaced with another one.
         of(Raw, "raw", json!(raw.replace("\"patch\"", "\"get\"")), Some("audit_id, verb")),
         of(
             Raw,
@@ -224,8 +224,7 @@ fn cases() -> Vec<Case> {
         of(Raw, "raw", json!("no event"), None),
         of(Raw, "raw", json!(""), None),
         of(Raw, "raw", json!(format!("{{\"auditID\":\"a\",\"x\":{}}}", "[".repeat(100_000))), None),
-        // Rows that are rendered from their columns, with columns that can still disagree with the
-        // record.
+        // Some columns can disagree with a record even if the record is rendered from the row.
         one(Rendered, "authz_decision", json!("forbid")),
         one(Rendered, "authz_decision", Value::Null),
         one(Rendered, "authz_reason", Value::Null),
@@ -255,7 +254,7 @@ fn cases() -> Vec<Case> {
             ),
         ),
         of(Rendered, "level", json!("metadata"), Some("faults")),
-        // Events in the wrappers of clouds.
+        // Columns of events in the wrappers of clouds are changed.
         one(Escaped, "verb", json!("get")),
         one(Escaped, "namespace", Value::Null),
         one(Escaped, "shape", json!("google.cloud.audit.AuditLog")),
@@ -263,7 +262,7 @@ fn cases() -> Vec<Case> {
         one(Mapped, "level", json!("Metadata")),
         one(Mapped, "authz_decision", json!("forbid")),
         one(Mapped, "shape", Value::Null),
-        // Alerts.
+        // Columns of alerts are changed.
         one(Finding, "title", json!("Nothing")),
         one(Finding, "severity", json!("informational")),
         one(Finding, "actor", Value::Null),
@@ -285,7 +284,7 @@ fn kept(rows: &RecordBatch, row: usize) -> Kept {
     }
 }
 
-/// The rows with one value changed.
+/// Returns the rows with another value in one column of one row.
 fn with_value(rows: &RecordBatch, row: usize, column: &str, value: &Value) -> RecordBatch {
     let at = rows.schema().index_of(column).expect("a column");
     let array = rows.column(at);
@@ -362,7 +361,7 @@ fn reseal(site: &Site, table: &str, file: &Path, rows: &RecordBatch) {
     });
 }
 
-/// An archive that contains a row of every kind.
+/// Makes an archive that contains a row of every kind.
 fn site() -> Site {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };
     new_key(&site.key());
@@ -375,7 +374,7 @@ fn site() -> Site {
     site
 }
 
-/// The findings of a report, as pairs of `where` and `detail`.
+/// Returns the findings of a report, as pairs of `where` and `detail`.
 fn named(report: &Value) -> BTreeSet<(String, String)> {
     let text = |value: &Value| value.as_str().expect("text").to_owned();
     let findings = report["findings"].as_array().expect("a list").iter();

@@ -22,9 +22,9 @@ use crate::run;
 use crate::s3::{self, Outsider};
 
 const READERS: [&str; 7] = ["delta-rs", "Spark SQL", "DuckDB", "chDB", "Polars", "PyArrow", "Daft"];
-/// A name that has to be quoted wherever it is used.
+/// The name of a cluster. It must be quoted or escaped wherever it is written.
 const CLUSTER: &str = "it's a \"näme\" %20 + {x} \\ `é` \u{202e}";
-/// Blocks so small that there are many commits.
+/// Arguments that make blocks so small that there are many commits.
 const MANY_COMMITS: [&str; 4] = ["--block-bytes", "16KiB", "--seal-bytes", "1"];
 
 /// The number of values in a column that are not null, and a sum over these values (see `weigh`,
@@ -63,7 +63,7 @@ fn ours(archive: &Archive, table: Table) -> (u64, BTreeMap<String, Weight>) {
     (rows, columns)
 }
 
-/// Every folder below `root` that has a Delta table in it.
+/// Returns every folder at or below `root` that is a Delta table.
 fn volumes(root: &Path) -> Vec<PathBuf> {
     let root = std::fs::canonicalize(root).expect("a folder");
     let (mut found, mut folders) = (Vec::new(), vec![root]);
@@ -80,7 +80,7 @@ fn volumes(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Names of the checkpoints of a volume, oldest first.
+/// Returns the paths of a volume's Delta checkpoints, oldest first.
 fn checkpoints(volume: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(volume.join("_delta_log")).expect("a log");
     let paths = entries.map(|entry| entry.expect("an entry").path());
@@ -125,8 +125,8 @@ impl Verdict {
     }
 }
 
-/// The readers' verdict on these volumes; `None` if the readers are not installed. (`./tests/run`
-/// installs them and sets the variable.)
+/// Returns the readers' verdict on these volumes; `None` if the readers are not installed.
+/// (`./tests/run` installs them and sets the variable.)
 fn judge(volumes: &[PathBuf]) -> Option<Verdict> {
     judge_with(&READERS.map(|reader| ["--checkpoint-by", reader]).concat(), volumes)
 }
@@ -217,7 +217,7 @@ fn outsiders_begin_with_checkpoints() {
     let older = std::fs::read(&both[both.len() - 2]).expect("read");
     std::fs::remove_file(&both[both.len() - 1]).expect("removed");
     std::fs::write(&both[both.len() - 1], older).expect("written");
-    let verdict = judge_with(&["--whole"], std::slice::from_ref(&volume)).expect("they are installed");
+    let verdict = judge_with(&["--whole"], std::slice::from_ref(&volume)).expect("the readers are installed");
     assert!(!verdict.is_good);
     let wrong: BTreeSet<&str> =
         verdict.differences().iter().filter_map(|difference| difference.split(',').next()).collect();
@@ -252,7 +252,7 @@ fn outsiders_read_what_several_writers_put_into_a_bucket() {
     assert_eq!(verdict.lines().filter(rows).count(), 1, "one volume of events has all of both");
 }
 
-/// The newest version of everything in a bucket, as files.
+/// Writes the newest version of every object in a bucket to a file below `to`.
 pub fn download(outsider: &Outsider, bucket: &str, to: &Path) {
     let list = outsider.client.list_objects_v2().bucket(bucket).into_paginator().send();
     let pages = outsider.runtime.block_on(list.collect::<Result<Vec<_>, _>>()).expect("a listing");

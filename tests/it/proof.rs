@@ -52,7 +52,7 @@ impl Site {
         self.folder.path().join("other-key")
     }
 
-    /// Checkpoints that were kept elsewhere before the tampering.
+    /// Returns the checkpoints that were copied elsewhere before the tampering.
     fn remembered(&self) -> Vec<PathBuf> {
         let mut kept: Vec<PathBuf> = names(&self.folder.path().join("kept"));
         kept.sort();
@@ -76,7 +76,7 @@ impl Site {
         commits
     }
 
-    /// The data files of a table.
+    /// Returns the data files of a table.
     pub(crate) fn files(&self, table: &str) -> Vec<PathBuf> {
         let folders = names(&self.volume(table));
         let days = folders.iter().filter(|path| path.to_string_lossy().contains("/date="));
@@ -136,7 +136,7 @@ pub(crate) fn signed_ingest(archive: &Path, key: &Path, logs: &[&Path]) -> Comma
     command
 }
 
-/// Kinds that a verifier names, and its whole report.
+/// Runs a verifier, and returns the kinds of its findings and its whole report.
 pub(crate) fn verify(
     archive: &Path,
     public: Option<&str>,
@@ -167,7 +167,7 @@ fn judged(command: &mut Command, public: Option<&str>, remembered: &[PathBuf]) -
     (kinds, report)
 }
 
-/// The report of the second verifier.
+/// Runs the second verifier, and returns what it reports.
 pub(crate) fn second_opinion(
     command: &str,
     site: &Site,
@@ -201,7 +201,8 @@ pub(crate) fn no_finding(archive: &Path, public: Option<&str>) -> Value {
     report
 }
 
-/// An archive of two files, which were sealed in two runs. It has events, rejects and alerts.
+/// Makes, once, an archive of two files that are sealed in two runs. It has events, rejects and
+/// alerts.
 fn original() -> &'static Site {
     static ORIGINAL: OnceLock<Site> = OnceLock::new();
     ORIGINAL.get_or_init(|| {
@@ -225,7 +226,7 @@ fn original() -> &'static Site {
     })
 }
 
-/// A copy of the original, including the times of its files.
+/// Makes a copy of the original. Its files have the same times.
 fn copy() -> Site {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };
     let from = original().folder.path().join(".");
@@ -827,7 +828,7 @@ fn elsewhere(site: &Site, path: &Path) {
     std::os::unix::fs::symlink(&moved, path).expect("linked");
 }
 
-/// The sources whose positions a commit moves.
+/// Returns the sources whose positions a commit moves.
 fn source_of(commit: &Path) -> BTreeSet<String> {
     let text = std::fs::read_to_string(commit).expect("text");
     let names = text.lines().filter_map(|line| {
@@ -869,7 +870,7 @@ fn every_tampering_is_named() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), TAMPERINGS.len(), wrong.join("\n"));
 }
 
-/// An archive with so many commits of events that it has a Delta checkpoint.
+/// Makes an archive with so many commits of events that it has a Delta checkpoint.
 fn long_site() -> Site {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };
     new_key(&site.key());
@@ -887,7 +888,7 @@ fn long_site() -> Site {
     site
 }
 
-/// The path of the newest Delta checkpoint of `events`.
+/// Returns the path of the newest Delta checkpoint of `events`.
 fn delta_checkpoint(site: &Site) -> PathBuf {
     let mut found = names(&site.volume("events").join("_delta_log"));
     found.retain(|path| path.to_string_lossy().ends_with(".checkpoint.parquet"));
@@ -912,7 +913,7 @@ fn write_delta(path: &Path, rows: &RecordBatch) {
     replace(path, &bytes);
 }
 
-/// A struct with one of its columns changed.
+/// Returns a struct in which one column is changed.
 fn with_column(rows: StructArray, name: &str, change: impl Fn(&ArrayRef) -> ArrayRef) -> StructArray {
     let at = rows.column_names().iter().position(|known| *known == name).expect("a column");
     let (fields, mut columns, nulls) = rows.into_parts();
@@ -1087,7 +1088,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     sign_log(&path("plain"), &path("key"), 0);
     assert_eq!(no_finding(&path("plain"), Some(&public))["not_checked"], json!([]));
 
-    // An archive of one empty file, and an archive that has only rejects.
+    // An archive of one empty file, and an archive that has only rejects, are valid.
     expect_code(&mut signed_ingest(&path("empty"), &path("key"), &[&empty]), 1);
     no_finding(&path("empty"), Some(&public));
     expect_code(&mut signed_ingest(&path("rejects"), &path("key"), &[&broken]), 1);
@@ -1111,7 +1112,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     sign_log(&path("grown"), &path("key"), 0);
     assert_eq!(no_finding(&path("grown"), Some(&public))["not_checked"], json!([]));
 
-    // `verify` of some days only, and of only what is new since an earlier report.
+    // `verify` can be limited to some days, and to what is new since an earlier report.
     let (kinds, report) = judged(
         strongroom()
             .args(["verify", "--from", "2026-03-02", "--to", "2026-03-02", "--json", "-", "--archive"])

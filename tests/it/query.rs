@@ -54,7 +54,7 @@ struct Event {
 }
 
 impl Event {
-    /// A person reads a pod.
+    /// Returns an event in which a person reads a pod.
     fn at(time: DateTime<Utc>) -> Event {
         Event {
             time,
@@ -141,7 +141,7 @@ fn batch(rows: &[Event], first_offset: i64) -> RecordBatch {
     RecordBatch::try_new(Arc::clone(&schema), columns.collect()).expect("columns in the schema's order")
 }
 
-/// An archive of `rows`, each file closed after the rows of one date.
+/// Makes an archive of `rows`, with a file for each date.
 fn archive(rows: &[Event], arrived: DateTime<Utc>) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let location = folder.path().join("archive");
@@ -169,11 +169,11 @@ fn noon(month: u32, day: u32) -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, month, day, 12, 0, 0).single().expect("a time")
 }
 
-/// A year of days with 24 events each, one per hour, and one event whose own time is implausible.
+/// An archive with an event for each hour of a year, and one event with an implausible time.
 static YEAR: LazyLock<TempDir> = LazyLock::new(|| {
     let start = Utc.with_ymd_and_hms(2026, 1, 1, 0, 30, 0).single().expect("a time");
     let mut rows: Vec<Event> = (0..365 * 24).map(|hour| Event::at(start + Span::hours(hour))).collect();
-    // Stored under 31 December, the day of arrival.
+    // This event is stored under 31 December, the day of its arrival.
     rows.push(Event {
         user: "time-traveller",
         ..Event::at(Utc.with_ymd_and_hms(1999, 6, 1, 0, 0, 0).single().expect("a time"))
@@ -191,7 +191,7 @@ fn csv(folder: &TempDir, sql: &str) -> String {
     expect_code(query(folder, sql).args(["--format", "csv", "--quiet"]), 0).0
 }
 
-/// The dates of the files that a statement's plan opens, from the files' names.
+/// Returns the dates of the files that the plan of a statement opens. The dates are in their names.
 fn opened(folder: &TempDir, sql: &str) -> Vec<String> {
     let (plan, _) = expect_code(&mut query(folder, &format!("EXPLAIN VERBOSE {sql}")), 0);
     let plan = plan.split("physical_plan:").nth(1).unwrap_or_default();
@@ -202,8 +202,8 @@ fn opened(folder: &TempDir, sql: &str) -> Vec<String> {
     dates
 }
 
-/// The numbers of files read and of files in the archive, which the command prints on standard
-/// error as `<kept> of <listed> files`.
+/// Runs a statement, and returns how many files it has read and how many the archive has. The
+/// command prints both on standard error, as `<kept> of <listed> files`.
 fn files(folder: &TempDir, sql: &str) -> (usize, usize) {
     let (_, err) = expect_code(&mut query(folder, sql), 0);
     let words: Vec<&str> = err.split_whitespace().collect();
@@ -449,7 +449,8 @@ fn errors_say_what_to_do() {
         assert!(err.contains(message), "{sql}: {err}");
         assert!(err.split("hint: ").nth(1).unwrap_or_default().contains(hint), "{sql}: {err}");
     }
-    // An error that comes from the rows and not from the statement: values may be private.
+    // This error comes from a row and not from the statement. It hides the value, which may be
+    // private.
     let (_, err) = expect_code(&mut query(&YEAR, "SELECT arrow_cast(name, 'Int64') FROM events"), 1);
     assert!(err.contains("cannot cast string … to value of Int64") && err.contains("try_cast"), "{err}");
     assert!(!err.contains("web-0"), "{err}");
@@ -476,7 +477,7 @@ fn functions_do_not_make_more_than_the_memory_limit() {
         let (_, err) = expect_code(command.args(["--memory-limit", "64MiB"]), 2);
         assert!(err.contains(function) && err.contains("--memory-limit"), "{sql}: {err}");
     }
-    // A text that doubles with each level, of a column and of a constant.
+    // A text that doubles with each level is refused, whether it comes from a column or a constant.
     for first in ["user_name", "'seventeen letters'"] {
         let doubled = (0..24).fold(format!("SELECT {first} AS a0 FROM events"), |inner, at| {
             format!("SELECT a{at} || a{at} AS a{} FROM ({inner})", at + 1)
@@ -485,7 +486,8 @@ fn functions_do_not_make_more_than_the_memory_limit() {
         let (_, err) = expect_code(command.args(["--memory-limit", "64MiB"]), 2);
         assert!(err.contains("||") && err.contains("--memory-limit"), "{err}");
     }
-    // A list that is made for one row, and one that would be repeated for each row.
+    // A list that is made for one row is allowed. A list that would be repeated for each row is
+    // not.
     let list = "SELECT count(*) FROM (SELECT unnest(range(0, 400000)))";
     assert_eq!(csv(&YEAR, list).lines().nth(1), Some("400000"));
     let repeated = "SELECT array_length(array_append(range(0, 400000), length(name))) FROM events";
@@ -721,7 +723,7 @@ fn parquet_and_arrow_are_read_back() {
     check_batches(&reader.map(|batch| batch.expect("a batch")).collect::<Vec<_>>());
     let out = output(query(&ODDITIES, ODD_COLUMNS).args(["--format", "parquet"])).stdout;
     assert!(out.starts_with(b"PAR1") && out.ends_with(b"PAR1"));
-    assert_eq!(every_file(folder.path()).len(), 2, "nothing temporary is left");
+    assert_eq!(every_file(folder.path()).len(), 2, "no temporary file is left");
 }
 
 #[test]
@@ -840,7 +842,7 @@ fn tables_are_aligned_and_free_of_escapes() {
 fn a_failed_answer_leaves_the_file_as_it_was() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = write(folder.path(), "answer.csv", b"before");
-    // A query that fails after its first rows were written.
+    // This query fails after its first rows were written.
     let sql = "SELECT 1 / (CASE WHEN stage_timestamp = '2026-03-03T12:00:00Z' THEN 0 ELSE 1 END) FROM events ORDER BY 1";
     expect_code(query(&ODDITIES, sql).arg("--output").arg(&path), 1);
     assert_eq!(std::fs::read(&path).expect("the file"), b"before");
@@ -924,9 +926,9 @@ fn interrupt(mut command: Command) -> (Duration, Option<i32>) {
     let mut child: Child =
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts");
     wait_for_its_handler(&child);
-    // Gives it time to be in the middle of its work.
+    // The query gets time to be in the middle of its work.
     std::thread::sleep(Duration::from_secs(1));
-    assert!(child.try_wait().expect("a state").is_none(), "it still runs");
+    assert!(child.try_wait().expect("a state").is_none(), "the query has not ended by itself");
     let begun = Instant::now();
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
     assert!(killed.success());
@@ -940,8 +942,8 @@ fn an_interrupt_stops_the_question() {
     let spill = folder.path().join("spill");
     let path = folder.path().join("answer.csv");
     for sql in [
-        // Joins that never end, a single-threaded source, and a sort that spills until it is
-        // stopped.
+        // The queries: joins that never end, a single-threaded source, and a sort that spills until
+        // it is stopped.
         "SELECT count(*) FROM events a, events b, events c WHERE a.audit_id < b.audit_id OR b.audit_id < c.audit_id",
         "SELECT max(md5(value::text)) FROM generate_series(1, 100000000000)",
         "SELECT value, md5(value::text) FROM generate_series(1, 100000000000) ORDER BY 2",
@@ -1019,8 +1021,8 @@ fn a_closed_pipe_is_not_an_error() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
-/// An archive with one event for each thing that a view must show, and for each that it must leave
-/// out.
+/// An archive with one event for each case that a view must show, and for each case that it must
+/// leave out.
 static STORIES: LazyLock<TempDir> = LazyLock::new(|| {
     let mut minute = 0;
     let mut at = || {
@@ -1049,8 +1051,8 @@ static STORIES: LazyLock<TempDir> = LazyLock::new(|| {
         ..base
     };
     let rows = vec![
-        // Secrets: one read, a list of all, a read by impersonation that was refused, and near
-        // misses.
+        // Access to Secrets: one is read, all are listed, a read by impersonation is refused; and
+        // near misses.
         Event { audit_id: "secret-get".into(), resource: "secrets", name: Some("tls"), ..at() },
         Event {
             audit_id: "secret-list".into(),
@@ -1078,8 +1080,8 @@ static STORIES: LazyLock<TempDir> = LazyLock::new(|| {
         },
         Event { audit_id: "other-group".into(), resource: "secrets", group: Some("example.com"), ..at() },
         Event { audit_id: "config-map".into(), resource: "configmaps", ..at() },
-        // Sessions: started and ended, refused, through the node's proxy, and a plain proxy
-        // request.
+        // Sessions: one that starts and ends, one that is refused, one through the node's proxy;
+        // and a plain proxy request.
         Event { audit_id: "exec".into(), stage: "ResponseStarted", code: 101, ..with(at(), &exec) },
         Event { audit_id: "exec".into(), code: 101, ..with(at(), &exec) },
         Event { audit_id: "exec-refused".into(), code: 403, decision: Some("forbid"), ..with(at(), &exec) },
@@ -1100,7 +1102,7 @@ static STORIES: LazyLock<TempDir> = LazyLock::new(|| {
             uri: "/api/v1/nodes/node-1/proxy/stats",
             ..at()
         },
-        // Grants: a binding, one that failed, a read, and a role's deletion.
+        // Changes of RBAC: a binding, a binding that fails, a read, and the deletion of a role.
         Event {
             audit_id: "binding".into(),
             resource: "clusterrolebindings",

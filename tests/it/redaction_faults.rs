@@ -133,8 +133,8 @@ fn append(path: &Path, bytes: &[u8]) {
     file.write_all(bytes).expect("written");
 }
 
-/// Runs a statement that spills, and pauses reading after the first byte of its answer. Returns
-/// what is spilled at that moment, and the whole answer.
+/// Runs a statement that spills, and pauses after the first byte of its answer. Returns the bytes
+/// that are spilled at that moment, and the whole answer.
 fn spilled(archive: &Path, folder: &Path) -> (Vec<u8>, Vec<u8>) {
     let spill = folder.join("spill");
     std::fs::create_dir_all(&spill).expect("made");
@@ -158,7 +158,7 @@ fn spilled(archive: &Path, folder: &Path) -> (Vec<u8>, Vec<u8>) {
     (found, answer)
 }
 
-/// The bytes of all files below a folder that are still there when they are read.
+/// Returns the bytes of all files below a folder. Files that are removed meanwhile are left out.
 fn everything(folder: &Path) -> Vec<u8> {
     let (mut bytes, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
@@ -216,7 +216,7 @@ fn take_back(archive: &Path, table: &str) {
     }
 }
 
-/// A policy with another key that replaces more than the first policy: also ConfigMaps.
+/// Writes a policy with another key. It replaces more than the first policy: ConfigMaps as well.
 fn other_policy(folder: &Path) -> PathBuf {
     let other = folder.join("other");
     std::fs::create_dir_all(&other).expect("made");
@@ -238,7 +238,8 @@ fn a_kill_between_two_commits_and_another_policy_double_and_lose_nothing() {
             assert!(!has_marker(&ended.stdout) && !has_marker(&ended.stderr));
             (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
         };
-        // There are two seals: one of the first half of the log, then one of the rest.
+        // There are two seals. The first one seals the first half of the log, the second one the
+        // rest.
         let bytes = std::fs::read(&log).expect("the log");
         let half = bytes.len() / 2 + memchr::memchr(b'\n', &bytes[bytes.len() / 2..]).expect("a line") + 1;
         std::fs::write(&log, &bytes[..half]).expect("written");
@@ -287,7 +288,8 @@ fn an_event_that_only_the_new_policy_encrypts_is_not_lost() {
     };
     assert_eq!(run(&narrow).0, Some(1));
     let first = number(&archive, "SELECT count(*) FROM events");
-    std::fs::remove_dir_all(archive.join("events")).expect("the events that were never committed");
+    std::fs::remove_dir_all(archive.join("events"))
+        .expect("the folder of the events, which were never committed");
     let (code, err) = run(&at("policy.toml"));
     assert_eq!(code, Some(2), "{err}");
     assert!(err.contains("policy"), "{err}");

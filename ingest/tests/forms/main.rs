@@ -26,7 +26,7 @@ fn vectors() -> Json {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// A row of the vectors; columns that they leave out are null.
+/// Returns the row of a vector. Columns that the vector leaves out are null.
 fn row_of(case: &Json) -> RecordBatch {
     let mut row = case["columns"].as_object().expect("an object").clone();
     for name in ["form", "form_values", "raw", "shape"] {

@@ -13,7 +13,7 @@ const DISTANCE: u16 = 10_000;
 /// Distance between the first ports of two test processes.
 const STRIDE: u32 = 1_009;
 
-/// A port that nothing listens on, given out once in a process.
+/// Returns a port on which nothing listens. A process gets each port only once.
 pub fn free_port() -> u16 {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let begin = std::process::id().wrapping_mul(STRIDE);

@@ -40,7 +40,7 @@ fn rows(yaml: &str, events: &[&str]) -> Vec<usize> {
     });
     let first = found.next().expect("three forms");
     for other in found {
-        assert_eq!(first, other, "columns in another form");
+        assert_eq!(first, other, "the matches are the same with columns in another form");
     }
     first
 }
@@ -346,7 +346,7 @@ fn the_two_entries_of_an_operation_alert_once() {
     assert_eq!(
         count(&[start(1), end(5), start(6), end(8)]),
         (2, 1),
-        "an id that is used again hides nothing"
+        "a request whose id was used before still alerts"
     );
     assert_eq!(count(&[end(5), end(6)]), (2, 1));
     assert_eq!(count(&[start(1), start(2)]), (2, 1));
@@ -598,7 +598,11 @@ fn events_without_a_time_count_where_their_source_stands() {
     };
     let (cut, dated) = (("delete", None), |time| ("get", Some(time)));
     assert_eq!(found(&[dated("10:00:07"), cut, cut, cut]), (vec![7, 7, 7], vec![7]));
-    assert_eq!(found(&[dated("10:00:07"), dated("10:00:05"), cut]), (vec![7], vec![]), "the latest time");
+    assert_eq!(
+        found(&[dated("10:00:07"), dated("10:00:05"), cut]),
+        (vec![7], vec![]),
+        "the event has the latest time of its source"
+    );
     assert_eq!(
         found(&[dated("10:00:00"), cut, ("delete", Some("10:00:30")), cut, dated("10:00:40"), cut]),
         (vec![0, 30, 30, 40], vec![30])
@@ -655,7 +659,7 @@ fn a_reused_audit_id_silences_nothing() {
     ];
     let lines: Vec<&str> = variants.iter().chain(&variants).map(String::as_str).collect();
     let found = alerts(&rules, &lines);
-    assert_eq!(found.len(), variants.len(), "each once, and the repetitions not");
+    assert_eq!(found.len(), variants.len(), "each request alerts once, and its repetitions do not");
     let mut ids: Vec<&str> = found.iter().map(|alert| alert.alert_id.as_str()).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -758,7 +762,7 @@ fn distinct_values_are_counted_by_group() {
     ];
     let lines: Vec<&str> = events.iter().map(String::as_str).collect();
     let found = alerts(&rules, &lines);
-    assert_eq!(found.len(), 1, "bob needs 64 seconds for three");
+    assert_eq!(found.len(), 1, "the three reads of bob take 64 seconds, longer than the timespan");
     let alert = &found[0];
     assert_eq!(alert.rule_name, "many-secrets");
     assert_eq!(alert.group_key, "actor=alice");
@@ -845,7 +849,7 @@ fn upper_bounds_are_judged_when_the_window_is_over() {
         let lines: Vec<&str> = events.iter().map(String::as_str).collect();
         alerts(&rules, &lines)
     };
-    assert_eq!(raised(&events), [], "no window is over");
+    assert_eq!(raised(&events), [], "no window is over yet");
     // An event that matches no rule advances the time: first to the end of Alice's window plus the
     // lateness, then to a second later.
     let other = |second: u32| read(second, "carol", "x").replace("secrets", "pods");
@@ -859,7 +863,7 @@ fn upper_bounds_are_judged_when_the_window_is_over() {
     assert_eq!(found[0].window_end_us - found[0].window_start_us, 60_000_000);
     events.push(read(30, "alice", "late"));
     events.push(other(400));
-    assert_eq!(raised(&events).len(), 1, "a late event opens nothing");
+    assert_eq!(raised(&events).len(), 1, "a late event starts no new window");
 
     let exactly = set(&COUNTS.replace("gte: 3", "eq: 3"));
     let lines: Vec<&str> = events.iter().map(String::as_str).collect();
@@ -1068,7 +1072,7 @@ fn unfinished_requests_are_reported_by_group() {
 
     let lost = received("1", "eve", 0);
     assert_eq!(found(&[lost.clone(), later.clone()]), one("eve 1 5m", "1"));
-    assert_eq!(found(std::slice::from_ref(&lost)), [], "its time is not over");
+    assert_eq!(found(std::slice::from_ref(&lost)), [], "the timespan is not over");
     for stage in ["ResponseStarted", "ResponseComplete", "Panic"] {
         assert_eq!(found(&[lost.clone(), ended("1", "eve", 0, 1, stage), later.clone()]), [], "{stage}");
     }

@@ -599,7 +599,7 @@ fn no_disguise_is_without_an_alert() {
         for ((alerts, told_by), act) in cells.iter().zip(TOLD_BY).zip(ACTS) {
             let is_told = alerts.iter().any(|(_, rule)| told_by.contains(&rule.as_str()));
             if !is_told && !BLIND.contains(&name) {
-                faults.push(format!("{name}, {act}: not told by {told_by:?} but by {alerts:?}"));
+                faults.push(format!("{name}, {act}: the alerts are {alerts:?}, and none of {told_by:?}"));
             }
         }
         row(name, cells, &mut faults);

@@ -115,7 +115,7 @@ fn decode_bounded(input: &[u8], line_bytes_max: usize, to_seal: bool) -> Decoded
     let (mut decoder, arrived) = (Decoder::new(config), chrono::DateTime::UNIX_EPOCH);
     let decoded =
         if to_seal { decoder.decode_to_seal(&block, arrived) } else { decoder.decode(&block, arrived) };
-    decoded.expect("no column is wrong")
+    decoded.expect("the columns fit their schema")
 }
 
 /// Whether the name of a member is written with an escape.
@@ -172,7 +172,11 @@ fn check_bounded(input: &[u8], line_bytes_max: usize) -> DecodedBlock {
         if raw.is_valid(row) && faults.is_null(row) && !has_escaped_name(&record) && !has_surrogate {
             rendered.clear();
             renderer.columns(row, &mut rendered);
-            assert!(rendered != record, "raw kept for nothing: {}", String::from_utf8_lossy(&record));
+            assert!(
+                rendered != record,
+                "raw is kept although the record can be rendered: {}",
+                String::from_utf8_lossy(&record)
+            );
         }
     }
     let raw = decoded.rejects.column(rejects::index::RAW).as_binary::<i32>();
@@ -305,7 +309,7 @@ fn one_line_cut_at_every_byte() {
 fn end_of_user(line: &[u8]) -> usize {
     let find = |text: &[u8]| memchr::memmem::find(line, text);
     let end = find(b",\"impersonatedUser\":").or_else(|| find(b",\"sourceIPs\":"));
-    end.expect("a line of kube-apiserver has one")
+    end.expect("a line of kube-apiserver has a user")
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn mistyped_command_lines_end_with_64() {
         assert!(!err.is_empty(), "{line:?} said nothing");
     }
     let (_, err) = expect_code(strongroom().arg("ingset"), USAGE);
-    assert!(err.contains("ingest"), "no suggestion in {err}");
+    assert!(err.contains("ingest"), "there is no suggestion in {err}");
     assert!(!std::path::Path::new(archive).exists(), "a mistyped command line made an archive");
 }
 
@@ -82,7 +82,7 @@ fn input_that_is_not_there_is_the_callers_fault() {
     let missing = folder.path().join("no-such.log");
     let (_, err) = expect_code(&mut ingest(&archive, &[&missing]), FINDING);
     assert!(err.starts_with("error: ") && err.contains("no-such.log"), "{err}");
-    assert!(!archive.exists(), "an archive was made for nothing");
+    assert!(!archive.exists(), "a command that failed has made an archive");
 
     for command in [&["query", "--archive"][..], &["export", "--archive"], &["sql", "--archive"]] {
         let mut run = strongroom();

@@ -1,5 +1,5 @@
-//! What is shipped beside the binary (manifests, policies) is checked by independent tools, because
-//! the tests cannot run it: it needs a cluster.
+//! The manifests and policies that are shipped with the binary are checked by independent tools.
+//! These tests cannot apply them, because that would need a cluster.
 
 use std::path::Path;
 use std::process::Command;
@@ -178,7 +178,10 @@ fn the_audit_policy_keeps_the_arrival_of_patches_with_a_body() {
             }
             (Some("Request"), false) => {
                 for resource in named(rule) {
-                    assert!(kept.contains(&resource), "patches of {resource:?} lose their arrival");
+                    assert!(
+                        kept.contains(&resource),
+                        "the policy leaves out RequestReceived of patches of {resource:?}"
+                    );
                 }
             }
             (level, _) => assert_eq!(level, Some("Metadata"), "{rule}"),

@@ -37,7 +37,7 @@ const OURS_ALONE: &[&str] = &[
     "request_removes",
 ];
 
-/// Number of generated events, attacks among them.
+/// Number of generated events, which include attacks.
 const GENERATED_EVENTS: u64 = 20_000;
 
 /// One rule, in the form of both engines.
@@ -83,7 +83,7 @@ impl Reason {
         match self {
             Reason::Array => "the field leads to or through an array, into which sigma-rust does not look",
             Reason::Types => {
-                "sigma-rust compares only values of one type, and tells whole numbers from others"
+                "sigma-rust compares only values of one type, and distinguishes whole numbers from others"
             }
             Reason::Base64Padding => {
                 "sigma-rust cuts the last group off base64 text where the standard pads it"
@@ -273,7 +273,7 @@ fn translate(name: &str, document: &Value) -> Result<Rule, &'static str> {
     })
 }
 
-/// The rules of a folder that both engines can run, and those left out.
+/// Adds the rules of a folder that both engines can run to `rules`, and the others to `left_out`.
 fn rules(folder: &Path, rules: &mut Vec<Rule>, left_out: &mut Vec<LeftOut>) {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
@@ -303,7 +303,8 @@ fn rules(folder: &Path, rules: &mut Vec<Rule>, left_out: &mut Vec<LeftOut>) {
     }
 }
 
-/// The line as sigma-rust sees it: no nulls, and our virtual fields computed again.
+/// Returns the line as sigma-rust gets it: without nulls, and with our virtual fields, which this
+/// test computes itself.
 fn event_for_them(line: &Json) -> Json {
     let mut event = line.clone();
     strip_nulls(&mut event);
@@ -346,8 +347,8 @@ fn strip_nulls(value: &mut Json) {
     }
 }
 
-/// `command=` parameters of a request URI, form-decoded and joined by spaces; without them, the
-/// command in the body of an exec.
+/// Returns the `command=` parameters of a request URI, form-decoded and joined by spaces or, if
+/// there are none, the command in the body of an exec.
 fn command(line: &Json) -> Option<String> {
     let query = line["requestURI"].as_str().and_then(|uri| uri.split_once('?'));
     let pairs = query.into_iter().flat_map(|(_, query)| query.split('&')).filter(|pair| is_read(pair));
@@ -367,7 +368,7 @@ fn is_read(pair: &str) -> bool {
     !pair.contains(';') && pair.split('%').skip(1).all(is_hex)
 }
 
-/// The program that a user agent names first.
+/// Returns the program that the user agent names first.
 fn client(line: &Json) -> Option<String> {
     let agent = line["userAgent"].as_str()?.trim_start();
     let name = agent.split(|c: char| c == '/' || c == '(' || c.is_ascii_whitespace()).next()?;
@@ -400,7 +401,7 @@ fn url_pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// Lines of the generated log and of the corpus.
+/// Returns the lines of the generated log and of the corpus.
 fn lines() -> Vec<Vec<u8>> {
     let (text, _) = corpus::generated(20_260_302, GENERATED_EVENTS, true);
     let mut all: Vec<Vec<u8>> = corpus::lines(&text).into_iter().map(<[u8]>::to_vec).collect();

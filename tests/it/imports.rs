@@ -45,8 +45,8 @@ impl Token {
     }
 }
 
-/// The tokens of a Rust text: names and numbers, strings, `::`, and every other character by
-/// itself. Comments are dropped.
+/// Cuts a Rust text into tokens: names, numbers, strings, `::`, and every other character alone.
+/// Comments are dropped.
 fn tokens(text: &str) -> Vec<Token> {
     let chars: Vec<char> = text.chars().collect();
     let at = |index: usize| chars.get(index).copied().unwrap_or('\0');
@@ -137,7 +137,7 @@ fn tokens(text: &str) -> Vec<Token> {
     tokens
 }
 
-/// The index after the bracket that closes the one at `open`.
+/// Returns the index after the bracket that closes the one at `open`.
 fn end_of(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0usize;
     for (index, token) in tokens.iter().enumerate().skip(open) {
@@ -167,7 +167,7 @@ fn is_of_tests(attribute: &[Token]) -> bool {
         && !words.iter().any(|word| matches!(*word, "not" | "any"))
 }
 
-/// The index after the item, field or statement that begins at `start`.
+/// Returns the index after the item, field or statement that begins at `start`.
 fn end_of_item(tokens: &[Token], start: usize) -> usize {
     const ITEMS: [&str; 17] = [
         "async",
@@ -322,7 +322,7 @@ impl Said {
     }
 }
 
-/// Reads the tokens of a file without its tests.
+/// Finds the modules, imports and paths in the tokens of a file without its tests.
 fn said(tokens: &[Token]) -> Said {
     let mut said = Said::default();
     let mut inline: Vec<(String, usize)> = Vec::new();
@@ -510,7 +510,7 @@ fn graph(root: &str, read: &dyn Fn(&str) -> Option<String>) -> Graph {
     graph
 }
 
-/// The sets of two or more `nodes` that all reach each other along arrows.
+/// Returns the largest sets of two or more `nodes` that reach each other along arrows.
 fn strong<N: Copy + Ord>(nodes: &BTreeSet<N>, arrows: &BTreeMap<N, BTreeSet<N>>) -> Vec<BTreeSet<N>> {
     let reached = |from: N| {
         let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
@@ -534,8 +534,8 @@ fn strong<N: Copy + Ord>(nodes: &BTreeSet<N>, arrows: &BTreeMap<N, BTreeSet<N>>)
 }
 
 impl Graph {
-    /// The circles of `nodes`. If a module in a circle is an ancestor of all the others in it, the
-    /// circle counts only if it still exists without that module.
+    /// Returns the circles of `nodes`. If a module in a circle is an ancestor of all the others in
+    /// it, the circle counts only if it still exists without that module.
     fn circles_of(&self, nodes: &BTreeSet<usize>) -> Vec<BTreeSet<usize>> {
         let mut found = Vec::new();
         for mut circle in strong(nodes, &self.arrows) {
@@ -554,9 +554,9 @@ impl Graph {
         found
     }
 
-    /// All circles, each with its members and the arrows between them. Members of a circle of files
-    /// are file names; members of a circle of folders are paths of modules, with a `/` after those
-    /// that have children.
+    /// Returns all circles, each with its members and the arrows between them. Members of a circle
+    /// of files are file names; members of a circle of folders are paths of modules, with a `/`
+    /// after those that have children.
     fn circles(&self) -> Vec<(Vec<String>, Vec<String>)> {
         let shown =
             |from: &usize, to: &usize| format!("{} -> {}", self.files[*from].name, self.files[*to].name);
@@ -614,17 +614,17 @@ impl Graph {
     }
 }
 
-/// The crates that a text, including its tests, may name: the first names of its paths.
+/// Returns the crates that a text, including its tests, may name: the first names of its paths.
 pub(crate) fn first_names(text: &str) -> BTreeSet<String> {
     said(&tokens(text)).first().map(str::to_owned).collect()
 }
 
-/// The crates that the sources of a crate may name outside of tests, by the names of our crates.
+/// Returns, for each of our crates, the crates that its sources may name outside of tests.
 pub(crate) fn first_names_outside_tests() -> BTreeMap<String, BTreeSet<String>> {
     crates().into_iter().map(|(name, folder, root)| (name, graph_of(&folder, root).first)).collect()
 }
 
-/// Our crates: name, folder of the sources, root file.
+/// Returns our crates: for each its name, the folder of its sources, and its root file.
 fn crates() -> Vec<(String, PathBuf, &'static str)> {
     let manifest = std::fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).expect("a manifest");
     let (_, members) = manifest.split_once("\nmembers = [").expect("Cargo.toml lists members");
@@ -691,7 +691,7 @@ mod parser {
         tokens(text).into_iter().map(|token| token.text).collect()
     }
 
-    /// A crate of a few files.
+    /// Returns the graph of a crate of a few files, given by name and text.
     fn of(files: &[(&str, &str)]) -> Graph {
         let read =
             |name: &str| files.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());

@@ -22,7 +22,7 @@ fn lines(bytes: &[u8]) -> BTreeMap<&[u8], usize> {
     lines
 }
 
-/// The time of the first event of a log, as it is written.
+/// Returns the time of the first event of a log, as the log has it.
 fn first_time(log: &[u8]) -> String {
     let line = log.split(|byte| *byte == b'\n').next().expect("a line");
     let event: serde_json::Value = serde_json::from_slice(line).expect("an event");
@@ -99,8 +99,8 @@ fn a_log_comes_back_byte_for_byte_and_a_second_time_adds_nothing() {
     let (out, err) = expect_code(&mut ingest(&archive, &[&path]), 0);
     assert!(err.contains("received 20,000 = events 0 + rejects 0 + duplicates 20,000"), "{err}");
     assert!(err.contains("nothing new"), "{err}");
-    assert_eq!(out, "", "alerts are raised once");
-    // The same content under another name, compressed: still nothing new.
+    assert_eq!(out, "", "a second run raises no alert again");
+    // The same content, compressed and under another name, adds nothing.
     let packed = zstd::encode_all(&bytes[..], 1).expect("in memory");
     let renamed = write(folder.path(), "renamed.bin", &packed);
     let (_, err) = expect_code(&mut ingest(&archive, &[&renamed]), 0);
@@ -321,8 +321,8 @@ fn any_number_of_files_may_begin_alike() {
         let err = ingested(&paths, 0);
         assert!(err.contains("events 0 + rejects 0 + duplicates"), "{err}");
 
-        // The same files again, in another order: some with other names, some compressed, some
-        // longer.
+        // The same files are ingested again in another order. Some have other names, some are
+        // compressed, and some are longer.
         for (at, path) in paths.iter_mut().enumerate() {
             let text = match at % 4 {
                 1 => {
@@ -408,7 +408,8 @@ fn rejects_that_were_committed_alone_belong_to_their_stream_only() {
     let crashed = |name: &str| {
         let archive = folder.path().join(name);
         expect_code(ingest(&archive, &[&path]).arg("--complete"), 1);
-        std::fs::remove_dir_all(archive.join("events")).expect("the events that were never committed");
+        std::fs::remove_dir_all(archive.join("events"))
+            .expect("the folder of the events, which were never committed");
         archive
     };
     let again = crashed("again");
@@ -912,8 +913,8 @@ fn objects_that_a_shipper_took_apart_are_read_and_matched() {
     expect_code(strongroom().args(["verify", "--archive"]).arg(&archive), 0);
 }
 
-/// If every line of a log is of another container, the log may still be the audit log: its events
-/// may have been cut off before they show that they are events.
+/// A log in which every line is of another container may still be the audit log: its events may be
+/// cut off before they show that they are events. So the log is not refused as a whole.
 #[test]
 fn a_log_of_which_nothing_is_taken_is_a_finding() {
     let folder = folder();

@@ -104,8 +104,8 @@ const TEST_EDGES: &[(&str, &[&str])] = &[
     ("strongroom-retention", &["strongroom-proof"]),
 ];
 
-/// The pure crates: their results depend only on the arguments of their functions. The two lists
-/// after this one have what they may therefore not depend on and not name.
+/// The pure crates, whose results depend only on the arguments of their functions. The two lists
+/// after this one name the crates that they may not depend on, and what they may not name.
 const PURE: &[(&str, &str)] = &[
     ("strongroom-schemas", "schemas/src"),
     ("strongroom-bodies", "bodies/src"),
@@ -166,7 +166,8 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("cargo prints UTF-8")
 }
 
-/// Our packages and, for each, the names of our packages it depends on with the kind of dependency.
+/// Returns our packages, each with those of our packages on which it depends and the kind of the
+/// dependency.
 fn our_edges() -> BTreeMap<String, Vec<(String, Option<String>)>> {
     let metadata: Value =
         serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"]))
@@ -182,7 +183,7 @@ fn our_edges() -> BTreeMap<String, Vec<(String, Option<String>)>> {
     edges.collect()
 }
 
-/// The source files of the workspace, relative to its root.
+/// Returns the source files below a folder, relative to the root of the workspace.
 fn sources(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(ROOT).join(folder)];
@@ -253,7 +254,7 @@ fn crates_depend_only_on_lower_layers() {
     }
 }
 
-/// The folders with the sources, tests and benches of one of our packages.
+/// Returns the folders with the sources, tests and benches of one of our packages.
 fn test_folders(package: &str) -> Vec<&str> {
     match package.strip_prefix("strongroom-") {
         Some(folder) => vec![folder],
@@ -261,8 +262,8 @@ fn test_folders(package: &str) -> Vec<&str> {
     }
 }
 
-/// For each of our packages and each of its dependencies: the package, the dependency's name as
-/// sources write it, and true if it is a dependency of tests only.
+/// Returns, for each of our packages and each of its dependencies: the package, the name by which
+/// sources call the dependency, and true if only tests depend on it.
 fn declared() -> BTreeSet<(String, String, bool)> {
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names the host");

@@ -224,7 +224,8 @@ fn cases() -> Vec<Case> {
         of(Raw, "raw", json!("no event"), None),
         of(Raw, "raw", json!(""), None),
         of(Raw, "raw", json!(format!("{{\"auditID\":\"a\",\"x\":{}}}", "[".repeat(100_000))), None),
-        // Some columns can disagree with a record even if the record is rendered from the row.
+        // The records of these rows are rendered from their columns. Some columns can disagree with
+        // such a record all the same.
         one(Rendered, "authz_decision", json!("forbid")),
         one(Rendered, "authz_decision", Value::Null),
         one(Rendered, "authz_reason", Value::Null),

@@ -249,7 +249,7 @@ fn outsiders_read_what_several_writers_put_into_a_bucket() {
     let Some(verdict) = judge(&all) else { return };
     verdict.assert_good(&all);
     let rows = |line: &&Value| line["reader"] == "commits" && line["rows"] == 3_600;
-    assert_eq!(verdict.lines().filter(rows).count(), 1, "one volume of events has all of both");
+    assert_eq!(verdict.lines().filter(rows).count(), 1, "one volume has the events of both runs");
 }
 
 /// Writes the newest version of every object in a bucket to a file below `to`.

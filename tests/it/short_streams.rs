@@ -72,7 +72,7 @@ fn every_file_keeps_its_own_rows_and_position() {
         match number % 10 {
             3 => file.splice(0..0, format!("broken {number}\n").into_bytes()).for_each(drop),
             5 => file.clear(),
-            // An array. The text around its events is kept with them.
+            // This file is an array. The text around its events is kept with them.
             7 => {
                 let text = String::from_utf8(std::mem::take(file)).expect("text");
                 *file = format!("[\n{}\n]\n", text.trim_end().replace('\n', ",\n")).into_bytes();

@@ -224,7 +224,7 @@ fn expired_credentials_are_reported_and_their_renewal_is_noticed() {
     assert!(exported.status.success() && exported.stdout == written);
 }
 
-/// Number of volumes of events.
+/// Returns the number of volumes of events.
 fn volumes(archive: &Path) -> usize {
     std::fs::read_dir(archive.join("events")).expect("a table").count()
 }
@@ -288,13 +288,13 @@ fn a_clock_that_cannot_be_right_stops_sealing_until_it_is_set() {
     }
     assert_eq!(daemon.metric("conservation_failures_total"), 0.0);
     assert!(daemon.terminate().0.success());
-    assert_eq!(volumes(&set.archive), 1, "one volume, whatever the clock said");
+    assert_eq!(volumes(&set.archive), 1, "there is one volume, although the clock was wrong");
     assert_eq!(number(&set.archive, "SELECT count(*) FROM events"), 2_230);
     expect_code(strongroom().args(["verify", "--archive"]).arg(&set.archive), 0);
 }
 
-/// `ingest` refuses before it writes anything with a wrong time: nothing is committed, and no
-/// folder of a wrong year is left, which would determine where later rows go.
+/// If the clock is wrong, `ingest` refuses before it writes anything: nothing is committed, and no
+/// folder of a wrong year is made. Such a folder would determine where later rows go.
 #[test]
 fn ingest_refuses_a_clock_that_cannot_be_right() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -309,7 +309,7 @@ fn ingest_refuses_a_clock_that_cannot_be_right() {
     // The archive is new, so only the clock of the store contradicts a clock that is ahead.
     let (_, err) = expect_code(&mut ingest_at(5_000, "a.log", 1), 2);
     assert!(err.contains("the system clock is at") && err.contains("--clock-is-right"), "{err}");
-    // The logs are much older than the archive, as in any backfill.
+    // The events are much older than the archive, as in any backfill.
     expect_code(&mut ingest_at(-90, "a.log", 1), 0);
     // The archive was idle for ninety days.
     expect_code(&mut ingest_at(0, "b.log", 2), 0);

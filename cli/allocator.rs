@@ -13,8 +13,9 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// The variable with the time after which the allocator gives freed pages back, in milliseconds.
+/// The environment variable for the time after which the allocator gives freed pages back.
 const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
+/// The value of that variable.
 const PURGE_DELAY_MILLISECONDS: &str = "1000";
 
 /// Starts the process again with [`PURGE_DELAY`] set. Returns if the environment sets the variable

@@ -46,7 +46,9 @@ const EVENTS_MAX: u64 = 20_000_000;
 const DAY_SECONDS: f64 = 86_400.0;
 /// Events per second that one node causes, as in the generator's own cluster.
 const EVENTS_PER_NODE: f64 = 0.5;
+/// Minimum number of nodes of the cluster.
 const NODES_MIN: f64 = 3.0;
+/// Maximum number of nodes of the cluster.
 const NODES_MAX: f64 = 500.0;
 
 const NAME: &str = "strongroom";

@@ -24,12 +24,14 @@ use strongroom_sinks::{OutboxCounters, SinkCounters};
 use crate::anchor::AnchorCounters;
 use crate::exit::CliError;
 
-/// Maximum number of connections, in all and from one address. When there are more, the oldest is
-/// closed.
+/// Maximum number of connections. When there are more, the oldest one is closed.
 const CONNECTIONS_MAX: usize = 64;
+/// Maximum number of connections from one address. When there are more, the oldest of them is
+/// closed.
 const CONNECTIONS_OF_ADDRESS_MAX: usize = 32;
-/// Maximum time for the head of a request, and for a whole connection.
+/// Maximum time for the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Maximum time for a whole connection.
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// A pipeline that has not called [`State::alive`] for this long counts as hung.
 const HANGS: Duration = Duration::from_secs(300);

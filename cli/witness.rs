@@ -39,9 +39,9 @@ const CONNECTIONS_MAX: usize = 128;
 const CONNECTIONS_OF_ADDRESS_MAX: usize = 64;
 const STREAMS_MAX: u32 = 8;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Maximum time between two requests of a connection. ([`CONNECTION_MAX`] is the maximum time for a
-/// whole connection.) A log sends a request every few minutes.
+/// Maximum time between two requests of a connection. A log sends a request every few minutes.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Maximum time for a whole connection.
 const CONNECTION_MAX: Duration = Duration::from_secs(600);
 const BODY_MAX: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: usize = 16 << 10;
@@ -51,8 +51,9 @@ const RELOAD: Duration = Duration::from_secs(10);
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Maximum number of requests that use the disk at the same time.
 const WORKERS: usize = 4;
-/// Maximum number of logs, and the maximum size of the file that names them.
+/// Maximum number of logs.
 const LOGS_MAX: usize = 10_000;
+/// Maximum size of the file that names the logs.
 const LOGS_BYTES_MAX: u64 = 4 << 20;
 
 /// Watch the proof logs of archives, and cosign each tree that continues the one cosigned before.

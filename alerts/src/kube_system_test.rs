@@ -19,8 +19,9 @@ use strongroom_schemas::{Alert, Severity};
 
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 
-/// Number of reads in kube-system among a million events, and the time that they take.
+/// Number of reads in kube-system among a million events.
 const READS: u64 = 16_000;
+/// Time in which these reads happen.
 const SPAN_US: u64 = 900_000_000;
 /// The time after which the rules know what is usual.
 const LEARNING_US: u64 = 600_000_000;

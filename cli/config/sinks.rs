@@ -23,8 +23,9 @@ use crate::term;
 
 /// Maximum number of sinks in one process.
 const SINKS_MAX: usize = 64;
-/// Names of the sinks of `[alerts]`.
+/// Name of the sink for `alerts.file`.
 const ALERTS_FILE: &str = "alerts-file";
+/// Name of the sink for `alerts.stdout`.
 const ALERTS_STDOUT: &str = "alerts-stdout";
 
 /// A sink, before it is made.

@@ -47,8 +47,9 @@ pub struct PlantedAttack {
 /// Rendered lines, each with its time.
 type Lines = Vec<(i64, Vec<u8>)>;
 
-/// The stories start between these two points of the log's span, given in percent.
+/// The first story starts after this share of the log's span, in percent.
 const FIRST_PERCENT: i64 = 6;
+/// No story starts after this share of the log's span, in percent.
 const LAST_PERCENT: i64 = 74;
 
 pub(crate) fn plant(

@@ -132,8 +132,9 @@ impl IngestError {
     }
 }
 
-/// Maximum number of names in a hint, and of characters in one.
+/// Maximum number of names in a hint.
 const HINT_NAMES_MAX: usize = 3;
+/// Maximum number of characters of a name in a hint.
 const HINT_NAME_CHARS_MAX: usize = 200;
 
 fn no_log_files(passed_over: &PassedOver) -> String {

@@ -129,9 +129,11 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The texts in a detail that come before what it repeats of the input: before the `auditID` of a
-/// truncated event, and before the place of an event in an unknown wrapper.
+/// The text in a detail that comes before the `auditID` of a truncated event. A detail repeats that
+/// id from the input.
 pub(crate) const SAID_ID: &str = "; auditID ";
+/// The text in a detail that comes before the place of an event in an unknown wrapper. A detail
+/// repeats that place from the input.
 pub(crate) const SAID_PLACE: &str = "; an audit event is ";
 
 /// Returns a detail without the parts that it repeats of the input.

@@ -19,7 +19,7 @@ use crate::json::{self, WHITE};
 use crate::limits::DEPTH_MAX;
 use crate::tolerant::{Faults, Object};
 
-/// The members that are read from each object of an event.
+/// The members that are read from the objects of an event, for each of these objects.
 pub(crate) const USER_MEMBERS: [&str; 4] = ["username", "uid", "groups", "extra"];
 pub(crate) const IMPERSONATED_MEMBERS: [&str; 3] = ["username", "groups", "extra"];
 pub(crate) const OBJECT_MEMBERS: [&str; 8] =

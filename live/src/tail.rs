@@ -50,6 +50,7 @@ use crate::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
 
 /// Maximum size of a chunk's text.
 const CHUNK_BYTES: usize = 16 << 20;
+/// Maximum number of lines of a chunk.
 const CHUNK_LINES: usize = 131_072;
 /// Number of chunks that are taken from one file before other files have their turn.
 const TURN_CHUNKS: usize = 8;

@@ -35,9 +35,9 @@ use super::verify::Witnesses;
 pub const RECORDS_MAX: usize = 10_000;
 /// Format of the file of a proof.
 pub const FORMAT: &str = "strongroom-proof-1";
-/// Limits on the cosignatures that are copied into a note: their number, and the length of the line
-/// of each.
+/// Maximum number of cosignatures that are copied into a note.
 const COSIGNATURES_MAX: usize = 16;
+/// Maximum length of the line of a cosignature that is copied into a note.
 const COSIGNATURE_BYTES_MAX: usize = 1024;
 /// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 1024;

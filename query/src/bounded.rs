@@ -158,8 +158,9 @@ impl Bounded {
             CONSTANT_BYTES_MAX
         };
         let bytes = self.largest(&args.args, 0)?;
-        // For these two, `bytes` would be reached only if the pattern matched everywhere, which is
-        // rare. So they are evaluated, and the size of the result is checked afterwards.
+        // For these two kinds, the result would have `bytes` only if the pattern matched
+        // everywhere, which is rare. So the function runs, and the size of its result is checked
+        // afterwards.
         let is_exact = !matches!(self.growth, Growth::Replaced | Growth::Rewritten);
         if bytes > self.bytes_max as u64 || is_exact && bytes > bytes_max as u64 {
             return Err(self.too_large(bytes, bytes_max.min(self.bytes_max)));

@@ -5,7 +5,7 @@
 //! they are the columns of that table or alias; elsewhere they are keywords, functions, and the
 //! columns of the tables that the statement names.
 
-/// What a session offers for completion.
+/// The names that a session offers for completion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
     pub relations: Vec<Relation>,
@@ -156,8 +156,8 @@ fn is_in_string(before: &str) -> bool {
     before.chars().filter(|c| *c == '\'').count() % 2 == 1
 }
 
-/// The relation that `name` means in `text`: the relation of that name, or the one that has `name`
-/// as its alias, as in `relation [AS] name`.
+/// Returns the relation that `name` means in `text`: the relation of that name, or the one that has
+/// `name` as its alias, as in `relation [AS] name`.
 fn relation_of<'a>(name: &str, text: &str, catalog: &'a Catalog) -> Option<&'a Relation> {
     let named =
         |word: &str| catalog.relations.iter().find(|relation| relation.name.eq_ignore_ascii_case(word));

@@ -40,11 +40,11 @@ pub(crate) fn date_trunc() -> Arc<ScalarUDF> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// This many microseconds, counted from 1970.
+    /// A number of microseconds. Steps are counted from 1970.
     Fixed(i64),
     /// Weeks start on Monday.
     Week,
-    /// This many months, counted from January.
+    /// A number of months. Steps are counted from January.
     Months(u32),
 }
 

@@ -21,7 +21,8 @@ pub(crate) struct Element {
     pub(crate) value: String,
 }
 
-/// What `filter` implies, if its form is known here. `time_column` is in UTC.
+/// Returns a filter that `filter` implies; `None` if this module does not know its form. The times
+/// in `time_column` are in UTC.
 pub(crate) fn implied(filter: &Expr, time_column: &str) -> Option<Expr> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return None };
     let (subject, operator, value) = match (left.as_ref(), right.as_ref()) {

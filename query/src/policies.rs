@@ -28,8 +28,9 @@ use crate::reader::InPlace;
 const FILES_MAX: usize = 16;
 /// Rows of marks that are decoded at once.
 const BATCH_ROWS: usize = 256;
-/// What the text of each mark begins with, and the length of the id that follows.
+/// The beginning of the text of each mark. The id of the policy follows it.
 const MARK_HEAD: &[u8] = b"{\"policy\":\"";
+/// Number of hex digits of that id.
 const POLICY_DIGITS: usize = 16;
 
 /// Returns the ids of the policies of these files, as far as the available files show. A file that

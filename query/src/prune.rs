@@ -54,7 +54,8 @@ pub(crate) fn select_dates(files: Vec<FileEntry>, filter: &Arc<dyn PhysicalExpr>
     Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| (keep == Some(true)).then_some(file)).collect())
 }
 
-/// What the commits say of `files`, for DataFusion, which calls each file a container.
+/// Gives DataFusion the statistics of `files` from the commits. DataFusion calls a file a
+/// *container*.
 struct CommitStatistics<'a> {
     time_column: &'static str,
     files: &'a [FileEntry],

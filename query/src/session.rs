@@ -46,9 +46,10 @@ use crate::{bounded, concatenate, functions, gate, json, listings, views};
 pub const MEMORY_LIMIT_DEFAULT: usize = 1 << 30;
 /// Minimum memory that a session can work with.
 const MEMORY_LIMIT_MIN: usize = 8 << 20;
-/// The memory limit divided by this is the number of rows in one batch, within the two bounds that
-/// follow. A batch has few rows when memory is short, because a sort holds at least two batches and
-/// rows with bodies have some KiB each. The upper bound is DataFusion's default.
+/// The memory limit divided by this is the number of rows in one batch, which is at least
+/// [`BATCH_ROWS_MIN`] and at most [`BATCH_ROWS_MAX`]. A batch has few rows when memory is short,
+/// because a sort holds at least two batches and rows with bodies have some KiB each. The upper
+/// bound is DataFusion's default.
 const ROW_MEMORY_BYTES: usize = 48 << 10;
 const BATCH_ROWS_MIN: usize = 256;
 const BATCH_ROWS_MAX: usize = 8192;

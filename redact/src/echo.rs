@@ -96,8 +96,9 @@ pub(crate) enum Origin {
     Other,
 }
 
-/// The annotations in which the API server records the decision of its authorizer.
+/// The annotation with the decision of the API server's authorizer.
 const DECISION: &str = "authorization.k8s.io/decision";
+/// The annotation with the reason of that decision.
 const REASON: &str = "authorization.k8s.io/reason";
 const OF_PATCHES: &str = "patch.webhook.admission.k8s.io/";
 const OF_POLICIES: &str = "validation.policy.admission.k8s.io/";

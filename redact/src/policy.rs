@@ -38,7 +38,7 @@ const ID_DOMAIN: &[u8] = b"strongroom redaction policy 1\n";
 pub(crate) const REVISIONS: (&str, &str, [&str; 2]) =
     ("controllerrevisions", "apps", ["daemonsets", "statefulsets"]);
 
-/// Query parameters that contain values of objects.
+/// The two query parameters that contain values of objects.
 pub(crate) const FIELD_SELECTOR: &str = "fieldselector";
 pub(crate) const LABEL_SELECTOR: &str = "labelselector";
 

@@ -82,7 +82,7 @@ enum Said {
     Tokenised,
 }
 
-/// What the pointers of a mark say of a place, and what was found there.
+/// A place in a record: what the pointers of the mark say about it, and what was found there.
 #[derive(Default)]
 struct Node {
     said: Option<Said>,

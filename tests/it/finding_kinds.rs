@@ -13,7 +13,7 @@ use strongroom_proof::verify::FindingKind;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The verifiers, under the names in the table of docs/proof.md.
+/// The names of the three verifiers in the table of docs/proof.md.
 const VERIFY: &str = "verify";
 const EVIDENCE_CHECK: &str = "evidence check";
 const VERIFY_PY: &str = "verify.py";

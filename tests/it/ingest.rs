@@ -914,7 +914,8 @@ fn objects_that_a_shipper_took_apart_are_read_and_matched() {
 }
 
 /// A log in which every line is of another container may still be the audit log: its events may be
-/// cut off before they show that they are events. So the log is not refused as a whole.
+/// cut off before they show that they are events. So it is a finding that nothing was taken from
+/// the log.
 #[test]
 fn a_log_of_which_nothing_is_taken_is_a_finding() {
     let folder = folder();

@@ -28,8 +28,9 @@ use strongroom_lines::{Block, DEPTH_MAX, LINE_BYTES_MAX, Reading, decode_alone_o
 use strongroom_schemas::rejects;
 
 const SHOWN_BYTES: usize = 1_000;
-/// Memory that the rows of a block may take: this much for each byte of the block, plus a constant.
+/// Bytes of memory that the rows of a block may take for each byte of the block.
 const MEMORY_PER_BYTE: usize = 64;
+/// Bytes of memory that the rows of a block may take in addition, whatever its size.
 const MEMORY_OF_BLOCK: usize = 1 << 20;
 
 /// The bounds of a decoder, and the path of its source.

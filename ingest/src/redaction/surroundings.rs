@@ -40,6 +40,7 @@ const HEAD: &[u8] = b"{\"kind\":\"Event\",";
 const TEXTS_MAX: usize = 4;
 /// The kinds that a list of events may have.
 const KINDS: [&str; 2] = ["EventList", "List"];
+/// The API versions that a list of events may have.
 const VERSIONS: [&str; 4] = ["audit.k8s.io/v1", "audit.k8s.io/v1beta1", "audit.k8s.io/v1alpha1", "v1"];
 /// Longest count or version of a list, in digits. A longer number may be a value of an item.
 const COUNT_DIGITS_MAX: usize = 8;

@@ -50,8 +50,9 @@ const IDLE_REPORTED: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(200);
 /// How often the group's offsets are written.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
-/// Wait before something is tried again: at first, and at most.
+/// First wait before something is tried again.
 const RETRY_MIN: Duration = Duration::from_millis(500);
+/// Longest wait before something is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How often topics that were missing or forbidden are checked again.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(15);

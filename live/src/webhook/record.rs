@@ -31,9 +31,9 @@ use strongroom_journal::checksum;
 use strongroom_redact::ENCRYPTED_OVERHEAD;
 
 pub const SEGMENT_MAGIC: &[u8; 7] = b"\nSRWAL\0";
-/// Version of a segment with texts in clear. The next one is that of a segment with encrypted
-/// texts.
+/// Version of a segment with texts in clear.
 const CLEAR: u8 = 1;
+/// Version of a segment with encrypted texts.
 const ENCRYPTED: u8 = 2;
 pub const RECORD_MAGIC: &[u8; 4] = b"\n\xffSW";
 pub const RECORD_HEAD_BYTES: usize = 128;

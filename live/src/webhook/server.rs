@@ -51,9 +51,10 @@ use crate::door::{Door, Stranger};
 
 /// Longest time for a handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-/// Maximum numbers of connections on which nobody has authenticated yet: of all addresses together,
-/// and of one address. Many API servers may share the address of a load balancer.
+/// Maximum number of connections on which no sender has authenticated yet.
 pub const STRANGERS_MAX: usize = 512;
+/// Maximum number of such connections from one address. Many API servers may share the address of a
+/// load balancer.
 pub const STRANGERS_OF_ADDRESS_MAX: usize = 128;
 /// A connection on which no sender has authenticated is closed after this time.
 const STRANGER_MAX: Duration = Duration::from_secs(15);

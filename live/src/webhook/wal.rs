@@ -71,8 +71,9 @@ use super::refused::Refused;
 
 /// A segment is full at this length, or at an eighth of the log's maximum size if that is less.
 const SEGMENT_BYTES: u64 = 64 << 20;
-/// Maximum number of batches in one group, and its maximum size in bytes.
+/// Maximum number of batches in one group.
 const GROUP_BATCHES_MAX: usize = 256;
+/// Size at which a group takes no further batch.
 const GROUP_BYTES_MAX: usize = 16 << 20;
 /// Maximum number of keys in a `.keys` file. A segment has fewer batches, unless they are tiny.
 const KEYS_MAX: usize = 1 << 20;

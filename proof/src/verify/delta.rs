@@ -54,9 +54,9 @@ struct Checkpoint {
     strange: BTreeSet<String>,
 }
 
-/// The fields of `protocol` and `metaData` that decide what readers see. The other fields are names
-/// and times.
+/// The fields of `protocol` that decide what readers see.
 const PROTOCOL: [&str; 4] = ["minReaderVersion", "minWriterVersion", "readerFeatures", "writerFeatures"];
+/// The fields of `metaData` that decide what readers see. The other fields are names and times.
 const METADATA: [&str; 5] = ["id", "format", "schemaString", "partitionColumns", "configuration"];
 /// Columns of a checkpoint that may have values.
 const ACTIONS: [&str; 5] = ["add", "remove", "txn", "protocol", "metaData"];

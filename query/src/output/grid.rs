@@ -21,7 +21,7 @@ use crate::session::Answer;
 const SAMPLE_ROWS: usize = 1_000;
 /// A column is never cut to less than this width.
 const COLUMN_WIDTH_MIN: usize = 8;
-/// In expanded rows a value may fill this many lines of the terminal.
+/// Maximum number of lines of the terminal that a value fills in an expanded row.
 const EXPANDED_LINES_MAX: usize = 6;
 const SEPARATOR: &str = " │ ";
 const CUT: char = '…';
@@ -54,7 +54,7 @@ pub(super) async fn write(answer: &mut Answer, layout: &Layout, out: &mut impl W
     Ok(rows)
 }
 
-/// Text of a value as shown; `None` is null.
+/// Returns the text that is shown for a value; `None` for null.
 type Cell = Option<String>;
 
 const NULL: &str = "NULL";
@@ -230,7 +230,7 @@ fn shorten(text: String, columns: usize) -> String {
     shown
 }
 
-/// `text` with everything that a terminal would interpret written as an escape.
+/// Returns `text` with an escape in place of everything that a terminal would interpret.
 fn clean(text: &str) -> String {
     if text.chars().all(|c| !is_active(c)) {
         return text.to_owned();

@@ -63,7 +63,7 @@ pub enum Expanded {
     Always,
 }
 
-/// What was written.
+/// Figures about an answer that was written.
 #[derive(Clone, Debug)]
 pub struct Written {
     pub rows: u64,

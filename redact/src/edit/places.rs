@@ -31,7 +31,8 @@ const EVENT_MEMBERS: [&str; 15] = [
     "openshift_audit_level",
     "method",
 ];
-/// Members that the API has in these objects of an event. A collector has added any others.
+/// The members that the API has in objects of an event, for each of these objects. Any other member
+/// was added by a collector.
 const USER_MEMBERS: [&str; 4] = ["username", "uid", "groups", "extra"];
 const REFERENCE_MEMBERS: [&str; 8] =
     ["resource", "namespace", "name", "uid", "apiGroup", "apiVersion", "resourceVersion", "subresource"];

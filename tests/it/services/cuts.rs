@@ -32,7 +32,7 @@ const OURS: &[u8] = b"strongroom";
 /// Longest answer to a fetch that has no messages: some 60 bytes for each of 4 partitions.
 const EMPTY_FETCH_BYTES_MAX: usize = 512;
 
-/// Numbers of requests in Kafka's protocol.
+/// The numbers of three kinds of requests in Kafka's protocol.
 const FETCH: i16 = 1;
 const LIST_OFFSETS: i16 = 2;
 const OFFSET_COMMIT: i16 = 8;

@@ -37,7 +37,7 @@ const ROWS: usize = 10;
 const PARTITION: &str = "kafka/audit/0";
 /// Number of seals of which the median is taken.
 const SAMPLE: usize = 100;
-/// Seals a year, one every five minutes.
+/// Number of seals in a year, with one every five minutes.
 const SEALS_A_YEAR: f64 = 105_120.0;
 
 fn arrived() -> DateTime<Utc> {
@@ -49,7 +49,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// Bytes of the files below `folder` whose path holds `part`.
+/// Returns the bytes of the files below `folder` whose path contains `part`.
 fn bytes(folder: &Path, part: &str) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let sizes = entries.map(|entry| {

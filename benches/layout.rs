@@ -137,11 +137,11 @@ fn variants() -> Vec<(&'static str, Layout)> {
     ]
 }
 
-/// CPU time of this thread, as Linux counts it, so that other work of a busy machine does not
-/// count.
+/// Returns the CPU time of this thread. Unlike the time of a clock, it does not include other work
+/// of the machine.
 fn cpu_time() -> Duration {
     let text =
-        std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells its threads' times");
+        std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux has the times of a thread");
     let nanos =
         text.split(' ').next().and_then(|field| field.parse().ok()).expect("the first field is CPU time");
     Duration::from_nanos(nanos)

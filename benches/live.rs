@@ -48,7 +48,7 @@ const TICK: Duration = Duration::from_millis(10);
 struct Args {
     #[command(subcommand)]
     command: Command,
-    /// Given by cargo.
+    /// An argument that cargo adds.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -57,7 +57,7 @@ struct Args {
 enum Command {
     /// Time from sending an event to its alert
     Latency(Load),
-    /// The same for a long time, with the memory in use every half minute
+    /// Like `latency`, for a long time, with the memory in use every half minute
     Soak(Load),
     /// CPU time from a full topic to sealed objects, and from a file to a disk
     Throughput {
@@ -147,7 +147,7 @@ fn send(producer: &BaseProducer, partition: u64, line: &[u8]) {
     }
 }
 
-/// An event that raises an alert with its number.
+/// Returns an event that raises an alert with the event's number.
 fn marker(number: u64) -> String {
     format!(
         r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"00000000-0000-4000-8000-{number:012x}","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/prod/pods/db-0/exec?command=sh","verb":"create","user":{{"username":"marker-{number}@example.com","groups":["system:authenticated"]}},"sourceIPs":["203.0.113.7"],"userAgent":"kubectl/v1.30","objectRef":{{"resource":"pods","namespace":"prod","name":"db-0","apiVersion":"v1","subresource":"exec"}},"responseStatus":{{"metadata":{{}},"code":101}},"requestReceivedTimestamp":"2026-03-02T10:00:00.000000Z","stageTimestamp":"2026-03-02T10:00:00.100000Z","annotations":{{"authorization.k8s.io/decision":"allow"}}}}"#
@@ -161,7 +161,7 @@ fn memory_mib(pid: u32) -> f64 {
     kib.unwrap_or(0.0) / 1024.0
 }
 
-/// User and system time of a process, in seconds.
+/// Returns the user and system time of a process, in seconds.
 fn cpu_seconds(pid: u32) -> f64 {
     const TICKS: f64 = 100.0;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

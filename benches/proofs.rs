@@ -30,21 +30,21 @@ const ROUNDS: usize = 5;
 /// Clock ticks a second in `/proc/<pid>/stat`: `USER_HZ`, which is 100 wherever Linux runs.
 const TICKS: f64 = 100.0;
 
-/// CPU time of the children that have ended.
+/// Returns the CPU time of the child processes that have ended.
 fn children() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux tells a process's times");
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux has the times of a process");
     // The name (field 2) is in parentheses and may contain spaces, so fields are counted after it:
     // the state is field 3, `cutime` is 16 and `cstime` is 17.
-    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
     let fields: Vec<&str> = fields.split(' ').collect();
     let ticks = |field: usize| fields[field - 3].parse::<f64>().expect("a number");
     (ticks(16) + ticks(17)) / TICKS
 }
 
-/// CPU time of this thread.
+/// Returns the CPU time of this thread.
 fn own() -> f64 {
     let text =
-        std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells its threads' times");
+        std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux has the times of a thread");
     let nanos =
         text.split(' ').next().and_then(|field| field.parse().ok()).expect("the first field is CPU time");
     Duration::from_nanos(nanos).as_secs_f64()

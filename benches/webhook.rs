@@ -43,7 +43,7 @@ struct Load {
     /// Requests in progress on each connection.
     at_once: usize,
     batch_events: usize,
-    /// Events a second; `None`: as many as are acknowledged.
+    /// Number of events per second; `None` for as many as are acknowledged.
     rate: Option<usize>,
 }
 

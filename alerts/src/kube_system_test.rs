@@ -30,7 +30,7 @@ const URGENT_MAX: usize = 50;
 const BATCH: usize = 2000;
 const PLANTED: u64 = 20;
 
-/// A generator of numbers in \[0, 1), the same in every run (xorshift64*).
+/// Generates numbers from 0 up to but not including 1, the same in every run (xorshift64*).
 struct Random(u64);
 
 impl Random {
@@ -110,7 +110,7 @@ fn planted(at: u64) -> (Read, bool) {
     let known = |number: usize| program(number);
     let (first, own) = known(0);
     match at {
-        // People who are new there: they get one Secret, list all Secrets, or watch all Secrets.
+        // People who are new to kube-system get one Secret, or list or watch all Secrets.
         0 | 10 => (Read::get(&format!("eve-{at}@clinic.example"), KUBECTL, "app-1"), true),
         1 | 11 => (Read::all(&format!("eve-{at}@clinic.example"), KUBECTL, "list"), true),
         2 | 12 => (Read::all(&format!("eve-{at}@clinic.example"), KUBECTL, "watch"), true),
@@ -136,7 +136,7 @@ fn planted(at: u64) -> (Read, bool) {
     }
 }
 
-/// Returns the reads of a seed in order of time, each with its id; the ids of planted ones start
+/// Returns the events of the reads for a seed, in order of time. The ids of the planted reads start
 /// with `planted`.
 fn reads(seed: u64) -> Vec<String> {
     let mut random = Random(seed);

@@ -462,6 +462,9 @@ fn cases_are_well_formed() {
     }
     assert!(labels[&true] >= 100 && labels[&false] >= 80, "{labels:?}");
     for (id, _, reason) in ARGUED {
-        assert!(ids.binary_search(id).is_ok() && !reason.is_empty(), "{id} is argued for and not a case");
+        assert!(
+            ids.binary_search(id).is_ok() && !reason.is_empty(),
+            "{id} is in the list of arguments, and is not a case"
+        );
     }
 }

@@ -522,7 +522,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// The same for more rules than fit in one mask.
+    /// Even more rules than fit in one mask give the oracle's results.
     #[test]
     fn many_rules_agree_with_the_oracle(yaml in rules(129..300), events in proptest::collection::vec(event(), 1..30)) {
         agrees(&yaml, &events)?;

@@ -233,14 +233,14 @@ fn a_run_killed_anywhere_is_made_good_by_the_next() {
             let fail = FailPoints::default();
             fail.arm(at, nth, io::ErrorKind::StorageFull);
             let died = ingest(&archive, &fail, 5, 20);
-            assert!(died.is_err() || nth >= 4, "{at:?} {nth} was never passed");
+            assert!(died.is_err() || nth >= 4, "fail point {at:?} number {nth} was never reached");
             ingest(&archive, &FailPoints::default(), 3, 20).expect("the next run");
             for (table, expected) in [Table::Events, Table::Alerts, Table::Rejects].into_iter().zip(&expected)
             {
                 assert_eq!(&offsets(&archive, table), expected, "{} after {at:?} {nth}", table.name());
             }
             // Every file that remains is named by a commit.
-            drop(archive.writer().expect("cleans up"));
+            drop(archive.writer().expect("the lock is free"));
             let named: HashSet<PathBuf> = Table::ALL
                 .iter()
                 .flat_map(|table| archive.snapshot(*table).expect("a snapshot").files)
@@ -382,7 +382,7 @@ fn the_second_writer_waits() {
             writer.position(Table::Events, PARTITION)
         }
     });
-    tell.recv().expect("the second says that it waits");
+    tell.recv().expect("the second writer says that it waits");
     append(&mut first, Table::Events, batch(Table::Events, &Shape::default())).expect("appended");
     first.seal(&[step(PARTITION, None, 100_000)], counts(100)).expect("sealed");
     drop(first);
@@ -552,7 +552,7 @@ fn bodies_stay_out_of_footers() {
     let reader = SerializedFileReader::new(std::fs::File::open(file).expect("a file")).expect("Parquet");
     assert!(
         reader.metadata().file_metadata().key_value_metadata().is_none(),
-        "no Arrow schema: plain types for everyone"
+        "the file has no Arrow schema, so every reader sees plain types"
     );
     for column in reader.metadata().row_group(0).columns() {
         let name = column.column_path().parts()[0].as_str();

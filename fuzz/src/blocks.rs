@@ -58,7 +58,11 @@ pub fn check(data: &[u8]) {
         depth_max: if flag(4) { 5 } else { 64 },
     };
     let block = Block {
-        origin: Arc::new(Origin { partition: "file/f".to_owned(), cluster: "c".to_owned(), reading: Arc::default() }),
+        origin: Arc::new(Origin {
+            partition: "file/f".to_owned(),
+            cluster: "c".to_owned(),
+            reading: Arc::default(),
+        }),
         offset: if flag(0) || flag(2) { 7 } else { 0 },
         first_line: if flag(0) || flag(2) { 3 } else { 1 },
         bytes: bytes.to_vec(),
@@ -76,16 +80,16 @@ pub fn check(data: &[u8]) {
     let arrived = DateTime::UNIX_EPOCH;
     let decoded = decoder.decode(&block, arrived).expect("the decoder assembles its columns");
     let again = decoder.decode(&block, arrived).expect("the decoder assembles its columns");
-    assert_eq!(decoded.consumed, again.consumed, "state of the decoder shows");
-    assert_eq!(decoded.events, again.events, "state of the decoder shows");
-    assert_eq!(decoded.rejects, again.rejects, "state of the decoder shows");
+    assert_eq!(decoded.consumed, again.consumed, "the second decoding of a block differs from the first");
+    assert_eq!(decoded.events, again.events, "the second decoding of a block differs from the first");
+    assert_eq!(decoded.rejects, again.rejects, "the second decoding of a block differs from the first");
 
     let kept = kept(&block, &decoded);
     check_bytes(&block, &decoded, &kept);
     check_lines(&block, &decoded, &kept, &config);
 }
 
-/// Events and rejects in the order of the stream, at offsets in the block.
+/// Returns the events and rejects in the order of the stream, with their offsets in the block.
 fn kept(block: &Block, decoded: &DecodedBlock) -> Vec<Kept> {
     let in_block = |offset: i64| usize::try_from(offset - block.offset).expect("an offset inside the block");
     let renderer = Renderer::new(&decoded.events).expect("a batch of events");
@@ -125,7 +129,7 @@ fn check_bytes(block: &Block, decoded: &DecodedBlock, kept: &[Kept]) {
         rebuilt.resize(kept.at, b'\n');
         rebuilt.extend_from_slice(&kept.bytes);
     }
-    assert!(rebuilt.len() <= decoded.consumed, "records reach beyond what was used");
+    assert!(rebuilt.len() <= decoded.consumed, "a record is outside the bytes that were consumed");
     rebuilt.resize(decoded.consumed, b'\n');
     assert!(rebuilt == block.bytes[..decoded.consumed], "the rows do not give the bytes back");
 }
@@ -140,12 +144,12 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
     let mut left = None;
     let mut rest = kept;
     for line in frame::lines(block, config.line_bytes_max) {
-        assert_eq!(left, None, "a line after the unfinished one");
+        assert_eq!(left, None, "a line follows the unfinished one");
         let end = line.at + line.bytes.len();
         let count = rest.iter().take_while(|kept| kept.at < end).count();
         let (mine, others) = rest.split_at(count);
         rest = others;
-        assert!(mine.iter().all(|kept| kept.at >= line.at), "a record outside all lines");
+        assert!(mine.iter().all(|kept| kept.at >= line.at), "a record is outside all lines");
         for kept in mine {
             match &kept.what {
                 What::Event { row } => {
@@ -231,6 +235,6 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             }
         }
     }
-    assert!(rest.is_empty(), "a record outside all lines");
+    assert!(rest.is_empty(), "a record is outside all lines");
     assert_eq!(decoded.consumed, left.unwrap_or(block.bytes.len()), "bytes used");
 }

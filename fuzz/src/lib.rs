@@ -1,4 +1,4 @@
-//! What the fuzz targets check, apart from the fuzzer that calls them.
+//! The checks that the fuzz targets make on each input. The fuzzer that calls them is not here.
 //!
 //! Invariant: only `strongroom-decode`, `strongroom-alerts` and `strongroom-generate` are compiled
 //! here, with what they depend on. None of them needs Delta or Parquet, which would add minutes to

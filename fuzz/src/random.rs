@@ -4,7 +4,7 @@
 pub struct Random(pub u64);
 
 impl Random {
-    /// A number below `bound`, which is at least 1.
+    /// Returns a number below `bound`. `bound` must be at least 1.
     pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -14,7 +14,7 @@ impl Random {
     }
 }
 
-/// A seed for the numbers that are not in the input itself (FNV-1a).
+/// Returns a seed for the random numbers of an input: its FNV-1a hash.
 pub fn seed_of(data: &[u8]) -> u64 {
     data.iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))

@@ -179,7 +179,7 @@ fn assert_no_empty(found: &Ordered, line: &str) {
                 Ordered::Null => true,
                 _ => false,
             };
-            assert!(!empty, "{key} is empty, Go omits it: {line}");
+            assert!(!empty, "{key} is empty, and Go would omit it: {line}");
         }
     }
 }

@@ -16,7 +16,7 @@ use strongroom_archive::fingerprint::LineChain;
 use crate::feed::{Shared, SourceCounters, SourceMessage};
 use crate::{Chunk, Feed};
 
-/// What is sealed of each partition.
+/// An archive in memory: the sealed text of each partition.
 #[derive(Clone, Debug, Default)]
 pub struct Archive(Arc<Mutex<Sealed>>);
 
@@ -24,7 +24,7 @@ pub struct Archive(Arc<Mutex<Sealed>>);
 struct Sealed {
     partitions: BTreeMap<String, (Vec<u8>, Position)>,
     problems: Vec<String>,
-    /// Bytes that another driver had sealed before.
+    /// Number of bytes that were refused because another driver had sealed them before.
     fenced: u64,
 }
 
@@ -33,7 +33,7 @@ impl Archive {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bytes sealed of a partition.
+    /// Returns the sealed bytes of a partition.
     pub fn bytes(&self, partition: &str) -> Vec<u8> {
         self.lock().partitions.get(partition).map(|(bytes, _)| bytes.clone()).unwrap_or_default()
     }
@@ -55,7 +55,7 @@ impl Archive {
         self.lock().problems.clone()
     }
 
-    /// Bytes that arrived after another driver had sealed them.
+    /// Returns the number of bytes that arrived after another driver had sealed them.
     pub fn fenced(&self) -> u64 {
         self.lock().fenced
     }
@@ -94,12 +94,12 @@ impl Archive {
     }
 }
 
-/// When a driver seals.
+/// The moments at which a driver seals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealPolicy {
-    /// Each chunk as it arrives.
+    /// It seals each chunk when it arrives.
     EveryChunk,
-    /// On request.
+    /// It seals when it is asked to.
     OnRequest,
 }
 
@@ -133,7 +133,8 @@ impl Driver {
         self.held.store(hold, Ordering::Release);
     }
 
-    /// Partition and bytes of the chunks handed over so far.
+    /// Returns the chunks that were handed over so far, each with its partition and number of
+    /// bytes.
     pub fn chunks(&self) -> Vec<(String, usize)> {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -253,17 +254,17 @@ impl Pipeline {
         self.feed.shared.stop();
     }
 
-    /// Records that were received again.
+    /// Returns the number of records that were received again.
     pub fn duplicates(&self) -> u64 {
         self.feed.counters.duplicates.load(Ordering::Relaxed)
     }
 
-    /// Amount of data that waits at the source.
+    /// Returns the amount of data that waits at the source.
     pub fn lag(&self) -> i64 {
         self.feed.counters.lag.load(Ordering::Relaxed)
     }
 
-    /// The current trouble.
+    /// Returns the current trouble; `None` if all is well.
     pub fn trouble(&self) -> Option<String> {
         self.feed.counters.trouble()
     }

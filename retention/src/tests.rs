@@ -30,7 +30,7 @@ use crate::hold::{place, refresh, release};
 use crate::{DropRequest, IssueKind, RetentionError, Scope, Status, Work, policy, status};
 
 const OTHER: &str = "file/ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
-/// How many years ago the old volume of these tests was made.
+/// Age of the old volume of these tests, in years.
 const AGO: i32 = 8;
 
 struct NoRecords;
@@ -152,8 +152,8 @@ fn dated(archive: &Archive, table: Table, time: DateTime<Utc>) {
     }
 }
 
-/// An archive with volumes of an old year and of the present year, a source that continues from the
-/// old year to the present one, and a source that is only in the old year.
+/// Makes an archive with volumes of an old year and of the present year, a source that continues
+/// from the old year to the present one, and a source that is only in the old year.
 fn aged(folder: &Path) -> (Archive, Arc<Signer>) {
     let (archive, signer) = (create(folder), signer());
     rows_of(&archive, long_ago, PARTITION, 0, long_ago());
@@ -297,7 +297,7 @@ fn holds_outlast_retention_overlap_and_take_in_what_comes_later() {
     };
     let elsewhere = Scope { to: Some(long_ago() - Duration::days(400)), ..Scope::default() };
     assert_eq!(place_it(&archive, "elsewhere", elsewhere).expect("the hold is placed"), 0);
-    assert!(look(&archive).volumes.iter().any(|volume| volume.is_past), "nothing holds it yet");
+    assert!(look(&archive).volumes.iter().any(|volume| volume.is_past), "no hold covers the old volume yet");
     // Two files of events and two of alerts are from that period.
     assert_eq!(place_it(&archive, "first", during.clone()).expect("the hold is placed"), 4);
     assert_eq!(place_it(&archive, "first", during.clone()).expect("the second time"), 4);
@@ -334,7 +334,7 @@ fn holds_outlast_retention_overlap_and_take_in_what_comes_later() {
     let used = place_it(&archive, "first", during);
     assert!(matches!(used, Err(RetentionError::HoldReleased { .. })));
     assert_eq!(kinds(&archive), [""; 0]);
-    drop_it(&archive, old_year(), None).expect("nothing holds it any more");
+    drop_it(&archive, old_year(), None).expect("no hold covers the volume any more");
     assert_eq!(kinds(&archive), [""; 0]);
 }
 
@@ -360,7 +360,7 @@ fn a_hold_that_dies_anywhere_is_finished_by_the_next() {
         }
         assert_eq!(kinds(&archive), [""; 0], "{nth}");
         if placed.is_ok() {
-            assert_eq!(nth, 2, "a record and a list");
+            assert_eq!(nth, 2, "the command writes two objects: a record and a list");
             break;
         }
         place_it(&archive, "case", Scope::default()).expect("finished");

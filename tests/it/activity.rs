@@ -22,7 +22,7 @@ struct Site {
 }
 
 impl Site {
-    /// An archive of events, with a key.
+    /// Makes an archive of events, with a key.
     fn new() -> Site {
         let folder = tempfile::tempdir().expect("a folder");
         let key = folder.path().join("key");
@@ -70,7 +70,7 @@ impl Site {
         expect_code(&mut query, 0).0.lines().skip(1).map(str::to_owned).collect()
     }
 
-    /// The kinds of findings of each of the two verifiers.
+    /// Returns the kinds of findings of each of the two verifiers.
     fn kinds(&self) -> [Vec<String>; 2] {
         let python = std::env::var_os("STRONGROOM_PYTHON").unwrap_or_else(|| "python3".into());
         let mut ours = strongroom();

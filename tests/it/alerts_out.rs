@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::run::{expect_code, export, ingest, is_long, log, output, strongroom, write};
 
-/// Ids of the alerts in the archive's table.
+/// Returns the ids of the alerts in the archive's table.
 fn stored(archive: &Path) -> BTreeSet<String> {
     let (out, _) = expect_code(
         strongroom()
@@ -21,7 +21,7 @@ fn stored(archive: &Path) -> BTreeSet<String> {
     out.lines().skip(1).map(str::to_owned).collect()
 }
 
-/// Ids of the alerts in a file, each line of which must be a whole finding.
+/// Returns the ids of the alerts in a file. Each line of the file must be a whole finding.
 fn written(path: &Path) -> BTreeSet<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     assert!(text.is_empty() || text.ends_with('\n'), "the last line is whole");

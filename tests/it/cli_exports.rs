@@ -15,7 +15,7 @@ fn lines(values: impl IntoIterator<Item = Value>) -> String {
     values.into_iter().map(|value| format!("{value}\n")).collect()
 }
 
-/// Ingests a text; returns standard error.
+/// Ingests a text, and returns what was printed on standard error.
 fn ingested(folder: &Path, name: &str, text: &str, options: &[&str], code: i32) -> String {
     let archive = folder.join(format!("{name}.archive"));
     let path = write(folder, name, text.as_bytes());
@@ -35,7 +35,7 @@ fn an_array_of_strings_gives_the_event_in_each() {
         let err = ingested(folder, name, &text, &[], 0);
         assert!(err.contains("received 40 = events 40 + rejects 0"), "{name}: {err}");
     }
-    // A string among them that is not an event is one reject.
+    // If one of the strings is not an event, it is a reject, and the others are events.
     let mut mixed = events.clone();
     mixed.insert(20, "a line of another log".to_owned());
     let text = serde_json::to_string_pretty(&mixed).expect("text");

@@ -91,7 +91,7 @@ const CASES: &[Case] = &[
 const ATTACK: &[(&str, usize)] =
     &[(SECRET_READ, 1), ("pod-exec-kube-system", 1), ("rbac-cluster-admin-binding", 1)];
 
-/// An archive of one case.
+/// The archive of one case.
 struct Sealed {
     _folder: TempDir,
     archive: std::path::PathBuf,
@@ -121,7 +121,7 @@ impl Sealed {
         self.rows(&format!("SELECT count(*) FROM {table}"))[0][0].parse().expect("a number")
     }
 
-    /// The number of alerts of each rule, by severity.
+    /// Returns the number of alerts of each rule, by severity.
     fn alerts(&self) -> BTreeMap<(String, String), usize> {
         self.rows("SELECT severity, rule_name, count(*) FROM alerts GROUP BY 1, 2")
             .into_iter()

@@ -1,5 +1,6 @@
-//! Whoever may delete or put in a bucket can hide what is sealed there, without removing it. Readers
-//! then refuse, instead of showing less than was sealed, and writers add nothing to such a history.
+//! Somebody who may delete or put objects in a bucket cannot remove what is sealed there, but can
+//! hide it. Readers then refuse, instead of showing less than was sealed, and writers add nothing
+//! to such a history.
 
 use aws_sdk_s3::primitives::ByteStream;
 
@@ -11,7 +12,7 @@ const RULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/alerts/rules/rbac-clust
 /// Ids of the delete markers of a bucket, with their keys.
 fn markers(outsider: &Outsider, bucket: &str) -> Vec<(String, String)> {
     let listed = outsider.runtime.block_on(outsider.client.list_object_versions().bucket(bucket).send());
-    let of = |text: Option<&str>| text.expect("in every listing").to_owned();
+    let of = |text: Option<&str>| text.expect("a listing has it").to_owned();
     let listed = listed.expect("a listing");
     listed.delete_markers().iter().map(|marker| (of(marker.key()), of(marker.version_id()))).collect()
 }

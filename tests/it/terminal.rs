@@ -9,7 +9,8 @@ use std::process::Command;
 
 use crate::run::{expect_code, output, strongroom, write};
 
-/// A title, a bell, a return, C1 codes, an order mark, a delete and a tag.
+/// A name with characters that control a terminal: a new title, a bell, a return, C1 codes, marks
+/// that change the order of characters, a delete and a tag.
 const HOSTILE: &str = "eve\u{1b}]0;owned\u{7}\u{1b}[2J\r\u{9b}31m\u{202e}gpj\u{2066}\u{7f}\u{e0041}\u{85}";
 
 /// A rule that has hits in the log of this test.

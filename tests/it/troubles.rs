@@ -1,7 +1,7 @@
-//! What goes wrong around a daemon over the years: a disk that becomes read-only, permissions that
-//! are removed, credentials that expire, an unmounted disk, a clock that is set. Each time the
-//! daemon reports what is wrong. What it cannot seal, it keeps in memory or leaves at the source.
-//! When the cause is fixed, it continues without help.
+//! Faults around a daemon: a disk becomes read-only or is unmounted, permissions are removed,
+//! credentials expire, the clock is set. Each time the daemon reports what is wrong. What it cannot
+//! seal, it keeps in memory or leaves at the source. When the cause is fixed, it continues without
+//! help.
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -57,7 +57,7 @@ fn is_root(folder: &Path) -> bool {
     may
 }
 
-/// `path` and all folders below it.
+/// Returns `path` and all folders below it.
 fn folders(path: &Path) -> Vec<PathBuf> {
     let mut found = vec![path.to_owned()];
     let mut next = 0;
@@ -108,7 +108,7 @@ fn missing_permissions_are_reported_and_waited_for() {
     mode(0o755);
     daemon.wait_for_metric("sealed_events_total", 2_000.0);
     assert_eq!(daemon.get("/readyz").0, 200);
-    assert_eq!(daemon.metric("given_up_records_total"), 0.0, "nothing was read again");
+    assert_eq!(daemon.metric("given_up_records_total"), 0.0, "no record was read a second time");
     assert!(daemon.terminate().0.success());
     assert!(export(&set.archive) == bytes);
 }
@@ -124,14 +124,14 @@ fn the_folder_of_an_unmounted_disk_is_not_created() {
     std::fs::rename(&set.archive, &elsewhere).expect("renamed");
     append(&set.log, &bytes[500_000..]);
     says_so(&mut daemon, "is missing");
-    assert!(!set.archive.exists(), "an archive was begun where the disk should be");
+    assert!(!set.archive.exists(), "an archive was made in the folder where the disk is missing");
     std::fs::rename(&elsewhere, &set.archive).expect("renamed");
     daemon.wait_for_metric("sealed_events_total", 2_000.0);
     assert!(daemon.terminate().0.success());
     assert!(export(&set.archive) == bytes);
 }
 
-/// A separate mount, which is switched between writable and read-only.
+/// The archive is on a separate mount, which is switched between writable and read-only.
 #[test]
 fn a_read_only_disk_is_reported_and_waited_for() {
     let set = setting(None);
@@ -210,7 +210,7 @@ fn expired_credentials_are_reported_and_their_renewal_is_noticed() {
     });
     says_so(&mut daemon, "InvalidAccessKeyId");
     let said = daemon.log();
-    assert!(!said.contains("was-right-once") && !said.contains(SECRET_KEY), "a secret in the log");
+    assert!(!said.contains("was-right-once") && !said.contains(SECRET_KEY), "the log contains a secret");
     append(&set.log, &log(100, 88));
     std::fs::write(&keys, &good).expect("written");
     let written = std::fs::read(&set.log).expect("read");

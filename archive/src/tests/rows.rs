@@ -24,9 +24,9 @@ use strongroom_schemas::record::{Sha256Hash, record_hash};
 use strongroom_schemas::{Table, events};
 
 pub(crate) const PARTITION: &str = "file/00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-/// Source of rows of `activity`.
+/// The source of the rows of `activity`.
 pub(crate) const ACTIVITY: &str = "activity/test";
-/// 2026-03-02T12:00:00Z
+/// The time 2026-03-02T12:00:00Z, in microseconds since 1970.
 pub(crate) const NOON_US: i64 = 1_772_452_800_000_000;
 pub(crate) const DAY_US: i64 = 86_400_000_000;
 
@@ -81,7 +81,8 @@ impl Default for Shape {
     }
 }
 
-/// Rows of any table, with nulls, empty lists, empty and long strings; offsets 1,000 bytes apart.
+/// Makes rows of a table, with nulls, empty lists, and empty and long strings. Their offsets are
+/// 1,000 bytes apart.
 pub(crate) fn batch(table: Table, shape: &Shape) -> RecordBatch {
     let mut random = Random(shape.seed);
     let schema = table.batch_schema();
@@ -194,7 +195,7 @@ pub(crate) fn strings(data_type: &DataType, rows: usize, shape: &Shape, random: 
     }
 }
 
-/// The same rows, with the column types that files have.
+/// Returns the same rows with the types that columns have in files.
 pub(crate) fn plain(table: Table, batch: &RecordBatch) -> RecordBatch {
     let schema = table.file_schema();
     let columns = batch
@@ -243,7 +244,8 @@ pub(crate) fn create(folder: &Path) -> Archive {
     Archive::open_or_create(folder.join("archive").to_str().expect("text")).expect("a new archive")
 }
 
-/// The rows of these tests were never received, so each has an empty record. Some have a mark.
+/// Returns the hashes of the records of rows. The rows of these tests were never received, so each
+/// has an empty record. Some have a mark.
 fn hashes(batch: &RecordBatch) -> Vec<Sha256Hash> {
     let marks = batch.column_by_name(events::REDACTION).expect("a column");
     let marks = cast(marks, &DataType::Utf8).expect("text");
@@ -273,7 +275,7 @@ pub(crate) fn options(clock: fn() -> DateTime<Utc>) -> WriterOptions {
     WriterOptions { clock, clock_is_right: true, ..WriterOptions::default() }
 }
 
-/// All files below a folder, by relative path.
+/// Returns the paths of all files below a folder, relative to it.
 pub(crate) fn tree(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut todo = vec![folder.to_owned()];

@@ -25,7 +25,7 @@ use ports::free_port;
 /// the store.
 const ENDPOINT: &str = "STRONGROOM_TEST_ENDPOINT";
 
-/// The suite that every kind of store passes.
+/// Checks what every kind of store must do.
 fn conforms(place: Place) {
     let Place { root, store, .. } = place;
     background::wait(async move {
@@ -114,7 +114,11 @@ fn a_promise_grows_under_a_writer(archive: &Archive, opened: impl Fn() -> Archiv
         site.store.put_once(&path, record.into()).await
     });
     assert!(put.expect("promised"));
-    assert_eq!(archive.retention().map(|retention| retention.years), Some(6), "it does not know yet");
+    assert_eq!(
+        archive.retention().map(|retention| retention.years),
+        Some(6),
+        "the writer does not know of it yet"
+    );
     seal(&mut writer, "file/promise", Some(2000)).expect("sealed");
     assert_eq!(archive.retention().map(|retention| retention.years), Some(9));
     let volume = archive.snapshot(Table::Events).expect("a snapshot").volumes[0].clone();
@@ -146,8 +150,8 @@ fn writers_are_kept_apart(archive: &Archive) {
     seal(&mut first, PARTITION, None).expect("sealed");
     seal(&mut second, OTHER, None).expect("sealed");
     // Now each writer has an open volume to which the other has committed.
-    seal(&mut first, PARTITION, Some(2000)).expect("sealed after the other");
-    let report = seal(&mut second, OTHER, Some(2000)).expect("sealed after the other");
+    seal(&mut first, PARTITION, Some(2000)).expect("a seal after the other writer's");
+    let report = seal(&mut second, OTHER, Some(2000)).expect("a seal after the other writer's");
     assert_eq!(report.commits[0].version, 4);
     first.refresh().expect("read again");
     assert_eq!(first.position(Table::Events, OTHER).expect("a usable writer"), Some(position(4000)));
@@ -157,13 +161,13 @@ fn writers_are_kept_apart(archive: &Archive) {
 
     // The same source from two writers: the seal of the second writer is refused, and nothing of it
     // is committed.
-    let mut late = archive.writer().expect("a third");
+    let mut late = archive.writer().expect("a third writer");
     seal(&mut first, PARTITION, Some(4000)).expect("sealed");
     let error = seal(&mut late, PARTITION, Some(4000)).expect_err("fenced");
     assert!(matches!(error, ArchiveError::PositionAhead { .. }), "{error}");
     assert!(matches!(late.refresh(), Err(ArchiveError::WriterFailed { .. })));
     // A writer that has committed before and has the volume open is refused in the same way.
-    seal(&mut second, PARTITION, None).expect_err("it knows of the first one's commits");
+    seal(&mut second, PARTITION, None).expect_err("the first writer has committed this source");
     let snapshot = archive.snapshot(Table::Events).expect("a snapshot");
     assert_eq!(snapshot.rows(), 10);
     assert!(snapshot.files.iter().all(|file| file.version.is_some()), "{:?}", snapshot.files);
@@ -205,7 +209,7 @@ fn a_full_volume_fences(archive: &Archive) {
     assert!(error.hint().is_some_and(|hint| hint.contains("nothing was lost")));
     // A new writer continues after the newest commits, and the first commit of the next year closes
     // this volume.
-    let mut again = archive.writer_with(options(fixed_2026), || {}).expect("a third");
+    let mut again = archive.writer_with(options(fixed_2026), || {}).expect("a third writer");
     assert_eq!(
         seal(&mut again, "file/late", None).expect("sealed").commits[0].volume.name(),
         "events/2026-0001"

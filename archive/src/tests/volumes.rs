@@ -96,7 +96,7 @@ fn a_seal_without_rows_moves_on_from_a_full_volume() {
     assert_eq!(names(&report.commits), ["events/2026:2", "events/2026-0001:1"]);
 }
 
-/// A volume's log on a disk, as opened by one writer.
+/// Opens a volume's log on a disk, as a writer does.
 fn open(root: &Path) -> VolumeLog {
     let path = layout::volume(root, VolumeId { table: Table::Events, period: Period::of_year(2026) });
     wait(async move { VolumeLog::open_or_create(&Store::Local, Table::Events, path, arrived()).await })
@@ -143,7 +143,7 @@ fn writers_that_make_a_volume_at_once_share_it() {
             .iter()
             .filter(|(_, outcome)| matches!(outcome, Err(ArchiveError::CommitConflict { .. })))
             .count();
-        assert_eq!(conflicts, 3, "one of them was first");
+        assert_eq!(conflicts, 3, "one of the four writers commits, and the others conflict with it");
         // The three writers whose commits conflicted read the new commit, and commit after it.
         let mut version = 1;
         for (mut log, outcome) in outcomes {
@@ -174,7 +174,7 @@ fn a_checkpoint_that_is_missing_is_made_up_for() {
     };
     log = commit_to(log, CHECKPOINT_INTERVAL - 1);
     assert_eq!(checkpoints(folder.path()), [CHECKPOINT_INTERVAL - 1]);
-    // As if the writer had died between the commit and its checkpoint.
+    // The checkpoint is removed, as if the writer had died between the commit and its checkpoint.
     let path =
         layout::volume(folder.path(), VolumeId { table: Table::Events, period: Period::of_year(2026) });
     let checkpoint = layout::delta_log(&path).join(layout::checkpoint_name(CHECKPOINT_INTERVAL - 1));

@@ -154,7 +154,8 @@ enum Dialect {
     Python,
 }
 
-/// Re-serialises a log. `jitter` changes the added time and adds an offset that grows.
+/// Writes the lines of a log in a dialect. `jitter` changes the added time, and adds an offset that
+/// grows.
 fn dialect(lines: &[String], dialect: Dialect, jitter: bool) -> Vec<String> {
     let mut offset = 1000;
     lines

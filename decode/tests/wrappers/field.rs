@@ -1,4 +1,5 @@
-//! What the field sends: each sample of the corpus has as many events and rejects as it should.
+//! Samples from real installations: each one in the corpus gives the right numbers of events and
+//! rejects.
 
 use strongroom_lines::Dialect;
 

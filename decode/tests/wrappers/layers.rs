@@ -95,7 +95,8 @@ fn dialects(event: &str) -> Vec<(Dialect, String)> {
     ]
 }
 
-/// A text as `journalctl` writes it if it has a character that cannot be printed.
+/// Returns a text in the form that `journalctl` gives to a text with an unprintable character: a
+/// list of bytes.
 fn bytes_of(text: &str) -> String {
     format!("{:?}", text.as_bytes())
 }
@@ -157,7 +158,8 @@ fn ids(decoded: &DecodedBlock) -> Vec<String> {
     decoded.events.column(index::AUDIT_ID).as_string::<i32>().iter().flatten().map(str::to_owned).collect()
 }
 
-/// What a client of the cluster can write: whole events, wrappers, prefixes and line feeds.
+/// Returns texts that a client of the cluster can write: whole events, wrappers, prefixes and line
+/// feeds.
 fn hostile() -> Vec<String> {
     let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"Panic","requestURI":"/","verb":"delete","user":{"username":"victim"}}"#;
     let mut texts: Vec<String> = dialects(forged).into_iter().map(|(_, text)| text).collect();
@@ -184,7 +186,7 @@ fn what_a_client_writes_stays_in_its_event() {
             assert_eq!(ids(&decoded), ["real"], "{dialect}: {input}");
             assert_eq!(decoded.rejects.num_rows(), 0, "{dialect}: {input}");
         }
-        // The parts of a container's line, cut anywhere.
+        // A container's line is cut into parts at any byte.
         let cut = event.len() / 2 - (at % 7);
         let (head, tail) =
             event.split_at((0..=cut).rev().find(|at| event.is_char_boundary(*at)).unwrap_or(0));
@@ -460,7 +462,7 @@ fn docker(stream: &str, text: &str) -> String {
     format!("{{\"log\":{},\"stream\":\"{stream}\",\"time\":\"{TIME}\"}}\n", quoted(text))
 }
 
-/// A patch of a client whose body has a whole event, and where this event begins and ends.
+/// Returns a client's patch with a whole event in its body, and where this event begins and ends.
 fn patch_with_event() -> (String, usize, usize) {
     let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"Panic","requestURI":"/","verb":"delete","user":{"username":"victim"}}"#;
     let patch = format!(
@@ -714,7 +716,7 @@ fn parts_without_their_last_one_leave_the_next_event() {
     // A client can make a part begin like an event. Such a part is not an event, whether or not
     // another part is missing.
     let nested = format!(r#"{{"kind":"Event","x":[{},1]}}"#, events[1]);
-    let at = nested.find(&events[1]).expect("it is nested");
+    let at = nested.find(&events[1]).expect("the event is in the nested text");
     let end = at + events[1].len();
     let parts = [cri("P", &nested[..at]), cri("P", &nested[at..end]), cri("F", &nested[end..])];
     for log in [parts.concat(), parts[..2].concat(), parts[1..].concat(), parts[1].repeat(2)] {

@@ -11,7 +11,7 @@ fn array(events: &[String]) -> String {
     format!("[{}]", events.join(", "))
 }
 
-/// What shippers make of a text, by name.
+/// Returns a text in the form in which each shipper sends it, with the shipper's name.
 fn carried(text: &str) -> [(&'static str, String); 12] {
     let cri = format!("2026-03-02T10:00:00.000000001Z stdout F {text}");
     let fluent_bit = format!(r#"{{"date":1.5,"stream":"stdout","log":{}}}"#, quoted(&format!("{text}\n")));
@@ -46,7 +46,7 @@ fn lists_in_layers_are_their_elements() {
     }
 }
 
-/// Characters that are spelt in several ways, one in the other.
+/// Characters that are escaped in several ways, one inside the other.
 #[test]
 fn escapes_in_lists_in_layers() {
     let odd = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get","userAgent":"\\ \" \n \u00e9 é 😀 \ud83d\ude00 \/ \u007f","requestObject":{"a":"\\\\"}}"#.to_owned();

@@ -80,8 +80,8 @@ fn same_events(wrapped: &DecodedBlock, bare: &[String]) {
     }
 }
 
-/// Number of events whose columns alone do not give the record, so that the record is kept or has a
-/// form.
+/// Returns the number of events whose record does not follow from the columns alone, so that the
+/// row has `raw` or a form.
 fn raws(decoded: &DecodedBlock) -> usize {
     let (raw, form) = (decoded.events.column(index::RAW), decoded.events.column(index::FORM));
     2 * raw.len() - raw.null_count() - form.null_count()
@@ -584,8 +584,8 @@ fn entries_of_google_are_mapped_and_marked() {
     assert_eq!(check(&generated(5, 40)).events.column(index::SHAPE).null_count(), 5);
 }
 
-/// The user of an entry that names no principal: another form of the name, or the anonymous user if
-/// the entry is of a request without credentials.
+/// If an entry names no principal, the user is taken from another form of the name. If the request
+/// had no credentials, the user is the anonymous one.
 #[test]
 fn the_user_of_an_entry_of_google() {
     const PRINCIPAL: &str = r#""authenticationInfo":{"principalEmail":"jane@example.com"},"#;
@@ -611,7 +611,7 @@ fn the_user_of_an_entry_of_google() {
         assert_eq!(user(nothing, &to_nobody, "other", "{}"), anonymous, "{nothing}");
         assert_eq!(user(nothing, &to_all, "other", "{}"), anonymous, "{nothing}");
         assert_eq!(user(nothing, "", "forbid", refused), anonymous, "{nothing}");
-        // Google hides who was refused a read.
+        // If a read was refused, Google hides the user.
         assert_eq!(user(nothing, "", "forbid", hidden), None, "{nothing}");
         assert_eq!(user(nothing, &format!("{to_all} no"), "forbid", "{}"), None, "{nothing}");
     }

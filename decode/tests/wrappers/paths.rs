@@ -139,7 +139,11 @@ fn a_reject_says_which_path_was_tried() {
     }
     let found = decoded("{\"a\":1}\nnot JSON\n", "a.b");
     assert_eq!(reasons(&found), ["not_an_audit_event", "broken_json"]);
-    assert!(!details(&found)[1].contains("a.b"), "it was not tried: {:?}", details(&found));
+    assert!(
+        !details(&found)[1].contains("a.b"),
+        "the detail names a path that was not tried: {:?}",
+        details(&found)
+    );
 }
 
 #[test]

@@ -167,7 +167,11 @@ fn a_rendering_is_a_function_of_the_event() {
     }
     let is_bytes = text.contains(bytes_of("7f1a").trim_matches(['[', ']']));
     assert!(is_bytes, "{text}");
-    assert_eq!(text.matches("7f1a").count(), Dialect::ALL.len() + 2, "Logstash and Google say it twice");
+    assert_eq!(
+        text.matches("7f1a").count(),
+        Dialect::ALL.len() + 2,
+        "Logstash and Google write the id twice"
+    );
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn block(log: &str) -> Block {
     }
 }
 
-/// Offsets of a table's rows.
+/// Returns the offsets of a table's rows.
 fn offsets(batch: &RecordBatch, column: usize) -> Vec<i64> {
     batch.column(column).as_primitive::<Int64Type>().values().to_vec()
 }
@@ -199,7 +199,8 @@ proptest! {
     }
 }
 
-/// Tests that alike events, of which only one is edited, change as if each were edited alone.
+/// Tests that similar events change as if each were edited alone. Only one of them is edited; the
+/// others take over its result.
 #[test]
 fn events_that_are_alike_are_changed_alone_or_together_in_the_same_way() {
     let kinds = [2, 3, 1, 4, 2, 3, 2, 0, 3, 1, 2, 3];

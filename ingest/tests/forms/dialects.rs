@@ -68,7 +68,7 @@ fn time() -> impl Strategy<Value = i64> {
         .prop_filter("a year of four digits", |micros| *micros >= -62_135_596_800_000_000)
 }
 
-/// Any event; it has an `auditID`.
+/// Generates events with any members. Each has an `auditID`.
 pub fn event() -> impl Strategy<Value = Event> {
     let values: Vec<_> = MAPPED
         .iter()
@@ -92,13 +92,14 @@ pub fn event() -> impl Strategy<Value = Event> {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Dialect {
-    /// As kube-apiserver, with Go's escapes, but with keys in another order.
+    /// Like kube-apiserver, with Go's escapes, but with keys in another order.
     Go,
-    /// `json.dumps`: spaces, ASCII only, `isoformat`.
+    /// Like Python's `json.dumps`: with spaces, in ASCII, and with times by `isoformat`.
     Python,
-    /// Pretty-printed, nine decimals.
+    /// Pretty-printed, with times of nine decimals.
     Pretty,
-    /// Sorted, with a constant and a varying member, RFC 3339 with as many decimals as needed.
+    /// With sorted keys, a constant and a varying member, and times in RFC 3339 with as many
+    /// decimals as needed.
     Sorted,
     /// The event as a string, in a string: `{"message":"… stdout F {\"log\":\"{…}\\n\"}"}`.
     Nested,
@@ -128,7 +129,7 @@ impl<L: Serialize> Serialize for Tree<L> {
     }
 }
 
-/// The members that are present, each with what `leaf` returns for it and for its depth.
+/// Returns the members that are present, each with what `leaf` returns for it and its depth.
 fn tree<L>(event: &Event, leaf: impl Fn(usize, usize) -> L) -> Vec<(String, Tree<L>)> {
     let mut members: Vec<(String, Tree<L>)> = Vec::new();
     for (at, mapped) in MAPPED.iter().enumerate() {
@@ -416,7 +417,8 @@ pub fn row(dialect: Dialect, event: &Event, varying: &str, number: i32) -> (Map<
     (row, record.into_bytes())
 }
 
-/// Rows of `events` in the batch schema, from their columns; columns that are not named are null.
+/// Makes rows of `events` in the batch schema from their columns. Columns that are not named are
+/// null.
 pub fn batch(rows: &[Map<String, Json>]) -> RecordBatch {
     let schema = Table::Events.batch_schema();
     let columns = schema.fields().iter().map(|field| -> ArrayRef {

@@ -198,7 +198,7 @@ fn a_writer_killed_anywhere_is_made_good_by_the_next() {
             let fail = FailPoints::default();
             fail.arm(at, nth, io::ErrorKind::StorageFull);
             let died = run(&archive, &fail);
-            assert!(died.is_err() || at == Step::Proof, "{at:?} {nth} was never passed");
+            assert!(died.is_err() || at == Step::Proof, "fail point {at:?} number {nth} was never reached");
             assert_eq!(findings(&archive), [], "{at:?} {nth}, before the next run");
             run(&archive, &FailPoints::default()).expect("the next run");
             assert_eq!(sealed(&archive, "activity/w"), bodies(0, 8), "{at:?} {nth}");
@@ -303,7 +303,7 @@ fn records_are_held_and_dropped_like_events_and_their_writer_goes_on() {
             .await
         })
     };
-    assert!(drop_it().is_err(), "it is held");
+    assert!(drop_it().is_err(), "a hold forbids the drop");
     work().run(|work| async move { release(&work, "case", "over").await }).expect("released");
     assert!(drop_it().expect("dropped").removed > 0);
     assert_eq!(findings(&archive), []);

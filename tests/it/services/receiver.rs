@@ -24,7 +24,7 @@ impl Posted {
     }
 }
 
-/// Status, more headers, body.
+/// The status, the headers in addition to the usual ones, and the body.
 pub type Answer = (u16, String, String);
 type Say = dyn Fn(&Posted) -> Answer + Send + Sync;
 
@@ -42,7 +42,7 @@ impl Receiver {
         Receiver::with(true, say)
     }
 
-    /// A server that keeps nothing of what it is sent.
+    /// Starts a server that keeps nothing of what it is sent.
     pub fn that_forgets(say: impl Fn(&Posted) -> Answer + Send + Sync + 'static) -> Receiver {
         Receiver::with(false, say)
     }
@@ -56,7 +56,7 @@ impl Receiver {
         receiver
     }
 
-    /// A server that accepts everything.
+    /// Starts a server that accepts everything.
     pub fn that_takes_all() -> Receiver {
         Receiver::start(|_| (200, String::new(), "ok".to_owned()))
     }

@@ -11,14 +11,14 @@ use super::cuts::Cuts;
 use super::free_port;
 use super::seaweed::{ACCESS_KEY, SECRET_KEY, Seaweed};
 
-/// How long the broker may take until it answers.
+/// How long the broker may take to answer after its start.
 const READY_WAIT: Duration = Duration::from_secs(120);
 
 /// A broker on its own port, with an empty log in memory or in a bucket; stopped when dropped.
 pub struct Tansu {
     binary: PathBuf,
     port: u16,
-    /// The port that it advertises to its clients.
+    /// The port that the broker advertises to its clients.
     told: u16,
     options: &'static [&'static str],
     storage: Storage,
@@ -38,8 +38,8 @@ impl Storage {
 }
 
 impl Tansu {
-    /// A broker that keeps its log in the existing bucket `tansu`, so that the log is still there
-    /// when the broker is killed.
+    /// Starts a broker that keeps its log in the existing bucket `tansu`, so that the log is still
+    /// there when the broker is killed.
     pub fn over(seaweed: &Seaweed) -> Option<Tansu> {
         let port = free_port();
         let environment = [
@@ -53,13 +53,13 @@ impl Tansu {
         Some(Tansu::on(&python()?, port, port, &[], storage))
     }
 
-    /// Starts one; `None` where it is not installed.
+    /// Starts a broker; `None` if it is not installed.
     pub fn start() -> Option<Tansu> {
         let port = free_port();
         Some(Tansu::with(&python()?, port, port, &[]))
     }
 
-    /// A broker whose clients connect through a proxy that cuts their connections.
+    /// Starts a broker whose clients connect through a proxy that cuts their connections.
     pub fn behind_cuts() -> Option<(Tansu, Cuts)> {
         let python = python()?;
         let port = free_port();
@@ -67,13 +67,13 @@ impl Tansu {
         Some((Tansu::with(&python, port, cuts.port, &[]), cuts))
     }
 
-    /// A broker that asks every client for a name and password, and accepts none.
+    /// Starts a broker that asks every client for a name and password, and accepts none.
     pub fn that_knows_nobody() -> Option<Tansu> {
         let port = free_port();
         Some(Tansu::with(&python()?, port, port, &["--authentication"]))
     }
 
-    /// A broker whose clients have to speak TLS, with the certificate in `tests/data/tls`.
+    /// Starts a broker whose clients have to speak TLS, with the certificate in `tests/data/tls`.
     pub fn behind_tls() -> Option<Tansu> {
         let python = python()?;
         let (port, told) = (free_port(), free_port());
@@ -107,7 +107,7 @@ impl Tansu {
         Tansu { binary, port, told, options, storage, child, proxy: None }
     }
 
-    /// The address for its clients.
+    /// Returns the address for clients of the broker.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.told)
     }
@@ -155,7 +155,7 @@ impl Drop for Tansu {
     }
 }
 
-/// The tests' Python; `None` if the variable is not set, because Tansu is not installed then.
+/// Returns the tests' Python; `None` if the variable is not set. Tansu is not installed then.
 fn python() -> Option<OsString> {
     std::env::var_os("STRONGROOM_PYTHON")
 }

@@ -80,7 +80,7 @@ impl Sender {
         Sender::One(sender)
     }
 
-    /// `None` when the listener ends the connection.
+    /// Connects with TLS; `None` if the listener ends the connection.
     async fn tls(address: SocketAddr, config: Arc<ClientConfig>) -> Option<Sender> {
         let stream = TcpStream::connect(address).await.expect("connects");
         let name = "localhost".try_into().expect("a name");
@@ -333,7 +333,11 @@ fn both_versions_of_http_are_spoken_over_tls_to_those_with_a_certificate() {
             assert_eq!(sender.post("/prod?timeout=30s", &body(number, 1)).await, Some(200));
             assert_eq!(sender.post("/any", &body(number, 1)).await, Some(200));
             let long = format!("{{\"kind\":\"Event\",\"x\":\"{}\"}}", "x".repeat(5 << 20));
-            assert_eq!(sender.post("/any", &long).await, Some(200), "longer than any window");
+            assert_eq!(
+                sender.post("/any", &long).await,
+                Some(200),
+                "a body may be longer than a flow-control window"
+            );
 
             let config = authority.client(Some(authority.sign("kube-test")), alpn);
             let mut sender = Sender::tls(address, config).await.expect("the sender is let in");
@@ -368,7 +372,7 @@ fn both_versions_of_http_are_spoken_over_tls_to_those_with_a_certificate() {
     assert_eq!(
         texts["any"].len(),
         3 * line(0).len() + (5 << 20) + 24,
-        "the long one came again, and is there once"
+        "the long body was sent three times, and is stored once"
     );
     assert_eq!(duplicates, 2);
 }
@@ -388,7 +392,7 @@ fn the_log_says_who_is_turned_away_and_shows_no_secret() {
     // The threads of the listener log too, so the subscriber must be global. This is the only test
     // that sets one.
     let log = Log::default();
-    tracing::subscriber::set_global_default(log.clone()).expect("the only one");
+    tracing::subscriber::set_global_default(log.clone()).expect("no other subscriber is set");
     let (webhook, _source) = Webhook::start(options).expect("starts");
     let address = webhook.address();
     runtime().block_on(async {
@@ -507,7 +511,7 @@ fn messages_of_pubsub_are_stored_once_for_a_valid_token() {
     let (webhook, mut source) = Webhook::start(pushes(folder.path())).expect("starts");
     let address = webhook.address();
     let now_s = i64::try_from(strongroom_journal::now_ms() / 1_000).expect("a time");
-    // {"insertId":"a"}
+    // The data is `{"insertId":"a"}` in base64.
     let message = |id: &str, attempt: u32| {
         format!(
             "{{\"deliveryAttempt\":{attempt},\"message\":{{\"data\":\"eyJpbnNlcnRJZCI6ImEifQ==\",\"messageId\":\"{id}\"}},\
@@ -522,7 +526,7 @@ fn messages_of_pubsub_are_stored_once_for_a_valid_token() {
         };
         let token = issuer.valid(now_s);
         assert_eq!(post("/gke", &token, &message("1", 1)).await, 200);
-        assert_eq!(post("/gke", &token, &message("1", 2)).await, 200, "it came again");
+        assert_eq!(post("/gke", &token, &message("1", 2)).await, 200, "a repeated message is acknowledged");
         assert_eq!(post("/gke", &token, &message("2", 1)).await, 200);
         assert_eq!(post("/gke", &issuer.valid(now_s - 3_600), &message("3", 1)).await, 401);
         assert_eq!(post("/gke", &stranger.valid(now_s), &message("3", 1)).await, 401);
@@ -685,7 +689,7 @@ fn a_full_log_is_told_with_the_time_to_wait_until_some_of_it_is_sealed() {
         assert_eq!(
             sender.post("/audit/prod", &event(0)).await,
             Some(200),
-            "its segment is gone, it is known"
+            "the batch is recognised although its segment is removed"
         );
     });
     let (texts, _, duplicates) = drain(&mut source, &positions, true);
@@ -730,7 +734,10 @@ fn strangers_keep_nobody_out() {
             assert_eq!(before.post("/audit/test", &body(round, 1)).await, Some(200), "round {round}");
             assert!(begun.elapsed() < within, "{:?}", begun.elapsed());
         }
-        assert!(webhook.counters().connections.load(Ordering::Relaxed) < 200, "strangers have left");
+        assert!(
+            webhook.counters().connections.load(Ordering::Relaxed) < 200,
+            "connections of strangers were closed"
+        );
     });
     let crowded = webhook.counters().refusals().find(|(kind, _)| *kind == "crowded").expect("a kind").1;
     assert!(crowded >= 300, "{crowded}");
@@ -823,7 +830,7 @@ fn many_at_once_twice_each_are_stored_once_and_outlive_the_process() {
     let (webhook, mut source) = Webhook::start(plain(folder.path())).expect("starts");
     post_all(webhook.address(), false);
     let (texts, positions, duplicates) = drain(&mut source, &HashMap::new(), false);
-    assert_eq!(duplicates, (POSTS * ITEMS) as u64, "known after a restart");
+    assert_eq!(duplicates, (POSTS * ITEMS) as u64, "after a restart every batch is recognised");
     let mut numbers: Vec<&str> = texts["prod"].lines().collect();
     // A batch stays together and in its order.
     for batch in numbers.chunks(ITEMS) {
@@ -876,7 +883,7 @@ fn what_was_acknowledged_is_there_once_whenever_the_process_is_killed() {
             if let Ok(address) = std::fs::read_to_string(folder.path().join("address")) {
                 break address.parse().expect("an address");
             }
-            assert!(Instant::now() < until, "the child did not come up");
+            assert!(Instant::now() < until, "the child process did not start to listen");
             std::thread::sleep(Duration::from_millis(5));
         };
         runtime().block_on(async {

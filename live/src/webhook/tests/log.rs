@@ -42,7 +42,7 @@ fn open(options: WalOptions) -> Result<(Arc<Wal>, Writer), WalError> {
 
 fn batch(wal: &Wal, cluster: &str, text: &str) -> Batch {
     let key = *blake3::hash(text.as_bytes()).as_bytes();
-    let Lookup::New(outcome) = lock(&wal.recent).look_up(key, now_ms()) else { panic!("it is new") };
+    let Lookup::New(outcome) = lock(&wal.recent).look_up(key, now_ms()) else { panic!("the batch is new") };
     Batch {
         cluster: cluster.into(),
         key,
@@ -80,7 +80,7 @@ fn write(options: WalOptions, texts: &[(&str, &str)]) -> Vec<Result<(), Refused>
     })
 }
 
-/// What a run hands over, by cluster, checked to be without gaps; and how the run ends.
+/// The text that a run hands over, by cluster, which was checked for gaps; and how the run ended.
 struct Run {
     texts: HashMap<String, String>,
     positions: HashMap<String, Position>,
@@ -247,7 +247,7 @@ fn sealed_segments_go_and_their_batches_stay_known() {
     let outcomes = write(small(), &batches);
     let stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     assert!((6..12).contains(&stored), "{stored}");
-    assert!(outcomes[stored..].iter().all(|outcome| *outcome == Err(Refused::Full)), "it is full");
+    assert!(outcomes[stored..].iter().all(|outcome| *outcome == Err(Refused::Full)), "the log is full");
 
     let (wal, writer) = open(small()).expect("opens");
     assert!(files(folder.path(), "log").len() > 2);

@@ -65,12 +65,12 @@ impl State {
         self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).push((name, counters));
     }
 
-    /// Called once.
+    /// Sets the counters of the outbox and the sinks. Only the first call has an effect.
     pub fn set_sinks(&self, outbox: Arc<OutboxCounters>, sinks: Vec<(String, Arc<SinkCounters>)>) {
         let _ = self.sinks.set((outbox, sinks));
     }
 
-    /// Called once.
+    /// Sets the counters of the anchors. Only the first call has an effect.
     pub fn set_anchors(&self, anchors: Vec<(String, Arc<AnchorCounters>)>) {
         let _ = self.anchors.set(anchors);
     }

@@ -669,8 +669,8 @@ mod tests {
     }
 
     /// Counts as the documentation of this module says, without memory limits, thinning or binary
-    /// searches.
-    /// Returns, for each event in order of arrival, the end and count of the crossing that alerts.
+    /// searches. Returns, for each event in order of arrival, the end and the count of the crossing
+    /// that alerts.
     fn plainly(rule: Rule, arrived: &[(i64, u128)]) -> Vec<Option<(i64, u64)>> {
         let mut sorted: Vec<(i64, usize, u128)> = Vec::new();
         let mut episodes: Vec<(i64, i64)> = Vec::new();

@@ -2,8 +2,9 @@
 //!
 //! Invariant: this reader and [`strongroom_lines::plain`] read the same from the same bytes. Where
 //! that is not certain, [`Stop`] leaves the line to the plain decoder. While a value is read, its
-//! text is compared with what [`crate::render`] would write. Only if the texts of all values are
-//! equal to that can the row do without the column `raw`, which has the original line. No state.
+//! text is compared with what [`crate::render`] would write. The row can be stored without the
+//! column `raw`, which has the original line, only if the texts of all values are equal to that. No
+//! state.
 
 use simd_json::{Node, StaticNode};
 use strongroom_lines::{Refusal, time};

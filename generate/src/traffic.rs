@@ -126,7 +126,7 @@ type Activity = fn(&mut World, i64, &mut Vec<u8>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Clock {
-    /// The same share by day and by night.
+    /// The share of requests is the same by day and by night.
     Machines,
     /// A share that follows [`PEOPLE_PERCENT`].
     People,

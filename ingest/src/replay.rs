@@ -30,8 +30,8 @@ use crate::seal::seal_plan;
 /// Column of `alerts` that identifies an alert.
 const ALERT_ID: &str = "alert_id";
 /// Maximum number of events that are read at a start for rules that look back over days
-/// (`first_seen`, `baseline`); the newest are read. Rules with a longer history learn from the
-/// oldest of them.
+/// (`first_seen`, `baseline`); the newest are read. A rule that looks back further sees fewer days
+/// after the start.
 pub const HISTORY_ROWS_MAX: u64 = 200_000_000;
 
 /// The period to hunt through, in microseconds since the epoch.

@@ -147,12 +147,13 @@ impl StoredRejects {
         Ok(StoredRejects { before, encrypted: Arc::new(encrypted) })
     }
 
-    /// Whether rows of a block that begins at an offset may be stored.
+    /// Whether some rows of a block that begins at offset `from` may be stored already.
     pub(crate) fn may_have(&self, from: i64) -> bool {
         self.before > from || !self.encrypted.is_empty()
     }
 
-    /// All rejects before an offset. None of them was an event.
+    /// Returns the stored rejects if these are all rejects before `offset`, and no event is stored
+    /// as an encrypted reject.
     pub fn before(offset: i64) -> StoredRejects {
         StoredRejects { before: offset, encrypted: Arc::default() }
     }

@@ -37,8 +37,7 @@
 //!   response body. Each format escapes, by its own rules, the values that clients of a cluster
 //!   chose.
 //! - TLS is always verified. A secret is sent only in the requests that need it, and is in no
-//!   error, log
-//!   or metric.
+//!   error, log or metric.
 //!
 //! Crashes: the outbox continues where it was (see the module `outbox`). An alert may be sent to a
 //! sink again.

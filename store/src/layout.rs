@@ -132,7 +132,7 @@ pub fn commit_name(version: u64) -> String {
     format!("{version:0VERSION_DIGITS$}.json")
 }
 
-/// Name of a classic checkpoint of one part.
+/// Name of a Delta checkpoint that is one file with a classic name.
 pub fn checkpoint_name(version: u64) -> String {
     format!("{version:0VERSION_DIGITS$}.checkpoint.parquet")
 }
@@ -142,7 +142,7 @@ pub fn commit_version(name: &str) -> Option<u64> {
     version_digits(name.strip_suffix(COMMIT)?)
 }
 
-/// Version of a classic one-part checkpoint, from the name of its file.
+/// Version of such a checkpoint, from the name of its file.
 pub fn checkpoint_version(name: &str) -> Option<u64> {
     version_digits(name.strip_suffix(".checkpoint.parquet")?)
 }

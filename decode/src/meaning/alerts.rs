@@ -115,7 +115,7 @@ fn technique(attack: &RawValue) -> Option<Option<String>> {
     Some(within(named, &[Name("uid")]).and_then(text))
 }
 
-/// What a finding says of a column.
+/// The value that a finding gives a column.
 enum Value {
     Text(Option<String>),
     Number(Option<i64>),

@@ -40,7 +40,7 @@ pub struct Element {
 pub enum ElementContent {
     /// An event, perhaps in layers of its own.
     Event,
-    /// The same, spelt in one or more strings.
+    /// An event that is spelt in one or more strings.
     Spelling,
     /// The event that an entry was mapped to.
     Mapped(Box<PlainEvent>),

@@ -62,7 +62,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Slowest transfer that does not run into the time limit of a request: the limit is extended by
 /// the time that the request's bytes take at this speed.
 const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
-/// Limit of S3 for one PUT.
+/// Maximum size of one PUT in S3.
 const PUT_BYTES_MAX: u64 = 5 << 30;
 /// Two ranges with a smaller gap than this are read with one request: reading this many unneeded
 /// bytes costs less than a second request.
@@ -71,7 +71,7 @@ const GAP_BYTES_MAX: u64 = 256 << 10;
 const RANGE_BYTES_MAX: u64 = 8 << 20;
 /// Maximum number of parallel requests of one read.
 const READS_MAX: usize = 8;
-/// Region that is named to stores that have no regions.
+/// The region in requests to stores that have no regions.
 const REGION_ELSEWHERE: &str = "us-east-1";
 
 /// A prefix of a bucket. Cheap to clone.

@@ -412,7 +412,10 @@ fn a_dry_run_is_left_out_of_rules_about_success() {
         assert_eq!(hits(&selection(lines), &dry), on_dry, "{lines}");
         assert_eq!(hits(&selection(lines), &wet), on_wet, "{lines}");
     }
-    assert!(hits(&selection("outcome: success"), &event("delete", "?dryRun=All")), "its body decides");
+    assert!(
+        hits(&selection("outcome: success"), &event("delete", "?dryRun=All")),
+        "whether a delete is a dry run depends on its body"
+    );
 }
 
 /// `generateName` leaves the name to the API server, which names it in its response.

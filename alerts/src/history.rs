@@ -426,7 +426,11 @@ mod tests {
         let with = |more: &[(i64, usize)]| spikes(&[&usual[..], more].concat());
         assert_eq!(with(&[(48, 200)]), [(48, 20)], "3 × (5 and a deviation of 1)");
         assert_eq!(with(&[(48, 19)]), []);
-        assert_eq!(with(&[(48, 200), (49, 200)]), [(48, 20), (49, 20)], "one outlier moves nothing");
+        assert_eq!(
+            with(&[(48, 200), (49, 200)]),
+            [(48, 20), (49, 20)],
+            "one outlier does not change what is usual"
+        );
         assert_eq!(spikes(&[&usual[..20], &[(48, 200)]].concat()), [], "the history is too short");
         assert_eq!(with(&[(48 + 15 * 24, 200)]), [], "the history is too old");
         let nightly: Vec<(i64, usize)> =

@@ -44,12 +44,16 @@ pub(crate) fn bool_text(value: bool) -> &'static str {
 }
 
 /// A stage for each class of stages that lead to the same outcome; the last one stands for all
-/// other stages. The next constants do the same for codes, statuses, decisions and logins.
+/// other stages.
 const STAGES: [Option<&str>; 5] =
     [None, Some("ResponseComplete"), Some("RequestReceived"), Some("Panic"), Some("another")];
+/// A response code for each class of codes that lead to the same outcome.
 const CODES: [Option<i32>; 3] = [Some(200), Some(CODE_FAILURE_MIN), None];
+/// A status for each class of statuses; `None` stands for all other statuses.
 const STATUSES: [Option<&str>; 3] = [Some("Failure"), Some("Success"), None];
+/// A decision of the authorizer for each class of decisions; `None` stands for all other decisions.
 const DECISIONS: [Option<&str>; 3] = [Some("allow"), Some("forbid"), None];
+/// A login decision for each class of login decisions; `None` stands for all other decisions.
 const LOGINS: [Option<&str>; 3] = [Some("allow"), Some("deny"), None];
 /// The login class of a request for a resource, which cannot be a login.
 const NO_LOGIN: usize = LOGINS.len() - 1;

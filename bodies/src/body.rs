@@ -338,7 +338,7 @@ mod tests {
         let values = |count: usize| format!("[{}0]", "0,".repeat(count - 2));
         assert!(parse(&values(VALUES_MAX)).is_some());
         assert!(parse(&values(VALUES_MAX + 1)).is_none());
-        assert!(parse(&format!("{padded} 1")).is_none(), "one value");
+        assert!(parse(&format!("{padded} 1")).is_none(), "only one value is parsed");
         let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         assert!(parse(&deep(127)).is_some(), "an event of depth 128 has bodies of depth 127");
         assert!(parse(&deep(4096)).is_none());

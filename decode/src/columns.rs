@@ -454,7 +454,7 @@ impl RecordColumn {
     }
 }
 
-/// What [`RecordColumn`] collected.
+/// The records that a [`RecordColumn`] has collected.
 pub(crate) struct Records<'t> {
     text: &'t [u8],
     copies: Vec<u8>,

@@ -31,7 +31,7 @@ pub(crate) fn escape(style: Style, text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// What there is to escape in a text.
+/// The kind of characters in a text that need escapes.
 enum Met {
     Nothing,
     /// Quotes, backslashes, and characters below U+0020.
@@ -39,7 +39,8 @@ enum Met {
     Other,
 }
 
-/// Returns what there is to escape in `text`. The loop has no early exit, so that it is vectorised.
+/// Returns which kind of characters in `text` need escapes. The loop has no early exit, so that it
+/// is vectorised.
 fn met(rules: &Escapes, text: &[u8]) -> Met {
     let mask = |is_escaped: bool| if is_escaped { 0xff } else { 0 };
     let (html, slash, delete) = (mask(rules.html), mask(rules.slash), mask(rules.delete));

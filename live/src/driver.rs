@@ -347,7 +347,7 @@ struct Reached {
     broker_offset: Option<i64>,
 }
 
-/// What one seal will carry.
+/// An epoch: the rows, alerts and positions that one seal will carry.
 #[derive(Default)]
 struct SealEpoch {
     number: u64,

@@ -67,10 +67,11 @@ pub struct Metrics {
     pub unsealed: AtomicU64,
     /// The id of the redaction policy, if there is one.
     pub redaction_policy: OnceLock<u64>,
-    /// Sealed events that were redacted. The next two count the values in them that were dropped,
-    /// and those that were replaced by tokens.
+    /// Sealed events that were redacted.
     pub redacted_events: AtomicU64,
+    /// Values in these events that were dropped.
     pub dropped_values: AtomicU64,
+    /// Values in these events that were replaced by tokens.
     pub tokenised_values: AtomicU64,
     /// Bytes of text under way.
     pub text_bytes: AtomicU64,
@@ -89,9 +90,9 @@ pub struct Metrics {
     pub restarts: AtomicU64,
     /// Rules in use.
     pub rules: AtomicU64,
-    /// How often the rules were replaced while the pipeline ran. The next counter has the reloads
-    /// that were refused.
+    /// How often the rules were replaced while the pipeline ran.
     pub rule_reloads: AtomicU64,
+    /// How often a replacement of the rules was refused, because a file is broken.
     pub rule_reloads_refused: AtomicU64,
     /// How often the conservation sum did not hold.
     pub conservation_failures: AtomicU64,

@@ -28,7 +28,7 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(15);
 /// How often a waiting sealer checks whether to give up.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What one seal makes durable.
+/// The rows, alerts and positions that one seal makes durable.
 pub(super) struct SealBatch {
     pub(super) epoch: u64,
     pub(super) row_groups: Vec<EncodedRowGroup>,

@@ -787,7 +787,7 @@ mod tests {
         set_old(&path);
         let read = follow(options(folder.path()), |pipeline| {
             std::thread::sleep(Duration::from_millis(200));
-            assert_eq!(pipeline.trouble(), None, "it may still be written");
+            assert_eq!(pipeline.trouble(), None, "a new file may still be written, so it is not reported");
             wait_until("it is reported", || {
                 pipeline.trouble().is_some_and(|text| text.contains("audit.log.gz"))
             });

@@ -290,7 +290,7 @@ mod tests {
         groups.not_stored(&[held]);
         groups.take(of("a", 2), 1_000);
         let due = groups.due(61_000);
-        assert!(groups.due(61_000).is_empty(), "its summary is being written");
+        assert!(groups.due(61_000).is_empty(), "while the summary is being written, it is not due again");
         groups.not_stored(&due);
         let again = groups.due(61_000);
         assert!(matches!(&again[..], [Entry::Summary { alert, .. }] if alert.event_count == 1), "{again:?}");

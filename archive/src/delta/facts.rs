@@ -22,15 +22,16 @@ pub const STATISTICS_SOURCE: &str = "source";
 pub const STATISTICS_OFFSET: &str = "source_offset";
 
 /// Tag of an `add`, in a bucket: the version of the object that the lock protects. `docs/proof.md`
-/// describes this tag and the next four.
+/// describes all five tags.
 pub const TAG_VERSION: &str = "version_id";
-/// Tag: hash of the file's bytes.
+/// Tag of an `add`: the hash of the file's bytes.
 pub const TAG_SHA256: &str = "sha256";
-/// Tag: Merkle root over the records in the order of rows.
+/// Tag of an `add`: the Merkle root over the records in the order of rows.
 pub const TAG_RECORD_ROOT: &str = "record_root";
-/// Tag: number of rows.
+/// Tag of an `add`: the number of rows.
 pub const TAG_ROWS: &str = "rows";
-/// Tag: map from source partition to least offset, greatest offset and number of rows, as JSON.
+/// Tag of an `add`: a map from source partition to least offset, greatest offset and number of
+/// rows, as JSON.
 pub const TAG_OFFSETS: &str = "offsets";
 
 /// AppId of the only `txn` in a commit that closes its volume.

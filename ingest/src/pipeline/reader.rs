@@ -61,7 +61,7 @@ pub(super) struct Together {
     taken: Taken,
 }
 
-/// What the reader has sent so far.
+/// Counts of what the reader has sent so far.
 #[derive(Default)]
 pub(super) struct Sent {
     jobs: u64,

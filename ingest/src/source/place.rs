@@ -494,7 +494,7 @@ mod tests {
         let mut heads = Heads::default();
         for number in 0..HEADS_MAX + 9 {
             heads.remember_start(&number.to_string(), vec![1]);
-            assert!(heads.differs("0", &[2], 1), "one that is used stays");
+            assert!(heads.differs("0", &[2], 1), "a beginning that is used is kept");
         }
         assert_eq!(heads.heads.len(), HEADS_MAX);
     }

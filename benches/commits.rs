@@ -134,7 +134,7 @@ fn main() {
     costs(&location, commits);
 }
 
-/// The table of costs, from the measured size of a commit, a file in a checkpoint and a signature.
+/// Prints the table of costs, which is computed from the bytes of the archive at `location`.
 fn costs(location: &Path, commits: u64) {
     let checkpoints = bytes(location, ".checkpoint.parquet") as f64;
     // A checkpoint is written after every interval, and names all files of the volume again.

@@ -754,7 +754,8 @@ mod tests {
         found.iter().map(ToString::to_string).collect()
     }
 
-    /// The default file, in which the keys and sections that are commented out are now active.
+    /// Returns the default file with every key and section active, also those that are commented
+    /// out.
     fn shown() -> String {
         let key = |line: &str| {
             line.strip_prefix('#').is_some_and(|rest| {

@@ -47,7 +47,8 @@ pub(crate) fn bool_text(value: bool) -> &'static str {
 /// other stages.
 const STAGES: [Option<&str>; 5] =
     [None, Some("ResponseComplete"), Some("RequestReceived"), Some("Panic"), Some("another")];
-/// A response code for each class of codes that lead to the same outcome.
+/// A response code for each class of codes that lead to the same outcome; `None` stands for all
+/// other codes.
 const CODES: [Option<i32>; 3] = [Some(200), Some(CODE_FAILURE_MIN), None];
 /// A status for each class of statuses; `None` stands for all other statuses.
 const STATUSES: [Option<&str>; 3] = [Some("Failure"), Some("Success"), None];

@@ -170,7 +170,8 @@ mod tests {
         }
     }
 
-    /// The `width` bits of a packed run that start at bit `at`, read the slow and obvious way.
+    /// Returns the `width` bits of a packed run that start at bit `at`, read in the slow and
+    /// obvious way.
     fn bits_at(bytes: &[u8], at: usize, width: usize) -> u64 {
         (0..width).map(|bit| u64::from(bytes[(at + bit) / 8] >> ((at + bit) % 8) & 1) << bit).sum()
     }

@@ -199,7 +199,7 @@ mod tests {
         (theirs, ours)
     }
 
-    /// `us` as rows of the UTC time `t`.
+    /// Returns a batch with the UTC times `us` in its column `t`.
     fn times(us: &[i64]) -> String {
         let values = us.iter().map(|us| format!("({us})")).collect::<Vec<_>>().join(", ");
         format!(
@@ -207,7 +207,7 @@ mod tests {
         )
     }
 
-    /// Times, many of them at the edge of a step.
+    /// Generates times, many of them at the edge of a step.
     fn any_time() -> impl Strategy<Value = i64> {
         let edge =
             (THEIRS_US, 0..STEPS.len(), -1..=1_i64, any::<bool>()).prop_map(|(us, step, by, at_end)| {

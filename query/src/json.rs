@@ -142,7 +142,7 @@ mod tests {
     const ROWS: &str = r#"(VALUES (1, '{"a":{"b":3,"c":[1,"x",null],"n":null,"t":true},"s":"q\"s","big":12345678901234567890}'),
         (2, '{"a":{"b":10}}'), (3, 'no json'), (4, NULL)) AS v(id, j)"#;
 
-    /// The first column of the answer, as text.
+    /// Returns the first column of the answer to a query, as text.
     async fn answer(sql: &str) -> Vec<String> {
         answered(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }

@@ -95,7 +95,7 @@ impl Reason {
         }
     }
 
-    /// The reason that explains a difference, if there is one.
+    /// Returns the reason that explains a difference; `None` if no reason does.
     fn of(rule: &Rule, event: &Json) -> Option<Reason> {
         rule.lines.iter().find_map(|line| Reason::of_line(line, event))
     }

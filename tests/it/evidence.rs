@@ -725,7 +725,7 @@ fn later_changes_of_the_archive_are_reported_but_not_as_findings() {
     assert!(ours(&path("rotated"), &public, Some(&path("archive"))).0.contains("forked"));
 }
 
-/// An event whose names are all attempts to break out of the HTML report.
+/// Returns an event whose names are all attempts to break out of the HTML report.
 fn hostile(number: u32) -> String {
     let name = "</td><script>alert(1)</script><img src=x onerror=alert(2)>";
     let event = json!({

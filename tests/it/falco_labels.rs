@@ -93,7 +93,7 @@ impl Label {
         }
     }
 
-    /// The event that the label is about.
+    /// Returns the file and the line of the event that the label is about.
     fn event(&self) -> (&str, usize) {
         (&self.file, self.line)
     }

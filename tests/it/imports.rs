@@ -314,7 +314,7 @@ struct Said {
 }
 
 impl Said {
-    /// The first name of each path, but not the empty one in front of a leading `::`.
+    /// Returns the first name of each path, but not the empty one in front of a leading `::`.
     fn first(&self) -> impl Iterator<Item = &str> {
         let paths =
             self.uses.iter().map(|(_, one, _)| &one.path).chain(self.paths.iter().map(|(_, path)| path));

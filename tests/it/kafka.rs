@@ -404,7 +404,7 @@ fn transaction_markers_are_skipped() {
     running.stop().expect("a stop is not a failure");
 }
 
-/// Lines of a kilobyte, to fill a log.
+/// Returns lines of a kilobyte, to fill a log.
 fn long_lines(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
     numbers.map(|number| format!("{number:08} {}", "x".repeat(1_000)).into_bytes()).collect()
 }

@@ -30,8 +30,8 @@ use crate::proof::{
 };
 use crate::run::{expect_code, log, write};
 
-/// An event with something in every column. Its note contains a brace. No form can have a brace in
-/// a string, so the record stays in `raw`.
+/// Returns an event with something in every column. Its note contains a brace. No form can have a
+/// brace in a string, so the record stays in `raw`.
 fn event(number: usize) -> Value {
     json!({
         "kind": "Event",

@@ -21,7 +21,8 @@ fn patient(number: usize) -> String {
     format!("{MARK}-patient-{}", number % PATIENTS)
 }
 
-/// An event: a Secret that is written, a patient's record that is written or read, or a pod.
+/// Returns an event: a Secret that is written, a patient's record that is written or read, or a
+/// pod.
 fn event(number: usize) -> String {
     let (group, resource, verb, request, response) = match number % 4 {
         0 => {

@@ -34,13 +34,13 @@ const RULES: &str = "title: Every request\nid: 6d1f0d0a-52b1-4a39-9a0e-6a3f0d6f7
     message: '{user.username} {actor} {requestURI} {exec.command} {request} {object}'\n\
     next_steps: 'Ask {user.username} about {requestURI}.'\n";
 
-/// A marker, as events contain it. It is also valid base64.
+/// Returns a marker, as events contain it. It is also valid base64.
 fn marker(number: usize) -> String {
     format!("{MARK}{number:08}")
 }
 
-/// An event with markers in all places of its kind, in the order and with the escapes of an API
-/// server.
+/// Returns an event with markers in all places of its kind, in the order and with the escapes of an
+/// API server.
 pub fn event(number: usize) -> String {
     let mut next = 0;
     let mut mark = || {
@@ -171,7 +171,7 @@ pub fn lines(numbers: std::ops::Range<usize>, wrapped: bool) -> (Vec<u8>, usize)
     (log, records)
 }
 
-/// A policy that names every place where an event has a marker.
+/// Returns a policy that names every place where an event has a marker. Makes its key if needed.
 pub fn policy(folder: &Path, key: &str) -> String {
     let path = folder.join("redact.key");
     if !path.exists() {
@@ -249,7 +249,8 @@ pub fn count(archive: &Path, sql: &str) -> usize {
     usize::try_from(number(archive, sql)).expect("a count")
 }
 
-/// A folder with an input, a policy and the rules.
+/// Makes a folder with an input, a policy and the rules. Returns the folder, the path of the input
+/// and the number of its records.
 pub fn setting(records: usize, wrapped: bool) -> (tempfile::TempDir, PathBuf, usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let input = folder.path().join("input");
@@ -332,8 +333,8 @@ fn policy_of_other_key(folder: &Path) -> PathBuf {
     write(&other, "policy.toml", text.as_bytes())
 }
 
-/// A configuration of `run` without its archive and policy: the log is followed, a webhook listens,
-/// and alerts go to a file and to the receiver at `url`. Everything is kept in `folder`.
+/// Returns a configuration of `run` without its archive and policy: the log is followed, a webhook
+/// listens, and alerts go to a file and to the receiver at `url`. Everything is kept in `folder`.
 pub fn sources(folder: &Path, log: &Path, url: &str, token: &Path, secret: &Path) -> String {
     let at = |name: &str| folder.join(name);
     format!(
@@ -598,7 +599,7 @@ fn correlations_continue_over_a_restart_by_their_tokens() {
     assert_eq!(files_with_markers(folder.path()), Vec::<PathBuf>::new());
 }
 
-/// An event without a body, which a policy does not change.
+/// Returns an event without a body, which a policy does not change.
 fn plain_event(number: usize) -> Value {
     let event = event(8 * number + 7);
     let mut event: Value = serde_json::from_str(&event).expect("JSON");
@@ -756,7 +757,7 @@ fn an_empty_member_of_a_reference_says_nothing() {
     verified(&archive);
 }
 
-/// The user of a patient's event, which is a marker.
+/// Returns the user of a patient's event, which is a marker.
 fn user_of(number: usize) -> String {
     let text: Value = serde_json::from_str(&event(number)).expect("JSON");
     text["user"]["username"].as_str().expect("a user").to_owned()

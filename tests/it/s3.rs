@@ -60,7 +60,7 @@ pub fn number(endpoint: &str, location: &str, sql: &str) -> i64 {
     out.lines().nth(1).unwrap_or_default().parse().unwrap_or_else(|_| panic!("{sql}: {out}"))
 }
 
-/// Exit code and findings, by item.
+/// Runs `archive check`, and returns its exit code and its report.
 pub fn check(endpoint: &str, location: &str) -> (Option<i32>, Value) {
     let output = output(at(endpoint).args(["archive", "check", "--json", location]));
     let document = serde_json::from_slice(&output.stdout);

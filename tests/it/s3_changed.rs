@@ -9,7 +9,7 @@ use crate::s3::{Outsider, append_commit, at, check, findings, ingest, init, numb
 
 const RULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/alerts/rules/rbac-cluster-admin-binding.yml");
 
-/// Ids of the delete markers of a bucket, with their keys.
+/// Returns the key and the id of each delete marker in a bucket.
 fn markers(outsider: &Outsider, bucket: &str) -> Vec<(String, String)> {
     let listed = outsider.runtime.block_on(outsider.client.list_object_versions().bucket(bucket).send());
     let of = |text: Option<&str>| text.expect("a listing has it").to_owned();

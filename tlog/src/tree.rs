@@ -301,7 +301,7 @@ mod tests {
 
     use super::*;
 
-    /// The definition of the root in the RFC, word by word.
+    /// Computes the root as RFC 6962 defines it, word by word.
     fn mth(leaves: &[Vec<u8>]) -> Hash {
         match leaves {
             [] => Hash(Sha256::digest([]).into()),
@@ -371,7 +371,7 @@ mod tests {
         }
     }
 
-    /// PROOF and SUBPROOF of RFC 6962, section 2.1.2, word by word.
+    /// Computes PROOF and SUBPROOF of RFC 6962, section 2.1.2, word by word.
     fn proof(old: usize, leaves: &[Vec<u8>], is_whole: bool) -> Vec<Hash> {
         if old == leaves.len() {
             return if is_whole { Vec::new() } else { vec![mth(leaves)] };

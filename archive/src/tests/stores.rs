@@ -101,8 +101,8 @@ fn inside_a_bucket() {
     assert_eq!(weaker.retention(), Some(Retention { mode: LockMode::Compliance, years: 6 }));
 }
 
-/// When more years are promised, an existing writer locks new objects for that number of years from
-/// its next seal on.
+/// Checks that when more years are promised, an existing writer locks new objects for that number
+/// of years from its next seal on.
 fn a_promise_grows_under_a_writer(archive: &Archive, opened: impl Fn() -> Archive) {
     let mut writer = archive.writer().expect("a writer");
     seal(&mut writer, "file/promise", None).expect("sealed");
@@ -185,8 +185,8 @@ fn a_new_year_fences_too(archive: &Archive) {
     assert_eq!(archive.snapshot(Table::Events).expect("a snapshot").rows(), 4);
 }
 
-/// A writer closes a volume before it starts the next one, and a writer that still has files for
-/// the closed one stops.
+/// Checks that a writer closes a volume before it starts the next one, and that a writer that still
+/// has files for the closed one stops.
 fn a_full_volume_fences(archive: &Archive) {
     let full = WriterOptions { volume_commits_max: 3, ..options(fixed_2026) };
     let mut first = archive.writer_with(full.clone(), || {}).expect("a writer");

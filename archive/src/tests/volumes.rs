@@ -106,7 +106,7 @@ fn wait<T: Send + 'static>(future: impl Future<Output = Result<T>> + Send + 'sta
     background::wait(future).expect("done")
 }
 
-/// Commits one position; returns the volume.
+/// Commits one position, and returns the log of the volume and the outcome.
 fn commit_one(mut log: VolumeLog, offset: i64) -> (VolumeLog, Result<Committed>) {
     let addition =
         Addition { positions: vec![(PARTITION.to_owned(), position(offset))], ..Addition::default() };

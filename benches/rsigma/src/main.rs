@@ -48,7 +48,7 @@ fn events() -> Vec<String> {
     }
 }
 
-/// The event as rsigma sees it, with our virtual fields.
+/// Returns the event as rsigma gets it, with our virtual fields.
 fn for_them(line: &str) -> Json {
     let mut event: Json = serde_json::from_str(line).expect("the generator writes JSON");
     let text = |path: &str| event.pointer(path).and_then(Json::as_str).map(str::to_owned);
@@ -66,7 +66,7 @@ fn for_them(line: &str) -> Json {
     event
 }
 
-/// Why a rule is left out, if it is.
+/// Returns the reason why a rule is left out, or `None` if it is compared.
 fn left_out(text: &str) -> Option<&'static str> {
     let has = |part: &str| text.contains(part);
     [
@@ -83,7 +83,7 @@ fn left_out(text: &str) -> Option<&'static str> {
     .map(|(_, reason)| reason)
 }
 
-/// Our rules over single events that both can run, as YAML, by name.
+/// Returns our rules over single events that both engines can run, as YAML, by name.
 fn rules() -> (BTreeMap<String, String>, BTreeMap<&'static str, usize>) {
     let ours = RuleSet::builtin().expect("built-in rules load");
     let (mut rules, mut left) = (BTreeMap::new(), BTreeMap::new());
@@ -100,7 +100,8 @@ fn rules() -> (BTreeMap<String, String>, BTreeMap<&'static str, usize>) {
     (rules, left)
 }
 
-/// A document of title, name, logsource and detection alone; `tenant` derives another rule from it.
+/// Returns a document with only the title, name, logsource and detection of a rule; `tenant`
+/// derives another rule from it.
 fn bare(name: &str, document: &Value, tenant: Option<usize>) -> String {
     let mut detection =
         document.get("detection").and_then(Value::as_mapping).expect("a rule has a detection").clone();
@@ -233,7 +234,7 @@ fn main() {
 /// Kinds of correlations that both engines have, with the same meaning.
 const KINDS: [&str; 4] = ["event_count", "value_count", "temporal", "temporal_ordered"];
 
-/// A correlation with the rules that feed it, as YAML for ours and for rsigma.
+/// Returns a correlation with the rules that feed it, as YAML for our engine and for rsigma.
 fn correlation(name: &str, document: &Value, all: &RuleSet) -> Result<[String; 2], &'static str> {
     let correlation = document.get("correlation").expect("it is one");
     let kind = correlation.get("type").and_then(Value::as_str).unwrap_or_default();
@@ -274,7 +275,7 @@ fn correlation(name: &str, document: &Value, all: &RuleSet) -> Result<[String; 2
     }))
 }
 
-/// Rule and group of everything that either engine reports for these lines.
+/// Returns what each engine reports for these lines, as pairs of rule and group.
 fn told([rules, theirs]: &[String; 2], lines: &[String]) -> [BTreeSet<(String, String)>; 2] {
     let texts: Vec<&str> = lines.iter().map(String::as_str).collect();
     let set =
@@ -307,7 +308,7 @@ fn told([rules, theirs]: &[String; 2], lines: &[String]) -> [BTreeSet<(String, S
     [ours, theirs]
 }
 
-/// Each request once, in order of time.
+/// Returns each request once, in order of time.
 fn requests<'l>(lines: impl IntoIterator<Item = &'l String>) -> Vec<String> {
     let mut by_time: Vec<(String, String, &String)> = lines
         .into_iter()

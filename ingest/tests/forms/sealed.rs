@@ -23,7 +23,7 @@ use strongroom_tlog::{PrivateKey, Signer};
 use super::dialects::{DIALECTS, batch, event, row};
 
 pub const PARTITION: &str = "file/00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-/// 2026-03-02T12:00:00Z
+/// The time 2026-03-02T12:00:00Z, in microseconds since 1970.
 const NOON_US: i64 = 1_772_452_800_000_000;
 const ROWS: usize = 200;
 
@@ -60,7 +60,7 @@ impl Watch for Nobody {}
 
 type Row = Map<String, Json>;
 
-/// Rows of all dialects in one stream, their records, and the stream.
+/// Makes rows of all dialects in one stream. Returns them, their records, and the stream.
 fn stream() -> (Vec<Row>, Vec<Vec<u8>>, Vec<u8>) {
     let mut runner = TestRunner::deterministic();
     let (mut rows, mut records, mut stream) = (Vec::new(), Vec::new(), Vec::new());
@@ -143,7 +143,7 @@ pub fn second_opinion(archive: &Archive, folder: &Path) -> Option<Json> {
     )
 }
 
-/// Kind and row of each finding that names a row.
+/// Returns the kind and the row of each finding that names a row.
 pub fn places(report: &Json) -> Vec<(String, String)> {
     let findings = report["findings"].as_array().expect("a list").iter();
     let mut places: Vec<_> = findings

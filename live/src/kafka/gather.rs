@@ -161,7 +161,8 @@ mod tests {
         Gather::new(Arc::new(stream), Arc::new(origin), position, next)
     }
 
-    /// A message: how many numbers are missing before it, its value, what is done after it.
+    /// Generates messages: for each, how many numbers are missing before it, its value, and what is
+    /// done after it.
     fn messages() -> impl Strategy<Value = Vec<(i64, Vec<u8>, u8)>> {
         let byte = prop_oneof![Just(b'\n'), Just(b'a'), any::<u8>()];
         proptest::collection::vec((0_i64..3, proptest::collection::vec(byte, 0..9), 0_u8..5), 0..20)

@@ -282,7 +282,7 @@ pub mod tests {
             format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
         }
 
-        /// A token that is valid for ten minutes.
+        /// Makes a token that is valid for ten minutes.
         pub fn valid(&self, now_s: i64) -> String {
             self.token(&self.header(), &claims(now_s))
         }

@@ -8,7 +8,7 @@ use strongroom_redact::{
     Counts, Form, Key, Keys, Policy, Redacted, Redactor, RuleSettings, Settings, Target, Unreadable,
 };
 
-/// The current key of every test.
+/// Returns the key that is the current one in every test.
 pub fn key() -> Key {
     Key::parse(&"0123456789abcdef".repeat(4)).expect("a key")
 }

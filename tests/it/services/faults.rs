@@ -69,7 +69,7 @@ impl Faults {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// How many answers were lost after the store had done its work.
+    /// Returns how many answers were lost after the store had done its work.
     pub fn lost(&self) -> u64 {
         self.counts.lost.load(Ordering::Relaxed)
     }

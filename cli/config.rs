@@ -660,7 +660,7 @@ fn route_format(route: &Section<'_>) -> RouteFormat {
     }
 }
 
-/// How to connect to brokers, for sources and sinks.
+/// Returns how sources and sinks connect to brokers.
 fn kafka_security(section: &Section<'_>) -> kafka::Security {
     use kafka::{Mechanism, Sasl, Security};
     #[derive(Clone, Copy, PartialEq)]

@@ -38,7 +38,8 @@ impl ClockSeen {
         ClockSeen { said, at: Instant::now() }
     }
 
-    /// What the clock should say now. The time that a machine sleeps does not count.
+    /// Returns the time that the clock should say now. The time that a machine sleeps does not
+    /// count.
     fn expected(&self) -> DateTime<Utc> {
         let passed = TimeDelta::from_std(self.at.elapsed()).unwrap_or(TimeDelta::MAX);
         self.said.checked_add_signed(passed).unwrap_or(DateTime::<Utc>::MAX_UTC)

@@ -378,7 +378,8 @@ struct ValuePlan {
     ints: IntEncoding,
 }
 
-/// How a column is encoded. The choices were made with the measurements of `benches/layout.rs`.
+/// Returns how a column is encoded. The choices were made with the measurements of
+/// `benches/layout.rs`.
 fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
     let bytes = if layout.shared_prefixes { ByteEncoding::DeltaPrefix } else { ByteEncoding::DeltaLength };
     let ints = if layout.deltas { IntEncoding::Delta } else { IntEncoding::SplitBytes };

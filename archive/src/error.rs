@@ -361,7 +361,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// What the user can do about it, if anything.
+    /// Returns what the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             LogError::KeyNotCurrent { .. } => {
@@ -420,7 +420,7 @@ impl ArchiveError {
         }
     }
 
-    /// What the user can do about it, if anything.
+    /// Returns what the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             ArchiveError::LocationScheme { .. } => {

@@ -571,7 +571,7 @@ pub(crate) struct Added {
     pub(crate) partitions: BTreeSet<String>,
 }
 
-/// What the given range of commits of each volume added.
+/// Returns what the commits in a range of each volume added.
 pub(crate) async fn added(site: &Site, table: Table, ranges: Vec<(Period, u64, u64)>) -> Result<Added> {
     let mut added = Added { paths: HashSet::new(), partitions: BTreeSet::new() };
     for (period, first, last) in ranges {

@@ -317,7 +317,7 @@ impl Writer {
         })
     }
 
-    /// How far `partition` is stored in `table`; `None` if `table` has no position of it.
+    /// Returns how far `partition` is stored in `table`; `None` if `table` has no position of it.
     ///
     /// A run reads its source from the position in `events`. It leaves out rows for another table
     /// that are before the position in that table.
@@ -348,7 +348,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What the clock said at the last seal, for the next writer of this process.
+    /// Returns what the clock said at the last seal, for the next writer of this process.
     pub fn clock_seen(&self) -> Option<ClockSeen> {
         self.options.clock_seen
     }

@@ -122,7 +122,7 @@ impl EvidenceError {
         )
     }
 
-    /// What the user can do about it, if anything.
+    /// Returns what the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             EvidenceError::Proof(error) => error.hint(),

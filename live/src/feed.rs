@@ -149,7 +149,7 @@ impl SourceCounters {
         (!trouble.is_empty()).then(|| trouble.clone())
     }
 
-    /// When something was last handed over.
+    /// Returns when something was last handed over.
     pub fn last_chunk(&self) -> Option<Instant> {
         *lock(&self.last)
     }

@@ -176,7 +176,7 @@ impl Metrics {
         self.tokenised_values.fetch_add(counts.tokenised, Ordering::Relaxed);
     }
 
-    /// How long ago the oldest record that is not sealed arrived.
+    /// Returns how long ago the oldest record that is not sealed arrived.
     pub fn oldest_unsealed(&self) -> Option<Duration> {
         lock(&self.oldest).map(|arrived| arrived.elapsed())
     }
@@ -185,7 +185,7 @@ impl Metrics {
         *lock(&self.oldest) = arrived;
     }
 
-    /// Why sealing is held up; `None` if it is not.
+    /// Returns why sealing is held up; `None` if it is not.
     pub fn trouble(&self) -> Option<String> {
         lock(&self.trouble).clone()
     }

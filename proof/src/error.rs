@@ -64,7 +64,7 @@ impl From<ArchiveError> for ProofError {
 }
 
 impl ProofError {
-    /// What the user can do about it, if anything.
+    /// Returns what the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             ProofError::WitnessForgot { .. } => Some(

@@ -100,7 +100,7 @@ const EXCERPT_CHARS: usize = 50;
 const SUGGESTION_DISTANCE_SHARE: usize = 2;
 
 impl QueryError {
-    /// What the user can do about it, if anything.
+    /// Returns what the user can do about it, if anything.
     pub fn hint(&self) -> Option<String> {
         match self {
             QueryError::Archive(error) => error.hint().map(str::to_owned),

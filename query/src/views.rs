@@ -185,7 +185,7 @@ WHERE stage = 'RequestReceived' AND (verb IS NULL OR verb <> 'watch')
     },
 ];
 
-/// What each table holds, for listings.
+/// Returns what a table has in it, for listings.
 pub(crate) const fn about(table: Table) -> &'static str {
     match table {
         Table::Events => "one row for each audit event",

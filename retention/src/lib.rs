@@ -133,7 +133,7 @@ impl From<ArchiveError> for RetentionError {
 }
 
 impl RetentionError {
-    /// What the user can do about it, if anything.
+    /// Returns what the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             RetentionError::KeyNeeded => {

@@ -102,7 +102,7 @@ impl StoreError {
         )
     }
 
-    /// What the user can do about it, if anything.
+    /// Returns what the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             StoreError::RootGone { .. } => {

@@ -78,7 +78,7 @@ impl S3Error {
         error.get_ref()?.downcast_ref()
     }
 
-    /// What the user can do about it, if anything.
+    /// Returns what the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             failure if failure.is_bucket_missing() => Some("`strongroom archive init` creates the bucket"),

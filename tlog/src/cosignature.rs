@@ -57,8 +57,8 @@ impl WitnessKey {
         self.key.id_as(&self.name, COSIGNATURE_TYPE)
     }
 
-    /// When the witness cosigned the text of `note`, in seconds since 1970; `None` if it did not.
-    /// If there are several cosignatures, the oldest counts.
+    /// Returns when the witness cosigned the text of `note`, in seconds since 1970; `None` if it
+    /// did not. If there are several cosignatures, the oldest counts.
     ///
     /// # Errors
     /// If a cosignature with the name and the id of this witness is invalid.

@@ -39,7 +39,7 @@ pub enum TlogError {
 }
 
 impl TlogError {
-    /// What the user can do about it, if anything.
+    /// Returns what the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             TlogError::KeyOpen { .. } => {

@@ -116,7 +116,7 @@ fn element(text: &[u8], depth_max: usize, writers: &Writers) -> Result<PlainEven
     }
 }
 
-/// Why `text` is not an event, from which follows whether its layers are opened.
+/// Returns why `text` is not an event. That decides whether its layers are opened.
 fn why_not(text: &[u8], depth_max: usize, writers: &Writers) -> Refusal {
     match bare_event(text, depth_max, writers) {
         Err(refusal) => refusal,

@@ -152,14 +152,14 @@ impl Origin {
         origin
     }
 
-    /// What a tag, a path or a sourcetype alone says.
+    /// Returns what a tag, a path or a sourcetype says alone.
     pub(super) fn of_tag(tag: &str) -> Origin {
         let mut origin = Origin::default();
         origin.path(tag, Where::Anywhere);
         origin
     }
 
-    /// What the name of a log stream of CloudWatch and the name of its group say.
+    /// Returns what the names of a log stream of CloudWatch and of its group say.
     pub(super) fn of_stream(stream: Option<&str>, group: Option<&str>) -> Origin {
         let mut origin = Origin::of_tag(stream.unwrap_or_default());
         origin.streams.extend(stream.map(str::to_owned));

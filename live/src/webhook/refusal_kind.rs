@@ -20,7 +20,7 @@ macro_rules! kinds {
                 match self { $(RefusalKind::$kind => $name,)* }
             }
 
-            /// What an operator should check.
+            /// Returns what an operator should check.
             pub(super) fn hint(self) -> &'static str {
                 match self { $(RefusalKind::$kind => $hint,)* }
             }

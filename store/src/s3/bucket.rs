@@ -364,8 +364,8 @@ impl S3 {
         }
     }
 
-    /// How many seconds the store's clock is ahead of ours. The dates in the store's answers have a
-    /// precision of one second.
+    /// Returns how many seconds the store's clock is ahead of ours. The dates in the store's
+    /// answers have a precision of one second.
     pub async fn clock_ahead(&self) -> Result<Option<i64>, S3Error> {
         repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).customize();

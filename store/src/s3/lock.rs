@@ -28,9 +28,9 @@ pub struct Protection {
 }
 
 impl S3 {
-    /// What protects a version. Takes one request for the object's head, and one more for each of
-    /// lock and hold that the answer omits, because a store omits both a value that is not set and
-    /// a value that it refuses to show.
+    /// Returns what protects a version. Takes one request for the object's head, and one more for
+    /// each of lock and hold that the answer omits, because a store omits both a value that is not
+    /// set and a value that it refuses to show.
     pub async fn protection(&self, name: &Path, version: Option<&str>) -> Result<Protection, S3Error> {
         let key = self.key(name);
         let mut found = repeat(self.timeout(0), || async {

@@ -43,7 +43,7 @@ enum Command {
     },
 }
 
-/// All sinks of a configuration, those of `[alerts]` first.
+/// Returns all sinks of a configuration, those of `[alerts]` first.
 fn all(config: &Config) -> Vec<SinkConfig> {
     sinks::of_alerts(&config.alerts).into_iter().chain(config.sinks.iter().cloned()).collect()
 }

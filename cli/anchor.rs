@@ -126,7 +126,7 @@ impl TimestampConfig {
         Ok(TimestampConfig { url: url.to_owned(), http, authorities, interval })
     }
 
-    /// Name of the authority in messages and metrics.
+    /// Returns the name of the authority in messages and metrics.
     pub fn name(&self) -> String {
         self.http.url.host_str().unwrap_or(&self.url).to_owned()
     }

@@ -28,7 +28,7 @@ impl ClockWatch {
         ClockWatch { clock: SystemTime::now(), time: Instant::now() }
     }
 
-    /// The step since the last call, if there was one.
+    /// Returns the step since the last call, if there was one.
     pub fn step(&mut self) -> Option<Step> {
         self.step_at(SystemTime::now(), Instant::now())
     }

@@ -341,7 +341,7 @@ fn limits(root: &Section<'_>) -> (LiveOptions, Option<Arc<Signer>>) {
     (options, signer)
 }
 
-/// The signer: a key in a file or a variable, or a program that has a key.
+/// Returns the signer: a key in a file or a variable, or a program that has a key.
 fn signer(section: &Section<'_>) -> Option<Arc<Signer>> {
     let (file, variable) = (section.path("key_file"), section.string("key_env"));
     let (program, public) =

@@ -108,7 +108,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
-/// The sources of an archive, in the order in which they are written.
+/// Returns the sources of an archive, in the order in which they are written.
 fn sources(archive: &Archive) -> Result<Vec<Source>, CliError> {
     let sources = archive.sources().map_err(archive_error)?;
     let mut keyed = Vec::with_capacity(sources.len());
@@ -138,7 +138,7 @@ fn sources(archive: &Archive) -> Result<Vec<Source>, CliError> {
     Ok(keyed.into_iter().map(|(_, source)| source).collect())
 }
 
-/// The time of the first event of a partition, among its first rows.
+/// Returns the time of the first event of a partition, among its first rows.
 fn first_event(rows: &mut Rows) -> Result<Option<i64>, CliError> {
     let rows = rows.next();
     let Some(batch) = rows.transpose().map_err(archive_error)? else { return Ok(None) };

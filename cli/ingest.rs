@@ -208,7 +208,7 @@ fn print_skipped(passed_over: &PassedOver) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The rules of a run: the built-in ones, and the user's own.
+/// Returns the rules of a run: the built-in ones, and the user's own.
 pub fn load_rules(no_builtin: bool, own: &[PathBuf]) -> Result<RuleSet, CliError> {
     let rules = if no_builtin { RuleSet::load(own) } else { RuleSet::builtin_and(own) };
     rules.map_err(unusable_rules)
@@ -265,8 +265,9 @@ pub fn exit_code(report: &Report) -> u8 {
     }
 }
 
-/// Number of rejects, except records of other logs that a cloud sends in the same stream. An empty
-/// file is a reject too, and like any other it counts only in the run in which it is new.
+/// Returns the number of rejects, except records of other logs that a cloud sends in the same
+/// stream. An empty file is a reject too, and like any other it counts only in the run in which it
+/// is new.
 fn unexpected_rejects(report: &Report) -> u64 {
     let expected = report.rejects_by_reason.get(Reason::OtherCategory.as_str());
     report.counts.rejects - expected.copied().unwrap_or(0).min(report.counts.rejects)
@@ -358,7 +359,7 @@ impl Screen {
         Screen { bar, quiet, print_from, alerts_file, failed: None }
     }
 
-    /// A screen that prints alerts of `severity` and above, and writes no file.
+    /// Returns a screen that prints alerts of `severity` and above, and writes no file.
     pub fn printing_from(severity: Severity) -> Self {
         Screen::new(false, severity, None)
     }

@@ -38,7 +38,7 @@ pub fn public_key(text: &str) -> Result<PublicKey, String> {
 }
 
 impl KeyArgs {
-    /// The signer named by the command line or the environment, if any.
+    /// Returns the signer named by the command line or the environment, if any.
     pub fn signer(&self) -> Result<Option<Arc<Signer>>, CliError> {
         let text = std::env::var(KEY_VARIABLE).ok().filter(|text| !text.is_empty());
         let signer = match (&self.key, &self.signer, text) {

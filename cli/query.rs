@@ -129,7 +129,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     }
 }
 
-/// A runtime with as many threads as the session may use.
+/// Returns a runtime with as many threads as the session may use.
 pub fn runtime(args: &SessionArgs) -> Result<Runtime, CliError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = args.threads {

@@ -416,13 +416,13 @@ fn print_json(redactor: &Redactor, preview: &Preview, rules: &RuleSet) -> std::i
     writeln!(term::stdout().lock(), "{document:#}")
 }
 
-/// The parts of a policy that would replace something.
+/// Returns the parts of a policy that would replace something.
 pub fn parts_json(redactor: &Redactor, preview: &Preview) -> serde_json::Value {
     let part = |(label, replaced): (&u16, &preview::Replaced)| json!({ "part": redactor.label(*label), "values": replaced.values, "events": replaced.events });
     preview.by_label.iter().map(part).collect()
 }
 
-/// The rules that cannot see a field, with the fields and the numbers of events.
+/// Returns the rules that cannot see a field, with the fields and the numbers of events.
 pub fn hidden_json(rules: &RuleSet, hidden: &Hidden) -> serde_json::Value {
     let alerting = (0..rules.rules().len()).filter(|at| rules.rules()[*at].alerts);
     let blind = alerting.map(|at| (rules.rules()[at].name.clone(), json!(hidden.fields(rules, at))));

@@ -137,7 +137,7 @@ impl ArchiveArgs {
         })
     }
 
-    /// A bar over objects, and the callback that moves it.
+    /// Returns a bar over objects, and the callback that moves it.
     pub fn bar(&self) -> (ProgressBar, Progress) {
         let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(0), target);
@@ -230,7 +230,7 @@ fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
-/// The scope of a hold in words.
+/// Returns the scope of a hold in words.
 pub fn scope_text(scope: &Scope) -> String {
     let mut parts = Vec::new();
     parts.extend(scope.from.map(|from| format!("from {}", time(from))));
@@ -240,7 +240,7 @@ pub fn scope_text(scope: &Scope) -> String {
     if parts.is_empty() { "everything".to_owned() } else { parts.join(", ") }
 }
 
-/// A hold as JSON.
+/// Returns a hold as JSON.
 pub fn hold_json(hold: &HoldState) -> Value {
     let Scope { from, to, namespace, user } = &hold.scope;
     json!({

@@ -452,7 +452,7 @@ fn seen(rules: &Arc<RuleSet>, location: &str, policy: Option<&Path>, days: u32) 
     Ok(Seen { carried: carried(rules, &archive, since_us)?, in_clear, redactor, hidden })
 }
 
-/// The start of the last days of an archive.
+/// Returns the start of the last days of an archive.
 fn since(archive: &Archive, days: u32) -> Result<Option<i64>, CliError> {
     let snapshot = archive.snapshot(Table::Events).map_err(|error| ingest_error(error.into()))?;
     let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);

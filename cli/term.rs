@@ -27,7 +27,7 @@ pub fn counted(number: usize, noun: &str) -> String {
     format!("{} {noun}{plural}", count(number as u64))
 }
 
-/// Bytes in binary units with one decimal: `1.5 MiB`.
+/// Returns the bytes in binary units with one decimal: `1.5 MiB`.
 pub fn bytes(number: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = number as f64;
@@ -219,7 +219,7 @@ fn visible(text: &str, out: &mut String) {
     }
 }
 
-/// A word that a POSIX shell reads back as `text`.
+/// Returns a word that a POSIX shell reads back as `text`.
 pub fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

@@ -200,7 +200,7 @@ fn state_file(archive_id: &str) -> Result<PathBuf, CliError> {
     Ok(folder.join("strongroom").join(format!("verify-{archive_id}.json")))
 }
 
-/// The tree heads that the last check verified; an empty list if there was no check.
+/// Returns the tree heads that the last check verified; an empty list if there was no check.
 fn last_heads(path: &Path, archive_id: &str) -> Result<Vec<TreeHead>, CliError> {
     let report = match std::fs::read(path) {
         Ok(report) => report,

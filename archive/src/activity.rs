@@ -52,12 +52,12 @@ impl ActivityLog {
         Ok(ActivityLog { partition, sealed, reached: sealed.unwrap_or(none) })
     }
 
-    /// Source partition of the records.
+    /// Returns the source partition of the records.
     pub fn partition(&self) -> &str {
         &self.partition
     }
 
-    /// Number of records so far, sealed or not.
+    /// Returns the number of records so far, sealed or not.
     pub fn records(&self) -> i64 {
         self.reached.records
     }
@@ -87,8 +87,8 @@ impl ActivityLog {
         Ok(())
     }
 
-    /// The position to pass to [`Writer::seal`] in a seal that has rows of other sources as well.
-    /// Call [`ActivityLog::has_sealed`] after that seal. `None` if no record was added.
+    /// Returns the position to pass to [`Writer::seal`] in a seal that has rows of other sources as
+    /// well. Call [`ActivityLog::has_sealed`] after that seal. `None` if no record was added.
     pub fn position(&self) -> Option<SourcePosition> {
         let is_new = self.sealed.map_or(self.reached.records > 0, |sealed| sealed != self.reached);
         is_new.then(|| SourcePosition {

@@ -182,7 +182,7 @@ impl ActivityRecord {
         self.subject.as_deref()
     }
 
-    /// The proven bytes.
+    /// Returns the proven bytes.
     pub fn body(&self) -> &str {
         &self.body
     }

@@ -142,7 +142,7 @@ impl Archive {
         }
     }
 
-    /// Absolute path of the archive's folder; in a bucket `s3://bucket/prefix`.
+    /// Returns the absolute path of the archive's folder; in a bucket `s3://bucket/prefix`.
     pub fn root(&self) -> &Path {
         &self.site.root
     }
@@ -157,7 +157,7 @@ impl Archive {
         &self.site.archive_id
     }
 
-    /// The lock of new objects; `None` on a local disk.
+    /// Returns the lock of new objects; `None` on a local disk.
     pub fn retention(&self) -> Option<Retention> {
         match &self.site.store {
             Store::Local => None,
@@ -165,7 +165,8 @@ impl Archive {
         }
     }
 
-    /// The store, root, identity and signer of the archive, for the functions of lower layers.
+    /// Returns the store, root, identity and signer of the archive, for the functions of lower
+    /// layers.
     pub fn site(&self) -> &Site {
         &self.site
     }
@@ -195,7 +196,7 @@ impl Archive {
         background::wait(async move { log_signer.all().await })
     }
 
-    /// The archive's keys. The record of each key is checked against the record before it.
+    /// Returns the archive's keys. The record of each key is checked against the record before it.
     pub fn keys(&self) -> Result<Keys, LogError> {
         let site = self.site.clone();
         background::wait(async move { keys::load(&site).await })
@@ -250,8 +251,8 @@ impl Archive {
         Writer::open(&self.site, options, guard).map(Some)
     }
 
-    /// The current content of `table`. Blocks; may be called from any thread, also inside an async
-    /// runtime.
+    /// Returns the current content of `table`. Blocks; may be called from any thread, also inside
+    /// an async runtime.
     pub fn snapshot(&self, table: Table) -> Result<Snapshot> {
         background::wait(snapshot::load(self.site.clone(), table))
     }
@@ -281,7 +282,8 @@ impl Archive {
         background::run(loaded).await
     }
 
-    /// The bytes of a file in a snapshot of this archive, at the version that its commit names.
+    /// Returns the bytes of a file in a snapshot of this archive, at the version that its commit
+    /// names.
     pub fn contents(&self, file: &FileEntry) -> Contents {
         self.site.store.contents(&file.path, file.size, file.version.as_deref())
     }
@@ -292,16 +294,16 @@ impl Archive {
         self.site.store.contents(path, bytes, version)
     }
 
-    /// Source partitions in the order of their first commit, each with its newest label and its
-    /// current position. Reads every commit of `events`, which is affordable for an export but not
-    /// for a query.
+    /// Returns the source partitions in the order of their first commit, each with its newest label
+    /// and its current position. Reads every commit of `events`, which is affordable for an export
+    /// but not for a query.
     pub fn sources(&self) -> Result<Vec<Source>> {
         let site = self.site.clone();
         background::wait(async move { read::sources(&site).await })
     }
 
-    /// Rows of one partition in `source_offset` order, as batches in `table.file_schema()`. Memory
-    /// holds the rows of one set of overlapping row groups at a time.
+    /// Returns the rows of one partition in `source_offset` order, as batches in
+    /// `table.file_schema()`. Memory holds the rows of one set of overlapping row groups at a time.
     pub fn read_rows(&self, table: Table, partition: &str) -> Result<Rows> {
         Rows::of_partition(self.site.store.clone(), self.snapshot(table)?, partition)
     }
@@ -314,15 +316,15 @@ impl Archive {
         Rows::of_partitions(self.site.store.clone(), self.snapshot(table)?, partitions)
     }
 
-    /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in
-    /// the order of their first commit, each in `source_offset` order. Row groups without such
-    /// events are not read.
+    /// Returns the events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`:
+    /// partitions in the order of their first commit, each in `source_offset` order. Row groups
+    /// without such events are not read.
     pub fn events_since(&self, time_us: i64) -> Result<Rows> {
         self.select_events(EventSelection { since_us: Some(time_us), ..EventSelection::default() })
     }
 
-    /// Some events and some of their columns, in the order of [`Archive::events_since`]. Files and
-    /// row groups outside the requested times are not read.
+    /// Returns some events and some of their columns, in the order of [`Archive::events_since`].
+    /// Files and row groups outside the requested times are not read.
     pub fn select_events(&self, selection: EventSelection) -> Result<Rows> {
         let partitions = self.sources()?.into_iter().map(|source| source.partition).collect();
         Rows::selected(self.site.store.clone(), self.snapshot(Table::Events)?, partitions, selection)
@@ -334,9 +336,9 @@ impl Archive {
         Ok(volumes.into_iter().map(|volume| (volume.period, volume.version)).collect())
     }
 
-    /// Rows that commits of `table` added after `after` and up to `to`, both as returned by
-    /// [`Archive::ends`], in `table.file_schema()`. The rows are ordered by partition, then by
-    /// `source_offset`. A volume that is not in `after` is read from its first commit.
+    /// Returns the rows that commits of `table` added after `after` and up to `to`, both as
+    /// returned by [`Archive::ends`], in `table.file_schema()`. The rows are ordered by partition,
+    /// then by `source_offset`. A volume that is not in `after` is read from its first commit.
     pub fn rows_between(
         &self,
         table: Table,
@@ -369,7 +371,7 @@ pub fn is_of_archive(name: &str) -> bool {
     name == MANIFEST || name.starts_with('_') || Table::ALL.iter().any(|table| table.name() == name)
 }
 
-/// The options for `location`: those in the environment if it is in a bucket, otherwise the
+/// Returns the options for `location`: those in the environment if it is in a bucket, otherwise the
 /// defaults.
 fn options_for(location: &str) -> Result<StoreOptions> {
     if S3::is_location(location) { Ok(StoreOptions::from_env()?) } else { Ok(StoreOptions::default()) }
@@ -404,7 +406,7 @@ impl Place {
         })
     }
 
-    /// The manifest as it was written, if a delete marker hides it.
+    /// Returns the manifest as it was written, if a delete marker hides it.
     fn hidden_manifest(&self) -> Result<Option<Bytes>> {
         let (Store::S3(bucket), None) = (&self.store, self.manifest()?) else { return Ok(None) };
         let (s3, path) = (bucket.s3.clone(), self.manifest_path());

@@ -227,7 +227,7 @@ fn check_local(place: Place) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// A sample of the sealed files of all tables, spread evenly from the oldest to the newest.
+/// Returns a sample of the sealed files of all tables, spread evenly from the oldest to the newest.
 fn sample(archive: &Archive) -> Result<Vec<(PathBuf, Option<String>)>> {
     let mut files = Vec::new();
     for table in Table::ALL {
@@ -237,8 +237,8 @@ fn sample(archive: &Archive) -> Result<Vec<(PathBuf, Option<String>)>> {
     Ok(files.into_iter().rev().step_by(step).collect())
 }
 
-/// The newest commits of all volumes, newest volumes first. They are not sampled, because the loss
-/// of a single unlocked commit makes all files that it names invisible.
+/// Returns the newest commits of all volumes, newest volumes first. They are not sampled, because
+/// the loss of a single unlocked commit makes all files that it names invisible.
 fn commits(archive: &Archive) -> Result<Vec<(PathBuf, Option<String>)>> {
     let mut volumes = Vec::new();
     for table in Table::ALL {
@@ -312,7 +312,7 @@ fn retention_finding(retention: Retention) -> Finding {
     }
 }
 
-/// The items about the bucket as a whole.
+/// Returns the items about the bucket as a whole.
 async fn settings(s3: &S3) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(match s3.lock_configuration().await {
@@ -389,7 +389,7 @@ async fn settings(s3: &S3) -> Vec<Finding> {
     findings
 }
 
-/// The finding about a bucket policy, which should refuse deletion to everyone.
+/// Returns the finding about a bucket policy, which should refuse deletion to everyone.
 fn policy_finding(text: &str) -> Finding {
     let remedy = "install the bucket policy that `strongroom archive init` prints";
     let Ok(policy) = serde_json::from_str::<Value>(text) else {

@@ -385,7 +385,8 @@ fn put_level_run(level: u32, count: usize, out: &mut Vec<u8>) {
 }
 
 impl Column<'_> {
-    /// The range of the levels of `rows` rows from `row` on, and how many values these rows have.
+    /// Returns the range of the levels of `rows` rows from `row` on, and how many values these rows
+    /// have.
     fn page_levels(&self, row: usize, rows: usize, max_definition: u32) -> (Range<usize>, usize) {
         let levels = match &self.repetition {
             Repetition::Each { starts, .. } => starts[row] as usize..starts[row + rows] as usize,
@@ -460,7 +461,8 @@ impl Values<'_> {
         }
     }
 
-    /// Approximate bytes of `count` values from `at` on, to decide where pages of long values end.
+    /// Returns the approximate bytes of `count` values from `at` on, to decide where pages of long
+    /// values end.
     fn bytes_len(&self, at: usize, count: usize) -> usize {
         match self {
             Values::Bytes { values, .. } => values[at..at + count].iter().map(|value| value.len()).sum(),
@@ -611,7 +613,8 @@ impl Values<'_> {
     }
 }
 
-/// The minimum and the maximum of `values`, in one pass and without a branch for each value.
+/// Returns the minimum and the maximum of `values`, in one pass and without a branch for each
+/// value.
 fn extremes<T: Copy + Ord>(values: &[T], min: T, max: T) -> Option<(T, T)> {
     let wider = |(least, greatest): (T, T), value: &T| (least.min(*value), greatest.max(*value));
     (!values.is_empty()).then(|| values.iter().fold((max, min), wider))

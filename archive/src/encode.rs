@@ -79,13 +79,13 @@ impl EncodedRowGroup {
         self.rows
     }
 
-    /// Number of bytes that its columns take in a file.
+    /// Returns the number of bytes that its columns take in a file.
     pub fn bytes(&self) -> u64 {
         self.columns.iter().map(|column| column.bytes.len() as u64).sum()
     }
 
-    /// The name of each column and the number of bytes that it takes in a file, for measuring. The
-    /// items of a list count under the name of the list's column.
+    /// Returns the name of each column and the number of bytes that it takes in a file, for
+    /// measuring. The items of a list count under the name of the list's column.
     pub fn column_bytes(&self) -> impl Iterator<Item = (&str, u64)> {
         self.columns.iter().map(|column| {
             let path = column.close.metadata.column_path().parts();
@@ -212,7 +212,8 @@ fn encode_all(
         .collect()
 }
 
-/// The column that has the record of a row; `events` has none, because its records are rendered.
+/// Returns the column that has the record of a row; `events` has none, because its records are
+/// rendered.
 pub const fn record_column(table: Table) -> Option<&'static str> {
     match table {
         Table::Events => None,
@@ -227,7 +228,7 @@ pub fn hash_column(array: &ArrayRef) -> Vec<Sha256Hash> {
     (0..array.len()).map(|row| leaf_hash(record_value(array, row))).collect()
 }
 
-/// A value of a record column; a null is an empty record.
+/// Returns a value of a record column; a null is an empty record.
 pub(crate) fn record_value(array: &ArrayRef, row: usize) -> &[u8] {
     match array.data_type() {
         _ if array.is_null(row) => &[],
@@ -308,8 +309,8 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a ArrayRef {
     batch.column_by_name(name).expect("the schema was checked")
 }
 
-/// The Parquet schema of a table's files. The items of lists have the name that the Parquet format
-/// requires, so that every reader finds them.
+/// Returns the Parquet schema of a table's files. The items of lists have the name that the Parquet
+/// format requires, so that every reader finds them.
 pub(crate) fn parquet_schema(table: Table) -> &'static SchemaDescPtr {
     static SCHEMAS: LazyLock<HashMap<Table, SchemaDescPtr>> = LazyLock::new(|| {
         let convert = |table: Table| {
@@ -722,7 +723,7 @@ fn present_rows<'r>(nulls: Option<&NullBuffer>, rows: &'r [u32]) -> (Definition,
     (definition, rows.iter().copied().filter(|row| is_valid(*row) == 1).collect())
 }
 
-/// The definition levels 0 and 1 of a column that is not a list.
+/// Returns the definition levels 0 and 1 of a column that is not a list.
 fn presence(levels: impl ExactSizeIterator<Item = u32> + Clone) -> Definition {
     let count = levels.len();
     match levels.clone().map(|level| level as usize).sum() {

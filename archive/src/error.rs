@@ -400,8 +400,8 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The offset of a position, or 0 if there is no position. Errors contain positions in boxes,
-/// because every `Result` is as large as its largest error.
+/// Returns the offset of a position, or 0 if there is no position. Errors contain positions in
+/// boxes, because every `Result` is as large as its largest error.
 fn offset_of(position: &Option<Box<Position>>) -> i64 {
     position.as_ref().map_or(0, |position| position.next_offset)
 }

@@ -69,7 +69,7 @@ impl LineChain {
         })
     }
 
-    /// The fingerprint after the last whole line; `None` inside a line.
+    /// Returns the fingerprint after the last whole line; `None` inside a line.
     pub fn value(&self) -> Option<Fingerprint> {
         self.open.is_none().then_some(self.value)
     }

@@ -36,22 +36,22 @@ use crate::site::Site;
 /// request.
 const COMMITS_AT_ONCE: usize = 16;
 
-/// The folder of the signed log of a volume.
+/// Returns the folder of the signed log of a volume.
 pub fn folder(root: &Path, log: VolumeId) -> PathBuf {
     layout::volume(root, log).join(layout::TLOG)
 }
 
-/// The folder of the checkpoints of the signed log of a volume.
+/// Returns the folder of the checkpoints of the signed log of a volume.
 pub fn checkpoint_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("checkpoint")
 }
 
-/// The folder of checkpoints that witnesses have cosigned.
+/// Returns the folder of checkpoints that witnesses have cosigned.
 pub fn witness_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("witness")
 }
 
-/// The folder of the timestamps of checkpoints.
+/// Returns the folder of the timestamps of checkpoints.
 pub fn timestamp_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("timestamp")
 }
@@ -202,8 +202,8 @@ impl LogSigner {
         Ok(())
     }
 
-    /// The right edge of the tree at a signed head. It is read from the tiles or, if these do not
-    /// lead to the signed root, computed from the commits.
+    /// Returns the right edge of the tree at a signed head. It is read from the tiles or, if these
+    /// do not lead to the signed root, computed from the commits.
     async fn edge(&self, head: &TreeHead) -> Result<Edge, LogError> {
         let site = &self.site;
         let folder = folder(&site.root, head.log);
@@ -237,7 +237,7 @@ impl LogSigner {
     }
 }
 
-/// The stored bytes of a tile, or of the full tile that replaced it.
+/// Returns the stored bytes of a tile, or of the full tile that replaced it.
 pub async fn tile_bytes(site: &Site, folder: &Path, tile: Tile) -> Result<Option<Bytes>, LogError> {
     for path in [tile.path(), tile.full().path()] {
         let bytes = site.read(&folder.join(path)).await?;
@@ -248,15 +248,15 @@ pub async fn tile_bytes(site: &Site, folder: &Path, tile: Tile) -> Result<Option
     Ok(None)
 }
 
-/// The hashes of a tile: as many of its `width` hashes as are stored.
+/// Returns the hashes of a tile: as many of its `width` hashes as are stored.
 async fn tile_hashes(site: &Site, folder: &Path, tile: Tile) -> Result<Vec<Hash>, LogError> {
     let bytes = tile_bytes(site, folder, tile).await?.unwrap_or_default();
     let hash = |bytes: &[u8]| Hash(bytes.try_into().expect("chunks of 32"));
     Ok(bytes.chunks_exact(32).take(tile.width as usize).map(hash).collect())
 }
 
-/// The consistency proof from the first `old` commits to a signed head. It is read from the tiles
-/// or, if these do not lead to the signed root, computed from the commits.
+/// Returns the consistency proof from the first `old` commits to a signed head. It is read from the
+/// tiles or, if these do not lead to the signed root, computed from the commits.
 pub async fn consistency(site: &Site, head: &TreeHead, old: u64) -> Result<Vec<Hash>, LogError> {
     let ranges = tree::consistency_ranges(old, head.size);
     let mut nodes =
@@ -318,8 +318,8 @@ impl Nodes<'_> {
     }
 }
 
-/// The largest checkpoint whose size is at least `from`, and the key that signed it. If there are
-/// several checkpoints of that size, the one with the newest key is returned.
+/// Returns the largest checkpoint whose size is at least `from`, and the key that signed it. If
+/// there are several checkpoints of that size, the one with the newest key is returned.
 pub async fn newest(
     site: &Site,
     log: VolumeId,
@@ -344,7 +344,7 @@ pub async fn newest(
     Err(LogError::Checkpoint { path: folder, fault: CheckpointFault::KeyUnknown { size } })
 }
 
-/// The newest checkpoint: its tree head, its name and its bytes.
+/// Returns the newest checkpoint: its tree head, its name and its bytes.
 pub async fn newest_note(
     site: &Site,
     log: VolumeId,

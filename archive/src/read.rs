@@ -147,7 +147,7 @@ impl Rows {
         Rows::new(store, snapshot.table, files, partitions, EventSelection::default())
     }
 
-    /// Rows of partitions that are [begun](Rows::begin) one by one.
+    /// Returns the rows of partitions that are [begun](Rows::begin) one by one.
     pub(crate) fn of_partitions(store: Store, snapshot: Snapshot, partitions: &[&str]) -> Result<Rows> {
         let may_hold = |file: &FileEntry| partitions.iter().any(|partition| file.may_hold_source(partition));
         let files = snapshot.files.into_iter().filter(may_hold).collect();
@@ -268,7 +268,7 @@ impl Rows {
         }
     }
 
-    /// The end of a file in a bucket, including at least its whole footer.
+    /// Returns the end of a file in a bucket, including at least its whole footer.
     fn fetch_end(&self, file: usize) -> Result<Bytes> {
         let FileEntry { path, size, version, .. } = &self.files[file];
         let contents = self.store.contents(path, *size, version.as_deref());
@@ -343,7 +343,7 @@ impl Rows {
         Ok(holds)
     }
 
-    /// The selected columns and rows of a row group.
+    /// Returns the selected columns and rows of a row group.
     fn row_group(
         &mut self,
         row_group: &RowGroup,
@@ -588,7 +588,7 @@ pub(crate) async fn added(site: &Site, table: Table, ranges: Vec<(Period, u64, u
     Ok(added)
 }
 
-/// All partitions of `events`, in the order of their first commit.
+/// Returns all partitions of `events`, in the order of their first commit.
 pub(crate) async fn sources(site: &Site) -> Result<Vec<Source>> {
     let mut order: Vec<(String, usize)> = Vec::new();
     let mut number = 0;

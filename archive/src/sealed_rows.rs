@@ -58,7 +58,7 @@ pub struct SealedBatch {
 }
 
 impl SealedBatch {
-    /// The column with this name, whatever its type.
+    /// Returns the column with this name, whatever its type.
     ///
     /// # Errors
     /// [`ColumnError::Missing`].
@@ -66,7 +66,7 @@ impl SealedBatch {
         self.batch.column_by_name(name).ok_or_else(|| ColumnError::Missing { column: name.to_owned() })
     }
 
-    /// The column with this name and type.
+    /// Returns the column with this name and type.
     ///
     /// # Errors
     /// [`ColumnError`] if it is missing or has another type.
@@ -75,7 +75,7 @@ impl SealedBatch {
         array.ok_or_else(|| ColumnError::Mistyped { column: name.to_owned() })
     }
 
-    /// The source partition of each row, and the offset of the row in it.
+    /// Returns the source partition of each row, and the offset of the row in it.
     ///
     /// # Errors
     /// [`ColumnError`] if one of the columns is missing or has another type.
@@ -83,7 +83,7 @@ impl SealedBatch {
         Ok(Offsets { source: self.column(STATISTICS_SOURCE)?, offset: self.column(STATISTICS_OFFSET)? })
     }
 
-    /// The time of each row.
+    /// Returns the time of each row.
     ///
     /// # Errors
     /// [`ColumnError`] if the column is missing or has another type.
@@ -91,7 +91,7 @@ impl SealedBatch {
         self.column(self.table.time_column())
     }
 
-    /// The marks of the rows whose records were redacted before they were written.
+    /// Returns the marks of the rows whose records were redacted before they were written.
     ///
     /// # Errors
     /// [`ColumnError::Mistyped`] if the column has another type than in the table's schema. A
@@ -102,7 +102,8 @@ impl SealedBatch {
         Ok(Marks { column: is_there.then(|| self.column(events::REDACTION)).transpose()? })
     }
 
-    /// The column whose values are the records; `None` for events, whose records are rendered.
+    /// Returns the column whose values are the records; `None` for events, whose records are
+    /// rendered.
     ///
     /// # Errors
     /// [`ColumnError`] if the column is missing or has another type than in the table's schema.
@@ -145,12 +146,12 @@ pub struct Marks<'b> {
 }
 
 impl<'b> Marks<'b> {
-    /// The mark of a row; `None` if its record is what was received.
+    /// Returns the mark of a row; `None` if its record is what was received.
     pub fn of(&self, row: usize) -> Option<&'b str> {
         self.column.filter(|column| column.is_valid(row)).map(|column| column.value(row))
     }
 
-    /// The number of rows with a mark.
+    /// Returns the number of rows with a mark.
     pub fn count(&self) -> u64 {
         self.column.map_or(0, |column| (column.len() - column.null_count()) as u64)
     }
@@ -164,7 +165,7 @@ pub struct Offsets<'b> {
 }
 
 impl<'b> Offsets<'b> {
-    /// The source and the offset of a row; `None` if the row lacks either.
+    /// Returns the source and the offset of a row; `None` if the row lacks either.
     pub fn of(&self, row: usize) -> Option<(&'b str, i64)> {
         let is_known = self.source.is_valid(row) && self.offset.is_valid(row);
         is_known.then(|| (self.source.value(row), self.offset.value(row)))

@@ -29,7 +29,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// The folder of a volume.
+    /// Returns the folder of a volume.
     pub fn volume(&self, volume: VolumeId) -> PathBuf {
         layout::volume(&self.root, volume)
     }
@@ -46,8 +46,8 @@ impl Site {
         read.map_err(|source| LogError::Read { path: path.to_owned(), source })
     }
 
-    /// Names in a folder of records below the root, sorted. Files that are still being written are
-    /// left out.
+    /// Returns the names in a folder of records below the root, sorted. Files that are still being
+    /// written are left out.
     pub async fn record_names(&self, folder: &str) -> Result<Vec<String>, LogError> {
         let mut names = self.store.names(&self.root.join(folder)).await?;
         names.retain(|name| !name.starts_with('.'));

@@ -326,7 +326,7 @@ impl Writer {
         Ok(self.positions[&table].get(partition).copied())
     }
 
-    /// All partitions in `table` with their positions, as returned by [`Writer::position`].
+    /// Returns all partitions in `table` with their positions, as returned by [`Writer::position`].
     pub fn positions(&self, table: Table) -> impl Iterator<Item = (&str, Position)> {
         let positions = self.positions.get(&table).into_iter().flatten();
         positions.map(|(partition, position)| (partition.as_str(), *position))
@@ -379,12 +379,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Bytes appended and not yet sealed.
+    /// Returns the number of bytes that are appended and not yet sealed.
     pub fn pending_bytes(&self) -> u64 {
         self.pending_bytes
     }
 
-    /// Rows appended and not yet sealed.
+    /// Returns the number of rows that are appended and not yet sealed.
     pub fn pending_rows(&self) -> u64 {
         self.pending_rows
     }
@@ -452,8 +452,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The volume for new rows of `table`. The choice does not change before the next seal, so that
-    /// all rows of a table in one seal are in one volume.
+    /// Returns the volume for new rows of `table`. The choice does not change before the next seal,
+    /// so that all rows of a table in one seal are in one volume.
     fn current_volume(&mut self, table: Table) -> Result<VolumeId> {
         if let Some(volume) = self.current.get(&table) {
             return Ok(*volume);
@@ -477,7 +477,7 @@ impl Writer {
         self.seen.get(&volume).is_some_and(|last| last + 1 >= self.options.volume_commits_max)
     }
 
-    /// The year of new rows.
+    /// Returns the year of new rows.
     fn current_year(&mut self) -> Result<i32> {
         let year = match self.year {
             Some(year) => year,
@@ -756,7 +756,7 @@ impl Writer {
         Ok(report)
     }
 
-    /// The fields of a commit of `events` other than its files and positions.
+    /// Returns the fields of a commit of `events` other than its files and positions.
     fn metadata(
         &mut self,
         volume: VolumeId,
@@ -1030,7 +1030,7 @@ impl Writer {
     }
 }
 
-/// The table whose positions decide how far `partition` has been stored.
+/// Returns the table whose positions decide how far `partition` has been stored.
 fn truth_of(partition: &str) -> Table {
     if is_activity(partition) { Table::Activity } else { Table::Events }
 }
@@ -1113,7 +1113,7 @@ impl Known {
     }
 }
 
-/// The folder in which files are written before they are put.
+/// Returns the folder in which files are written before they are put.
 fn staging_folder(bucket: &Bucket) -> PathBuf {
     let named = || std::env::var_os(variables::STAGING).filter(|path| !path.is_empty()).map(PathBuf::from);
     bucket.s3.staging().map(Path::to_owned).or_else(named).unwrap_or_else(std::env::temp_dir)
@@ -1177,7 +1177,7 @@ fn remove_leftovers(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// The periods for which a table has a folder on a local disk, oldest first.
+/// Returns the periods for which a table has a folder on a local disk, oldest first.
 fn periods_on_disk(root: &Path, table: Table) -> Result<Vec<Period>> {
     let names = durable::names(&layout::table(root, table))?;
     let names: Vec<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();

@@ -159,7 +159,7 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// A string that must be set and must not be empty. `why` says what it is for.
+    /// Returns a string that must be set and must not be empty. `why` says what it is for.
     pub fn required(&self, key: &'static str, why: &str) -> String {
         if !self.is_set(key) {
             self.mistake(key, format!("is missing: {why}"));
@@ -203,7 +203,7 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// A size in bytes: `"128MiB"`.
+    /// Returns a size in bytes: `"128MiB"`.
     pub fn bytes(&self, key: &'static str, default: u64, range: std::ops::RangeInclusive<u64>) -> u64 {
         let Some(text) = self.string(key) else { return default };
         match term::byte_size(&text) {
@@ -220,7 +220,7 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// A length of time: `"200ms"`, `"30s"`, `"5m"`, `"1h"`.
+    /// Returns a length of time: `"200ms"`, `"30s"`, `"5m"`, `"1h"`.
     pub fn duration(
         &self,
         key: &'static str,
@@ -267,7 +267,7 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// The value that `values` has for the name given in the file.
+    /// Returns the value that `values` has for the name given in the file.
     pub fn one_of<T: Copy>(&self, key: &'static str, default: T, values: &[(&str, T)]) -> T {
         let Some(text) = self.string(key) else { return default };
         match values.iter().find(|(name, _)| *name == text) {
@@ -280,7 +280,7 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// A string that a function parses; its error becomes the mistake.
+    /// Returns a string that a function parses; its error becomes the mistake.
     pub fn parsed<T, E: fmt::Display>(
         &self,
         key: &'static str,
@@ -296,7 +296,7 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// A table below this one; an empty one if it is absent.
+    /// Returns a table below this one; an empty one if it is absent.
     pub fn section(&self, key: &'static str) -> Section<'s> {
         let none = |line| Section {
             mistakes: self.mistakes,
@@ -345,8 +345,8 @@ impl<'s> Section<'s> {
         items.iter().enumerate().filter_map(section).collect()
     }
 
-    /// A secret, read from the file that the key `file` names, or from the environment variable
-    /// that the key `env` names. `None` when neither key is set.
+    /// Returns a secret, read from the file that the key `file` names, or from the environment
+    /// variable that the key `env` names. `None` when neither key is set.
     pub fn secret(&self, file: &'static str, env: &'static str) -> Option<String> {
         let text = match (self.path(file), self.string(env)) {
             (Some(_), Some(_)) => {

@@ -67,7 +67,7 @@ impl SinkConfig {
     }
 }
 
-/// The sinks that `[alerts]` names, for an outbox.
+/// Returns the sinks that `[alerts]` names, for an outbox.
 pub fn of_alerts(alerts: &super::Alerts) -> Vec<SinkConfig> {
     let lane = |name: &str| SinkOptions {
         name: name.to_owned(),

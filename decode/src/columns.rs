@@ -50,7 +50,7 @@ impl Dictionary {
         }
     }
 
-    /// The value of a key of this dictionary.
+    /// Returns the value of a key of this dictionary.
     pub(crate) fn text(&self, key: i32) -> &str {
         // Only strings are added.
         std::str::from_utf8(self.value(key)).unwrap_or_default()
@@ -463,7 +463,7 @@ pub(crate) struct Records<'t> {
 }
 
 impl Records<'_> {
-    /// Number of rows that have a record.
+    /// Returns the number of rows that have a record.
     pub(crate) fn kept(&self) -> usize {
         self.kept
     }

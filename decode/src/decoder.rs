@@ -86,13 +86,13 @@ pub struct DecodedBlock {
 }
 
 impl DecodedBlock {
-    /// Bytes of memory that the rows take.
+    /// Returns the bytes of memory that the rows take.
     pub fn bytes(&self) -> usize {
         let columns = self.events.get_array_memory_size() + self.rejects.get_array_memory_size();
         columns + self.record_hashes.capacity() * size_of::<Sha256Hash>()
     }
 
-    /// Number of records received: every event and every reject is one.
+    /// Returns the number of records received: every event and every reject is one.
     pub fn records(&self) -> u64 {
         (self.events.num_rows() + self.rejects.num_rows()) as u64
     }

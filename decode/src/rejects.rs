@@ -67,7 +67,7 @@ impl Rejects {
         self.received.push(Some(self.arrived));
     }
 
-    /// Number of rejects so far.
+    /// Returns the number of rejects so far.
     pub(crate) fn len(&self) -> usize {
         self.raw.len()
     }

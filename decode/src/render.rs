@@ -196,7 +196,7 @@ impl<'a> Lists<'a> {
         Ok(Lists { lists, items: Strings::of(lists.values())? })
     }
 
-    /// The items of a row, or `None` for a null.
+    /// Returns the items of a row, or `None` for a null.
     fn get(&self, row: usize) -> Option<impl ExactSizeIterator<Item = Option<&'a str>> + '_> {
         if self.lists.is_null(row) {
             return None;
@@ -414,7 +414,8 @@ impl<'a> Renderer<'a> {
         .flatten()
     }
 
-    /// The mark of a row whose record was changed before it was written, if it is a valid one.
+    /// Returns the mark of a row whose record was changed before it was written, if it is a valid
+    /// one.
     pub fn mark(&self, row: usize) -> Option<marks::Redaction> {
         self.string(index::REDACTION, row).and_then(|mark| marks::Redaction::parse(mark).ok())
     }

@@ -134,7 +134,7 @@ impl DecodedRow<'_> {
         self.named(column).map_or(NULL, |(_, key)| key)
     }
 
-    /// The value in a column of names or URIs.
+    /// Returns the value in a column of names or URIs.
     pub fn name(&self, column: usize) -> Option<&str> {
         let (column, key) = self.named(column)?;
         (key != NULL).then(|| column.dictionary.text(key))
@@ -385,7 +385,7 @@ impl Rows {
         self.last_offset = -1;
     }
 
-    /// Number of rows so far.
+    /// Returns the number of rows so far.
     pub(crate) fn len(&self) -> usize {
         self.source_offset.len()
     }

@@ -70,7 +70,7 @@ impl Parser {
     }
 }
 
-/// Number of nodes that a value takes on the tape.
+/// Returns the number of nodes that a value takes on the tape.
 pub(crate) fn width(node: &Node<'_>) -> usize {
     match node {
         Node::Object { count, .. } | Node::Array { count, .. } => count + 1,

@@ -60,7 +60,7 @@ impl PackReport {
         }
     }
 
-    /// The report in the format of `docs/proof.md`.
+    /// Returns the report in the format of `docs/proof.md`.
     pub fn to_json(&self) -> Value {
         let heads = self.heads.iter().map(|head| {
             let id = self.manifest.as_ref().map_or("", |manifest| &manifest.archive_id);

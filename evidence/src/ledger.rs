@@ -160,7 +160,7 @@ impl Ledger {
         Ok(loaded?)
     }
 
-    /// Number of rows in the files of a table that may contain rows of the period.
+    /// Returns the number of rows in the files of a table that may contain rows of the period.
     pub fn rows(&self, table: Table) -> u64 {
         self.adds(table).map(|(.., add)| add.rows.unwrap_or(0)).sum()
     }

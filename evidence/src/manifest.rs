@@ -128,7 +128,7 @@ impl Manifest {
     }
 }
 
-/// Name under which manifests are signed: the first line of the note.
+/// Returns the name under which manifests are signed: the first line of the note.
 fn origin(archive_id: &str) -> String {
     format!("strongroom/{archive_id}/evidence")
 }

@@ -26,7 +26,7 @@ impl KindCounts {
         }
     }
 
-    /// The kinds, the most frequent first.
+    /// Returns the kinds, the most frequent first.
     pub fn kinds(&self) -> Vec<(&str, u64)> {
         let mut kinds: Vec<(&str, u64)> =
             self.0.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();

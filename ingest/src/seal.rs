@@ -56,7 +56,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The defaults, with row groups of up to `block_bytes_max` bytes of text.
+    /// Returns the defaults, with row groups of up to `block_bytes_max` bytes of text.
     pub fn with_blocks_of(block_bytes_max: usize) -> Self {
         Limits {
             workers: cores(),
@@ -68,13 +68,13 @@ impl Limits {
         }
     }
 
-    /// The bounds of a decoder.
+    /// Returns the bounds of a decoder.
     pub fn decoder(&self) -> DecoderConfig {
         DecoderConfig { line_bytes_max: self.line_bytes_max, depth_max: self.depth_max }
     }
 }
 
-/// The number of cores that this process may use.
+/// Returns the number of cores that this process may use.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -49,7 +49,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// Name for people.
+    /// Returns the name for people.
     pub fn label(&self) -> String {
         match self {
             Input::Stdin => "standard input".to_owned(),
@@ -57,7 +57,7 @@ impl Input {
         }
     }
 
-    /// Size on disk, in bytes; `None` for an input without a size.
+    /// Returns the size on disk, in bytes; `None` for an input without a size.
     pub fn size(&self) -> Option<u64> {
         match self {
             Input::Stdin => None,
@@ -351,7 +351,8 @@ impl Stream {
         self.offset
     }
 
-    /// Number of bytes that were read and not handed out, because they are an unfinished line.
+    /// Returns the number of bytes that were read and not handed out, because they are an
+    /// unfinished line.
     pub fn unfinished(&self) -> usize {
         self.carry.len()
     }

@@ -96,7 +96,7 @@ impl DialectCounts {
         Dialect::ALL.iter().map(|dialect| (*dialect, self.of(*dialect))).filter(|(_, count)| *count > 0)
     }
 
-    /// Number of all events.
+    /// Returns the number of all events.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }

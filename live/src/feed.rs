@@ -65,7 +65,7 @@ impl std::error::Error for SourceError {
 
 /// A source of lines that lasts as long as the process.
 pub trait Source: Send {
-    /// Name in the configuration.
+    /// Returns the name in the configuration.
     fn name(&self) -> &str;
 
     /// Hands over lines until [`Feed::is_stopping`], or until a call returns [`Stopped`]. After a
@@ -125,8 +125,8 @@ impl Default for SourceCounters {
 }
 
 impl SourceCounters {
-    /// Number of partitions that the source's group has assigned to it; `None` if the source is in
-    /// no group.
+    /// Returns the number of partitions that the source's group has assigned to it; `None` if the
+    /// source is in no group.
     pub fn partitions(&self) -> Option<usize> {
         lock(&self.assigned).map(|assigned| assigned.partitions)
     }
@@ -143,7 +143,7 @@ impl SourceCounters {
         [Some(self.started), self.last_chunk(), assigned].into_iter().flatten().max()
     }
 
-    /// The current trouble, in words.
+    /// Returns the current trouble, in words.
     pub fn trouble(&self) -> Option<String> {
         let trouble = lock(&self.trouble);
         (!trouble.is_empty()).then(|| trouble.clone())

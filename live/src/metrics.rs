@@ -194,7 +194,7 @@ impl Metrics {
         *lock(&self.trouble) = trouble;
     }
 
-    /// The counters of a source, which live as long as the process.
+    /// Returns the counters of a source, which live as long as the process.
     pub fn source(&self, name: &str) -> Arc<SourceCounters> {
         Arc::clone(lock(&self.sources).entry(name.to_owned()).or_default())
     }

@@ -73,7 +73,7 @@ fn is_first(part: &u16) -> bool {
 }
 
 impl CheckpointPart {
-    /// The checkpoint `note` of a volume.
+    /// Returns the checkpoint `note` of a volume.
     pub fn of(log: VolumeId, note: String) -> CheckpointPart {
         let Period { year, part } = log.period;
         CheckpointPart { table: log.table.name().to_owned(), year, part, note }

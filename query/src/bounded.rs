@@ -174,7 +174,7 @@ impl Bounded {
         }
     }
 
-    /// The largest size in bytes that the result of `row` can have.
+    /// Returns the largest size in bytes that the result of `row` can have.
     fn largest(&self, args: &[ColumnarValue], row: usize) -> Result<u64> {
         let length = |at: usize| args.get(at).map_or(0, |arg| bytes_of(arg, row));
         let count = |at: usize| args.get(at).map_or(Ok(0), |arg| number(arg, row));
@@ -198,7 +198,7 @@ impl Bounded {
         })
     }
 
-    /// The number of elements of a series.
+    /// Returns the number of elements of a series.
     fn series(&self, args: &[ColumnarValue], row: usize) -> Result<u64> {
         let (first, last) = match args {
             [last] => (0, instant(last, row)?),
@@ -210,7 +210,7 @@ impl Bounded {
     }
 }
 
-/// The length of one value in bytes.
+/// Returns the length of one value in bytes.
 fn bytes_of(value: &ColumnarValue, row: usize) -> u64 {
     let length = match value {
         ColumnarValue::Scalar(scalar) => match scalar {
@@ -262,7 +262,7 @@ fn instant(value: &ColumnarValue, row: usize) -> Result<i64> {
     }
 }
 
-/// The rows from `start`, `length` of them.
+/// Returns the rows from `start`, `length` of them.
 fn slice(args: &ScalarFunctionArgs, start: usize, length: usize) -> ScalarFunctionArgs {
     let values = args.args.iter().map(|value| match value {
         ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(start, length)),

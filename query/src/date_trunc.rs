@@ -65,7 +65,7 @@ impl Step {
         })
     }
 
-    /// The step that contains `us`; `None` where a bound cannot be represented.
+    /// Returns the step that contains `us`; `None` where a bound cannot be represented.
     fn around(self, us: i64) -> Option<Range<i64>> {
         match self {
             Step::Fixed(length) => {

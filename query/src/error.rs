@@ -246,8 +246,8 @@ const HIDDEN: char = '…';
 /// Longest end of a message that is shown after a hidden value.
 const END_BYTES_MAX: usize = 80;
 
-/// The message of an error that a value of a row may have caused, without that value; `None` for
-/// any other error.
+/// Returns the message of an error that a value of a row may have caused, without that value;
+/// `None` for any other error.
 fn about_a_value(root: &DataFusionError) -> Option<String> {
     let text = match root {
         DataFusionError::ArrowError(error, _) => match error.as_ref() {

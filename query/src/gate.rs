@@ -209,7 +209,7 @@ fn bare_name(name: &ObjectName) -> String {
     parts.collect::<Vec<_>>().join(".")
 }
 
-/// The first words of a statement: `DROP TABLE`, `INSERT INTO`.
+/// Returns the first words of a statement: `DROP TABLE`, `INSERT INTO`.
 fn kind_of(statement: &SqlStatement) -> String {
     let text = statement.to_string();
     let words = text.split_whitespace().take(2);

@@ -97,7 +97,7 @@ pub(crate) struct Listed {
     pub(crate) schema: SchemaRef,
 }
 
-/// The schema of the lists: `tables`, `columns` and `routines`.
+/// Returns the schema of the lists: `tables`, `columns` and `routines`.
 pub(crate) fn information_schema(
     schema_name: &str,
     relations: &[Listed],

@@ -251,7 +251,7 @@ impl Session {
         Ok(())
     }
 
-    /// Every table and view.
+    /// Returns every table and view.
     async fn relations(&self) -> Result<Vec<Listed>, DataFusionError> {
         for view in &views::VIEWS {
             views::plan_view(&self.context, view).await?;
@@ -270,7 +270,7 @@ impl Session {
         Ok(relations)
     }
 
-    /// Names for completion and listings.
+    /// Returns the names for completion and listings.
     ///
     /// # Errors
     /// [`QueryError::Session`] when a view cannot be planned.
@@ -300,7 +300,8 @@ impl Answer {
         stats
     }
 
-    /// The redaction policies under which rows with tokens were stored, in the files read so far.
+    /// Returns the redaction policies under which rows with tokens were stored, in the files read
+    /// so far.
     pub async fn policies(&self) -> Vec<String> {
         policies_of(&self.marked.files(), &self.reader).await
     }
@@ -309,7 +310,7 @@ impl Answer {
         QueryError::from_execution(error, self.memory_limit)
     }
 
-    /// The physical plan, for its metrics.
+    /// Returns the physical plan, for its metrics.
     pub fn plan(&self) -> &Arc<dyn ExecutionPlan> {
         &self.plan
     }

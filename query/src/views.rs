@@ -269,7 +269,7 @@ pub(crate) async fn plan_view(context: &SessionContext, view: &View) -> Result<(
     Ok(())
 }
 
-/// Names of all tables and views.
+/// Returns the names of all tables and views.
 pub(crate) fn names() -> Vec<String> {
     let tables = Table::ALL.iter().map(|table| table.name().to_owned());
     tables.chain(VIEWS.iter().map(|view| view.name.to_owned())).collect()

@@ -341,7 +341,7 @@ async fn proofs(
     Ok(paths)
 }
 
-/// The tiles that contain the inclusion proof of leaf `index` in a tree of `size` leaves.
+/// Returns the tiles that contain the inclusion proof of leaf `index` in a tree of `size` leaves.
 fn tiles_on_the_way(index: u64, size: u64) -> BTreeSet<Tile> {
     let mut tiles = BTreeSet::new();
     for level in 0..8u32 {

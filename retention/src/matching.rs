@@ -87,7 +87,7 @@ pub(super) async fn files(
     Ok(found)
 }
 
-/// The first microsecond of a day.
+/// Returns the first microsecond of a day.
 fn midnight(day: NaiveDate) -> i64 {
     (i64::from(day.num_days_from_ce()) - EPOCH_DAYS) * DAY_US
 }

@@ -38,7 +38,7 @@ pub(super) struct Found {
     pub(super) volumes: BTreeMap<VolumeId, Vec<CommitFacts>>,
 }
 
-/// The volume that a path is in, if any.
+/// Returns the volume that a path is in, if any.
 pub(super) fn volume_of(path: &str) -> Option<VolumeId> {
     let (table, rest) = path.split_once('/')?;
     let (period, _) = rest.split_once('/')?;
@@ -56,7 +56,7 @@ pub(super) async fn commits(work: &Work, log: VolumeId) -> Result<Vec<CommitFact
     Ok(commits)
 }
 
-/// Commits of all volumes that exist and were not dropped.
+/// Returns the commits of all volumes that exist and were not dropped.
 pub(super) async fn volumes(work: &Work) -> Result<BTreeMap<VolumeId, Vec<CommitFacts>>, RetentionError> {
     let mut volumes = BTreeMap::new();
     for log in drops::volumes(&work.site).await? {
@@ -65,7 +65,7 @@ pub(super) async fn volumes(work: &Work) -> Result<BTreeMap<VolumeId, Vec<Commit
     Ok(volumes)
 }
 
-/// Every object of the archive.
+/// Returns every object of the archive.
 pub(super) async fn all(work: &Work, bucket: &Bucket) -> Result<Found, RetentionError> {
     let volumes = volumes(work).await?;
     let listed = bucket.s3.all_versions().await;

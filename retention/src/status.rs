@@ -54,7 +54,7 @@ pub enum IssueKind {
 }
 
 impl IssueKind {
-    /// The name in reports.
+    /// Returns the name in reports.
     pub const fn as_str(self) -> &'static str {
         match self {
             IssueKind::LockMissing => "lock_missing",

@@ -124,10 +124,10 @@ pub trait Sink: Send {
     /// Sends alerts, and returns the outcome of each, in order.
     fn send(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome>;
 
-    /// Maximum number of alerts in one call of [`Sink::send`].
+    /// Returns the maximum number of alerts in one call of [`Sink::send`].
     fn batch_max(&self) -> usize;
 
-    /// The receiver's last answer, as text for people.
+    /// Returns the receiver's last answer, as text for people.
     fn answer(&self) -> String {
         String::new()
     }
@@ -201,7 +201,7 @@ impl Sinks {
         Arc::clone(&self.outbox.counters)
     }
 
-    /// The counters of each sink, with its name.
+    /// Returns the counters of each sink, with its name.
     pub fn counters(&self) -> Vec<(String, Arc<SinkCounters>)> {
         self.counters.clone()
     }

@@ -102,7 +102,7 @@ impl Entry {
     }
 }
 
-/// An alert's id in 16 bytes.
+/// Returns an alert's id in 16 bytes.
 pub(super) fn short_id(alert_id: &str) -> u128 {
     Uuid::parse_str(alert_id)
         .map_or_else(|_| u128::from_be_bytes(checksum(&[alert_id.as_bytes()])), |uuid| uuid.as_u128())

@@ -61,7 +61,7 @@ fn job<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> (
     (slot, Box::pin(job))
 }
 
-/// The outcome of a job; an error if it ended in a panic.
+/// Returns the outcome of a job; an error if it ended in a panic.
 fn outcome<T, E: From<StoreError>>(slot: &Slot<Result<T, E>>) -> Result<T, E> {
     let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
     taken.unwrap_or_else(|| Err(StoreError::Background.into()))

@@ -87,7 +87,7 @@ pub fn read_only(path: &Path) -> io::Result<()> {
     std::fs::set_permissions(path, permissions)
 }
 
-/// Names in a folder of a local disk; empty if the folder does not exist.
+/// Returns the names in a folder of a local disk; empty if the folder does not exist.
 pub fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
     let failed = |source| StoreError::ListFolder { path: folder.to_owned(), source };
     let entries = match std::fs::read_dir(folder) {
@@ -98,8 +98,8 @@ pub fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
     entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
 }
 
-/// A temporary name for a file that is written first and then given the name `path`. No two calls
-/// return the same name.
+/// Returns a temporary name for a file that is written first and then given the name `path`. No two
+/// calls return the same name.
 pub fn staging_of(path: &Path) -> PathBuf {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let mut name = path.as_os_str().to_owned();

@@ -4,7 +4,7 @@
 
 use super::error::{Result, StoreError};
 
-/// A random UUID.
+/// Returns a random UUID.
 ///
 /// # Errors
 /// [`StoreError::Randomness`] when the system cannot supply random bytes.

@@ -64,40 +64,40 @@ const NAME_DIGITS: usize = 32;
 /// Number of digits of a version in the name of a commit.
 const VERSION_DIGITS: usize = 20;
 
-/// The folder of a table.
+/// Returns the folder of a table.
 pub fn table(root: &Path, table: Table) -> PathBuf {
     root.join(table.name())
 }
 
-/// The folder of a volume.
+/// Returns the folder of a volume.
 pub fn volume(root: &Path, volume: VolumeId) -> PathBuf {
     table(root, volume.table).join(volume.period.to_string())
 }
 
-/// The folder of the Delta log of a volume.
+/// Returns the folder of the Delta log of a volume.
 pub fn delta_log(volume: &Path) -> PathBuf {
     volume.join(DELTA_LOG)
 }
 
-/// The periods of the volumes among the names in a table's folder, oldest first.
+/// Returns the periods of the volumes among the names in a table's folder, oldest first.
 pub fn periods_among(names: &[String]) -> Vec<Period> {
     let mut periods: Vec<Period> = names.iter().filter_map(|name| name.parse().ok()).collect();
     periods.sort_unstable();
     periods
 }
 
-/// Name of the folder for the files of a date.
+/// Returns the name of the folder for the files of a date.
 pub fn date_folder(date: NaiveDate) -> String {
     format!("{DATE}={}", date.format("%Y-%m-%d"))
 }
 
-/// The date in the name of a folder that [`date_folder`] gives.
+/// Returns the date in the name of a folder that [`date_folder`] gives.
 pub fn date_of_folder(name: &str) -> Option<NaiveDate> {
     let date = name.strip_prefix(DATE)?.strip_prefix('=')?;
     NaiveDate::parse_from_str(date, "%Y-%m-%d").ok().filter(|parsed| date_folder(*parsed) == name)
 }
 
-/// Name of a sealed file, from its hash.
+/// Returns the name of a sealed file, from its hash.
 pub fn file_name(hash: &blake3::Hash) -> String {
     format!("{}{PARQUET}", &hash.to_hex()[..NAME_DIGITS])
 }
@@ -109,7 +109,7 @@ pub fn is_file_name(name: &str) -> bool {
     })
 }
 
-/// Name of a file that is being written.
+/// Returns the name of a file that is being written.
 pub fn staging_name(number: u64) -> String {
     format!("{number}{PARQUET}")
 }
@@ -122,27 +122,27 @@ pub fn split_data_path(path: &str) -> Option<(NaiveDate, &str)> {
     plain.then_some((date_of_folder(folder)?, name))
 }
 
-/// The file of a commit.
+/// Returns the file of a commit.
 pub fn commit(volume: &Path, version: u64) -> PathBuf {
     delta_log(volume).join(commit_name(version))
 }
 
-/// Name of the file of a commit.
+/// Returns the name of the file of a commit.
 pub fn commit_name(version: u64) -> String {
     format!("{version:0VERSION_DIGITS$}.json")
 }
 
-/// Name of a Delta checkpoint that is one file with a classic name.
+/// Returns the name of a Delta checkpoint that is one file with a classic name.
 pub fn checkpoint_name(version: u64) -> String {
     format!("{version:0VERSION_DIGITS$}.checkpoint.parquet")
 }
 
-/// Version of a commit, from the name of its file.
+/// Returns the version of a commit, from the name of its file.
 pub fn commit_version(name: &str) -> Option<u64> {
     version_digits(name.strip_suffix(COMMIT)?)
 }
 
-/// Version of such a checkpoint, from the name of its file.
+/// Returns the version of such a checkpoint, from the name of its file.
 pub fn checkpoint_version(name: &str) -> Option<u64> {
     version_digits(name.strip_suffix(".checkpoint.parquet")?)
 }
@@ -152,8 +152,8 @@ fn version_digits(digits: &str) -> Option<u64> {
     all.then(|| digits.parse().ok()).flatten()
 }
 
-/// Maximum size of the file at `path`, which must be of a kind that is read whole. Files of rows
-/// are read in parts instead.
+/// Returns the maximum size of the file at `path`, which must be of a kind that is read whole.
+/// Files of rows are read in parts instead.
 pub fn bytes_max(path: &Path) -> u64 {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_in = |folder: &str| path.parent().and_then(Path::file_name) == Some(OsStr::new(folder));

@@ -49,7 +49,7 @@ pub struct Bucket {
 }
 
 impl Store {
-    /// Names directly below a folder; empty if the folder does not exist.
+    /// Returns the names directly below a folder; empty if the folder does not exist.
     pub async fn names(&self, folder: &Path) -> Result<Vec<String>> {
         match self {
             Store::Local => {
@@ -166,7 +166,7 @@ impl Store {
         self.put_once(path, bytes).await
     }
 
-    /// A sealed file, to be read in parts.
+    /// Returns a sealed file, to be read in parts.
     pub fn contents(&self, path: &Path, bytes: u64, version: Option<&str>) -> Contents {
         let place = match self {
             Store::Local => Place::Local,
@@ -206,18 +206,18 @@ enum Place {
 }
 
 impl Contents {
-    /// Location of the file: a path, or `s3://…`.
+    /// Returns the location of the file: a path, or `s3://…`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Length in bytes, as stated by its commit.
+    /// Returns the length in bytes, as stated by its commit.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The path of a file on a local disk, for callers that open the file themselves; `None` in a
-    /// bucket.
+    /// Returns the path of a file on a local disk, for callers that open the file themselves;
+    /// `None` in a bucket.
     pub fn local(&self) -> Option<&Path> {
         matches!(self.place, Place::Local).then_some(self.path.as_path())
     }

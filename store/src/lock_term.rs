@@ -24,12 +24,12 @@ impl LockTerm {
         LockTerm { mode: retention.mode, years: Arc::new(retention.years.into()), records: Arc::default() }
     }
 
-    /// The retention that an object put now is locked with.
+    /// Returns the retention that an object put now is locked with.
     pub fn now(&self) -> Retention {
         Retention { mode: self.mode, years: self.years.load(Ordering::Relaxed) }
     }
 
-    /// Number of policy records that the term includes.
+    /// Returns the number of policy records that the term includes.
     pub fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)
     }

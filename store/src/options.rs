@@ -86,7 +86,7 @@ pub enum LockMode {
 }
 
 impl LockMode {
-    /// The value in the S3 interface.
+    /// Returns the value in the S3 interface.
     pub fn as_str(self) -> &'static str {
         match self {
             LockMode::Compliance => "COMPLIANCE",
@@ -103,7 +103,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// The stricter mode and the larger number of years of the two.
+    /// Returns the stricter mode and the larger number of years of the two.
     pub fn at_least(self, other: Retention) -> Retention {
         let mode = match (self.mode, other.mode) {
             (LockMode::Governance, LockMode::Governance) => LockMode::Governance,
@@ -112,11 +112,11 @@ impl Retention {
         Retention { mode, years: self.years.max(other.years) }
     }
 
-    /// The end of the retention of an object put at `now`: `self.years` calendar years later, plus
-    /// a day. A bucket's own default retention counts years of 365 days, so six such years would
-    /// end a day or two too early. If `now` is on the 29th of February and the last year has no
-    /// such day, the years end on the 1st of March, and the day is added to that. `None` if the
-    /// calendar has no such date.
+    /// Returns the end of the retention of an object put at `now`: `self.years` calendar years
+    /// later, plus a day. A bucket's own default retention counts years of 365 days, so six such
+    /// years would end a day or two too early. If `now` is on the 29th of February and the last
+    /// year has no such day, the years end on the 1st of March, and the day is added to that.
+    /// `None` if the calendar has no such date.
     pub fn until(self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let later = now.checked_add_months(Months::new(self.years.checked_mul(12)?))?;
         let missing = u64::from(later.day() != now.day());
@@ -125,7 +125,7 @@ impl Retention {
 }
 
 impl StoreOptions {
-    /// The options set in the environment; see `variables` for the names.
+    /// Returns the options set in the environment; see `variables` for the names.
     ///
     /// # Errors
     /// [`StoreError::Variable`] for a value that cannot be used.

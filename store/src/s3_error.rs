@@ -73,7 +73,8 @@ impl S3Error {
         }
     }
 
-    /// The [`S3Error`] that an I/O error was made from; `None` if the I/O error has another cause.
+    /// Returns the [`S3Error`] that an I/O error was made from; `None` if the I/O error has another
+    /// cause.
     pub fn within(error: &std::io::Error) -> Option<&S3Error> {
         error.get_ref()?.downcast_ref()
     }
@@ -225,8 +226,8 @@ pub async fn repeat<T, F: Future<Output = Result<T, S3Error>>>(
     }
 }
 
-/// The pause after `made` tries: half of it is random, so that writers that collided once do not
-/// collide again.
+/// Returns the pause after `made` tries: half of it is random, so that writers that collided once
+/// do not collide again.
 pub fn pause(made: u32) -> Duration {
     let longest = PAUSE_MIN.saturating_mul(1 << made.saturating_sub(1).min(16)).min(PAUSE_MAX);
     let chance = RandomState::new().hash_one(made) % 1000;

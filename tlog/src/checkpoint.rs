@@ -22,13 +22,14 @@ pub struct TreeHead {
     pub root: Hash,
 }
 
-/// Name of the checkpoint of `size` that was signed by the key with this id. Names sort by size.
+/// Returns the name of the checkpoint of `size` that was signed by the key with this id. Names sort
+/// by size.
 pub fn checkpoint_name(size: u64, id: KeyId) -> String {
     format!("{size:0SIZE_DIGITS$}-{id}")
 }
 
-/// The prefix of the names of all checkpoints of `size`. The names of larger checkpoints sort after
-/// this prefix.
+/// Returns the prefix of the names of all checkpoints of `size`. The names of larger checkpoints
+/// sort after this prefix.
 pub fn name_prefix(size: u64) -> String {
     format!("{size:0SIZE_DIGITS$}")
 }
@@ -51,7 +52,7 @@ pub fn parse_checkpoint_name(name: &str) -> Option<(u64, &str)> {
     (digits && hex).then_some((size.parse().ok()?, id))
 }
 
-/// The text of a checkpoint.
+/// Returns the text of a checkpoint.
 pub fn checkpoint_text(origin: &str, size: u64, root: &Hash) -> String {
     format!("{origin}\n{size}\n{}\n", base64(&root.0))
 }
@@ -127,7 +128,7 @@ impl Edge {
         }
     }
 
-    /// The partial tiles, and their bytes.
+    /// Returns the partial tiles, and their bytes.
     pub fn partial(&self) -> impl Iterator<Item = (Tile, Vec<u8>)> {
         self.levels.iter().enumerate().filter(|(_, hashes)| !hashes.is_empty()).map(|(level, hashes)| {
             let number = (self.size >> (8 * level)) / TILE_WIDTH;
@@ -136,7 +137,7 @@ impl Edge {
         })
     }
 
-    /// The root of the tree.
+    /// Returns the root of the tree.
     pub fn root(&self) -> Hash {
         // The full subtrees are joined from the smallest to the largest: from the lowest level
         // upwards, and within a level from the last hash to the first.

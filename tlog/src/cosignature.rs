@@ -26,8 +26,8 @@ pub struct WitnessKey {
 }
 
 impl WitnessKey {
-    /// The witness that has this private key, with the name of the key. The name was checked when
-    /// the key was made or read.
+    /// Returns the witness that has this private key, with the name of the key. The name was
+    /// checked when the key was made or read.
     pub fn of(key: &PrivateKey) -> WitnessKey {
         WitnessKey { name: key.name().to_owned(), key: key.public() }
     }
@@ -42,7 +42,7 @@ impl WitnessKey {
         Ok(WitnessKey { name: name.to_owned(), key })
     }
 
-    /// Name of the witness.
+    /// Returns the name of the witness.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -52,7 +52,7 @@ impl WitnessKey {
         self.key
     }
 
-    /// Id of the key in its cosignatures.
+    /// Returns the id of the key in its cosignatures.
     pub fn id(&self) -> KeyId {
         self.key.id_as(&self.name, COSIGNATURE_TYPE)
     }

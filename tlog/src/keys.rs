@@ -60,13 +60,13 @@ pub enum KeyFault {
     Signature,
 }
 
-/// Name under which key records are signed.
+/// Returns the name under which key records are signed.
 pub fn signed_as(archive_id: &str) -> String {
     format!("strongroom/{archive_id}/keys")
 }
 
 impl KeyRecord {
-    /// The text that is signed.
+    /// Returns the text that is signed.
     pub fn text(&self) -> String {
         let mut text = format!(
             "strongroom key {}\narchive {}\nmanifest {}\ntime {}\nkey {}\n",
@@ -159,18 +159,19 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The newest key.
+    /// Returns the newest key.
     pub fn current(&self) -> Option<PublicKey> {
         self.records.last().map(|record| record.key)
     }
 
-    /// All keys, oldest first.
+    /// Returns all keys, oldest first.
     pub fn all(&self) -> Vec<PublicKey> {
         self.records.iter().map(|record| record.key).collect()
     }
 
-    /// Size of `log` up to which the key of `records[at]` is valid; 0 if the log did not exist when
-    /// that key was retired. `None` for the current key, which is valid for any size.
+    /// Returns the size of `log` up to which the key of `records[at]` is valid; 0 if the log did
+    /// not exist when that key was retired. `None` for the current key, which is valid for any
+    /// size.
     pub fn retired_at(&self, at: usize, log: VolumeId) -> Option<u64> {
         let next = self.records.get(at + 1)?;
         Some(next.heads.iter().find(|head| head.log == log).map_or(0, |head| head.size))

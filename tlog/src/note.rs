@@ -50,12 +50,12 @@ impl fmt::Display for PublicKey {
 }
 
 impl PublicKey {
-    /// Id of the key for signatures as `name`.
+    /// Returns the id of the key for signatures as `name`.
     pub fn id(&self, name: &str) -> KeyId {
         self.id_as(name, ED25519_TYPE)
     }
 
-    /// Id of the key for signatures of type `kind`.
+    /// Returns the id of the key for signatures of type `kind`.
     pub fn id_as(&self, name: &str, kind: u8) -> KeyId {
         let mut text = name.as_bytes().to_vec();
         text.extend([b'\n', kind]);
@@ -64,19 +64,20 @@ impl PublicKey {
         KeyId([hash[0], hash[1], hash[2], hash[3]])
     }
 
-    /// The *vkey* of this key and a name: the form in which tools for signed notes expect a key.
+    /// Returns the *vkey* of this key and a name: the form in which tools for signed notes expect a
+    /// key.
     pub fn vkey(&self, name: &str) -> String {
         self.vkey_as(name, ED25519_TYPE)
     }
 
-    /// The vkey for a name and a type of signature.
+    /// Returns the vkey for a name and a type of signature.
     pub fn vkey_as(&self, name: &str, kind: u8) -> String {
         let mut data = vec![kind];
         data.extend(self.0);
         format!("{name}+{}+{}", self.id_as(name, kind), BASE64.encode(data))
     }
 
-    /// Name and key from a vkey of type `kind`.
+    /// Returns the name and key from a vkey of type `kind`.
     pub fn parse_vkey(text: &str, kind: u8) -> Option<(&str, PublicKey)> {
         let (name, id, data) = parts(text)?;
         let data = BASE64.decode(data).ok()?;
@@ -124,7 +125,7 @@ impl fmt::Debug for PrivateKey {
 }
 
 impl PrivateKey {
-    /// A new key from the system's random generator.
+    /// Returns a new key from the system's random generator.
     ///
     /// # Errors
     /// [`TlogError::KeyName`] for a name that is not allowed in a note,
@@ -159,19 +160,19 @@ impl PrivateKey {
         read().ok_or(TlogError::PrivateKey)
     }
 
-    /// The line for the key's file. The line contains the secret.
+    /// Returns the line for the key's file. The line contains the secret.
     pub fn to_text(&self) -> String {
         let mut data = vec![ED25519_TYPE];
         data.extend(self.seed);
         format!("{PRIVATE}{}+{}+{}\n", self.name, self.public().id(&self.name), BASE64.encode(data))
     }
 
-    /// Name that the key was made with.
+    /// Returns the name that the key was made with.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The public key that belongs to this private key.
+    /// Returns the public key that belongs to this private key.
     pub fn public(&self) -> PublicKey {
         PublicKey(self.pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes"))
     }
@@ -223,18 +224,18 @@ impl<'n> Note<'n> {
         ours.peek().is_some() && ours.all(|(.., signature)| key.verifies(self.text.as_bytes(), signature))
     }
 
-    /// The signatures under a name and an id, unchecked.
+    /// Returns the signatures under a name and an id, unchecked.
     pub fn signatures_of(&self, name: &str, id: KeyId) -> impl Iterator<Item = &[u8]> {
         let named = self.signatures.iter().filter(move |(by, known, _)| *by == name && *known == id);
         named.map(|(.., signature)| signature.as_slice())
     }
 
-    /// Names and ids of all signatures, in their order.
+    /// Returns the names and ids of all signatures, in their order.
     pub fn signers(&self) -> impl Iterator<Item = (&'n str, KeyId)> {
         self.signatures.iter().map(|(name, id, _)| (*name, *id))
     }
 
-    /// The index in `keys` of the last key that has signed the text as `name`.
+    /// Returns the index in `keys` of the last key that has signed the text as `name`.
     pub fn signer(&self, name: &str, keys: &[PublicKey]) -> Option<usize> {
         keys.iter().rposition(|key| self.is_signed(name, key))
     }
@@ -252,7 +253,7 @@ pub fn line(name: &str, id: KeyId, signature: &[u8]) -> String {
     format!("{DASH}{name} {}\n", BASE64.encode(data))
 }
 
-/// The base64 of bytes, in the variant that notes and proofs use.
+/// Returns the base64 of bytes, in the variant that notes and proofs use.
 pub fn base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }

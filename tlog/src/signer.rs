@@ -46,7 +46,7 @@ impl Signer {
         PrivateKey::parse(&text).map(Signer::Key)
     }
 
-    /// The public key that signatures are checked with.
+    /// Returns the public key that signatures are checked with.
     pub fn public(&self) -> PublicKey {
         match self {
             Signer::Key(key) => key.public(),

@@ -131,7 +131,7 @@ impl Timestamp {
     }
 }
 
-/// The token in an authority's answer, or the reason why the answer has none.
+/// Returns the token in an authority's answer, or the reason why the answer has none.
 pub fn token_of_response(response: &[u8]) -> Result<&[u8], String> {
     let malformed = || "its answer is not a TimeStampResp".to_owned();
     let read = || {
@@ -214,7 +214,7 @@ pub fn verify(
     }
 }
 
-/// The time stated in the token, unchecked.
+/// Returns the time stated in the token, unchecked.
 pub fn time_of(token: &[u8]) -> Option<DateTime<Utc>> {
     Some(SignedToken::parse(token)?.timestamp()?.time)
 }
@@ -246,7 +246,7 @@ impl<'d> Der<'d> {
         self.0.is_empty()
     }
 
-    /// The tag of the next value, its content, and its whole encoding.
+    /// Returns the tag of the next value, its content, and its whole encoding.
     fn value(&mut self) -> Option<(u8, &'d [u8], &'d [u8])> {
         let (&[tag, first], rest) = self.0.split_first_chunk()?;
         if tag & 0x1f == 0x1f {
@@ -271,7 +271,7 @@ impl<'d> Der<'d> {
         Some((tag, content, whole))
     }
 
-    /// The content of the next value if it has this tag; otherwise reads nothing.
+    /// Returns the content of the next value if it has this tag; otherwise reads nothing.
     fn content(&mut self, tag: u8) -> Option<&'d [u8]> {
         let mut ahead = *self;
         let (found, content, _) = ahead.value()?;
@@ -282,7 +282,7 @@ impl<'d> Der<'d> {
         self.content(tag).map(Der)
     }
 
-    /// The algorithm of an AlgorithmIdentifier; its parameters are ignored.
+    /// Returns the algorithm of an AlgorithmIdentifier; its parameters are ignored.
     fn algorithm(&mut self) -> Option<&'d [u8]> {
         self.inside(SEQUENCE)?.content(OBJECT_ID)
     }
@@ -424,13 +424,13 @@ impl<'d> SignedToken<'d> {
         })
     }
 
-    /// The content of an attribute's only value.
+    /// Returns the content of an attribute's only value.
     fn attribute(&self, name: &[u8], tag: u8) -> Option<&'d [u8]> {
         let (_, values) = self.attributes.iter().find(|(known, _)| *known == name)?;
         Der(values.0).content(tag)
     }
 
-    /// The parsed TSTInfo.
+    /// Returns the parsed TSTInfo.
     fn timestamp(&self) -> Option<Timestamp> {
         let mut all = Der(self.content);
         let mut info = all.inside(SEQUENCE)?;
@@ -471,8 +471,8 @@ impl<'d> SignedToken<'d> {
         read() == Some(true)
     }
 
-    /// The signature algorithms of `webpki` that match the algorithm and the digest that the token
-    /// names.
+    /// Returns the signature algorithms of `webpki` that match the algorithm and the digest that
+    /// the token names.
     fn algorithms(&self) -> Vec<&'static dyn SignatureVerificationAlgorithm> {
         use algorithms as a;
         let by_digest = |of: [&'static dyn SignatureVerificationAlgorithm; 3]| {

@@ -14,7 +14,7 @@ const NODE: u8 = 1;
 pub const TILE_WIDTH: u64 = 256;
 const TILE_HEIGHT: u32 = 8;
 
-/// Hash of a node over two subtrees, as RFC 6962 defines it.
+/// Returns the hash of a node over two subtrees, as RFC 6962 defines it.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     let mut both = [0; 65];
     both[0] = NODE;
@@ -43,12 +43,12 @@ impl CompactRange {
         self.size += 1;
     }
 
-    /// Number of leaves.
+    /// Returns the number of leaves.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Root over the leaves.
+    /// Returns the root over the leaves.
     pub fn root(&self) -> Hash {
         let mut subtrees = self.subtrees.iter().rev();
         let Some(last) = subtrees.next() else { return Hash(Sha256::digest([]).into()) };
@@ -62,7 +62,7 @@ impl Extend<Hash> for CompactRange {
     }
 }
 
-/// Root over leaf hashes.
+/// Returns the root over leaf hashes.
 pub fn root(leaves: &[Hash]) -> Hash {
     let mut range = CompactRange::default();
     range.extend(leaves.iter().copied());
@@ -92,12 +92,12 @@ impl Paths {
         Paths { levels }
     }
 
-    /// The root; `None` without leaves.
+    /// Returns the root; `None` without leaves.
     pub fn root(&self) -> Option<Hash> {
         self.levels.last().and_then(|level| level.first()).copied()
     }
 
-    /// The inclusion proof of a leaf, from the leaf upwards: RFC 6962, section 2.1.1.
+    /// Returns the inclusion proof of a leaf, from the leaf upwards: RFC 6962, section 2.1.1.
     pub fn of(&self, index: u64) -> Vec<Hash> {
         let siblings = self.levels.iter().zip(0..).map(|(level, height)| {
             let sibling = usize::try_from((index >> height) ^ 1).ok()?;
@@ -107,8 +107,8 @@ impl Paths {
     }
 }
 
-/// The root that an inclusion proof leads to, as in RFC 9162, section 2.1.3.2; `None` if the length
-/// of `path` is wrong for this index and size.
+/// Returns the root that an inclusion proof leads to, as in RFC 9162, section 2.1.3.2; `None` if
+/// the length of `path` is wrong for this index and size.
 pub fn root_of_inclusion(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
     if index >= size {
         return None;
@@ -178,7 +178,7 @@ pub fn subtrees(range: &Range<u64>) -> Vec<(u32, u64)> {
     subtrees
 }
 
-/// The root over the roots of [`subtrees`].
+/// Returns the root over the roots of [`subtrees`].
 pub fn root_of_subtrees(roots: &[Hash]) -> Hash {
     let mut roots = roots.iter().rev();
     let Some(last) = roots.next() else { return Hash(Sha256::digest([]).into()) };
@@ -237,7 +237,7 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// Path relative to a log, as in the specification.
+    /// Returns the path relative to a log, as in the specification.
     pub fn path(&self) -> String {
         let mut number = format!("{:03}", self.number % 1000);
         let mut rest = self.number / 1000;
@@ -251,12 +251,12 @@ impl Tile {
         }
     }
 
-    /// The full tile that replaces this one.
+    /// Returns the full tile that replaces this one.
     pub fn full(&self) -> Tile {
         Tile { width: TILE_WIDTH, ..*self }
     }
 
-    /// The content of this tile, from the hashes of its level.
+    /// Returns the content of this tile, from the hashes of its level.
     #[cfg(test)]
     pub fn bytes(&self, level: &[Hash]) -> Vec<u8> {
         let first = (self.number * TILE_WIDTH) as usize;

@@ -42,7 +42,7 @@ enum Action<'s> {
     Add(&'s Add),
 }
 
-/// The checkpoint of a state, as the bytes of its file.
+/// Returns the checkpoint of a state, as the bytes of its file.
 pub(crate) fn encode(state: &State) -> Result<Vec<u8>, DeltaError> {
     let failed = |detail: String| DeltaError::Checkpoint { version: state.version, detail };
     let batch = batch(state).map_err(|error| failed(error.to_string()))?;
@@ -64,7 +64,7 @@ pub(crate) fn encode(state: &State) -> Result<Vec<u8>, DeltaError> {
     Ok(bytes)
 }
 
-/// Number of actions in a checkpoint of this state.
+/// Returns the number of actions in a checkpoint of this state.
 pub(crate) fn actions(state: &State) -> usize {
     2 + state.txns.len() + state.files.len()
 }

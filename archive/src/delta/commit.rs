@@ -114,7 +114,7 @@ pub(crate) struct Committed {
 }
 
 impl Committed {
-    /// The warning for the report of a seal.
+    /// Returns the warning for the report of a seal.
     pub(crate) fn warning(&self, volume: VolumeId) -> Option<String> {
         let reason = self.checkpoint_failed.as_ref()?;
         Some(format!("checkpoint of {} version {}: {reason}", volume.name(), self.version))
@@ -193,7 +193,7 @@ impl VolumeLog {
         Ok(VolumeLog::of(store, table, path, state))
     }
 
-    /// Version that the next commit follows.
+    /// Returns the version that the next commit follows.
     pub(crate) fn version(&self) -> u64 {
         self.state.version
     }
@@ -370,7 +370,7 @@ fn add(table: Table, facts: &FileFacts, time: DateTime<Utc>) -> Add {
     }
 }
 
-/// The tags of a file. Other programs can check the file with them.
+/// Returns the tags of a file. Other programs can check the file with them.
 fn tags(facts: &FileFacts) -> BTreeMap<String, Option<String>> {
     let offsets: Map<String, Value> = facts
         .spans
@@ -488,7 +488,7 @@ pub(crate) async fn transactions_of(store: &Store, volume: &Path) -> Result<Tran
     Ok(Transactions { newest: transactions, last, length })
 }
 
-/// The time of a commit of a volume; `None` if the commit does not state one.
+/// Returns the time of a commit of a volume; `None` if the commit does not state one.
 pub(crate) async fn time_of(store: &Store, volume: &Path, version: u64) -> Result<Option<DateTime<Utc>>> {
     let path = layout::commit(volume, version);
     let text = store.read(&path).await;
@@ -501,7 +501,8 @@ pub(crate) async fn time_of(store: &Store, volume: &Path, version: u64) -> Resul
     Ok(time.and_then(DateTime::from_timestamp_millis))
 }
 
-/// The newest `txn` version of every appId in the commits of a volume after `after`, up to `last`.
+/// Returns the newest `txn` version of every appId in the commits of a volume after `after`, up to
+/// `last`.
 pub(crate) async fn transactions_between(
     store: &Store,
     volume: &Path,
@@ -518,7 +519,7 @@ fn transactions_in(lines: Vec<Line>) -> impl Iterator<Item = (String, i64)> {
     lines.into_iter().filter_map(|line| line.txn).map(|txn| (txn.app_id, txn.version))
 }
 
-/// Commits of a volume, oldest first.
+/// Returns the commits of a volume, oldest first.
 ///
 /// # Errors
 /// If the log cannot be listed, or a commit is hidden or was replaced in a bucket.

@@ -105,7 +105,7 @@ pub enum FaultKind {
     Tags,
 }
 
-/// The facts that can be read of a commit; its faults are left out.
+/// Returns the facts that can be read of a commit; its faults are left out.
 pub fn parse_commit(bytes: &[u8]) -> CommitFacts {
     parse(bytes, true).0
 }
@@ -283,9 +283,9 @@ fn add(value: &Value) -> Result<AddFacts, (FaultKind, String)> {
     Ok(facts)
 }
 
-/// A time in the format of Delta statistics; `None` if its year does not have four digits. A file
-/// with such a time has no bounds for its times, so readers never skip the file because of its
-/// times.
+/// Returns a time in the format of Delta statistics; `None` if its year does not have four digits.
+/// A file with such a time has no bounds for its times, so readers never skip the file because of
+/// its times.
 pub fn timestamp(micros: i64) -> Option<String> {
     let time = DateTime::from_timestamp_micros(micros)?;
     let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);

@@ -164,8 +164,8 @@ impl Listing {
 }
 
 impl State {
-    /// The newest state of the table in `volume`; `None` if its log has neither a commit nor a
-    /// checkpoint.
+    /// Returns the newest state of the table in `volume`; `None` if its log has neither a commit
+    /// nor a checkpoint.
     pub(crate) async fn load(store: &Store, volume: &Path) -> Result<Option<State>, DeltaError> {
         let folder = layout::delta_log(volume);
         let names = store.names_unchanged(&folder, is_of_log).await;
@@ -259,8 +259,8 @@ impl State {
     }
 }
 
-/// The actions of a commit, for readers of the table. A line that is not an action is returned as
-/// an error with the number of the line, counted from 1.
+/// Returns the actions of a commit, for readers of the table. A line that is not an action is
+/// returned as an error with the number of the line, counted from 1.
 pub(crate) fn actions(commit: &[u8]) -> impl Iterator<Item = Result<Line, (usize, serde_json::Error)>> + '_ {
     let lines = commit.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     lines.map(|(number, line)| serde_json::from_slice(line).map_err(|source| (number + 1, source)))
@@ -271,7 +271,7 @@ async fn read(store: &Store, folder: &Path, name: &str) -> Result<bytes::Bytes, 
     read.map_err(|source| DeltaError::Read { name: name.to_owned(), source })
 }
 
-/// The text of a commit that appends files.
+/// Returns the text of a commit that appends files.
 pub(crate) fn append_text(files: &[Add], txns: &[Txn], info: Map<String, Value>, time_ms: i64) -> Vec<u8> {
     let parameters = json!({ "mode": "Append", "partitionBy": json!([DATE]).to_string() });
     let mut lines = vec![commit_info("WRITE", parameters, info, time_ms)];
@@ -280,7 +280,7 @@ pub(crate) fn append_text(files: &[Add], txns: &[Txn], info: Map<String, Value>,
     text_of(&lines)
 }
 
-/// The text of the commit that creates a table.
+/// Returns the text of the commit that creates a table.
 pub(crate) fn create_text(
     table: Table,
     id: String,

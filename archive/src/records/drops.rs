@@ -41,17 +41,17 @@ pub struct FinalPositions {
     pub offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
 }
 
-/// Name of the drop record of a volume.
+/// Returns the name of the drop record of a volume.
 pub fn file(log: VolumeId) -> String {
     format!("{}-{}", log.table.name(), log.period)
 }
 
-/// The path of the drop record of a volume.
+/// Returns the path of the drop record of a volume.
 pub fn path(root: &Path, log: VolumeId) -> PathBuf {
     root.join(layout::DROPPED).join(file(log))
 }
 
-/// The path of the file of a dropped volume's final positions.
+/// Returns the path of the file of a dropped volume's final positions.
 pub fn positions_path(root: &Path, log: VolumeId) -> PathBuf {
     root.join(layout::DROPPED).join(file(log) + layout::STATE_SUFFIX)
 }
@@ -64,7 +64,7 @@ pub struct Drops {
     pub wrong: Vec<(String, RecordFault)>,
 }
 
-/// Every drop record, checked.
+/// Returns every drop record, checked.
 pub async fn load(site: &Site) -> Result<Drops, LogError> {
     let mut all = Drops::default();
     let names = site.record_names(layout::DROPPED).await?;
@@ -111,7 +111,7 @@ pub async fn load(site: &Site) -> Result<Drops, LogError> {
     Ok(all)
 }
 
-/// Dropped volumes of a table with their final positions.
+/// Returns the dropped volumes of a table with their final positions.
 pub async fn of_table(site: &Site, table: Table) -> Result<BTreeMap<Period, FinalPositions>, LogError> {
     let mine = format!("{}-", table.name());
     let names = site.store.names(&site.root.join(layout::DROPPED)).await?;

@@ -44,17 +44,17 @@ pub struct Holds {
     pub wrong: Option<RecordError>,
 }
 
-/// The path of a record or a list of holds.
+/// Returns the path of a record or a list of holds.
 pub fn path(site: &Site, name: &str) -> PathBuf {
     site.root.join(layout::HOLDS).join(name)
 }
 
-/// Name of a record of holds; records are numbered from 1 on.
+/// Returns the name of a record of holds; records are numbered from 1 on.
 pub fn record_name(number: u64) -> String {
     format!("{number:08}")
 }
 
-/// Name of a list of objects under a hold; the lists of a hold are numbered from 1 on.
+/// Returns the name of a list of objects under a hold; the lists of a hold are numbered from 1 on.
 pub fn list_name(number: u64, part: u64) -> String {
     format!("{number:08}-{part:08}")
 }
@@ -71,8 +71,8 @@ impl Hold {
         self.released.is_none()
     }
 
-    /// Every object under the hold. The hold's own record and lists are included, but without their
-    /// versions.
+    /// Returns every object under the hold. The hold's own record and lists are included, but
+    /// without their versions.
     pub fn objects(&self) -> impl Iterator<Item = HeldObject> + '_ {
         let listed = self.lists.iter().flat_map(|list| list.objects.iter().cloned());
         let number = self.record.number;
@@ -186,12 +186,12 @@ impl Holds {
         self.all.iter().filter(|hold| hold.is_active())
     }
 
-    /// The hold with this name, released or not.
+    /// Returns the hold with this name, released or not.
     pub fn named(&self, name: &str) -> Option<&Hold> {
         self.all.iter().find(|hold| hold.record.name == name)
     }
 
-    /// The paths of all objects under an active hold.
+    /// Returns the paths of all objects under an active hold.
     pub fn covered(&self) -> BTreeSet<String> {
         self.active().flat_map(Hold::objects).map(|object| object.path).collect()
     }

@@ -20,7 +20,7 @@ use crate::site::Site;
 /// Maximum number of keys that an archive may have had.
 const KEYS_MAX: u64 = 10_000;
 
-/// The path of the record of a key; records are numbered from 1 on.
+/// Returns the path of the record of a key; records are numbered from 1 on.
 pub fn path(root: &Path, number: u64) -> PathBuf {
     root.join(layout::KEYS).join(format!("{number:08}"))
 }

@@ -44,7 +44,7 @@ impl Policy {
     }
 }
 
-/// The path of a record of policy; records are numbered from 1 on.
+/// Returns the path of a record of policy; records are numbered from 1 on.
 pub fn path(site: &Site, number: u64) -> PathBuf {
     site.root.join(layout::RETENTION).join(format!("{number:08}"))
 }

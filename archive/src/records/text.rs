@@ -23,7 +23,7 @@ pub const LIST_OBJECTS_MAX: usize = 4000;
 /// with a later time is refused.
 pub const CLOCK_AHEAD_MS_MAX: i64 = 600_000;
 
-/// The end of the retention of an object that was put at `time`.
+/// Returns the end of the retention of an object that was put at `time`.
 pub fn retention_end(time: DateTime<Utc>, years: u32) -> Option<DateTime<Utc>> {
     Retention { mode: LockMode::Compliance, years }.until(time)
 }
@@ -37,7 +37,7 @@ pub enum Statement {
 }
 
 impl Statement {
-    /// Name under which a statement of this kind is signed.
+    /// Returns the name under which a statement of this kind is signed.
     pub fn signed_as(self, archive_id: &str) -> String {
         let kind = match self {
             Statement::Retention => "retention",
@@ -56,7 +56,7 @@ pub fn is_line(text: &str) -> bool {
         && !text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
 }
 
-/// A time in the format of records: whole seconds.
+/// Returns a time in the format of records: whole seconds.
 pub fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
@@ -136,7 +136,7 @@ pub struct PolicyRecord {
 }
 
 impl PolicyRecord {
-    /// The text of the record, which is signed.
+    /// Returns the text of the record, which is signed.
     pub fn text(&self, archive_id: &str) -> String {
         let PolicyRecord { number, time, years, reason } = self;
         let time = time_text(*time);
@@ -193,7 +193,7 @@ pub struct HoldRecord {
 }
 
 impl HoldRecord {
-    /// The text of the record, which is signed.
+    /// Returns the text of the record, which is signed.
     pub fn text(&self, archive_id: &str) -> String {
         let HoldRecord { number, time, name, deed, reason } = self;
         let time = time_text(*time);
@@ -273,7 +273,7 @@ pub struct HeldList {
 }
 
 impl HeldList {
-    /// The text of the record, which is signed.
+    /// Returns the text of the record, which is signed.
     pub fn text(&self, archive_id: &str) -> String {
         let HeldList { number, part, hold, objects } = self;
         let mut text = format!("strongroom held {number} {part}\narchive {archive_id}\nhold {hold}\n");
@@ -332,7 +332,7 @@ pub struct DropRecord {
 }
 
 impl DropRecord {
-    /// The text of the record, which is signed.
+    /// Returns the text of the record, which is signed.
     pub fn text(&self, archive_id: &str) -> String {
         let DropRecord { log, time, size, root, files, rows, last, years, until, state, reason } = self;
         format!(

@@ -195,8 +195,8 @@ const ALERT_COLUMNS: &[(&str, Says)] = &[
     ("event_ranges", |said| Value::Text(event_ranges(said))),
 ];
 
-/// Names of the compared columns of alerts, in order. `name` and `subresource`, which the finding
-/// has in one text, are one entry.
+/// Returns the names of the compared columns of alerts, in order. `name` and `subresource`, which
+/// the finding has in one text, are one entry.
 pub fn compared_alert_columns() -> impl Iterator<Item = &'static str> {
     ALERT_COLUMNS.iter().map(|(name, _)| *name)
 }

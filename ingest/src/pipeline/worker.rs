@@ -172,13 +172,13 @@ impl Worker {
     }
 }
 
-/// Number of events whose record is kept as it was received.
+/// Returns the number of events whose record is kept as it was received.
 fn raw_kept(decoded: &DecodedBlock) -> u64 {
     let raw = decoded.events.column(events::index::RAW);
     (raw.len() - raw.null_count()) as u64
 }
 
-/// The rows of several blocks, one after the other.
+/// Returns the rows of several blocks, one after the other.
 fn joined(blocks: Vec<DecodedBlock>) -> Result<DecodedBlock, ArrowError> {
     let (mut events, mut rejects, mut record_hashes) = (Vec::new(), Vec::new(), Vec::new());
     let mut unhashed = Vec::new();

@@ -298,7 +298,7 @@ fn kind_of(folder: &Path) -> Option<Why> {
     [MANIFEST, DELTA_LOG, JOURNAL_LOCK].iter().any(has).then(listing).flatten()
 }
 
-/// Names of editors' backups and of files that are still being copied or written.
+/// Whether a name is one of an editor's backup, or of a file that is still being copied or written.
 fn is_unfinished_name(name: &str) -> bool {
     const ENDINGS: [&str; 11] = [
         "~",
@@ -317,9 +317,9 @@ fn is_unfinished_name(name: &str) -> bool {
     is_autosave || ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
-/// Names of programs, documents, settings and keys. Such a file is not opened, because its text may
-/// contain an object and would then pass for a log. Some of them hold secrets, which an archive
-/// would keep for years.
+/// Whether a name is one of a program, a document, settings or a key. Such a file is not opened,
+/// because its text may contain an object and would then pass for a log. Some of them hold secrets,
+/// which an archive would keep for years.
 fn is_other_name(name: &str) -> bool {
     const EXTENSIONS: [&str; 42] = [
         "adoc",

@@ -63,7 +63,8 @@ impl Damaged {
         Some(Damaged { text: String::from_utf8(bytes).ok()?, kept })
     }
 
-    /// Number of bytes at the start of the document that were read. No element extends beyond them.
+    /// Returns the number of bytes at the start of the document that were read. No element extends
+    /// beyond them.
     pub fn kept(&self) -> usize {
         self.kept
     }

@@ -69,7 +69,7 @@ impl Other {
         Other { what, name: Some(name.to_owned()) }
     }
 
-    /// A writer without a name, such as a program that writes a log of its own.
+    /// Returns a writer without a name, such as a program that writes a log of its own.
     pub(super) fn of_log(what: &'static str) -> Other {
         Other { what, name: None }
     }

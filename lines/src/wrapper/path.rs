@@ -88,7 +88,7 @@ impl EventPath {
         EventPath::parse(shape.strip_prefix(SHAPE_UNWRAP)?).ok()
     }
 
-    /// The `shape` of rows whose events are found by this path.
+    /// Returns the `shape` of rows whose events are found by this path.
     pub fn shape(&self) -> &str {
         &self.shape
     }

@@ -20,7 +20,7 @@ pub(super) enum Step<'t> {
 }
 
 impl<'t> Step<'t> {
-    /// The text in `literal`, which is a slice of `outer`.
+    /// Returns the text in `literal`, which is a slice of `outer`.
     pub(super) fn string(outer: &[u8], literal: &'t [u8], skipped: usize) -> Step<'t> {
         Step::String { literal, at: offset(outer, literal), skipped }
     }

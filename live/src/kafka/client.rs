@@ -26,7 +26,7 @@ use super::{
 };
 use crate::SourceError;
 
-/// The client's settings.
+/// Returns the client's settings.
 pub(super) fn settings(options: &KafkaOptions) -> ClientConfig {
     let mut config = ClientConfig::new();
     let assignor = match options.assignor {

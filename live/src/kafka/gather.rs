@@ -62,7 +62,7 @@ impl Gather {
         }
     }
 
-    /// The broker's number of the next message.
+    /// Returns the broker's number of the next message.
     pub(super) fn next(&self) -> i64 {
         self.next
     }
@@ -72,7 +72,7 @@ impl Gather {
         self.next = next;
     }
 
-    /// Number of bytes that are not handed over yet.
+    /// Returns the number of bytes that are not handed over yet.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }

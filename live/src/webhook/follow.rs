@@ -97,7 +97,7 @@ struct Open {
 }
 
 impl WebhookSource {
-    /// The common beginning of the names of this log's partitions.
+    /// Returns the common beginning of the names of this log's partitions.
     fn prefix(&self) -> String {
         format!("webhook/{}/{}/", self.name, self.wal.id)
     }

@@ -341,7 +341,7 @@ impl Webhook {
         Ok((Webhook { address, wal, stop, runtime: Some(runtime), writer: Some(writer) }, source))
     }
 
-    /// The bound address, with the port that the system chose if it was 0.
+    /// Returns the bound address, with the port that the system chose if it was 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -136,7 +136,7 @@ impl SegmentHead {
 }
 
 impl RecordHead {
-    /// Length of the whole record, in bytes.
+    /// Returns the length of the whole record, in bytes.
     pub fn record_bytes(&self) -> u64 {
         (RECORD_HEAD_BYTES + self.name.len()) as u64 + u64::from(self.text_bytes)
     }

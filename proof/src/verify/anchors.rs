@@ -72,7 +72,7 @@ impl Witnesses {
         (cosigned, wrong)
     }
 
-    /// The number of witnesses that must have cosigned; 0 requires none.
+    /// Returns the number of witnesses that must have cosigned; 0 requires none.
     pub fn quorum(&self) -> usize {
         self.quorum
     }

@@ -28,7 +28,7 @@ macro_rules! kinds {
         impl FindingKind {
             pub const ALL: &[FindingKind] = &[$(FindingKind::$kind,)+];
 
-            /// The name in reports.
+            /// Returns the name in reports.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(FindingKind::$kind => $name,)+

@@ -140,7 +140,7 @@ impl Report {
         }
     }
 
-    /// The report in the format of `docs/proof.md`.
+    /// Returns the report in the format of `docs/proof.md`.
     pub fn to_json(&self) -> serde_json::Value {
         let heads = self.heads.iter().map(|head| {
             let log = head.log.origin(&self.archive_id);
@@ -265,8 +265,8 @@ fn is_linked(site: &Site, path: &Path) -> bool {
     below.into_iter().any(|part| std::fs::symlink_metadata(part).is_ok_and(|found| found.is_symlink()))
 }
 
-/// Names in a folder of an archive, sorted. If the folder is a link or below a link, adds a finding
-/// of `kind` and returns no names.
+/// Returns the names in a folder of an archive, sorted. If the folder is a link or below a link,
+/// adds a finding of `kind` and returns no names.
 async fn names_in(
     site: &Site,
     folder: &Path,

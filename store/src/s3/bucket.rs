@@ -140,7 +140,7 @@ impl S3 {
         made.await.map_err(self.bucket_failed("create"))
     }
 
-    /// The settings of Object Lock of the bucket.
+    /// Returns the settings of Object Lock of the bucket.
     pub async fn lock_configuration(&self) -> Condition<LockConfiguration> {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_object_lock_configuration().bucket(&self.0.bucket);
@@ -173,7 +173,7 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// Ids of the lifecycle rules that remove or hide objects of the archive.
+    /// Returns the ids of the lifecycle rules that remove or hide objects of the archive.
     pub async fn expiring_rules(&self) -> Condition<Vec<String>> {
         let probes = format!("{}{}/", self.folder_key(self.root()), layout::PROBE);
         let read = repeat(self.timeout(0), || async {
@@ -196,7 +196,7 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// The bucket policy, as JSON text.
+    /// Returns the bucket policy, as JSON text.
     pub async fn policy(&self) -> Condition<String> {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_bucket_policy().bucket(&self.0.bucket).send().await;
@@ -209,7 +209,7 @@ impl S3 {
         }
     }
 
-    /// The store's answer about the lock of an object's version.
+    /// Returns the store's answer about the lock of an object's version.
     pub async fn object_lock(&self, name: &std::path::Path, version: Option<&str>) -> Condition<ObjectLock> {
         let key = self.key(name);
         let read = repeat(self.timeout(0), || async {
@@ -228,8 +228,9 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// Names that have more than one version, or a delete marker. Returns at most `names_max` of
-    /// the names on the first page of the listing, and true if that page was the whole listing.
+    /// Returns the names that have more than one version, or a delete marker. Returns at most
+    /// `names_max` of the names on the first page of the listing, and true if that page was the
+    /// whole listing.
     pub async fn shadowed(&self, names_max: usize) -> Condition<(Vec<String>, bool)> {
         let prefix = self.folder_key(self.root());
         let read = repeat(self.timeout(0), || async {
@@ -247,9 +248,9 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// Names of the objects and folders directly below a folder, including those that a delete
-    /// marker hides; and the first object that `is_ours` accepts and that was hidden or replaced
-    /// after it was put.
+    /// Returns the names of the objects and folders directly below a folder, including those that a
+    /// delete marker hides; and the first object that `is_ours` accepts and that was hidden or
+    /// replaced after it was put.
     pub async fn names_and_changes(
         &self,
         folder: &std::path::Path,
@@ -301,8 +302,8 @@ impl S3 {
         Ok((names.into_iter().collect(), changed))
     }
 
-    /// The id of the oldest version of an object, even if a newer version or a delete marker hides
-    /// it; `None` if the object never existed.
+    /// Returns the id of the oldest version of an object, even if a newer version or a delete
+    /// marker hides it; `None` if the object never existed.
     pub async fn oldest_version(&self, name: &std::path::Path) -> Result<Option<String>, S3Error> {
         let key = self.key(name);
         let page = repeat(self.timeout(0), || async {
@@ -316,12 +317,12 @@ impl S3 {
         Ok(oldest.and_then(|version| version.version_id()).map(str::to_owned))
     }
 
-    /// Every version of every object below the root, by its path relative to the root.
+    /// Returns every version of every object below the root, by its path relative to the root.
     pub async fn all_versions(&self) -> Result<BTreeMap<String, Vec<ObjectVersion>>, S3Error> {
         self.versions_below(self.root()).await
     }
 
-    /// Every version of every object below a folder, by its path relative to the root.
+    /// Returns every version of every object below a folder, by its path relative to the root.
     pub async fn versions_below(
         &self,
         folder: &std::path::Path,

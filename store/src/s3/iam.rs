@@ -22,9 +22,9 @@ const DENIED: [&str; 7] = [
     "s3:PutBucketPolicy",
 ];
 
-/// The minimum remaining retention, in days, that the bucket policy demands at the time of a PUT.
-/// The day that is added to every retention is not part of this minimum, so a PUT passes even if
-/// the clocks differ by some hours.
+/// Returns the minimum remaining retention, in days, that the bucket policy demands at the time of
+/// a PUT. The day that is added to every retention is not part of this minimum, so a PUT passes
+/// even if the clocks differ by some hours.
 fn days_min(retention: Retention) -> i64 {
     i64::from(retention.years) * 365 + i64::from(retention.years / 4)
 }
@@ -38,8 +38,8 @@ fn arns(s3: &S3) -> (String, String) {
     (bucket, objects)
 }
 
-/// The permissions that a writer needs and no more. It also denies the actions that a writer must
-/// not have, even if another policy allows them.
+/// Returns the permissions that a writer needs and no more. It also denies the actions that a
+/// writer must not have, even if another policy allows them.
 pub fn writer_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
@@ -69,8 +69,9 @@ pub fn writer_policy(s3: &S3) -> Value {
     })
 }
 
-/// The permissions for extending retention, and for placing and releasing holds. This policy is
-/// separate from the writer's, because an identity that may place a hold may also release it.
+/// Returns the permissions for extending retention, and for placing and releasing holds. This
+/// policy is separate from the writer's, because an identity that may place a hold may also release
+/// it.
 pub fn keeper_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
@@ -96,8 +97,8 @@ pub fn keeper_policy(s3: &S3) -> Value {
     })
 }
 
-/// The permissions for checking an archive (with either verifier) and for querying it. They do not
-/// allow changes.
+/// Returns the permissions for checking an archive (with either verifier) and for querying it. They
+/// do not allow changes.
 pub fn auditor_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
@@ -122,8 +123,8 @@ pub fn auditor_policy(s3: &S3) -> Value {
     })
 }
 
-/// The permissions for dropping a volume past its retention. They should exist only while a drop
-/// runs. The bucket's own policy refuses deletion to everyone, so its administrator must also
+/// Returns the permissions for dropping a volume past its retention. They should exist only while a
+/// drop runs. The bucket's own policy refuses deletion to everyone, so its administrator must also
 /// exempt this identity there.
 pub fn remover_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
@@ -170,7 +171,7 @@ pub fn remover_policy(s3: &S3) -> Value {
     })
 }
 
-/// The actions that the bucket itself refuses to everyone.
+/// Returns the actions that the bucket itself refuses to everyone.
 pub fn bucket_policy(s3: &S3, retention: Retention) -> Value {
     let (bucket, objects) = arns(s3);
     // `sealed` does not include the folder of the objects that a writer puts to test the store,

@@ -273,22 +273,22 @@ impl S3 {
         })))
     }
 
-    /// The root as it appears in names: `s3://bucket/prefix`.
+    /// Returns the root as it appears in names: `s3://bucket/prefix`.
     pub fn root(&self) -> &Path {
         &self.0.root
     }
 
-    /// Name of the bucket.
+    /// Returns the name of the bucket.
     pub fn bucket(&self) -> &str {
         &self.0.bucket
     }
 
-    /// Prefix of the archive in the bucket, without slashes at its ends.
+    /// Returns the prefix of the archive in the bucket, without slashes at its ends.
     pub fn prefix(&self) -> &str {
         &self.0.prefix
     }
 
-    /// The retention that the options request. The archive itself may require more.
+    /// Returns the retention that the options request. The archive itself may require more.
     pub fn asked(&self) -> Retention {
         self.0.asked
     }
@@ -312,7 +312,7 @@ impl S3 {
         }
     }
 
-    /// The common prefix of the keys of everything below a folder.
+    /// Returns the common prefix of the keys of everything below a folder.
     fn folder_key(&self, folder: &Path) -> String {
         match self.key(folder) {
             key if key.is_empty() => key,
@@ -320,7 +320,7 @@ impl S3 {
         }
     }
 
-    /// The lock for an object put now.
+    /// Returns the lock for an object put now.
     pub fn locked(&self, retention: Retention) -> Result<Locked, S3Error> {
         let until = retention.until(Utc::now()).ok_or_else(|| S3Error::Request {
             detail: format!("a retention of {} years ends beyond the calendar", retention.years),
@@ -429,7 +429,7 @@ impl S3 {
         Ok(hasher.finalize().into())
     }
 
-    /// The store's description of a version, or of the newest version if none is named.
+    /// Returns the store's description of a version, or of the newest version if none is named.
     pub async fn head(&self, name: &Path, version: Option<&str>) -> Result<ObjectMeta, S3Error> {
         let key = self.key(name);
         repeat(self.timeout(0), || async {
@@ -447,8 +447,8 @@ impl S3 {
         .await
     }
 
-    /// The whole newest version; `None` if there is none. A version of more than `bytes_max` bytes is
-    /// an error.
+    /// Returns the whole newest version; `None` if there is none. A version of more than
+    /// `bytes_max` bytes is an error.
     pub async fn get(&self, name: &Path, bytes_max: u64) -> Result<Option<Bytes>, S3Error> {
         match self.get_part(name, None, None, bytes_max).await {
             Ok(part) => Ok(Some(part.bytes)),
@@ -533,8 +533,8 @@ impl S3 {
         Ok(ranges.iter().map(|range| cut(&requests, &parts, range)).collect())
     }
 
-    /// Names of the objects and folders directly below a folder; empty if the folder does not
-    /// exist.
+    /// Returns the names of the objects and folders directly below a folder; empty if the folder
+    /// does not exist.
     pub async fn names(&self, folder: &Path) -> Result<Vec<String>, S3Error> {
         self.names_from(folder, None).await
     }
@@ -581,13 +581,13 @@ fn continues(is_truncated: Option<bool>, next: Option<&str>) -> Result<bool, S3E
     }
 }
 
-/// The first number of a `Content-Range` such as `bytes 0-9/100`.
+/// Returns the first number of a `Content-Range` such as `bytes 0-9/100`.
 fn content_range(text: &str) -> Option<u64> {
     let (range, _) = text.strip_prefix("bytes ")?.split_once('/')?;
     range.split_once('-')?.0.parse().ok()
 }
 
-/// The requests that together read all `ranges`, in byte order, without overlap.
+/// Returns the requests that together read all `ranges`, in byte order, without overlap.
 fn requests(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut sorted: Vec<Range<u64>> =
         ranges.iter().filter(|range| range.start < range.end).cloned().collect();
@@ -608,7 +608,7 @@ fn requests(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     pieces.collect()
 }
 
-/// The bytes of `range`, taken from the answers to `requests`.
+/// Returns the bytes of `range`, taken from the answers to `requests`.
 fn cut(requests: &[Range<u64>], parts: &[Bytes], range: &Range<u64>) -> Bytes {
     if range.start >= range.end {
         return Bytes::new();

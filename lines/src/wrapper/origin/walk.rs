@@ -256,7 +256,7 @@ fn string_of(value: &RawValue) -> Option<Cow<'_, str>> {
     string(Some(value.get()).filter(|text| text.starts_with('"'))?)
 }
 
-/// The text of a string literal, if it is Unicode.
+/// Returns the text of a string literal, if it is Unicode.
 fn string(literal: &str) -> Option<Cow<'_, str>> {
     if !literal.contains('\\') {
         return literal.get(1..literal.len().checked_sub(1)?).map(Cow::Borrowed);

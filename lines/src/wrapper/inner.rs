@@ -211,7 +211,7 @@ mod tests {
     fn found(line: &str) -> Option<Vec<String>> {
         let list = inner_list(line.as_bytes(), 128, &Reading::default())?.event;
         let texts = list.into_iter().map(|element| match element.content {
-            ElementContent::Refused(refusal) => refusal.to_string(),
+            ElementContent::Refused(refusal) => refusal.detail,
             ElementContent::Mapped(_) => "mapped".to_owned(),
             ElementContent::Event => line[element.record].to_owned(),
             ElementContent::Spelling => {

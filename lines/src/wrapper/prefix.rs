@@ -360,7 +360,7 @@ mod tests {
 
     fn found(prefix: &str) -> Option<Prefix> {
         let text = format!("{prefix}{{\"auditID\":\"a\"}}");
-        let found = find(text.as_bytes());
+        let found = find(text.as_bytes(), false);
         if let Some((_, length)) = found {
             assert_eq!(length, prefix.len(), "{prefix}");
         }
@@ -471,7 +471,7 @@ mod tests {
         ] {
             assert_eq!(found(prefix), None, "{prefix}");
         }
-        assert_eq!(find(b"2026-01-01T00:00:00.000Z x"), None);
+        assert_eq!(find(b"2026-01-01T00:00:00.000Z x", false), None);
         let long = format!("<110>1 - - - - - [a x=\"{}\"] ", "y".repeat(PREFIX_BYTES_MAX));
         assert_eq!(found(&long), None);
     }

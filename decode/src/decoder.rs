@@ -736,11 +736,13 @@ impl Decoder {
                 Ok(end) => end,
                 Err(refusal) => {
                     let Content::Event(value) = record.content else { return Err(refusal) };
-                    let extent = whole.extent_of(value);
-                    if !decoder.inner_list(whole, extent, frame_from, records_left) {
+                    let (start, end) = whole.extent_of(value);
+                    let (depth_max, writers) = (decoder.config.depth_max, &decoder.reading.writers);
+                    let list = wrapper::inner_list_of_element(&whole.line[start..end], depth_max, writers);
+                    if !decoder.elements(whole, (start, end), frame_from, list, records_left) {
                         return Err(refusal);
                     }
-                    return Ok(extent.1);
+                    return Ok(end);
                 }
             };
             decoder.dialects.add(record.dialect);
@@ -759,8 +761,20 @@ impl Decoder {
         frame_from: usize,
         records_left: &mut usize,
     ) -> bool {
-        let bytes = &whole.line[start..end];
-        let list = wrapper::inner_list(bytes, self.config.depth_max, &self.reading);
+        let list = wrapper::inner_list(&whole.line[start..end], self.config.depth_max, &self.reading);
+        self.elements(whole, (start, end), frame_from, list, records_left)
+    }
+
+    /// Decodes the elements of a list that was found in `line[start..end]`. Returns `false` if there is
+    /// no list, or if it has more than `records_left` elements.
+    fn elements(
+        &mut self,
+        whole: &Piece<'_>,
+        (start, end): (usize, usize),
+        frame_from: usize,
+        list: Option<Opened<Vec<Element>>>,
+        records_left: &mut usize,
+    ) -> bool {
         let Some(Opened { event: elements, dialect }) = list else { return false };
         let Some(left) = records_left.checked_sub(elements.len()) else { return false };
         *records_left = left;

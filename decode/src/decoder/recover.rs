@@ -147,7 +147,9 @@ impl Decoder {
         }
         if refusal.reason == Reason::Wrapped {
             let extent = (whole.start, whole.end);
-            if let Err(refusal) = self.wrapped(whole, 0, extent, &mut records_left) {
+            if let Err(refusal) = self.wrapped(whole, 0, extent, &mut records_left)
+                && !self.inner_list(whole, extent, 0, &mut records_left)
+            {
                 self.reject(whole, 0, whole.end, &refusal);
             }
             return;

@@ -22,7 +22,7 @@ fn carried(text: &str) -> [(&'static str, String); 12] {
         ("Logstash", format!(r#"{{"@timestamp":"t","@version":"1","message":{}}}"#, quoted(text))),
         ("Vector", format!(r#"{{"message":{},"path":"/","source_type":"http_server"}}"#, quoted(text))),
         ("Fluent Bit", fluent_bit.clone()),
-        ("Fluentd", format!("2026-03-02T10:00:00+00:00\taudit.x\t{}", fluent_bit.replace("date", "x"))),
+        ("Fluentd", format!("2026-03-02T10:00:00+00:00\taudit.x\t{}", fluent_bit.replacen("date", "x", 1))),
         ("Filebeat of docker", format!(r#"{{"@timestamp":"t","message":{}}}"#, quoted(&fluent_bit))),
         ("Filebeat of CRI", format!(r#"{{"@timestamp":"t","message":{}}}"#, quoted(&cri))),
         ("string", format!("{} ", quoted(text))),
@@ -113,7 +113,6 @@ fn an_element_of_a_document_may_be_a_list() {
             quoted(&first),
             quoted(&second)
         ),
-        eks(&[first.clone(), second.clone()]),
         format!(
             r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{{"stringValue":{}}}}},{{"body":{{"stringValue":{}}}}}]}}]}}]}}"#,
             quoted(&first),

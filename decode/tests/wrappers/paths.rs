@@ -121,7 +121,7 @@ fn a_reject_says_which_path_was_tried() {
         (r#""hello""#.to_owned(), "at a.b there is no event: neither an object nor its text"),
         ("7".to_owned(), "at a.b there is no event: neither an object nor its text"),
         ("null".to_owned(), "there is nothing at a.b"),
-        (format!("[{event}]"), "at a.b there is no event: neither an object nor its text"),
+        (format!("[[{event}]]"), "at a.b there is no event: neither an object nor its text"),
         (
             quoted(&format!("I0302 10:00:00.000001       1 x.go:1] {event}")),
             "at a.b there is no event: a line of klog",

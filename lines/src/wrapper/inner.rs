@@ -51,6 +51,28 @@ pub enum ElementContent {
 /// configured. The caller knows that `line` is neither an event nor a list of events itself. `None` if
 /// there is no such list.
 pub fn inner_list(line: &[u8], depth_max: usize, reading: &Reading) -> Option<Opened<Vec<Element>>> {
+    find(line, depth_max, reading, Lists::All)
+}
+
+/// Like [`inner_list`], for an element of a list, in which there may only be an `EventList`: a list of
+/// the API server in a list of what collects its log.
+pub fn inner_list_of_element(
+    element: &[u8],
+    depth_max: usize,
+    writers: &Writers,
+) -> Option<Opened<Vec<Element>>> {
+    find(element, depth_max, &Reading { unwrap: None, writers: writers.clone() }, Lists::OfEvents)
+}
+
+/// Which lists are opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    All,
+    /// Only an `EventList`.
+    OfEvents,
+}
+
+fn find(line: &[u8], depth_max: usize, reading: &Reading, lists: Lists) -> Option<Opened<Vec<Element>>> {
     let writers = &reading.writers;
     // No line is opened again that cannot have an element.
     if !super::says_event(line) && memchr::memmem::find(line, b"protoPayload").is_none() {
@@ -61,7 +83,7 @@ pub fn inner_list(line: &[u8], depth_max: usize, reading: &Reading) -> Option<Op
         return None;
     }
     let mut judge = |text: &[u8], _, trail: &Trail<'_>| {
-        list(text, depth_max, writers, trail).ok_or_else(|| why_not(text, depth_max, writers))
+        list(text, depth_max, writers, lists, trail).ok_or_else(|| why_not(text, depth_max, writers))
     };
     let refusal = why_not(line, depth_max, writers);
     match (layers::open_lists(line, refusal.clone(), writers, &mut judge), &reading.unwrap) {
@@ -124,7 +146,13 @@ fn why_not(text: &[u8], depth_max: usize, writers: &Writers) -> Refusal {
     }
 }
 
-fn list(text: &[u8], depth_max: usize, writers: &Writers, trail: &Trail<'_>) -> Option<Vec<Element>> {
+fn list(
+    text: &[u8],
+    depth_max: usize,
+    writers: &Writers,
+    lists: Lists,
+    trail: &Trail<'_>,
+) -> Option<Vec<Element>> {
     // Elements whose texts cannot be found are left to the reject of the line.
     if let Some(items) = tolerant::list_items(text) {
         short_items(items.iter().map(|item| item.len())).ok()?;
@@ -138,7 +166,7 @@ fn list(text: &[u8], depth_max: usize, writers: &Writers, trail: &Trail<'_>) -> 
         });
         return located(found.collect(), trail);
     }
-    let document = std::str::from_utf8(text).ok()?;
+    let document = std::str::from_utf8(text).ok().filter(|_| lists == Lists::All)?;
     if !document.starts_with('{') && !is_array(text) {
         return None;
     }

@@ -51,7 +51,7 @@ use self::origin::Other;
 pub use damaged::{Damaged, is_frame};
 pub use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
-pub use inner::{Element, ElementContent, inner_list, unspelt};
+pub use inner::{Element, ElementContent, inner_list, inner_list_of_element, unspelt};
 pub use layers::{Around, AtPath, Opened, open_at, open_carrier, text_of_parts};
 pub(crate) use layers::{Follows, follows, is_between_parts, is_part};
 pub use path::{EventPath, PATH_BYTES_MAX, PATH_NAMES_MAX, PathError, SHAPE_UNWRAP};

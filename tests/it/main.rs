@@ -22,6 +22,7 @@ mod findings;
 mod firehose;
 mod folders;
 mod golden;
+mod group_alerts;
 mod imports;
 mod ingest;
 mod kafka;

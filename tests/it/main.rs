@@ -6,6 +6,7 @@ mod alerts_out;
 mod anchor;
 mod cli;
 mod cli_exports;
+mod clock_records;
 mod corpus;
 mod daemon;
 mod demo;

@@ -56,7 +56,7 @@ pub fn patched(operations: Vec<Value>, depth_max: usize) -> Patched {
         // The API server refuses a patch with such a path.
         let Some(path) = keys("path") else { continue };
         if removed.len() < REMOVED_MAX {
-            removed.extend(removed_by(&operation, &path));
+            removed.extend(removed_by(&operation, &path).into_iter().flatten());
         }
         let value = match operation.get("op").and_then(Value::as_str) {
             Some("add" | "replace") => operation.get_mut("value").map(Value::take),
@@ -76,23 +76,25 @@ pub fn patched(operations: Vec<Value>, depth_max: usize) -> Patched {
             is_whole &= put(&mut root, &path, value, PATCH_DEPTH_MAX, &mut left);
         }
     }
+    removed.truncate(REMOVED_MAX);
     Patched { value: root, is_whole, removed }
 }
 
-/// Returns the pointer to what an operation removes. To write an object or an array is to remove
-/// what was there.
-fn removed_by(operation: &Value, path: &[String]) -> Option<String> {
-    match operation.get("op").and_then(Value::as_str)? {
-        "remove" => Some(pointer_text(path)),
-        "add" | "replace" => match operation.get("value")? {
-            Value::Null | Value::Object(_) | Value::Array(_) => Some(pointer_text(path)),
-            _ => None,
+/// Returns the pointers to what an operation removes. To write an object or an array is to remove
+/// what was there, and what is copied or moved may be one.
+fn removed_by(operation: &Value, path: &[String]) -> [Option<String>; 2] {
+    let target = || Some(pointer_text(path));
+    match operation.get("op").and_then(Value::as_str) {
+        Some("remove" | "copy") => [target(), None],
+        Some("add" | "replace") => match operation.get("value") {
+            Some(Value::Null | Value::Object(_) | Value::Array(_)) => [target(), None],
+            _ => [None, None],
         },
-        "copy" => Some(pointer_text(path)),
-        "move" => {
-            operation.get("from").and_then(Value::as_str).and_then(pointer).map(|from| pointer_text(&from))
+        Some("move") => {
+            let from = operation.get("from").and_then(Value::as_str).and_then(pointer);
+            [from.map(|from| pointer_text(&from)), target()]
         }
-        _ => None,
+        _ => [None, None],
     }
 }
 

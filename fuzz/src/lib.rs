@@ -1,11 +1,13 @@
 //! What the fuzz targets check, apart from the fuzzer that calls them.
 //!
 //! Invariant: only `strongroom-decode`, `strongroom-alerts` and `strongroom-generate` are compiled
-//! here, with what they depend on. Neither reaches Delta or Parquet, which would add minutes of instrumented build that
-//! no input ever runs.
+//! here, with what they depend on. None of them reaches Delta, Parquet, SQL or cryptography, which
+//! would add minutes of instrumented build. What reads those is tried by `tests/it/mutants`, with the
+//! build that is tested anyway.
 
 pub mod blocks;
 pub mod mutate;
+pub mod patches;
 pub mod random;
 /// The checks of whole streams, which the tests of `strongroom-decode` make too.
 #[path = "../../decode/tests/streams/mod.rs"]

@@ -29,6 +29,7 @@ mod ingest;
 mod kafka;
 mod layers;
 mod meaning;
+mod mutants;
 mod next_steps;
 mod outsiders;
 mod proof;

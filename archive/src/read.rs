@@ -464,11 +464,11 @@ impl RowGroup {
 pub(crate) fn texts(contents: &Contents, column: &str, each: &mut dyn FnMut(&str)) -> Result<()> {
     let path = || contents.path().to_owned();
     let unreadable = |source| ArchiveError::ReadFile { path: path(), source };
-    match contents.local() {
+    let read = match contents.local() {
         Some(local) => texts_of(File::open(local).map_err(unreadable)?, column, each),
         None => texts_of(contents.read_blocking(0..contents.bytes()).map_err(unreadable)?, column, each),
-    }
-    .map_err(|source| ArchiveError::DecodeFile { path: path(), source })
+    };
+    read.map_err(|source| ArchiveError::DecodeFile { path: path(), source })
 }
 
 fn texts_of<R: ChunkReader + 'static>(

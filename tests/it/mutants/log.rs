@@ -91,7 +91,7 @@ fn read(archive: &Archive, root: &Path) {
         }
     }
     let _ = archive.sources();
-    let _ = archive.writer().map(drop);
+    let _ = archive.ends(Table::Events);
 }
 
 #[test]

@@ -114,7 +114,8 @@ struct DropArgs {
     key: KeyArgs,
 }
 
-fn volume(text: &str) -> Result<VolumeId, String> {
+/// Parses the name of a volume.
+pub fn volume(text: &str) -> Result<VolumeId, String> {
     VolumeId::parse(text).ok_or_else(|| {
         "a volume is a table and a year, or a part of one, such as events/2019 or events/2019-0001".to_owned()
     })

@@ -1835,6 +1835,129 @@ class Kept(InFolder):
         self.finds("hold_record", self.w)
 
 
+class Clocks(InFolder):
+    """Clock records, written from docs/proof.md."""
+
+    AHEAD = 2_222_157_600_000  # 2040-06-01T10:00:00Z
+
+    def setUp(self):
+        super().setUp()
+        self.w = w = self.writer()
+        w.clock = self.AHEAD
+        w.seal(year=2040, events=10, rejects=2)
+        w.clock = START
+        w.seal(year=2040, events=5, rejects=1)
+
+    def record(self, number, volume, first, last, made, seeds=(SEEDS[0],), **changes):
+        root = b64(self.w.root_of(volume, last + 1))
+        values = {"archive": ID, "time": "2026-03-02T09:30:00Z", "commits": "%s %d %d" % (volume, first, last), "root": root, "made": made, "reason": "no battery"}
+        values.update(changes)
+        text = "strongroom clock %s\n" % values.pop("of", number) + "".join("%s %s\n" % v for v in values.items())
+        put(self.root, "_clock/%08d" % number, note(text, "strongroom/%s/clock" % ID, *seeds) if seeds else text.encode())
+
+    KNOWN = "2026-03-02T09:00:00Z 2026-03-02T09:10:00Z"
+
+    def explained(self, made=KNOWN):
+        self.record(1, "events/2040", 0, 1, made)
+        self.record(2, "rejects/2040", 0, 1, made)
+
+    def test_explained(self):
+        self.assertEqual(set(self.kinds(self.w.check())), {"clock_back", "wrong_year"})
+        self.record(1, "events/2040", 0, 1, self.KNOWN)
+        # The year is named by the first commit of any table; the time of each commit is its own.
+        self.assertEqual(self.kinds(self.w.check()), ["clock_back"])
+        for made in (self.KNOWN, "unknown"):
+            self.explained(made)
+            report = self.clean(self.w)
+            self.assertIn("the times of commits 0 to 1 are of a wrong clock", " ".join(report.not_checked))
+        # What comes later is judged as before.
+        self.w.seal(year=2040, events=3)
+        self.clean(self.w)
+        self.w.clock -= 60 * 60 * 1000
+        self.w.seal(year=2040, events=3)
+        self.assertEqual(self.kinds(self.w.check(now=START)), ["clock_back"])
+
+    def test_the_last_record_is_right(self):
+        self.explained("2026-03-02T09:00:00Z 2026-03-02T09:00:00Z")
+        self.record(3, "events/2040", 0, 1, "2025-03-02T09:00:00Z 2025-03-02T09:00:00Z")
+        self.clean(self.w)
+        # It says that commit 1 was made long before commit 0.
+        self.record(4, "events/2040", 1, 1, "2024-03-02T09:00:00Z 2024-03-02T09:00:00Z")
+        self.assertEqual(set(self.kinds(self.w.check())), {"clock_back", "wrong_year"})
+
+    def test_a_year_is_not_explained_by_later_commits(self):
+        self.record(1, "events/2040", 1, 1, self.KNOWN)
+        self.assertEqual(set(self.kinds(self.w.check())), {"clock_back", "wrong_year"})
+
+    def test_forged(self):
+        self.explained()
+        for changes in (
+            {"seeds": ()},
+            {"seeds": (SEEDS[3],)},
+            {"of": 3},
+            {"archive": ID.replace("6", "7")},
+            {"time": "2026-03-02T12:00:00Z"},
+            {"made": "2026-03-02T09:10:00Z 2026-03-02T09:00:00Z"},
+            {"made": "2026-03-02T09:00:00Z 2026-03-02T09:31:00Z"},
+            {"made": "1999-03-02T09:00:00Z 2026-03-02T09:00:00Z"},
+            {"made": "2026-03-02T09:00:00Z"},
+            {"made": "2026-03-02T23:59:60Z 2026-03-02T23:59:60Z"},
+            {"made": ""},
+            {"commits": "events/2040 1 0"},
+            {"commits": "events/2040 0"},
+            {"commits": "events/2040 0 01"},
+            {"commits": "events/2040 0 99999999999999999999"},
+            {"commits": "events/2040 0 9223372036854775808"},
+            {"commits": "events/2040 0 4"},
+            {"commits": "events/2039 0 1"},
+            {"commits": "alerts/2040 0 0"},
+            {"root": b64(bytes(32))},
+            {"root": "AAAA"},
+            {"reason": " "},
+            {"more": "x"},
+        ):
+            with self.subTest(changes):
+                self.record(2, "rejects/2040", 0, 1, changes.pop("made", self.KNOWN), **changes)
+                self.assertEqual(set(self.kinds(self.w.check())), {"clock_record", "clock_back"})
+        self.explained()
+        put(self.root, "_clock/notes", b"x")
+        self.assertEqual(self.kinds(self.w.check()), ["clock_record"])
+        os.remove(os.path.join(self.root, "_clock/notes"))
+        self.clean(self.w)
+        os.remove(os.path.join(self.root, "_clock/00000001"))
+        self.assertEqual(set(self.kinds(self.w.check())), {"clock_record", "clock_back", "wrong_year"})
+
+    def test_a_retired_key_speaks_of_what_it_signed(self):
+        self.explained()
+        self.w.key_record(SEEDS[1])
+        self.clean(self.w)
+        self.w.clock = self.AHEAD
+        self.w.seal(year=2040, events=3)
+        self.w.clock = START
+        self.w.seal(year=2040, events=3)
+        self.record(3, "events/2040", 3, 3, "unknown")
+        self.assertEqual(set(self.kinds(self.w.check())), {"clock_record", "clock_back"})
+        self.record(3, "events/2040", 3, 3, "unknown", seeds=(SEEDS[1],))
+        self.clean(self.w)
+
+    def test_a_drop_counts_from_the_time_that_is_said(self):
+        kept = Kept("test_dropped")
+        kept.setUp()
+        self.addCleanup(kept.folder.cleanup)
+        self.w, self.root = kept.w, kept.root
+        self.record(1, "events/2018", 0, 1, "2018-05-01T00:00:00Z 2018-05-02T00:00:00Z", time="2026-03-02T09:20:00Z")
+        kept.clean(kept.w)
+        kept.drop()
+        kept.finds("drop_record", kept.w)
+        kept.drop(last="2018-05-02T00:00:00Z", until="2024-05-03T00:00:00Z")
+        kept.clean(kept.w)
+        # When the volume was dropped, nobody had said so.
+        self.w.commits["events/2018"] = kept.w.commits["events/2018"]
+        self.record(1, "events/2018", 0, 1, "2018-05-01T00:00:00Z 2018-05-02T00:00:00Z", time="2026-03-02T09:40:00Z")
+        kept.drop()
+        kept.clean(kept.w)
+
+
 class Fuzz(InFolder):
     """Every flipped bit is found, and no flipped bit causes a traceback."""
 

@@ -81,8 +81,10 @@ PATH = re.compile(r"date=(\d{4}-\d{2}-\d{2})/[0-9a-f]{32}\.parquet", re.ASCII)
 PERIOD = "[2-9][0-9]{3}(?:-(?!0000)[0-9]{4})?"
 VOLUME = re.compile("(%s)/(%s)" % ("|".join(TABLES), PERIOD), re.ASCII)
 CLOSED = "#closed"  # appId of a `txn` in the last commit of a closed volume
-RECORDS = ("_retention", "_holds", "_dropped")  # docs/proof.md, Retention, holds and drops
+RECORDS = ("_retention", "_holds", "_dropped", "_clock")  # docs/proof.md, Retention, holds and drops
 YEARS_DEFAULT, YEARS_MAX = 6, 100
+CLOCK_RECORDS_MAX = 10_000
+YEAR_MIN = 2000  # of a volume
 LINE_BYTES_MAX = 1000
 ANSWER_BYTES_MAX = 64 << 20  # maximum size of a store's answer, except one with the bytes of an object
 ASK_TRIES, ASK_PAUSE_S, ASK_TIMEOUT_S, ASKED_AT_ONCE = 5, 0.5, 60, 16
@@ -995,7 +997,7 @@ class Keeping:
 
     def __init__(self, root, report, keys, years, now):
         self.root, self.report, self.keys, self.now = root, report, keys, now
-        self.made_with, self.promised, self.held, self.dropped = years, [], {}, {}
+        self.made_with, self.promised, self.held, self.dropped, self.clock = years, [], {}, {}, []
 
     def fields(self, data, name):
         """Returns (value, signer). `value(name)` takes the next line, which must be `<name>
@@ -1126,6 +1128,54 @@ class Keeping:
         value.end()
         return paths
 
+    def clock_records(self, records):
+        """Checks the clock records. Fills in `clock` with those that count; whether they name the
+        trees of their volumes is not checked here."""
+        files, where, number = {r[0]: r for r in records}, "_clock", 0
+        try:
+            while number < CLOCK_RECORDS_MAX and "%08d" % (number + 1) in files:
+                number += 1
+                _, where, data = files.pop("%08d" % number)
+                if data is None:
+                    return
+                self.clock.append(self.clock_record(number, data))
+                self.report.count("clock_records")
+            if files:
+                where = "_clock"
+                raise Malformed("not a record, or after a missing one: %s" % ", ".join(sorted(files)[:5]))
+        except (Malformed, BadSignature) as e:
+            self.report.finding("clock_record", shown(where), str(e))
+
+    def clock_record(self, number, data):
+        value, signer = self.fields(data, "clock")
+        if value("strongroom clock") != str(number):
+            raise Malformed("it is not number %d" % number)
+        self.archive(value)
+        at, commits = record_time(value("time")), value("commits").split(" ")
+        if len(commits) != 3 or not VOLUME.fullmatch(commits[0]):
+            raise Malformed("its commits are not a volume and two numbers")
+        volume, first, last = commits[0], parse_decimal(commits[1]), parse_decimal(commits[2])
+        if not first <= last < 1 << 63:
+            raise Malformed("its commits end before they begin")
+        root, made = parse_base64(value("root"), 32), value("made")
+        if made == "unknown":
+            since, until = None, at
+        else:
+            since, space, until = made.partition(" ")
+            since, until = record_time(since), record_time(until)
+            if not since <= until <= at or since.year < YEAR_MIN:
+                raise Malformed("its times are not a period that ends before the record was made")
+        reason = plain_line(value("reason"))
+        value.end()
+        if signer is None:
+            raise Malformed("it is not signed")
+        place = self.keys.all().index(signer)
+        if place + 1 < len(self.keys.records) and last >= self.keys.records[place + 1].logs.get(volume, (0, None))[0]:
+            raise Malformed("signed by a key that was retired before these commits")
+        if at.replace(tzinfo=datetime.timezone.utc).timestamp() * 1000 > self.now + CLOCK_BACK_MS_MAX:
+            raise Malformed("its time is in the future")
+        return {"number": number, "time": at, "volume": volume, "first": first, "last": last, "root": root, "from": since, "to": until, "reason": reason}
+
     def drops(self, records):
         """Checks the drop records. Fills in `dropped`: it maps the name of a dropped volume to
         (record, state), both parsed."""
@@ -1164,6 +1214,8 @@ class Keeping:
                 raise Malformed("a key record names another tree of the volume")
         if last.year < int(volume.partition("/")[2][:4]):
             raise Malformed("its last commit is from before its year began")
+        if any(last < r["to"] for r in self.clock if r["volume"] == volume and r["time"] <= at):
+            raise Malformed("its last commit is from before the time that a clock record gives")
         if years < self.years_at(at):
             raise Malformed("dropped after %d years, and %d were promised" % (years, self.years_at(at)))
         if years > 9999:
@@ -1245,6 +1297,7 @@ FINDING_KINDS = (
     "hold_missing",
     "drop_record",
     "drop_unfinished",
+    "clock_record",
     "delta_checkpoint",
     "witness_malformed",
     "witness_signature",
@@ -1722,6 +1775,7 @@ class Volume:
         self.commits, self.leaves, self.files, self.notes = [], [], [], []
         self.valid = []  # (checkpoint, key) of each valid checkpoint: `key` signed it, and the commits give its root
         self.named, self.root_differs, self.others = set(), False, []
+        self.excuses = []  # the clock records that are about commits of this volume, in their order
         self.cosigned, self.stamped = [], []  # like `notes`, but from _tlog/witness and _tlog/timestamp
 
 
@@ -1736,6 +1790,7 @@ class Archive:
         self.trusted, self.remembered, self.since, self.with_rows = trusted, remembered, since, rows
         self.report, self.progress, self.volumes, self.keys = Report(path), Progress(), [], Keys()
         self.years, self.dropped, self.held = YEARS_DEFAULT, {}, {}
+        self.clock, self.floors = [], {}  # clock records, and the years of volumes that they give
         self.events, self.newer = {version: Events(version) for version in (1, 2)}, 0
         self.now = int(time.time() * 1000) if now is None else now
         self.strangers = 0
@@ -1763,6 +1818,7 @@ class Archive:
         self.log_lines()
         self.named_volumes()
         self.point_5_remembered()
+        self.clock_records()
         for volume in self.volumes:
             self.point_6_actions(volume)
         for volume in self.volumes:
@@ -1884,8 +1940,9 @@ class Archive:
         keeping = Keeping(self.root, self.report, self.keys, self.years, self.now)
         keeping.policies([self.statement("_retention", name, "retention_record") for name in self.names("_retention", "retention_record") if name[0] != "."])
         keeping.holds([self.statement("_holds", name, "hold_record") for name in self.names("_holds", "hold_record") if name[0] != "."])
+        keeping.clock_records([self.statement("_clock", name, "clock_record") for name in self.names("_clock", "clock_record") if name[0] != "."])
         keeping.drops([self.statement("_dropped", name, "drop_record") for name in self.names("_dropped", "drop_record") if name[0] != "."])
-        self.dropped = keeping.dropped
+        self.dropped, self.clock = keeping.dropped, keeping.clock
         for name, (record, _) in sorted(self.dropped.items()):
             self.report.skipped(
                 "%s: it was dropped at %s, with %d files and %d rows (%s)" % (name, record["time"], record["files"], record["rows"], shown(record["reason"]))
@@ -2432,21 +2489,59 @@ class Archive:
                 self.report.count("remembered")
                 self.compare(where, log[len(prefix) :], size, root, "rolled_back", "forked", newest=True)
 
+    def clock_records(self):
+        """proof.md, Clock records: which of them are about the commits of the archive. Fills in
+        `excuses` of the volumes and `floors`: it maps a year that a wrong clock has begun to the
+        year in which that was, None if nobody knows."""
+        volumes = {v.name: v for v in self.volumes}
+        for record in self.clock:
+            if record["volume"] in self.dropped:
+                continue
+            where, volume, size = "_clock/%08d" % record["number"], volumes.get(record["volume"]), record["last"] + 1
+            if volume is None or size > len(volume.leaves):
+                have = 0 if volume is None else len(volume.leaves)
+                self.report.finding("clock_record", where, "it is about commit %d of %s, which has %d" % (size - 1, record["volume"], have))
+                continue
+            roots = {size: None}
+            self.roots(volume, roots)
+            if roots[size] != record["root"]:
+                self.report.finding("clock_record", where, "it names another tree than the first %d commits have" % size)
+                continue
+            made = "nobody knows when" if record["from"] is None else "between %sZ and %sZ" % (record["from"].isoformat(), record["to"].isoformat())
+            self.report.skipped(
+                "%s: the times of commits %d to %d are of a wrong clock; by the owner of the key, they were made %s (%s)"
+                % (record["volume"], record["first"], record["last"], made, shown(record["reason"]))
+            )
+            if record["first"] == 0:
+                year = int(volume.period[:4])
+                self.floors[year] = None if record["from"] is None else min(year, record["from"].year)
+            volume.excuses.append(record)
+
     def point_6_actions(self, volume):
         before, closed = None, False
+        named = int(volume.period[:4])
+        floor = self.floors.get(named, named)
         for i, commit in enumerate(volume.commits):
             if closed:
                 self.report.finding("volume_reopened", commit.where, "a commit before it closed the volume")
             closed = closed or CLOSED in commit.txns
             for kind in commit.foreign + (commit.setup if i else []):
                 self.report.finding("not_append_only", commit.where, "it has an action `%s`" % shown(kind))
-            if commit.timestamp is None:
+            excuse = next((r for r in reversed(volume.excuses) if r["first"] <= i <= r["last"]), None)
+            if excuse is not None and excuse["from"] is None:
                 continue
-            if before is not None and commit.timestamp < before - CLOCK_BACK_MS_MAX:
-                self.report.finding("clock_back", commit.where, "its time is %d s before that of the commit before" % ((before - commit.timestamp) // 1000))
-            before = commit.timestamp
-            year = datetime.datetime.fromtimestamp(commit.timestamp // 1000, datetime.timezone.utc).year
-            if year < int(volume.period[:4]):
+            # The earliest and the latest time at which it may have been made.
+            if excuse is not None:
+                earliest, latest = (int(t.replace(tzinfo=datetime.timezone.utc).timestamp()) * 1000 for t in (excuse["from"], excuse["to"]))
+            elif commit.timestamp is not None:
+                earliest = latest = commit.timestamp
+            else:
+                continue
+            if before is not None and latest < before - CLOCK_BACK_MS_MAX:
+                self.report.finding("clock_back", commit.where, "its time is %d s before that of the commit before" % ((before - latest) // 1000))
+            before = earliest if excuse is None or before is None else max(before, earliest)
+            year = datetime.datetime.fromtimestamp(latest // 1000, datetime.timezone.utc).year
+            if floor is not None and year < floor:
                 self.report.finding("wrong_year", commit.where, "it was made in %d" % year)
 
     def point_7_files(self, volume):

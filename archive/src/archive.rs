@@ -336,8 +336,37 @@ impl Archive {
         Ok(volumes.into_iter().map(|volume| (volume.period, volume.version)).collect())
     }
 
-    /// Returns the rows that commits of `table` added after `after` and up to `to`, both as
-    /// returned by [`Archive::ends`], in `table.file_schema()`. The rows are ordered by partition,
+    /// Files that commits of `table` added after `after`, as returned by [`Archive::ends`], and where
+    /// the table ends now. A volume that is not in `after` is read from its first commit.
+    pub fn added_since(
+        &self,
+        table: Table,
+        after: &BTreeMap<Period, u64>,
+    ) -> Result<(Vec<FileEntry>, BTreeMap<Period, u64>)> {
+        let Snapshot { volumes, mut files, .. } = self.snapshot(table)?;
+        let ends: BTreeMap<Period, u64> =
+            volumes.into_iter().map(|volume| (volume.period, volume.version)).collect();
+        let ranges = ranges_between(after, &ends);
+        if ranges.is_empty() {
+            return Ok((Vec::new(), ends));
+        }
+        let site = self.site.clone();
+        let added = background::wait(async move { read::added(&site, table, ranges).await })?;
+        files.retain(|file| added.paths.contains(&file.path));
+        Ok((files, ends))
+    }
+
+    /// Calls `each` with the values of a text column of a file, without its nulls. Nothing else of
+    /// the file is decoded.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or has no such column.
+    pub fn texts(&self, file: &FileEntry, column: &str, each: &mut dyn FnMut(&str)) -> Result<()> {
+        read::texts(&self.contents(file), column, each)
+    }
+
+    /// Rows that commits of `table` added after `after` and up to `to`, both as returned by
+    /// [`Archive::ends`], in `table.file_schema()`. The order is always the same: by partition,
     /// then by `source_offset`. A volume that is not in `after` is read from its first commit.
     pub fn rows_between(
         &self,
@@ -346,11 +375,7 @@ impl Archive {
         to: &BTreeMap<Period, u64>,
     ) -> Result<Rows> {
         let site = self.site.clone();
-        let ranges: Vec<(Period, u64, u64)> = to
-            .iter()
-            .map(|(period, last)| (*period, after.get(period).map_or(0, |seen| seen + 1), *last))
-            .filter(|(_, first, last)| first <= last)
-            .collect();
+        let ranges = ranges_between(after, to);
         let added = background::wait(async move { read::added(&site, table, ranges).await })?;
         let mut snapshot = self.snapshot(table)?;
         snapshot.files.retain(|file| added.paths.contains(&file.path));
@@ -361,6 +386,15 @@ impl Archive {
             EventSelection::default(),
         )
     }
+}
+
+/// The commits of each volume after the first of two ends and up to the second: the volume, the
+/// first and the last of them.
+fn ranges_between(after: &BTreeMap<Period, u64>, to: &BTreeMap<Period, u64>) -> Vec<(Period, u64, u64)> {
+    to.iter()
+        .map(|(period, last)| (*period, after.get(period).map_or(0, |seen| seen + 1), *last))
+        .filter(|(_, first, last)| first <= last)
+        .collect()
 }
 
 /// Name of the file that makes a folder an archive.

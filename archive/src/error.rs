@@ -137,6 +137,8 @@ pub enum ArchiveError {
     BucketUnfit { bucket: String, reason: String },
     #[error("other writers were faster {attempts} times in a row at {}", path.display())]
     CommitContended { path: PathBuf, attempts: u32 },
+    #[error("another process has committed alerts to {} meanwhile, which may be the same", path.display())]
+    AlertsUnknown { path: PathBuf },
     #[error("another writer has committed to {} in the meantime", path.display())]
     CommitConflict { path: PathBuf },
 
@@ -455,9 +457,9 @@ impl ArchiveError {
             ArchiveError::BucketUnfit { .. } => Some(
                 "object lock can only be set when a bucket is created: choose a new name, and `archive init` creates it",
             ),
-            ArchiveError::VolumeClosed { .. } | ArchiveError::CommitContended { .. } => {
-                Some("nothing was lost; run again")
-            }
+            ArchiveError::VolumeClosed { .. }
+            | ArchiveError::CommitContended { .. }
+            | ArchiveError::AlertsUnknown { .. } => Some("nothing was lost; run again"),
             ArchiveError::Held { .. } => {
                 Some("on a local disk, only one process writes at a time; stop the other one")
             }

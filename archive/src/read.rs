@@ -33,7 +33,7 @@ use parquet::file::reader::ChunkReader;
 use parquet::file::statistics::Statistics;
 use serde_json::Value;
 use strongroom_schemas::{Period, Table, VolumeId};
-use strongroom_store::{Fetched, Store, layout};
+use strongroom_store::{Contents, Fetched, Store, layout};
 
 use crate::delta::commit;
 use crate::delta::facts::{METADATA, STATISTICS_OFFSET, STATISTICS_SOURCE};
@@ -467,8 +467,34 @@ impl RowGroup {
     }
 }
 
-/// Groups overlapping row groups into clusters. The row groups must be in the order of their first
-/// offsets.
+/// Calls `each` with the values of a text column of a file.
+pub(crate) fn texts(contents: &Contents, column: &str, each: &mut dyn FnMut(&str)) -> Result<()> {
+    let path = || contents.path().to_owned();
+    let unreadable = |source| ArchiveError::ReadFile { path: path(), source };
+    let read = match contents.local() {
+        Some(local) => texts_of(File::open(local).map_err(unreadable)?, column, each),
+        None => texts_of(contents.read_blocking(0..contents.bytes()).map_err(unreadable)?, column, each),
+    };
+    read.map_err(|source| ArchiveError::DecodeFile { path: path(), source })
+}
+
+fn texts_of<R: ChunkReader + 'static>(
+    file: R,
+    column: &str,
+    each: &mut dyn FnMut(&str),
+) -> Result<(), ParquetError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+    let projection = columns_of(builder.parquet_schema(), &|name| name == column);
+    for batch in builder.with_projection(projection).with_batch_size(BATCH_ROWS).build()? {
+        let batch = batch?;
+        let values = batch.column_by_name(column).and_then(|values| values.as_string_opt::<i32>());
+        let values = values.ok_or_else(|| ParquetError::General(format!("no text column {column}")))?;
+        values.iter().flatten().for_each(&mut *each);
+    }
+    Ok(())
+}
+
+/// Groups row groups, given in order of their first offset, by overlap.
 fn clusters(row_groups: impl Iterator<Item = RowGroup>) -> VecDeque<Vec<RowGroup>> {
     let mut clusters: VecDeque<Vec<RowGroup>> = VecDeque::new();
     let mut last = i64::MIN;

@@ -10,7 +10,7 @@ use strongroom_schemas::VolumeId;
 use strongroom_store::options::RETENTION_YEARS_MAX;
 use thiserror::Error;
 
-/// Why a record of `_retention`, `_holds` or `_dropped` is refused.
+/// Why a record of `_retention`, `_holds`, `_dropped` or `_clock` is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecordFault {
@@ -83,7 +83,15 @@ pub enum RecordFault {
     #[error("it was dropped at {}, but had to be kept until {}", seconds(*time), seconds(*until))]
     DroppedEarly { time: DateTime<Utc>, until: DateTime<Utc> },
     #[error("its time {} is in the future", seconds(*time))]
-    DroppedLater { time: DateTime<Utc> },
+    Later { time: DateTime<Utc> },
+    #[error("commits of it were made up to {}, as a clock record says, and its last is earlier", seconds(*until))]
+    LastExplained { until: DateTime<Utc> },
+    #[error("its commits are not a range, such as events/2026 3 5")]
+    Commits,
+    #[error("its times are not a period that ends before the record was made")]
+    Made,
+    #[error("it is signed by a key that was retired before these commits")]
+    KeyRetiredBefore,
     #[error("the file of its positions is missing")]
     StateMissing,
     #[error("the file of its positions does not match the hash in it")]

@@ -173,7 +173,10 @@ pub struct Writer {
     /// The current volume of `events`, and those of `lengths` that this writer has stated in
     /// commits to it.
     said: (Option<VolumeId>, HashMap<VolumeId, u64>),
-    /// Volumes that have been closed, so that no commit may be added.
+    /// The last commit of each volume of `alerts` whose alerts the caller knows; `None` if the caller
+    /// does not say.
+    alerts_known: Option<BTreeMap<Period, u64>>,
+    /// Volumes that no commit may be added to.
     closed: HashSet<VolumeId>,
     /// Year of the newest volume of any table. New rows are never put into a volume of an earlier
     /// year, even if the clock is set back.
@@ -296,6 +299,7 @@ impl Writer {
             seen,
             lengths,
             said: (None, HashMap::new()),
+            alerts_known: None,
             closed,
             year_min,
             newest,
@@ -367,6 +371,19 @@ impl Writer {
     /// Whether several processes may write to the archive at once.
     pub fn is_shared(&self) -> bool {
         matches!(self.guard, WriterGuard::Fenced)
+    }
+
+    /// Says up to which commits the caller has looked for alerts that are stored already, as returned
+    /// by [`Archive::ends`](crate::Archive::ends). From then on a seal with alerts fails with
+    /// [`ArchiveError::AlertsUnknown`] if another writer has committed alerts since, because they may
+    /// be the same.
+    pub fn knows_alerts(&mut self, ends: BTreeMap<Period, u64>) {
+        self.alerts_known = Some(ends);
+    }
+
+    /// Up to which commits the caller knows the stored alerts, with the commits of this writer.
+    pub fn alerts_known(&self) -> Option<&BTreeMap<Period, u64>> {
+        self.alerts_known.as_ref()
     }
 
     /// Adds a row group to the open file of its table and date. The row group is on disk only after
@@ -852,6 +869,9 @@ impl Writer {
             if let Store::S3(_) = self.site.store {
                 self.follow(id, volume.version(), partitions)?;
             }
+            if table == Table::Alerts && self.has_unknown_alerts() {
+                return Err(ArchiveError::AlertsUnknown { path });
+            }
             if volume.is_closed() {
                 self.closed.insert(id);
                 self.seen.entry(id).or_insert(volume.version());
@@ -893,9 +913,21 @@ impl Writer {
         }
     }
 
+    /// Whether another writer has committed alerts that the caller has not looked at. The first
+    /// commit of a volume has no rows.
+    fn has_unknown_alerts(&self) -> bool {
+        let Some(known) = &self.alerts_known else { return false };
+        let mut of_alerts = self.seen.iter().filter(|(volume, _)| volume.table == Table::Alerts);
+        of_alerts.any(|(volume, last)| known.get(&volume.period).copied().unwrap_or(0) < *last)
+    }
+
     /// Records a commit of this writer.
     fn committed(&mut self, volume: VolumeId, version: u64) {
         self.seen.insert(volume, version);
+        if let Some(known) = self.alerts_known.as_mut().filter(|_| volume.table == Table::Alerts) {
+            let known = known.entry(volume.period).or_insert(0);
+            *known = if *known + 1 == version { version } else { *known };
+        }
         // The first commit of a volume created its table.
         let length = self.lengths.remove(&volume).unwrap_or(1);
         if length == version {

@@ -11,6 +11,8 @@
 //! event, and the result says that it is not whole. Depth and the size of copies are bounded. No
 //! state.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::removed::{REMOVED_MAX, pointer_text};
@@ -44,29 +46,42 @@ pub fn is_patch(operations: &[Value]) -> bool {
 /// element there. If it would replace what an earlier operation wrote, the element as it was is
 /// kept as another element. So the elements need not be in the order of their positions.
 ///
-/// A value that is copied or moved is known if the patch itself wrote it. It also stays at its old
-/// place. If the value is a part of the stored object, or is deeper than `depth_max`, nothing is
-/// written, and the result is not whole.
+/// A value that is copied or moved is known if the patch itself wrote all of it, at a place that no
+/// array is on the way to. Nothing is removed from where it was. Otherwise the result is not whole:
+/// what the patch wrote there is copied, and the rest is a part of the stored object. A value deeper
+/// than `depth_max` is not copied.
 pub fn patched(operations: Vec<Value>, depth_max: usize) -> Patched {
     let mut root = Value::Null;
     let mut is_whole = true;
     let mut left = COPIED_MAX;
     let mut removed = Vec::new();
+    // What operations wrote as a whole.
+    let mut written: HashSet<String> = HashSet::new();
     for mut operation in operations {
         let keys = |name| operation.get(name).and_then(Value::as_str).and_then(pointer);
         // The API server refuses a patch with such a path.
         let Some(path) = keys("path") else { continue };
         if removed.len() < REMOVED_MAX {
-            removed.extend(removed_by(&operation, &path));
+            removed.extend(removed_by(&operation, &path).into_iter().flatten());
         }
         let value = match operation.get("op").and_then(Value::as_str) {
-            Some("add" | "replace") => operation.get_mut("value").map(Value::take),
+            Some("add" | "replace") => {
+                let value = operation.get_mut("value").map(Value::take);
+                if value.is_some() {
+                    written.insert(pointer_text(&path));
+                }
+                value
+            }
             Some("copy" | "move") => {
                 let from = keys("from");
+                let is_known = from.as_ref().is_some_and(|from| is_known(&root, from, &written));
                 let copy = from
                     .and_then(|from| found(&root, &from))
                     .and_then(|from| copied(from, &mut left, depth_max));
-                is_whole &= copy.is_some();
+                if is_known && copy.is_some() {
+                    written.insert(pointer_text(&path));
+                }
+                is_whole &= is_known && copy.is_some();
                 copy
             }
             _ => None,
@@ -77,23 +92,25 @@ pub fn patched(operations: Vec<Value>, depth_max: usize) -> Patched {
             is_whole &= put(&mut root, &path, value, PATCH_DEPTH_MAX, &mut left);
         }
     }
+    removed.truncate(REMOVED_MAX);
     Patched { value: root, is_whole, removed }
 }
 
-/// Returns the pointer to what an operation removes. An operation that writes an object or an array
-/// removes what was there.
-fn removed_by(operation: &Value, path: &[String]) -> Option<String> {
-    match operation.get("op").and_then(Value::as_str)? {
-        "remove" => Some(pointer_text(path)),
-        "add" | "replace" => match operation.get("value")? {
-            Value::Null | Value::Object(_) | Value::Array(_) => Some(pointer_text(path)),
-            _ => None,
+/// Returns the pointers to what an operation removes. To write an object or an array is to remove
+/// what was there, and what is copied or moved may be one.
+fn removed_by(operation: &Value, path: &[String]) -> [Option<String>; 2] {
+    let target = || Some(pointer_text(path));
+    match operation.get("op").and_then(Value::as_str) {
+        Some("remove" | "copy") => [target(), None],
+        Some("add" | "replace") => match operation.get("value") {
+            Some(Value::Null | Value::Object(_) | Value::Array(_)) => [target(), None],
+            _ => [None, None],
         },
-        "copy" => Some(pointer_text(path)),
-        "move" => {
-            operation.get("from").and_then(Value::as_str).and_then(pointer).map(|from| pointer_text(&from))
+        Some("move") => {
+            let from = operation.get("from").and_then(Value::as_str).and_then(pointer);
+            [from.map(|from| pointer_text(&from)), target()]
         }
-        _ => None,
+        _ => [None, None],
     }
 }
 
@@ -116,6 +133,16 @@ fn position(key: &str) -> Option<usize> {
         "-" => Some(APPEND),
         key => key.parse::<i64>().ok().map(|at| usize::try_from(at).unwrap_or(APPEND)),
     }
+}
+
+/// Whether all of the value at a path is what the operations wrote: one of them wrote this value or
+/// one around it. A position in an array may mean an element of the stored object.
+fn is_known(root: &Value, keys: &[String], written: &HashSet<String>) -> bool {
+    let value = keys.iter().take(PATCH_DEPTH_MAX).try_fold(root, |at, key| at.as_object()?.get(key));
+    let mut around = (0..=keys.len()).filter_map(|length| keys.get(..length));
+    keys.len() <= PATCH_DEPTH_MAX
+        && value.is_some()
+        && around.any(|keys| written.contains(&pointer_text(keys)))
 }
 
 /// Returns what the operations of a patch have written at a path.
@@ -272,9 +299,19 @@ mod tests {
             assert!(!is_whole, "{operation}");
         }
         assert!(whole(&body.replace("OP", "test")).1, "a test changes nothing");
+        // Positions mean other elements in the stored array.
         let from_list = r#"[{"op":"add","path":"/a/7","value":"x"},{"op":"copy","from":"/a/7","path":"/b"}]"#;
-        assert_eq!(whole(from_list), (json!({"a": ["x"], "b": "x"}), true));
-        assert!(!whole(r#"[{"op":"copy","path":"/spec/hostPID"}]"#).1, "a copy without a source");
+        assert_eq!(whole(from_list), (json!({"a": ["x"], "b": "x"}), false));
+        // The stored object has more below the place that a patch writes to.
+        let more = r#"[{"op":"add","path":"/a/b/c","value":"x"},{"op":"copy","from":"FROM","path":"/d"}]"#;
+        for (from, is_whole) in [("/a/b/c", true), ("/a/b", false), ("/a", false), ("", false)] {
+            assert_eq!(whole(&more.replace("FROM", from)).1, is_whole, "{from}");
+        }
+        let known = r#"[{"op":"add","path":"/a","value":{"b":{"c":"x"}}},{"op":"move","from":"/a/b","path":"/d"},
+            {"op":"copy","from":"/d/c","path":"/e"}]"#;
+        let (value, is_whole) = whole(known);
+        assert_eq!((&value["d"], &value["e"], is_whole), (&json!({"c": "x"}), &json!("x"), true));
+        assert!(!whole(r#"[{"op":"copy","path":"/spec/hostPID"}]"#).1, "without a source");
         let object = r#"{"@type":"k8s.io/Patch","value":[{"op":"move","from":"/x","path":"/y"}]}"#;
         assert!(!whole(object).1);
     }
@@ -335,10 +372,10 @@ mod tests {
 
     #[test]
     fn copies_in_patches_are_bounded() {
-        // Each copy of the root into itself doubles its size and increases its depth.
+        // Each copy of the object into itself doubles its size and increases its depth.
         let copies = |count: usize| {
-            let copies = (0..count).map(|at| format!(r#",{{"op":"copy","from":"","path":"/c{at}"}}"#));
-            format!(r#"[{{"op":"add","path":"/a","value":1}}{}]"#, copies.collect::<String>())
+            let copies = (0..count).map(|at| format!(r#",{{"op":"copy","from":"/a","path":"/a/c{at}"}}"#));
+            format!(r#"[{{"op":"add","path":"/a","value":{{"b":1}}}}{}]"#, copies.collect::<String>())
         };
         assert!(examine(&copies(10)).expect("a patch").is_whole);
         assert!(!examine(&copies(100)).expect("a patch").is_whole);

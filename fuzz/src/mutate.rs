@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::random::Random;
+use super::random::Random;
 
 /// Text that has meaning to a decoder of audit logs, or that decoders are known to trip over.
 const AUDIT_WORDS: &[&str] = &[
@@ -257,6 +257,70 @@ const RULE_WORDS: &[&str] = &[
     "'",
 ];
 
+/// Text of patches, and of the objects that they change.
+const PATCH_WORDS: &[&str] = &[
+    "{\"op\":\"add\",\"path\":\"/metadata/labels/a\",\"value\":\"v\"}",
+    "{\"op\":\"add\",\"path\":\"/metadata/annotations/z\",\"value\":{\"q\":{\"r\":1}}}",
+    "{\"op\":\"replace\",\"path\":\"/metadata/labels\",\"value\":{}}",
+    "{\"op\":\"remove\",\"path\":\"/metadata/labels\"}",
+    "{\"op\":\"remove\",\"path\":\"/spec/template/spec/containers/0\"}",
+    "{\"op\":\"move\",\"from\":\"/metadata/annotations\",\"path\":\"/metadata/labels\"}",
+    "{\"op\":\"move\",\"from\":\"/metadata/annotations/z\",\"path\":\"/metadata/labels\"}",
+    "{\"op\":\"copy\",\"from\":\"/metadata/labels\",\"path\":\"/metadata/annotations/z\"}",
+    "{\"op\":\"test\",\"path\":\"/kind\",\"value\":\"Deployment\"}",
+    "{\"op\":\"add\",\"path\":\"/spec/template/spec/containers/0\",\"value\":{\"s\":{\"p\":true}}}",
+    "{\"op\":\"add\",\"path\":\"/rules/-\",\"value\":{\"verbs\":[\"*\"]}}",
+    "{\"op\":\"replace\",\"path\":\"/rules/0/verbs/0\",\"value\":\"*\"}",
+    "{\"op\":\"add\",\"path\":\"/data/a~1b\",\"value\":[[]]}",
+    "\"add\"",
+    "\"remove\"",
+    "\"replace\"",
+    "\"move\"",
+    "\"copy\"",
+    "\"test\"",
+    "\"/spec/template/spec/containers/0/securityContext\"",
+    "\"/spec/template/spec/containers/-\"",
+    "\"/spec/template/spec/containers/1/args/-1\"",
+    "\"/spec/template\"",
+    "\"/metadata/labels\"",
+    "\"/metadata/labels/a\"",
+    "\"/rules/0\"",
+    "\"/rules\"",
+    "\"/subjects/0/name\"",
+    "\"/data/0\"",
+    "\"/data/-\"",
+    "\"/data/a~1b/c~0d/1/e\"",
+    "\"//\"",
+    "\"/\"",
+    "\"\"",
+    "\"x/rules/+0\"",
+    "\"from\":",
+    "\"path\":",
+    "\"value\":",
+    "\"$patch\":\"replace\",",
+    "\"@type\":\"k8s.io/Patch\",",
+    "\\ud800",
+    "\\u0000",
+    "1e999",
+    "-0",
+    "99999999999999999999",
+    "{\"a\":",
+    "{}",
+    "[]",
+    "null",
+    "true",
+    "1",
+    ",",
+    "[[[[",
+    "]",
+    "}",
+];
+
+/// Mutates `data[..size]` as a request body; returns the new size.
+pub fn patches(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
+    step(data, size, max_size, seed, PATCH_WORDS)
+}
+
 /// Mutates `data[..size]` as an audit log; returns the new size.
 pub fn audit(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
     step(data, size, max_size, seed, AUDIT_WORDS)
@@ -267,7 +331,9 @@ pub fn rules(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize 
     step(data, size, max_size, seed, RULE_WORDS)
 }
 
-fn step(data: &mut [u8], size: usize, max_size: usize, seed: u32, words: &[&str]) -> usize {
+/// Mutates `data[..size]` token by token, with words that have meaning in its format; returns the new
+/// size.
+pub fn step(data: &mut [u8], size: usize, max_size: usize, seed: u32, words: &[&str]) -> usize {
     let mut random = Random(u64::from(seed) ^ 0x9e37_79b9_7f4a_7c15);
     let mut text = data[..size].to_vec();
     for _ in 0..=random.below(3) {

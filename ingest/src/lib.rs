@@ -48,6 +48,7 @@ pub mod redaction;
 pub mod replay;
 pub mod seal;
 pub mod source;
+pub mod stored_alerts;
 
 pub use error::{IngestError, PipelineThread};
 pub use faults::FaultCounts;

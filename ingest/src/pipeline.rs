@@ -58,9 +58,11 @@ use crate::kinds::KindCounts;
 use crate::redaction::RedactionCounts;
 use crate::replay::{stored_alerts, warm_up};
 use crate::seal::{
-    EXAMPLES_MAX, EncodedBlock, Limits, SEAL_ALERTS_MAX, StoredRejects, cores, encode_rejects, seal_plan,
+    EXAMPLES_MAX, EncodedBlock, Limits, SEAL_ALERTS_MAX, StoredRejects, cores, encode_alerts, encode_rejects,
+    seal_plan,
 };
 use crate::source::{FileError, Input, StreamBlock};
+use crate::stored_alerts::StoredAlerts;
 
 /// Maximum size of the text in a block, in bytes; only a longer line makes a longer block. A block
 /// becomes one row group.
@@ -290,6 +292,7 @@ pub fn ingest(
     let writer = archive.writer_with(writer_options, || observer.waiting())?;
     let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
     warm_up(archive, rules, &mut detector)?;
+    let stored_alerts = StoredAlerts::load(archive)?;
 
     let workers = options.limits.workers.max(1);
     // One block held by each worker, one waiting for each, one being read.
@@ -367,6 +370,7 @@ pub fn ingest(
             waiting: HashMap::new(),
             next: 0,
             alerts: Vec::new(),
+            stored_alerts,
             counts: Counts::default(),
             empty_files: Vec::new(),
             seal_at: None,
@@ -401,6 +405,7 @@ struct Coordinator<'c> {
     next: u64,
     /// Alerts that are not sealed yet.
     alerts: Vec<Alert>,
+    stored_alerts: StoredAlerts,
     /// Counts since the last seal.
     counts: Counts,
     empty_files: Vec<Input>,
@@ -641,7 +646,7 @@ impl Coordinator<'_> {
             let (partition, label) = (stream.partition.clone(), stream.label.clone());
             Some(SourcePosition { partition, label, position, previous: stream.sealed })
         });
-        let (positions, row_groups) = seal_plan(moved.collect(), &self.alerts, |partition| {
+        let positions = seal_plan(moved.collect(), &self.alerts, |partition| {
             lock(self.writer).position(Table::Events, partition)
         })?;
         let counts = std::mem::take(&mut self.counts);
@@ -650,13 +655,17 @@ impl Coordinator<'_> {
             return Ok(());
         }
         self.observer.sealing().map_err(IngestError::KeepAlerts)?;
-        self.alerts.clear();
         let mut writer = lock(self.writer);
-        for row_group in row_groups {
+        if writer.is_shared() && !self.alerts.is_empty() {
+            self.stored_alerts.catch_up(self.archive)?;
+        }
+        let alerts = self.stored_alerts.without_stored(std::mem::take(&mut self.alerts));
+        for row_group in encode_alerts(&alerts)? {
             writer.append(row_group)?;
         }
         let sealed = writer.seal(&positions, counts)?;
         drop(writer);
+        self.stored_alerts.sealed(&alerts, None);
         for stream in &mut self.streams {
             stream.sealed = stream.reached.or(stream.sealed);
         }

@@ -25,7 +25,8 @@ use strongroom_archive::{Archive, Counts, EventSelection, FileEntry};
 use strongroom_schemas::{Alert, Table, events};
 
 use crate::error::IngestError;
-use crate::seal::seal_plan;
+use crate::seal::{encode_alerts, seal_plan};
+use crate::stored_alerts::StoredAlerts;
 
 /// Column of `alerts` that identifies an alert.
 const ALERT_ID: &str = "alert_id";
@@ -147,18 +148,12 @@ pub fn store(archive: &Archive, alerts: Vec<Alert>) -> Result<Option<u64>, Inges
     let Some(mut writer) = archive.try_writer(strongroom_archive::WriterOptions::default())? else {
         return Ok(None);
     };
-    let mut known = HashSet::new();
-    let sources: BTreeSet<&str> = alerts.iter().map(|alert| alert.event.source.as_str()).collect();
-    for partition in sources {
-        known.extend(stored_alerts(archive, partition)?);
-    }
-    let new: Vec<Alert> = alerts.into_iter().filter(|alert| known.insert(alert.alert_id.clone())).collect();
+    let new = StoredAlerts::all(archive)?.without_stored(alerts);
     if new.is_empty() {
         return Ok(Some(0));
     }
-    let (positions, row_groups) =
-        seal_plan(Vec::new(), &new, |partition| writer.position(Table::Events, partition))?;
-    for row_group in row_groups {
+    let positions = seal_plan(Vec::new(), &new, |partition| writer.position(Table::Events, partition))?;
+    for row_group in encode_alerts(&new)? {
         writer.append(row_group)?;
     }
     writer.seal(&positions, Counts::default())?;

@@ -3,9 +3,10 @@
 //! Invariants:
 //! - A seal carries a position for the stream of every alert in it. A stream without new rows,
 //!   whose alert waited for late events, keeps its position, and the commit says so.
-//! - Rejects that the table already has are left out by their offset; nothing else is left out.
-//!   Under a redaction policy an event may have been stored as an encrypted reject. When it is read
-//!   again, it is left out too, even if it would be stored as an event now.
+//! - Rejects that the table already has are left out by their offset, and alerts by their id
+//!   ([`crate::stored_alerts`]); nothing else is left out. Under a redaction policy an event may have
+//!   been stored as an encrypted reject. When it is read again, it is left out too, even if it would
+//!   be stored as an event now.
 //!
 //! Nothing is written before the caller hands the plan to the writer, so a crash here loses
 //! nothing.
@@ -79,17 +80,17 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Completes the plan of a seal. Returns the positions of all its streams, and the row groups of
-/// its alerts. `moved` are the streams with new rows; `stored` returns the position in `events` of
-/// a stream that has alerts but no new rows.
+/// Completes the plan of a seal: returns the positions of all its streams. `moved` are the streams
+/// with new rows; `stored` returns the position in `events` of a stream that has alerts but no new
+/// rows.
 ///
 /// # Errors
-/// If `stored` fails, or if the alerts cannot be encoded.
+/// If `stored` fails.
 pub fn seal_plan(
     moved: Vec<SourcePosition>,
     alerts: &[Alert],
     mut stored: impl FnMut(&str) -> Result<Option<Position>, ArchiveError>,
-) -> Result<(Vec<SourcePosition>, Vec<EncodedRowGroup>), IngestError> {
+) -> Result<Vec<SourcePosition>, ArchiveError> {
     let mut positions = moved;
     for alert in alerts {
         let partition = &alert.event.source;
@@ -100,9 +101,15 @@ pub fn seal_plan(
             positions.push(SourcePosition { partition, label, position, previous: Some(position) });
         }
     }
-    let row_groups =
-        if alerts.is_empty() { Vec::new() } else { encode(Table::Alerts, alerts_batch(alerts), Utc::now())? };
-    Ok((positions, row_groups))
+    Ok(positions)
+}
+
+/// Returns the row groups of alerts; none without alerts.
+///
+/// # Errors
+/// If the alerts cannot be encoded.
+pub fn encode_alerts(alerts: &[Alert]) -> Result<Vec<EncodedRowGroup>, ArchiveError> {
+    if alerts.is_empty() { Ok(Vec::new()) } else { encode(Table::Alerts, alerts_batch(alerts), Utc::now()) }
 }
 
 /// The rejects of a stream that the archive has, although it does not have the events up to the

@@ -18,7 +18,7 @@
 //!
 //! A crash loses nothing, because sources can bring again everything that is not sealed.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +33,7 @@ use strongroom_archive::{
 use strongroom_ingest::redaction::RedactionCounts;
 use strongroom_ingest::replay::{stored_alerts, warm_up};
 use strongroom_ingest::seal::{Limits, SEAL_ALERTS_MAX, StoredRejects, seal_plan};
+use strongroom_ingest::stored_alerts::{NewestIds, ShortId, StoredAlerts, short_id};
 use strongroom_ingest::{FaultCounts, IngestError, PipelineThread};
 use strongroom_lines::frame::{self, Edge};
 use strongroom_lines::{Block, DialectCounts, Reason};
@@ -119,25 +120,29 @@ pub enum Drained {
 }
 
 /// What a process remembers from one run to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Remembered {
-    raised: HashSet<String>,
-    order: VecDeque<String>,
+    /// The alerts that this process has reported, or another one has sealed.
+    raised: NewestIds,
+}
+
+impl Default for Remembered {
+    fn default() -> Remembered {
+        Remembered { raised: NewestIds::new(REMEMBERED_ALERTS_MAX) }
+    }
 }
 
 impl Remembered {
     /// Remembers an alert, and returns whether it is reported for the first time.
     fn is_new(&mut self, alert_id: &str) -> bool {
-        if !self.raised.insert(alert_id.to_owned()) {
-            return false;
+        self.raised.insert(short_id(alert_id))
+    }
+
+    /// Remembers the alerts that another process has sealed: they are reported there.
+    fn sealed_elsewhere(&mut self, ids: Vec<ShortId>) {
+        for id in ids {
+            self.raised.insert(id);
         }
-        self.order.push_back(alert_id.to_owned());
-        if self.order.len() > REMEMBERED_ALERTS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.raised.remove(&oldest);
-        }
-        true
     }
 }
 
@@ -195,6 +200,7 @@ pub fn run(
     let first_rules = rules.current();
     let mut detector = Detector::new(Arc::clone(&first_rules), DetectorConfig::default());
     warm_up(archive, &first_rules, &mut detector)?;
+    let stored_alerts = StoredAlerts::load(archive)?;
     let stored = Table::ALL.map(|table| (table, sealer::positions(&writer, table)));
     let stored: HashMap<Table, HashMap<String, Position>> = stored.into_iter().collect();
     let ahead = stored[&Table::Rejects].iter().filter(|(partition, rejects)| {
@@ -239,8 +245,15 @@ pub fn run(
             scope.spawn(move || worker.run(&match_jobs, &encode_jobs, &answers));
         }
         drop((match_jobs, encode_jobs, answer_sender));
-        let sealer =
-            Sealer { archive, writer: Some(writer), options: clock, metrics, give_up: Arc::clone(&give_up) };
+        let sealer = Sealer {
+            archive,
+            writer: Some(writer),
+            stored_alerts,
+            sealed_elsewhere: Vec::new(),
+            options: clock,
+            metrics,
+            give_up: Arc::clone(&give_up),
+        };
         scope.spawn(move || sealer.run(&orders, &sealed_sender));
 
         let driver = Driver {
@@ -883,13 +896,12 @@ impl Driver<'_> {
             let (partition, label) = (name.partition.clone(), name.label.clone());
             moved.push(SourcePosition { partition, label, position, previous });
         }
-        let (positions, of_alerts) = seal_plan(moved, &epoch.alerts, |partition| {
+        let positions = seal_plan(moved, &epoch.alerts, |partition| {
             let of_stream = self.streams.get(partition).and_then(|stream| stream.sealed);
             let stored = self.stored.get(&Table::Events).and_then(|stored| stored.get(partition).copied());
             Ok(of_stream.or(stored))
         })?;
-        let mut row_groups = epoch.row_groups;
-        row_groups.extend(of_alerts);
+        let row_groups = epoch.row_groups;
         let counts = Counts {
             received: epoch.encoded.events + epoch.encoded.rejects + epoch.duplicates,
             events: epoch.encoded.events,
@@ -911,7 +923,7 @@ impl Driver<'_> {
             bytes: epoch.bytes,
             since: epoch.since,
         });
-        let batch = SealBatch { epoch: epoch.number, row_groups, positions, counts };
+        let batch = SealBatch { epoch: epoch.number, row_groups, alerts: epoch.alerts, positions, counts };
         self.queues.orders.send(Order::Seal(batch)).map_err(|_| ended(PipelineThread::Sealer))
     }
 
@@ -923,7 +935,10 @@ impl Driver<'_> {
 
     fn handle_sealed(&mut self, done: Sealed) -> Result<(), IngestError> {
         let (epoch, outcome, took) = match done {
-            Sealed::Batch { epoch, outcome, took } => (epoch, outcome, took),
+            Sealed::Batch { epoch, outcome, took, sealed_elsewhere } => {
+                self.remembered.sealed_elsewhere(sealed_elsewhere);
+                (epoch, outcome, took)
+            }
             Sealed::Refreshed(positions) => {
                 self.handle_refreshed(positions?);
                 return Ok(());

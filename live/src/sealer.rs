@@ -18,20 +18,27 @@ use strongroom_archive::{
     Archive, ArchiveError, ClockDoubt, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer,
     WriterOptions,
 };
-use strongroom_schemas::{Table, error_chain};
+use strongroom_ingest::seal::encode_alerts;
+use strongroom_ingest::stored_alerts::{ShortId, StoredAlerts};
+use strongroom_schemas::{Alert, Table, error_chain};
 
 use crate::Metrics;
 
 /// First wait after a failed seal; it doubles up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How many times in a row a batch is sealed again at once because another process was faster.
+const OVERTAKEN_MAX: u32 = 20;
 /// How often a waiting sealer checks whether to give up.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The rows, alerts and positions that one seal makes durable.
 pub(super) struct SealBatch {
     pub(super) epoch: u64,
+    /// Row groups of all tables but `alerts`.
     pub(super) row_groups: Vec<EncodedRowGroup>,
+    /// Those that the archive has already are left out.
+    pub(super) alerts: Vec<Alert>,
     pub(super) positions: Vec<SourcePosition>,
     pub(super) counts: Counts,
 }
@@ -43,14 +50,22 @@ pub(super) enum Order {
 }
 
 pub(super) enum Sealed {
-    Batch { epoch: u64, outcome: Result<SealReport, ArchiveError>, took: Duration },
+    Batch {
+        epoch: u64,
+        outcome: Result<SealReport, ArchiveError>,
+        took: Duration,
+        /// Alerts that other processes have sealed since the last answer.
+        sealed_elsewhere: Vec<ShortId>,
+    },
     Refreshed(Result<HashMap<Table, HashMap<String, Position>>, ArchiveError>),
 }
 
 pub(super) struct Sealer<'s> {
     pub(super) archive: &'s Archive,
     pub(super) writer: Option<Writer>,
-    /// Settings for the writer that is opened next.
+    pub(super) stored_alerts: StoredAlerts,
+    pub(super) sealed_elsewhere: Vec<ShortId>,
+    /// Settings of the next writer.
     pub(super) options: WriterOptions,
     pub(super) metrics: &'s Metrics,
     /// Set when the driver no longer waits.
@@ -86,7 +101,8 @@ impl Sealer<'_> {
                 Order::Seal(batch) => {
                     let begun = Instant::now();
                     let outcome = self.seal(&batch);
-                    Sealed::Batch { epoch: batch.epoch, outcome, took: begun.elapsed() }
+                    let sealed_elsewhere = std::mem::take(&mut self.sealed_elsewhere);
+                    Sealed::Batch { epoch: batch.epoch, outcome, took: begun.elapsed(), sealed_elsewhere }
                 }
                 Order::Refresh => Sealed::Refreshed(self.refresh()),
             };
@@ -99,6 +115,7 @@ impl Sealer<'_> {
     /// Seals a batch, and tries again for as long as it takes.
     fn seal(&mut self, batch: &SealBatch) -> Result<SealReport, ArchiveError> {
         let mut wait = RETRY_WAIT;
+        let mut overtaken = 0;
         loop {
             let error = match self.try_seal(batch) {
                 Ok(report) => {
@@ -112,6 +129,12 @@ impl Sealer<'_> {
                 Err(error) => error,
             };
             self.writer = None;
+            // Another process sealed alerts at the same moment. Its alerts are looked at, and ours are
+            // sealed at once.
+            if matches!(error, ArchiveError::AlertsUnknown { .. }) && overtaken < OVERTAKEN_MAX {
+                overtaken += 1;
+                continue;
+            }
             if is_fenced(&error) || is_bug(&error) || self.give_up.load(Ordering::Relaxed) {
                 return Err(error);
             }
@@ -199,10 +222,23 @@ impl Sealer<'_> {
             // The batch was committed, and only the answer was lost.
             return Ok(SealReport::default());
         }
+        let mut alerts = Vec::new();
+        if writer.is_shared() || writer.alerts_known().is_none() {
+            self.sealed_elsewhere.extend(self.stored_alerts.catch_up(self.archive)?);
+            writer.knows_alerts(self.stored_alerts.ends().clone());
+        }
+        if !stored.contains(&Table::Alerts) {
+            alerts = self.stored_alerts.without_stored(batch.alerts.clone());
+        }
         for row_group in batch.row_groups.iter().filter(|row_group| !stored.contains(&row_group.table())) {
             writer.append(row_group.clone())?;
         }
-        writer.seal(&batch.positions, batch.counts)
+        for row_group in encode_alerts(&alerts)? {
+            writer.append(row_group)?;
+        }
+        let report = writer.seal(&batch.positions, batch.counts)?;
+        self.stored_alerts.sealed(&alerts, writer.alerts_known());
+        Ok(report)
     }
 
     fn refresh(&mut self) -> Result<HashMap<Table, HashMap<String, Position>>, ArchiveError> {

@@ -28,6 +28,7 @@ use strongroom_archive::error::{LogError, RecordError};
 use strongroom_archive::fail::FailPoints;
 use strongroom_archive::log::LogSigner;
 use strongroom_archive::record_fault::RecordFault;
+use strongroom_archive::records::clock::ClockRecords;
 use strongroom_archive::records::drops::{self, FinalPositions, POSITIONS_FORMAT};
 use strongroom_archive::records::holds::{Hold, Holds};
 use strongroom_archive::records::policy;
@@ -35,6 +36,7 @@ use strongroom_archive::records::text::{DropRecord, Statement, retention_end, ti
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
 use strongroom_store::{Bucket, Store, durable, layout};
+use strongroom_tlog::keys::Keys;
 
 use super::{
     Failures, NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, objects, text_of,
@@ -119,15 +121,25 @@ fn newest(
     Ok(newest)
 }
 
-/// Returns the time from which a volume's retention is counted: the time of its newest commit or
-/// the end of its newest file's date, whichever is later.
-pub(super) fn last(commits: &[CommitFacts]) -> Option<DateTime<Utc>> {
+/// Returns the time from which a volume's retention is counted: the time of its newest commit, the
+/// end of its newest file's date, or the time until which commits of it were made as clock records
+/// say (`explained`), whichever is latest.
+pub(super) fn last(commits: &[CommitFacts], explained: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
     let made =
         commits.iter().filter_map(|commit| commit.time_ms).max().and_then(DateTime::from_timestamp_millis);
     let days = commits.iter().flat_map(|commit| &commit.adds).filter_map(|add| add.date).max();
     let day =
         days.and_then(|day| Some(day.checked_add_days(Days::new(1))?.and_time(NaiveTime::MIN).and_utc()));
-    made.max(day)
+    made.max(day).max(explained)
+}
+
+/// The clock records, of which none is invalid: an invalid one must not end a retention early.
+pub(super) async fn explained(work: &Work, keys: &Keys) -> Result<ClockRecords, RetentionError> {
+    let records = ClockRecords::load(&work.site, keys).await?;
+    match records.wrong {
+        Some(wrong) => Err(wrong.into()),
+        None => Ok(records),
+    }
 }
 
 /// A request to drop a volume.
@@ -214,7 +226,8 @@ async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, Retenti
     if let Some(doubt) = clock.doubt.filter(|_| !drop.is_clock_checked) {
         reasons.push(format!("{doubt}, and it has not been confirmed"));
     }
-    let last = last(commits).ok_or_else(|| RetentionError::NotDropped {
+    let explained = explained(work, &keys).await?.made_until(log, DateTime::<Utc>::MAX_UTC);
+    let last = last(commits, explained).ok_or_else(|| RetentionError::NotDropped {
         volume: volume.clone(),
         reasons: vec!["it has no commit with a time".to_owned()],
     })?;

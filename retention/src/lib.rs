@@ -1,6 +1,6 @@
-//! Commands on the retention of an archive: extending the promised years, placing and releasing
-//! legal holds, reporting what expires, and dropping volumes. `docs/proof.md` has the formats of
-//! the records.
+//! How long things are kept: the promise in years, legal holds that outlast it, what expires,
+//! dropping a volume, and what is said of commits that a wrong clock dated. `docs/proof.md` has the
+//! formats of the records.
 //!
 //! Invariants:
 //! 1. The promised years only grow. An object's retain-until date is never replaced with an earlier
@@ -15,6 +15,7 @@
 //!    forged record hides nothing.
 
 mod drop;
+mod explain;
 mod extend;
 mod hold;
 mod matching;
@@ -32,6 +33,7 @@ use strongroom_archive::Archive;
 use strongroom_archive::error::{ArchiveError, LogError, RecordError};
 use strongroom_archive::fail::{FailPoints, Step};
 pub use strongroom_archive::record_fault::RecordFault;
+pub use strongroom_archive::records::clock::{ClockRecord, Made};
 pub use strongroom_archive::records::policy::Policy;
 pub use strongroom_archive::records::text::{DropRecord, HeldObject, PolicyRecord, Scope, TEXT_BYTES_MAX};
 use strongroom_archive::records::{keys, text};
@@ -45,6 +47,7 @@ use strongroom_tlog::keys::Keys;
 use thiserror::Error;
 
 pub use self::drop::{ClockTrust, DropOutcome, DropRequest, drop_volume};
+pub use self::explain::{ClockRequest, explain_clock, made_text};
 pub use self::extend::{Extended, extend, policy};
 pub use self::hold::{Covered, HoldState, holds, place_hold, refresh_holds, release_hold};
 pub use self::status::{Issue, IssueKind, Status, VolumeStatus, status};
@@ -66,6 +69,10 @@ pub enum RetentionError {
     Text { what: &'static str },
     #[error("the end of the hold's period is before its start")]
     Span,
+    #[error("the period in which the commits were made ends before it begins, or in the future")]
+    Made,
+    #[error("{volume} has no commits {first} to {last}, but {there} commits, from 0 on")]
+    NoCommits { volume: String, first: u64, last: u64, there: u64 },
     #[error("hold \"{name}\" was placed with another scope")]
     HoldDiffers { name: String },
     #[error("hold \"{name}\" was released; a name can be used only once")]
@@ -167,6 +174,8 @@ impl RetentionError {
             | RetentionError::Shorter { .. }
             | RetentionError::Text { .. }
             | RetentionError::Span
+            | RetentionError::Made
+            | RetentionError::NoCommits { .. }
             | RetentionError::HoldDiffers { .. }
             | RetentionError::HoldReleased { .. }
             | RetentionError::HoldUnknown { .. }

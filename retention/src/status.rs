@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
 use serde::{Serialize, Serializer};
 use strongroom_archive::Archive;
+use strongroom_archive::records::clock::ClockRecords;
 use strongroom_archive::records::drops;
 use strongroom_archive::records::holds::{Hold, Holds};
 use strongroom_archive::records::policy::{self, FoundPolicy, Policy};
@@ -49,6 +50,7 @@ pub enum IssueKind {
     HoldOpen,
     DropUnfinished,
     DropRecord,
+    ClockRecord,
     RetentionRecord,
     HoldRecord,
 }
@@ -66,6 +68,7 @@ impl IssueKind {
             IssueKind::HoldOpen => "hold_open",
             IssueKind::DropUnfinished => "drop_unfinished",
             IssueKind::DropRecord => "drop_record",
+            IssueKind::ClockRecord => "clock_record",
             IssueKind::RetentionRecord => "retention_record",
             IssueKind::HoldRecord => "hold_record",
         }
@@ -164,6 +167,10 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
     if let Some(wrong) = &holds.wrong {
         issues.add(IssueKind::HoldRecord, below(&wrong.path), wrong.fault.to_string());
     }
+    let explained = ClockRecords::load(&work.site, &work.keys().await?).await?;
+    if let Some(wrong) = &explained.wrong {
+        issues.add(IssueKind::ClockRecord, below(&wrong.path), wrong.fault.to_string());
+    }
     let covered = holds.covered();
     let (targets, mut volumes, mode) = match &work.site.store {
         Store::Local => {
@@ -215,9 +222,9 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
             status.rows += add.rows.unwrap_or(0);
             status.bytes += add.size;
         }
-        // A volume may not be dropped before the promised years are over, even if its locks end
-        // earlier.
-        let promised = drop::last(commits).and_then(|last| retention_end(last, policy.years));
+        // Even if the locks end earlier, the promise does not permit a drop before its end.
+        let promised = drop::last(commits, explained.made_until(*log, DateTime::<Utc>::MAX_UTC))
+            .and_then(|last| retention_end(last, policy.years));
         status.until = status.until.max(promised);
         if mode.is_none() {
             let first = commits.iter().filter_map(|commit| commit.time_ms).min();

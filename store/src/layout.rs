@@ -13,6 +13,7 @@
 //! <root>/_retention/<8 digits>                  more years than `strongroom.json` promises
 //! <root>/_holds/<8 digits>[-<8 digits>]         legal holds, their releases, and the objects held
 //! <root>/_dropped/<table>-<period>[.state]      dropped volumes, and where they ended
+//! <root>/_clock/<8 digits>                      commits that a wrong clock dated
 //! ```
 //!
 //! In a bucket there is neither `.lock` nor `_staging`. Instead there are objects
@@ -49,6 +50,8 @@ pub const RETENTION: &str = "_retention";
 pub const HOLDS: &str = "_holds";
 /// Records of dropped volumes.
 pub const DROPPED: &str = "_dropped";
+/// Records about commits that a wrong clock dated.
+pub const CLOCK: &str = "_clock";
 const PARQUET: &str = ".parquet";
 const COMMIT: &str = ".json";
 /// Suffix of the name of a dropped volume's final positions.

@@ -67,7 +67,7 @@ pub fn clock_library() -> &'static Path {
 }
 
 /// Makes a command see a time this many days from now.
-fn at_days<'c>(command: &'c mut Command, folder: &Path, days: i64) -> &'c mut Command {
+pub fn at_days<'c>(command: &'c mut Command, folder: &Path, days: i64) -> &'c mut Command {
     let offset = write(folder, &format!("offset{days}"), (days * 86_400).to_string().as_bytes());
     command.env("LD_PRELOAD", clock_library()).env("STRONGROOM_TEST_CLOCK", offset)
 }

@@ -18,6 +18,7 @@ use strongroom_schemas::record::Sha256Hash as Hash;
 use strongroom_schemas::{Period, Table, VolumeId};
 use strongroom_store::layout;
 
+use super::clock::ClockRecords;
 use super::keys;
 use super::policy::{self, FoundPolicy};
 use super::text::{DropRecord, Statement, open};
@@ -73,6 +74,7 @@ pub async fn load(site: &Site) -> Result<Drops, LogError> {
     }
     let keys = keys::load(site).await?;
     let FoundPolicy { policy, .. } = policy::load(site, &keys).await?;
+    let clock = ClockRecords::load(site, &keys).await?;
     let signed_as = Statement::Dropped.signed_as(&site.archive_id);
     for name in &names {
         let place = format!("{}/{name}", layout::DROPPED);
@@ -91,7 +93,8 @@ pub async fn load(site: &Site) -> Result<Drops, LogError> {
         let checked = || {
             let (text, signer) = open(&bytes, &signed_as, &keys.all())?;
             let record = DropRecord::parse(text, &site.archive_id, log)?;
-            record.check(signer, &keys, policy.years_at(record.time), Utc::now())?;
+            let explained = clock.made_until(log, record.time);
+            record.check(signer, &keys, policy.years_at(record.time), explained, Utc::now())?;
             let state = state.ok_or(RecordFault::StateMissing)?;
             if Hash::of(&state) != record.state {
                 return Err(RecordFault::StateOther);

@@ -1,11 +1,12 @@
-//! The signed statements of an archive: its keys, for how long it keeps everything, its legal
-//! holds, and the volumes that were dropped.
+//! The signed statements of an archive: its keys, how long it keeps everything, its legal holds,
+//! what was dropped, and which commits a wrong clock dated.
 //!
-//! Invariant: this module parses and checks statements, and writes key records. It does not extend
-//! the lock of an object, hold an object or remove one. In a numbered series (keys, retention,
-//! holds), a statement counts only if all statements before it in the series are valid.
-//! `docs/proof.md` has the formats.
+//! Invariant: statements are only parsed and checked here (key records are also written). No
+//! object's lock is extended, and no object is held or removed. In a numbered series (keys,
+//! retention, holds, clock), a statement counts only if all statements before it do. `docs/proof.md` has
+//! the formats.
 
+pub mod clock;
 pub mod drops;
 pub mod holds;
 pub mod keys;

@@ -34,6 +34,7 @@ pub enum Statement {
     Retention,
     Holds,
     Dropped,
+    Clock,
 }
 
 impl Statement {
@@ -43,6 +44,7 @@ impl Statement {
             Statement::Retention => "retention",
             Statement::Holds => "holds",
             Statement::Dropped => "dropped",
+            Statement::Clock => "clock",
         };
         format!("strongroom/{archive_id}/{kind}")
     }
@@ -78,10 +80,10 @@ pub fn open<'n>(
 }
 
 /// The lines of a record, in order.
-struct Fields<'t>(std::iter::Peekable<std::str::Lines<'t>>);
+pub(super) struct Fields<'t>(std::iter::Peekable<std::str::Lines<'t>>);
 
 impl<'t> Fields<'t> {
-    fn of(text: &'t str) -> Self {
+    pub(super) fn of(text: &'t str) -> Self {
         Fields(text.lines().peekable())
     }
 
@@ -91,24 +93,24 @@ impl<'t> Fields<'t> {
         Some(value)
     }
 
-    fn field(&mut self, name: &'static str) -> Result<&'t str, RecordFault> {
+    pub(super) fn field(&mut self, name: &'static str) -> Result<&'t str, RecordFault> {
         self.optional(name).ok_or(RecordFault::Line { name })
     }
 
-    fn line(&mut self, name: &'static str) -> Result<String, RecordFault> {
+    pub(super) fn line(&mut self, name: &'static str) -> Result<String, RecordFault> {
         let value = self.field(name)?;
         if is_line(value) { Ok(value.to_owned()) } else { Err(RecordFault::Text { name }) }
     }
 
-    fn time(&mut self, name: &'static str) -> Result<DateTime<Utc>, RecordFault> {
+    pub(super) fn time(&mut self, name: &'static str) -> Result<DateTime<Utc>, RecordFault> {
         time(self.field(name)?).ok_or(RecordFault::Time { name })
     }
 
-    fn number<T: std::str::FromStr>(&mut self, name: &'static str) -> Result<T, RecordFault> {
+    pub(super) fn number<T: std::str::FromStr>(&mut self, name: &'static str) -> Result<T, RecordFault> {
         self.field(name)?.parse().map_err(|_| RecordFault::Number { name })
     }
 
-    fn archive(&mut self, archive_id: &str) -> Result<(), RecordFault> {
+    pub(super) fn archive(&mut self, archive_id: &str) -> Result<(), RecordFault> {
         match self.field("archive")? {
             id if id == archive_id => Ok(()),
             _ => Err(RecordFault::OtherArchive),
@@ -116,12 +118,14 @@ impl<'t> Fields<'t> {
     }
 }
 
-fn time(text: &str) -> Option<DateTime<Utc>> {
+pub(super) fn time(text: &str) -> Option<DateTime<Utc>> {
     let time = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
-    (time_text(time) == text).then_some(time)
+    // A leap second and the year 0 are not times of a calendar that every reader has.
+    let is_common = time.timestamp_subsec_nanos() < 1_000_000_000 && time.year() >= 1;
+    (is_common && time_text(time) == text).then_some(time)
 }
 
-fn as_written(written: &str, text: &str) -> Result<(), RecordFault> {
+pub(super) fn as_written(written: &str, text: &str) -> Result<(), RecordFault> {
     if written == text { Ok(()) } else { Err(RecordFault::Form) }
 }
 
@@ -373,13 +377,15 @@ impl DropRecord {
         Ok(record)
     }
 
-    /// Checks that the volume's retention had ended at the stated time, and that the key that
-    /// signed the record may drop it.
+    /// Checks that the volume could be dropped at the stated time, and by the key that signed the
+    /// record. `explained` is the time until which commits of it were made, as clock records say
+    /// that are not younger than this record.
     pub fn check(
         &self,
         signer: Option<usize>,
         keys: &Keys,
         years: u32,
+        explained: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
     ) -> Result<(), RecordFault> {
         let signer = signer.ok_or(RecordFault::Unsigned)?;
@@ -398,6 +404,9 @@ impl DropRecord {
         if self.last.year() < self.log.period.year {
             return Err(RecordFault::LastEarly { year: self.log.period.year });
         }
+        if let Some(until) = explained.filter(|until| self.last < *until) {
+            return Err(RecordFault::LastExplained { until });
+        }
         if self.years < years {
             return Err(RecordFault::YearsFew { years: self.years, promised: years });
         }
@@ -406,7 +415,7 @@ impl DropRecord {
             return Err(RecordFault::DroppedEarly { time: self.time, until: self.until.max(promised) });
         }
         if self.time > now + chrono::Duration::milliseconds(CLOCK_AHEAD_MS_MAX) {
-            return Err(RecordFault::DroppedLater { time: self.time });
+            return Err(RecordFault::Later { time: self.time });
         }
         Ok(())
     }
@@ -479,6 +488,8 @@ mod tests {
             ("files", "Files"),
             ("time 2026-03-02T10:00:00Z", "time 2026-03-02T10:00:00+00:00"),
             ("reason ", "reason  "),
+            ("time 2026-03-02T10:00:00Z", "time 2026-03-02T23:59:60Z"),
+            ("last 2019-", "last 0000-"),
         ] {
             assert!(DropRecord::parse(&record.text(ID).replace(from, to), ID, record.log).is_err(), "{to}");
         }
@@ -488,9 +499,12 @@ mod tests {
     #[test]
     fn a_volume_cannot_have_been_dropped_early() {
         let (record, keys, now) = (dropped(), Keys::default(), at(2026, 3, 3));
-        let check = |record: &DropRecord, years| record.check(Some(0), &keys, years, now);
+        let check = |record: &DropRecord, years| record.check(Some(0), &keys, years, None, now);
         assert_eq!(check(&record, 6), Ok(()));
-        assert!(record.check(None, &keys, 6, now).is_err(), "a record that is not signed");
+        assert!(record.check(None, &keys, 6, None, now).is_err(), "not signed");
+        let explained = |until| record.check(Some(0), &keys, 6, Some(until), now);
+        assert_eq!(explained(record.last), Ok(()));
+        assert!(explained(at(2020, 6, 1)).is_err(), "a clock was wrong, and the volume is younger");
         assert!(check(&record, 7).is_err(), "seven years were promised");
         for early in [
             DropRecord { time: at(2025, 12, 30), ..record.clone() },

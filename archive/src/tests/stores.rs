@@ -92,6 +92,7 @@ fn inside_a_bucket() {
     a_new_year_fences_too(&new("s3://stores/years"));
     a_full_volume_fences(&new("s3://stores/volumes"));
     versions_survive_checkpoints(&new("s3://stores/checkpoints"));
+    alerts_of_another_writer_are_looked_at_first(&new("s3://stores/alerts"));
     a_promise_grows_under_a_writer(&new("s3://stores/promise"), || {
         Archive::open_with("s3://stores/promise", &options).expect("the archive exists")
     });
@@ -171,6 +172,35 @@ fn writers_are_kept_apart(archive: &Archive) {
     let snapshot = archive.snapshot(Table::Events).expect("a snapshot");
     assert_eq!(snapshot.rows(), 10);
     assert!(snapshot.files.iter().all(|file| file.version.is_some()), "{:?}", snapshot.files);
+}
+
+/// A writer that knows the stored alerts is not overtaken by another one unnoticed.
+fn alerts_of_another_writer_are_looked_at_first(archive: &Archive) {
+    let ends = || archive.ends(Table::Alerts).expect("read");
+    let seal = |writer: &mut Writer, partition: &'static str, from: Option<i64>| {
+        let first_offset = from.unwrap_or(0);
+        let shape = Shape { rows: 2, partition, first_offset, ..Shape::default() };
+        append(writer, Table::Alerts, batch(Table::Alerts, &shape))?;
+        writer.seal(&[step(partition, from.map(position), first_offset + 2000)], counts(0))
+    };
+    let mut known = archive.writer().expect("one");
+    known.knows_alerts(ends());
+    let mut other = archive.writer().expect("another");
+    // Its own commits do not count as unknown, nor does the first commit of a volume.
+    seal(&mut known, PARTITION, None).expect("sealed");
+    seal(&mut known, PARTITION, Some(2000)).expect("sealed");
+    assert_eq!(known.alerts_known(), Some(&ends()));
+    seal(&mut other, "file/other", None).expect("it does not ask");
+    let error = seal(&mut known, PARTITION, Some(4000)).expect_err("overtaken");
+    assert!(matches!(error, ArchiveError::AlertsUnknown { .. }), "{error}");
+    assert_eq!(archive.snapshot(Table::Alerts).expect("a snapshot").rows(), 6, "nothing of it is stored");
+    // Who looks again can seal.
+    let (files, now) =
+        archive.added_since(Table::Alerts, known.alerts_known().expect("known")).expect("read");
+    assert_eq!((files.len(), &now), (1, &ends()));
+    let mut again = archive.writer().expect("a third");
+    again.knows_alerts(now);
+    seal(&mut again, PARTITION, Some(4000)).expect("sealed");
 }
 
 fn a_new_year_fences_too(archive: &Archive) {

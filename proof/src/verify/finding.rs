@@ -91,6 +91,7 @@ kinds! {
     HoldMissing = "hold_missing",
     DropRecord = "drop_record",
     DropUnfinished = "drop_unfinished",
+    ClockRecord = "clock_record",
     DeltaCheckpoint = "delta_checkpoint",
     WitnessMalformed = "witness_malformed",
     WitnessSignature = "witness_signature",

@@ -6,6 +6,7 @@
 
 mod anchors;
 mod bucket;
+mod clock;
 mod delta;
 mod files;
 mod finding;
@@ -222,6 +223,7 @@ pub fn verify(
         report = back;
         volumes.insert(log, commits);
     }
+    clock::check(&volumes, &found, &mut report);
     check_remembered(archive.id(), options, &keys, (&volumes, &found), &mut report);
     let truncated = retention::truncated(&volumes, &found);
     positions::check(&retention::with_dropped(&volumes, &found), &mut report);

@@ -1,4 +1,5 @@
-//! Checks the retention records (policies, legal holds and dropped volumes) against the archive.
+//! Checks the retention records (policies, legal holds and dropped volumes) against the archive, and
+//! reads the clock records.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -7,6 +8,7 @@ use std::path::Path;
 use futures::{StreamExt as _, stream};
 use serde_json::Map;
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts};
+use strongroom_archive::records::clock::ClockRecords;
 use strongroom_archive::records::drops::{self, FinalPositions};
 use strongroom_archive::records::holds::Holds;
 use strongroom_archive::records::policy::{self, FoundPolicy, Policy};
@@ -28,6 +30,7 @@ const HOLDS_AT_ONCE: usize = 16;
 pub(super) struct Found {
     pub(super) policy: Policy,
     pub(super) dropped: BTreeMap<VolumeId, (DropRecord, FinalPositions)>,
+    pub(super) clock: ClockRecords,
     /// Objects under a legal hold that is not released: path, version and name of the hold.
     held: Vec<(String, Option<String>, String)>,
 }
@@ -65,6 +68,10 @@ pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Re
             hold.listed().map(move |object| (object.path.clone(), object.version.clone(), name.clone()))
         })
         .collect();
+    let clock = ClockRecords::load(site, keys).await?;
+    if let Some(wrong) = &clock.wrong {
+        report.find(FindingKind::ClockRecord, below(&wrong.path), wrong.fault.to_string());
+    }
     let dropped = drops::load(site).await?;
     for (place, fault) in dropped.wrong {
         report.find(FindingKind::DropRecord, place, fault.to_string());
@@ -80,7 +87,7 @@ pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Re
             record.reason
         ));
     }
-    Ok(Found { policy, dropped: dropped.good, held })
+    Ok(Found { policy, dropped: dropped.good, clock, held })
 }
 
 /// Reports each volume that a key record names and that neither exists nor was dropped.

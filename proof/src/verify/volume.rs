@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, Datelike as _, Utc};
+use chrono::Utc;
 use futures::{StreamExt as _, stream};
 use strongroom_archive::delta::facts::{self, CommitFacts, CommitFault, FaultKind};
 use strongroom_archive::log::{checkpoint_folder, folder, tile_bytes};
@@ -19,9 +19,6 @@ use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, delta, names_
 
 /// Number of small files that are read at the same time.
 const READS_AT_ONCE: usize = 16;
-/// By how many milliseconds the time of a commit may be earlier than that of the commit before it.
-/// Two writers may have clocks that differ.
-const CLOCK_BACK_MS_MAX: i64 = 600_000;
 /// Reads the volume's commits and checks its log.
 pub(crate) async fn check(
     site: &Site,
@@ -58,7 +55,7 @@ pub(crate) async fn check(
     });
     let mut read = stream::iter(read).buffered(READS_AT_ONCE);
     let (mut commits, mut named) = (Vec::with_capacity(whole), HashSet::new());
-    let (mut time_before, mut closed) = (None, false);
+    let mut closed = false;
     while let Some(bytes) = read.next().await {
         let place = format!("{}/_delta_log/{:020}.json", log.name(), commits.len());
         let (commit, faults) = facts::parse(&bytes?, commits.is_empty());
@@ -80,22 +77,6 @@ pub(crate) async fn check(
             }
             if add.record_root.is_none() {
                 report.find(FindingKind::Tags, &place, format!("{} has no tags", add.path));
-            }
-        }
-        if let Some(time) = commit.time_ms {
-            if let Some(before) = time_before.filter(|before| time < before - CLOCK_BACK_MS_MAX) {
-                let detail =
-                    format!("it was made {} s earlier than the commit before it", (before - time) / 1000);
-                report.find(FindingKind::ClockBack, &place, detail);
-            }
-            time_before = Some(time);
-            let year = DateTime::from_timestamp_millis(time).map(|time| time.year());
-            if year.is_none_or(|year| year < log.period.year) {
-                report.find(
-                    FindingKind::WrongYear,
-                    &place,
-                    format!("it was made before the year {}", log.period.year),
-                );
             }
         }
         commits.push(commit);

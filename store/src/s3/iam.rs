@@ -178,7 +178,7 @@ pub fn bucket_policy(s3: &S3, retention: Retention) -> Value {
     // because these objects are locked for only a day.
     let below = objects.trim_end_matches('*');
     let tables = Table::ALL.iter().map(|table| format!("{below}{}/*", table.name()));
-    let records = [layout::KEYS, layout::RETENTION, layout::HOLDS, layout::DROPPED];
+    let records = [layout::KEYS, layout::RETENTION, layout::HOLDS, layout::DROPPED, layout::CLOCK];
     let records = records.map(|folder| format!("{below}{folder}/*"));
     let sealed: Vec<String> = tables.chain([format!("{below}{}", layout::MANIFEST)]).chain(records).collect();
     let put_refused_if = |sid: &str, condition: Value| {

@@ -1,0 +1,1 @@
+WITH a AS (SELECT audit_id, min(stage_timestamp) AS t FROM events GROUP BY audit_id) SELECT e.verb, a.t FROM events e JOIN a ON a.audit_id = e.audit_id LEFT JOIN rejects r ON r.source = e.source WHERE e.response_code BETWEEN 400 AND 599

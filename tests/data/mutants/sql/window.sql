@@ -1,0 +1,1 @@
+SELECT user_name, row_number() OVER (PARTITION BY user_name ORDER BY stage_timestamp) AS n, CASE WHEN response_code >= 400 THEN 'bad' ELSE 'good' END FROM events UNION ALL SELECT actor, event_count, severity FROM alerts

@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. The schema of a file is not trusted to be that of its table: a column that is missing or has
 //!    another type is an error that names it, never a panic.
-//! 2. [`SealedRows`] holds the bytes of one file and one batch of its rows in memory.
+//! 2. [`SealedRows`] holds the bytes of one file and one batch of its rows in memory. A file that a
+//!    stranger wrote costs no more, and no panic: `decoding` sees to that.
 //!
 //! Nothing is written here, so a crash loses nothing.
 //!
@@ -16,10 +17,10 @@
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::schema::types::SchemaDescriptor;
 use strongroom_schemas::{Table, events};
 
+use crate::decoding::{Batches, row_group_bytes_max};
 use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::encode::{record_column, record_value};
 use crate::error::{ColumnError, RowsError};
@@ -28,7 +29,7 @@ use crate::render::Records;
 /// The rows of one sealed file with all columns, read while iterated.
 pub struct SealedRows {
     table: Table,
-    reader: ParquetRecordBatchReader,
+    batches: Batches,
 }
 
 impl SealedRows {
@@ -37,8 +38,7 @@ impl SealedRows {
     /// # Errors
     /// [`RowsError::File`] if the bytes are not a Parquet file.
     pub fn open(file: Bytes, table: Table, batch_rows: usize) -> Result<SealedRows, RowsError> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-        Ok(SealedRows { table, reader: builder.with_batch_size(batch_rows).build()? })
+        Ok(SealedRows { table, batches: Batches::open(file, row_group_bytes_max(table), batch_rows)? })
     }
 }
 
@@ -46,7 +46,7 @@ impl Iterator for SealedRows {
     type Item = Result<SealedBatch, RowsError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.reader.next()?;
+        let batch = self.batches.next()?;
         Some(batch.map(|batch| SealedBatch { table: self.table, batch }).map_err(RowsError::from))
     }
 }

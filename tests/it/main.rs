@@ -22,6 +22,7 @@ mod findings;
 mod firehose;
 mod folders;
 mod golden;
+mod hostile;
 mod imports;
 mod ingest;
 mod kafka;

@@ -1746,10 +1746,13 @@ class Archive:
         return self.report
 
     def points(self):
+        if self.root.is_bucket:
+            self.find_volumes()
         if not self.point_1_manifest_and_keys():
             self.report.skipped("everything else: without strongroom.json nothing says which archive this is")
             return
-        self.find_volumes()
+        if not self.root.is_bucket:
+            self.find_volumes()
         self.point_14_keeping()
         for volume in self.volumes:
             self.point_2_commits(volume)
@@ -2811,6 +2814,45 @@ class RejectRanges:
 # Rows of a Parquet file, point 8. format.md, Original bytes.
 
 
+# The columns of each table, in order, with their types unless these are strings; and how many of the
+# last ones older files lack. format.md, Tables.
+COLUMNS = {
+    table: [tuple((text + ":string").split(":")[:2]) for text in columns.split()]
+    for table, columns in {
+        "events": "audit_id stage level verb request_uri user_name user_uid user_groups:list user_extra impersonated_user_name impersonated_user_groups:list"
+        " impersonated_user_extra source_ips:list user_agent resource subresource namespace name api_group api_version object_uid resource_version"
+        " response_code:int32 response_status response_reason response_message response_details request_object response_object annotations authz_decision"
+        " authz_reason request_received_timestamp:time stage_timestamp:time cluster source source_offset:int64 raw:binary shape frame_before:binary"
+        " frame_after:binary form form_values:list redaction faults:list",
+        "rejects": "raw:binary reason detail cluster source source_offset:int64 line:int64 received_timestamp:time",
+        "alerts": "alert_id rule_id rule_name title severity time:time window_start:time window_end:time cluster actor source_ip verb resource subresource"
+        " namespace name group_key event_count:int64 audit_ids:list tactics:list techniques:list message next_steps ocsf source source_offset:int64"
+        " namespaces:list actors:list clusters:list event_ranges",
+        "activity": "kind time:time principal subject body source source_offset:int64",
+    }.items()
+}
+LATER = {"events": 4, "alerts": 4}
+ARROW_TYPES = {"time": "timestamp[us, tz=UTC]"}
+
+
+def check_columns(table, schema):
+    """Raises Malformed if a file has other columns than its table, in another order, or of other
+    types. Newer files may have more, after these."""
+    known = COLUMNS[table]
+    if len(schema) < len(known) - LATER.get(table, 0):
+        raise Malformed("it has %d columns" % len(schema))
+    for i, field in enumerate(schema):
+        if i >= len(known):
+            if field.name in dict(known):
+                raise Malformed("it has the column `%s` twice" % shown(field.name))
+            continue
+        name, kind = known[i]
+        is_list = pyarrow.types.is_list(field.type)
+        found = "list" if is_list and str(field.type.value_type) == "string" else str(field.type)
+        if field.name != name or found != ARROW_TYPES.get(kind, kind):
+            raise Malformed("its column %d is `%s` of type %s, and not `%s`" % (i, shown(field.name), shown(str(field.type)), name))
+
+
 DEFAULT_SHAPE = '"kind":"Event","apiVersion":"audit.k8s.io/v1",'
 ESCAPED = re.compile('[\x00-\x1f"\\\\<>&\u2028\u2029]')
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
@@ -3686,6 +3728,7 @@ def check_rows(table, file, add, committed, where, report, meaning=None):
     arrived_then = committed < day + DAY_US + 7 * DAY_US
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
+        check_columns(table, parquet.schema_arrow)
         there = set(parquet.schema_arrow.names)
         for batch in parquet.iter_batches(batch_size=4096, columns=[c for c in dict.fromkeys(wanted) if c in there]):
             columns = {}

@@ -15,6 +15,7 @@
 //! chunk after the other.
 
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_schema::{DataType, Schema};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::schema::types::SchemaDescriptor;
@@ -36,9 +37,44 @@ impl SealedRows {
     /// Opens a file of `table`, whose batches have at most `batch_rows` rows.
     ///
     /// # Errors
-    /// [`RowsError::File`] if the bytes are not a Parquet file.
+    /// [`RowsError::File`] if the bytes are not a Parquet file, [`RowsError::Column`] if its columns
+    /// are not those of the table.
     pub fn open(file: Bytes, table: Table, batch_rows: usize) -> Result<SealedRows, RowsError> {
-        Ok(SealedRows { table, batches: Batches::open(file, row_group_bytes_max(table), batch_rows)? })
+        let batches = Batches::open(file, row_group_bytes_max(table), batch_rows)?;
+        check_columns(table, batches.schema())?;
+        Ok(SealedRows { table, batches })
+    }
+}
+
+/// Checks that a file has the columns of its table, in their order and with their types: a record is
+/// rendered by the place of a column, and SQL finds a column by its name. Older files lack later
+/// columns, and newer ones may have more, after all others.
+fn check_columns(table: Table, file: &Schema) -> Result<(), ColumnError> {
+    let known = table.file_schema();
+    let missing = |name: &str| ColumnError::Missing { column: name.to_owned() };
+    for (at, field) in known.fields().iter().enumerate() {
+        let Some(found) = file.fields().get(at) else {
+            if table.later_columns().contains(&field.name().as_str()) {
+                return Ok(());
+            }
+            return Err(missing(field.name()));
+        };
+        if found.name() != field.name() {
+            return Err(missing(field.name()));
+        }
+        let is_same = match (found.data_type(), field.data_type()) {
+            // Files name the items of a list as Parquet does.
+            (DataType::List(found), DataType::List(item)) => found.data_type() == item.data_type(),
+            (found, wanted) => found == wanted,
+        };
+        if !is_same {
+            return Err(ColumnError::Mistyped { column: field.name().clone() });
+        }
+    }
+    let mut more = file.fields().iter().skip(known.fields().len());
+    match more.find(|field| known.field_with_name(field.name()).is_ok()) {
+        Some(twice) => Err(ColumnError::Mistyped { column: twice.name().clone() }),
+        None => Ok(()),
     }
 }
 

@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_schema::ArrowError;
+use arrow_schema::{ArrowError, Schema};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -367,6 +367,11 @@ impl Batches {
     /// If the bytes are not a Parquet file.
     pub fn of_checkpoint(file: Bytes) -> Result<Batches, ParquetError> {
         Batches::open(file, CHECKPOINT_BYTES_MAX, CHECKPOINT_BATCH_ROWS)
+    }
+
+    /// The columns of the file.
+    pub fn schema(&self) -> &Schema {
+        self.footer.schema()
     }
 
     /// Reads only some columns.

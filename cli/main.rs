@@ -37,6 +37,7 @@ mod witness;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use strongroom_archive::decoding::is_quiet;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         Err(error) => return exit::usage(&error),
     };
     signals::catch_file_size_exceeded();
+    keep_decoder_quiet();
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Ingest(args) => ingest::run(args),
@@ -109,4 +111,14 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
     };
     exit::code_of(outcome)
+}
+
+/// Prints nothing of a panic that becomes an error: the decoder of Parquet may quote a record.
+fn keep_decoder_quiet() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !is_quiet() {
+            print(panic);
+        }
+    }));
 }

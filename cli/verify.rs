@@ -94,9 +94,11 @@ impl WitnessKeyArgs {
 pub fn run(args: Args) -> Result<u8, CliError> {
     let archive = match Archive::open_to_verify(&args.archive) {
         Ok(archive) => archive,
-        Err(error @ (ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. })) => {
+        Err(error) if is_of_the_manifest(&error) => {
             let mut report = Report::new("", Path::new(&args.archive));
             report.find(FindingKind::ManifestMalformed, "strongroom.json", error_chain(&error));
+            let rest = "everything else: without strongroom.json nothing says which archive this is";
+            report.not_checked.push(rest.to_owned());
             write_report(&args, &report)?;
             return Ok(exit::FINDING);
         }
@@ -140,6 +142,18 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         remember(path, &report).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(if good { exit::OK } else { exit::FINDING })
+}
+
+/// Whether an archive cannot be opened because of what is, or is not, in its `strongroom.json`. That is
+/// a finding.
+fn is_of_the_manifest(error: &ArchiveError) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, InvalidInput};
+    match error {
+        ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. } => true,
+        ArchiveError::ReadManifest { source, .. } => matches!(source.kind(), FileTooLarge | InvalidInput),
+        ArchiveError::NotAnArchive { root } => root.is_dir(),
+        _ => false,
+    }
 }
 
 /// A progress bar that shows the bytes read so far.

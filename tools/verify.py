@@ -39,6 +39,7 @@ import hmac
 import http.client
 import ipaddress
 import json
+import math
 import os
 import re
 import ssl
@@ -64,12 +65,14 @@ STRANGERS_MAX = 10_000  # how many files and folders are examined that do not be
 STRANGER = "a Parquet file where an archive has none; readers by pattern would read it"
 SIGNATURES_MAX = 100  # signed-note: "SHOULD apply a maximum limit", at least 16
 COMMIT_BYTES_MAX = 256 << 20
+FILE_BYTES_MAX = 1 << 30  # point 7
 PROOF_BYTES_MAX = 1 << 30
 DIGITS_MAX = 19  # in a number in JSON; all numbers are 64-bit
 CLOCK_BACK_MS_MAX = 10 * 60 * 1000  # point 6
 RECENT_MS_MAX = 60 * 60 * 1000  # points 3 and 12
 COMMITS_AHEAD_MAX = 1  # point 11: a killed run leaves alerts and rejects of one seal without their events
 TIMESTAMP_MS_END = 253402300800000  # 10000-01-01, where years have five digits
+TIME_US_FIRST = -62167219200000000  # 0000-01-01
 FINDINGS_MAX = 100_000
 BLOCK_BYTES = 1 << 20
 TOLD_MAX = 20  # how many files that a Delta checkpoint leaves out are reported
@@ -301,8 +304,9 @@ def tile_levels(leaves):
 
 
 def parse_json(data):
-    """Returns the value. Raises Malformed if the data is not UTF-8 or not JSON, repeats a key in an
-    object, has an integer too long for 64 bits, or is nested too deep."""
+    """Returns the value. An integer that 64 bits cannot hold is a float, as is -0. Raises Malformed if
+    the data is not UTF-8 or not JSON, repeats a key in an object, has a number that no float can
+    hold, has half a surrogate pair, or is nested too deep."""
 
     def unique(pairs):
         value = dict(pairs)
@@ -310,17 +314,29 @@ def parse_json(data):
             raise Malformed("an object has the same key twice")
         return value
 
+    def real(text):
+        value = float(text)
+        if math.isinf(value):
+            raise Malformed("a number is too large")
+        return value
+
     def integer(text):
-        if len(text) > DIGITS_MAX + 1:
-            raise Malformed("a number has more than %d digits" % DIGITS_MAX)
-        return int(text)
+        if len(text) > DIGITS_MAX + 1 or text == "-0":
+            return real(text)
+        value = int(text)
+        return value if -(1 << 63) <= value < 1 << 64 else real(text)
 
     def constant(text):
         raise Malformed("%s is not JSON" % text)
 
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
-        return json.loads(text, object_pairs_hook=unique, parse_int=integer, parse_constant=constant)
+        value = json.loads(text, object_pairs_hook=unique, parse_int=integer, parse_float=real, parse_constant=constant)
+        if SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        raise Malformed("half a surrogate pair")
     except UnicodeDecodeError as e:
         raise Malformed("not UTF-8 at byte %d" % e.start)
     except RecursionError:
@@ -1804,8 +1820,13 @@ class Archive:
         return self.report
 
     def points(self):
-        self.find_volumes()
-        self.point_1_manifest_and_keys()
+        if self.root.is_bucket:
+            self.find_volumes()
+        if not self.point_1_manifest_and_keys():
+            self.report.skipped("everything else: without strongroom.json nothing says which archive this is")
+            return
+        if not self.root.is_bucket:
+            self.find_volumes()
         self.point_14_keeping()
         for volume in self.volumes:
             self.point_2_commits(volume)
@@ -1908,15 +1929,25 @@ class Archive:
                 raise Malformed("not an object with `format` 1")
             if not isinstance(value.get("archive_id"), str) or not UUID.fullmatch(value["archive_id"]):
                 raise Malformed("`archive_id` is not a UUID in lower case")
+            if not isinstance(value.get("created"), str) or not isinstance(value.get("public_key"), (str, type(None))):
+                raise Malformed("`created` or `public_key` is not a string")
+            years, mode = value.get("retention_years"), value.get("lock_mode")
+            if years is not None and not (is_int(years) and years < 1 << 32) or mode not in (None, "COMPLIANCE", "GOVERNANCE"):
+                raise Malformed("`retention_years` or `lock_mode` is not valid")
             archive_id = value["archive_id"]
-            if is_int(value.get("retention_years")):
-                self.years = min(value["retention_years"], YEARS_MAX)
-            if "public_key" in value:
-                public_key = parse_public_key(value["public_key"])
+            if years is not None:
+                self.years = min(years, YEARS_MAX)
+            if value.get("public_key") is not None:
+                try:
+                    public_key = parse_public_key(value["public_key"])
+                except Malformed:
+                    public_key = b""  # no key is that
         except (Malformed, NotPlain) as e:
             self.report.finding("manifest_malformed", "strongroom.json", str(e))
+            if manifest or not self.root.is_bucket:  # what a delete marker hides is known in a bucket
+                return False
 
-        names, files = self.names("_keys", "key_record"), []
+        names, files = [n for n in self.names("_keys", "key_record") if n[0] != "."], []
         for name in names:
             where = "_keys/" + name
             if name != "%08d" % (len(files) + 1):
@@ -1933,6 +1964,7 @@ class Archive:
         if not names:
             self.report.skipped("signatures: the archive has no key records")
         self.keys = check_keys(files, manifest, public_key, archive_id, self.trusted, self.report)
+        return True
 
     def point_14_keeping(self):
         """proof.md, Retention, holds and drops. Removes from self.volumes those that a valid record
@@ -2093,7 +2125,7 @@ class Archive:
             self.progress.show("%s: %d commits" % (volume.name, i + 1))
             lines = data.split(b"\n")
             for number, line in enumerate(lines, 1):
-                if line or not data or number < len(lines):  # the last newline is optional
+                if line:  # an empty line means nothing
                     try:
                         self.action(commit, parse_json(line))
                     except Malformed as e:
@@ -2114,7 +2146,7 @@ class Archive:
                 raise Malformed("`commitInfo` occurs twice, or its `timestamp` is not a time")
             commit.timestamp, commit.strongroom = body["timestamp"], body.get("strongroom")
         elif kind == "txn":
-            if not isinstance(body.get("appId"), str) or not is_int(body.get("version"), -(1 << 63)) or body["appId"] in commit.txns:
+            if not isinstance(body.get("appId"), str) or not is_int(body.get("version"), -(1 << 63)) or body["version"] >= 1 << 63 or body["appId"] in commit.txns:
                 raise Malformed("`txn` without `appId` or `version`, or one `appId` twice")
             commit.txns[body["appId"]] = body["version"]
         elif kind == "add":
@@ -2601,7 +2633,7 @@ class Archive:
             add.record_root, add.rows = parse_hash(tags["record_root"]), parse_decimal(tags["rows"])
             offsets = parse_json(tags["offsets"])
             if not isinstance(offsets, dict) or not all(
-                isinstance(v, list) and len(v) == 3 and all(is_int(n) for n in v) and v[0] <= v[1] and v[2] > 0 for v in offsets.values()
+                isinstance(v, list) and len(v) == 3 and all(is_int(n) and n < 1 << 63 for n in v) and v[0] <= v[1] and v[2] > 0 for v in offsets.values()
             ):
                 raise Malformed("`offsets` is not an object of [first, last, rows]")
             rows = sum(v[2] for v in offsets.values())
@@ -2627,6 +2659,10 @@ class Archive:
                 size = os.fstat(file.fileno()).st_size
                 if size != add.size:
                     self.report.finding("file_size", where, "%d bytes, and the commit says %d" % (size, add.size))
+                    return
+                if size > FILE_BYTES_MAX:
+                    self.report.finding("file_size", where, "%d bytes, and a file has at most %d" % (size, FILE_BYTES_MAX))
+                    return
                 if add.sha256 is not None:
                     digest = hashlib.sha256()
                     for block in iter(lambda: file.read(BLOCK_BYTES), b""):
@@ -2635,8 +2671,6 @@ class Archive:
                     if digest.digest() != add.sha256:
                         self.report.finding("file_changed", where, "its SHA-256 is not the tag's")
                         return
-                if size != add.size:
-                    return
                 if pyarrow is None:
                     self.report.skipped("rows inside the files (points 8 and 16): no Parquet reader, because pyarrow is not installed")
                 elif not self.with_rows:
@@ -2825,6 +2859,8 @@ class Archive:
             for commit in (c for v in self.with_dropped() if v.table == table for c in v.commits):
                 beyond = []
                 for partition, (offset, _) in self.moves(commit, position):
+                    if offset < position.get(partition, offset):
+                        self.report.finding("position_back", commit.where, "%s goes back: offset %d to %d" % (shown(partition), position[partition], offset))
                     position[partition] = offset
                     if offset > self.ends.get(partition, 0):
                         beyond.append(partition)
@@ -2895,6 +2931,45 @@ class RejectRanges:
 
 
 # Rows of a Parquet file, point 8. format.md, Original bytes.
+
+
+# The columns of each table, in order, with their types unless these are strings; and how many of the
+# last ones older files lack. format.md, Tables.
+COLUMNS = {
+    table: [tuple((text + ":string").split(":")[:2]) for text in columns.split()]
+    for table, columns in {
+        "events": "audit_id stage level verb request_uri user_name user_uid user_groups:list user_extra impersonated_user_name impersonated_user_groups:list"
+        " impersonated_user_extra source_ips:list user_agent resource subresource namespace name api_group api_version object_uid resource_version"
+        " response_code:int32 response_status response_reason response_message response_details request_object response_object annotations authz_decision"
+        " authz_reason request_received_timestamp:time stage_timestamp:time cluster source source_offset:int64 raw:binary shape frame_before:binary"
+        " frame_after:binary form form_values:list redaction faults:list",
+        "rejects": "raw:binary reason detail cluster source source_offset:int64 line:int64 received_timestamp:time",
+        "alerts": "alert_id rule_id rule_name title severity time:time window_start:time window_end:time cluster actor source_ip verb resource subresource"
+        " namespace name group_key event_count:int64 audit_ids:list tactics:list techniques:list message next_steps ocsf source source_offset:int64"
+        " namespaces:list actors:list clusters:list event_ranges",
+        "activity": "kind time:time principal subject body source source_offset:int64",
+    }.items()
+}
+LATER = {"events": 4, "alerts": 4}
+ARROW_TYPES = {"time": "timestamp[us, tz=UTC]"}
+
+
+def check_columns(table, schema):
+    """Raises Malformed if a file has other columns than its table, in another order, or of other
+    types. Newer files may have more, after these."""
+    known = COLUMNS[table]
+    if len(schema) < len(known) - LATER.get(table, 0):
+        raise Malformed("it has %d columns" % len(schema))
+    for i, field in enumerate(schema):
+        if i >= len(known):
+            if field.name in dict(known):
+                raise Malformed("it has the column `%s` twice" % shown(field.name))
+            continue
+        name, kind = known[i]
+        is_list = pyarrow.types.is_list(field.type)
+        found = "list" if is_list and str(field.type.value_type) == "string" else str(field.type)
+        if field.name != name or found != ARROW_TYPES.get(kind, kind):
+            raise Malformed("its column %d is `%s` of type %s, and not `%s`" % (i, shown(field.name), shown(str(field.type)), name))
 
 
 DEFAULT_SHAPE = '"kind":"Event","apiVersion":"audit.k8s.io/v1",'
@@ -3773,6 +3848,7 @@ def check_rows(table, file, add, committed, where, report, meaning=None):
     arrived_then = committed < day + DAY_US + 7 * DAY_US
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
+        check_columns(table, parquet.schema_arrow)
         there = set(parquet.schema_arrow.names)
         for batch in parquet.iter_batches(batch_size=4096, columns=[c for c in dict.fromkeys(wanted) if c in there]):
             columns = {}
@@ -3837,6 +3913,8 @@ def check_rows(table, file, add, committed, where, report, meaning=None):
     for end, name in ((0, "minValues"), (1, "maxValues")):
         for column in (time_column, "source", "source_offset"):
             value = extremes[column][end] if column in extremes else None
+            if column == time_column and not all(TIME_US_FIRST <= time < TIMESTAMP_MS_END * 1000 for time in extremes.get(column, ())):
+                value = None  # statistics cannot express one of the times, and the writer leaves out both
             said = add.stats.get(name, {}).get(column)
             if not same_statistic(column == time_column, value, said):
                 report.finding("statistics", where, "%s of %s is %s, and in the rows %s" % (name, column, shown(said), shown(value)))

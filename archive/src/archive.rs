@@ -41,6 +41,7 @@ use crate::read::{self, EventSelection, Rows};
 use crate::records::keys::{self, NewKey};
 use crate::records::policy;
 use crate::site::Site;
+use crate::strict_json::Strict;
 use crate::writer::{Writer, WriterOptions};
 
 /// An archive, on a local disk or in a bucket.
@@ -64,6 +65,12 @@ struct Manifest {
     /// The vkey of the first key, if the archive was created with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     public_key: Option<String>,
+}
+
+/// Whether a text is a UUID in lower case.
+fn is_uuid(text: &str) -> bool {
+    text.split('-').map(str::len).eq([8, 4, 4, 4, 12])
+        && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
 }
 
 /// The part of a manifest that every format has.
@@ -133,10 +140,29 @@ impl Archive {
     }
 
     /// Like [`Archive::open`], but if a delete marker hides the manifest in a bucket, the archive is
-    /// opened with the version that was written. For checks, which then report the delete marker.
+    /// opened with the version that was written. For checks, which then report the delete marker. A
+    /// manifest behind a symbolic link is not read.
     pub fn open_to_verify(location: &str) -> Result<Archive> {
         let place = Place::of(location, &options_for(location)?)?;
-        match place.hidden_manifest()? {
+        let path = place.root.join(MANIFEST);
+        if let Store::Local = place.store
+            && std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink())
+        {
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "a symbolic link");
+            return Err(ArchiveError::ReadManifest { path, source });
+        }
+        let hidden = place.hidden_manifest()?;
+        if let Some(text) = hidden.clone().or(place.manifest()?) {
+            // Another reader could take the other of two values with one name.
+            let strict = serde_json::from_slice(&text);
+            let Strict(manifest) =
+                strict.map_err(|source| ArchiveError::ParseManifest { path: path.clone(), source })?;
+            if !manifest["archive_id"].as_str().is_none_or(is_uuid) {
+                let source = serde::de::Error::custom("archive_id is not a UUID");
+                return Err(ArchiveError::ParseManifest { path, source });
+            }
+        }
+        match hidden {
             Some(text) => place.open_with_manifest(text),
             None => place.open(),
         }

@@ -40,6 +40,7 @@ mod check;
 mod clock;
 mod clock_doubt;
 mod column;
+pub mod decoding;
 pub mod delta;
 pub mod encode;
 pub mod error;
@@ -60,6 +61,7 @@ mod tests;
 mod writer;
 
 pub use strongroom_store::error::StoreError;
+pub use strongroom_store::layout::FILE_BYTES_MAX;
 pub use strongroom_store::options::{
     LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
 };

@@ -10,11 +10,10 @@
 //!
 //! Invariant: a cluster is read whole, sorted, and returned before the next cluster is read. So
 //! every row is returned once, in order, and memory holds one cluster (the rows of a block),
-//! whatever the size of the archive. Memory also holds the names of the sources of each row group
-//! that has several.
+//! whatever the size of the archive; a cluster larger than a block can be is refused. Beside it, memory holds the names of the sources of the row
+//! groups that have several.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,17 +23,17 @@ use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use arrow_select::interleave::interleave;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{
-    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder, RowFilter,
+    ArrowPredicateFn, ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    RowFilter,
 };
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader, RowGroupMetaData};
-use parquet::file::reader::ChunkReader;
+use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 use serde_json::Value;
 use strongroom_schemas::{Period, Table, VolumeId};
 use strongroom_store::{Contents, Fetched, Store, layout};
 
+use crate::decoding::{self, Fault, Guarded, RowGroupSize};
 use crate::delta::commit;
 use crate::delta::facts::{METADATA, STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::delta::snapshot::{FileEntry, Snapshot};
@@ -44,8 +43,8 @@ use crate::records::drops;
 use crate::sealed_rows::{Offsets, SealedBatch, columns_of};
 use crate::site::Site;
 
-/// Number of bytes that are fetched from the end of a file in a bucket, because the length of the
-/// file's footer is not known yet.
+/// Number of bytes that are fetched from the end of a file, before the length of its footer is
+/// known.
 const FOOTER_BYTES_LIKELY: u64 = 128 << 10;
 
 /// Number of rows of a returned batch.
@@ -113,8 +112,8 @@ pub struct Rows {
     footer: Option<(usize, ArrowReaderMetadata)>,
     /// The sources of the row groups that have several.
     sources: HashMap<Place, BTreeSet<String>>,
-    /// The rows that were read last, if the next partition may also have rows among them.
-    shared: Option<(Vec<Place>, Arc<Vec<SealedBatch>>)>,
+    /// The rows that were read last, if the next partition may have some of them too.
+    shared: Option<Shared>,
 }
 
 /// Number of a file, and number of a row group in it.
@@ -131,11 +130,16 @@ struct RowGroup {
     source_max: Option<Vec<u8>>,
 }
 
+/// What was read last: the row groups, their rows, and what these take.
+type Shared = (Vec<Place>, Arc<Vec<SealedBatch>>, RowGroupSize);
+
 /// The wanted rows of a cluster, in order, and the number already returned.
 struct Cluster {
     batches: Arc<Vec<SealedBatch>>,
     order: Vec<(usize, usize)>,
     taken: usize,
+    /// Number of rows of a returned batch.
+    batch_rows: usize,
     /// For messages.
     file: usize,
 }
@@ -244,31 +248,18 @@ impl Rows {
         match &self.footer {
             Some((known, footer)) if *known == file => Ok(footer.clone()),
             _ => {
+                let end = self.fetch_end(file)?;
                 let FileEntry { path, size, .. } = &self.files[file];
-                let undecodable = |source| ArchiveError::DecodeFile { path: path.clone(), source };
-                let footer = match self.store {
-                    Store::Local => {
-                        let opened = File::open(path)
-                            .map_err(|source| ArchiveError::ReadFile { path: path.clone(), source })?;
-                        ArrowReaderMetadata::load(&opened, ArrowReaderOptions::new())
-                    }
-                    Store::S3(_) => {
-                        let end = self.fetch_end(file)?;
-                        ParquetMetaDataReader::new()
-                            .parse_and_finish(&Fetched { start: *size - end.len() as u64, bytes: end })
-                            .and_then(|metadata| {
-                                ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
-                            })
-                    }
-                };
-                let footer = footer.map_err(undecodable)?;
+                let end = Fetched { start: size.saturating_sub(end.len() as u64), bytes: end };
+                let footer = decoding::footer(&end)
+                    .map_err(|source| ArchiveError::DecodeFile { path: path.clone(), source })?;
                 self.footer = Some((file, footer.clone()));
                 Ok(footer)
             }
         }
     }
 
-    /// Returns the end of a file in a bucket, including at least its whole footer.
+    /// The end of a file, including at least its whole footer.
     fn fetch_end(&self, file: usize) -> Result<Bytes> {
         let FileEntry { path, size, version, .. } = &self.files[file];
         let contents = self.store.contents(path, *size, version.as_deref());
@@ -279,9 +270,8 @@ impl Rows {
                 .map_err(|source| ArchiveError::ReadFile { path: path.clone(), source })
         };
         let end = read(FOOTER_BYTES_LIKELY)?;
-        // The last eight bytes: the length of the footer, and a magic word.
-        let length = end.len().checked_sub(8).and_then(|at| end[at..at + 4].try_into().ok());
-        let length = length.map_or(0, |length| u64::from(u32::from_le_bytes(length)) + 8);
+        // What is wrong with the length of the footer is said when it is parsed.
+        let length = decoding::footer_length(&end).unwrap_or(0);
         if length <= end.len() as u64 || length > *size { Ok(end) } else { read(length) }
     }
 
@@ -327,7 +317,9 @@ impl Rows {
         let selection = EventSelection { columns, ..EventSelection::default() };
         let path = self.files[row_group.file].path.clone();
         let mut sources = BTreeSet::new();
-        for batch in self.row_group(row_group, &selection)? {
+        let (batches, _) =
+            self.row_group(row_group, &selection, decoding::row_group_bytes_max(self.table))?;
+        for batch in batches {
             let unordered = |source| ArchiveError::OrderRows { path: path.clone(), source };
             let batch = SealedBatch { table: self.table, batch: batch.map_err(unordered)? };
             let column: &StringArray =
@@ -343,57 +335,66 @@ impl Rows {
         Ok(holds)
     }
 
-    /// Returns the selected columns and rows of a row group.
+    /// The selected columns and rows of a row group, which may take `bytes_max`, and what they take.
     fn row_group(
         &mut self,
         row_group: &RowGroup,
         selection: &EventSelection,
-    ) -> Result<ParquetRecordBatchReader> {
+        bytes_max: u64,
+    ) -> Result<(Guarded, RowGroupSize)> {
         let footer = self.footer(row_group.file)?;
         let FileEntry { path, size, version, .. } = &self.files[row_group.file];
-        let unreadable = |source| ArchiveError::ReadFile { path: path.clone(), source };
-        let reader = match self.store {
-            Store::Local => {
-                row_group_of(File::open(path).map_err(unreadable)?, footer, row_group.index, selection)
-            }
-            Store::S3(_) => {
-                // The wanted columns are next to each other or nearly so, so all of them are
-                // fetched with one read for each row group.
-                let columns = footer.metadata().row_group(row_group.index).columns().iter();
-                let chosen = selection.choose.iter().flat_map(|(names, _)| names);
-                let chosen: Vec<&str> = chosen.map(String::as_str).collect();
-                let columns = columns.filter(|column| {
-                    let root = column.column_path().parts().first().map_or("", String::as_str);
-                    selection.wants(root) || chosen.contains(&root)
-                });
-                let ranges = columns.map(ColumnChunkMetaData::byte_range);
-                let extent = ranges.map(|(start, length)| (start, start.saturating_add(length)));
-                let extent = extent.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
-                let contents = self.store.contents(path, *size, version.as_deref());
-                let bytes = contents.read_blocking(extent.0..extent.1).map_err(unreadable)?;
-                row_group_of(Fetched { start: extent.0, bytes }, footer, row_group.index, selection)
-            }
+        let metadata = footer.metadata().row_group(row_group.index);
+        // The wanted columns are adjacent, or nearly so, so one read for each row group fetches them
+        // all.
+        let chosen = selection.choose.iter().flat_map(|(names, _)| names);
+        let chosen: Vec<&str> = chosen.map(String::as_str).collect();
+        let is_read = |leaf: usize| {
+            let column = metadata.columns().get(leaf);
+            let root = column.and_then(|column| column.column_path().parts().first());
+            root.is_some_and(|root| selection.wants(root) || chosen.contains(&root.as_str()))
         };
+        let extent = decoding::extent(metadata, &is_read);
+        let contents = self.store.contents(path, *size, version.as_deref());
+        let bytes = contents.read_blocking(extent.clone());
+        let bytes = bytes.map_err(|source| ArchiveError::ReadFile { path: path.clone(), source })?;
+        let fetched = Fetched { start: extent.start, bytes };
+        let measured = decoding::row_group_size(metadata, row_group.index, &is_read, &fetched, bytes_max);
+        let reader = measured.map_err(ParquetError::from).and_then(|measured| {
+            let batch_rows = measured.batch_rows(BATCH_ROWS);
+            let reader =
+                Guarded::build(|| row_group_of(fetched, &footer, row_group.index, selection, batch_rows));
+            Ok((reader?, measured))
+        });
         reader.map_err(|source| ArchiveError::DecodeFile { path: path.clone(), source })
     }
 
     fn read_cluster(&mut self, row_groups: &[RowGroup]) -> Result<Cluster> {
         let places: Vec<Place> = row_groups.iter().map(RowGroup::place).collect();
-        let shared = self.shared.take().filter(|(known, _)| *known == places);
-        let batches = match shared {
-            Some((_, batches)) => batches,
+        let shared = self.shared.take().filter(|(known, ..)| *known == places);
+        let (batches, size) = match shared {
+            Some((_, batches, size)) => (batches, size),
             None => {
                 let selection = self.selection.clone();
-                let mut batches = Vec::new();
+                let bytes_max = decoding::row_group_bytes_max(self.table);
+                let (mut batches, mut size) = (Vec::new(), RowGroupSize { bytes: 0, row_bytes: 0 });
                 for row_group in row_groups {
                     let path = self.files[row_group.file].path.clone();
-                    for batch in self.row_group(row_group, &selection)? {
+                    let (read, measured) = self.row_group(row_group, &selection, bytes_max)?;
+                    size.bytes = size.bytes.saturating_add(measured.bytes);
+                    size.row_bytes = size.row_bytes.max(measured.row_bytes);
+                    if size.bytes > bytes_max {
+                        let what = "rows in row groups whose offsets overlap";
+                        let fault = Fault::TooLarge { what, bytes: size.bytes, max: bytes_max };
+                        return Err(ArchiveError::DecodeFile { path, source: fault.into() });
+                    }
+                    for batch in read {
                         let batch =
                             batch.map_err(|source| ArchiveError::OrderRows { path: path.clone(), source })?;
                         batches.push(SealedBatch { table: self.table, batch });
                     }
                 }
-                Arc::new(batches)
+                (Arc::new(batches), size)
             }
         };
         let file = row_groups.first().map_or(0, |row_group| row_group.file);
@@ -407,17 +408,18 @@ impl Rows {
         order.sort_unstable();
         let order = order.into_iter().map(|(_, batch, row)| (batch, row)).collect();
         if row_groups.iter().any(RowGroup::has_several_sources) {
-            self.shared = Some((places, Arc::clone(&batches)));
+            self.shared = Some((places, Arc::clone(&batches), size));
         }
-        Ok(Cluster { batches, order, taken: 0, file })
+        Ok(Cluster { batches, order, taken: 0, batch_rows: size.batch_rows(BATCH_ROWS), file })
     }
 }
 
-fn row_group_of<R: ChunkReader + 'static>(
-    file: R,
-    footer: ArrowReaderMetadata,
+fn row_group_of(
+    file: Fetched,
+    footer: &ArrowReaderMetadata,
     index: usize,
     selection: &EventSelection,
+    batch_rows: usize,
 ) -> Result<ParquetRecordBatchReader, ParquetError> {
     let columns = |wanted: &dyn Fn(&str) -> bool| columns_of(footer.parquet_schema(), wanted);
     let projection = columns(&|name| selection.wants(name));
@@ -431,7 +433,7 @@ fn row_group_of<R: ChunkReader + 'static>(
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.clone())
         .with_row_groups(vec![index])
         .with_projection(projection)
-        .with_batch_size(BATCH_ROWS);
+        .with_batch_size(batch_rows);
     match filter {
         Some(filter) => builder.with_row_filter(filter).build(),
         None => builder.build(),
@@ -530,7 +532,7 @@ fn wanted(
 impl Cluster {
     fn take(&mut self, table: Table, selection: &EventSelection) -> Result<Option<RecordBatch>, ArrowError> {
         let rest = &self.order[self.taken..];
-        let picks = &rest[..rest.len().min(BATCH_ROWS)];
+        let picks = &rest[..rest.len().min(self.batch_rows)];
         if picks.is_empty() {
             return Ok(None);
         }

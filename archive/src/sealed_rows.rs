@@ -1,9 +1,10 @@
 //! Reads the rows of a sealed file: batches, columns by name and type, and records.
 //!
 //! Invariants:
-//! 1. A file may have another schema than its table. A column that is missing or has another type
-//!    is an error that names the column, never a panic.
-//! 2. [`SealedRows`] holds the bytes of one file and one batch of its rows in memory.
+//! 1. The schema of a file is not trusted to be that of its table: a column that is missing or has
+//!    another type is an error that names it, never a panic.
+//! 2. [`SealedRows`] holds the bytes of one file and one batch of its rows in memory. A file that a
+//!    stranger wrote costs no more, and no panic: `decoding` sees to that.
 //!
 //! This module does not write, so a crash loses nothing.
 //!
@@ -14,12 +15,13 @@
 //! by itself, to find the first damaged column chunk.
 
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_schema::{DataType, Schema};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::schema::types::SchemaDescriptor;
 use strongroom_schemas::{Table, events};
 
+use crate::decoding::{Batches, row_group_bytes_max};
 use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::encode::{record_column, record_value};
 use crate::error::{ColumnError, RowsError};
@@ -28,17 +30,51 @@ use crate::render::Records;
 /// An iterator over the rows of one sealed file, with all columns. Rows are read while it advances.
 pub struct SealedRows {
     table: Table,
-    reader: ParquetRecordBatchReader,
+    batches: Batches,
 }
 
 impl SealedRows {
     /// Opens a file of `table`, whose batches have at most `batch_rows` rows.
     ///
     /// # Errors
-    /// [`RowsError::File`] if the bytes are not a Parquet file.
+    /// [`RowsError::File`] if the bytes are not a Parquet file, [`RowsError::Column`] if its columns
+    /// are not those of the table.
     pub fn open(file: Bytes, table: Table, batch_rows: usize) -> Result<SealedRows, RowsError> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-        Ok(SealedRows { table, reader: builder.with_batch_size(batch_rows).build()? })
+        let batches = Batches::open(file, row_group_bytes_max(table), batch_rows)?;
+        check_columns(table, batches.schema())?;
+        Ok(SealedRows { table, batches })
+    }
+}
+
+/// Checks that a file has the columns of its table, in their order and with their types: a record is
+/// rendered by the place of a column, and SQL finds a column by its name. Older files lack later
+/// columns, and newer ones may have more, after all others.
+fn check_columns(table: Table, file: &Schema) -> Result<(), ColumnError> {
+    let known = table.file_schema();
+    let missing = |name: &str| ColumnError::Missing { column: name.to_owned() };
+    for (at, field) in known.fields().iter().enumerate() {
+        let Some(found) = file.fields().get(at) else {
+            if table.later_columns().contains(&field.name().as_str()) {
+                return Ok(());
+            }
+            return Err(missing(field.name()));
+        };
+        if found.name() != field.name() {
+            return Err(missing(field.name()));
+        }
+        let is_same = match (found.data_type(), field.data_type()) {
+            // Files name the items of a list as Parquet does.
+            (DataType::List(found), DataType::List(item)) => found.data_type() == item.data_type(),
+            (found, wanted) => found == wanted,
+        };
+        if !is_same {
+            return Err(ColumnError::Mistyped { column: field.name().clone() });
+        }
+    }
+    let mut more = file.fields().iter().skip(known.fields().len());
+    match more.find(|field| known.field_with_name(field.name()).is_ok()) {
+        Some(twice) => Err(ColumnError::Mistyped { column: twice.name().clone() }),
+        None => Ok(()),
     }
 }
 
@@ -46,7 +82,7 @@ impl Iterator for SealedRows {
     type Item = Result<SealedBatch, RowsError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.reader.next()?;
+        let batch = self.batches.next()?;
         Some(batch.map(|batch| SealedBatch { table: self.table, batch }).map_err(RowsError::from))
     }
 }

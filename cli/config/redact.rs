@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use strongroom_archive::decoding::is_quiet;
 use strongroom_redact::{KeySource, Keys, Policy, Redactor, RuleSettings, Settings};
 use strongroom_schemas::error_chain;
 
@@ -131,6 +132,9 @@ pub fn redactor(policy: Policy) -> Result<Arc<Redactor>, CliError> {
 /// panic may quote what it failed on.
 pub fn guard_memory() {
     std::panic::set_hook(Box::new(|info| {
+        if is_quiet() {
+            return;
+        }
         let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
         let _ = writeln!(std::io::stderr(), "a thread panicked{place}, which is a bug");
     }));

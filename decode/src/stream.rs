@@ -1,10 +1,11 @@
 //! Writes rows back as the bytes of their stream.
 //!
 //! Invariant: what is written is byte for byte what was read, or an error says where the rows do
-//! not determine the bytes. Rows have the offsets of their records. The only bytes that are neither
-//! in a record nor in a frame are newlines, so a gap between two records is filled with newlines.
-//! The gap of a missing row would be filled with newlines too, so the caller compares the hash of
-//! the whole stream. After a crash, the caller writes the stream again.
+//! not determine it. Rows have the offsets of their records. The only bytes that are neither in a
+//! record nor in a frame are newlines, so a gap between two records is filled with newlines. The
+//! gap of a missing row would be filled with newlines too, so the caller compares the hash of the
+//! whole stream. A forged offset or position could be filled without end, so newlines are bounded by
+//! what the rows account for. Nothing is kept here; after a crash the caller writes the stream again.
 
 use std::io::Write;
 
@@ -20,6 +21,11 @@ use crate::render::{Renderer, RowFault, WrongColumn};
 pub enum StreamError {
     #[error("record at offset {offset} begins before offset {at}, where the one before it ends")]
     Overlap { offset: i64, at: i64 },
+    #[error(
+        "the rows up to offset {at} account for {records} bytes, but {blank} more, all of them newlines, would have to \
+         be written up to offset {offset}"
+    )]
+    Blank { at: i64, records: i64, blank: i64, offset: i64 },
     #[error("cannot read the rows back as records")]
     Columns(#[from] WrongColumn),
     #[error("the row at offset {offset} does not give a record")]
@@ -34,16 +40,26 @@ pub enum StreamError {
     Write(#[source] std::io::Error),
 }
 
+/// Newlines between the records of a stream, beyond as many as the records have bytes.
+const BLANK_BYTES_MAX: i64 = 256 << 20;
+
 /// Writes records of one stream at their offsets.
 pub struct StreamWriter<W> {
     out: W,
     /// Offset in the stream of the next byte.
     at: i64,
+    /// How many of the bytes so far were of records and their frames, and how many were not.
+    records: i64,
+    blank: i64,
 }
 
 impl<W: Write> StreamWriter<W> {
     pub fn new(out: W) -> Self {
-        StreamWriter { out, at: 0 }
+        StreamWriter::from(out, 0)
+    }
+
+    fn from(out: W, at: i64) -> Self {
+        StreamWriter { out, at, records: 0, blank: 0 }
     }
 
     /// Writes a record that was at `offset`, with the frame bytes `before` and `after` it.
@@ -54,20 +70,26 @@ impl<W: Write> StreamWriter<W> {
         record: &[u8],
         after: &[u8],
     ) -> Result<(), StreamError> {
-        self.advance(offset - before.len() as i64)?;
+        self.advance(offset.saturating_sub_unsigned(before.len() as u64))?;
         for bytes in [before, record, after] {
             self.out.write_all(bytes).map_err(StreamError::Write)?;
-            self.at += bytes.len() as i64;
+            self.at = self.at.saturating_add_unsigned(bytes.len() as u64);
+            self.records = self.records.saturating_add_unsigned(bytes.len() as u64);
         }
         Ok(())
     }
 
     /// Writes newlines up to `offset`.
     pub fn advance(&mut self, offset: i64) -> Result<(), StreamError> {
-        let gap = offset - self.at;
-        if gap < 0 {
+        if offset < self.at {
             return Err(StreamError::Overlap { offset, at: self.at });
         }
+        let gap = offset.saturating_sub(self.at);
+        let blank = self.blank.saturating_add(gap);
+        if blank > self.records.saturating_add(BLANK_BYTES_MAX) {
+            return Err(StreamError::Blank { at: self.at, records: self.records, blank, offset });
+        }
+        self.blank = blank;
         const NEWLINES: [u8; 4096] = [b'\n'; 4096];
         let mut left = gap;
         while left > 0 {
@@ -116,7 +138,7 @@ pub fn write_range<E: From<StreamError>>(
     out: impl Write,
 ) -> Result<u64, E> {
     let (start, end) = (range.start, range.end);
-    let mut writer = StreamWriter { out, at: start };
+    let mut writer = StreamWriter::from(out, start);
     let mut rejects = RejectRows::new(rejects, start);
     let mut records = 0;
     let mut record = Vec::new();

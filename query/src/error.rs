@@ -73,6 +73,8 @@ pub enum QueryError {
     Value { message: String },
     #[error("cannot answer the query")]
     Execute(#[source] DataFusionError),
+    #[error("the query ended in a fault of this program, or of the archive")]
+    Panicked,
     #[error("cannot write the answer")]
     Write(#[source] std::io::Error),
     #[error("cannot write the answer as {format}")]
@@ -134,6 +136,7 @@ impl QueryError {
             QueryError::Value { message } if message.contains(HIDDEN) => Some(
                 "… hides what may be a value of a row; if a cast failed, try_cast gives null instead of an error".to_owned(),
             ),
+            QueryError::Panicked => Some("strongroom verify finds what is damaged in an archive".to_owned()),
             QueryError::Execute(error) if is_disk_full(error) => {
                 Some("spilled data goes to the temporary folder; choose another one with --temp-dir".to_owned())
             }

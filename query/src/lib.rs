@@ -40,6 +40,7 @@ mod dialect;
 mod error;
 mod functions;
 mod gate;
+mod guarded;
 mod implied;
 mod json;
 mod listings;

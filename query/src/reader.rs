@@ -1,7 +1,8 @@
 //! Reads sealed files in place.
 //!
 //! Invariants: a file is opened read-only, and only below the archive's root. In a bucket, the
-//! version that its commit names is read. Parsed footers and page indexes are kept for the session,
+//! version that its commit names is read. What a footer or a page says of its own size is checked
+//! before the decoder gets it, because the decoder believes it. Parsed footers and page indexes are kept for the session,
 //! up to a number of bytes; they stay valid because sealed files never change.
 //!
 //! Reads of a local disk happen on the calling thread. A query makes hundreds of small reads, for
@@ -34,16 +35,21 @@ use parquet::arrow::async_reader::{AsyncFileReader, MetadataFetch};
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
-    PageIndexPolicy, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader, RowGroupMetaData,
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader,
+    RowGroupMetaData,
 };
-use strongroom_archive::{Archive, Contents, Fetched};
+use strongroom_archive::decoding::{self, Fault, chunk_range};
+use strongroom_archive::{Archive, Contents, FILE_BYTES_MAX, Fetched};
 use thiserror::Error;
 
+use crate::guarded;
 use crate::implied::Element;
 use crate::marked::Marked;
 
 /// How much of the end of a file in a bucket is read before the length of the footer is known.
 const FOOTER_BYTES_LIKELY: usize = 128 << 10;
+/// Maximum memory for the pages that are read at once: those of one row group.
+const PAGES_BYTES_MAX: u64 = 1 << 30;
 
 /// A sealed file that could not be read, with the part that was requested.
 #[derive(Debug, Error)]
@@ -72,6 +78,12 @@ enum ReadError {
         path: PathBuf,
         #[source]
         source: ParquetError,
+    },
+    #[error("cannot decode {}", path.display())]
+    Decode {
+        path: PathBuf,
+        #[source]
+        source: Fault,
     },
 }
 
@@ -145,6 +157,7 @@ impl ParquetFileReaderFactory for InPlace {
             elements: Arc::clone(&self.elements),
             marked: self.marked.clone(),
             metrics,
+            chunks: Vec::new(),
         }))
     }
 }
@@ -160,6 +173,8 @@ struct SealedFile {
     elements: Arc<[Element]>,
     marked: Option<Arc<Marked>>,
     metrics: ParquetFileMetrics,
+    /// Where the column chunks are, in order; empty until the footer is known.
+    chunks: Vec<(Range<u64>, Arc<ColumnChunkMetaData>)>,
 }
 
 impl SealedFile {
@@ -179,6 +194,15 @@ impl SealedFile {
         self.contents.local().is_some()
     }
 
+    /// Reads what the decoder asks for.
+    async fn read_checked(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, ReadError> {
+        guarded::note(&self.path);
+        let read = self.read(ranges.clone()).await?;
+        guarded::note(&self.path);
+        self.check_pages(&ranges, &read)?;
+        Ok(read)
+    }
+
     async fn read(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, ReadError> {
         if self.is_local() {
             return ranges.into_iter().map(|range| self.read_local(range)).collect();
@@ -191,9 +215,10 @@ impl SealedFile {
 
     fn read_local(&mut self, range: Range<u64>) -> Result<Bytes, ReadError> {
         let (file, file_bytes) = self.open()?;
-        // A damaged footer may name any range. If the range exceeds the file, no memory is
-        // allocated for it.
-        let length = range.end.checked_sub(range.start).filter(|_| range.end <= *file_bytes);
+        // A damaged footer may name any range. No memory is allocated for one that exceeds the
+        // file.
+        let length = range.end.checked_sub(range.start);
+        let length = length.filter(|length| range.end <= *file_bytes && *length <= FILE_BYTES_MAX);
         let read = match length.and_then(|length| usize::try_from(length).ok()) {
             Some(length) => {
                 let mut bytes = vec![0; length];
@@ -206,6 +231,45 @@ impl SealedFile {
         Ok(bytes.into())
     }
 
+    /// Checks the pages among what was read, which are the parts of column chunks.
+    fn check_pages(&self, ranges: &[Range<u64>], read: &[Bytes]) -> Result<(), ReadError> {
+        let mut total = 0u64;
+        for (range, bytes) in ranges.iter().zip(read) {
+            let after = self.chunks.partition_point(|(chunk, _)| chunk.start <= range.start);
+            let chunk = after.checked_sub(1).and_then(|at| self.chunks.get(at));
+            let Some((_, column)) = chunk.filter(|(chunk, _)| range.end <= chunk.end) else { continue };
+            let measured = decoding::pages_bytes(bytes, column).and_then(|bytes| {
+                total = total.saturating_add(bytes);
+                let what = "what is read of a row group";
+                let fault = Fault::TooLarge { what, bytes: total, max: PAGES_BYTES_MAX };
+                if total > PAGES_BYTES_MAX { Err(fault) } else { Ok(()) }
+            });
+            measured.map_err(|source| ReadError::Decode { path: self.path.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// The end of the file with the whole footer, of which the decoder can believe all lengths.
+    async fn check_footer(&mut self) -> Result<(), ReadError> {
+        let (file_bytes, likely) =
+            if self.is_local() { (self.open()?.1, 8) } else { (self.contents.bytes(), FOOTER_BYTES_LIKELY) };
+        let last = |length: u64| vec![file_bytes.saturating_sub(length)..file_bytes];
+        let mut end = self.read(last(likely as u64)).await?.pop().unwrap_or_default();
+        let undecodable = |path: &PathBuf, source| ReadError::Decode { path: path.clone(), source };
+        let length = decoding::footer_length(&end).map_err(|fault| undecodable(&self.path, fault))?;
+        if length > end.len() as u64 && length <= file_bytes {
+            end = self.read(last(length)).await?.pop().unwrap_or_default();
+        }
+        decoding::check_end(&end).map_err(|fault| undecodable(&self.path, fault))
+    }
+
+    fn note_chunks(&mut self, metadata: &ParquetMetaData) {
+        let columns = metadata.row_groups().iter().flat_map(|row_group| row_group.columns());
+        let chunks = columns.filter_map(|column| Some((chunk_range(column)?, Arc::new(column.clone()))));
+        self.chunks = chunks.collect();
+        self.chunks.sort_by_key(|(chunk, _)| chunk.start);
+    }
+
     async fn metadata(&mut self) -> Result<Arc<ParquetMetaData>, ReadError> {
         let meta = self.file.object_meta.clone();
         let known = self.footers.get(&meta.location).filter(|known| known.is_valid_for(&meta));
@@ -213,8 +277,11 @@ impl SealedFile {
         if let Some(known) = known.map(CachedParquetMetaData::parquet_metadata)
             && (self.page_index == PageIndex::Unused || known.offset_index().is_some())
         {
-            return Ok(Arc::clone(known));
+            let known = Arc::clone(known);
+            self.note_chunks(&known);
+            return Ok(known);
         }
+        self.check_footer().await?;
         let policy = match self.page_index {
             PageIndex::Wanted => PageIndexPolicy::Optional,
             PageIndex::Unused => PageIndexPolicy::Skip,
@@ -228,6 +295,10 @@ impl SealedFile {
         };
         let parsed =
             Arc::new(parsed.map_err(|source| ReadError::Metadata { path: self.path.clone(), source })?);
+        let file_bytes = if self.is_local() { self.open()?.1 } else { self.contents.bytes() };
+        decoding::check_metadata(&parsed, file_bytes)
+            .map_err(|source| ReadError::Decode { path: self.path.clone(), source })?;
+        self.note_chunks(&parsed);
         let entry = CachedFileMetadataEntry::new(
             meta.clone(),
             Arc::new(CachedParquetMetaData::new(Arc::clone(&parsed))),
@@ -306,14 +377,14 @@ impl MetadataFetch for Footer<'_> {
 
 impl AsyncFileReader for SealedFile {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        async move { Ok(self.read(vec![range]).await?.pop().unwrap_or_default()) }.boxed()
+        async move { Ok(self.read_checked(vec![range]).await?.pop().unwrap_or_default()) }.boxed()
     }
 
     fn get_byte_ranges(
         &mut self,
         ranges: Vec<Range<u64>>,
     ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        async move { Ok(self.read(ranges).await?) }.boxed()
+        async move { Ok(self.read_checked(ranges).await?) }.boxed()
     }
 
     fn get_metadata<'a>(

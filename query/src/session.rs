@@ -6,6 +6,7 @@
 //! checked by `gate` before it is planned, and the plan is checked again before it runs. A crash
 //! leaves only spilled files in the temporary folder.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,8 +24,8 @@ use datafusion::functions_table::all_default_table_functions;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
-use futures::StreamExt;
 use futures::stream::Fuse;
+use futures::{FutureExt as _, StreamExt};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -40,7 +41,7 @@ use crate::policies::policies_of;
 use crate::reader::{InPlace, PageIndex};
 use crate::snapshots::{Snapshots, Taken};
 use crate::table::{STORE_URL, ScanSummary};
-use crate::{bounded, concatenate, functions, gate, json, listings, views};
+use crate::{bounded, concatenate, functions, gate, guarded, json, listings, views};
 
 /// Default memory for the queries of one session.
 pub const MEMORY_LIMIT_DEFAULT: usize = 1 << 30;
@@ -190,6 +191,11 @@ impl Session {
     /// one of [`QueryError::UnknownTable`], [`QueryError::UnknownColumn`] and
     /// [`QueryError::UnknownFunction`] for a name that does not exist.
     pub async fn ask(&self, sql: &str) -> Result<Answer> {
+        // Planning reads files too, and computes constants.
+        AssertUnwindSafe(self.begin(sql)).catch_unwind().await.unwrap_or(Err(QueryError::Panicked))
+    }
+
+    async fn begin(&self, sql: &str) -> Result<Answer> {
         let asked = Instant::now();
         let statement = listings::as_question(gate::admit(sql)?)?;
         self.plan_views(&statement).await.map_err(QueryError::Session)?;
@@ -211,6 +217,7 @@ impl Session {
         bounded::check_constants(&plan)
             .map_err(|error| QueryError::from_execution(error, self.memory_limit))?;
         let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(from_plan)?;
+        let plan = guarded::guard(plan).map_err(from_plan)?;
         let rows = execute_stream(Arc::clone(&plan), state.task_ctx())
             .map_err(|error| QueryError::from_execution(error, self.memory_limit))?;
         let footers = state.runtime_env().cache_manager.get_file_metadata_cache();

@@ -8,21 +8,16 @@
 //! kinds, and for files that cannot be read, only the time decides. For an alert, the namespaces
 //! and actors of all of its events decide, if the alert states them.
 
-use std::ops::Range;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, ListArray, StringArray};
-use bytes::Bytes;
 use chrono::{Datelike as _, NaiveDate};
-use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
-use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
-use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use strongroom_archive::Fetched;
+use strongroom_archive::decoding::{extent, footer, footer_length, open_row_group, row_group_bytes_max};
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts, micros};
 use strongroom_archive::error::{ColumnError, RowsError};
 use strongroom_archive::records::text::Scope;
@@ -38,9 +33,9 @@ use super::{RetentionError, Work};
 /// one batch and the fetched part of a row group.
 const FILES_AT_ONCE: usize = 4;
 const BATCH_ROWS: usize = 8192;
-/// Number of bytes that are fetched from the end of a file, because the length of its footer is not
-/// known yet.
-const FOOTER_BYTES_LIKELY: usize = 64 << 10;
+/// Number of bytes that are fetched from the end of a file, before the length of its footer is
+/// known.
+const FOOTER_BYTES_LIKELY: u64 = 64 << 10;
 const DAY_US: i64 = 86_400_000_000;
 /// Days from the year 1 to the 1st of January 1970.
 const EPOCH_DAYS: i64 = 719_163;
@@ -147,16 +142,32 @@ async fn holds(
         // Files that were written before the last two columns were introduced do not have them.
         Table::Alerts => &[NAMESPACE, ACTOR, alerts::NAMESPACES, alerts::ACTORS],
     };
-    let builder = ParquetRecordBatchStreamBuilder::new(Pinned(contents)).await?;
     let is_wanted = |name: &str| names.contains(&name) || name == table.time_column();
-    let mask = columns_of(builder.parquet_schema(), &is_wanted);
-    let mut batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
-    while let Some(batch) = batches.next().await {
-        if any(&SealedBatch { table, batch: batch? }, day, scope)? {
-            return Ok(true);
+    let footer = footer_of(&contents).await?;
+    let mask = columns_of(footer.parquet_schema(), &is_wanted);
+    let bytes_max = row_group_bytes_max(table);
+    for (number, row_group) in footer.metadata().row_groups().iter().enumerate() {
+        let extent = extent(row_group, &|leaf| mask.leaf_included(leaf));
+        let bytes = contents.read(extent.clone()).await.map_err(ParquetError::from)?;
+        let file = Fetched { start: extent.start, bytes };
+        for batch in open_row_group(&footer, number, &mask, file, bytes_max, BATCH_ROWS)? {
+            if any(&SealedBatch { table, batch: batch? }, day, scope)? {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
+}
+
+async fn footer_of(contents: &Contents) -> Result<ArrowReaderMetadata, ParquetError> {
+    let size = contents.bytes();
+    let last = |bytes: u64| contents.read(size.saturating_sub(bytes)..size);
+    let mut end = last(FOOTER_BYTES_LIKELY).await?;
+    let length = footer_length(&end)?;
+    if length > end.len() as u64 && length <= size {
+        end = last(length).await?;
+    }
+    footer(&Fetched { start: size - end.len() as u64, bytes: end })
 }
 
 fn any(rows: &SealedBatch, day: Option<NaiveDate>, scope: &Scope) -> Result<bool, ColumnError> {
@@ -214,35 +225,6 @@ impl Names<'_> {
             // An alert without a name may be about several namespaces or actors.
             Names::OfAlert(_, column) => column.is_null(row) || column.value(row) == wanted,
         }
-    }
-}
-
-/// Adapts a sealed file to the interface through which the Parquet library reads ranges of it, at
-/// the version that its commit names.
-struct Pinned(Contents);
-
-impl AsyncFileReader for Pinned {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
-        async move { self.0.read(range).await.map_err(ParquetError::from) }.boxed()
-    }
-
-    fn get_byte_ranges(
-        &mut self,
-        ranges: Vec<Range<u64>>,
-    ) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
-        async move { self.0.read_ranges(ranges).await.map_err(ParquetError::from) }.boxed()
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        _: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
-        async move {
-            let bytes = self.0.bytes();
-            let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_BYTES_LIKELY));
-            Ok(Arc::new(reader.load_and_finish(self, bytes).await?))
-        }
-        .boxed()
     }
 }
 

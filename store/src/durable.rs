@@ -92,7 +92,9 @@ pub fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
     let failed = |source| StoreError::ListFolder { path: folder.to_owned(), source };
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(failed(error)),
     };
     entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()

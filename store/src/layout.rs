@@ -56,6 +56,9 @@ const PARQUET: &str = ".parquet";
 const COMMIT: &str = ".json";
 /// Suffix of the name of a dropped volume's final positions.
 pub const STATE_SUFFIX: &str = ".state";
+/// Maximum size of a sealed file, and of what is read of one at once. Writers start a new file at
+/// 128 MiB, and the last row group of a file is smaller than that.
+pub const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Maximum size of a Delta checkpoint.
 const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
 /// Maximum size of a commit, or of a dropped volume's final positions.

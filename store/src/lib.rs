@@ -226,18 +226,27 @@ impl Contents {
     /// one request to an object store. May be called inside any async runtime; cancel safe.
     ///
     /// # Errors
-    /// Of kind `UnexpectedEof` for a range that ends after the end of the file; it is not
-    /// requested.
+    /// Of kind `UnexpectedEof` for a range that ends after the end of the file, and `FileTooLarge` for
+    /// ranges that are larger than a file can be; neither is requested.
     pub async fn read_ranges(&self, ranges: Vec<Range<u64>>) -> io::Result<Vec<Bytes>> {
         // A damaged footer may name any range. A range that ends after the end of the file is
         // refused before memory is allocated or a request is made for it.
         if ranges.iter().any(|range| range.start > range.end || range.end > self.bytes) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        let total = ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.end - range.start));
+        if total > layout::FILE_BYTES_MAX {
+            return Err(too_large(total, layout::FILE_BYTES_MAX));
+        }
         match &self.place {
             Place::Local => {
                 use std::os::unix::fs::FileExt as _;
                 let file = open_file(&self.path)?;
+                // A commit may say any length.
+                let length = file.metadata()?.len();
+                if ranges.iter().any(|range| range.end > length) {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 let read = ranges.into_iter().map(|range| {
                     let mut bytes = vec![0; (range.end - range.start) as usize];
                     file.read_exact_at(&mut bytes, range.start).map(|()| Bytes::from(bytes))

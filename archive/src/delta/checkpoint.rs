@@ -22,12 +22,12 @@ use arrow_buffer::NullBuffer;
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::{Add, DeltaError, Format, Metadata, Protocol, State};
+use crate::decoding::{Batches, Fault, quietly};
 
 /// Compression level. A high level is worth its time, because a checkpoint is written once and kept
 /// for years.
@@ -330,12 +330,15 @@ fn schema() -> Schema {
 pub(super) fn read(bytes: Bytes, version: u64) -> Result<State, DeltaError> {
     let undecodable = |detail: String| DeltaError::Checkpoint { version, detail };
     let mut state = State { version, checkpoint: Some(version), ..State::default() };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes);
-    let builder = builder.map_err(|error| undecodable(error.to_string()))?;
-    for batch in builder.build().map_err(|error| undecodable(error.to_string()))? {
-        let batch = batch.map_err(|error| undecodable(error.to_string()))?;
-        take(&batch, &mut state).map_err(|what| undecodable(format!("{what} is missing")))?;
-    }
+    let taken = quietly(|| {
+        for batch in Batches::of_checkpoint(bytes).map_err(|error| error.to_string())? {
+            let batch = batch.map_err(|error| error.to_string())?;
+            take(&batch, &mut state).map_err(|what| format!("{what} is missing"))?;
+        }
+        Ok(())
+    });
+    let taken = taken.unwrap_or_else(|| Err(Fault::Panicked.to_string()));
+    taken.map_err(undecodable)?;
     Ok(state)
 }
 

@@ -29,7 +29,6 @@ use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
 use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::table::DATE;
@@ -43,6 +42,7 @@ use super::facts::{
     TAG_VERSION, timestamp,
 };
 use super::{Add, DeltaError, Line, Listing, State, Txn, checkpoint, is_of_log};
+use crate::decoding::Batches;
 use crate::delta;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::position::Position;
@@ -565,9 +565,9 @@ async fn checkpoint_transactions(
     let undecodable = |source| ArchiveError::DecodeFile { path: path.to_owned(), source };
     let file = store.read_present(path).await;
     let file = file.map_err(|source| ArchiveError::ReadFile { path: path.to_owned(), source })?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(undecodable)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), ["txn.appId", "txn.version"]);
-    for batch in builder.with_projection(mask).build().map_err(undecodable)? {
+    let batches = Batches::of_checkpoint(file).map_err(undecodable)?;
+    let positions = |schema: &_| ProjectionMask::columns(schema, ["txn.appId", "txn.version"]);
+    for batch in batches.with_columns(positions) {
         let batch = batch.map_err(|source| ArchiveError::OrderRows { path: path.to_owned(), source })?;
         let Some(txn) = batch.column_by_name("txn").and_then(|column| column.as_struct_opt()) else {
             continue;

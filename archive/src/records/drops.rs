@@ -72,7 +72,7 @@ pub async fn load(site: &Site) -> Result<Drops, LogError> {
     if names.is_empty() {
         return Ok(all);
     }
-    let keys = keys::load(site).await?;
+    let keys = keys::known(site).await?;
     let FoundPolicy { policy, .. } = policy::load(site, &keys).await?;
     let clock = ClockRecords::load(site, &keys).await?;
     let signed_as = Statement::Dropped.signed_as(&site.archive_id);

@@ -95,7 +95,7 @@ impl Holds {
         if names.is_empty() {
             return Ok(holds);
         }
-        let known = keys::load(site).await?.all();
+        let known = keys::known(site).await?.all();
         let signed_as = Statement::Holds.signed_as(&site.archive_id);
         let mut seen = 0;
         for number in 1..=RECORDS_MAX {

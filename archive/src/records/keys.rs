@@ -37,6 +37,17 @@ pub async fn load(site: &Site) -> Result<Keys, LogError> {
     Ok(keys)
 }
 
+/// Reads the key records of an archive up to the first invalid one, after which no key is known.
+pub async fn known(site: &Site) -> Result<Keys, LogError> {
+    let mut keys = Keys::default();
+    for number in 1..=KEYS_MAX {
+        let Some(note) = site.read(&path(&site.root, number)).await? else { break };
+        let Ok(record) = KeyRecord::parse(&note, &site.archive_id, &keys.records) else { break };
+        keys.records.push(record);
+    }
+    Ok(keys)
+}
+
 /// Reads `strongroom.json` and returns its hash, which key records name.
 pub async fn manifest_hash(site: &Site) -> Result<Hash, LogError> {
     Ok(Hash::of(&site.read_present(&site.root.join(layout::MANIFEST)).await?))

@@ -38,7 +38,9 @@ pub(super) fn unnamed_files(
         let volume = layout::volume(root, *log);
         let named: HashSet<&str> =
             commits.iter().flat_map(|commit| &commit.adds).map(|add| add.path.as_str()).collect();
-        let last = commits.iter().rev().find_map(|commit| commit.time_ms).unwrap_or(i64::MIN);
+        // The first commit of a volume adds no file, and may be made after those of the second.
+        let with_files = commits.iter().filter(|commit| !commit.adds.is_empty());
+        let last = with_files.filter_map(|commit| commit.time_ms).max().unwrap_or(0);
         for folder in durable::names(&volume)? {
             let Some(folder) = folder.to_str().filter(|name| name.starts_with("date=")) else { continue };
             if std::fs::symlink_metadata(volume.join(folder)).is_ok_and(|found| !found.is_dir()) {

@@ -8,15 +8,14 @@
 //! there is a finding.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, StructArray};
-use arrow_schema::DataType;
+use arrow_schema::{DataType, Fields};
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
+use strongroom_archive::decoding::{Batches, Fault, quietly};
 use strongroom_archive::delta::facts::{ADD_MEMBERS, CommitFacts, TAG_VERSION};
 use strongroom_archive::site::Site;
 use strongroom_schemas::VolumeId;
@@ -107,11 +106,9 @@ pub(super) async fn check(
             report.find(KIND, place, "its commit does not exist");
             continue;
         };
-        // A tampered file may contain bytes that make the decoder panic.
-        match catch_unwind(AssertUnwindSafe(|| read_checkpoint(bytes))) {
-            Ok(Ok(checkpoint)) => compare(&checkpoint, commits, &place, report),
-            Ok(Err(detail)) => report.find(KIND, place, detail),
-            Err(_) => report.find(KIND, place, "reading it caused a panic"),
+        match quietly(|| read_checkpoint(bytes)).unwrap_or_else(|| Err(Fault::Panicked.to_string())) {
+            Ok(checkpoint) => compare(&checkpoint, commits, &place, report),
+            Err(detail) => report.find(KIND, place, detail),
         }
     }
     Ok(())
@@ -188,10 +185,13 @@ fn plain(action: Option<&Value>, member: &str) -> Value {
 
 fn read_checkpoint(bytes: Bytes) -> Result<Checkpoint, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("it cannot be read: {error:.200}");
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| wrong(&error))?;
+    let batches = Batches::of_checkpoint(bytes).map_err(|error| wrong(&error))?;
     let mut checkpoint = Checkpoint::default();
-    for batch in builder.build().map_err(|error| wrong(&error))? {
+    for batch in batches {
         let batch = batch.map_err(|error| wrong(&error))?;
+        if let Some(name) = repeated(batch.schema().fields()) {
+            return Err(format!("it has {name:.80} twice, and readers may take either"));
+        }
         let action =
             |name: &str| batch.column_by_name(name).and_then(|column| column.as_struct_opt()).cloned();
         if let Some(removed) = batch.column_by_name("remove") {
@@ -274,6 +274,18 @@ fn read_checkpoint(bytes: Bytes) -> Result<Checkpoint, String> {
         }
     }
     Ok(checkpoint)
+}
+
+/// A name that occurs twice among the fields, or among those in one of them.
+fn repeated(fields: &Fields) -> Option<String> {
+    let mut names = BTreeSet::new();
+    fields.iter().find_map(|field| {
+        let inner = match field.data_type() {
+            DataType::Struct(fields) => repeated(fields),
+            _ => None,
+        };
+        inner.or_else(|| (!names.insert(field.name())).then(|| field.name().clone()))
+    })
 }
 
 fn cast(column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {

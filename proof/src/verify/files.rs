@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,14 +12,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arrow_array::Array as _;
 use bytes::Bytes;
 use chrono::{DateTime, Datelike as _, NaiveDate};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
-use parquet::file::metadata::ColumnChunkMetaData;
 use serde_json::Value;
 use strongroom_archive::activity_record::differences;
-use strongroom_archive::delta::facts::{AddFacts, CommitFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
+use strongroom_archive::decoding::{Fault, first_undecodable, quietly, row_group_bytes_max};
+use strongroom_archive::delta::facts::{
+    AddFacts, CommitFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, micros, timestamp,
+};
 use strongroom_archive::encode::{EARLIEST_YEAR, hash_column};
 use strongroom_archive::error::RowsError;
 use strongroom_archive::sealed_rows::{SealedBatch, SealedRows};
@@ -28,18 +25,19 @@ use strongroom_archive::{Archive, Records};
 use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::{Sha256Hash as Hash, record_hash};
 use strongroom_schemas::{Table, VolumeId};
+use strongroom_store::layout;
 use strongroom_store::s3_error::S3Error;
 use strongroom_tlog::tree::CompactRange;
 
-use super::{Checked, Finding, FindingKind, LINKED, Options, Report, Watch, is_linked};
+use super::{Checked, Finding, FindingKind, LINKED, Options, Report, Watch};
 
-/// Maximum size of a sealed file: the maximum size of one PUT.
-const FILE_BYTES_MAX: u64 = 5 << 30;
-/// Maximum number of rows of one file that are reported one by one because their columns differ
-/// from their records. All such rows are counted.
+/// Maximum number of rows of one file that are named because their columns differ from their
+/// records. All such rows are counted.
 const ROWS_TOLD_MAX: usize = 10;
 /// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
+/// Length of a time without a fraction and a zone.
+const SECONDS_LENGTH: usize = 19;
 const DAY_US: i64 = 86_400_000_000;
 /// Days from the year 1 to the 1st of January 1970.
 const EPOCH_DAYS: i64 = 719_163;
@@ -134,15 +132,11 @@ pub(super) fn check(
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(job) = jobs.get(at) else { return };
-                    // A tampered file may contain bytes that make the decoder panic.
-                    let outcome = catch_unwind(AssertUnwindSafe(|| check_file(archive, job, records)));
-                    let outcome = outcome.unwrap_or_else(|_| {
+                    // What the rows of a tampered file say is compared here too.
+                    let outcome = quietly(|| check_file(archive, job, records)).unwrap_or_else(|| {
                         let mut outcome = Outcome::default();
-                        outcome.find(
-                            FindingKind::FileChanged,
-                            job.place.clone(),
-                            "reading it caused a panic",
-                        );
+                        let fault = Fault::Panicked.to_string();
+                        outcome.find(FindingKind::Rows, job.place.clone(), fault);
                         outcome
                     });
                     let read = done.fetch_add(job.add.size, Ordering::Relaxed) + job.add.size;
@@ -168,7 +162,7 @@ pub(super) fn check(
 fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcome {
     let mut outcome = Outcome::default();
     let contents = archive.contents_of(&job.path, job.add.size, job.add.version.as_deref());
-    if is_linked(archive.site(), &job.path) {
+    if archive.site().is_linked(&job.path) {
         outcome.find(FindingKind::FileMissing, job.place.clone(), LINKED);
         return outcome;
     }
@@ -194,7 +188,7 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
             _ => {}
         }
     }
-    if job.add.size > FILE_BYTES_MAX {
+    if job.add.size > layout::FILE_BYTES_MAX {
         let detail = format!("its commit says {} bytes, which is more than a file can have", job.add.size);
         outcome.find(FindingKind::FileSize, job.place.clone(), detail);
         return outcome;
@@ -213,48 +207,26 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
     if let Some(sha256) = job.add.sha256
         && Hash::of(&bytes) != sha256
     {
-        let (first, last) = first_undecodable(&bytes).unwrap_or((0, bytes.len() as u64));
+        let (first, last) =
+            first_undecodable(&bytes, row_group_bytes_max(job.log.table)).unwrap_or((0, bytes.len() as u64));
         let place = format!("{}, bytes {first}..{last}", job.place);
         outcome.find(FindingKind::FileChanged, place, "its SHA-256 differs from its commit");
         return outcome;
     }
     if let Err(detail) = rows(bytes, job, records, &mut outcome) {
-        outcome.find(FindingKind::RecordChanged, job.place.clone(), detail);
+        outcome.find(FindingKind::Rows, job.place.clone(), detail);
     }
     outcome
 }
 
-/// Returns the byte range (with an exclusive end) of the footer if it cannot be read, or of the
-/// first column chunk that cannot be decoded.
-fn first_undecodable(bytes: &Bytes) -> Option<(u64, u64)> {
-    let length = bytes.len() as u64;
-    let footer = bytes.len().checked_sub(8).and_then(|at| bytes[at..at + 4].try_into().ok());
-    let footer = length.saturating_sub(8 + footer.map_or(0, |footer| u64::from(u32::from_le_bytes(footer))));
-    let Ok(metadata) = ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new()) else {
-        return Some((footer, length));
-    };
-    for (number, row_group) in metadata.metadata().row_groups().iter().enumerate() {
-        for (leaf, column) in row_group.columns().iter().enumerate() {
-            let mask = ProjectionMask::leaves(metadata.parquet_schema(), [leaf]);
-            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata.clone())
-                .with_row_groups(vec![number])
-                .with_projection(mask)
-                .build();
-            let decoded = reader.map(|mut reader| reader.all(|batch| batch.is_ok()));
-            if !matches!(decoded, Ok(true)) {
-                let (start, length) = ColumnChunkMetaData::byte_range(column);
-                return Some((start, start.saturating_add(length)));
-            }
-        }
-    }
-    None
-}
-
-/// The facts that a file's commit states, computed from the rows of the file.
+/// What the rows of a file show, in the form in which the file's commit states the same.
 #[derive(Default)]
 struct Seen {
     rows: u64,
     times: Option<(i64, i64)>,
+    /// The least and the greatest, also of rows that have no source.
+    offsets: Option<(i64, i64)>,
+    sources: Option<(String, String)>,
     spans: BTreeMap<String, (i64, i64, u64)>,
     records: CompactRange,
     /// The first row whose time does not belong to the date of the file.
@@ -307,8 +279,8 @@ fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcom
     outcome.checked.records += seen.rows;
     outcome.checked.redacted += seen.redacted;
     let (add, place) = (job.add, &job.place);
-    if add.rows != Some(seen.rows) {
-        let said = add.rows.map_or("nothing".to_owned(), |rows| rows.to_string());
+    // That a commit does not say it is a finding of its own.
+    if let Some(said) = add.rows.filter(|rows| *rows != seen.rows) {
         outcome.find(
             FindingKind::Rows,
             place.clone(),
@@ -387,7 +359,17 @@ fn take(rows: &SealedBatch, job: &Job<'_>, records: &dyn Records, seen: &mut See
                 seen.misfiled = Some(seen.rows + row as u64);
             }
         }
-        let Some((source, offset)) = offsets.of(row) else { continue };
+        if offsets.offset.is_valid(row) {
+            let offset = offsets.offset.value(row);
+            let (low, high) = seen.offsets.unwrap_or((offset, offset));
+            seen.offsets = Some((low.min(offset), high.max(offset)));
+        }
+        let Some((source, offset)) = offsets.of(row) else {
+            if offsets.source.is_valid(row) {
+                widen(&mut seen.sources, offsets.source.value(row));
+            }
+            continue;
+        };
         match &mut run {
             Some((name, span)) if *name == source => {
                 *span = (span.0.min(offset), span.1.max(offset), span.2 + 1);
@@ -399,8 +381,20 @@ fn take(rows: &SealedBatch, job: &Job<'_>, records: &dyn Records, seen: &mut See
         }
     }
     merge(&mut seen.spans, run);
+    for name in seen.spans.keys().next().into_iter().chain(seen.spans.keys().next_back()) {
+        widen(&mut seen.sources, name);
+    }
     seen.rows += batch.num_rows() as u64;
     Ok(())
+}
+
+fn widen(bounds: &mut Option<(String, String)>, name: &str) {
+    match bounds {
+        None => *bounds = Some((name.to_owned(), name.to_owned())),
+        Some((low, _)) if name < low.as_str() => name.clone_into(low),
+        Some((_, high)) if name > high.as_str() => name.clone_into(high),
+        Some(_) => {}
+    }
 }
 
 fn merge(spans: &mut BTreeMap<String, (i64, i64, u64)>, run: Option<(&str, (i64, i64, u64))>) {
@@ -421,43 +415,52 @@ fn is_misfiled(time: i64, date: NaiveDate, is_day_of_arrival: bool) -> bool {
     time.div_euclid(DAY_US) != start.div_euclid(DAY_US) && (is_believable || !is_day_of_arrival)
 }
 
+/// Compares the least and the greatest time, offset and source of the rows with the statistics.
 fn statistics(job: &Job<'_>, seen: &Seen, outcome: &mut Outcome) {
-    let (least, greatest) = (&job.add.least, &job.add.greatest);
-    let time = job.log.table.time_column();
-    let bound =
-        |bounds: &serde_json::Map<String, Value>| bounds.get(time).and_then(Value::as_str).and_then(micros);
-    // If Delta statistics cannot express the times, there are no bounds to compare.
-    if let (Some(low), Some(high)) = (bound(least), bound(greatest))
-        && seen.times != Some((low, high))
-    {
-        outcome.find(
-            FindingKind::Statistics,
-            job.place.clone(),
-            "the times of its rows differ from its commit",
-        );
-    }
-    let offset =
-        |bounds: &serde_json::Map<String, Value>| bounds.get(STATISTICS_OFFSET).and_then(Value::as_i64);
-    let first = seen.spans.values().map(|(first, ..)| *first).min();
-    let last = seen.spans.values().map(|(_, last, _)| *last).max();
-    if (offset(least), offset(greatest)) != (first, last) {
-        outcome.find(
-            FindingKind::Statistics,
-            job.place.clone(),
-            "the offsets of its rows differ from its statistics",
-        );
-    }
-    let source = |bounds: &serde_json::Map<String, Value>| {
-        bounds.get(STATISTICS_SOURCE).and_then(Value::as_str).map(str::to_owned)
+    let said = |name: &str| [job.add.least.get(name), job.add.greatest.get(name)];
+    let mut differs = |what: &str| {
+        let detail = format!("the {what} of its rows differ from its statistics");
+        outcome.find(FindingKind::Statistics, job.place.clone(), detail);
     };
-    let names = (seen.spans.keys().next().cloned(), seen.spans.keys().next_back().cloned());
-    if (source(least), source(greatest)) != names {
-        outcome.find(
-            FindingKind::Statistics,
-            job.place.clone(),
-            "the sources of its rows differ from its statistics",
-        );
+    let time = job.log.table.time_column();
+    // The writer leaves out both times if statistics cannot express one.
+    let expressed = |(low, high): &(i64, i64)| timestamp(*low).is_some() && timestamp(*high).is_some();
+    if !same(said(time), ends(seen.times.filter(expressed)), |said, time| {
+        said.as_str().is_some_and(|said| is_time(said, *time))
+    }) {
+        differs("times");
     }
+    if !same(said(STATISTICS_OFFSET), ends(seen.offsets), |said, offset| said.as_i64() == Some(*offset)) {
+        differs("offsets");
+    }
+    let is_name = |said: &Value, name: &String| said.as_str() == Some(name.as_str());
+    if !same(said(STATISTICS_SOURCE), ends(seen.sources.clone()), is_name) {
+        differs("sources");
+    }
+}
+
+fn ends<T>(bounds: Option<(T, T)>) -> [Option<T>; 2] {
+    bounds.map_or([None, None], |(low, high)| [Some(low), Some(high)])
+}
+
+/// Whether the two bounds in the statistics are those of the rows.
+fn same<T>(said: [Option<&Value>; 2], bounds: [Option<T>; 2], is: impl Fn(&Value, &T) -> bool) -> bool {
+    said.into_iter().zip(bounds).all(|(said, bound)| match (said.filter(|said| !said.is_null()), bound) {
+        (None, None) => true,
+        (Some(said), Some(bound)) => is(said, &bound),
+        _ => false,
+    })
+}
+
+/// Whether a text of statistics is this time: with at most six digits of a second, in UTC.
+fn is_time(said: &str, time: i64) -> bool {
+    let Some(text) = said.strip_suffix('Z') else { return false };
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_fraction = (1..=6).contains(&fraction.len()) && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    is_fraction
+        && seconds.len() == SECONDS_LENGTH
+        && seconds.as_bytes().get(10) == Some(&b'T')
+        && micros(said) == Some(time)
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ mod retention;
 mod volume;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -201,13 +200,17 @@ pub fn verify(
 
     let mut volumes: BTreeMap<VolumeId, Vec<CommitFacts>> = BTreeMap::new();
     let site = archive.site().clone();
-    let mut all = background::wait(async move { drops::volumes(&site).await })?;
-    for table in Table::ALL {
-        if is_linked(archive.site(), &layout::table(archive.root(), table)) {
-            report.find(FindingKind::CommitMissing, table.name(), LINKED);
-            all.retain(|log| log.table != table);
+    let (all, mut report) = background::wait(async move {
+        let mut all = drops::volumes(&site).await?;
+        for table in Table::ALL {
+            if site.is_linked(&layout::table(&site.root, table)) {
+                all.retain(|log| log.table != table);
+            }
+            names_in(&site, &layout::table(&site.root, table), FindingKind::CommitMissing, &mut report)
+                .await?;
         }
-    }
+        Ok::<_, ProofError>((all, report))
+    })?;
     retention::missing(&keys, &all, &found, &mut report);
     for log in all {
         let (site, keys) = (archive.site().clone(), keys.clone());
@@ -259,25 +262,23 @@ pub fn verify(
 
 const LINKED: &str = "a symbolic link is in its path, and an archive has none";
 
-/// Whether a part of a path below the root is a symbolic link, which an archive never has. The
-/// target of a link could be changed without any change below the root.
-fn is_linked(site: &Site, path: &Path) -> bool {
-    let Store::Local = site.store else { return false };
-    let below = path.ancestors().take_while(|part| *part != site.root);
-    below.into_iter().any(|part| std::fs::symlink_metadata(part).is_ok_and(|found| found.is_symlink()))
-}
-
-/// Returns the names in a folder of an archive, sorted. If the folder is a link or below a link,
-/// adds a finding of `kind` and returns no names.
+/// Names in a folder of an archive, sorted. If it is not a folder, or is a link or below one, that is a
+/// finding of `kind`, and it has no names.
 async fn names_in(
     site: &Site,
     folder: &Path,
     kind: FindingKind,
     report: &mut Report,
 ) -> Result<Vec<String>, ProofError> {
-    if is_linked(site, folder) {
-        let place = folder.strip_prefix(&site.root).unwrap_or(folder).to_string_lossy();
+    let place = folder.strip_prefix(&site.root).unwrap_or(folder).to_string_lossy();
+    if site.is_linked(folder) {
         report.find(kind, place, LINKED);
+        return Ok(Vec::new());
+    }
+    if let Store::Local = site.store
+        && std::fs::symlink_metadata(folder).is_ok_and(|found| !found.is_dir())
+    {
+        report.find(kind, place, "it is not a folder");
         return Ok(Vec::new());
     }
     let mut names = site.store.names(folder).await?;
@@ -288,21 +289,13 @@ async fn names_in(
 /// Reads the bytes of a file that was listed. Returns no bytes if it is not a file, is a link or
 /// below a link, or is larger than the maximum size of its kind.
 async fn read(site: &Site, path: &Path) -> Result<Bytes, ProofError> {
-    if is_linked(site, path) {
-        return Ok(Bytes::new());
-    }
-    match site.store.read(path).await {
-        Ok(bytes) => Ok(bytes.unwrap_or_default()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge) => {
-            Ok(Bytes::new())
-        }
-        Err(source) => Err(ProofError::Read { path: path.to_owned(), source }),
-    }
+    Ok(site.read(path).await?.unwrap_or_default())
 }
 
 async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report) -> Result<Keys, ProofError> {
     let mut keys = Keys::default();
-    let names = site.record_names(layout::KEYS).await?;
+    let mut names = names_in(site, &site.root.join(layout::KEYS), FindingKind::KeyRecord, report).await?;
+    names.retain(|name| !name.starts_with('.'));
     for (at, name) in names.iter().enumerate() {
         let path = keys::path(&site.root, at as u64 + 1);
         let place = format!("{}/{name}", layout::KEYS);
@@ -321,7 +314,7 @@ async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report)
     }
     let path = site.root.join(layout::MANIFEST);
     let manifest = match site.read(&path).await? {
-        Some(manifest) if !is_linked(site, &path) => manifest,
+        Some(manifest) => manifest,
         _ => {
             report.find(
                 FindingKind::ManifestMalformed,
@@ -331,6 +324,12 @@ async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report)
             Bytes::new()
         }
     };
+    let named = serde_json::from_slice::<serde_json::Value>(&manifest).ok();
+    let named = named.as_ref().and_then(|manifest| manifest["public_key"].as_str());
+    if named.is_some() && names.is_empty() {
+        let place = format!("{}/00000001", layout::KEYS);
+        report.find(FindingKind::KeyRecord, place, "it is missing, but strongroom.json names a public key");
+    }
     let Some(first) = keys.records.first() else {
         match public_keys {
             [] => report.not_checked.push(
@@ -348,8 +347,6 @@ async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report)
             "its SHA-256 differs from the key records",
         );
     }
-    let named = serde_json::from_slice::<serde_json::Value>(&manifest).ok();
-    let named = named.as_ref().and_then(|manifest| manifest["public_key"].as_str());
     if let Some(named) = named
         && PublicKey::parse(named).ok() != Some(first.key)
     {

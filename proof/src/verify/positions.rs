@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use strongroom_archive::delta::facts::CommitFacts;
+use strongroom_archive::delta::facts::{CLOSED, CommitFacts, STATISTICS_SOURCE};
 use strongroom_schemas::{Table, VolumeId};
 
 use super::{FindingKind, Report, volumes_of};
 
-/// Suffix of the `appId` under which a partition's number of records is stated. The `appId` without
-/// the suffix has its offset.
+/// Suffixes of the `appId`s that say more of a partition, next to its offset. The first has its number
+/// of records.
 const RECORDS: &str = "#records";
+const SUFFIXES: [&str; 4] = [RECORDS, "#broker", "#blake3.hi", "#blake3.lo"];
 
 /// The position of a partition after a commit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,12 +33,66 @@ const COMMITS_AHEAD_MAX: usize = 1;
 /// after this check read the commits of `events`.
 const AHEAD_MS_MIN: i64 = 60 * 60 * 1000;
 
+/// A position of a partition in a commit: its name, next offset and number of records.
+type Move<'c> = (&'c str, i64, i64);
+
+/// The moves of a commit. A position that is negative, or lacks its number of records, is a finding
+/// and moves nothing.
+fn moves<'c>(commit: &'c CommitFacts, place: &str, report: &mut Report) -> Vec<Move<'c>> {
+    let mut moves = Vec::new();
+    for (app_id, next) in commit.txns.iter().filter(|(app_id, _)| *app_id != CLOSED) {
+        if let Some(partition) = SUFFIXES.iter().find_map(|suffix| app_id.strip_suffix(*suffix)) {
+            if !commit.txns.contains_key(partition) {
+                let detail = format!("{app_id}: the partition itself has no position");
+                report.find(FindingKind::CommitMalformed, place, detail);
+            }
+            continue;
+        }
+        match commit.txns.get(&format!("{app_id}{RECORDS}")) {
+            Some(records) if *next >= 0 && *records >= 0 => moves.push((app_id.as_str(), *next, *records)),
+            _ => {
+                let detail =
+                    format!("source {app_id}: its position is negative, or has no number of records");
+                report.find(FindingKind::CommitMalformed, place, detail);
+            }
+        }
+    }
+    moves
+}
+
+/// The partitions of which a file, whose commit does not say its offsets, may have rows: those from
+/// one name to another. Their rows cannot be counted.
+type Unknown = Vec<Option<(String, String)>>;
+
+fn unknown(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut Report) -> Unknown {
+    let commits =
+        volumes.iter().filter(|(log, _)| log.table != Table::Alerts).flat_map(|(_, commits)| commits);
+    let adds = commits.flat_map(|commit| &commit.adds).filter(|add| add.offsets.is_none());
+    let bound = |bounds: &serde_json::Map<String, serde_json::Value>| {
+        bounds.get(STATISTICS_SOURCE).and_then(|name| name.as_str()).map(str::to_owned)
+    };
+    let mut ranges: Unknown = adds.map(|add| bound(&add.least).zip(bound(&add.greatest))).collect();
+    ranges.sort_unstable();
+    ranges.dedup();
+    if !ranges.is_empty() {
+        let detail = "that no record is missing, of sources with files whose offsets are not known";
+        report.not_checked.push(detail.to_owned());
+    }
+    ranges
+}
+
+fn is_unknown(partition: &str, ranges: &Unknown) -> bool {
+    let holds = |(low, high): &(String, String)| low.as_str() <= partition && partition <= high.as_str();
+    ranges.iter().any(|range| range.as_ref().is_none_or(holds))
+}
+
 pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut Report) {
+    let unknown = unknown(volumes, report);
     let rejects = others(volumes, Table::Rejects, report);
     others(volumes, Table::Alerts, report);
-    // Activity records have no rejects: every record is a row of the table.
-    let own = truth(volumes, Table::Activity, &Ranges::new(), report).len();
-    let events = truth(volumes, Table::Events, &rejects, report);
+    // Every activity record is a row of the table, so there are no rejects to add.
+    let own = truth(volumes, Table::Activity, (&Ranges::new(), &unknown), report).len();
+    let events = truth(volumes, Table::Events, (&rejects, &unknown), report);
     check_ahead(Table::Rejects, volumes, &events, report);
     check_ahead(Table::Alerts, volumes, &events, report);
     report.checked.partitions = (events.len() + own) as u64;
@@ -55,9 +110,10 @@ fn check_ahead(
     let end = |partition: &str| events.get(partition).map_or(0, |reached| reached.next_offset);
     let (mut commits, mut first) = (0, None);
     for commit in volumes_of(volumes, table).flat_map(|(_, commits)| commits) {
-        let mut moves = commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#'));
-        let ahead = moves.find(|(partition, next)| **next > end(partition));
-        if let Some((partition, _)) = ahead
+        // What is wrong with the positions has been reported.
+        let mut unheard = Report::new("", std::path::Path::new(""));
+        let ahead = moves(commit, "", &mut unheard).into_iter().find(|(name, next, _)| *next > end(name));
+        if let Some((partition, ..)) = ahead
             && commit.time_ms.is_some_and(|time| time < newest_ms)
         {
             commits += 1;
@@ -83,78 +139,83 @@ fn check_ahead(
 fn truth(
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     table: Table,
-    rejects: &Ranges,
+    (rejects, unknown): (&Ranges, &Unknown),
     report: &mut Report,
 ) -> BTreeMap<String, Reached> {
     let mut reached: BTreeMap<String, Reached> = BTreeMap::new();
-    let mut is_complete = true;
     for (log, commits) in volumes_of(volumes, table) {
         for (version, commit) in commits.iter().enumerate() {
             let place = format!("{}/_delta_log/{version:020}.json", log.name());
-            is_complete &= commit.adds.iter().all(|add| add.offsets.is_some());
-            let rows: u64 = commit.adds.iter().filter_map(|add| add.rows).sum();
-            if let Some([received, events, rejects, duplicates]) = commit.counts
-                && (received != events + rejects + duplicates || events != rows)
-            {
-                let detail = format!(
-                    "received {received}, events {events}, rejects {rejects}, duplicates {duplicates}; but its files have \
-                         {rows} rows"
-                );
-                report.find(FindingKind::Counts, place.as_str(), detail);
+            if table == Table::Events {
+                check_counts(commit, &place, report);
             }
-            for (app_id, next_offset) in commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#')) {
-                let Some(records) = commit.txns.get(&format!("{app_id}{RECORDS}")) else {
-                    report.find(
-                        FindingKind::CommitMalformed,
-                        place.as_str(),
-                        format!("source {app_id}: its position has no number of records"),
-                    );
-                    continue;
-                };
+            let moves = moves(commit, &place, report);
+            for (partition, next_offset, records) in &moves {
                 // The offset of an activity record is its number.
                 if table == Table::Activity && next_offset != records {
                     let kind =
                         if next_offset > records { FindingKind::RowsMissing } else { FindingKind::RowsExtra };
-                    let detail =
-                        format!("source {app_id}: it is at offset {next_offset} but has {records} records");
+                    let detail = format!(
+                        "source {partition}: it is at offset {next_offset} but has {records} records"
+                    );
                     report.find(kind, place.as_str(), detail);
                 }
-                let before = reached.get(app_id).copied().unwrap_or_default();
+                let before = reached.get(*partition).copied().unwrap_or_default();
                 if *next_offset < before.next_offset || *records < before.records {
                     let detail = format!(
-                        "source {app_id}: it was at offset {}, record {}, and moved to {next_offset}, {records}",
+                        "source {partition}: it was at offset {}, record {}, and moved to {next_offset}, {records}",
                         before.next_offset, before.records
                     );
                     report.find(FindingKind::PositionBack, place.as_str(), detail);
                 }
             }
-            check_files(commit, &place, &mut reached, report);
-            if is_complete {
-                check_sums(commit, &place, &reached, rejects, report);
+            check_files(commit, &moves, &place, &mut reached, report);
+            let known = moves.iter().filter(|(partition, ..)| !is_unknown(partition, unknown));
+            for (partition, ..) in known {
+                check_sum(partition, &place, &reached, rejects, report);
             }
         }
     }
-    if !is_complete {
-        report
-            .not_checked
-            .push("that no record is missing, from the first file without offsets in its commit".to_owned());
-    }
     reached
+}
+
+/// Checks the counts of a commit against its files. A commit that only creates its table has none.
+fn check_counts(commit: &CommitFacts, place: &str, report: &mut Report) {
+    // A dropped volume counts as one commit with one file, which has no date.
+    let is_dropped = commit.adds.iter().any(|add| add.date.is_none());
+    if is_dropped || (commit.adds.is_empty() && !commit.is_ours) {
+        return;
+    }
+    let Some([received, events, rejects, duplicates]) = commit.counts else {
+        report.find(FindingKind::Counts, place, "it does not count what was received");
+        return;
+    };
+    let sum = |counts: &[u64]| counts.iter().map(|count| u128::from(*count)).sum::<u128>();
+    let rows: Vec<u64> = commit.adds.iter().filter_map(|add| add.rows).collect();
+    if u128::from(received) != sum(&[events, rejects, duplicates]) || u128::from(events) != sum(&rows) {
+        let detail = format!(
+            "received {received}, events {events}, rejects {rejects}, duplicates {duplicates}; but its files have {} rows",
+            sum(&rows)
+        );
+        report.find(FindingKind::Counts, place, detail);
+    }
 }
 
 /// Checks that the rows of a commit are between the old and the new position of their partition.
 /// Moves `reached` to the new positions.
 fn check_files(
     commit: &CommitFacts,
+    moves: &[Move<'_>],
     place: &str,
     reached: &mut BTreeMap<String, Reached>,
     report: &mut Report,
 ) {
+    let next: HashMap<&str, i64> = moves.iter().map(|(partition, next, _)| (*partition, *next)).collect();
     let mut rows: BTreeMap<&str, u64> = BTreeMap::new();
     for add in &commit.adds {
         for (partition, (first, last, count)) in add.offsets.iter().flatten() {
             let before = reached.get(partition).copied().unwrap_or_default();
-            let next = commit.txns.get(partition).copied();
+            let next = next.get(partition.as_str()).copied();
             if *first < before.next_offset || next.is_none_or(|next| *last >= next) {
                 let next = next.map_or("no position".to_owned(), |next| next.to_string());
                 let detail = format!(
@@ -163,47 +224,48 @@ fn check_files(
                 );
                 report.find(FindingKind::Overlap, place, detail);
             }
-            *rows.entry(partition).or_insert(0) += count;
+            let sum = rows.entry(partition).or_insert(0);
+            *sum = sum.saturating_add(*count);
         }
     }
-    for (partition, next_offset) in commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#')) {
-        let records = commit.txns.get(&format!("{partition}{RECORDS}")).copied().unwrap_or(0);
-        let known = reached.entry(partition.clone()).or_default();
-        known.events += rows.get(partition.as_str()).copied().unwrap_or(0);
-        (known.next_offset, known.records) = (*next_offset, records);
+    for (partition, count) in rows {
+        let known = reached.entry(partition.to_owned()).or_default();
+        known.events = known.events.saturating_add(count);
+    }
+    for (partition, next_offset, records) in moves {
+        let known = reached.entry((*partition).to_owned()).or_default();
+        (known.next_offset, known.records) = (*next_offset, *records);
     }
 }
 
-/// Checks, for each partition of a commit, that the number of records at its position equals the
-/// number of rows and rejects before that position. This cannot be checked if the offsets of a file
-/// of rejects are on both sides of the position.
-fn check_sums(
-    commit: &CommitFacts,
+/// Checks, for a partition of a commit, that the number of records at its position equals the number
+/// of rows and rejects before that position. This cannot be checked if the offsets of a file of
+/// rejects are on both sides of the position.
+fn check_sum(
+    partition: &str,
     place: &str,
     reached: &BTreeMap<String, Reached>,
     rejects: &Ranges,
     report: &mut Report,
 ) {
-    for partition in commit.txns.keys().filter(|app_id| !app_id.contains('#')) {
-        let Some(now) = reached.get(partition) else { continue };
-        let ranges = rejects.get(partition).map_or(&[][..], Vec::as_slice);
-        if ranges.iter().any(|(first, last, _)| *first < now.next_offset && *last >= now.next_offset) {
-            continue;
-        }
-        let rejects: u64 =
-            ranges.iter().filter(|(_, last, _)| *last < now.next_offset).map(|(.., rows)| rows).sum();
-        let found = now.events + rejects;
-        let kind = match found.cmp(&u64::try_from(now.records).unwrap_or(0)) {
-            std::cmp::Ordering::Equal => continue,
-            std::cmp::Ordering::Less => FindingKind::RowsMissing,
-            std::cmp::Ordering::Greater => FindingKind::RowsExtra,
-        };
-        let detail = format!(
-            "source {partition}: {} records are before offset {}, but its files have {} rows and {rejects} rejects",
-            now.records, now.next_offset, now.events
-        );
-        report.find(kind, place, detail);
+    let Some(now) = reached.get(partition) else { return };
+    let ranges = rejects.get(partition).map_or(&[][..], Vec::as_slice);
+    if ranges.iter().any(|(first, last, _)| *first < now.next_offset && *last >= now.next_offset) {
+        return;
     }
+    let before = ranges.iter().filter(|(_, last, _)| *last < now.next_offset);
+    let rejects = before.fold(0u64, |sum, (.., rows)| sum.saturating_add(*rows));
+    let found = now.events.saturating_add(rejects);
+    let kind = match found.cmp(&u64::try_from(now.records).unwrap_or(0)) {
+        std::cmp::Ordering::Equal => return,
+        std::cmp::Ordering::Less => FindingKind::RowsMissing,
+        std::cmp::Ordering::Greater => FindingKind::RowsExtra,
+    };
+    let detail = format!(
+        "source {partition}: {} records are before offset {}, but its files have {} rows and {rejects} rejects",
+        now.records, now.next_offset, now.events
+    );
+    report.find(kind, place, detail);
 }
 
 /// Returns the ranges of the rows of a table that `truth` does not check. Checks that each range is
@@ -213,13 +275,13 @@ fn others(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, table: Table, report: 
     for (log, commits) in volumes_of(volumes, table) {
         for (version, commit) in commits.iter().enumerate() {
             let place = format!("{}/_delta_log/{version:020}.json", log.name());
-            for (partition, next) in commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#')) {
-                let known = reached.entry(partition.clone()).or_insert(*next);
-                if next < known {
+            for (partition, next, _) in moves(commit, &place, report) {
+                let known = reached.entry(partition.to_owned()).or_insert(next);
+                if next < *known {
                     let detail = format!("source {partition}: it was at offset {known} and moved to {next}");
                     report.find(FindingKind::PositionBack, place.as_str(), detail);
                 }
-                *known = *next;
+                *known = next;
             }
             for add in &commit.adds {
                 for (partition, (first, last, rows)) in add.offsets.iter().flatten() {

@@ -21,7 +21,7 @@ use strongroom_store::{Bucket, Store, layout};
 use strongroom_tlog::checkpoint::TreeHead;
 use strongroom_tlog::keys::Keys;
 
-use super::{FindingKind, ProofError, Report, is_linked};
+use super::{FindingKind, ProofError, Report, names_in};
 
 /// Number of objects whose legal holds are requested at the same time.
 const HOLDS_AT_ONCE: usize = 16;
@@ -38,6 +38,14 @@ pub(super) struct Found {
 /// Reads the records of retention and holds, and reports the invalid ones.
 pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Result<Found, ProofError> {
     let below = |path: &Path| path.strip_prefix(&site.root).unwrap_or(path).to_string_lossy().into_owned();
+    let folders = [
+        (layout::RETENTION, FindingKind::RetentionRecord),
+        (layout::HOLDS, FindingKind::HoldRecord),
+        (layout::DROPPED, FindingKind::DropRecord),
+    ];
+    for (folder, kind) in folders {
+        names_in(site, &site.root.join(folder), kind, report).await?;
+    }
     let FoundPolicy { policy, read: count, wrong } = policy::load(site, keys).await?;
     if let Some(wrong) = wrong {
         report.find(FindingKind::RetentionRecord, below(&wrong.path), wrong.fault.to_string());
@@ -151,8 +159,8 @@ pub(super) async fn report_truncated(
         // If the last of the stated commits exists now, it was made during this check. If a commit
         // before it is missing, that is a finding of another kind.
         let path = layout::commit(&site.volume(log), size - 1);
-        // The target of a link does not belong to the archive.
-        let is_elsewhere = there.is_none() && is_linked(site, &path);
+        // What a link leads to is not the archive's.
+        let is_elsewhere = there.is_none() && site.is_linked(&path);
         let exists = site.store.exists(&path).await;
         if exists.map_err(|source| ProofError::Read { path, source })? && !is_elsewhere {
             continue;
@@ -201,6 +209,7 @@ pub(super) fn with_dropped<'v>(
             adds: vec![add],
             txns,
             counts: None,
+            is_ours: false,
             volumes: BTreeMap::new(),
             events_format: None,
             table: Map::new(),

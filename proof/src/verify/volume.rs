@@ -28,6 +28,7 @@ pub(crate) async fn check(
     report: &mut Report,
 ) -> Result<Vec<CommitFacts>, ProofError> {
     let volume = site.volume(log);
+    names_in(site, &volume, FindingKind::CommitMissing, report).await?;
     let names = names_in(site, &layout::delta_log(&volume), FindingKind::CommitMissing, report).await?;
     let mut versions: Vec<u64> = names.iter().filter_map(|name| layout::commit_version(name)).collect();
     versions.sort_unstable();
@@ -58,7 +59,7 @@ pub(crate) async fn check(
     let mut closed = false;
     while let Some(bytes) = read.next().await {
         let place = format!("{}/_delta_log/{:020}.json", log.name(), commits.len());
-        let (commit, faults) = facts::parse(&bytes?, commits.is_empty());
+        let (commit, faults) = facts::parse(&bytes?, commits.is_empty(), Some(log.table));
         for CommitFault { kind, line, detail } in faults {
             let place = line.map_or(place.clone(), |line| format!("{place}, line {line}"));
             report.find(finding_kind(kind), place, detail);

@@ -9,11 +9,12 @@ mod encode;
 mod grid;
 
 use std::io::{self, BufWriter, Write};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
-use futures::StreamExt;
+use futures::{FutureExt as _, StreamExt};
 
 use crate::error::{QueryError, Result};
 use crate::session::{Answer, QueryStats};
@@ -110,10 +111,12 @@ pub async fn write_answer(
 }
 
 async fn next_batch(answer: &mut Answer) -> Result<Option<RecordBatch>> {
-    match answer.rows.next().await {
-        Some(Ok(batch)) => Ok(Some(batch)),
-        Some(Err(error)) => Err(answer.failure(error)),
-        None => Ok(None),
+    // `guarded` has caught what the decoder of a file panics on; this is for what is above a scan.
+    match AssertUnwindSafe(answer.rows.next()).catch_unwind().await {
+        Ok(Some(Ok(batch))) => Ok(Some(batch)),
+        Ok(Some(Err(error))) => Err(answer.failure(error)),
+        Ok(None) => Ok(None),
+        Err(_) => Err(QueryError::Panicked),
     }
 }
 

@@ -565,6 +565,20 @@ impl<'a> Renderer<'a> {
 
     /// Appends what the columns alone render to.
     pub fn columns(&self, row: usize, out: &mut Vec<u8>) {
+        let open = self.before_bodies(row, out);
+        self.text("requestObject", index::REQUEST_OBJECT, row, open, out);
+        self.text("responseObject", index::RESPONSE_OBJECT, row, open, out);
+        self.after_bodies(row, open, out);
+    }
+
+    /// Like [`columns`](Self::columns), for an event without bodies.
+    pub fn columns_without_bodies(&self, row: usize, out: &mut Vec<u8>) {
+        let open = self.before_bodies(row, out);
+        self.after_bodies(row, open, out);
+    }
+
+    /// Returns the position after the event's opening brace and shape.
+    fn before_bodies(&self, row: usize, out: &mut Vec<u8>) -> usize {
         out.push(b'{');
         out.extend_from_slice(self.string(index::SHAPE, row).unwrap_or(events::SHAPE_DEFAULT).as_bytes());
         let open = out.len();
@@ -617,8 +631,10 @@ impl<'a> Renderer<'a> {
             }
         });
         debug_assert!(out.len() >= before);
-        self.text("requestObject", index::REQUEST_OBJECT, row, open, out);
-        self.text("responseObject", index::RESPONSE_OBJECT, row, open, out);
+        open
+    }
+
+    fn after_bodies(&self, row: usize, open: usize, out: &mut Vec<u8>) {
         timestamp("requestReceivedTimestamp", self.received, row, open, out);
         timestamp("stageTimestamp", self.stage, row, open, out);
         self.text("annotations", index::ANNOTATIONS, row, open, out);

@@ -141,6 +141,8 @@ pub(crate) struct Echoes {
     is_full: bool,
     /// How many bytes may still be searched.
     left: usize,
+    /// Something was not searched, because there was too much of it.
+    is_cut_short: bool,
     /// The longest text in which they are searched for. A longer one is in none.
     longest: usize,
 }
@@ -149,7 +151,13 @@ impl Echoes {
     /// Collects the strings and numbers of the values that were replaced, what the strings are the
     /// base64 of, and their own base64. They begin at `starts`, and are known to be JSON.
     pub(crate) fn of(text: &[u8], starts: impl Iterator<Item = usize>, longest: usize) -> Echoes {
-        let mut echoes = Echoes { texts: Vec::new(), is_full: false, left: SEARCH_BYTES_MAX, longest };
+        let mut echoes = Echoes {
+            texts: Vec::new(),
+            is_full: false,
+            left: SEARCH_BYTES_MAX,
+            is_cut_short: false,
+            longest,
+        };
         for start in starts {
             // The values were read before, so nothing fails here.
             let _ = echoes.collect(text, start, 0);
@@ -215,12 +223,18 @@ impl Echoes {
         }
     }
 
+    /// Whether a text was taken to contain a replaced one without a search.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.is_cut_short
+    }
+
     /// Whether a text may contain a replaced one.
     pub(crate) fn may_be_in(&mut self, text: &[u8]) -> bool {
         if text.len() < ECHO_BYTES_MIN || self.texts.is_empty() {
             return self.is_full;
         }
         let Some(left) = self.left.checked_sub(self.texts.len().saturating_mul(text.len())) else {
+            self.is_cut_short = true;
             return true;
         };
         self.left = left;

@@ -4,6 +4,11 @@
 //! because of what was replaced: an annotation that repeats a value, a collector's member beside the
 //! event, a parent of what the mark has no room for, the name of a user in the rest of the event.
 //!
+//! Most events differ from others in their bodies alone. So an event without its bodies, its
+//! *envelope*, can be judged once for many events, and then only the bodies of each are walked over.
+//! The result is that of the whole event: what is replaced in an envelope does not depend on the
+//! bodies, but for strings that repeat a value, and those are searched for.
+//!
 //! Invariant: an event is returned as edited only with a mark that names what was edited. Nothing is
 //! kept between events.
 
@@ -16,7 +21,7 @@ use thiserror::Error;
 use crate::cipher::CipherError;
 use crate::detect::Detector;
 use crate::echo::Echoes;
-use crate::edit::{Candidate, Context, PARAMETERS_END, Walk};
+use crate::edit::{Candidate, Context, Edited, PARAMETERS_END, Walk};
 use crate::graph::{Action, Patterns};
 use crate::implied::Implied;
 use crate::json::{self, Broken};
@@ -29,6 +34,8 @@ use crate::token::Token;
 
 /// Maximum number of walks over one event.
 const WALKS_MAX: usize = 8;
+/// The members of an event that are its bodies.
+const BODIES: [&str; 2] = [Root::RequestObject.as_str(), Root::ResponseObject.as_str()];
 
 /// Why an event cannot be written under the policy: what the policy names may be in it, and cannot
 /// be found for certain. The event has to be encrypted whole.
@@ -60,6 +67,33 @@ impl From<Broken> for Unreadable {
 #[derive(Clone, Debug)]
 pub struct Redacted {
     pub event: Vec<u8>,
+    pub mark: Redaction,
+    pub counts: Counts,
+}
+
+/// What a policy keeps of an event without its bodies, if it keeps all of it.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// Strings that are kept unless one of them repeats a value that is replaced in a body, each with
+    /// the length of its literal.
+    texts: Vec<(Vec<u8>, usize)>,
+}
+
+/// What becomes of the bodies of an event whose envelope is kept.
+#[derive(Clone, Debug)]
+pub enum RedactedBodies {
+    /// Nothing in them is to be changed.
+    Kept,
+    Edited(EditedBodies),
+    /// Only the whole event says what becomes of it.
+    Unknown,
+}
+
+/// Bodies as they may be written.
+#[derive(Clone, Debug)]
+pub struct EditedBodies {
+    /// `requestObject` and `responseObject`.
+    pub bodies: [Edited; 2],
     pub mark: Redaction,
     pub counts: Counts,
 }
@@ -190,32 +224,123 @@ impl Redactor {
     /// # Errors
     /// Like [`redact`](Self::redact).
     pub fn redact_as(&self, event: &[u8], applicable: &Applicable) -> Result<Option<Redacted>, Unreadable> {
-        let form = applicable.form;
-        if applicable.patterns.is_empty() && self.detectors.is_empty() {
+        if self.is_idle(applicable) {
             return Ok(None);
         }
         if std::str::from_utf8(event).is_err() {
             return Err(Unreadable::NotUtf8);
         }
+        let edited =
+            |walk: &Walk<'_, '_>, mark| Redacted { event: walk.edited(), mark, counts: counts(walk) };
+        self.edit(event, applicable, &Envelope { texts: Vec::new() }, edited).map_err(|unedited| {
+            match unedited {
+                Unedited::Unreadable(unreadable) => unreadable,
+                Unedited::Repeated => Unreadable::Mark,
+            }
+        })
+    }
+
+    /// Judges an event without bodies. `None` if something in it is to be changed, or it cannot be
+    /// read for certain.
+    pub fn envelope(&self, event: &str, applicable: &Applicable) -> Option<Envelope> {
+        if self.is_idle(applicable) {
+            return Some(Envelope { texts: Vec::new() });
+        }
+        let no_forced = Forced::new();
+        let walk = Walk::record(event.as_bytes(), self.context(applicable, &no_forced, &[])).ok()?;
+        if !walk.replaced.is_empty() || !walk.beside.is_empty() {
+            return None;
+        }
+        let literals = walk.candidates.iter().map(|candidate| candidate.literal);
+        let texts =
+            literals.map(|(start, end)| (json::unescape(&walk.text()[start..end]).into_owned(), end - start));
+        Some(Envelope { texts: texts.collect() })
+    }
+
+    /// Returns what becomes of `requestObject` and `responseObject` of an event with this envelope.
+    /// Each body has to be one JSON value, without white space around it.
+    pub fn redact_bodies(
+        &self,
+        bodies: [Option<&str>; 2],
+        applicable: &Applicable,
+        envelope: &Envelope,
+    ) -> RedactedBodies {
+        if self.is_idle(applicable) {
+            return RedactedBodies::Kept;
+        }
+        let mut event =
+            Vec::with_capacity(64 + bodies.iter().flatten().map(|body| body.len()).sum::<usize>());
+        let mut extents = [None; 2];
+        event.push(b'{');
+        for ((name, body), extent) in BODIES.into_iter().zip(bodies).zip(&mut extents) {
+            let Some(body) = body else { continue };
+            event.extend_from_slice(if event.len() > 1 { b",\"" } else { b"\"" });
+            event.extend_from_slice(name.as_bytes());
+            event.extend_from_slice(b"\":");
+            *extent = Some((event.len(), event.len() + body.len()));
+            event.extend_from_slice(body.as_bytes());
+        }
+        event.push(b'}');
+        let edited = |walk: &Walk<'_, '_>, mark| {
+            let bodies = extents.map(|extent| match extent {
+                Some((start, end)) => walk.edited_part(start, end),
+                None => Some(Edited::Kept),
+            });
+            match bodies {
+                [Some(request), Some(response)] => {
+                    let bodies = [request, response];
+                    RedactedBodies::Edited(EditedBodies { bodies, mark, counts: counts(walk) })
+                }
+                _ => RedactedBodies::Unknown,
+            }
+        };
+        match self.edit(&event, applicable, envelope, edited) {
+            Ok(edited) => edited.unwrap_or(RedactedBodies::Kept),
+            Err(_) => RedactedBodies::Unknown,
+        }
+    }
+
+    /// Whether nothing is replaced in any event to which this applies.
+    fn is_idle(&self, applicable: &Applicable) -> bool {
+        applicable.patterns.is_empty() && self.detectors.is_empty()
+    }
+
+    fn context<'c>(
+        &'c self,
+        applicable: &'c Applicable,
+        forced: &'c Forced,
+        names: &'c [Vec<u8>],
+    ) -> Context<'c> {
+        Context {
+            graph: self.policy.graph(applicable.form),
+            applicable: &applicable.patterns,
+            detectors: &self.detectors,
+            form: applicable.form,
+            keeps_cells: applicable.keeps_cells,
+            has_revisions: applicable.has_revisions,
+            keeps_messages: applicable.keeps_messages,
+            key: self.keys.current(),
+            forced,
+            names,
+            names_label: self.names_label.unwrap_or_default(),
+            texts: 0,
+        }
+    }
+
+    /// Walks over an event until nothing more has to go, and gives the last walk and its mark to
+    /// `finish`. `None` if nothing is to be changed.
+    fn edit<T>(
+        &self,
+        event: &[u8],
+        applicable: &Applicable,
+        envelope: &Envelope,
+        finish: impl FnOnce(&Walk<'_, '_>, Redaction) -> T,
+    ) -> Result<Option<T>, Unedited> {
+        let impossible = Unedited::Unreadable(Unreadable::Mark);
         let (mut forced, mut names) = (Forced::new(), Vec::new());
         for _ in 0..WALKS_MAX {
-            let walk = Walk::record(
-                event,
-                Context {
-                    graph: self.policy.graph(form),
-                    applicable: &applicable.patterns,
-                    detectors: &self.detectors,
-                    form,
-                    keeps_cells: applicable.keeps_cells,
-                    has_revisions: applicable.has_revisions,
-                    keeps_messages: applicable.keeps_messages,
-                    key: self.keys.current(),
-                    forced: &forced,
-                    names: &names,
-                    names_label: self.names_label.unwrap_or_default(),
-                    texts: 0,
-                },
-            )?;
+            let walk = Walk::record(event, self.context(applicable, &forced, &names))
+                .map_err(|broken| Unedited::Unreadable(broken.into()))?;
             if walk.replaced.is_empty() {
                 return Ok(None);
             }
@@ -226,23 +351,21 @@ impl Redactor {
                     continue;
                 }
             }
-            let mut more = repeating(&walk);
+            let mut more = repeating(&walk, envelope)?;
             if more.is_empty() {
                 match pointers::mark(self.id, event, &walk.nodes, &walk.replaced) {
-                    Ok(mark) => {
-                        return Ok(Some(Redacted { event: walk.edited(), mark, counts: counts(&walk) }));
-                    }
+                    Ok(mark) => return Ok(Some(finish(&walk, mark))),
                     Err(Unmarked::Drop(parents)) => more = parents,
-                    Err(Unmarked::Impossible) => return Err(Unreadable::Mark),
+                    Err(Unmarked::Impossible) => return Err(impossible),
                 }
             }
             let before = forced.len();
             forced.extend(more);
             if forced.len() == before {
-                return Err(Unreadable::Mark);
+                return Err(impossible);
             }
         }
-        Err(Unreadable::Mark)
+        Err(impossible)
     }
 
     /// Returns the names of users that were replaced, each once, the longest first.
@@ -282,18 +405,29 @@ impl Redactor {
     }
 }
 
-/// Returns what was kept and may repeat what was replaced.
-fn repeating(walk: &Walk<'_, '_>) -> Forced {
+/// Why an event was not edited.
+enum Unedited {
+    Unreadable(Unreadable),
+    /// A string of the envelope may repeat a value.
+    Repeated,
+}
+
+/// Returns what was kept and may repeat what was replaced. An error if the envelope may, or if there
+/// is too much of both to search.
+fn repeating(walk: &Walk<'_, '_>, envelope: &Envelope) -> Result<Forced, Unedited> {
     let mut more: Forced = walk.beside.iter().map(|at| (*at, Implied::Beside.label())).collect();
-    if !walk.candidates.is_empty() {
+    if !walk.candidates.is_empty() || !envelope.texts.is_empty() {
         let length = |Candidate { literal: (start, end), text, .. }: &Candidate| {
             text.as_ref().map_or(end - start, Vec::len)
         };
         let lengths = walk.candidates.iter().map(length);
-        let longest = lengths.max().unwrap_or_default();
+        let longest = lengths.chain(envelope.texts.iter().map(|(_, length)| *length)).max();
         let starts = walk.replaced.iter().map(|replaced| replaced.start);
         let starts = starts.filter(|start| !walk.renamed.contains(start));
-        let mut echoes = Echoes::of(walk.text(), starts, longest);
+        let mut echoes = Echoes::of(walk.text(), starts, longest.unwrap_or_default());
+        if envelope.texts.iter().any(|(text, _)| echoes.may_be_in(text)) {
+            return Err(Unedited::Repeated);
+        }
         for Candidate { literal: (start, end), text, at, label } in &walk.candidates {
             if more.contains_key(at) {
                 continue;
@@ -303,8 +437,11 @@ fn repeating(walk: &Walk<'_, '_>) -> Forced {
                 more.insert(*at, *label);
             }
         }
+        if echoes.is_cut_short() && !envelope.texts.is_empty() {
+            return Err(Unedited::Repeated);
+        }
     }
-    more
+    Ok(more)
 }
 
 fn counts(walk: &Walk<'_, '_>) -> Counts {

@@ -26,6 +26,7 @@ mod imports;
 mod ingest;
 mod kafka;
 mod layers;
+mod markers;
 mod meaning;
 mod next_steps;
 mod outsiders;

@@ -19,7 +19,7 @@ use strongroom_schemas::events::index;
 use strongroom_schemas::rejects;
 
 /// The two columns with what is around a record.
-const AROUND: [usize; 2] = [index::FRAME_BEFORE, index::FRAME_AFTER];
+pub const AROUND: [usize; 2] = [index::FRAME_BEFORE, index::FRAME_AFTER];
 
 /// A record of the block.
 #[derive(Clone, Copy)]

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::cipher::CipherError;
 use crate::detect::Detector;
-use crate::echo::Echoes;
+use crate::echo::{Echoes, Kept};
 use crate::edit::{Candidate, Context, Edited, PARAMETERS_END, Walk};
 use crate::graph::{Action, Patterns};
 use crate::implied::Implied;
@@ -74,9 +74,8 @@ pub struct Redacted {
 /// What a policy keeps of an event without its bodies, if it keeps all of it.
 #[derive(Clone, Debug)]
 pub struct Envelope {
-    /// Strings that are kept unless one of them repeats a value that is replaced in a body, each with
-    /// the length of its literal.
-    texts: Vec<(Vec<u8>, usize)>,
+    /// Strings that are kept unless one of them repeats a value that is replaced in a body.
+    texts: Vec<Vec<u8>>,
 }
 
 /// What becomes of the bodies of an event whose envelope is kept.
@@ -230,13 +229,14 @@ impl Redactor {
         if std::str::from_utf8(event).is_err() {
             return Err(Unreadable::NotUtf8);
         }
-        let edited =
-            |walk: &Walk<'_, '_>, mark| Redacted { event: walk.edited(), mark, counts: counts(walk) };
-        self.edit(event, applicable, &Envelope { texts: Vec::new() }, edited).map_err(|unedited| {
-            match unedited {
-                Unedited::Unreadable(unreadable) => unreadable,
-                Unedited::Repeated => Unreadable::Mark,
-            }
+        let edited = self.edit(event, applicable, &Envelope { texts: Vec::new() }, |walk, mark| Redacted {
+            event: walk.edited(),
+            mark,
+            counts: counts(walk),
+        });
+        edited.map_err(|unedited| match unedited {
+            Unedited::Unreadable(unreadable) => unreadable,
+            Unedited::Repeated => Unreadable::Mark,
         })
     }
 
@@ -252,8 +252,7 @@ impl Redactor {
             return None;
         }
         let literals = walk.candidates.iter().map(|candidate| candidate.literal);
-        let texts =
-            literals.map(|(start, end)| (json::unescape(&walk.text()[start..end]).into_owned(), end - start));
+        let texts = literals.map(|(start, end)| json::unescape(&walk.text()[start..end]).into_owned());
         Some(Envelope { texts: texts.collect() })
     }
 
@@ -274,14 +273,14 @@ impl Redactor {
         event.push(b'{');
         for ((name, body), extent) in BODIES.into_iter().zip(bodies).zip(&mut extents) {
             let Some(body) = body else { continue };
-            event.extend_from_slice(if event.len() > 1 { b",\"" } else { b"\"" });
+            event.extend_from_slice(if event.len() > 1 { &b",\""[..] } else { b"\"" });
             event.extend_from_slice(name.as_bytes());
             event.extend_from_slice(b"\":");
             *extent = Some((event.len(), event.len() + body.len()));
             event.extend_from_slice(body.as_bytes());
         }
         event.push(b'}');
-        let edited = |walk: &Walk<'_, '_>, mark| {
+        let edited = self.edit(&event, applicable, envelope, |walk, mark| {
             let bodies = extents.map(|extent| match extent {
                 Some((start, end)) => walk.edited_part(start, end),
                 None => Some(Edited::Kept),
@@ -293,8 +292,8 @@ impl Redactor {
                 }
                 _ => RedactedBodies::Unknown,
             }
-        };
-        match self.edit(&event, applicable, envelope, edited) {
+        });
+        match edited {
             Ok(edited) => edited.unwrap_or(RedactedBodies::Kept),
             Err(_) => RedactedBodies::Unknown,
         }
@@ -417,23 +416,20 @@ enum Unedited {
 fn repeating(walk: &Walk<'_, '_>, envelope: &Envelope) -> Result<Forced, Unedited> {
     let mut more: Forced = walk.beside.iter().map(|at| (*at, Implied::Beside.label())).collect();
     if !walk.candidates.is_empty() || !envelope.texts.is_empty() {
-        let length = |Candidate { literal: (start, end), text, .. }: &Candidate| {
-            text.as_ref().map_or(end - start, Vec::len)
+        let said = |Candidate { literal: (start, end), text, .. }: &Candidate| match text {
+            Some(text) => text.clone(),
+            None => json::unescape(&walk.text()[*start..*end]).into_owned(),
         };
-        let lengths = walk.candidates.iter().map(length);
-        let longest = lengths.chain(envelope.texts.iter().map(|(_, length)| *length)).max();
+        let said: Vec<Vec<u8>> = walk.candidates.iter().map(said).collect();
+        let kept = Kept::of(envelope.texts.iter().chain(&said).map(Vec::as_slice));
         let starts = walk.replaced.iter().map(|replaced| replaced.start);
         let starts = starts.filter(|start| !walk.renamed.contains(start));
-        let mut echoes = Echoes::of(walk.text(), starts, longest.unwrap_or_default());
-        if envelope.texts.iter().any(|(text, _)| echoes.may_be_in(text)) {
+        let mut echoes = Echoes::of(walk.text(), starts, &kept);
+        if envelope.texts.iter().any(|text| echoes.may_be_in(text)) {
             return Err(Unedited::Repeated);
         }
-        for Candidate { literal: (start, end), text, at, label } in &walk.candidates {
-            if more.contains_key(at) {
-                continue;
-            }
-            let said = json::unescape(&walk.text()[*start..*end]);
-            if echoes.may_be_in(text.as_deref().unwrap_or(&said)) {
+        for (Candidate { at, label, .. }, said) in walk.candidates.iter().zip(&said) {
+            if !more.contains_key(at) && echoes.may_be_in(said) {
                 more.insert(*at, *label);
             }
         }

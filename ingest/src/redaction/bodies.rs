@@ -100,7 +100,7 @@ fn spliced(column: &StringArray, edits: &[(usize, &Edited)]) -> Result<StringArr
     ends.push(0);
     let mut present: Vec<bool> = (0..column.len()).map(|row| column.is_valid(row)).collect();
     let mut next = 0;
-    let mut copy = |rows: std::ops::Range<usize>, bytes: &mut Vec<u8>, ends: &mut Vec<i32>| {
+    let copy = |rows: std::ops::Range<usize>, bytes: &mut Vec<u8>, ends: &mut Vec<i32>| {
         let shift = i64::try_from(bytes.len()).map_err(too_long)? - i64::from(offsets[rows.start]);
         bytes.extend_from_slice(&values[offsets[rows.start] as usize..offsets[rows.end] as usize]);
         for end in &offsets[rows.start + 1..=rows.end] {

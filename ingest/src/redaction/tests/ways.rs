@@ -263,7 +263,7 @@ fn some_line(
     };
     let text = event(r#""kind":"Event","apiVersion":"audit.k8s.io/v1","#);
     let string = |text: &str| serde_json::to_string(text).expect("a string");
-    match how {
+    match *how {
         0..=9 => text,
         10 => format!("2026-03-02T10:00:00.000000001Z stdout F {text}"),
         11 => {

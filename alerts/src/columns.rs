@@ -69,7 +69,7 @@ pub(crate) enum Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    fn of(array: &'a ArrayRef) -> Option<Text<'a>> {
+    pub(crate) fn of(array: &'a ArrayRef) -> Option<Text<'a>> {
         match array.data_type() {
             DataType::Dictionary(key, _) if **key == DataType::Int32 => {
                 let dictionary = array.as_dictionary::<Int32Type>();

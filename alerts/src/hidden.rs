@@ -15,14 +15,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, RecordBatch};
 use strongroom_bodies::binding::SUBJECT_LISTS;
 use strongroom_schemas::events::{self, index};
 use strongroom_schemas::marked::SOME_ITEMS;
 use strongroom_schemas::marks::Redaction;
 
-use crate::columns::MatchError;
+use crate::columns::{MatchError, Text};
 use crate::expr::Expr;
 use crate::fields::{Body, Exec, Field, Path};
 use crate::matcher::Matcher;
@@ -136,15 +135,14 @@ impl Hidden {
     /// Those of [`Matcher::may_match`].
     pub fn see(&mut self, matcher: &mut Matcher, batch: &RecordBatch) -> Result<(), MatchError> {
         let column = batch.column_by_name(events::REDACTION);
-        let Some(marks) = column.and_then(|column| column.as_string_opt::<i32>()) else { return Ok(()) };
-        if marks.null_count() == marks.len() {
-            return Ok(());
-        }
+        let Some(column) = column.filter(|column| column.null_count() < column.len()) else { return Ok(()) };
+        let Some(marks) = Text::of(column) else { return Ok(()) };
         let mut may_match = matcher.may_match_by_rule(batch)?;
         may_match.sort_unstable();
-        for row in (0..marks.len()).filter(|row| marks.is_valid(*row)) {
+        for row in 0..batch.num_rows() {
+            let Some(mark) = marks.get(row) else { continue };
             self.events += 1;
-            let hidden = self.hidden_by(marks.value(row));
+            let hidden = self.hidden_by(mark);
             for at in hidden.iter().copied() {
                 let asked = &self.asked[at];
                 if !asked.is_body || may_match.binary_search(&(row, asked.base)).is_ok() {
@@ -335,7 +333,8 @@ fn name_of(field: &Field) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use arrow_array::{ArrayRef, StringArray};
+    use arrow_array::types::Int32Type;
+    use arrow_array::{ArrayRef, DictionaryArray};
     use strongroom_decode::decode_bytes;
 
     use super::*;
@@ -405,7 +404,8 @@ correlation:
         let decoded = decode_bytes(line.repeat(marks.len()).as_bytes(), "c", "file/f").unwrap();
         let mut columns = decoded.events.columns().to_vec();
         columns[index::REDACTION] =
-            Arc::new(marks.iter().map(|mark| mark.as_deref()).collect::<StringArray>()) as ArrayRef;
+            Arc::new(marks.iter().map(|mark| mark.as_deref()).collect::<DictionaryArray<Int32Type>>())
+                as ArrayRef;
         let batch = RecordBatch::try_new(decoded.events.schema(), columns).unwrap();
         let mut hidden = Hidden::new(&rules);
         hidden.see(&mut Matcher::new(Arc::clone(&rules)), &batch).unwrap();

@@ -396,6 +396,38 @@ impl<'a> Renderer<'a> {
         self.by_form(&form, form.event(), row, out).map(|()| true)
     }
 
+    /// Appends what a row's form writes around the event: its literals and the row's items, as they
+    /// are before a region escapes them. Times are left out, and so is a newline that ends the string
+    /// in which the event is. Returns `false` for a row without a form, and for one that may have more
+    /// around its event.
+    pub fn around_event(&self, row: usize, out: &mut Vec<u8>) -> bool {
+        let Some(Ok(form)) = self.string(index::FORM, row).map(|form| self.form(form)) else { return false };
+        let values = self.form_values.as_ref().and_then(|values| values.get(row));
+        let (mut items, event) = (values.into_iter().flatten(), form.event());
+        let mut regions = 0_usize;
+        for (at, segment) in form.segments().iter().enumerate() {
+            let is_around = !event.contains(&at);
+            match segment {
+                Segment::Literal(literal) if is_around => {
+                    let ends_string = at == event.end && regions > 0;
+                    let rest = literal.strip_prefix('\n').filter(|_| ends_string).unwrap_or(literal);
+                    out.extend_from_slice(rest.as_bytes());
+                }
+                Segment::Item(_) => {
+                    let item = items.next().flatten();
+                    if is_around {
+                        out.extend_from_slice(item.unwrap_or_default().as_bytes());
+                    }
+                }
+                Segment::Open(_) => regions += 1,
+                Segment::Close => regions = regions.saturating_sub(1),
+                Segment::Column(..) if is_around => return false,
+                Segment::Literal(_) | Segment::Column(..) | Segment::Copy(..) => {}
+            }
+        }
+        true
+    }
+
     /// Returns what is wrong with the columns that mark a row: `form_values` without a form,
     /// `redaction` and `faults`. A form that gives no record is not reported here.
     pub fn wrong_marks(&self, row: usize) -> impl Iterator<Item = &'static str> + use<> {
@@ -566,6 +598,20 @@ impl<'a> Renderer<'a> {
 
     /// Appends what the columns alone render to.
     pub fn columns(&self, row: usize, out: &mut Vec<u8>) {
+        let open = self.before_bodies(row, out);
+        self.text("requestObject", index::REQUEST_OBJECT, row, open, out);
+        self.text("responseObject", index::RESPONSE_OBJECT, row, open, out);
+        self.after_bodies(row, open, out);
+    }
+
+    /// Like [`columns`](Self::columns), for an event without bodies.
+    pub fn columns_without_bodies(&self, row: usize, out: &mut Vec<u8>) {
+        let open = self.before_bodies(row, out);
+        self.after_bodies(row, open, out);
+    }
+
+    /// Returns the position after the event's opening brace and shape.
+    fn before_bodies(&self, row: usize, out: &mut Vec<u8>) -> usize {
         out.push(b'{');
         out.extend_from_slice(self.string(index::SHAPE, row).unwrap_or(events::SHAPE_DEFAULT).as_bytes());
         let open = out.len();
@@ -618,8 +664,10 @@ impl<'a> Renderer<'a> {
             }
         });
         debug_assert!(out.len() >= before);
-        self.text("requestObject", index::REQUEST_OBJECT, row, open, out);
-        self.text("responseObject", index::RESPONSE_OBJECT, row, open, out);
+        open
+    }
+
+    fn after_bodies(&self, row: usize, open: usize, out: &mut Vec<u8>) {
         timestamp("requestReceivedTimestamp", self.received, row, open, out);
         timestamp("stageTimestamp", self.stage, row, open, out);
         self.text("annotations", index::ANNOTATIONS, row, open, out);

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array as _, BooleanArray, DictionaryArray, RecordBatch, StringArray};
-use arrow_schema::ArrowError;
+use arrow_schema::{ArrowError, DataType};
 use chrono::Utc;
 use strongroom_alerts::{Hidden, Matcher, RuleSet};
 use strongroom_archive::{Archive, EventSelection};
@@ -30,6 +30,7 @@ use strongroom_schemas::{Table, marked, rejects};
 
 use crate::error::IngestError;
 use crate::pipeline::{BLOCK_LINES_MAX, block_bytes};
+use crate::redaction::merge::dictionary;
 use crate::redaction::surroundings::Surroundings;
 use crate::replay::Span;
 use crate::source::{BlockBounds, FileError, Input, Stream};
@@ -283,7 +284,10 @@ impl<'r> Previewer<'r> {
         drop(self.records.finish()?);
         if marks.iter().any(Option::is_some) {
             let mut columns = batch.columns().to_vec();
-            columns[index::REDACTION] = Arc::new(StringArray::from(marks));
+            columns[index::REDACTION] = match batch.column(index::REDACTION).data_type() {
+                DataType::Dictionary(..) => dictionary(&marks)?,
+                _ => Arc::new(StringArray::from(marks)),
+            };
             let marked = RecordBatch::try_new(batch.schema(), columns)?;
             let seen = self.preview.hidden.see(&mut self.matcher, &marked);
             seen.map_err(|error| ArrowError::SchemaError(error.to_string()))?;

@@ -10,10 +10,10 @@
 //! - A redacted row is what the decoder makes of the redacted event alone, without the wrapper that
 //!   it came in, because a wrapper may repeat values. It keeps its offset, source and cluster.
 //!   Other rows of the same line lose the wrapper as well.
-//! - Of events without bodies that are alike, only one is edited, and the others get its changed
-//!   columns. Events are alike if they have equal values in all columns that a policy may change or
-//!   search, and if their columns alone give their records. The record of each event is still
-//!   rendered and hashed on its own.
+//! - Events without bodies that are alike are edited once. They have equal values in all columns that
+//!   a policy may change or search, and what their columns render to is their record, so the others
+//!   get the columns of the first. Each record is hashed as it is rendered. Of events with bodies,
+//!   the rest is judged once in the same way ([`bodies`]).
 //! - A row whose event cannot be edited becomes an encrypted reject, and under a policy every reject
 //!   is encrypted. Nothing is left out, and nothing is written in clear because a step failed.
 //! - Redaction does not change the identity of an event. If the identity of the redacted event
@@ -23,8 +23,9 @@
 //! with the same result, apart from the random bytes in what is encrypted.
 
 mod around;
+mod bodies;
 mod gate;
-mod merge;
+pub(crate) mod merge;
 pub(crate) mod surroundings;
 
 use std::collections::HashMap;
@@ -41,11 +42,12 @@ use strongroom_decode::render::{Renderer, RowFault};
 use strongroom_decode::{DecodedBlock, DecoderConfig, HashedLater, RecordDecoder};
 use strongroom_lines::frame::Origin;
 use strongroom_lines::{Reason, without_input};
-use strongroom_redact::{CONTEXT_REJECT, Form, Redactor, Root};
+use strongroom_redact::{CONTEXT_REJECT, Form, RedactedBodies, Redactor, Root};
 use strongroom_schemas::events::index;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash, redacted_leaf_hash};
 use strongroom_schemas::rejects;
 
+use self::bodies::{ChangedBodies, Envelopes};
 use self::gate::{Gate, Likeness, ProbablyChanged, columns_of, dictionary_value};
 pub use self::merge::leave_out;
 use self::merge::{
@@ -91,14 +93,20 @@ impl RedactionCounts {
 pub struct Redaction {
     redactor: Arc<Redactor>,
     records: RecordDecoder,
+    /// Every event is edited whole. Tests compare the result with that of the shorter ways.
+    edits_whole: bool,
 }
 
 /// The rows of a block that a policy changes.
 pub struct Changes {
-    /// The rows that are changed, ascending, each with its row in `changed`. Several rows may have
-    /// the same row in `changed`: events without bodies that are alike.
+    /// The rows that are changed, ascending.
+    all: Vec<usize>,
+    /// Those in which only bodies are changed.
+    bodies: ChangedBodies,
+    /// The others, ascending, each with its row in `changed`. Events without bodies that are alike
+    /// are changed alike, so several rows may have the same one.
     rows: Vec<(usize, usize)>,
-    /// What the changed rows become, in the columns that are changed.
+    /// What the rows of `rows` become, in the columns that are changed.
     changed: RecordBatch,
     /// For each row of `changed`, the row that it was made of.
     originals: Vec<usize>,
@@ -126,7 +134,7 @@ enum Outcome {
 
 impl Redaction {
     pub fn new(redactor: Arc<Redactor>, config: DecoderConfig) -> Redaction {
-        Redaction { redactor, records: RecordDecoder::new(config) }
+        Redaction { redactor, records: RecordDecoder::new(config), edits_whole: false }
     }
 
     /// Matches rules on a block that is not redacted yet. Only the matched rows are redacted,
@@ -196,8 +204,9 @@ impl Redaction {
         let renderer = Renderer::new(events).map_err(|error| ArrowError::SchemaError(error.to_string()))?;
         let mut gate = Gate::new(&self.redactor, &origin.cluster, events);
         let mut changes = Changes::none(events);
-        let Changes { rows, originals, marks, hashes, unreadable, counts, is_google, .. } = &mut changes;
-        let mut known: HashMap<Likeness, Outcome> = HashMap::new();
+        let Changes { bodies, rows, originals, marks, hashes, unreadable, counts, is_google, .. } =
+            &mut changes;
+        let (mut known, mut envelopes) = (HashMap::<Likeness, Outcome>::new(), Envelopes::default());
         let mut surroundings = Surroundings::default();
         self.records.begin(origin);
         let all = 0..if only.is_none() { events.num_rows() } else { 0 };
@@ -206,8 +215,27 @@ impl Redaction {
             if !is_open && !surroundings.may_have_more(&renderer, row) {
                 continue;
             }
-            // Matched rows are few, so they are edited one by one.
-            let likeness = if only.is_none() { gate.likeness(&renderer, row) } else { None };
+            // The rows of a match are few, and are shown one by one.
+            let is_alone = only.is_some() || self.edits_whole;
+            let likeness = if is_alone { None } else { gate.likeness(&renderer, row) };
+            // What is around an event belongs to it alone.
+            let mut likeness =
+                likeness.filter(|_| !renderer.has_frame(row) || !surroundings.may_have_more(&renderer, row));
+            if gate.bodies(row).iter().any(Option::is_some)
+                && let Some(alike) = likeness.take().filter(|_| is_open)
+            {
+                match envelopes.redact(&self.redactor, &mut gate, &renderer, row, &alike) {
+                    RedactedBodies::Kept => continue,
+                    RedactedBodies::Edited(edited) => {
+                        counts.events += 1;
+                        counts.dropped += edited.counts.dropped;
+                        counts.tokenised += edited.counts.tokenised;
+                        bodies.push(row, edited);
+                        continue;
+                    }
+                    RedactedBodies::Unknown => {}
+                }
+            }
             match likeness.and_then(|likeness| known.get(&likeness)) {
                 Some(Outcome::Same) => continue,
                 Some(Outcome::Changed(at, dropped, tokenised)) => {
@@ -272,7 +300,10 @@ impl Redaction {
         changes.changed = with_marks(&self.records.finish()?, &changes.marks)?;
         changes.refuse_other_events(events)?;
         changes.counts.encrypted = changes.unreadable.len() as u64;
-        if only.is_none() && !changes.rows.is_empty() {
+        changes.all = changes.rows.iter().map(|(row, _)| *row).collect();
+        changes.all.extend_from_slice(changes.bodies.rows());
+        changes.all.sort_unstable();
+        if only.is_none() && !changes.all.is_empty() {
             changes.replaced = Some(replaced(events, &changes)?);
         }
         Ok(changes)
@@ -288,7 +319,7 @@ impl Redaction {
         origin: &Origin,
         token: &'s dyn Fn(&str) -> String,
     ) -> Result<Option<ShownRows<'s>>, IngestError> {
-        if changes.rows.is_empty() && changes.unreadable.is_empty() {
+        if changes.all.is_empty() && changes.unreadable.is_empty() {
             return Ok(None);
         }
         let shown = || -> Result<(RecordBatch, Vec<(usize, usize)>), ArrowError> {
@@ -296,7 +327,7 @@ impl Redaction {
                 Some(replaced) => {
                     let is_matched = |row: usize| matched.is_none_or(|rows| rows.binary_search(&row).is_ok());
                     let rows: Vec<usize> =
-                        changes.rows.iter().map(|(row, _)| *row).filter(|row| is_matched(*row)).collect();
+                        changes.all.iter().copied().filter(|row| is_matched(*row)).collect();
                     let wanted: Int64Array = rows.iter().map(|row| Some(*row as i64)).collect();
                     let columns = replaced.columns().iter().map(|column| take(column, &wanted, None));
                     let placed = RecordBatch::try_new(events.schema(), columns.collect::<Result<_, _>>()?)?;
@@ -363,7 +394,7 @@ impl Redaction {
     ) -> Result<(DecodedBlock, RedactionCounts), IngestError> {
         let counts = changes.counts;
         let DecodedBlock { events, rejects, mut record_hashes, unhashed, consumed, dialects } = decoded;
-        let changed = changes.rows.iter().map(|(row, _)| *row);
+        let changed = changes.all.iter().copied();
         let unreadable = changes.unreadable.iter().map(|(row, _)| *row);
         let beside = around::beside(&events, &rejects, changed.chain(unreadable));
         let beside = beside.map_err(|source| columns_error(origin, source))?;
@@ -458,6 +489,8 @@ fn token(redactor: &Redactor, value: &str) -> String {
 impl Changes {
     fn none(events: &RecordBatch) -> Changes {
         Changes {
+            all: Vec::new(),
+            bodies: ChangedBodies::default(),
             rows: Vec::new(),
             changed: events.slice(0, 0),
             originals: Vec::new(),
@@ -504,7 +537,7 @@ impl Changes {
             |fault: RowFault| ArrowError::SchemaError(format!("a row gives no record: {}", fault.as_str()));
         let (clear, replaced) = (renderer(events)?, self.replaced.as_ref().map(renderer).transpose()?);
         let mut record = Vec::new();
-        let mut changed = self.rows.iter().map(|(row, _)| *row).peekable();
+        let mut changed = self.all.iter().copied().peekable();
         for row in unhashed {
             while changed.next_if(|changed| *changed < row).is_some() {}
             if changed.peek() != Some(&row) {
@@ -523,6 +556,13 @@ impl Changes {
                 }
                 _ => self.hashes[*at],
             };
+        }
+        if let Some(replaced) = &replaced {
+            for (row, mark) in self.bodies.marks() {
+                record.clear();
+                replaced.record(row, &mut record).map_err(unrendered)?;
+                hashes[row] = redacted_leaf_hash(mark, &record);
+            }
         }
         Ok(())
     }

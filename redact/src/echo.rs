@@ -141,23 +141,73 @@ pub fn is_plain_authorization(name: &str, text: &str) -> bool {
     }
 }
 
-/// Replaced texts, which are searched for in the rest of the event.
-pub(crate) struct Echoes {
+/// The strings that are kept unless they repeat a replaced text, as far as it takes to know that most
+/// replaced texts are in none of them.
+pub(crate) struct Kept {
+    /// Which pairs of bytes there are; several pairs share a bit.
+    pairs: [u64; PAIR_BITS / 64],
+    /// The longest string. A longer text is in none.
+    longest: usize,
+    /// The longest stretch that may be base64. A longer text in base64 is in none.
+    longest_base64: usize,
+}
+
+const PAIR_BITS: usize = 4096;
+
+impl Kept {
+    pub(crate) fn of<'t>(strings: impl Iterator<Item = &'t [u8]>) -> Kept {
+        let mut kept = Kept { pairs: [0; PAIR_BITS / 64], longest: 0, longest_base64: 0 };
+        for string in strings {
+            kept.add(string);
+            if let Some(decoded) = from_base64(string) {
+                kept.add(&decoded);
+            }
+        }
+        kept
+    }
+
+    fn add(&mut self, string: &[u8]) {
+        self.longest = self.longest.max(string.len());
+        let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+        let stretches = string.split(|byte| !is_base64(byte)).map(<[u8]>::len);
+        self.longest_base64 = self.longest_base64.max(stretches.max().unwrap_or_default());
+        for bit in pairs(string) {
+            self.pairs[bit / 64] |= 1 << (bit % 64);
+        }
+    }
+
+    /// Whether a text may be in one of the strings.
+    fn may_have(&self, text: &[u8]) -> bool {
+        text.len() <= self.longest && pairs(text).all(|bit| self.pairs[bit / 64] & 1 << (bit % 64) != 0)
+    }
+}
+
+/// The bits of the pairs of bytes in a text.
+fn pairs(text: &[u8]) -> impl Iterator<Item = usize> {
+    text.iter()
+        .zip(text.iter().skip(1))
+        .map(|(one, next)| (usize::from(*one) << 5 ^ usize::from(*next)) % PAIR_BITS)
+}
+
+/// Texts that were replaced, to be searched for in what is left.
+pub(crate) struct Echoes<'k> {
     texts: Vec<Vec<u8>>,
     is_full: bool,
     /// How much may still be searched, see [`SEARCH_BYTES_MAX`].
     left: usize,
-    /// Length of the longest text that will be searched. No text contains a longer echo, so longer
-    /// ones are not collected.
-    longest: usize,
+    /// Something was not searched, because there was too much of it.
+    is_cut_short: bool,
+    /// The strings in which they are searched for.
+    kept: &'k Kept,
 }
 
-impl Echoes {
-    /// Collects the strings and numbers of the replaced values. For each string, it also collects
-    /// the text that the string decodes to if it is base64, and the base64 of the string. The
-    /// values begin at `starts`, and are known to be JSON.
-    pub(crate) fn of(text: &[u8], starts: impl Iterator<Item = usize>, longest: usize) -> Echoes {
-        let mut echoes = Echoes { texts: Vec::new(), is_full: false, left: SEARCH_BYTES_MAX, longest };
+impl<'k> Echoes<'k> {
+    /// Collects the strings and numbers of the values that were replaced, what the strings are the
+    /// base64 of, and their own base64. They begin at `starts`, and are known to be JSON. What is in
+    /// none of `kept` is left out.
+    pub(crate) fn of(text: &[u8], starts: impl Iterator<Item = usize>, kept: &'k Kept) -> Echoes<'k> {
+        let (left, is_cut_short) = (SEARCH_BYTES_MAX, false);
+        let mut echoes = Echoes { texts: Vec::new(), is_full: false, left, is_cut_short, kept };
         for start in starts {
             // The values were parsed before, so this cannot fail.
             let _ = echoes.collect(text, start, 0);
@@ -174,7 +224,7 @@ impl Echoes {
         match text.get(at) {
             Some(b'"') => {
                 let end = json::string_end(text, at)?;
-                let string = json::unescape(&text[at..end]).into_owned();
+                let string = json::unescape(&text[at..end]);
                 if let Some(decoded) = from_base64(&string) {
                     self.push_text(decoded.trim_ascii());
                 }
@@ -194,13 +244,12 @@ impl Echoes {
 
     fn push_text(&mut self, text: &[u8]) {
         self.push(text);
-        if text.len() >= ECHO_BYTES_MIN && text.len() / 3 * 4 <= self.longest {
-            // The last characters of an encoding without padding depend on the bytes that follow,
-            // so only whole groups of three bytes are encoded.
+        if text.len() >= ECHO_BYTES_MIN && text.len() / 3 * 4 <= self.kept.longest_base64 {
+            // The end depends on what follows, also without padding.
             let encoded = STANDARD_NO_PAD.encode(&text[..text.len() - text.len() % 3]);
             self.push(encoded.as_bytes());
         }
-        if text.len() <= self.longest && !text.iter().all(is_written_as_it_is) {
+        if text.len() <= self.kept.longest && !text.iter().all(is_written_as_it_is) {
             for quoted in quoted(text) {
                 self.push(&quoted);
             }
@@ -214,7 +263,7 @@ impl Echoes {
     }
 
     fn push(&mut self, text: &[u8]) {
-        if text.len() < ECHO_BYTES_MIN || text.len() > self.longest {
+        if text.len() < ECHO_BYTES_MIN || !self.kept.may_have(text) {
             return;
         }
         if self.texts.len() == ECHOES_MAX {
@@ -224,12 +273,18 @@ impl Echoes {
         }
     }
 
-    /// Returns true if a text contains a replaced text, or if that cannot be excluded.
+    /// Whether a text was taken to contain a replaced one without a search.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.is_cut_short
+    }
+
+    /// Whether a text may contain a replaced one.
     pub(crate) fn may_be_in(&mut self, text: &[u8]) -> bool {
         if text.len() < ECHO_BYTES_MIN || self.texts.is_empty() {
             return self.is_full;
         }
         let Some(left) = self.left.checked_sub(self.texts.len().saturating_mul(text.len())) else {
+            self.is_cut_short = true;
             return true;
         };
         self.left = left;
@@ -392,7 +447,10 @@ mod tests {
     #[test]
     fn replaced_texts_are_found_again() {
         let text = br#"{"a":["hunter\u0032","aHVudGVyMw==","a \"0123456789abcdef\"\n"],"n":1234567,"s":"x"}"#;
-        let mut echoes = Echoes::of(text, std::iter::once(0), usize::MAX);
+        let may_be_in = |found: &str| {
+            let kept = Kept::of(std::iter::once(found.as_bytes()));
+            Echoes::of(text, std::iter::once(0), &kept).may_be_in(found.as_bytes())
+        };
         for found in [
             "is hunter2.",
             "hunter3",
@@ -403,23 +461,24 @@ mod tests {
             r#"a \\\"0123456789abcdef\\\"\n"#,
             "a+%220123456789abcdef%22",
         ] {
-            assert!(echoes.may_be_in(found.as_bytes()), "{found}");
+            assert!(may_be_in(found), "{found}");
         }
         for other in ["", "x", "hunter", "hunter4"] {
-            assert!(!echoes.may_be_in(other.as_bytes()), "{other}");
+            assert!(!may_be_in(other), "{other}");
         }
         let many = format!(
             "[{}]",
             (0..=ECHOES_MAX).map(|at| (1_000_000 + at).to_string()).collect::<Vec<_>>().join(",")
         );
-        assert!(Echoes::of(many.as_bytes(), std::iter::once(0), usize::MAX).may_be_in(b"anything"));
-        // A search that would exceed the limit counts as a hit.
+        let kept = Kept::of([many.as_bytes(), b"anything"].into_iter());
+        assert!(Echoes::of(many.as_bytes(), std::iter::once(0), &kept).may_be_in(b"anything"));
+        // What is too much to be searched counts as found.
         let long = vec![b' '; SEARCH_BYTES_MAX / 2];
-        assert!(!Echoes::of(b"\"hunter2\"", std::iter::once(0), usize::MAX).may_be_in(&long));
-        assert!(
-            Echoes::of(b"[\"hunter2\",\"hunter3\",\"hunter4\"]", std::iter::once(0), usize::MAX)
-                .may_be_in(&long)
-        );
+        let kept = Kept::of([long.as_slice(), b"hunter2hunter3hunter4"].into_iter());
+        let mut few = Echoes::of(b"\"hunter2\"", std::iter::once(0), &kept);
+        assert!(!few.may_be_in(&long) && !few.is_cut_short());
+        let mut more = Echoes::of(b"[\"hunter2\",\"hunter3\",\"hunter4\"]", std::iter::once(0), &kept);
+        assert!(more.may_be_in(&long) && more.is_cut_short());
     }
 
     #[test]
@@ -434,8 +493,9 @@ mod tests {
         assert_eq!(all("jane@example.org é"), [""; 0]);
         assert_eq!(all("a\u{1}\u{200b}"), ["a\\x01\\u200b", "a\\u0001\u{200b}"]);
         assert_eq!(all("<\"\n>"), ["\\u003c\\\"\\n\\u003e", "<\\\"\\n>"]);
-        let mut echoes = Echoes::of(b"\"one line\\nand another\"", std::iter::once(0), usize::MAX);
-        assert!(echoes.may_be_in(br#"{"key":"one line\nand another"}"#));
+        let found = br#"{"key":"one line\nand another"}"#;
+        let kept = Kept::of(std::iter::once(&found[..]));
+        assert!(Echoes::of(b"\"one line\\nand another\"", std::iter::once(0), &kept).may_be_in(found));
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! have several states. If a path ends at a node, that is a *hit*. A `**` has a node of its own, to
 //! which every further step leads again.
 //!
-//! Which paths apply differs from event to event, so every function takes the set of the paths that
-//! apply.
+//! Which paths apply differs from event to event, so every question has the set of those that do.
+//! A path that goes on below a `**` with a name is *asleep* in a text that has the name nowhere: it
+//! is not followed through the text, because it cannot end there.
 //!
 //! Invariant: the results are the same as if each path were compared alone; a test compares the
 //! two. The functions keep no state of their own.
@@ -59,6 +60,10 @@ impl Patterns {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    fn remove_all(&mut self, others: &Patterns) {
+        self.0.iter_mut().zip(&others.0).for_each(|(own, other)| *own &= !other);
     }
 
     fn meets(&self, other: &Patterns) -> bool {
@@ -118,16 +123,43 @@ pub(crate) struct Graph {
     bodies: Vec<u32>,
     /// The hit of each pattern, by its index.
     hits: Vec<Hit>,
+    /// Names that patterns go on with below a `**` at the root of a body, in lower case.
+    words: Vec<(Box<[u8]>, Patterns)>,
 }
 
 impl Graph {
     pub(crate) fn new(patterns: &[Pattern]) -> Graph {
         let hits = patterns.iter().map(|own| Hit { action: own.action, label: own.label }).collect();
-        let mut graph = Graph { nodes: vec![Node::default()], bodies: Vec::new(), hits };
+        let mut graph = Graph { nodes: vec![Node::default()], bodies: Vec::new(), hits, words: Vec::new() };
         for (index, pattern) in patterns.iter().enumerate() {
             graph.insert(index, pattern);
+            if let Some(word) = word_of(pattern) {
+                match graph.words.iter_mut().find(|(own, _)| **own == *word) {
+                    Some((_, patterns)) => patterns.add(index),
+                    None => {
+                        let mut patterns = Patterns::default();
+                        patterns.add(index);
+                        graph.words.push((word.into(), patterns));
+                    }
+                }
+            }
         }
         graph
+    }
+
+    /// Returns those patterns of `of` that may be followed through a text: the others are asleep in
+    /// it.
+    pub(crate) fn awake(&self, text: &[u8], of: &Patterns) -> Patterns {
+        let mut awake = of.clone();
+        // A letter that is written as an escape may be a part of any name.
+        if self.words.iter().any(|(_, patterns)| patterns.meets(of)) && !has_letter_escape(text) {
+            for (word, patterns) in &self.words {
+                if patterns.meets(of) && !has_word(text, word) {
+                    awake.remove_all(patterns);
+                }
+            }
+        }
+        awake
     }
 
     fn insert(&mut self, index: usize, pattern: &Pattern) {
@@ -197,19 +229,19 @@ impl Graph {
         }
     }
 
-    /// Adds the states one step after `state`: at the member `name`, or at an element if `name` is
-    /// `None`. Returns the hit there.
+    /// Adds the states one step after a state, to a member of this name, or to an element. Returns
+    /// the hit there. `awake` are the patterns of `of` that are not asleep.
     pub(crate) fn step(
         &self,
         states: &mut Vec<State>,
         from: usize,
-        of: &Patterns,
+        (of, awake): (&Patterns, &Patterns),
         state: State,
         name: Option<&[u8]>,
     ) -> Option<Hit> {
         let node = &self.nodes[state.node as usize];
         let mut hit = None;
-        if node.is_depth {
+        if node.is_depth && node.all.meets(awake) {
             self.push(states, from, of, state);
         }
         let mut to = |next: u32| {
@@ -291,6 +323,39 @@ fn directed(name: &[u8]) -> &[u8] {
     }
 }
 
+/// Returns the name without which a pattern cannot end below the root of a body, in lower case: that
+/// after a `**` at the root. It has letters alone, so there is one way to write it without escapes.
+fn word_of(pattern: &Pattern) -> Option<Vec<u8>> {
+    let is_word = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+    match pattern.steps.get(pattern.body_steps..)? {
+        [Step::AnyDepth, Step::Name(name), ..] if pattern.body_steps > 0 && is_word(name) => {
+            Some(name.to_ascii_lowercase().into_bytes())
+        }
+        _ => None,
+    }
+}
+
+/// Whether a letter is written as an escape.
+fn has_letter_escape(text: &[u8]) -> bool {
+    memchr::memmem::find_iter(text, b"\\u00").any(|at| matches!(text.get(at + 4), Some(b'4'..=b'7')))
+}
+
+/// Letters, the rarest in names and texts first.
+const RARE_FIRST: &[u8; 26] = b"qzxjvkwybfghumpdclorsnatie";
+
+/// Whether a word of lower-case letters is in a text, without regard to case.
+fn has_word(text: &[u8], word: &[u8]) -> bool {
+    let rarity = |letter: &u8| RARE_FIRST.iter().position(|own| own == letter);
+    let rarest = word.iter().enumerate().min_by_key(|(_, letter)| rarity(letter));
+    let Some((at, letter)) = rarest else { return true };
+    memchr::memchr2_iter(*letter, letter.to_ascii_uppercase(), text).any(|found| {
+        let start = found.checked_sub(at);
+        start
+            .and_then(|start| text.get(start..start + word.len()))
+            .is_some_and(|own| own.eq_ignore_ascii_case(word))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,7 +369,8 @@ mod tests {
             let before = states.len();
             last = None;
             for state in states.clone() {
-                last = stronger(last, graph.step(&mut states, before, of, state, Some(name.as_bytes())));
+                let name = Some(name.as_bytes());
+                last = stronger(last, graph.step(&mut states, before, (of, of), state, name));
             }
             states.drain(..before);
         }
@@ -340,5 +406,30 @@ mod tests {
         assert_eq!(hit(&graph, &of(&[1, 2]), &["a", "data"]), Some(2));
         assert_eq!(hit(&graph, &of(&[3]), &["a", "data"]), None);
         assert_eq!(hit(&graph, &of(&[]), &["a", "data"]), None);
+        // Only what is below a `**` falls asleep.
+        for (text, expected) in [
+            (r#"{"a":{"Data":1}}"#, &all),
+            (r#"{"a":{"d\u0061ta":1}}"#, &all),
+            (r#"{"a":{"dat":1,"x":"\u0026"}}"#, &of(&[0, 1, 3])),
+            ("", &of(&[0, 1, 3])),
+        ] {
+            assert_eq!(graph.awake(text.as_bytes(), &all), *expected, "{text}");
+        }
+        assert_eq!(graph.awake(b"", &of(&[0, 1])), of(&[0, 1]));
+    }
+
+    #[test]
+    fn words_are_found_in_any_case_and_place() {
+        for (text, word, expected) in [
+            ("env", "env", true),
+            ("x-ENV", "env", true),
+            ("eNvy", "env", true),
+            ("en", "env", false),
+            ("vvnenev", "env", false),
+            ("nv env", "env", true),
+            ("aaaaab", "aab", true),
+        ] {
+            assert_eq!(has_word(text.as_bytes(), word.as_bytes()), expected, "{text}");
+        }
     }
 }

@@ -33,12 +33,15 @@ mod token;
 pub use cipher::{CipherError, ENCRYPTED_MAGIC, ENCRYPTED_OVERHEAD, is_encrypted, key_id_of};
 pub use detect::DETECTORS;
 pub use echo::is_plain_authorization;
+pub use edit::Edited;
 pub use graph::Action;
 pub use keys::{Key, KeyError, KeyId, KeySource, Keys};
 pub use path::{PathError, Root, Roots};
 pub use policy::{Policy, PolicyError};
 pub use presets::PRESETS;
-pub use redactor::{Applicable, Counts, Redacted, Redactor, Unreadable};
+pub use redactor::{
+    Applicable, Counts, EditedBodies, Envelope, Redacted, RedactedBodies, Redactor, Unreadable,
+};
 pub use settings::{RuleSettings, Settings};
 pub use target::{Form, Target};
 pub use token::{TOKEN_BYTES, Token, TokenError};

@@ -5,8 +5,13 @@
 //! added beside the event, in a parent that has to be dropped because the mark has no room, or
 //! where the rest of the event contains the name of a replaced user.
 //!
-//! Invariant: an edited event is returned only together with a mark that names what was edited. No
-//! state is kept between events.
+//! Most events differ from others in their bodies alone. So an event without its bodies, its
+//! *envelope*, can be judged once for many events, and then only the bodies of each are walked over.
+//! The result is that of the whole event: what is replaced in an envelope does not depend on the
+//! bodies, but for strings that repeat a value, and those are searched for.
+//!
+//! Invariant: an event is returned as edited only with a mark that names what was edited. Nothing is
+//! kept between events.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +21,8 @@ use thiserror::Error;
 
 use crate::cipher::CipherError;
 use crate::detect::Detector;
-use crate::echo::Echoes;
-use crate::edit::{Candidate, Context, PARAMETERS_END, Walk};
+use crate::echo::{Echoes, Kept};
+use crate::edit::{Candidate, Context, Edited, PARAMETERS_END, Walk};
 use crate::graph::{Action, Patterns};
 use crate::implied::Implied;
 use crate::json::{self, Broken};
@@ -30,6 +35,8 @@ use crate::token::Token;
 
 /// Maximum number of walks over one event.
 const WALKS_MAX: usize = 8;
+/// The members of an event that are its bodies.
+const BODIES: [&str; 2] = [Root::RequestObject.as_str(), Root::ResponseObject.as_str()];
 
 /// Why an event cannot be edited under the policy: it may contain values that the policy names, and
 /// they cannot be found with certainty. Such an event has to be encrypted as a whole.
@@ -61,6 +68,32 @@ impl From<Broken> for Unreadable {
 #[derive(Clone, Debug)]
 pub struct Redacted {
     pub event: Vec<u8>,
+    pub mark: Redaction,
+    pub counts: Counts,
+}
+
+/// What a policy keeps of an event without its bodies, if it keeps all of it.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// Strings that are kept unless one of them repeats a value that is replaced in a body.
+    texts: Vec<Vec<u8>>,
+}
+
+/// What becomes of the bodies of an event whose envelope is kept.
+#[derive(Clone, Debug)]
+pub enum RedactedBodies {
+    /// Nothing in them is to be changed.
+    Kept,
+    Edited(EditedBodies),
+    /// Only the whole event says what becomes of it.
+    Unknown,
+}
+
+/// Bodies as they may be written.
+#[derive(Clone, Debug)]
+pub struct EditedBodies {
+    /// `requestObject` and `responseObject`.
+    pub bodies: [Edited; 2],
     pub mark: Redaction,
     pub counts: Counts,
 }
@@ -192,32 +225,123 @@ impl Redactor {
     /// # Errors
     /// Those of [`redact`](Self::redact).
     pub fn redact_as(&self, event: &[u8], applicable: &Applicable) -> Result<Option<Redacted>, Unreadable> {
-        let form = applicable.form;
-        if applicable.patterns.is_empty() && self.detectors.is_empty() {
+        if self.is_idle(applicable) {
             return Ok(None);
         }
         if std::str::from_utf8(event).is_err() {
             return Err(Unreadable::NotUtf8);
         }
+        let edited = self.edit(event, applicable, &Envelope { texts: Vec::new() }, |walk, mark| Redacted {
+            event: walk.edited(),
+            mark,
+            counts: counts(walk),
+        });
+        edited.map_err(|unedited| match unedited {
+            Unedited::Unreadable(unreadable) => unreadable,
+            Unedited::Repeated => Unreadable::Mark,
+        })
+    }
+
+    /// Judges an event without bodies. `None` if something in it is to be changed, or it cannot be
+    /// read for certain.
+    pub fn envelope(&self, event: &str, applicable: &Applicable) -> Option<Envelope> {
+        if self.is_idle(applicable) {
+            return Some(Envelope { texts: Vec::new() });
+        }
+        let no_forced = Forced::new();
+        let walk = Walk::record(event.as_bytes(), self.context(applicable, &no_forced, &[])).ok()?;
+        if !walk.replaced.is_empty() || !walk.beside.is_empty() {
+            return None;
+        }
+        let literals = walk.candidates.iter().map(|candidate| candidate.literal);
+        let texts = literals.map(|(start, end)| json::unescape(&walk.text()[start..end]).into_owned());
+        Some(Envelope { texts: texts.collect() })
+    }
+
+    /// Returns what becomes of `requestObject` and `responseObject` of an event with this envelope.
+    /// Each body has to be one JSON value, without white space around it.
+    pub fn redact_bodies(
+        &self,
+        bodies: [Option<&str>; 2],
+        applicable: &Applicable,
+        envelope: &Envelope,
+    ) -> RedactedBodies {
+        if self.is_idle(applicable) {
+            return RedactedBodies::Kept;
+        }
+        let mut event =
+            Vec::with_capacity(64 + bodies.iter().flatten().map(|body| body.len()).sum::<usize>());
+        let mut extents = [None; 2];
+        event.push(b'{');
+        for ((name, body), extent) in BODIES.into_iter().zip(bodies).zip(&mut extents) {
+            let Some(body) = body else { continue };
+            event.extend_from_slice(if event.len() > 1 { &b",\""[..] } else { b"\"" });
+            event.extend_from_slice(name.as_bytes());
+            event.extend_from_slice(b"\":");
+            *extent = Some((event.len(), event.len() + body.len()));
+            event.extend_from_slice(body.as_bytes());
+        }
+        event.push(b'}');
+        let edited = self.edit(&event, applicable, envelope, |walk, mark| {
+            let bodies = extents.map(|extent| match extent {
+                Some((start, end)) => walk.edited_part(start, end),
+                None => Some(Edited::Kept),
+            });
+            match bodies {
+                [Some(request), Some(response)] => {
+                    let bodies = [request, response];
+                    RedactedBodies::Edited(EditedBodies { bodies, mark, counts: counts(walk) })
+                }
+                _ => RedactedBodies::Unknown,
+            }
+        });
+        match edited {
+            Ok(edited) => edited.unwrap_or(RedactedBodies::Kept),
+            Err(_) => RedactedBodies::Unknown,
+        }
+    }
+
+    /// Whether nothing is replaced in any event to which this applies.
+    fn is_idle(&self, applicable: &Applicable) -> bool {
+        applicable.patterns.is_empty() && self.detectors.is_empty()
+    }
+
+    fn context<'c>(
+        &'c self,
+        applicable: &'c Applicable,
+        forced: &'c Forced,
+        names: &'c [Vec<u8>],
+    ) -> Context<'c> {
+        Context {
+            graph: self.policy.graph(applicable.form),
+            applicable: &applicable.patterns,
+            detectors: &self.detectors,
+            form: applicable.form,
+            keeps_cells: applicable.keeps_cells,
+            has_revisions: applicable.has_revisions,
+            keeps_messages: applicable.keeps_messages,
+            key: self.keys.current(),
+            forced,
+            names,
+            names_label: self.names_label.unwrap_or_default(),
+            texts: 0,
+        }
+    }
+
+    /// Walks over an event until nothing more has to go, and gives the last walk and its mark to
+    /// `finish`. `None` if nothing is to be changed.
+    fn edit<T>(
+        &self,
+        event: &[u8],
+        applicable: &Applicable,
+        envelope: &Envelope,
+        finish: impl FnOnce(&Walk<'_, '_>, Redaction) -> T,
+    ) -> Result<Option<T>, Unedited> {
+        let impossible = Unedited::Unreadable(Unreadable::Mark);
         let (mut forced, mut names) = (Forced::new(), Vec::new());
         for _ in 0..WALKS_MAX {
-            let walk = Walk::record(
-                event,
-                Context {
-                    graph: self.policy.graph(form),
-                    applicable: &applicable.patterns,
-                    detectors: &self.detectors,
-                    form,
-                    keeps_cells: applicable.keeps_cells,
-                    has_revisions: applicable.has_revisions,
-                    keeps_messages: applicable.keeps_messages,
-                    key: self.keys.current(),
-                    forced: &forced,
-                    names: &names,
-                    names_label: self.names_label.unwrap_or_default(),
-                    texts: 0,
-                },
-            )?;
+            let walk = Walk::record(event, self.context(applicable, &forced, &names))
+                .map_err(|broken| Unedited::Unreadable(broken.into()))?;
             if walk.replaced.is_empty() {
                 return Ok(None);
             }
@@ -228,23 +352,21 @@ impl Redactor {
                     continue;
                 }
             }
-            let mut more = repeating(&walk);
+            let mut more = repeating(&walk, envelope)?;
             if more.is_empty() {
                 match pointers::mark(self.id, event, &walk.nodes, &walk.replaced) {
-                    Ok(mark) => {
-                        return Ok(Some(Redacted { event: walk.edited(), mark, counts: counts(&walk) }));
-                    }
+                    Ok(mark) => return Ok(Some(finish(&walk, mark))),
                     Err(Unmarked::Drop(parents)) => more = parents,
-                    Err(Unmarked::Impossible) => return Err(Unreadable::Mark),
+                    Err(Unmarked::Impossible) => return Err(impossible),
                 }
             }
             let before = forced.len();
             forced.extend(more);
             if forced.len() == before {
-                return Err(Unreadable::Mark);
+                return Err(impossible);
             }
         }
-        Err(Unreadable::Mark)
+        Err(impossible)
     }
 
     /// Returns the names of users that were replaced, the longest first.
@@ -284,29 +406,40 @@ impl Redactor {
     }
 }
 
-/// Returns the positions of values that were kept and may repeat a replaced value.
-fn repeating(walk: &Walk<'_, '_>) -> Forced {
+/// Why an event was not edited.
+enum Unedited {
+    Unreadable(Unreadable),
+    /// A string of the envelope may repeat a value.
+    Repeated,
+}
+
+/// Returns what was kept and may repeat what was replaced. An error if the envelope may, or if there
+/// is too much of both to search.
+fn repeating(walk: &Walk<'_, '_>, envelope: &Envelope) -> Result<Forced, Unedited> {
     let mut more: Forced = walk.beside.iter().map(|at| (*at, Implied::Beside.label())).collect();
-    if !walk.candidates.is_empty() {
-        let length = |Candidate { literal: (start, end), text, .. }: &Candidate| {
-            text.as_ref().map_or(end - start, Vec::len)
+    if !walk.candidates.is_empty() || !envelope.texts.is_empty() {
+        let said = |Candidate { literal: (start, end), text, .. }: &Candidate| match text {
+            Some(text) => text.clone(),
+            None => json::unescape(&walk.text()[*start..*end]).into_owned(),
         };
-        let lengths = walk.candidates.iter().map(length);
-        let longest = lengths.max().unwrap_or_default();
+        let said: Vec<Vec<u8>> = walk.candidates.iter().map(said).collect();
+        let kept = Kept::of(envelope.texts.iter().chain(&said).map(Vec::as_slice));
         let starts = walk.replaced.iter().map(|replaced| replaced.start);
         let starts = starts.filter(|start| !walk.renamed.contains(start));
-        let mut echoes = Echoes::of(walk.text(), starts, longest);
-        for Candidate { literal: (start, end), text, at, label } in &walk.candidates {
-            if more.contains_key(at) {
-                continue;
-            }
-            let said = json::unescape(&walk.text()[*start..*end]);
-            if echoes.may_be_in(text.as_deref().unwrap_or(&said)) {
+        let mut echoes = Echoes::of(walk.text(), starts, &kept);
+        if envelope.texts.iter().any(|text| echoes.may_be_in(text)) {
+            return Err(Unedited::Repeated);
+        }
+        for (Candidate { at, label, .. }, said) in walk.candidates.iter().zip(&said) {
+            if !more.contains_key(at) && echoes.may_be_in(said) {
                 more.insert(*at, *label);
             }
         }
+        if echoes.is_cut_short() && !envelope.texts.is_empty() {
+            return Err(Unedited::Repeated);
+        }
     }
-    more
+    Ok(more)
 }
 
 fn counts(walk: &Walk<'_, '_>) -> Counts {

@@ -222,6 +222,7 @@ pub mod events {
         SOURCE,
         SHAPE,
         FORM,
+        REDACTION,
     ];
 
     pub(super) static BATCH_SCHEMA: LazyLock<SchemaRef> =

@@ -28,6 +28,7 @@ mod imports;
 mod ingest;
 mod kafka;
 mod layers;
+mod markers;
 mod meaning;
 mod mutants;
 mod next_steps;

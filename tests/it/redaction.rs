@@ -2,9 +2,8 @@
 //! other values are written.
 //!
 //! Method: every value that the policy names is a marker, and all markers differ. Everything that a
-//! run leaves in its folder is searched for markers: plain files byte by byte, Parquet files page by
-//! page after decompression, so that a value in a dictionary that no row uses is found, too. The
-//! search is tried on a run without a policy first. What was sent and logged is searched as well.
+//! run leaves in its folder is searched for markers ([`crate::markers`]). The search is tried on a run
+//! without a policy first. What was sent and logged is searched as well.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,34 +12,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use datafusion::parquet::file::reader::{FileReader as _, SerializedFileReader};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, config, wait_until};
+use crate::markers::{Sent, files_with_markers, has_marker, marker, packed};
 use crate::run::{expect_code, is_long, number, output, strongroom, write, write_secret};
 use crate::services::receiver::Receiver;
 use crate::services::tansu::Tansu;
 
 pub const TOKEN: &str = "a-token-of-the-test-that-is-long";
-/// The beginning of every marker. Nothing else in these tests contains this text.
-const MARK: &str = "zQmK";
-
-/// A rule that fires on every request, and whose message contains everything that may be redacted.
+/// A rule that fires on every request, with everything in its message that may be redacted, and one
+/// that counts the requests of a user.
 const RULES: &str = "title: Every request\nid: 6d1f0d0a-52b1-4a39-9a0e-6a3f0d6f7c12\nstatus: test\nlevel: high\n\
     description: Fires on every request.\nlogsource:\n  product: kubernetes\n  service: audit\n\
     detection:\n  all:\n    verb|re: '.+'\n  condition: all\n\
     message: '{user.username} {actor} {requestURI} {exec.command} {request} {object}'\n\
     next_steps: 'Ask {user.username} about {requestURI}.'\n";
 
-/// Returns a marker, as events contain it. It is also valid base64.
-fn marker(number: usize) -> String {
-    format!("{MARK}{number:08}")
-}
-
-/// Returns an event with markers in all places of its kind, in the order and with the escapes of an
-/// API server.
+/// An event with markers in all places of its kind, in the order and with the escapes of an API
+/// server.
 pub fn event(number: usize) -> String {
     let mut next = 0;
     let mut mark = || {
@@ -191,50 +183,6 @@ pub fn policy(folder: &Path, key: &str) -> String {
     )
 }
 
-pub fn has_marker(bytes: &[u8]) -> bool {
-    memchr::memmem::find(bytes, MARK.as_bytes()).is_some()
-}
-
-/// Returns the files below a folder that contain a marker, without the inputs of the run.
-pub fn files_with_markers(folder: &Path) -> Vec<PathBuf> {
-    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                if path.file_name().is_none_or(|name| name != "input") {
-                    folders.push(path);
-                }
-                continue;
-            }
-            let bytes = std::fs::read(&path).expect("a file");
-            let is_parquet = path.extension().is_some_and(|extension| extension == "parquet");
-            if has_marker(&bytes) || (is_parquet && pages(&path).iter().any(|page| has_marker(page))) {
-                found.push(path);
-            }
-        }
-    }
-    found
-}
-
-/// Returns all pages of a Parquet file, including pages of dictionaries.
-fn pages(path: &Path) -> Vec<Vec<u8>> {
-    let reader = SerializedFileReader::new(std::fs::File::open(path).expect("a file"));
-    // A file that was being written when the process was killed has no footer.
-    let Ok(reader) = reader else { return Vec::new() };
-    let mut pages = Vec::new();
-    for row_group in 0..reader.num_row_groups() {
-        let row_group = reader.get_row_group(row_group).expect("a row group");
-        for column in 0..row_group.num_columns() {
-            for page in row_group.get_column_page_reader(column).expect("a column") {
-                pages.push(page.expect("a page").buffer().to_vec());
-            }
-        }
-    }
-    assert!(!pages.is_empty());
-    pages
-}
-
 pub fn ingest(archive: &Path, policy: Option<&Path>, logs: &[&Path]) -> Command {
     let mut command = strongroom();
     command.args(["ingest", "--cluster", "test", "--archive"]).arg(archive);
@@ -266,7 +214,10 @@ pub fn setting(records: usize, wrapped: bool) -> (tempfile::TempDir, PathBuf, us
 fn no_marker_of_a_file_is_on_disk_and_nothing_is_lost() {
     let (folder, log, records) = setting(if is_long() { 100_000 } else { 20_000 }, true);
     let at = |name: &str| folder.path().join(name);
-    // Without a policy, the search finds markers.
+    let mut sent = Sent::default();
+    sent.add("file", &std::fs::read(&log).expect("the log"));
+    sent.report(&["file"]);
+    // The search finds what is there.
     let clear = at("clear");
     output(&mut ingest(&clear, None, &[&log]));
     let found = files_with_markers(&clear);
@@ -407,7 +358,7 @@ pub fn listener(daemon: &Daemon) -> String {
     address.expect("waited for")
 }
 
-fn produce(tansu: &Tansu, numbers: std::ops::Range<usize>) {
+fn produce(tansu: &Tansu, numbers: std::ops::Range<usize>, sent: &mut Sent) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", tansu.address())
         .set("acks", "all")
@@ -419,6 +370,7 @@ fn produce(tansu: &Tansu, numbers: std::ops::Range<usize>) {
         while producer.send(record()).is_err() {
             producer.poll(Duration::from_millis(20));
         }
+        sent.add("kafka", text.as_bytes());
     }
     producer.flush(Duration::from_secs(60)).expect("produced");
 }
@@ -428,6 +380,8 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
     let count_each = if is_long() { 30_000 } else { 1_500 };
     let (folder, log, _) = setting(count_each, false);
     let at = |name: &str| folder.path().join(name);
+    let mut markers = Sent::default();
+    markers.add("tail", &std::fs::read(&log).expect("the log"));
     let receiver = Receiver::that_takes_all();
     let tansu = Tansu::start();
     let token = write_secret(folder.path(), "token", TOKEN.as_bytes());
@@ -446,7 +400,7 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
     let archive = at("archive");
     let config = config(folder.path(), &archive.display().to_string(), &rest);
     if let Some(tansu) = &tansu {
-        produce(tansu, 3 * count_each..4 * count_each);
+        produce(tansu, 3 * count_each..4 * count_each, &mut markers);
     }
     let (mut daemon, mut logs) = (Daemon::start(&config), Vec::new());
     let mut sent = count_each;
@@ -456,6 +410,7 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
         while post(&listener(&daemon), &body) != 200 {
             std::thread::sleep(Duration::from_millis(50));
         }
+        markers.add("webhook", &body);
         sent += 100;
         if at % kills_after == kills_after - 1 {
             std::thread::sleep(Duration::from_millis(250));
@@ -465,6 +420,7 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
             daemon = Daemon::start(&config);
         }
     }
+    markers.report(if tansu.is_some() { &["tail", "kafka", "webhook"] } else { &["tail", "webhook"] });
     let events = sent + if tansu.is_some() { count_each } else { 0 };
     wait_until("everything is sealed", || {
         daemon.metric("unsealed_records") == 0.0
@@ -505,6 +461,8 @@ fn no_marker_of_the_live_sources_is_on_disk_or_sent_whatever_is_killed() {
     let (out, _) = expect_code(&mut query, 0);
     assert!(!has_marker(out.as_bytes()));
     verified(&archive);
+    packed(&archive, folder.path());
+    assert_eq!(files_with_markers(folder.path()), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -12,10 +12,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::daemon::{Daemon, config, wait_until};
+use crate::markers::{Sent, files_with_markers, has_marker};
 use crate::outsiders::download;
 use crate::redaction::{
-    TOKEN, batch, count, event, files_with_markers, has_marker, ingest, lines, listener, policy, post,
-    setting, sources, verified,
+    TOKEN, batch, count, event, ingest, lines, listener, policy, post, setting, sources, verified,
 };
 use crate::run::{expect_code, is_long, number, output, strongroom, write, write_secret};
 use crate::s3;
@@ -28,6 +28,9 @@ const NOTHING: [PathBuf; 0] = [];
 fn a_full_disk_leaves_no_marker_of_a_file() {
     let (folder, log, records) = setting(if is_long() { 60_000 } else { 12_000 }, true);
     let at = |name: &str| folder.path().join(name);
+    let mut sent = Sent::default();
+    sent.add("file", &std::fs::read(&log).expect("the log"));
+    sent.report(&["file"]);
     let (archive, policy) = (at("archive"), at("policy.toml"));
     let run = || {
         let mut command = ingest(&archive, Some(&policy), &[&log]);

@@ -18,8 +18,8 @@ use strongroom_decode::render::Renderer;
 use strongroom_schemas::events::index;
 use strongroom_schemas::rejects;
 
-/// The two columns with the text around a record.
-const AROUND: [usize; 2] = [index::FRAME_BEFORE, index::FRAME_AFTER];
+/// The two columns with what is around a record.
+pub const AROUND: [usize; 2] = [index::FRAME_BEFORE, index::FRAME_AFTER];
 
 /// A record of the block.
 #[derive(Clone, Copy)]

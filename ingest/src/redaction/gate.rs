@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
-use arrow_array::{Array as _, ArrayRef, DictionaryArray, ListArray, RecordBatch};
+use arrow_array::{Array as _, ArrayRef, DictionaryArray, ListArray, RecordBatch, StringArray};
 use strongroom_decode::render::Renderer;
 use strongroom_decode::{DecodedRow, HashedLater};
 use strongroom_lines::wrapper::SHAPE_GOOGLE;
@@ -67,14 +67,13 @@ pub struct Gate<'g> {
     uri: Names<'g>,
     /// For each entry of `uri`, whether the policy may change it.
     changing_uris: Vec<Option<bool>>,
-    bodies: [&'g ArrayRef; 2],
+    bodies: [&'g StringArray; 2],
     like: [Names<'g>; COLUMNS_LIKE.len()],
 }
 
-/// In an event without bodies, a policy changes only the URI and these columns, and searches only
-/// them for copies of what it replaced. So if two events have equal values here, the same URI and
-/// alike targets, the policy changes them in the same way. A column with a root is ignored if the
-/// policy changes nothing below that root.
+/// The columns, beside the URI, that decide together with the target what a policy changes in an
+/// event outside its bodies: a policy changes only these, and looks for what it replaced only in these.
+/// One with a root decides nothing if the policy changes nothing below that root.
 const COLUMNS_LIKE: [(usize, Option<Root>); 10] = [
     (index::USER_NAME, Some(Root::UserName)),
     (index::USER_EXTRA, Some(Root::UserExtra)),
@@ -179,7 +178,8 @@ impl<'g> Gate<'g> {
             has_more: Vec::new(),
             uri: names(index::REQUEST_URI),
             changing_uris: Vec::new(),
-            bodies: [index::REQUEST_OBJECT, index::RESPONSE_OBJECT].map(|column| events.column(column)),
+            bodies: [index::REQUEST_OBJECT, index::RESPONSE_OBJECT]
+                .map(|column| events.column(column).as_string::<i32>()),
             like: COLUMNS_LIKE.map(|(column, _)| names(column)),
         }
     }
@@ -264,11 +264,15 @@ impl<'g> Gate<'g> {
         opening
     }
 
-    /// Returns the values that decide how an event is changed, if the event has no body and its
-    /// columns alone give its record. Two rows with equal values are changed in the same way.
+    /// The bodies of an event.
+    pub fn bodies(&self, row: usize) -> [Option<&'g str>; 2] {
+        self.bodies.map(|bodies| bodies.is_valid(row).then(|| bodies.value(row)))
+    }
+
+    /// Returns what the outcome of an event without its bodies depends on, if its columns alone give
+    /// it. Two such events with equal keys are changed in the same way.
     pub fn likeness(&mut self, rows: &Renderer<'_>, row: usize) -> Option<Likeness> {
-        let has_body = self.bodies.iter().any(|body| body.is_valid(row));
-        if has_body || self.faults.is_valid(row) || rows.keeps_format(row) || rows.has_frame(row) {
+        if self.faults.is_valid(row) || rows.keeps_format(row) {
             return None;
         }
         let mut likeness = [-1; LIKE];

@@ -14,6 +14,7 @@ use arrow_array::{
     StringArray, TimestampMicrosecondArray,
 };
 use arrow_schema::{ArrowError, DataType};
+use arrow_select::nullif::nullif;
 use arrow_select::{concat::concat, filter::filter, interleave::interleave, take::take};
 use chrono::{DateTime, Utc};
 use strongroom_decode::DecodedBlock;
@@ -23,12 +24,15 @@ use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::{Table, rejects};
 
 use super::Changes;
+use super::around::AROUND;
+use super::bodies::BODIES;
 use super::gate::{Names, dictionary_value};
 
 /// The columns that can differ after redaction, because a policy changes their values or because
 /// the redacted record is written differently. If a block has redacted log entries of Google, which
-/// are mapped to events, all columns except [`PLACE`] are compared.
-const EDITED: [usize; 22] = [
+/// are mapped to events, all columns except [`PLACE`] are compared. The marks, and what is around
+/// records, are set for all changed rows without a comparison.
+const EDITED: [usize; 19] = [
     index::REQUEST_URI,
     index::USER_NAME,
     index::USER_EXTRA,
@@ -45,11 +49,8 @@ const EDITED: [usize; 22] = [
     index::AUTHZ_REASON,
     index::RAW,
     index::SHAPE,
-    index::FRAME_BEFORE,
-    index::FRAME_AFTER,
     index::FORM,
     index::FORM_VALUES,
-    index::REDACTION,
     index::FAULTS,
 ];
 
@@ -59,7 +60,8 @@ const PLACE: [usize; 3] = [index::CLUSTER, index::SOURCE, index::SOURCE_OFFSET];
 /// Sets the marks of changed rows.
 pub fn with_marks(changed: &RecordBatch, marks: &[String]) -> Result<RecordBatch, ArrowError> {
     let mut columns = changed.columns().to_vec();
-    columns[index::REDACTION] = Arc::new(StringArray::from_iter_values(marks));
+    let marks: Vec<Option<&str>> = marks.iter().map(|mark| Some(mark.as_str())).collect();
+    columns[index::REDACTION] = dictionary(&marks)?;
     RecordBatch::try_new(changed.schema(), columns)
 }
 
@@ -97,6 +99,22 @@ pub fn replaced(events: &RecordBatch, changes: &Changes) -> Result<RecordBatch, 
                 interleave(&[clear.as_ref(), changed.as_ref()], &picks)?
             }
         };
+    }
+    for (body, column) in BODIES.into_iter().enumerate() {
+        if let Some(changed) = changes.bodies.column(body, &columns[column])? {
+            columns[column] = changed;
+        }
+    }
+    let mut marks: Vec<Option<&str>> = vec![None; events.num_rows()];
+    changes.rows.iter().for_each(|(row, at)| marks[*row] = Some(&changes.marks[*at]));
+    changes.bodies.marks().for_each(|(row, mark)| marks[row] = Some(mark));
+    columns[index::REDACTION] = dictionary(&marks)?;
+    // Nothing is around the record of a changed event.
+    let mask: BooleanArray = marks.iter().map(|mark| Some(mark.is_some())).collect();
+    for column in AROUND {
+        if columns[column].null_count() < events.num_rows() {
+            columns[column] = nullif(&columns[column], &mask)?;
+        }
     }
     RecordBatch::try_new(events.schema(), columns)
 }

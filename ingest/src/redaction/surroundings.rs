@@ -10,7 +10,8 @@
 //!
 //! Method: names that occur only in events and their bodies are counted. The text around an event
 //! must contain none of them, except in copies of the event itself. If that cannot be shown, the
-//! text is not kept. Between rows only scratch buffers are kept.
+//! text is not kept. A form says which text of a record is around its event; of a record without a
+//! form, all is searched. No state but scratch buffers is kept between rows.
 
 use serde_json::Value;
 use strongroom_decode::render::Renderer;
@@ -97,9 +98,19 @@ impl Surroundings {
         has_name || !is_list_head(before) || !is_list_tail(after)
     }
 
+    /// Whether a row's form has nothing around the event that only an event has, on one line.
+    fn is_bare(&mut self, rows: &Renderer<'_>, row: usize) -> bool {
+        self.record.clear();
+        if !rows.around_event(row, &mut self.record) || memchr::memchr(b'\n', &self.record).is_some() {
+            return false;
+        }
+        lower_into(&self.record, &mut self.lower);
+        !has_letter_escape(&self.lower) && NAMES.iter().all(|name| count(&self.lower, name) == 0)
+    }
+
     /// Reads the record of a row. Returns whether there may be more in it than an event.
     fn may_hold_more(&mut self, rows: &Renderer<'_>, row: usize) -> bool {
-        if !rows.keeps_format(row) {
+        if !rows.keeps_format(row) || self.is_bare(rows, row) {
             return false;
         }
         self.record.clear();

@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use arrow_array::types::Int32Type;
+use arrow_array::{ArrayRef, DictionaryArray, RecordBatch};
 use serde_json::{Value as Json, json};
 use strongroom_archive::{
     Archive, ArchiveError, Counts, Position, Records as _, SourcePosition, WriterOptions, encode_records,
@@ -54,7 +55,7 @@ fn batch(rows: &[(String, Option<String>, i64)]) -> RecordBatch {
     let decoded = decode_bytes(text.as_bytes(), "test", PARTITION).expect("columns of one length");
     assert_eq!(decoded.events.num_rows(), rows.len());
     let mut columns = decoded.events.columns().to_vec();
-    let marks: StringArray = rows.iter().map(|(_, mark, _)| mark.as_deref()).collect();
+    let marks: DictionaryArray<Int32Type> = rows.iter().map(|(_, mark, _)| mark.as_deref()).collect();
     columns[index::REDACTION] = Arc::new(marks) as ArrayRef;
     columns[index::SOURCE_OFFSET] =
         Arc::new(arrow_array::Int64Array::from_iter_values(rows.iter().map(|(.., offset)| *offset)));

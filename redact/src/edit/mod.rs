@@ -86,7 +86,16 @@ pub(crate) struct Edit {
     with: Vec<u8>,
 }
 
-/// A range of the stack of states, or of the text.
+/// A value as it may be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edited {
+    /// As it was, or absent as before.
+    Kept,
+    Changed(String),
+    Dropped,
+}
+
+/// A stretch of the stack of states, or of the text.
 #[derive(Clone, Copy)]
 struct Span {
     start: usize,
@@ -205,6 +214,8 @@ pub(crate) struct Walk<'t, 'c> {
     whole: Span,
     /// The states at the root of any body.
     bodies: Span,
+    /// The patterns that may be followed through the text.
+    awake: Patterns,
     targets: Vec<Target>,
     /// What the current JSON patch moves to a place of the policy.
     moved: Moved,
@@ -249,6 +260,7 @@ impl<'t, 'c> Walk<'t, 'c> {
             states: Vec::new(),
             whole: Span::EMPTY,
             bodies: Span::EMPTY,
+            awake: context.graph.awake(text, context.applicable),
             targets: Vec::new(),
             frames: Vec::new(),
             moved: Moved::default(),
@@ -277,6 +289,25 @@ impl<'t, 'c> Walk<'t, 'c> {
         }
         out.extend_from_slice(&self.text[at..self.whole.end]);
         out
+    }
+
+    /// Returns what the edits make of the value at `start..end`. `None` if an edit is not wholly in
+    /// it or around it.
+    pub(crate) fn edited_part(&self, start: usize, end: usize) -> Option<Edited> {
+        let (mut out, mut at) = (Vec::new(), start);
+        for edit in self.edits.iter().filter(|edit| edit.start < end && edit.end > start) {
+            if edit.start < start && edit.end >= end {
+                return edit.with.is_empty().then_some(Edited::Dropped);
+            }
+            out.extend_from_slice(self.text.get(at..edit.start)?);
+            out.extend_from_slice(&edit.with);
+            at = edit.end;
+        }
+        if at == start {
+            return Some(Edited::Kept);
+        }
+        out.extend_from_slice(self.text.get(at..end)?);
+        String::from_utf8(out).ok().map(Edited::Changed)
     }
 
     pub(crate) fn text(&self) -> &'t [u8] {
@@ -321,8 +352,8 @@ impl<'t, 'c> Walk<'t, 'c> {
         let Context { graph, applicable, .. } = self.context;
         let mut hit = None;
         for index in span.start..span.end {
-            let state = self.states[index];
-            hit = stronger(hit, graph.step(&mut self.states, start, applicable, state, name));
+            let (state, of) = (self.states[index], (applicable, &self.awake));
+            hit = stronger(hit, graph.step(&mut self.states, start, of, state, name));
         }
         hit
     }

@@ -254,6 +254,8 @@ impl Walk<'_, '_> {
             return None;
         }
         let (base, text) = (self.states.len(), percent_decoded(value));
+        // A name that is encoded in a URI is not in the text as it is.
+        let awake = std::mem::replace(&mut self.awake, self.context.applicable.clone());
         let mut is_hit = false;
         if is_of_fields {
             for term in text.split(|byte| *byte == b',') {
@@ -271,6 +273,7 @@ impl Walk<'_, '_> {
             }
         }
         self.states.truncate(base);
+        self.awake = awake;
         is_hit.then(|| dropped(Implied::Selector))
     }
 

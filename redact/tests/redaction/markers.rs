@@ -202,6 +202,28 @@ proptest! {
         assert_no_marker(&edited(&redactor, &event).0, &event);
     }
 
+    /// A `**` is not followed through a text that has the next name nowhere. So it makes no difference
+    /// where else the name is.
+    #[test]
+    fn a_name_that_is_elsewhere_changes_nothing(
+        event in event(),
+        names in proptest::sample::subsequence(&["deep", "er", "y", "cells", "spec", "annotations", "Rows"][..], 1..4),
+        action in proptest::sample::select(&["drop", "tokenise"][..]),
+    ) {
+        let paths: Vec<String> = names
+            .iter()
+            .flat_map(|name| [format!("requestObject.**.{name}.*"), format!("responseObject.**.{name}")])
+            .collect();
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let redactor = with(vec![rule(action, &paths)], &[], &[]);
+        let beside = |agent: &str| event.replacen("\"stage\":", &format!("\"userAgent\":{agent:?},\"stage\":"), 1);
+        let (alone, mark) = edited(&redactor, &beside("-"));
+        let agent = names.join(" ");
+        let (woken, woken_mark) = edited(&redactor, &beside(&agent));
+        prop_assert_eq!(alone.replacen("\"userAgent\":\"-\"", &format!("\"userAgent\":{agent:?}"), 1), woken);
+        prop_assert_eq!(mark, woken_mark);
+    }
+
     #[test]
     fn a_cut_event_is_not_passed(event in event(), cut in any::<prop::sample::Index>()) {
         let redactor = with(vec![rule("drop", &["requestObject.data.*"])], &[], &[]);

@@ -23,6 +23,7 @@ mod findings;
 mod firehose;
 mod folders;
 mod golden;
+mod group_alerts;
 mod hostile;
 mod imports;
 mod ingest;

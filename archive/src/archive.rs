@@ -382,13 +382,19 @@ impl Archive {
         Ok((files, ends))
     }
 
-    /// Calls `each` with the values of a text column of a file, without its nulls. Nothing else of
-    /// the file is decoded.
+    /// Calls `each` with the values of a text column of a file of `table`, without its nulls. Nothing
+    /// else of the file is decoded.
     ///
     /// # Errors
     /// If the file cannot be read, or has no such column.
-    pub fn texts(&self, file: &FileEntry, column: &str, each: &mut dyn FnMut(&str)) -> Result<()> {
-        read::texts(&self.contents(file), column, each)
+    pub fn texts(
+        &self,
+        table: Table,
+        file: &FileEntry,
+        column: &str,
+        each: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        read::texts(&self.contents(file), table, column, each)
     }
 
     /// Rows that commits of `table` added after `after` and up to `to`, both as returned by

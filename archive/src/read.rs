@@ -33,7 +33,7 @@ use serde_json::Value;
 use strongroom_schemas::{Period, Table, VolumeId};
 use strongroom_store::{Contents, Fetched, Store, layout};
 
-use crate::decoding::{self, Fault, Guarded, RowGroupSize};
+use crate::decoding::{self, Batches, Fault, Guarded, RowGroupSize};
 use crate::delta::commit;
 use crate::delta::facts::{METADATA, STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::delta::snapshot::{FileEntry, Snapshot};
@@ -469,25 +469,27 @@ impl RowGroup {
     }
 }
 
-/// Calls `each` with the values of a text column of a file.
-pub(crate) fn texts(contents: &Contents, column: &str, each: &mut dyn FnMut(&str)) -> Result<()> {
+/// Calls `each` with the values of a text column of a file of `table`, without its nulls.
+pub(crate) fn texts(
+    contents: &Contents,
+    table: Table,
+    column: &str,
+    each: &mut dyn FnMut(&str),
+) -> Result<()> {
     let path = || contents.path().to_owned();
     let unreadable = |source| ArchiveError::ReadFile { path: path(), source };
-    let read = match contents.local() {
-        Some(local) => texts_of(File::open(local).map_err(unreadable)?, column, each),
-        None => texts_of(contents.read_blocking(0..contents.bytes()).map_err(unreadable)?, column, each),
-    };
-    read.map_err(|source| ArchiveError::DecodeFile { path: path(), source })
+    let bytes = contents.read_blocking(0..contents.bytes()).map_err(unreadable)?;
+    texts_of(bytes, table, column, each).map_err(|source| ArchiveError::DecodeFile { path: path(), source })
 }
 
-fn texts_of<R: ChunkReader + 'static>(
-    file: R,
+fn texts_of(
+    bytes: Bytes,
+    table: Table,
     column: &str,
     each: &mut dyn FnMut(&str),
 ) -> Result<(), ParquetError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-    let projection = columns_of(builder.parquet_schema(), &|name| name == column);
-    for batch in builder.with_projection(projection).with_batch_size(BATCH_ROWS).build()? {
+    let batches = Batches::open(bytes, decoding::row_group_bytes_max(table), BATCH_ROWS)?;
+    for batch in batches.with_columns(|schema| columns_of(schema, &|name| name == column)) {
         let batch = batch?;
         let values = batch.column_by_name(column).and_then(|values| values.as_string_opt::<i32>());
         let values = values.ok_or_else(|| ParquetError::General(format!("no text column {column}")))?;

@@ -156,7 +156,7 @@ impl StoredAlerts {
         file: &FileEntry,
         new: &mut dyn FnMut(ShortId),
     ) -> Result<(), ArchiveError> {
-        archive.texts(file, alerts::ALERT_ID, &mut |text| {
+        archive.texts(Table::Alerts, file, alerts::ALERT_ID, &mut |text| {
             let id = short_id(text);
             if self.ids.insert(id) {
                 new(id);

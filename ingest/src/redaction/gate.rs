@@ -140,6 +140,9 @@ impl HashedLater for ProbablyChanged {
     fn is_later(&mut self, row: &DecodedRow<'_>) -> bool {
         self.roots(row).iter().any(|root| match root {
             Root::RequestUri => self.may_change_uri(row),
+            // Nearly every event has some, and few have those that a policy names. To render a record
+            // again costs more than to hash it twice.
+            Root::Annotations => false,
             root => columns_of(root).iter().any(|column| row.has(*column)),
         })
     }

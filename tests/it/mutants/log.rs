@@ -66,8 +66,8 @@ fn commits() {
     let corpus: Vec<Vec<u8>> = all.map(|path| std::fs::read(path).expect("readable")).collect();
     let mut check = |commit: &[u8], _: usize| {
         for is_first in [false, true] {
-            let (facts, faults) = facts::parse(commit, is_first);
-            let again = facts::parse(commit, is_first);
+            let (facts, faults) = facts::parse(commit, is_first, None);
+            let again = facts::parse(commit, is_first, None);
             assert_eq!(format!("{facts:?}{faults:?}"), format!("{:?}{:?}", again.0, again.1), "read twice");
             for add in facts.adds {
                 assert!(is_inside(Path::new(&add.path)), "a commit names {}", add.path);

@@ -4839,7 +4839,7 @@ READ = set().union(*TOLD.values(), *CARRIED) | {
     "kind", "apiVersion", "k8s_audit_level", "openshift_audit_level", "method", "records", "category", "properties", "logEvents", "messageType", "logName",
     "protoPayload", "insertId", "textPayload", "jsonPayload", "resource", "type", "serviceName", "@type", "operation", "requestMetadata", "authenticationInfo",
     "callerIp", "methodName", "id", "last", "first", "principalEmail", "principalSubject", "callerSuppliedUserAgent", "request", "response", "labels", "timestamp", "resourceName",
-    "status", "authorizationInfo", "granted", "stream", "resourceLogs", "streams", "values", "events",
+    "status", "authorizationInfo", "granted", "stream", "resourceLogs", "streams", "values", "events", "metadata",
 }  # fmt: skip
 
 
@@ -4949,11 +4949,12 @@ CLIENTS_OWN = ("requestObject", "responseObject", "annotations")
 def after_prefix(data):
     """Returns the rest of a text after its prefix, from the first `{` on. A container's runtime may
     have put its prefix before another one. Returns None if there is no prefix."""
+    line = CRI_LINE.match(data)
+    if line and (line[1], line[2]) != (b"stdout", b"F"):
+        return None
     rest = after_one_prefix(data)
-    if rest is None:
-        line = CRI_LINE.match(data)
-        if line and line[1] == b"stdout" and line[2] == b"F" and after_one_prefix(data[line.end() :]) is not None:
-            return data[line.end() :]
+    if rest is None and line and after_one_prefix(data[line.end() :]) is not None:
+        return data[line.end() :]
     return rest
 
 
@@ -5062,7 +5063,7 @@ def in_carrier(found, layers):
         holder = found
         for name in path[:-1]:
             holder = holder.if_object(name)
-        if holder is NO_MEMBERS:
+        if holder is NO_MEMBERS or path[0] == "event" and len(path) > 1 and any(map(holder.first, ("apiVersion", "auditID", "metadata"))):
             continue
         first = holder.first(path[-1])
         try:
@@ -5154,9 +5155,12 @@ def is_part_of_line(found):
 PART_FLAGS = "_partial", "partial", "partial_message", "CONTAINER_PARTIAL_MESSAGE", "container_partial_message"
 
 
-def is_part(carrier):
+def is_part(carrier, is_event=False):
     """Returns True if a carrier says that its text is a part of a line, or is a line of docker's
     `json-file` log whose text has no line feed."""
+    event = carrier.at("event")
+    if not is_event and isinstance(event, Pairs) and is_part(event, is_event=True):
+        return True
     inner = (carrier.at(name) for name in ("attributes", "metadata", "container"))
     if any(has_mark(members) for members in (carrier, *inner) if isinstance(members, Pairs)):
         return True

@@ -107,7 +107,7 @@ pub fn decode(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
 
 /// Judges a member beside the event's own members, by its name and its text. Returns a refusal if
 /// the member says that something other than an API server wrote the event.
-pub(crate) type Beside<'j> = &'j dyn Fn(&str, &str) -> Option<Refusal>;
+pub(crate) type Beside<'j> = &'j dyn Fn(&str, Option<&str>) -> Option<Refusal>;
 
 /// Bytes that are not an event.
 pub(crate) struct Refused<'t> {

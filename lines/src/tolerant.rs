@@ -196,17 +196,14 @@ impl<'t> Object<'t> {
         Object { path: self.path, members }
     }
 
-    /// Calls `judge` with the members that can be read, except those for which `is_known` is true,
-    /// and returns its first refusal.
+    /// Calls `judge` with the members for which `is_known` is false, and returns its first refusal. A
+    /// value that cannot be read is `None`.
     pub(crate) fn judge_others<T>(
         &self,
         is_known: impl Fn(&str) -> bool,
-        judge: &dyn Fn(&str, &str) -> Option<T>,
+        judge: &dyn Fn(&str, Option<&str>) -> Option<T>,
     ) -> Option<T> {
-        self.members
-            .iter()
-            .filter(|(name, _)| !is_known(name))
-            .find_map(|(name, value)| judge(name, (*value)?))
+        self.members.iter().filter(|(name, _)| !is_known(name)).find_map(|(name, value)| judge(name, *value))
     }
 
     /// Returns true if there is a member with this name and the last one is not null.

@@ -157,7 +157,9 @@ impl Decoder {
         if too_deep && self.wrapped(whole, 0, (whole.start, whole.end), &mut records_left).is_ok() {
             return;
         }
-        if self.inner_list(whole, (whole.start, whole.end), 0, &mut records_left) {
+        if refusal.reason != Reason::UntrustedOrigin
+            && self.inner_list(whole, (whole.start, whole.end), 0, &mut records_left)
+        {
             return;
         }
         let broken = matches!(
@@ -234,7 +236,9 @@ impl Decoder {
         match outcome {
             Err(refusal) if refusal.reason == Reason::Wrapped => {
                 self.wrapped(whole, frame_from, extent, records_left).is_ok()
+                    || self.inner_list(whole, extent, frame_from, records_left)
             }
+            Err(refusal) if refusal.reason == Reason::UntrustedOrigin => false,
             Err(refusal) if refusal.reason == Reason::TooDeep => {
                 if !self.event_list(whole, frame_from, extent)
                     && self.wrapped(whole, frame_from, extent, records_left).is_err()
@@ -257,7 +261,10 @@ impl Decoder {
                 let is_apart = matches!(rest, b"" | b",") || rest.starts_with(b"[") || rest.starts_with(b"{");
                 is_apart && self.wrapped(whole, frame_from, extent, records_left).is_ok()
             }
-            Err(_) => self.event_list(whole, frame_from, extent),
+            Err(_) => {
+                self.event_list(whole, frame_from, extent)
+                    || self.inner_list(whole, extent, frame_from, records_left)
+            }
         }
     }
 

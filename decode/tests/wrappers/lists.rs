@@ -186,3 +186,97 @@ fn members_after_a_list_of_many_lines_name_its_writer() {
         assert_eq!(reasons(&decoded), [""; 0], "{after}");
     }
 }
+
+/// Bytes that are not UTF-8 do not hide the writer who is named beside them.
+#[test]
+fn members_that_are_not_utf8_are_judged() {
+    let event =
+        r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","verb":"get","userAgent":"X"}"#;
+    let web = r#""kubernetes":{"container_name":"web","x":"Y"}"#;
+    let list = format!(r#"{{"kind":"EventList","items":[{event}],{web}}}"#);
+    let single = format!("{},{web}}}", event.trim_end_matches('}'));
+    let page = format!("{{\n\"kind\": \"EventList\",\n\"items\": [\n{event}\n],\n{web}\n}}\n");
+    let broken = |text: &str, at: char| -> Vec<u8> {
+        text.bytes().map(|byte| if byte == at as u8 { 0xff } else { byte }).collect()
+    };
+    for at in ['X', 'Y'] {
+        let decoded = check(&broken(&list, at));
+        assert_eq!(
+            (decoded.events.num_rows(), reasons(&decoded)),
+            (0, vec!["untrusted_origin".to_owned()]),
+            "{at}"
+        );
+        let decoded = check(&broken(&page, at));
+        assert_eq!(
+            (decoded.events.num_rows(), reasons(&decoded)),
+            (1, vec!["untrusted_origin".to_owned()]),
+            "{at}"
+        );
+    }
+    let decoded = check(&broken(&single, 'Y'));
+    assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (0, vec!["untrusted_origin".to_owned()]));
+}
+
+/// A client writes the text in an object of Kubernetes, which a shipper has in its `event`.
+#[test]
+fn the_text_of_an_object_of_kubernetes_is_not_an_event() {
+    let event = &lines(70, 1)[0];
+    for text in [event.clone(), event_list(from_ref(event))] {
+        let text = quoted(&text);
+        for line in [
+            format!(r#"{{"event":{{"kind":"Event","apiVersion":"v1","metadata":{{}},"message":{text}}}}}"#),
+            format!(r#"{{"verb":"ADDED","event":{{"metadata":{{"name":"x"}},"message":{text}}}}}"#),
+            format!(
+                r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{{"kvlistValue":{{"values":[{{"key":"apiVersion","value":{{"stringValue":"v1"}}}},{{"key":"message","value":{{"stringValue":{text}}}}}]}}}}}}]}}]}}]}}"#
+            ),
+        ] {
+            assert_eq!(check(line.as_bytes()).events.num_rows(), 0, "{line}");
+        }
+        let of_ecs = format!(r#"{{"event":{{"kind":"event","original":{text}}}}}"#);
+        assert_eq!(check(of_ecs.as_bytes()).events.num_rows(), 1, "{of_ecs}");
+    }
+}
+
+#[test]
+fn a_part_in_an_event_of_a_shipper_is_not_an_event() {
+    let event = quoted(&lines(71, 1)[0]);
+    for mark in [r#""logtag":"P""#, r#""partial_message":"true""#, r#""_p":"P","logtag":"P""#] {
+        let line = format!(r#"{{"time":1,"event":{{"log":{event},{mark}}}}}"#);
+        let decoded = check(line.as_bytes());
+        assert_eq!(
+            (decoded.events.num_rows(), reasons(&decoded)),
+            (0, vec!["torn_line".to_owned()]),
+            "{line}"
+        );
+    }
+    let whole = format!(r#"{{"time":1,"event":{{"log":{event},"logtag":"F"}}}}"#);
+    assert_eq!(check(whole.as_bytes()).events.num_rows(), 1);
+}
+
+#[test]
+fn a_runtime_line_of_standard_error_with_an_empty_tag_is_not_an_event() {
+    let event = &lines(72, 1)[0];
+    for head in ["stderr F:", "stderr P:", "stdout P:", "stderr F", "stderr F:x"] {
+        let decoded = check(format!("2026-03-02T10:00:00.1Z {head} {event}\n").as_bytes());
+        assert_eq!(decoded.events.num_rows(), 0, "{head}");
+    }
+}
+
+#[test]
+fn lists_one_after_the_other_on_a_line() {
+    let events = lines(73, 4);
+    let hec = |events: &[String]| format!(r#"{{"time":1,"event":{}}}"#, event_list(events));
+    let line = format!("{}{}", hec(&events[..2]), hec(&events[2..]));
+    let decoded = check(line.as_bytes());
+    assert_eq!(reasons(&decoded), [""; 0], "{:?}", details(&decoded));
+    same_events(&decoded, &events);
+}
+
+#[test]
+fn a_deep_entry_may_be_the_first_of_an_array() {
+    let deep = google("deep", &format!(r#","request":{}"#, "[".repeat(200) + &"]".repeat(200)));
+    let entries = [deep, google("b", ""), google("c", "")];
+    for text in [array(&entries), array(&entries).replace("}, {", "},\n{")] {
+        assert_eq!(check(text.as_bytes()).events.num_rows(), 3, "{text}");
+    }
+}

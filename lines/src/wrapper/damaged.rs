@@ -17,6 +17,8 @@
 //!   document.
 //! - The work is linear in the document, and nothing recurses. No state outlives a document.
 
+use std::borrow::Cow;
+
 use serde::de::IgnoredAny;
 
 use super::writers::Writers;
@@ -106,6 +108,14 @@ fn list_item(item: &str) -> Record<'_> {
 /// Whether `text` has only what may follow the last element of a list.
 pub fn is_frame(text: &[u8]) -> bool {
     text.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b']' | b'}'))
+}
+
+/// Returns `text` with each byte that is not UTF-8 replaced.
+pub(super) fn readable(text: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(text) {
+        Ok(_) => Cow::Borrowed(text),
+        Err(_) => Cow::Owned(replaced(text).0),
+    }
 }
 
 /// Returns `document` with each byte that is not UTF-8 replaced, and whether there was one.

@@ -268,20 +268,26 @@ fn opened_carrier<T>(
     if values.is_empty() {
         return Err(left_out(carrier, layers.writers).unwrap_or(refusal));
     }
-    let may_hold = |held: &Option<Held<'_>>| matches!(held, Some(Held::Object(_) | Held::Text { .. }));
-    let holding: Vec<&RawValue> =
-        values.iter().filter(|(.., held)| may_hold(held)).map(|(_, value, _)| *value).collect();
-    if let Some(other) = other_source(carrier, &holding, layers.writers) {
+    let refused = |other: &Other| {
         let is_event = |value: &RawValue| {
             says_event(value.get().as_bytes()) || spelt(value, true).is_some_and(|text| says_event(&text))
         };
-        return Err(other.refusal(carrier.0.iter().any(|(_, value)| is_event(value))));
-    }
-    if let Some(part) = parts::unjoined(carrier) {
-        return Err(part);
+        other.refusal(carrier.0.iter().any(|(_, value)| is_event(value)))
+    };
+    let may_hold = |held: &Option<Held<'_>>| matches!(held, Some(Held::Object(_) | Held::Text { .. }));
+    // Only the text that is taken is not judged. What the other members hold may name its writer.
+    let judged = |taken: &[&RawValue]| match other_source(carrier, taken, layers.writers) {
+        Some(other) => Err(refused(&other)),
+        None => parts::unjoined(carrier).map_or(Ok(()), Err),
+    };
+    if !values.iter().any(|(.., held)| may_hold(held)) {
+        judged(&[])?;
     }
     let (mut first, mut other) = (None, None);
     for (name, value, held) in values {
+        if may_hold(&held) {
+            judged(&[value])?;
+        }
         let outcome = match held {
             Some(Held::Object(object)) => {
                 let step = Step::Part(trail::offset(text, object.as_bytes()));
@@ -472,13 +478,19 @@ fn member<'t>(members: &Members<'t>, name: &str) -> Option<&'t RawValue> {
 }
 
 /// Returns the value at `path`, if each member along the path is an object.
+///
+/// An `event` on the way must not be an object of Kubernetes.
 fn value<'t>(members: &Members<'t>, path: &[&str]) -> Option<&'t RawValue> {
     let (name, rest) = path.split_first()?;
     let found = member(members, name)?;
     if rest.is_empty() {
         return Some(found);
     }
-    value(&serde_json::from_str::<Members<'t>>(found.get()).ok()?, rest)
+    let inner = serde_json::from_str::<Members<'t>>(found.get()).ok()?;
+    // A client writes the text in an object of Kubernetes, such as the message of a core event.
+    let is_of_kubernetes = *name == "event"
+        && ["apiVersion", "auditID", "metadata"].iter().any(|name| member(&inner, name).is_some());
+    if is_of_kubernetes { None } else { value(&inner, rest) }
 }
 
 fn text(members: &Members<'_>, path: &[&str]) -> Option<String> {

@@ -172,6 +172,11 @@ fn member_of_body<'d>(members: &'d RawValue, writers: &Writers) -> Result<Conten
     for member in items("values", &list)? {
         let member = object("body.kvlistValue.values", member)?;
         let key = json::field("key", &member, "key")?;
+        // A client writes the text in an object of Kubernetes, such as the message of a core event.
+        if key.as_deref().is_some_and(|key| ["apiVersion", "auditID", "metadata"].contains(&key)) {
+            let of_kubernetes = "the text of an object of Kubernetes";
+            return Err(Refusal::new(Reason::NotAnAuditEvent, of_kubernetes));
+        }
         if key.is_some_and(|key| TEXTS.contains(&key.as_str())) {
             let value = json::object("value", json::member(&member, "value"))?;
             text = value.and_then(|value| json::member(&value, "stringValue")).or(text);

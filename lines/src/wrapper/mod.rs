@@ -238,7 +238,18 @@ impl Beside {
 
     /// Judges the members beside the items of the `EventList` in `text`.
     pub fn of_items(text: &[u8], writers: &Writers) -> Option<Beside> {
-        Beside::of(&serde_json::from_slice(text).ok()?, &["items"], writers)
+        Beside::of_text(text, &["items"], writers)
+    }
+
+    /// Like [`of`](Self::of), for a text that may not be UTF-8. Members that cannot be read may name a
+    /// writer, so they refuse the events, unless every writer is believed.
+    fn of_text(text: &[u8], held: &[&str], writers: &Writers) -> Option<Beside> {
+        let text = damaged::readable(text);
+        match serde_json::from_slice(&text) {
+            Ok(members) => Beside::of(&members, held, writers),
+            Err(_) if writers.is_anyone() => None,
+            Err(_) => Some(Beside(BesideKind::Other(Other::of_log("a writer whose name cannot be read")))),
+        }
     }
 
     /// Refuses what follows the last event of a list that is printed over many lines, if it names a
@@ -249,8 +260,7 @@ impl Beside {
             return None;
         }
         let list = [b"{\"\":[", tail].concat();
-        let members = serde_json::from_slice(&list).ok()?;
-        let refusal = Beside::of(&members, &["", "searchedLogStreams"], writers)?.refusal_of(true);
+        let refusal = Beside::of_text(&list, &["", "searchedLogStreams"], writers)?.refusal_of(true);
         let after = "as the members after a list say, whose events were taken before these members were read";
         Some(Refusal::new(refusal.reason, format!("{}, {after}", refusal.detail)))
     }
@@ -309,10 +319,16 @@ pub(crate) fn is_of_log(text: &[u8]) -> bool {
         Ok(_) => true,
         Err(refusal) => {
             refusal.reason == Reason::Wrapped
+                || is_wrapper(text)
                 || layers::is_carrier(text)
                 || tolerant::list_items(text).is_some()
         }
     }
+}
+
+/// Whether `text` is an object with the members of a wrapper or an entry, however deep it is.
+fn is_wrapper(text: &[u8]) -> bool {
+    serde_json::from_slice::<Members<'_>>(text).is_ok_and(|members| Kind::of(&keys(&members)).is_some())
 }
 
 /// Whether an element of an array belongs to a log. An element that is a string may have an event
@@ -417,7 +433,10 @@ pub fn decode_alone_of(bytes: &[u8], reading: &Reading, depth_max: usize) -> Res
             reading.unwrap.as_ref().and_then(|path| open_at(bytes, &refusal, path, writers, &mut judge).ok());
         at_path.ok_or(refused)
     });
-    only.or_else(|refused| inner::only_inner(bytes, refused, depth_max, reading))
+    only.or_else(|refused| match refused.reason {
+        Reason::UntrustedOrigin => Err(refused),
+        _ => inner::only_inner(bytes, refused, depth_max, reading),
+    })
 }
 
 /// Like [`decode_alone_of`], for the record of a row. Such a record may also be a spelling: an element
@@ -445,6 +464,7 @@ pub struct Reading {
 fn says_event(text: &[u8]) -> bool {
     let has = |name: &[u8]| memchr::memmem::find(text, name).is_some();
     has(b"auditID") && (has(b"audit.k8s.io") || has(b"requestURI") || has(b"stageTimestamp"))
+        || has(b"protoPayload") && has(b"k8s_cluster")
 }
 
 /// Refuses the element of a list whose text is in `value`, because `other` wrote it.
@@ -471,7 +491,10 @@ pub fn bare_event_of(
     format: u32,
     writers: &Writers,
 ) -> Result<PlainEvent, Refusal> {
-    let beside = |name: &str, value: &str| other_beside(name, value, writers);
+    let beside = |name: &str, value: Option<&str>| match value {
+        Some(value) => other_beside(name, value, writers),
+        None => origin::unread_beside(name, writers),
+    };
     plain::read(bytes, depth_max, format, &beside).map_err(|Refused { refusal, members }| {
         let kind = members.and_then(|members| Kind::of(&keys(&members)));
         kind.map_or(refusal, |kind| Refusal::new(Reason::Wrapped, kind.name()))

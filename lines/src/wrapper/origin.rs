@@ -240,6 +240,13 @@ pub(super) fn other_beside(name: &str, value: &RawValue, writers: &Writers) -> O
     Origin::of_member(name, value).other(writers).map(|other| other.refusal(true))
 }
 
+/// Refuses an event because of the member `name` beside its own, whose value cannot be read, if the
+/// value may name a writer.
+pub(super) fn unread_beside(name: &str, writers: &Writers) -> Option<Refusal> {
+    let origin = Origin { unread: names::may_name(name).then_some(CONTAINER), ..Origin::default() };
+    origin.other(writers).map(|other| other.refusal(true))
+}
+
 /// Standard error of a container, which is never believed: the API server logs there what clients
 /// send.
 pub(super) fn standard_error() -> Other {
@@ -307,6 +314,14 @@ mod tests {
             r#"{"log":EV,"kubernetes":{"container_name":null}}"#,
             r#"{"log":EV,"kubernetes":{"container_name":["kube-apiserver"]}}"#,
             r#"{"log":EV,"kubernetes":{"ns":"shop"}}"#,
+            // Members that a pod prints, and a shipper merges into its own.
+            r#"{"time":1.5,"event":{"log":"x","events":[],"message":EV,"kubernetes":{"container_name":"web"}}}"#,
+            r#"{"time":1.5,"event":{"kind":"x","message":EV,"kubernetes":{"container_name":"web"}}}"#,
+            r#"{"message":EV,"log":{"offset":1,"file":{"path":"/var/log/containers/web-1_shop_web-1a2b.log"},"events":[]}}"#,
+            r#"{"message":EV,"log":{"file":{"path":"/var/log/containers/web-1_shop_web-1a2b.log"},"kind":"x","apiVersion":"y"}}"#,
+            r#"{"message":EV,"kubernetes":{"namespace":"shop","container":{"name":"web"},"kind":"x","spec":{}}}"#,
+            r#"{"message":EV,"kubernetes":{"namespace":"shop","container":{"name":"web"},"auditID":"x","user":{}}}"#,
+            r#"{"message":EV,"log":{"file":{"path":"C:\\var\\log\\containers\\web-1_shop_web-1a2b.log"}}}"#,
             r#"{"log":EV,"k8s_ns":"shop"}"#,
             r#"{"log":EV,"kube_pod":"web-1"}"#,
             r#"{"log":EV,"kube_container":"web"}"#,

@@ -27,8 +27,13 @@ const CONTINUED: [&str; 2] = ["line-max", "pid-change"];
 /// Objects in which shippers keep the flags and the tag.
 const INSIDE: [&str; 3] = ["attributes", "metadata", "container"];
 
-/// Refuses a carrier whose text is a part of what was written as one line.
+/// Refuses a carrier whose text is a part of what was written as one line. The text may be in its
+/// object `event`, beside the marks of a part.
 pub(super) fn unjoined(carrier: &Members<'_>) -> Option<Refusal> {
+    one_unjoined(carrier).or_else(|| one_unjoined(&object(carrier, "event")?))
+}
+
+fn one_unjoined(carrier: &Members<'_>) -> Option<Refusal> {
     let inner = INSIDE.iter().filter_map(|name| object(carrier, name));
     let is_marked = is_marked(carrier) || inner.into_iter().any(|members| is_marked(&members));
     if is_cut_by_journald(carrier) {

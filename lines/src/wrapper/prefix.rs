@@ -43,8 +43,12 @@ pub(crate) enum Prefix {
 /// mark may come before the `{`; it belongs to the prefix. After the prefix of a container's runtime,
 /// another prefix may come before the `{`; it does not belong to the first one.
 pub(crate) fn find(text: &[u8], may_be_list: bool) -> Option<(Prefix, usize)> {
+    let line = container_line(text);
+    if line.as_ref().is_some_and(|line| !line.is_stdout || !line.is_full) {
+        return None;
+    }
     find_one(text, may_be_list).or_else(|| {
-        let line = container_line(text).filter(|line| line.is_stdout && line.is_full)?;
+        let line = line?;
         find_one(line.content, may_be_list)?;
         Some((Prefix::Container, text.len() - line.content.len()))
     })

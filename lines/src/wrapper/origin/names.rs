@@ -116,3 +116,14 @@ pub(super) fn compact(parent: &str, name: &str) -> String {
     end.extend(parent.chars().rev().take(NAME_BYTES_MAX.saturating_sub(end.len())));
     end.into_iter().rev().map(|letter| letter.to_ascii_lowercase()).collect()
 }
+
+/// Whether a member of this name, outside of any object, may name a writer or contain such a name.
+pub(super) fn may_name(name: &str) -> bool {
+    let own = compact("", name);
+    Names::of(&own, &own, "").beside_event(&own) != Names::Other || is_place(&own)
+}
+
+/// Whether an object with this compact name has the names of a container and of what it runs in.
+pub(super) fn is_place(own: &str) -> bool {
+    ["kubernetes", "k8s", "kube", "container", "pod"].iter().any(|place| own.ends_with(place))
+}

@@ -4,7 +4,7 @@ use super::{CONTAINER, NAMES_MAX, Origin};
 
 /// Texts that may come before the path of a log: nothing, a folder in which the node's folders are
 /// mounted, or the scheme of a URL.
-const BEFORE_PATHS: [&str; 5] = ["", "/host", "/hostfs", "/rootfs", "file://"];
+const BEFORE_PATHS: [&str; 7] = ["", "/host", "/hostfs", "/rootfs", "file://", "C:", "c:"];
 
 /// The forms of the paths of container logs: the beginning, the character that separates the
 /// components of the path, and whether the names are those of a directory
@@ -31,6 +31,9 @@ impl Origin {
     /// Reads a text that may name a container: the path of the container's log, a tag that was made
     /// from such a path, docker's name of the container, or Splunk's sourcetype of its log.
     pub(super) fn path(&mut self, text: &str, place: Where) {
+        // Nodes with Windows have `C:\\var\\log\\containers\\…`.
+        let of_windows = text.contains('\\').then(|| text.replace('\\', "/"));
+        let text = of_windows.as_deref().unwrap_or(text);
         if let Some(name) = text.strip_prefix("kube:container:") {
             self.containers.push(name.to_owned());
         }

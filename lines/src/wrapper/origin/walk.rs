@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::names::{Names, compact};
+use super::names::{Names, compact, is_place};
 use super::paths::{Where, docker_name};
 use super::{CONTAINER, NAMES_MAX, Origin};
 use crate::json::{self, Members};
@@ -74,7 +74,8 @@ pub(super) struct Walk<'w> {
 /// Each method returns `None` if a bound is exceeded.
 impl Walk<'_> {
     pub(super) fn object(&mut self, members: &Members<'_>, at: At<'_>) -> Option<()> {
-        if at.level > 1 && is_copy(members) {
+        // Whoever writes a text may add members to such an object, if a shipper merges them.
+        if at.level > 1 && !is_place(at.own) && is_copy(members) {
             return Some(());
         }
         // OpenTelemetry's `{"key":"k8s.container.name","value":{"stringValue":"…"}}`.

@@ -37,7 +37,7 @@ mod witness;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use strongroom_archive::decoding::is_quiet;
+use strongroom_parquet::is_quiet;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

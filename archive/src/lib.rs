@@ -40,7 +40,6 @@ mod check;
 mod clock;
 mod clock_doubt;
 mod column;
-pub mod decoding;
 pub mod delta;
 pub mod encode;
 pub mod error;

@@ -33,7 +33,6 @@ use serde_json::Value;
 use strongroom_schemas::{Period, Table, VolumeId};
 use strongroom_store::{Contents, Fetched, Store, layout};
 
-use crate::decoding::{self, Batches, Fault, Guarded, RowGroupSize};
 use crate::delta::commit;
 use crate::delta::facts::{METADATA, STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::delta::snapshot::{FileEntry, Snapshot};
@@ -42,6 +41,7 @@ use crate::position::{Position, Source};
 use crate::records::drops;
 use crate::sealed_rows::{Offsets, SealedBatch, columns_of};
 use crate::site::Site;
+use strongroom_parquet::{self as decoding, Batches, Fault, Guarded, RowGroupSize};
 
 /// Number of bytes that are fetched from the end of a file, before the length of its footer is
 /// known.

@@ -21,11 +21,11 @@ use parquet::arrow::ProjectionMask;
 use parquet::schema::types::SchemaDescriptor;
 use strongroom_schemas::{Table, events};
 
-use crate::decoding::{Batches, row_group_bytes_max};
 use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::encode::{record_column, record_value};
 use crate::error::{ColumnError, RowsError};
 use crate::render::Records;
+use strongroom_parquet::{Batches, row_group_bytes_max};
 
 /// An iterator over the rows of one sealed file, with all columns. Rows are read while it advances.
 pub struct SealedRows {

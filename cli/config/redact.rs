@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use strongroom_archive::decoding::is_quiet;
+use strongroom_parquet::is_quiet;
 use strongroom_redact::{KeySource, Keys, Policy, Redactor, RuleSettings, Settings};
 use strongroom_schemas::error_chain;
 

@@ -23,7 +23,7 @@ use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskCo
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::Stream;
-use strongroom_archive::decoding::{Fault, quietly};
+use strongroom_parquet::{Fault, quietly};
 use thiserror::Error;
 
 /// A scan that did not survive a file.

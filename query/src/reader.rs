@@ -38,8 +38,8 @@ use parquet::file::metadata::{
     ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader,
     RowGroupMetaData,
 };
-use strongroom_archive::decoding::{self, Fault, chunk_range};
 use strongroom_archive::{Archive, Contents, FILE_BYTES_MAX, Fetched};
+use strongroom_parquet::{self as decoding, Fault, chunk_range};
 use thiserror::Error;
 
 use crate::guarded;

@@ -23,14 +23,30 @@ const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-store", &["strongroom-schemas"]),
     ("strongroom-bodies", &["strongroom-schemas"]),
     ("strongroom-alerts", &["strongroom-bodies", "strongroom-schemas"]),
-    ("strongroom-archive", &["strongroom-schemas", "strongroom-store", "strongroom-tlog"]),
+    ("strongroom-parquet", &["strongroom-schemas", "strongroom-store"]),
+    (
+        "strongroom-archive",
+        &["strongroom-parquet", "strongroom-schemas", "strongroom-store", "strongroom-tlog"],
+    ),
     (
         "strongroom-proof",
-        &["strongroom-archive", "strongroom-schemas", "strongroom-store", "strongroom-tlog"],
+        &[
+            "strongroom-archive",
+            "strongroom-parquet",
+            "strongroom-schemas",
+            "strongroom-store",
+            "strongroom-tlog",
+        ],
     ),
     (
         "strongroom-retention",
-        &["strongroom-archive", "strongroom-schemas", "strongroom-store", "strongroom-tlog"],
+        &[
+            "strongroom-archive",
+            "strongroom-parquet",
+            "strongroom-schemas",
+            "strongroom-store",
+            "strongroom-tlog",
+        ],
     ),
     (
         "strongroom-evidence",
@@ -71,7 +87,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "strongroom-sinks",
         ],
     ),
-    ("strongroom-query", &["strongroom-archive", "strongroom-schemas"]),
+    ("strongroom-query", &["strongroom-archive", "strongroom-parquet", "strongroom-schemas"]),
     (
         "strongroom",
         &[
@@ -83,6 +99,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "strongroom-ingest",
             "strongroom-lines",
             "strongroom-live",
+            "strongroom-parquet",
             "strongroom-proof",
             "strongroom-query",
             "strongroom-redact",
@@ -217,6 +234,7 @@ fn all_sources() -> Vec<PathBuf> {
         "journal",
         "lines",
         "live",
+        "parquet",
         "program",
         "proof",
         "query",

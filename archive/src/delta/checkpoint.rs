@@ -27,7 +27,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::{Add, DeltaError, Format, Metadata, Protocol, State};
-use crate::decoding::{Batches, Fault, quietly};
+use strongroom_parquet::{Batches, Fault, quietly};
 
 /// Compression level. A high level is worth its time, because a checkpoint is written once and kept
 /// for years.

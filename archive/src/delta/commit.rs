@@ -42,10 +42,10 @@ use super::facts::{
     TAG_VERSION, timestamp,
 };
 use super::{Add, DeltaError, Line, Listing, State, Txn, checkpoint, is_of_log};
-use crate::decoding::Batches;
 use crate::delta;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::position::Position;
+use strongroom_parquet::Batches;
 
 /// Number of commits between Delta checkpoints. More checkpoints cost space: each checkpoint
 /// repeats the state of the whole volume, so the sum of their sizes grows with the square of the

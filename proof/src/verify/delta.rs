@@ -15,9 +15,9 @@ use arrow_array::{Array, ArrayRef, StructArray};
 use arrow_schema::{DataType, Fields};
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use strongroom_archive::decoding::{Batches, Fault, quietly};
 use strongroom_archive::delta::facts::{ADD_MEMBERS, CommitFacts, TAG_VERSION};
 use strongroom_archive::site::Site;
+use strongroom_parquet::{Batches, Fault, quietly};
 use strongroom_schemas::VolumeId;
 use strongroom_store::{durable, layout};
 

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use chrono::{DateTime, Datelike as _, NaiveDate};
 use serde_json::Value;
 use strongroom_archive::activity_record::differences;
-use strongroom_archive::decoding::{Fault, first_undecodable, quietly, row_group_bytes_max};
 use strongroom_archive::delta::facts::{
     AddFacts, CommitFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, micros, timestamp,
 };
@@ -22,6 +21,7 @@ use strongroom_archive::encode::{EARLIEST_YEAR, hash_column};
 use strongroom_archive::error::RowsError;
 use strongroom_archive::sealed_rows::{SealedBatch, SealedRows};
 use strongroom_archive::{Archive, Records};
+use strongroom_parquet::{Fault, first_undecodable, quietly, row_group_bytes_max};
 use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::{Sha256Hash as Hash, record_hash};
 use strongroom_schemas::{Table, VolumeId};

@@ -340,7 +340,7 @@ mod tests {
     use parquet::basic::{Encoding, ZstdLevel};
     use parquet::file::properties::{WriterProperties, WriterVersion};
 
-    use crate::decoding::{Batches, Fault, chunk_range, footer};
+    use crate::{Batches, Fault, chunk_range, footer};
 
     use super::*;
     use strongroom_store::Fetched;

@@ -1,5 +1,13 @@
 //! The one place where Parquet from an archive is decoded.
 //!
+//! ```
+//! use strongroom_parquet::{Batches, row_group_bytes_max};
+//! use strongroom_schemas::Table;
+//!
+//! let file = bytes::Bytes::from_static(b"PAR1, but not a Parquet file");
+//! assert!(Batches::open(file, row_group_bytes_max(Table::Events), 1024).is_err());
+//! ```
+//!
 //! Whoever opens an archive may not know who wrote it. The Parquet crate reads most damaged files as
 //! errors, but it panics on some, and it believes sizes. So before a row group is decoded, its
 //! footer and the headers of its pages are read here without trust, and what its values will take is

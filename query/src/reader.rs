@@ -204,13 +204,18 @@ impl SealedFile {
     }
 
     async fn read(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, ReadError> {
+        let read = self.fetch(ranges).await?;
+        self.metrics.bytes_scanned.add(read.iter().map(Bytes::len).sum());
+        Ok(read)
+    }
+
+    /// Like [`read`](Self::read), but does not count the bytes as scanned.
+    async fn fetch(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, ReadError> {
         if self.is_local() {
             return ranges.into_iter().map(|range| self.read_local(range)).collect();
         }
         let read = self.contents.read_ranges(ranges).await;
-        let read = read.map_err(|source| ReadError::Fetch { path: self.path.clone(), source })?;
-        self.metrics.bytes_scanned.add(read.iter().map(Bytes::len).sum());
-        Ok(read)
+        read.map_err(|source| ReadError::Fetch { path: self.path.clone(), source })
     }
 
     fn read_local(&mut self, range: Range<u64>) -> Result<Bytes, ReadError> {
@@ -227,7 +232,6 @@ impl SealedFile {
             None => Err(io::ErrorKind::UnexpectedEof.into()),
         };
         let bytes = read.map_err(|source| ReadError::Bytes { path: self.path.clone(), range, source })?;
-        self.metrics.bytes_scanned.add(bytes.len());
         Ok(bytes.into())
     }
 
@@ -254,11 +258,11 @@ impl SealedFile {
         let (file_bytes, likely) =
             if self.is_local() { (self.open()?.1, 8) } else { (self.contents.bytes(), FOOTER_BYTES_LIKELY) };
         let last = |length: u64| vec![file_bytes.saturating_sub(length)..file_bytes];
-        let mut end = self.read(last(likely as u64)).await?.pop().unwrap_or_default();
+        let mut end = self.fetch(last(likely as u64)).await?.pop().unwrap_or_default();
         let undecodable = |path: &PathBuf, source| ReadError::Decode { path: path.clone(), source };
         let length = decoding::footer_length(&end).map_err(|fault| undecodable(&self.path, fault))?;
         if length > end.len() as u64 && length <= file_bytes {
-            end = self.read(last(length)).await?.pop().unwrap_or_default();
+            end = self.fetch(last(length)).await?.pop().unwrap_or_default();
         }
         decoding::check_end(&end).map_err(|fault| undecodable(&self.path, fault))
     }

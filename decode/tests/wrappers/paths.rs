@@ -126,7 +126,6 @@ fn a_reject_says_which_path_was_tried() {
             quoted(&format!("I0302 10:00:00.000001       1 x.go:1] {event}")),
             "at a.b there is no event: a line of klog",
         ),
-        (quoted(&google("x", "")), "at a.b there is no event: an entry of Google Cloud Logging"),
         (quoted(&event[..event.len() / 8]), "at a.b there is no event: "),
     ] {
         let found = decoded(&format!("{{\"a\":{{\"b\":{value}}}}}\n"), "a.b");

@@ -3388,7 +3388,7 @@ class Records(unittest.TestCase):
 
         for what, (before, unit, after) in shapes.items():
             short, long = (before + unit * (size // len(unit)) + after for size in (1 << 18, 1 << 21))
-            self.assertLess(seconds(long), 40 * seconds(short) + 0.5, what)  # 8 times the length
+            self.assertLess(seconds(long), 40 * seconds(short) + 2, what)  # 8 times the length; a machine may be busy
         for count in (300, 200_000):
             for opened, closed in ((b"[", b"]"), (b'{"a":', b"}")):
                 body = opened * count + b"1" + closed * count

@@ -22,9 +22,8 @@ use parquet::file::metadata::{
 use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
+use strongroom_parquet::bits::{bit_width, put_delta, put_hybrid, put_varint};
 use zstd::bulk::Compressor;
-
-use crate::bits::{bit_width, put_delta, put_hybrid, put_varint};
 
 /// Longest value kept in statistics. Longer values are shortened to bounds that still enclose them.
 const STATISTICS_BYTES_MAX: usize = 64;

@@ -35,7 +35,6 @@ extern crate self as strongroom_archive;
 pub mod activity;
 pub mod activity_record;
 mod archive;
-mod bits;
 mod check;
 mod clock;
 mod clock_doubt;

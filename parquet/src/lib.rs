@@ -20,8 +20,11 @@
 //! 2. A row group whose values take more than its limit is refused before memory is reserved.
 //! 3. A batch takes at most [`BATCH_BYTES_MAX`], or what one row takes.
 //!
+//! [`bits`] is the other direction: it writes Parquet's encodings of integers.
+//!
 //! A stack overflow cannot be caught, so what is nested is bounded in `thrift`.
 
+pub mod bits;
 mod pages;
 mod thrift;
 

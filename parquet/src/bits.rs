@@ -18,11 +18,12 @@ const DELTA_MINIBLOCKS: usize = 4;
 const DELTA_MINIBLOCK: usize = DELTA_BLOCK / DELTA_MINIBLOCKS;
 
 /// Bits needed for `value`.
-pub(crate) fn bit_width(value: u32) -> u8 {
+pub fn bit_width(value: u32) -> u8 {
     (u32::BITS - value.leading_zeros()) as u8
 }
 
-pub(crate) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+/// Appends `value` in LEB128.
+pub fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -36,7 +37,7 @@ fn put_zigzag(value: i64, out: &mut Vec<u8>) {
 
 /// Appends `values` in the RLE/bit-packed hybrid, without a length prefix. Each value must be below
 /// `1 << width`.
-pub(crate) fn put_hybrid(values: &[u32], width: u8, out: &mut Vec<u8>) {
+pub fn put_hybrid(values: &[u32], width: u8, out: &mut Vec<u8>) {
     if width == 0 {
         // If only one value is possible, one run is enough, and the value of the run takes no
         // bytes.
@@ -112,7 +113,7 @@ fn pack_wide(values: &[u64], width: u8, out: &mut Vec<u8>) {
 }
 
 /// Appends `values` in DELTA_BINARY_PACKED.
-pub(crate) fn put_delta(values: &[i64], out: &mut Vec<u8>) {
+pub fn put_delta(values: &[i64], out: &mut Vec<u8>) {
     put_varint(DELTA_BLOCK as u64, out);
     put_varint(DELTA_MINIBLOCKS as u64, out);
     put_varint(values.len() as u64, out);

@@ -293,8 +293,11 @@ fn add(
     Ok(facts)
 }
 
-/// The number of rows, and the least and the greatest values, in a text of statistics.
-fn statistics(text: &Value) -> Option<(u64, Map<String, Value>, Map<String, Value>)> {
+/// Values of columns, by their names.
+type Values = Map<String, Value>;
+
+/// Returns the number of rows, and the least and the greatest values, in a text of statistics.
+fn statistics(text: &Value) -> Option<(u64, Values, Values)> {
     let Strict(stats) = serde_json::from_str(text.as_str()?).ok()?;
     let bounds = |name: &str| match stats.get(name) {
         None => Some(Map::new()),

@@ -63,7 +63,7 @@ def bases(binary, scratch):
     logs = []
     for number, events in enumerate((40, 25, 30)):
         log = scratch / ("%d.log" % number)
-        text = run(binary, "generate", "--events", events, "--seed", number, "--attacks")
+        text = run(binary, "generate", "--events", events, "--seed", number)
         log.write_text(text + ("no event\n" if number else ""))
         logs.append(log)
     key = scratch / "key"

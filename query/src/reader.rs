@@ -257,7 +257,9 @@ impl SealedFile {
     async fn check_footer(&mut self) -> Result<(), ReadError> {
         let (file_bytes, likely) =
             if self.is_local() { (self.open()?.1, 8) } else { (self.contents.bytes(), FOOTER_BYTES_LIKELY) };
-        let last = |length: u64| vec![file_bytes.saturating_sub(length)..file_bytes];
+        let last = |length: u64| -> Vec<Range<u64>> {
+            std::iter::once(file_bytes.saturating_sub(length)..file_bytes).collect()
+        };
         let mut end = self.fetch(last(likely as u64)).await?.pop().unwrap_or_default();
         let undecodable = |path: &PathBuf, source| ReadError::Decode { path: path.clone(), source };
         let length = decoding::footer_length(&end).map_err(|fault| undecodable(&self.path, fault))?;

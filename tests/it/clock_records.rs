@@ -138,7 +138,8 @@ fn commits_of_a_clock_that_was_ahead_are_explained() {
 
     // Forged records are refused, and excuse nothing.
     let path = record(&site, 1);
-    let forgeries: [(&str, &dyn Fn(&str) -> String); 4] = [
+    type Forgery<'f> = (&'f str, &'f dyn Fn(&str) -> String);
+    let forgeries: [Forgery<'_>; 4] = [
         ("without its signature", &|text| text.split("\n\n").next().expect("a text").to_owned() + "\n"),
         ("about another commit", &|text| text.replace(" 0 ", " 1 ")),
         ("with another reason", &|text| text.replace("battery", "clock")),

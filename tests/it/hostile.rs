@@ -264,6 +264,7 @@ fn old(folder: &Path) -> PathBuf {
 }
 
 /// Makes mutants of files that `wanted` chooses and has them read.
+#[expect(clippy::print_stdout, reason = "the number of mutants is a part of the answer")]
 fn mutants(name: &str, make: fn(&Path) -> PathBuf, wanted: fn(&str) -> bool, range: Range) {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -52,6 +52,7 @@ enum Changes {
 }
 
 /// Checks `inputs` changed inputs.
+#[expect(clippy::print_stdout, reason = "the number of inputs is a part of the answer")]
 fn try_all(
     target: &str,
     inputs: u64,
@@ -89,6 +90,7 @@ fn try_all(
 }
 
 /// Checks one input, and returns how long that took.
+#[expect(clippy::print_stderr, reason = "a panic on another thread says nothing of its input")]
 fn run(
     target: &str,
     number: u64,

@@ -13,7 +13,7 @@
 //! - Events without bodies that are alike are edited once. They have equal values in all columns that
 //!   a policy may change or search, and what their columns render to is their record, so the others
 //!   get the columns of the first. Each record is hashed as it is rendered. Of events with bodies,
-//!   the rest is judged once in the same way ([`bodies`]).
+//!   the rest is judged once in the same way (`bodies`).
 //! - A row whose event cannot be edited becomes an encrypted reject, and under a policy every reject
 //!   is encrypted. Nothing is left out, and nothing is written in clear because a step failed.
 //! - Redaction does not change the identity of an event. If the identity of the redacted event

@@ -10,7 +10,7 @@
 //! [`AlertsUnknown`](ArchiveError::AlertsUnknown), and looks again.
 //!
 //! Bounds: at the start, the ids of the newest [`IDS_MAX`] alerts are read, from at most
-//! [`FILES_MAX`] files; later, those of each new commit; the ids that were read first are forgotten
+//! `FILES_MAX` files; later, those of each new commit; the ids that were read first are forgotten
 //! first. An alert that is raised again after that is stored again. A crash loses nothing: the ids
 //! are read again.
 
